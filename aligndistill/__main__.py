@@ -1,0 +1,5 @@
+"""`python -m aligndistill`, and `deepspeed --module aligndistill`."""
+
+from aligndistill.cli import main
+
+main()
