@@ -1,0 +1,146 @@
+"""What the keys of a config promise each other: rules that no single section can check."""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePath
+
+from aligndistill.config import (
+    NAME_PATTERN,
+    EndpointModel,
+    FunctionJudge,
+    Judge,
+    LikelihoodJudge,
+    LocalModel,
+    RewardModelJudge,
+    RunConfig,
+    Teacher,
+)
+from aligndistill.config_problems import KeyPath, Problem, did_you_mean
+
+_SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
+
+
+def check(config: RunConfig) -> Iterator[Problem]:
+    """Everything about a valid `RunConfig` that cannot work, each with the key to change and what to do."""
+    yield from _data(config)
+    yield from _names(config)
+    yield from _start(config)
+    yield from _from_scratch(config)
+    if config.judge is not None:
+        yield from _judge(config, config.judge, ("judge",))
+    if config.evaluation.judge is not None and config.evaluation.judge != "same":
+        yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
+    if config.evaluation.against_teacher and config.teacher is None:
+        yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or say false")
+
+
+def _data(config: RunConfig) -> Iterator[Problem]:
+    """The training data: prompts that are answered and judged here, or ready-made rankings."""
+    if config.prompts is None and config.rankings.source is None:
+        advice = "give 'prompts' (answers are sampled and judged here) or 'rankings.source' (ready-made preferences)"
+        yield Problem((), f"there is nothing to learn from: {advice}")
+    if config.prompts is not None and config.rankings.source is not None:
+        advice = "training learns either from prompts that are judged here or from ready-made preferences: set one to null"
+        yield Problem(("rankings", "source"), f"'prompts' is given too, and {advice}")
+    if config.prompts is None or config.rankings.source is not None:
+        return
+    if config.judge is None:
+        yield Problem(("judge",), "the answers to 'prompts' need a judge: add this section")
+    authors = config.candidates.authors
+    known = _models(config)
+    for number, author in enumerate(authors):
+        if author not in known and not (author == "start" and config.start is None):  # a missing start is told elsewhere
+            yield Problem(("candidates", "from", number), _no_such_model(author, known))
+    if len(set(authors)) < len(authors):
+        yield Problem(("candidates", "from"), "a model is named twice: 'per_prompt' says how many answers each gives")
+    elif config.candidates.per_prompt * len(authors) < 2:
+        yield Problem(
+            ("candidates", "per_prompt"),
+            "one answer cannot be ranked: ask for two or more, or name another model in candidates.from",
+        )
+
+
+def _names(config: RunConfig) -> Iterator[Problem]:
+    """Names that become folders, and names that are taken."""
+    if PurePath(config.runtime.runs, config.name) == PurePath(config.runtime.store):
+        yield Problem(("name",), f"the folder {config.runtime.store} is the store of finished work: choose another name")
+    for name in config.models:
+        if name in ("start", "teacher"):
+            yield Problem(("models", name), f"'{name}' is the name of the section '{name}': choose another")
+    for name, student in config.students.items():
+        if not re.fullmatch(NAME_PATTERN, name):
+            text = "a student's name has letters, digits, '.', '-' and '_', and begins with a letter or a digit"
+            yield Problem(("students", name), text)
+        if name in ("start", "teacher"):
+            yield Problem(("students", name), f"the report has a '{name}' already: choose another name")
+        if name == "best_of_n" and student.objective.kind != "best_of_n":
+            yield Problem(
+                ("students", name),
+                "'best_of_n' is the baseline that imitates the best candidate, in every report: "
+                f"choose another name for a student with objective {student.objective.kind}",
+            )
+
+
+def _start(config: RunConfig) -> Iterator[Problem]:
+    """Who needs the student's start."""
+    if config.start is not None:
+        return
+    if config.prompts is not None:
+        yield Problem(("start",), "'prompts' needs a start, the model that learns: add this section")
+    elif config.students:
+        yield Problem(("start",), "students need a start, the model they begin from: add this section")
+    if config.sft is not None:
+        yield Problem(("sft",), "there is no 'start' to teach: add one, or take this section out")
+    if config.reward_model is not None and config.reward_model.model is None:
+        yield Problem(("reward_model", "model"), "a reward model needs a trunk: give this key, or 'start'")
+
+
+def _from_scratch(config: RunConfig) -> Iterator[Problem]:
+    """A model from scratch needs demonstrations before anything else."""
+    if config.start is not None and config.start.from_scratch is not None and config.sft is None:
+        yield Problem(("start", "from_scratch"), f"a start from scratch needs 'sft' ({_SCRATCH_ADVICE})")
+    for path, model in _teachers(config):
+        if isinstance(model, Teacher) and model.from_scratch is not None and model.sft is None:
+            text = f"a model from scratch needs an 'sft' beside it ({_SCRATCH_ADVICE})"
+            yield Problem((*path, "from_scratch"), text)
+    trunk = config.reward_model.model if config.reward_model is not None else None
+    if trunk is not None and trunk.from_scratch is not None:
+        text = "a reward model has no demonstrations to train a tokenizer on: name a trained model, or leave 'model' out"
+        yield Problem(("reward_model", "model", "from_scratch"), text)
+
+
+def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
+    """The judge's model is there, and can do what this kind of judge asks of it."""
+    if isinstance(judge, FunctionJudge | RewardModelJudge):
+        return
+    known = _models(config)
+    if isinstance(judge.model, str) and judge.model not in known:
+        yield Problem((*path, "model"), _no_such_model(judge.model, known))
+        return
+    model = known[judge.model] if isinstance(judge.model, str) else judge.model
+    if isinstance(judge, LikelihoodJudge) and isinstance(model, EndpointModel):
+        text = "a likelihood judge reads the model's own log-probabilities, which an endpoint does not give"
+        yield Problem((*path, "model"), f"{text}: name a local model, or take kind pairwise or rubric")
+
+
+def _models(config: RunConfig) -> dict[str, LocalModel | EndpointModel]:
+    """The models that a name may stand for."""
+    named = {"start": config.start, "teacher": config.teacher, **config.models}
+    return {name: model for name, model in named.items() if model is not None}
+
+
+def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel]]:
+    """Every model but the start, with its path."""
+    if config.teacher is not None:
+        yield ("teacher",), config.teacher
+    for name, model in config.models.items():
+        yield ("models", name), model
+    for path, judge in ((("judge",), config.judge), (("evaluation", "judge"), config.evaluation.judge)):
+        written_out = getattr(judge, "model", None)
+        if isinstance(written_out, Teacher | EndpointModel):
+            yield (*path, "model"), written_out
+
+
+def _no_such_model(name: str, known: dict[str, LocalModel | EndpointModel]) -> str:
+    advice = f"models of this run: {', '.join(known)}" if known else "this run has none: add 'teacher' or 'models'"
+    return f"there is no model '{name}'{did_you_mean(name, known)} ({advice})"
