@@ -1,0 +1,54 @@
+"""The reward model's loss: Bradley-Terry over all strictly ordered pairs of a prompt's responses.
+
+With d_ij = reward_i - reward_j - margin * (score_i - score_j) and p_ij the label,
+
+    loss = mean over prompts of [ mean over pairs with score_i > score_j of
+             -(p_ij log sigmoid(d_ij) + (1 - p_ij) log sigmoid(-d_ij)) + centering * (reward_i + reward_j)^2 ]
+
+- All pairs of one prompt together, weighted 1 / their number: Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155), eq. 1.
+- Hard labels: p = 1. Soft labels: p = sigmoid(score_i - score_j), the teacher's probability, as Lee et al. 2023 (RLAIF,
+  arXiv:2309.00267) train theirs.
+- Margin: Touvron et al. 2023 (Llama 2, arXiv:2307.09288), eq. 2, with the teacher's score difference as the margin.
+- Centering: as `center_rewards_coefficient` of TRL's RewardTrainer, which this equals for two responses per prompt.
+
+A prompt without an ordered pair adds nothing, and counts in the mean over prompts.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from aligndistill.objectives.ranked import Loss, differences, mean_over_pairs, ordered_pairs, pair_metric
+
+
+def bradley_terry(
+    rewards_BK: Tensor,
+    scores_BK: Tensor,
+    valid_BK: Tensor,
+    *,
+    labels: Literal["hard", "soft"] = "hard",
+    margin: float = 0.0,
+    centering: float = 0.0,
+) -> Loss:
+    """Bradley-Terry loss of rewards against the teacher's scores (logit scale).
+
+    Metrics: `accuracy`, the share of ordered pairs in which the better response has the higher reward; `margin`, the mean
+    reward difference of ordered pairs.
+    """
+    mask_BKK = ordered_pairs(scores_BK, valid_BK)
+    rewards_BK = torch.where(valid_BK, rewards_BK, 0.0)
+    reward_gap_BKK = differences(rewards_BK)
+    score_gap_BKK = differences(torch.where(valid_BK, scores_BK, 0.0)).to(rewards_BK.dtype)
+    label_BKK = torch.sigmoid(score_gap_BKK) if labels == "soft" else torch.ones_like(score_gap_BKK)
+    logit_BKK = reward_gap_BKK - margin * score_gap_BKK
+    loss_BKK = -(label_BKK * logsigmoid(logit_BKK) + (1 - label_BKK) * logsigmoid(-logit_BKK))
+    centre_BKK = (rewards_BK.unsqueeze(2) + rewards_BK.unsqueeze(1)) ** 2
+    return Loss(
+        value=mean_over_pairs(loss_BKK + centering * centre_BKK, mask_BKK),
+        metrics={
+            "accuracy": pair_metric((reward_gap_BKK > 0).to(rewards_BK.dtype), mask_BKK),
+            "margin": pair_metric(reward_gap_BKK, mask_BKK),
+        },
+    )
