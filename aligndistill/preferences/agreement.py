@@ -1,0 +1,74 @@
+"""How far a judge agrees with itself, and which biases its verdicts show. Shares are kept as counts, so that they add up."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from itertools import combinations
+
+from aligndistill.records import Comparison, Grade, Ranking, Verdict
+
+
+@dataclass(frozen=True)
+class Share:
+    """`count` of `total`."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float | None:
+        """count / total; None where there was nothing to count."""
+        return self.count / self.total if self.total else None
+
+
+@dataclass(frozen=True)
+class OrderBias:
+    """What asking both orders of a pair shows.
+
+    Attributes:
+        flips: pairs whose winner changed with the order, of the pairs read in both orders. A tie in one order is no flip.
+        first_wins: verdicts for the answer shown first, of the decided verdicts on those pairs. 0.5 without a position bias,
+            for each answer was shown first once.
+    """
+
+    flips: Share
+    first_wins: Share
+
+
+def order_bias(comparisons: Sequence[Comparison]) -> OrderBias:
+    """Order flips and the pull of the first position, over pairs that were asked, and read, in both orders."""
+    outcome_of = {
+        (comparison.prompt_id, comparison.judge, comparison.first, comparison.second): comparison.outcome
+        for comparison in comparisons
+        if comparison.outcome != "unparsed"
+    }
+    flips = pairs = first_wins = decided = 0
+    for (prompt, judge, first, second), outcome in outcome_of.items():
+        swapped = outcome_of.get((prompt, judge, second, first))
+        if swapped is None:
+            continue
+        first_wins += outcome == "first"
+        decided += outcome != "tie"
+        if first < second:  # each pair is met twice
+            pairs += 1
+            flips += outcome == swapped != "tie"
+    return OrderBias(flips=Share(flips, pairs), first_wins=Share(first_wins, decided))
+
+
+def unparsed(verdicts: Iterable[Verdict]) -> Share:
+    """Verdicts that could not be read, of all."""
+    count = total = 0
+    for verdict in verdicts:
+        total += 1
+        count += verdict.value is None if isinstance(verdict, Grade) else verdict.outcome == "unparsed"
+    return Share(count, total)
+
+
+def longer_wins(rankings: Iterable[Ranking]) -> Share:
+    """Strictly ordered pairs whose better answer is the longer one, in characters, of those whose lengths differ."""
+    count = total = 0
+    for ranking in rankings:
+        for better, worse in combinations(ranking.responses, 2):
+            if better.score > worse.score and len(better.text) != len(worse.text):
+                total += 1
+                count += len(better.text) > len(worse.text)
+    return Share(count, total)

@@ -1,0 +1,46 @@
+"""Rankings -> pairs in TRL's explicit-prompt preference form, which its DPOTrainer and RewardTrainer load unchanged.
+
+Besides `prompt`, `chosen` and `rejected` a row carries `score_chosen` and `score_rejected` (logit scale), which both trainers
+leave aside. It has no `margin`: TRL's RewardTrainer would put that into its loss.
+"""
+
+from collections.abc import Iterator
+from itertools import combinations
+from typing import Any, Literal
+
+from aligndistill.records import Ranking, Response
+
+
+def pairs_of(ranking: Ranking, which: Literal["all", "best_worst"] = "all", *, conversational: bool) -> Iterator[dict[str, Any]]:
+    """The pairs of one ranking whose scores differ, as rows of a `pairs.jsonl`.
+
+    Args:
+        ranking: the ranking, best first.
+        which: every strictly ordered pair, or the best response against the worst alone.
+        conversational: message lists, for models with a chat template; else plain strings, where the response continues the
+            prompt as under `layout: plain`.
+    """
+    responses = ranking.responses
+    pairs = combinations(responses, 2) if which == "all" else [(responses[0], responses[-1])]
+    for chosen, rejected in pairs:
+        if chosen.score > rejected.score:
+            yield _row(ranking, chosen, rejected, conversational)
+
+
+def _row(ranking: Ranking, chosen: Response, rejected: Response, conversational: bool) -> dict[str, Any]:
+    prompt: str | list[dict[str, str]]
+    if conversational:
+        prompt = [{"role": message.role, "content": message.content} for message in ranking.messages]
+    else:
+        prompt = "\n\n".join(message.content for message in ranking.messages)
+    return {
+        "prompt": prompt,
+        "chosen": _answer(chosen.text, conversational),
+        "rejected": _answer(rejected.text, conversational),
+        "score_chosen": chosen.score,
+        "score_rejected": rejected.score,
+    }
+
+
+def _answer(text: str, conversational: bool) -> str | list[dict[str, str]]:
+    return [{"role": "assistant", "content": text}] if conversational else text

@@ -1,0 +1,78 @@
+"""Verdicts on a prompt's candidates -> a score for each, on the logit scale: P(i beats j) = sigmoid(score_i - score_j).
+
+Unparsed comparisons and grades that could not be read are left out. A candidate without any readable verdict gets no score.
+"""
+
+import math
+from collections import defaultdict
+from collections.abc import Sequence
+from statistics import fmean
+
+from aligndistill.preferences.bradley_terry import Win, strengths
+from aligndistill.records import Comparison, Grade
+
+PROBABILITY_OF = {"first": 1.0, "tie": 0.5, "second": 0.0}
+
+
+def probability_first(comparison: Comparison) -> float | None:
+    """P(first is better): the judge's where it gave one, else 1, 0.5 or 0 by its verdict; None for an unparsed reply."""
+    if comparison.outcome == "unparsed":
+        return None
+    if comparison.probability_first is not None:
+        return comparison.probability_first
+    return PROBABILITY_OF[comparison.outcome]
+
+
+def bradley_terry(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """Bradley-Terry strengths with mean 0, by candidate id. Each comparison is one observation."""
+    readable = _readable(comparisons)
+    ids = sorted({candidate for first, second, _ in readable for candidate in (first, second)})
+    number = {candidate: index for index, candidate in enumerate(ids)}
+    wins = [Win(number[first], number[second], probability) for first, second, probability in readable]
+    return dict(zip(ids, strengths(len(ids), wins), strict=True))
+
+
+def win_probability(comparisons: Sequence[Comparison]) -> dict[str, float]:
+    """Scores from each candidate's mean win probability, by candidate id.
+
+    Both orders of a pair are averaged first, so that a pair asked twice counts as one opponent and a taste for the first
+    position cancels. A candidate's mean w over its k opponents, from m comparisons, gives the score
+
+        logit(clip(w, 1 / (2m + 2), 1 - 1 / (2m + 2))) * k / (k + 1)
+
+    The bounds are the estimates of Krichevsky and Trofimov (half a win and half a loss added) for none and all of m wins: few
+    comparisons cannot show that somebody never loses. The factor is there because w is measured against the others, whose mean
+    score is -score / k when all sum to 0. So two candidates differ by exactly the logit of their probability, where that lies
+    within the bounds. Bounds also cut a judge's own probabilities; `bradley_terry` keeps those.
+    """
+    both_orders: defaultdict[frozenset[str], list[tuple[str, float]]] = defaultdict(list)
+    for first, second, probability in _readable(comparisons):
+        both_orders[frozenset((first, second))].append((first, probability))
+    wins: defaultdict[str, list[float]] = defaultdict(list)
+    asked: defaultdict[str, int] = defaultdict(int)
+    for pair, verdicts in both_orders.items():
+        for candidate in pair:
+            wins[candidate].append(fmean(p if first == candidate else 1 - p for first, p in verdicts))
+            asked[candidate] += len(verdicts)
+    scores = {}
+    for candidate in sorted(wins):
+        opponents = len(wins[candidate])
+        bound = 1 / (2 * asked[candidate] + 2)
+        mean = min(max(fmean(wins[candidate]), bound), 1 - bound)
+        scores[candidate] = math.log(mean / (1 - mean)) * opponents / (opponents + 1)
+    return scores
+
+
+def mean_grade(grades: Sequence[Grade], temperature: float) -> dict[str, float]:
+    """The mean of each candidate's readable grades, divided by `temperature`, by candidate id."""
+    values: defaultdict[str, list[float]] = defaultdict(list)
+    for grade in grades:
+        if grade.value is not None and math.isfinite(grade.value):
+            values[grade.candidate].append(grade.value)
+    return {candidate: fmean(values[candidate]) / temperature for candidate in sorted(values)}
+
+
+def _readable(comparisons: Sequence[Comparison]) -> list[tuple[str, str, float]]:
+    """(first, second, P(first is better)) of the comparisons that could be read."""
+    probabilities = ((comparison, probability_first(comparison)) for comparison in comparisons)
+    return [(comparison.first, comparison.second, p) for comparison, p in probabilities if p is not None]
