@@ -1,0 +1,128 @@
+"""A prompt and its responses as one row of tokens, the prompt computed once.
+
+    row:       p p p p | a a a | b b | c c c c | . .
+    segment:   0 0 0 0 | 1 1 1 | 2 2 | 3 3 3 3 | -1 -1
+    position:  0 1 2 3 | 4 5 6 | 4 5 | 4 5 6 7 | 0 0
+
+Each response sees the prompt and itself, never another response, and its positions restart behind the prompt; so every
+response has exactly the log-probabilities of its own separate row. A model for which that does not hold (see `sharing`) gets
+the separate rows instead, in the same batch form.
+
+Shapes: B prompts, K responses each, R tokens per response, N rows, T tokens per row.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class TokenGroup:
+    """A prompt's ids and its responses' ids."""
+
+    prompt: list[int]
+    responses: list[list[int]]
+
+    def tokens(self, share: bool) -> int:
+        """Tokens that the model computes for this group."""
+        written = sum(len(response) for response in self.responses)
+        return len(self.prompt) * (1 if share else len(self.responses)) + written
+
+
+@dataclass(frozen=True)
+class GroupedBatch:
+    """Rows of tokens and where in them each response token is predicted.
+
+    Attributes:
+        input_ids_NT, positions_NT: what the model reads.
+        segments_NT: 0 for the prompt, 1.. for responses, -1 for padding.
+        predictors_BKR: index into the flattened rows of the position that predicts the token.
+        targets_BKR: the token.
+        tokens_BKR: which of those exist.
+        ends_BK: index into the flattened rows of each response's last token.
+        valid_BK: which responses exist.
+    """
+
+    input_ids_NT: Tensor
+    positions_NT: Tensor
+    segments_NT: Tensor
+    predictors_BKR: Tensor
+    targets_BKR: Tensor
+    tokens_BKR: Tensor
+    ends_BK: Tensor
+    valid_BK: Tensor
+
+    @property
+    def lengths_BK(self) -> Tensor:
+        """Tokens per response."""
+        return self.tokens_BKR.sum(-1)
+
+
+def collate(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> GroupedBatch:
+    """Lay groups out as rows: one row per group when they `share` the prompt, else one row per response."""
+    assert all(group.prompt and all(group.responses) for group in groups), "empty prompt or response"
+    rows: list[list[int]] = []
+    positions: list[list[int]] = []
+    segments: list[list[int]] = []
+    starts: list[list[tuple[int, int, int]]] = []  # per response: row, index of its first token, index of its predictor
+    for group in groups:
+        starts.append([])
+        prompt_length = len(group.prompt)
+        for number, response in enumerate(group.responses):
+            if number == 0 or not share:
+                rows.append(list(group.prompt))
+                positions.append(list(range(prompt_length)))
+                segments.append([0] * prompt_length)
+            starts[-1].append((len(rows) - 1, len(rows[-1]), prompt_length - 1))
+            rows[-1] += response
+            positions[-1] += range(prompt_length, prompt_length + len(response))
+            segments[-1] += [number + 1 if share else 1] * len(response)
+
+    width = max(len(row) for row in rows)
+    batch, most = len(groups), max(len(group.responses) for group in groups)
+    longest = max(len(response) for group in groups for response in group.responses)
+    predictors = torch.zeros(batch, most, longest, dtype=torch.long)
+    targets = torch.zeros(batch, most, longest, dtype=torch.long)
+    tokens = torch.zeros(batch, most, longest, dtype=torch.bool)
+    ends = torch.zeros(batch, most, dtype=torch.long)
+    valid = torch.zeros(batch, most, dtype=torch.bool)
+    for b, group in enumerate(groups):
+        for k, response in enumerate(group.responses):
+            row, first, before = starts[b][k]
+            length = len(response)
+            inside = range(first, first + length - 1)
+            predictors[b, k, :length] = torch.tensor([row * width + t for t in (before, *inside)])
+            targets[b, k, :length] = torch.tensor(response)
+            tokens[b, k, :length] = True
+            ends[b, k] = row * width + first + length - 1
+            valid[b, k] = True
+
+    def padded(lists: list[list[int]], filler: int) -> Tensor:
+        return torch.tensor([row + [filler] * (width - len(row)) for row in lists])
+
+    return GroupedBatch(
+        input_ids_NT=padded(rows, pad_id),
+        positions_NT=padded(positions, 0),
+        segments_NT=padded(segments, -1),
+        predictors_BKR=predictors,
+        targets_BKR=targets,
+        tokens_BKR=tokens,
+        ends_BK=ends,
+        valid_BK=valid,
+    )
+
+
+def attention_mask(segments_NT: Tensor, dtype: torch.dtype) -> Tensor:
+    """The additive mask (N, 1, T, T) under which each response sees the prompt and itself, causally.
+
+    Padding sees itself, so that no row of the softmax is empty (an empty one becomes NaN in half precision); nobody reads it.
+    """
+    length = segments_NT.shape[1]
+    query_NT1, key_N1T = segments_NT.unsqueeze(2), segments_NT.unsqueeze(1)
+    causal_TT = torch.ones(length, length, dtype=torch.bool, device=segments_NT.device).tril()
+    itself_TT = torch.eye(length, dtype=torch.bool, device=segments_NT.device)
+    allowed_NTT = causal_TT & ((key_N1T == 0) | (key_N1T == query_NT1)) & (key_N1T >= 0) | itself_TT
+    mask_NTT = torch.zeros(allowed_NTT.shape, dtype=dtype, device=segments_NT.device)
+    return mask_NTT.masked_fill(~allowed_NTT, torch.finfo(dtype).min).unsqueeze(1)

@@ -1,0 +1,112 @@
+"""From a model and a grouped batch to log-probabilities: the one place where logits and the tokens they predict meet.
+
+Only response positions reach the language-model head. Nothing else in this package ever shifts labels.
+
+Shapes: B prompts, K responses, R tokens per response, N rows, T tokens per row, H hidden size, V vocabulary, S scored tokens.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from aligndistill.models.groups import GroupedBatch, attention_mask
+
+HEAD_ELEMENTS = 2**24
+"""Logits computed at once, S * V. Beyond it the head runs in chunks, recomputed in the backward pass: memory stays flat."""
+
+
+def token_logprobs(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
+    """Log-probability of every response token given what stands before it, nats.
+
+    Args:
+        model: a causal language model (plain, peft, or wrapped for DDP or DeepSpeed after `use_grouped_forward`).
+        batch: rows laid out by `collate` with the same `share`.
+        share: whether the rows share their prompt.
+
+    Returns:
+        (B, K, R); 0 where there is no token.
+    """
+    logprobs_S = model(
+        input_ids=batch.input_ids_NT,
+        position_ids=batch.positions_NT,
+        segments_NT=batch.segments_NT,
+        predictors_S=batch.predictors_BKR[batch.tokens_BKR],
+        targets_S=batch.targets_BKR[batch.tokens_BKR],
+        share=share,
+    )
+    logprobs_BKR = torch.zeros(batch.tokens_BKR.shape, dtype=logprobs_S.dtype, device=logprobs_S.device)
+    return logprobs_BKR.masked_scatter(batch.tokens_BKR, logprobs_S)
+
+
+def use_grouped_forward(model: Any) -> None:
+    """Teach a causal language model's `forward` to take grouped rows, beside what it took before.
+
+    The model object stays what it was, so saving, peft, gradient checkpointing, DDP and DeepSpeed all work as they do for any
+    model: they call `forward`, and every layer is called through its module.
+    """
+    plain_forward = model.forward
+
+    def forward(
+        *args: Any,
+        segments_NT: Tensor | None = None,
+        predictors_S: Tensor | None = None,
+        targets_S: Tensor | None = None,
+        share: bool = True,
+        **kwargs: Any,
+    ) -> Any:
+        if segments_NT is None:
+            return plain_forward(*args, **kwargs)
+        assert predictors_S is not None and targets_S is not None
+        rows = {"input_ids_NT": kwargs["input_ids"], "positions_NT": kwargs["position_ids"], "segments_NT": segments_NT}
+        if not share:
+            # The general way, right for every causal model by definition: its own forward pass, whatever it does with logits.
+            mask_NT = (segments_NT >= 0).long()
+            logits_NTV = plain_forward(input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False).logits
+            return _pick(logits_NTV.flatten(0, 1)[predictors_S], targets_S)
+        hidden_NTH = hidden_states(model, **rows, share=True)
+        return head_logprobs(causal_lm(model).get_output_embeddings(), hidden_NTH.flatten(0, 1)[predictors_S], targets_S)
+
+    model.forward = forward
+
+
+def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segments_NT: Tensor, share: bool) -> Tensor:
+    """The trunk's last hidden states (N, T, H) of rows laid out by `collate` with the same `share`."""
+    trunk = causal_lm(model).base_model
+    if share:
+        mask_N1TT = attention_mask(segments_NT, next(trunk.parameters()).dtype)
+        output = trunk(input_ids=input_ids_NT, attention_mask=mask_N1TT, position_ids=positions_NT, use_cache=False)
+    else:
+        output = trunk(input_ids=input_ids_NT, attention_mask=(segments_NT >= 0).long(), use_cache=False)
+    hidden_NTH: Tensor = output.last_hidden_state
+    return hidden_NTH
+
+
+def head_logprobs(head: Any, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
+    """Log-probability of each target under the head's softmax, in float32, a chunk of positions at a time."""
+    vocabulary = max(int(getattr(head, "out_features", 0)), 1)
+    chunk = max(HEAD_ELEMENTS // vocabulary, 64)
+    if hidden_SH.shape[0] <= chunk:
+        return _pick(head(hidden_SH), targets_S)
+
+    def logprobs(hidden_CH: Tensor, targets_C: Tensor) -> Tensor:
+        return _pick(head(hidden_CH), targets_C)
+
+    parts = [
+        checkpoint(logprobs, hidden_CH, targets_C, use_reentrant=False)
+        if torch.is_grad_enabled()
+        else logprobs(hidden_CH, targets_C)
+        for hidden_CH, targets_C in zip(hidden_SH.split(chunk), targets_S.split(chunk), strict=True)
+    ]
+    return torch.cat(parts)
+
+
+def _pick(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
+    logits_SV = logits_SV.float()
+    return logits_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1) - logits_SV.logsumexp(-1)
+
+
+def causal_lm(model: Any) -> Any:
+    """The transformers model inside peft's wrapper, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model

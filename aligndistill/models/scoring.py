@@ -1,0 +1,69 @@
+"""Log-probabilities of given responses without training: reference log-probs, the likelihood judge, the KL of an evaluation."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import torch
+
+from aligndistill.models.groups import TokenGroup, collate
+from aligndistill.models.load import LanguageModel
+from aligndistill.models.logprobs import token_logprobs
+from aligndistill.models.sharing import to_device
+
+
+@dataclass(frozen=True)
+class Scored:
+    """Summed log-probability of one response in nats, and its tokens."""
+
+    logprob_nats: float
+    length_tokens: int
+
+
+@dataclass(frozen=True)
+class GroupScores:
+    """The scores of one group's responses, with the group's place in the list that was given."""
+
+    index: int
+    responses: list[Scored]
+
+
+@torch.no_grad()
+def score_groups(language_model: LanguageModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupScores]:
+    """Score groups in batches of similar length, longest first, so that little is padded and memory is known at once."""
+    share, pad_id = language_model.shares_prompt, language_model.conversation.pad_id
+    for indices in batches_by_length([group.tokens(share) for group in groups], batch_size):
+        batch = to_device(collate([groups[i] for i in indices], pad_id, share), language_model.device)
+        sums_BK = token_logprobs(language_model.model, batch, share).sum(-1).tolist()
+        for row, i in enumerate(indices):
+            lengths = [len(response) for response in groups[i].responses]
+            yield GroupScores(i, [Scored(sums_BK[row][k], length) for k, length in enumerate(lengths)])
+
+
+def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
+    """Indices in batches of similar length, longest first."""
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+
+
+@torch.no_grad()
+def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[TokenGroup], batch_size: int) -> list[list[float]]:
+    """KL(policy || reference) of each response, nats: the exact divergence of the next-token distributions, summed over positions.
+
+    Averaged over responses sampled from the policy it is the KL of whole responses (the chain rule); taking the exact divergence at
+    each position instead of one log-ratio leaves the same mean with less variance, and it can never be negative.
+    """
+    pad_id = policy.conversation.pad_id
+    result: list[list[float]] = [[] for _ in groups]
+    for indices in batches_by_length([group.tokens(False) for group in groups], batch_size):
+        batch = to_device(collate([groups[i] for i in indices], pad_id, share=False), policy.device)
+        log_p_SV, log_q_SV = (
+            model.model(
+                input_ids=batch.input_ids_NT, attention_mask=(batch.segments_NT >= 0).long(), use_cache=False
+            ).logits.flatten(0, 1)[batch.predictors_BKR[batch.tokens_BKR]].float().log_softmax(-1)
+            for model in (policy, reference)
+        )  # fmt: skip
+        kl_S = (log_p_SV.exp() * (log_p_SV - log_q_SV)).sum(-1)
+        kl_BK = torch.zeros(batch.tokens_BKR.shape, device=kl_S.device).masked_scatter(batch.tokens_BKR, kl_S).sum(-1).tolist()
+        for row, i in enumerate(indices):
+            result[i] = kl_BK[row][: len(groups[i].responses)]
+    return result

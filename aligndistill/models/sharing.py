@@ -1,0 +1,53 @@
+"""Whether a model gives the same log-probabilities when responses share their prompt's computation.
+
+True of every transformer that honours a given attention mask and given positions, and has a plain head. Attention over a
+sliding window, scaled logits or positions of its own making can break it: so it is measured on the model at hand, once.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
+
+TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
+HALF_PRECISION_TOLERANCE = 0.25
+
+
+@torch.no_grad()
+def shares_prompt_exactly(model: Any, pad_id: int, score: Callable[[Any, GroupedBatch, bool], Tensor]) -> bool:
+    """Compare shared with separate rows on a small random batch, under `score` (log-probs in nats, or rewards)."""
+    embeddings = int(model.get_input_embeddings().weight.shape[0])
+    vocabulary = embeddings or int(model.config.vocab_size)  # ZeRO-3 leaves an empty weight behind
+    generator = torch.Generator().manual_seed(0)
+
+    def ids(count: int) -> list[int]:
+        tokens: list[int] = torch.randint(vocabulary, (count,), generator=generator).tolist()
+        return tokens
+
+    groups = [TokenGroup(ids(7), [ids(4), ids(6), ids(1)]), TokenGroup(ids(3), [ids(5), ids(2)])]
+    parameter = next(model.parameters())
+    results = []
+    was_training = model.training
+    model.eval()
+    try:
+        for share in (False, True):
+            batch = to_device(collate(groups, pad_id, share), parameter.device)
+            results.append(score(model, batch, share))
+    except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):
+        # Only the shared form can fail: a model that does not take such rows at all gets separate ones.
+        if not results:
+            raise
+        return False
+    finally:
+        model.train(was_training)
+    tolerance = TOLERANCE.get(parameter.dtype, HALF_PRECISION_TOLERANCE)
+    difference = (results[0] - results[1]).float().masked_fill(~torch.isfinite(results[0]), 0)
+    return bool(difference.abs().max() <= tolerance)
+
+
+def to_device(batch: GroupedBatch, device: torch.device) -> GroupedBatch:
+    """A batch, moved."""
+    return GroupedBatch(**{name: value.to(device) for name, value in vars(batch).items()})

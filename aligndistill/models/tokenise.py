@@ -1,0 +1,59 @@
+"""Records to token groups, within the model's positions; what does not fit is named, never silently bent."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.groups import TokenGroup
+from aligndistill.records import Finish, Message
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How long prompts and responses may be, in tokens. `positions` is the model's own limit on both together."""
+
+    prompt: int
+    response: int
+    positions: int | None
+
+
+@dataclass
+class Tokenised:
+    """Groups, the place of each in what was given, and what happened on the way."""
+
+    groups: list[TokenGroup] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    too_long: int = 0
+    responses_cut: int = 0
+
+
+@dataclass(frozen=True)
+class Exchange:
+    """A prompt with texts that answer it, and how each ended."""
+
+    messages: tuple[Message, ...]
+    texts: Sequence[str]
+    finishes: Sequence[Finish]
+
+
+def tokenise(conversation: Conversation, exchanges: Iterable[Exchange], limits: Limits) -> Tokenised:
+    """Tokenise prompts with their responses.
+
+    A prompt over its limit is left out and counted: half a question is another question. A response over its limit is cut and has
+    no end token, as if its author had been stopped there.
+    """
+    result = Tokenised()
+    for index, exchange in enumerate(exchanges):
+        prompt = conversation.prompt_ids(exchange.messages)
+        room = limits.response if limits.positions is None else min(limits.response, limits.positions - len(prompt))
+        if len(prompt) > limits.prompt or room < 1:
+            result.too_long += 1
+            continue
+        responses = []
+        for text, finish in zip(exchange.texts, exchange.finishes, strict=True):
+            ids = conversation.response_ids(text, finished=finish == "stop")
+            result.responses_cut += len(ids) > room
+            responses.append(ids[:room])
+        result.groups.append(TokenGroup(prompt, responses))
+        result.indices.append(index)
+    return result
