@@ -1,0 +1,203 @@
+"""Finished work, found again by what it was made from.
+
+`<store>/<stage>-<fingerprint>/` holds what one stage made. The fingerprint hashes the stage's name and version, the settings that
+change its result, and the fingerprints of its inputs. `manifest.json` is written last: a folder without it is unfinished work that
+the same command takes up again.
+"""
+
+import fcntl
+import hashlib
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from aligndistill.errors import DataError
+
+MANIFEST = "manifest.json"
+LARGE_FILE_BYTES = 64 * 2**20
+SCRATCH = "scratch"
+"""The sub-folder of a stage's folder for what is needed only until it is finished (checkpoints, partial answers)."""
+
+LIBRARIES = ("aligndistill", "torch", "transformers", "trl", "datasets", "deepspeed", "peft", "evaluate")
+
+
+class FileEntry(BaseModel):
+    """One file of a finished folder."""
+
+    model_config = ConfigDict(frozen=True)
+    size: int
+    sha256: str
+
+
+class Manifest(BaseModel):
+    """What a finished stage says of itself.
+
+    Attributes:
+        counts: records in and out.
+        dropped: records left out, by reason.
+        figures: what was measured on the way (seconds, token usage, losses ...).
+    """
+
+    model_config = ConfigDict(frozen=True)
+    stage: str
+    fingerprint: str
+    files: dict[str, FileEntry]
+    counts: dict[str, int] = {}
+    dropped: dict[str, int] = {}
+    figures: dict[str, Any] = {}
+    wall_seconds: float
+    versions: dict[str, str] = {}
+
+
+def fingerprint(stage: str, stage_version: int, settings: Sequence[Any], inputs: Mapping[str, str]) -> str:
+    """16 hex digits that change when the result would."""
+    description = {
+        "stage": stage,
+        "version": stage_version,
+        "settings": [_plain(item) for item in settings],
+        "inputs": dict(inputs),
+    }
+    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def _plain(value: Any) -> Any:
+    """Settings as JSON, without those that a section declares to change only the pace."""
+    if isinstance(value, BaseModel):
+        pace: frozenset[str] = getattr(value, "pace", frozenset())
+        return {name: _plain(getattr(value, name)) for name in type(value).model_fields if name not in pace}
+    if isinstance(value, list | tuple):
+        return [_plain(item) for item in value]
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    return str(value) if isinstance(value, Path) else value
+
+
+def content_fingerprint(path: Path) -> str:
+    """A hash of a file or folder that a config names, so that changed data is new data.
+
+    Large files (weights) are hashed by size and by their first and last mebibyte.
+    """
+    digest = hashlib.sha256()
+    for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
+        size = file.stat().st_size
+        digest.update(f"{file.relative_to(path) if path.is_dir() else ''}:{size}:".encode())
+        with file.open("rb") as handle:
+            if size <= LARGE_FILE_BYTES:
+                digest.update(hashlib.file_digest(handle, "sha256").digest())
+            else:
+                digest.update(handle.read(2**20))
+                handle.seek(-(2**20), os.SEEK_END)
+                digest.update(handle.read(2**20))
+    return digest.hexdigest()[:16]
+
+
+def read_manifest(folder: Path) -> Manifest | None:
+    """The manifest of a finished, undamaged folder; None when the work is missing, unfinished or no longer whole."""
+    try:
+        manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except ValidationError:
+        return None
+    whole = all(
+        (folder / name).is_file() and (folder / name).stat().st_size == entry.size for name, entry in manifest.files.items()
+    )
+    return manifest if whole else None
+
+
+def finish(
+    folder: Path,
+    *,
+    stage: str,
+    stage_fingerprint: str,
+    counts: Mapping[str, int],
+    dropped: Mapping[str, int],
+    figures: Mapping[str, Any],
+    wall_seconds: float,
+) -> Manifest:
+    """Hash every file of the folder and write its manifest, last and at once; then clear the scratch."""
+    files = {}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        name = str(file.relative_to(folder))
+        if name not in {MANIFEST, ".lock"} and not name.endswith(".partial") and not name.startswith(SCRATCH + "/"):
+            with file.open("rb") as handle:
+                sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
+                os.fsync(handle.fileno())
+            files[name] = FileEntry(size=file.stat().st_size, sha256=sha256)
+    manifest = Manifest(
+        stage=stage,
+        fingerprint=stage_fingerprint,
+        files=files,
+        counts=dict(counts),
+        dropped=dict(dropped),
+        figures=dict(figures),
+        wall_seconds=wall_seconds,
+        versions=library_versions(),
+    )
+    write_last(folder / MANIFEST, manifest.model_dump_json(indent=2) + "\n")
+    shutil.rmtree(folder / SCRATCH, ignore_errors=True)
+    return manifest
+
+
+def write_last(path: Path, text: str) -> None:
+    """Write a file whose existence means that all before it is done: on disk under another name, then renamed."""
+    partial = path.with_name(path.name + ".partial")
+    with partial.open("w") as file:
+        file.write(text)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+    folder = os.open(path.parent, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def set_aside(folder: Path) -> Path:
+    """Move a damaged finished folder out of the way, for whoever wants to look at it."""
+    number = 1
+    while (aside := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
+        number += 1
+    shutil.move(folder, aside)
+    return aside
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a folder for this process; the lock goes with the process, however it ends.
+
+    Raises:
+        DataError: another process is at work in it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("a+") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            file.seek(0)
+            raise DataError(
+                f"another process ({file.read().strip() or 'unknown'}) is at work in {folder}. Wait for it, or stop it."
+            ) from None
+        file.truncate(0)
+        file.write(f"pid {os.getpid()}")
+        file.flush()
+        yield
+
+
+def library_versions() -> dict[str, str]:
+    """The versions of what the result may depend on."""
+    found = {}
+    for name in LIBRARIES:
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            continue
+    return found
