@@ -1,0 +1,81 @@
+"""Many asynchronous calls in flight, read from synchronous code as they come back."""
+
+import asyncio
+import queue
+import threading
+from collections.abc import Awaitable, Callable, Iterable, Iterator
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+Session = TypeVar("Session")
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True)
+class _Done(Generic[Result]):
+    result: Result
+
+
+@dataclass(frozen=True)
+class _Ended:
+    error: BaseException | None
+
+
+def keep_in_flight(
+    session: AbstractAsyncContextManager[Session],
+    call: Callable[[Session, Item], Awaitable[Result]],
+    items: Iterable[Item],
+    concurrency: int,
+) -> Iterator[Result]:
+    """Call for every item and yield the results as they come, in any order.
+
+    The event loop runs in a thread. A call gives its place to the next one only when the caller has dealt with its result and
+    asks for another, so no more than `concurrency` results are ever under way or waiting: that is all a killed process loses.
+    The first call that raises ends the iteration with its error. Then, and when the iterator is closed, the rest is cancelled.
+    """
+    loop = asyncio.new_event_loop()
+    places = asyncio.Semaphore(concurrency)
+    arrivals: queue.SimpleQueue[_Done[Result] | _Ended] = queue.SimpleQueue()
+
+    async def one(session: Session, item: Item) -> None:
+        arrivals.put(_Done(await call(session, item)))
+
+    async def all_of_them() -> None:
+        async with session as entered, asyncio.TaskGroup() as group:
+            for item in items:
+                await places.acquire()
+                group.create_task(one(entered, item))
+
+    def run() -> None:
+        try:
+            loop.run_until_complete(everything)
+        except asyncio.CancelledError:
+            arrivals.put(_Ended(None))
+        except BaseException as error:
+            arrivals.put(_Ended(_first(error)))
+        else:
+            arrivals.put(_Ended(None))
+
+    everything = loop.create_task(all_of_them())
+    thread = threading.Thread(target=run, name="calls in flight", daemon=True)
+    thread.start()
+    try:
+        while isinstance(arrival := arrivals.get(), _Done):
+            yield arrival.result
+            loop.call_soon_threadsafe(places.release)
+        if arrival.error is not None:
+            raise arrival.error
+    finally:
+        loop.call_soon_threadsafe(everything.cancel)
+        thread.join()
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
+        loop.close()
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,85 @@
+"""What anything that answers a conversation promises, be it a model here, a server far away, or a script in a test."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aligndistill.records import Finish, Message, Usage
+
+
+@dataclass(frozen=True)
+class Request:
+    """A conversation to answer, once for each sample number. The sample number seeds the sampling, so it names the answer."""
+
+    messages: tuple[Message, ...]
+    samples: tuple[int, ...] = (0,)
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How to answer. Temperature 0 is greedy."""
+
+    temperature: float
+    max_new_tokens: int
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class Reply:
+    """One answer: its text, why it ended, what it cost."""
+
+    text: str
+    finish: Finish
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Answered:
+    """A reply as it arrives: the index of its request in the list that was asked, its sample number, the reply."""
+
+    request: int
+    sample: int
+    reply: Reply
+
+
+@dataclass(frozen=True)
+class LabelLogprobs:
+    """How likely each label is to be the answer's first word.
+
+    Attributes:
+        request: the index of the conversation in the list that was asked.
+        logprobs: one per label in the order asked, nats; None when the model cannot give them: then ask for text.
+        usage: what asking cost, also when there are no `logprobs`.
+    """
+
+    request: int
+    logprobs: tuple[float, ...] | None
+    usage: Usage
+
+
+class ChatModel(Protocol):
+    """Answers conversations.
+
+    Attributes:
+        identity: what the answers depend on besides the request (model, revision, server), as text for cache keys. No secrets.
+    """
+
+    identity: str
+
+    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+        """Answers as they are ready, in any order; every (request, sample) comes exactly once.
+
+        Raises:
+            JudgeError: when the model cannot be reached or refuses for good.
+        """
+        ...
+
+    def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
+        """The log-probabilities of some labels as the answer's first word, for each conversation once, in any order.
+
+        A label that begins another one (`1` and `10`) counts only where the answer does not go on to the longer label.
+
+        Raises:
+            JudgeError: when the model cannot be reached or refuses for good.
+        """
+        ...

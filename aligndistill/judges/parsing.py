@@ -1,0 +1,162 @@
+"""From a judge's reply to its verdict. What cannot be read for certain is not guessed at."""
+
+import json
+import math
+import re
+from collections.abc import Iterator
+from typing import Any
+
+from aligndistill.records import Outcome
+
+_OUTCOMES: dict[str, Outcome] = {
+    **{"a": "first", "a>b": "first", "a>>b": "first", "b<a": "first", "b<<a": "first"},
+    **{"b": "second", "b>a": "second", "b>>a": "second", "a<b": "second", "a<<b": "second"},
+    **{"c": "tie", "tie": "tie", "draw": "tie", "a=b": "tie", "b=a": "tie"},
+}
+_BARE = {"a": _OUTCOMES["a"], "b": _OUTCOMES["b"], "tie": _OUTCOMES["tie"]}
+
+MOST_BRACES = 100
+
+_THOUGHTS = re.compile(r"<think>(?:(?!</?think>).)*</think>", re.DOTALL | re.IGNORECASE)
+_BRACKETS = re.compile(r"\[\[\s*([^\[\]]{1,12}?)\s*\]\]")
+
+# "Answer: A", "the better answer is B", "Verdict - tie"
+_NAMED = re.compile(
+    r"(?<!correct )(?<!right )\b(?:answer|response|option|choice|verdict|winner|preference|judgment|judgement|decision|one)"
+    r"\s*(?:is|[:=]|-)\s*[:=]?\s*(?:(?:answer|response|option|assistant|a(?=\s+(?:tie|draw)\b))\s+)?"
+    r"[\"'(\[]*(?P<verdict>[AB]|tie|draw)\b[\"')\]]*(?=\s*(?:[.!;(]|$|[,:]?\s*(?:because|since|as|due)\b))",
+    re.IGNORECASE,
+)
+# "A is better", "Response B is clearly the winner", "answer A wins"
+_SUBJECT = re.compile(
+    r"(?<![\w/&])(?P<verdict>[AB])\s+(?:wins\b|is\s+(?:(?:clearly|slightly|much|far|significantly|marginally|overall)\s+)?"
+    r"(?:better|superior|preferred|preferable|best|the\s+(?:better|best|winner|superior|preferred)\b))",
+)
+_PREFER = re.compile(r"\bI (?:would )?(?:prefer|choose|pick|select) (?:(?:answer|response|option) )?(?P<verdict>[AB])\b")
+_TIE = re.compile(r"\b(?:it is|it'?s|this is|call it) a (?P<verdict>tie|draw)\b", re.IGNORECASE)
+_STATEMENTS = (_NAMED, _SUBJECT, _PREFER, _TIE)
+
+# A sentence with one of these may say the opposite of what its verdict says, or ask.
+_DOUBT = re.compile(
+    r"n\Wt\b|\?|\b(?:not?|never|neither|nor|or|both|hardly|unless|if|whether|could|might|may|although|though|but|however"
+    r"|false|wrong|mistaken|sa(?:y|ys|id|ying)|claim(?:s|ed)?)\b",
+    re.IGNORECASE,
+)
+_EMPHASIS = re.compile(r"(?<!\w)[*_`]+|[*_`]+(?!\w)")
+_SENTENCE_END = re.compile(r"(?<=[.!?])\s+|\n+")
+_OPENING = " \t*_`\"'“([{"
+_CLOSING = " \t*_`\"'”)]}.!:;,"
+
+_NUMBER = r"[-+]?\d+(?:\.\d+)?"
+_ALONE = r"(?![\w%]|[.,]\d|\s*(?:[^\w\s.;]|x)\s*\d|\s*(?:to|or|out\s+of|and)\s+\d)"
+_SCORE = re.compile(rf"\b(?:score|rating|grade|mark)\s*(?:is|of|[:=])\s*[*_\"'\[(]*({_NUMBER}){_ALONE}", re.IGNORECASE)
+_FRACTION = re.compile(rf"(?<![\w./,-])({_NUMBER})\s*(?:/|out\s+of)\s*({_NUMBER})(?![\w%/]|[.,]\d)", re.IGNORECASE)
+
+
+def parse_preference(reply: str) -> Outcome:
+    """The verdict of a reply on two answers shown as A and B; `unparsed` when it cannot be read or is not one verdict.
+
+    Read are, in this order: the last JSON object with a `winner`; `[[A]]`, `[[C]]` (a tie), `[[A>>B]]`; the letter alone, in
+    the first or last line; a plain statement ("The better answer is B."). Thoughts (`<think>`) are left out.
+    """
+    text = _spoken(reply)
+    winner = _last_json_value(text, "winner")
+    if winner is not _ABSENT:
+        return _BARE.get(winner.strip().lower(), "unparsed") if isinstance(winner, str) else "unparsed"
+    bracketed = {"".join(inner.split()).lower() for inner in _BRACKETS.findall(text)}
+    outcomes = {_OUTCOMES[verdict] for verdict in bracketed & _OUTCOMES.keys()}
+    outcomes = outcomes or set(_bare_letters(text)) | set(_statements(text))
+    return outcomes.pop() if len(outcomes) == 1 else "unparsed"
+
+
+def parse_grade(reply: str, lowest: float, highest: float) -> float | None:
+    """The grade in a reply, within `lowest` and `highest`; None when it cannot be read, is out of range, or is not one grade.
+
+    Read are, in this order: the last JSON object with a `score`; `[[7]]`; `8/10` where 10 is the highest; `Score: 7`; the
+    number alone, in the first or last line. Thoughts (`<think>`) are left out.
+    """
+    text = _spoken(reply)
+    score = _last_json_value(text, "score")
+    if score is not _ABSENT:
+        found = {_number(score)}
+    elif bracketed := [inner for inner in _BRACKETS.findall(text) if re.fullmatch(_NUMBER, inner)]:
+        found = {_number(inner) for inner in bracketed}
+    else:
+        plain = " ".join(_EMPHASIS.sub("", text).split())
+        found = {_number(number) for number, of in _FRACTION.findall(plain) if float(of) == highest}
+        found |= {_number(number) for number in _SCORE.findall(plain)}
+        found |= {_number(line) for line in _edge_lines(text) if re.fullmatch(_NUMBER, line)}
+    (grade,) = found if len(found) == 1 else (None,)
+    return grade if grade is not None and lowest <= grade <= highest else None
+
+
+_ABSENT = object()
+
+
+def _spoken(reply: str) -> str:
+    """The reply without its thoughts, be they whole, cut short at the end, or begun already in the prompt."""
+    text = _THOUGHTS.sub("", reply)
+    text = re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
+    return re.split(r"</think>", text, flags=re.IGNORECASE)[-1].strip()
+
+
+def _last_json_value(text: str, key: str) -> Any:
+    """What `key` says in the last JSON object that has it; `_ABSENT` where none has; None where it says two things."""
+    if f'"{key}"' not in text:
+        return _ABSENT
+    if text.count("{") > MOST_BRACES:  # no verdict; and trying each of them takes quadratic time
+        return None
+    decoder = json.JSONDecoder(object_pairs_hook=_without_contradictions)
+    value: Any = _ABSENT
+    start = text.find("{")
+    while start >= 0:
+        try:
+            found, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            end = start + 1
+        else:
+            value = found.get(key, value)
+        start = text.find("{", end)
+    return value
+
+
+def _without_contradictions(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        found[key] = None if key in found and found[key] != value else value
+    return found
+
+
+def _edge_lines(text: str) -> Iterator[str]:
+    lines = text.splitlines()
+    for line in lines[:1] + lines[-1:]:
+        yield line.lstrip(_OPENING).rstrip(_CLOSING)
+
+
+def _bare_letters(text: str) -> Iterator[Outcome]:
+    for line in _edge_lines(text):
+        verdict = re.sub(r"^(?:answer|response|option|assistant) ", "", line.lower())
+        if verdict in _BARE:
+            yield _BARE[verdict]
+
+
+def _statements(text: str) -> Iterator[Outcome]:
+    for lines in _SENTENCE_END.split(_EMPHASIS.sub("", text)):
+        sentence = " ".join(lines.split())
+        for statement in _STATEMENTS:
+            for match in statement.finditer(sentence):
+                verdict = match["verdict"]
+                if verdict not in ("a", "b"):  # those are words, not the letters we asked for
+                    yield "unparsed" if _DOUBT.search(sentence) else _BARE[verdict.lower()]
+
+
+def _number(value: Any) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, int | float | str):
+        return None
+    if isinstance(value, str) and not re.fullmatch(_NUMBER, value.strip()):
+        return None
+    try:
+        number = float(value)
+    except OverflowError:  # a whole number of more than 308 digits
+        return None
+    return number if math.isfinite(number) else None

@@ -1,0 +1,43 @@
+"""What every judge promises: tasks in, verdicts out, each task's verdicts together and exactly once."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from aligndistill.records import Candidate, Comparison, Grade, Message
+
+
+@dataclass(frozen=True)
+class Task:
+    """A prompt and the candidates to judge. Ids are those of the records.
+
+    Attributes:
+        pairs: which candidates to compare, by index, for a judge that compares; None compares all with all.
+    """
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    candidates: tuple[Candidate, ...]
+    pairs: tuple[tuple[int, int], ...] | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """All verdicts on one task."""
+
+    prompt_id: str
+    verdicts: tuple[Comparison | Grade, ...]
+
+
+class Judge(Protocol):
+    """Gives verdicts on candidates. `name` goes into every verdict."""
+
+    name: str
+
+    def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
+        """Judge tasks, yielding each when it is complete, in any order.
+
+        Raises:
+            JudgeError: when no verdicts can be had at all (server gone, function failing).
+        """
+        ...

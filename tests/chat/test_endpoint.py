@@ -1,0 +1,393 @@
+import email.utils
+import math
+import threading
+import time
+import traceback
+
+import pytest
+
+from aligndistill.chat.endpoint import EndpointChat
+from aligndistill.chat.label_tokens import TokenLogprob, label_logprobs
+from aligndistill.chat.protocol import Answered, Request, Sampling
+from aligndistill.chat.retries import retry_after_seconds
+from aligndistill.config import EndpointModel
+from aligndistill.errors import ConfigError, JudgeError
+from aligndistill.records import Message, Usage
+from tests.chat.fault_server import (
+    FaultServer,
+    after,
+    completion,
+    drip,
+    error,
+    half_a_body,
+    html,
+    reset,
+    send,
+    serve,
+    together,
+)
+
+SAMPLING = Sampling(temperature=0.7, max_new_tokens=16, seed=3)
+KEY = "sk-canary-7f3a9"
+
+
+def say(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def ask(server: FaultServer, requests: list[Request] | None = None, **settings: object) -> list[Answered]:
+    return list(EndpointChat(server.config(**settings)).answer(requests or [Request(say("hello"))], SAMPLING))
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+def test_every_sample_is_one_request_with_the_plain_fields_and_comes_back_once() -> None:
+    with FaultServer(lambda body, _: completion(body["messages"][-1]["content"].upper())) as server:
+        system = (Message(role="system", content="be brief"), *say("one"))
+        answers = ask(server, [Request(say("zero"), (0, 1, 2)), Request(system, (5,))])
+    assert sorted((a.request, a.sample, a.reply.text) for a in answers) == [
+        (0, 0, "ZERO"),
+        (0, 1, "ZERO"),
+        (0, 2, "ZERO"),
+        (1, 5, "ONE"),
+    ]
+    assert all(a.reply.usage == Usage(calls=1, prompt_tokens=10, completion_tokens=2) for a in answers)
+    assert all(a.reply.finish == "stop" for a in answers)
+    for body in server.bodies:
+        assert body.keys() == {"model", "messages", "temperature", "max_tokens", "seed"}
+        assert (body["model"], body["temperature"], body["max_tokens"]) == ("teacher", 0.7, 16)
+    assert [{"role": "system", "content": "be brief"}, {"role": "user", "content": "one"}] in [b["messages"] for b in server.bodies]
+
+
+def test_the_seed_names_the_answer_whatever_is_asked_beside_it() -> None:
+    def seeds(requests: list[Request], seed: int = 3) -> dict[str, int]:
+        with serve(completion("x")) as server:
+            list(EndpointChat(server.config(concurrency=1)).answer(requests, Sampling(1.0, 4, seed)))
+            asked = [f"{r.messages[0].content}{s}" for r in requests for s in r.samples]
+            return dict(zip(asked, [body["seed"] for body in server.bodies], strict=True))
+
+    all_of_them = seeds([Request(say("a"), (0, 1)), Request(say("b"), (0, 1))])
+    assert len(set(all_of_them.values())) == 4
+    assert all(0 <= seed < 2**31 for seed in all_of_them.values())
+    assert seeds([Request(say("b"), (1,))]) == {"b1": all_of_them["b1"]}
+    assert seeds([Request(say("b"), (1,))], seed=4) != {"b1": all_of_them["b1"]}
+
+
+@pytest.mark.parametrize(
+    ("act", "text", "finish"),
+    [
+        (completion("cut of", finish="length"), "cut of", "length"),
+        (completion("blocked", finish="content_filter"), "blocked", "stop"),
+        (completion(None, finish="tool_calls"), "", "stop"),
+        (send(200, {"choices": []}), "", "stop"),
+        (send(200, {"choices": [{"message": {"content": "bare"}}]}), "bare", "stop"),
+        (send(200, {"choices": [{"message": {"content": "t"}}]}, content_type="text/plain"), "t", "stop"),
+    ],
+)
+def test_odd_answers_are_taken_for_what_they_are(act, text: str, finish: str) -> None:
+    with serve(act) as server:
+        (answered,) = ask(server)
+    assert (answered.reply.text, answered.reply.finish) == (text, finish)
+    assert answered.reply.usage.calls == 1
+
+
+def test_no_more_requests_at_once_than_configured() -> None:
+    with serve(together(3, completion("x"))) as server:
+        assert len(ask(server, [Request(say(str(n))) for n in range(21)], concurrency=3)) == 21
+        assert server.most_at_once == 3
+
+
+def test_answers_stream_out_while_others_are_still_waited_for() -> None:
+    release = threading.Event()
+
+    def behave(body: dict, number: int):
+        if body["messages"][0]["content"] == "slow":
+            release.wait(10)
+        return completion("x")
+
+    with FaultServer(behave) as server:
+        answers = EndpointChat(server.config()).answer([Request(say("slow")), Request(say("quick"))], SAMPLING)
+        assert next(answers).request == 1
+        release.set()
+        assert next(answers).request == 0
+        assert list(answers) == []
+
+
+def test_a_caller_that_does_not_read_holds_the_requests_back() -> None:
+    with serve(completion("x")) as server:
+        answers = EndpointChat(server.config(concurrency=4)).answer([Request(say(str(n))) for n in range(50)], SAMPLING)
+        next(answers)
+        time.sleep(0.3)
+        assert len(server.bodies) == 4  # the four in flight; a killed process can lose no more than those
+        answers.close()
+
+
+def test_closing_the_iterator_cancels_the_rest_and_leaves_no_thread() -> None:
+    with FaultServer(lambda _, number: completion("x") if number == 0 else after(5, completion("x"))) as server:
+        answers = EndpointChat(server.config(concurrency=4)).answer([Request(say(str(n))) for n in range(50)], SAMPLING)
+        next(answers)
+        started = time.monotonic()
+        answers.close()
+        assert time.monotonic() - started < 2
+        assert len(server.bodies) <= 5
+    assert not [thread for thread in threading.enumerate() if thread.name == "calls in flight"]
+
+
+# ------------------------------------------------------------------------------------------------------------ failures
+
+
+FAILURES_THAT_PASS = {
+    **{f"HTTP {status}": error(status) for status in (408, 409, 429, 500, 502, 503, 504, 529)},
+    "HTML with status 502": html(502),
+    "HTML with status 200": html(200),
+    "empty body": send(200, b""),
+    "error with status 200": send(200, {"error": {"message": "upstream"}}),
+    "reset": reset,
+    "half a body": half_a_body,
+    "hang": after(3, completion("late")),
+    "drip": drip,
+}
+
+
+def test_failures_that_pass_are_tried_again() -> None:
+    asked: list[str] = []
+
+    def behave(body: dict, _: int):
+        failure = body["messages"][0]["content"]
+        asked.append(failure)
+        return FAILURES_THAT_PASS[failure] if asked.count(failure) == 1 else completion(f"good after {failure}")
+
+    started = time.monotonic()
+    with FaultServer(behave) as server:
+        answers = ask(server, [Request(say(failure)) for failure in FAILURES_THAT_PASS], timeout_seconds=1, concurrency=16)
+    assert time.monotonic() - started < 10  # the drip alone would take 20 s
+    assert {answered.reply.text for answered in answers} == {f"good after {failure}" for failure in FAILURES_THAT_PASS}
+    assert {failure: asked.count(failure) for failure in FAILURES_THAT_PASS} == dict.fromkeys(FAILURES_THAT_PASS, 2)
+
+
+@pytest.mark.parametrize(
+    ("act", "words"),
+    [
+        (error(503, "overloaded"), "overloaded"),
+        (html(200), "Welcome to the gateway"),
+        (reset, "Connection error"),
+        (after(3, completion("late")), r"no answer within 0\.3 s"),
+    ],
+)
+def test_a_failure_that_stays_ends_with_the_servers_words_and_the_number_of_tries(act, words: str) -> None:
+    with serve(act) as server, pytest.raises(JudgeError, match=rf"in 2 tries: .*{words}") as caught:
+        ask(server, timeout_seconds=0.3, max_retries=1)
+    assert len(server.bodies) == 2
+    assert server.base_url in str(caught.value)
+
+
+def test_a_server_that_is_not_there() -> None:
+    server = serve(completion("x"))
+    server.close()
+    with pytest.raises(JudgeError, match="in 1 tries: Connection error"):
+        ask(server, max_retries=0)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        *(pytest.param(error(status, "not for you"), id=str(status)) for status in (400, 401, 403, 404, 413, 422)),
+        pytest.param(error(429, "not for you", code="insufficient_quota"), id="quota"),
+        pytest.param(send(422, {"detail": "not for you"}), id="not OpenAI's shape"),
+        pytest.param(send(403, b"not for you", content_type="text/plain"), id="plain text"),
+    ],
+)
+def test_a_refusal_ends_at_once_with_the_servers_words(act) -> None:
+    with serve(act) as server, pytest.raises(JudgeError, match="not for you"):
+        ask(server)
+    assert len(server.bodies) == 1
+
+
+def test_answers_that_came_before_a_refusal_are_not_lost() -> None:
+    with serve(completion("a"), completion("b"), error(401)) as server:
+        answers = EndpointChat(server.config(concurrency=1)).answer([Request(say(str(n))) for n in range(5)], SAMPLING)
+        assert [next(answers).reply.text, next(answers).reply.text] == ["a", "b"]
+        with pytest.raises(JudgeError):
+            next(answers)
+
+
+def test_retry_after_is_heeded() -> None:
+    with serve(error(429, headers={"Retry-After": "1.5"}), completion("x")) as server:
+        started = time.monotonic()
+        ask(server)
+    assert 1.5 <= time.monotonic() - started < 4
+
+
+@pytest.mark.parametrize(
+    ("header", "seconds"), [("7", 7.0), ("-3", 0.0), ("soon", None), (None, None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)]
+)
+def test_retry_after_in_its_forms(header: str | None, seconds: float | None) -> None:
+    assert retry_after_seconds(header) == seconds
+
+
+def test_retry_after_as_a_date_to_come() -> None:
+    header = email.utils.formatdate(time.time() + 20, usegmt=True)
+    assert retry_after_seconds(header) == pytest.approx(20, abs=2)
+
+
+# ---------------------------------------------------------------------------------------------------- keys and addresses
+
+
+@pytest.fixture
+def key(monkeypatch: pytest.MonkeyPatch) -> str:
+    monkeypatch.setenv("TEACHER_KEY", KEY + "\n")
+    return "TEACHER_KEY"
+
+
+def test_the_key_is_sent(key: str) -> None:
+    with serve(completion("x")) as server:
+        ask(server, api_key_env=key)
+    assert server.headers[0]["authorization"] == f"Bearer {KEY}"
+
+
+def test_without_api_key_env_nothing_from_the_environment_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    for variable in ("OPENAI_API_KEY", "OPENAI_ADMIN_KEY", "OPENAI_ORG_ID", "OPENAI_PROJECT_ID"):
+        monkeypatch.setenv(variable, KEY)
+    monkeypatch.setenv("OPENAI_BASE_URL", "http://127.0.0.1:9/elsewhere")
+    with serve(completion("x")) as server:
+        ask(server)
+    assert KEY not in str(server.headers)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        error(401, f"Incorrect API key provided: {KEY}"),
+        error(400, f"bad {KEY}"),
+        error(500, f"crashed with {KEY}"),
+        error(500, "x" * 495 + KEY),
+        send(200, f"<html>{KEY}</html>".encode(), content_type="text/html"),
+        reset,
+    ],
+)
+def test_the_key_is_in_no_text(act, key: str, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level("DEBUG")
+    with serve(act) as server:
+        chat = EndpointChat(server.config(api_key_env=key, max_retries=0))
+        with pytest.raises(JudgeError) as caught:
+            list(chat.answer([Request(say("x"))], SAMPLING))
+    texts = ["".join(traceback.format_exception(caught.value)), repr(chat), chat.identity, caplog.text]
+    chained: BaseException | None = caught.value
+    while chained is not None:
+        texts.append(f"{chained} {chained!r} {vars(chained)}")
+        chained = chained.__context__ or chained.__cause__
+    assert KEY[:12] not in "\n".join(texts)
+
+
+@pytest.mark.parametrize("value", [None, "", "  \n", "sk-ключ", "sk\x07"])
+def test_a_key_that_is_missing_or_impossible_is_named_by_its_variable(value: str | None, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("TEACHER_KEY", raising=False)
+    if value is not None:
+        monkeypatch.setenv("TEACHER_KEY", value)
+    with pytest.raises(ConfigError, match="TEACHER_KEY") as caught:
+        EndpointChat(EndpointModel(kind="endpoint", base_url="http://127.0.0.1:1/v1", name="t", api_key_env="TEACHER_KEY"))
+    assert "sk" not in str(caught.value)
+
+
+def test_identity_names_server_and_model() -> None:
+    def identity(base_url: str, name: str) -> str:
+        return EndpointChat(EndpointModel(kind="endpoint", base_url=base_url, name=name)).identity
+
+    assert len({identity(url, name) for url in ("http://a/v1", "http://a/v1/", "http://b/v1") for name in "mn"}) == 4
+
+
+# ------------------------------------------------------------------------------------------------------ label log-probs
+
+
+def ask_labels(server: FaultServer, conversations: int = 3):
+    chat = EndpointChat(server.config())
+    answers = list(chat.label_logprobs([say(str(n)) for n in range(conversations)], ("A", "B")))
+    return chat, sorted(answers, key=lambda answer: answer.request)
+
+
+def test_label_logprobs_are_read_off_the_first_token() -> None:
+    with serve(completion("A", probabilities={"A": 0.5, " A": 0.1, "B": 0.25})) as server:
+        _, answers = ask_labels(server)
+    assert [answer.request for answer in answers] == [0, 1, 2]
+    for answer in answers:
+        assert answer.logprobs == pytest.approx((math.log(0.6), math.log(0.25)))
+        assert answer.usage == Usage(calls=1, prompt_tokens=10, completion_tokens=2)
+    for body in server.bodies:
+        assert (body["max_tokens"], body["temperature"], body["logprobs"], body["top_logprobs"]) == (1, 0.0, True, 20)
+
+
+@pytest.mark.parametrize(
+    "act",
+    [
+        completion("A"),
+        send(200, {"choices": [{"message": {"content": "A"}, "logprobs": {"content": None}}]}),
+        send(200, {"choices": [{"message": {"content": "A"}, "logprobs": {"content": [{"token": "A", "top_logprobs": []}]}}]}),
+        send(200, {"choices": [{"message": {"content": "A"}, "logprobs": {"tokens": ["A"], "token_logprobs": [-0.1]}}]}),
+    ],
+    ids=["ignored", "null", "no top tokens", "another form"],
+)
+def test_a_server_without_logprobs_is_asked_once(act) -> None:
+    with serve(act) as server:
+        chat, answers = ask_labels(server)
+        assert [answer.logprobs for answer in answers] == [None] * 3
+        assert [answer.usage.calls for answer in answers] == [1, 0, 0]
+        again = list(chat.label_logprobs([say("x")], ("A", "B")))
+        assert [(answer.logprobs, answer.usage) for answer in again] == [(None, Usage())]
+    assert len(server.bodies) == 1
+
+
+def test_a_server_that_allows_five_is_asked_for_five() -> None:
+    def behave(body: dict, _: int):
+        return completion("A", probabilities={"A": 0.8, "B": 0.2}) if body["top_logprobs"] == 5 else error(400, "max 5")
+
+    with FaultServer(behave) as server:
+        _, answers = ask_labels(server)
+    assert all(answer.logprobs == pytest.approx((math.log(0.8), math.log(0.2))) for answer in answers)
+    assert [body["top_logprobs"] for body in server.bodies] == [20, 5, 5, 5]
+    assert [answer.usage.calls for answer in answers] == [2, 1, 1]
+
+
+@pytest.mark.parametrize("status", [400, 422])
+def test_a_server_that_refuses_logprobs_is_not_asked_again(status: int) -> None:
+    with serve(error(status)) as server:
+        _, answers = ask_labels(server)
+    assert [answer.logprobs for answer in answers] == [None] * 3
+    assert [answer.usage.calls for answer in answers] == [2, 0, 0]
+    assert len(server.bodies) == 2
+
+
+def test_one_answer_without_a_label_does_not_end_the_asking() -> None:
+    def behave(body: dict, _: int):
+        unsure = body["messages"][0]["content"] == "0"
+        return completion("x", probabilities={"The": 0.9} if unsure else {"A": 0.9, "B": 0.1})
+
+    with FaultServer(behave) as server:
+        _, answers = ask_labels(server)
+    assert answers[0].logprobs is None
+    assert answers[1].logprobs == answers[2].logprobs == pytest.approx((math.log(0.9), math.log(0.1)))
+
+
+@pytest.mark.parametrize(
+    ("tokens", "labels", "expected"),
+    [
+        # The list leaves 0.03 over, and shows none smaller than 0.02.
+        ({"A": 0.95, "x": 0.02}, "AB", (0.95, 0.02)),
+        ({"A": 0.95, "x": 0.04}, "AB", (0.95, 0.01)),
+        ({"a": 0.9, "Answer": 0.1}, "AB", None),
+        ({"1": 0.1, "7": 0.6, "10": 0.3}, ("1", "7", "10"), (0.1, 0.6, 0.3)),
+        # "1" may be the beginning of "10", and too likely to be left open; then so unlikely that it does not matter.
+        ({"1": 0.3, "7": 0.7}, ("1", "7", "10"), None),
+        ({"1": 0.0005, "7": 0.9995 - 2e-4}, ("1", "7", "10"), (0.0005, 0.9993, 2e-4)),
+    ],
+)
+def test_labels_from_tokens(tokens: dict[str, float], labels: str, expected: tuple[float, ...] | None) -> None:
+    found = label_logprobs([TokenLogprob(token=t, logprob=math.log(p)) for t, p in tokens.items()], tuple(labels))
+    assert (found and tuple(map(math.exp, found))) == (expected and pytest.approx(expected))
+
+
+def test_certainty_stays_finite() -> None:
+    found = label_logprobs([TokenLogprob(token="A", logprob=0.0), TokenLogprob(token="B", logprob=-math.inf)], ("A", "B"))
+    assert found is not None
+    assert found[0] == 0.0
+    assert -1000 < found[1] < -700

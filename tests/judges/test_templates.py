@@ -1,0 +1,56 @@
+from pathlib import Path
+
+import pytest
+
+from aligndistill.errors import ConfigError
+from aligndistill.judges.templates import PAIRWISE_FIELDS, RUBRIC_FIELDS, Template, load_template
+
+
+@pytest.mark.parametrize("name", ["general", "helpful", "harmless"])
+def test_built_in_pairwise_templates_show_everything_once_and_ask_for_a_letter(name: str) -> None:
+    text = load_template(name, PAIRWISE_FIELDS).fill(prompt="<the prompt>", first="<one>", second="<two>")
+    assert [text.count(part) for part in ("<the prompt>", "<one>", "<two>")] == [1, 1, 1]
+    assert text.index("<the prompt>") < text.index("<one>") < text.index("<two>")
+    assert text.endswith("Answer with the single letter A or B.\n")
+    assert "{" not in text
+
+
+def test_the_built_in_rubric_names_the_scale() -> None:
+    text = load_template("rubric", RUBRIC_FIELDS).fill(prompt="p", response="r", lowest="2", highest="9")
+    assert text.endswith("Answer with a single whole number from 2 to 9.\n")
+
+
+def test_braces_in_what_is_filled_in_stay_as_they_are() -> None:
+    template = Template('{prompt}|{first}|{second}|{"winner": "A"}|{}|{ first }')
+    filled = template.fill(prompt="{first}", first="{second} {prompt}", second="\\1 {unknown}")
+    assert filled == '{first}|{second} {prompt}|\\1 {unknown}|{"winner": "A"}|{}|{ first }'
+
+
+def test_a_template_of_ones_own(tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    path.write_text("{prompt} {first} {second} — {prompt}", encoding="utf-8")
+    assert load_template(str(path), PAIRWISE_FIELDS).fill(prompt="p", first="1", second="2") == "p 1 2 — p"
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"{prompt} {first}", r"lacks \{second\}\."),
+        (b"{response}", r"lacks \{first\}, \{prompt\}, \{second\} and has unknown fields \{response\}\."),
+        (b"{prompt} {first} {second} {frist}", r"has unknown fields \{frist\}\."),
+        (b"\xff\xfe", r"cannot read the judge template .*utf-8"),
+        (None, r"No such file.*general, harmless, helpful, rubric"),
+    ],
+)
+def test_a_template_that_cannot_be_used(content: bytes | None, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "mine.txt"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(ConfigError, match=said) as caught:
+        load_template(str(path), PAIRWISE_FIELDS)
+    assert "mine.txt" in str(caught.value)
+
+
+def test_a_built_in_template_of_the_other_kind_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"'rubric' lacks \{first\}, \{second\}"):
+        load_template("rubric", PAIRWISE_FIELDS)
