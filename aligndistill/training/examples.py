@@ -1,0 +1,85 @@
+"""Rankings as training rows, and rows as batches."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
+from aligndistill.models.tokenise import Exchange, Limits, Tokenised, tokenise
+from aligndistill.records import Ranking
+
+BATCH_FIELDS = tuple(GroupedBatch.__dataclass_fields__)
+
+
+@dataclass(frozen=True)
+class Example:
+    """One prompt with its ranked responses, best first.
+
+    Attributes:
+        scores: one per response, on the logit scale.
+        reference: the reference policy's summed log-probs, nats, for objectives that have one.
+    """
+
+    group: TokenGroup
+    scores: list[float]
+    reference: list[float] | None = None
+
+
+class Examples(Dataset[Example]):
+    """Examples in memory, as a map-style data set."""
+
+    def __init__(self, examples: Sequence[Example]) -> None:
+        self.examples = list(examples)
+
+    def __len__(self) -> int:
+        return len(self.examples)
+
+    def __getitem__(self, index: int) -> Example:
+        return self.examples[index]
+
+
+@dataclass(frozen=True)
+class Collator:
+    """Examples -> the dict of tensors that `GroupedTrainer` takes: a `GroupedBatch` and the scores beside it."""
+
+    pad_id: int
+    share: bool
+
+    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+        """Pad and stack."""
+        batch = collate([example.group for example in examples], self.pad_id, self.share)
+        tensors = {name: getattr(batch, name) for name in BATCH_FIELDS}
+        tensors["scores_BK"] = _padded([example.scores for example in examples])
+        if examples[0].reference is not None:
+            tensors["reference_BK"] = _padded([example.reference or [] for example in examples])
+        return tensors
+
+
+def grouped_batch(tensors: dict[str, Tensor]) -> GroupedBatch:
+    """The `GroupedBatch` in a collated dict."""
+    return GroupedBatch(**{name: tensors[name] for name in BATCH_FIELDS})
+
+
+def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    width = max(len(row) for row in rows)
+    return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])
+
+
+def tokenise_rankings(conversation: Conversation, rankings: Sequence[Ranking], limits: Limits) -> Tokenised:
+    """Rankings as token groups, in the order given."""
+    exchanges = (
+        Exchange(ranking.messages, [r.text for r in ranking.responses], [r.finish for r in ranking.responses])
+        for ranking in rankings
+    )
+    return tokenise(conversation, exchanges, limits)
+
+
+def dropped_counts(tokenised: Tokenised) -> dict[str, int]:
+    """What tokenising left out or cut, by reason, for a manifest."""
+    counts: dict[str, Any] = {"prompt too long": tokenised.too_long, "response cut": tokenised.responses_cut}
+    return {reason: count for reason, count in counts.items() if count}

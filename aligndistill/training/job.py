@@ -1,0 +1,53 @@
+"""One training run from its newest sound checkpoint to its end, whichever trainer does it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligndistill.config import Runtime, Training
+from aligndistill.progress import bar, say
+from aligndistill.training.checkpoints import newest_sound_checkpoint
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training run, apart from what is trained.
+
+    Attributes:
+        name: shown on the bar and to trackers.
+        folder: where checkpoints go.
+    """
+
+    name: str
+    settings: Training
+    runtime: Runtime
+    folder: Path
+    seed: int
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What came of it.
+
+    Attributes:
+        trainer: the trainer with the model in it, wherever its shards are.
+        log: the log entries, one dict per `logging_steps`.
+        seconds: time in training, resumed parts included.
+    """
+
+    trainer: Any
+    log: list[dict[str, float]]
+    seconds: float
+    steps: int
+
+
+def run(trainer: Any, job: Job) -> Trained:
+    """Train from the newest sound checkpoint, or from the start."""
+    checkpoint = newest_sound_checkpoint(job.folder)
+    if checkpoint is not None:
+        say(f"  {job.name}: goes on from {checkpoint.name}")
+    with bar(job.name) as running:
+        trainer.watch(running, job.runtime.save_total_limit)
+        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    log = [entry for entry in trainer.state.log_history if "loss" in entry]
+    return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)

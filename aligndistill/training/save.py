@@ -1,0 +1,38 @@
+"""From a trainer to one ordinary Hugging Face folder, whatever sharded or wrapped the model in training."""
+
+from pathlib import Path
+from typing import Any
+
+from aligndistill.models.load import ModelPointer, from_pretrained
+from aligndistill.training.job import Trained
+
+
+def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: bool, auto_class: Any) -> None:
+    """Write `folder` so that `auto_class.from_pretrained(folder)` loads it.
+
+    With LoRA the adapter is kept beside it (`<folder>-adapter`), and merged into a fresh copy of the base.
+
+    Args:
+        base: what the adapters were put on; None without LoRA.
+    """
+    trainer = trained.trainer
+    trainer.model.config.use_cache = True  # the Trainer switches it off for training, and it would be saved so
+    target = folder.with_name(folder.name + "-adapter") if lora else folder
+    trainer.save_model(str(target))
+    if not trainer.args.should_save:
+        return
+    (target / "training_args.bin").unlink(missing_ok=True)  # a pickle
+    if lora:
+        assert base is not None
+        _merge(target, folder, base, trainer.processing_class, auto_class)
+    trainer.processing_class.save_pretrained(folder)
+
+
+def _merge(adapter: Path, folder: Path, base: ModelPointer, tokenizer: Any, auto_class: Any) -> None:
+    from peft import PeftModel  # only here: importing peft takes a second
+
+    extra = {"num_labels": 1} if "SequenceClassification" in auto_class.__name__ else {}
+    model = from_pretrained(auto_class, base, **extra)
+    model.config.pad_token_id = tokenizer.pad_token_id
+    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    merged.save_pretrained(folder)
