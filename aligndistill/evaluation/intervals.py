@@ -1,0 +1,93 @@
+"""Means with intervals: the percentile bootstrap, with the prompt as the unit that is drawn again."""
+
+from collections.abc import Callable, Sequence
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from pydantic import FiniteFloat, NonNegativeInt, model_validator
+
+from aligndistill.records import Record
+
+FloatArray = NDArray[np.float64]
+
+_CELLS_AT_ONCE = 4_000_000  # resamples are drawn in blocks of about this many counts, 32 MB
+
+
+class Mean(Record):
+    """A figure measured on a sample, with its interval.
+
+    Attributes:
+        mean: the figure on the sample itself.
+        low, high: ends of the interval (95 % unless its maker says otherwise); `low <= mean <= high`.
+        n: how many independent units (prompts) it rests on.
+    """
+
+    mean: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    n: NonNegativeInt
+
+    @model_validator(mode="after")
+    def _ordered(self) -> "Mean":
+        if not self.low <= self.mean <= self.high:
+            raise ValueError(f"an interval holds its mean, but {self.low} <= {self.mean} <= {self.high} is false")
+        return self
+
+
+def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 2000, confidence: float = 0.95) -> Mean:
+    """The mean of one value per prompt, with its percentile bootstrap interval.
+
+    Raises:
+        ValueError: no values, or one that is not finite.
+    """
+    count = len(values)
+    return bootstrap_totals(np.reshape(values, (count, 1)), lambda totals: totals[:, 0] / count, seed, resamples, confidence)
+
+
+def bootstrap_totals(
+    rows_NC: ArrayLike,
+    statistic: Callable[[FloatArray], FloatArray],
+    seed: int = 0,
+    resamples: int = 2000,
+    confidence: float = 0.95,
+) -> Mean:
+    """A statistic of column totals, with its percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3).
+
+    A row is what one prompt adds to the totals, so whatever hangs together (the pairs of one prompt) is drawn together.
+
+    Args:
+        rows_NC: N prompts, C columns.
+        statistic: from totals (R, C) to figures (R,), for R resamples at once.
+        seed: of the resampling.
+        resamples: how many samples of N prompts are drawn, with replacement.
+        confidence: the share of resampled figures inside the interval.
+
+    Returns:
+        The figure of the sample itself and the interval, widened to hold the figure where the statistic is biased
+        (resampling raises a calibration error).
+
+    Raises:
+        ValueError: no rows, or a number that is not finite.
+    """
+    rows = np.asarray(rows_NC, dtype=np.float64)
+    count = len(rows)
+    if count == 0:
+        raise ValueError("there is nothing to average: no values")
+    if not np.isfinite(rows).all():
+        raise ValueError(f"row {int(np.argmin(np.isfinite(rows).all(axis=1)))} is not a finite number")
+    assert resamples > 0
+    assert 0 < confidence < 1
+    figure = float(statistic(rows.sum(axis=0, keepdims=True))[0])
+    generator = np.random.default_rng(seed)
+    block = max(1, _CELLS_AT_ONCE // count)
+    resampled = np.concatenate(
+        [statistic(_times_drawn(generator, min(block, resamples - start), count) @ rows) for start in range(0, resamples, block)]
+    )
+    low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return Mean(mean=figure, low=min(float(low), figure), high=max(float(high), figure), n=count)
+
+
+def _times_drawn(generator: np.random.Generator, resamples: int, count: int) -> FloatArray:
+    """How often each of `count` rows is drawn in each resample, (resamples, count). Totals need no more than that."""
+    drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
+    return np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)

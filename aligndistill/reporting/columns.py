@@ -1,0 +1,66 @@
+"""What is told of each model, in which order: the columns of the page's and the terminal's tables."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from aligndistill.evaluation.intervals import Mean
+from aligndistill.reporting.report import ModelFigures, Report
+
+
+@dataclass(frozen=True)
+class Column:
+    """A measured figure.
+
+    Attributes:
+        key: the field of the report's figures.
+        title: its short name.
+        meaning: what it is, with its unit.
+        best_is_highest: whether the best student is marked.
+        is_win_rate: a probability of winning, so one half is no difference.
+    """
+
+    key: str
+    title: str
+    meaning: str
+    best_is_highest: bool = False
+    is_win_rate: bool = False
+
+    def value(self, figures: ModelFigures) -> Mean | float | None:
+        """The figure of a model; None where it was not measured or makes no sense (the start's win rate against itself)."""
+        value: Mean | float | None = getattr(figures, self.key, None)
+        return value
+
+
+COLUMNS = (
+    Column("truth", "truth", "score by the truth function, which training never saw", best_is_highest=True),
+    Column(
+        "win_rate",
+        "win rate",
+        "how often the judge prefers the answer over the start's",
+        best_is_highest=True,
+        is_win_rate=True,
+    ),
+    Column("win_rate_teacher", "vs teacher", "the same against the teacher's answer", best_is_highest=True, is_win_rate=True),
+    Column("kl_nats", "KL", "nats per response, from the start"),
+    Column("length_tokens", "length", "tokens per answer"),
+    Column("reward", "reward", "score by the reward model"),
+    Column("distinct_2", "distinct-2", "distinct bigrams over all bigrams of all answers"),
+    Column("repetition_4", "repetition-4", "share of an answer's 4-grams that stood earlier in it"),
+)
+
+
+def models_of(report: Report) -> dict[str, ModelFigures]:
+    """The rows: the start, the teacher where there is one, the students in the order of the config."""
+    teacher = {} if report.teacher is None else {"teacher": report.teacher}
+    return {"start": report.start, **teacher, **report.students}
+
+
+def measured(columns: Sequence[Column], models: Sequence[ModelFigures]) -> list[Column]:
+    """The columns that at least one model has a figure for."""
+    return [column for column in columns if any(column.value(figures) is not None for figures in models)]
+
+
+def best_in(column: Column, models: Mapping[str, ModelFigures]) -> str | None:
+    """The model with the highest mean in a column where that is what one wants; None elsewhere."""
+    means = {name: value.mean for name, figures in models.items() if isinstance(value := column.value(figures), Mean)}
+    return max(means, key=lambda name: means[name]) if column.best_is_highest and means else None

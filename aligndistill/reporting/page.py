@@ -1,0 +1,159 @@
+"""One self-contained HTML page about a run: no script, no font, no address outside it.
+
+Prompts, answers, names and the config come from models and users, and the template escapes them all. Only our own SVG goes in
+as it is: matplotlib has escaped the names in it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
+
+from aligndistill.evaluation.calibration import LengthGapBin, ReliabilityBin
+from aligndistill.evaluation.intervals import Mean
+from aligndistill.preferences.agreement import Share
+from aligndistill.reporting import plots, writing
+from aligndistill.reporting.columns import COLUMNS, measured, models_of
+from aligndistill.reporting.drawing import SERIES, Plot
+from aligndistill.reporting.headline import result_sentence
+from aligndistill.reporting.report import Report
+from aligndistill.reporting.rows import table_rows
+from aligndistill.reporting.samples import SamplePrompt
+
+
+@dataclass(frozen=True)
+class DataCounts:
+    """How many records the run worked on; None for what it did not make. `dropped` counts by reason."""
+
+    train_prompts: int | None = None
+    held_out_prompts: int | None = None
+    candidates: int | None = None
+    rankings: int | None = None
+    pairs: int | None = None
+    dropped: Mapping[str, int] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class PageData:
+    """What the page shows; whatever is empty is left out of it.
+
+    Attributes:
+        curves: per student, (optimiser step, loss) in order.
+        lengths: per model (`start`, `teacher`, a student), the length of each held-out answer, tokens.
+        samples: prompts to show with their answers (see `choose_samples`).
+        reliability, length_gaps: of the reward model, on held-out pairs.
+        judge_shares: what the judge's verdicts show of it, such as flips when the order is swapped.
+        config_yaml: the resolved config.
+    """
+
+    report: Report
+    curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
+    samples: Sequence[SamplePrompt] = ()
+    reliability: Sequence[ReliabilityBin] = ()
+    length_gaps: Sequence[LengthGapBin] = ()
+    judge_shares: Mapping[str, Share] = field(default_factory=dict)
+    counts: DataCounts = DataCounts()
+    config_yaml: str = ""
+
+
+@dataclass(frozen=True)
+class Figure:
+    """A plot with its heading and the sentence that says how to read it."""
+
+    title: str
+    caption: str
+    plot: Plot
+
+
+def write_page(path: Path, data: PageData) -> None:
+    """Write the page, UTF-8. Lone surrogates, which a model's text may hold, become question marks."""
+    path.write_bytes(render_page(data).encode("utf-8", "replace"))
+
+
+def render_page(data: PageData) -> str:
+    """The page as text; the same for the same data."""
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"number": writing.number, "with_interval": writing.with_interval, "our_svg": Markup}
+    report = data.report
+    models = models_of(report)
+    columns = measured(COLUMNS, list(models.values()))
+    authors = [answer.author for sample in data.samples for answer in sample.answers]
+    series = _series([*models, *data.curves, *data.lengths, *authors])
+    means = [value for column in columns for figures in models.values() if isinstance(value := column.value(figures), Mean)]
+    return environment.get_template("page.html.j2").render(
+        data=data,
+        report=report,
+        result=result_sentence(report),
+        not_measured=_not_measured(report),
+        held_out=max((mean.n for mean in means), default=None),
+        columns=columns,
+        rows=table_rows(report, columns, series),
+        series=series,
+        result_figures=_result_figures(report, series),
+        reward_figures=_reward_figures(data),
+        training_figures=_training_figures(data, series),
+    )
+
+
+def _series(names: Sequence[str]) -> dict[str, int | None]:
+    """Every model's colour, the same in all plots: none for start and teacher, the next one for each student."""
+    students = [name for name in dict.fromkeys(names) if name not in ("start", "teacher")]
+    return {"start": None, "teacher": None} | {name: index % len(SERIES) for index, name in enumerate(students)}
+
+
+def _not_measured(report: Report) -> list[str]:
+    models = list(models_of(report).values())
+    absent = [column.title for column in COLUMNS[:2] if not measured([column], models)]
+    parts = {"teacher": report.teacher, "judge": report.judge, "reward model": report.reward_model}
+    return absent + [name for name, part in parts.items() if part is None]
+
+
+def _result_figures(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
+    levels = {"win_rate": {"no difference": 0.5}, "truth": {}}
+    for name, figures in (("start", report.start), ("teacher", report.teacher)):
+        if figures is not None and figures.truth is not None:
+            levels["truth"][name] = figures.truth.mean
+    found = []
+    for key, label in (("win_rate", "win rate"), ("truth", "truth")):
+        points = [
+            plots.DriftPoint(name, series[name], student.kl_nats, gain)
+            for name, student in report.students.items()
+            if student.kl_nats is not None and (gain := getattr(student, key)) is not None
+        ]
+        if points:
+            caption = "Up is better, right is further from the start. Bars are 95% intervals."
+            found.append(Figure(f"{label.capitalize()} and drift", caption, plots.drift_plot(points, label, levels[key])))
+    return found
+
+
+def _reward_figures(data: PageData) -> list[Figure]:
+    found = []
+    if data.reliability:
+        caption = "Points on the dashed line mean what they say: of the pairs ordered with 80% confidence, 80% are right."
+        found.append(Figure("Reliability", caption, plots.reliability_plot(data.reliability)))
+    if data.length_gaps:
+        caption = "Low bars on the left beside high ones on the right: the reward model follows length."
+        found.append(Figure("Accuracy by length gap", caption, plots.length_gap_plot(data.length_gaps)))
+    return found
+
+
+def _training_figures(data: PageData, series: Mapping[str, int | None]) -> list[Figure]:
+    found = []
+    curves = {name: points for name, points in data.curves.items() if points}
+    if curves:
+        caption = "Losses of different objectives are on different scales: read each against itself."
+        found.append(Figure("Learning curves", caption, plots.curves_plot(curves, series)))
+    lengths = {name: tokens for name, tokens in data.lengths.items() if tokens}
+    if lengths:
+        caption = "Answers to the held-out prompts; the line is the median."
+        found.append(Figure("Answer lengths", caption, plots.lengths_plot(lengths, series)))
+    return found

@@ -1,0 +1,112 @@
+"""What a run measured, as `report.json`: the contract with whatever reads it. What was not measured is null."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import FiniteFloat, ValidationError
+
+from aligndistill.errors import DataError
+from aligndistill.evaluation.calibration import PreferenceFigures
+from aligndistill.evaluation.intervals import Mean
+from aligndistill.records import Record
+
+
+class ModelFigures(Record):
+    """A model's answers to the held-out prompts.
+
+    Attributes:
+        truth: score by the configured truth function.
+        length_tokens: length of the answers, tokens of the model's own tokenizer.
+        reward: score by the reward model.
+        distinct_2: distinct bigrams over all bigrams of all answers.
+        repetition_4: share of an answer's 4-grams that repeat an earlier one.
+    """
+
+    truth: Mean | None = None
+    length_tokens: Mean | None = None
+    reward: Mean | None = None
+    distinct_2: FiniteFloat | None = None
+    repetition_4: Mean | None = None
+
+
+class StartFigures(ModelFigures):
+    """The student before it is aligned. `win_rate_teacher`: how often the judge prefers it to the teacher."""
+
+    win_rate_teacher: Mean | None = None
+
+
+class StudentFigures(ModelFigures):
+    """A student after training.
+
+    Attributes:
+        objective: what it was trained with.
+        model: the path that `from_pretrained` loads.
+        win_rate: how often the judge prefers its answer to the start's.
+        win_rate_teacher: how often the judge prefers its answer to the teacher's.
+        kl_nats: KL(student || start) of a response, nats.
+        train_seconds: wall time of its training.
+    """
+
+    objective: str
+    model: str
+    win_rate: Mean | None = None
+    win_rate_teacher: Mean | None = None
+    kl_nats: Mean | None = None
+    train_seconds: FiniteFloat | None = None
+
+
+class JudgeFigures(Record):
+    """What the judge did: its kind, how often it was asked, how many verdicts it gave, how many could not be read."""
+
+    kind: str
+    calls: int
+    unparsed: int
+    verdicts: int | None = None
+    prompt_tokens: int | None = None
+    completion_tokens: int | None = None
+
+
+class Report(Record):
+    """A run. Students are in the order of the config."""
+
+    run: str
+    seed: int
+    start: StartFigures = StartFigures()
+    teacher: ModelFigures | None = None
+    judge: JudgeFigures | None = None
+    reward_model: PreferenceFigures | None = None
+    students: Mapping[str, StudentFigures] = {}
+    warnings: tuple[str, ...] = ()
+    versions: Mapping[str, str] = {}
+
+
+def write_report(path: Path, report: Report) -> None:
+    """Write `report.json`."""
+    path.write_text(report.model_dump_json(indent=2) + "\n", encoding="utf-8")
+
+
+def read_report(path: Path) -> Report:
+    """Read `report.json`.
+
+    Raises:
+        DataError: there is no such file, or it is not a report.
+    """
+    try:
+        return Report.model_validate_json(path.read_bytes())
+    except FileNotFoundError:
+        raise DataError(f"there is no report at {path}: give the folder of a run that has finished.") from None
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"])) or "the whole file"
+        raise DataError(
+            f"{path} is not a report that this version reads ({where}: {first['msg']}). Run the config again to write it anew."
+        ) from None
+
+
+def best_student(students: Mapping[str, StudentFigures]) -> str | None:
+    """The student with the highest truth, or win rate where not all have a truth; None where not all have that either."""
+    for measure in ("truth", "win_rate"):
+        figures = {name: getattr(student, measure) for name, student in students.items()}
+        if figures and None not in figures.values():
+            return max(figures, key=lambda name: figures[name].mean)
+    return None

@@ -1,0 +1,70 @@
+"""A run, or several, as a table for the terminal, at most 100 columns wide."""
+
+from collections.abc import Iterable, Sequence
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from aligndistill.evaluation.intervals import Mean
+from aligndistill.reporting.columns import COLUMNS, Column, models_of
+from aligndistill.reporting.report import ModelFigures, Report, StudentFigures, best_student
+from aligndistill.reporting.writing import duration, number, shortened, with_interval
+
+_NOT_MEASURED = "-"
+_SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "kl_nats", "length_tokens", "reward")]
+_WITH_INTERVAL = ("truth", "win_rate")
+
+
+def render_table(report: Report) -> Table:
+    """The start, the teacher and every student of a run; the best student is bold and starred."""
+    table = _table(f"{report.run} (seed {report.seed})", ["model"], _SHOWN)
+    table.add_column("training", justify="right", no_wrap=True)
+    best = best_student(report.students)
+    for name, figures in models_of(report).items():
+        seconds = figures.train_seconds if isinstance(figures, StudentFigures) else None
+        training = _NOT_MEASURED if seconds is None else duration(seconds)
+        _add_row(table, [shortened(name, 16)], [*_cells(figures, _SHOWN), training], name == best)
+    return table
+
+
+def compare_table(reports: Sequence[Report]) -> Table:
+    """The students of several runs beside each run's start; each run's best student is bold and starred."""
+    shown = [column for column in _SHOWN if column.key != "reward"]  # reward models differ between runs
+    table = _table(None, ["run", "model"], shown)
+    for report in reports:
+        best = best_student(report.students)
+        for name, figures in models_of(report).items():
+            _add_row(table, [shortened(report.run, 14), shortened(name, 16)], _cells(figures, shown), name == best)
+        table.add_section()
+    return table
+
+
+def _table(title: str | None, names: Iterable[str], columns: Iterable[Column]) -> Table:
+    table = Table(title=Text(shortened(title, 90)) if title else None, title_justify="left", caption_justify="left")
+    table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False  # two spaces between columns, so that all fit
+    table.caption = Text("* best student   [low, high] 95% interval over prompts   KL in nats, length in tokens")
+    for name in names:
+        table.add_column(name, no_wrap=True)
+    for column in columns:
+        table.add_column(column.title, justify="right", no_wrap=True)
+    return table
+
+
+def _cells(figures: ModelFigures, columns: Iterable[Column]) -> list[str]:
+    values = [(column.key, column.value(figures)) for column in columns]
+    return [
+        _NOT_MEASURED
+        if value is None
+        else with_interval(value)
+        if isinstance(value, Mean) and key in _WITH_INTERVAL
+        else number(value.mean if isinstance(value, Mean) else value)
+        for key, value in values
+    ]
+
+
+def _add_row(table: Table, names: list[str], cells: list[str], best: bool) -> None:
+    if best:
+        names = [*names[:-1], f"{names[-1]} *"]
+    # Text, not str: rich reads markup, such as [bold] or the [0.57, 0.67] of an interval, in a str.
+    table.add_row(*map(Text, names), *map(Text, cells), style="bold green" if best else None)

@@ -1,0 +1,63 @@
+"""A small run with every section measured, for the tests of the page, the table and the report."""
+
+from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, ReliabilityBin
+from aligndistill.evaluation.intervals import Mean
+from aligndistill.preferences.agreement import Share
+from aligndistill.reporting.page import DataCounts, PageData
+from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures
+from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
+
+
+def mean(value: float, half_width: float = 0.05) -> Mean:
+    return Mean(mean=value, low=value - half_width, high=value + half_width, n=96)
+
+
+def student(truth: float, win_rate: float, objective: str = "dpo") -> StudentFigures:
+    return StudentFigures(
+        objective=objective,
+        model=f"store/{objective}/model",
+        truth=mean(truth),
+        win_rate=mean(win_rate),
+        kl_nats=mean(12.3, 1.1),
+        length_tokens=mean(34.2, 2),
+        train_seconds=38.2,
+        reward=mean(1.25),
+        distinct_2=0.41,
+        repetition_4=mean(0.06),
+    )
+
+
+def full_report() -> Report:
+    return Report(
+        run="quick",
+        seed=3,
+        start=StartFigures(truth=mean(0.42), length_tokens=mean(30), win_rate_teacher=mean(0.2)),
+        teacher=ModelFigures(truth=mean(0.66), length_tokens=mean(31)),
+        judge=JudgeFigures(kind="pairwise", calls=3072, unparsed=14),
+        reward_model=PreferenceFigures(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06)),
+        students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},
+        warnings=("12% of answers were cut",),
+        versions={"torch": "2.13.0"},
+    )
+
+
+def full_page() -> PageData:
+    answers = tuple(SampleAnswer(author, f"answer of {author}", 0.5, -1.25) for author in ("start", "teacher", "dpo", "pro"))
+    return PageData(
+        report=full_report(),
+        curves={"dpo": [(5, 0.7), (10, 0.6), (15, 0.5)], "pro": [(5, 3.0), (10, 2.0)]},
+        lengths={"start": [3, 30, 31], "teacher": [30, 35], "dpo": [12, 80], "pro": [40]},
+        samples=[SamplePrompt("What is the capital of France?", answers, "most improved")],
+        reliability=[
+            ReliabilityBin(low=0.5, high=0.55, count=30, confidence=0.52, accuracy=0.5),
+            ReliabilityBin(low=0.9, high=0.95, count=20, confidence=0.93, accuracy=0.85),
+        ],
+        length_gaps=[
+            LengthGapBin(low=None, high=0, count=20, accuracy=0.55),
+            LengthGapBin(low=0, high=10, count=25, accuracy=0.7),
+            LengthGapBin(low=10, high=None, count=5, accuracy=0.9),
+        ],
+        judge_shares={"winner changes with the order": Share(31, 512), "never asked": Share(0, 0)},
+        counts=DataCounts(768, 96, 3072, 761, 4102, {"duplicate prompt": 12}),
+        config_yaml="name: quick\nseed: 3\n",
+    )

@@ -1,0 +1,38 @@
+from aligndistill.evaluation.calibration import PreferenceFigures
+from aligndistill.reporting.headline import result_sentence
+from aligndistill.reporting.report import Report, StudentFigures
+from tests.reporting.fake_run import full_report, mean, student
+
+
+def test_best_student_with_its_figures():
+    assert result_sentence(full_report()) == (
+        "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73] (start: 0.42 [0.37, 0.47]). "
+        "The judge prefers its answers to the start's in 74% [69%, 79%] of comparisons. "
+        "It is 12.3 nats per response away from the start. "
+        "For 2 of 2 students the whole interval of that win rate lies above one half."
+    )
+
+
+def test_a_win_rate_that_may_be_chance_is_not_counted():
+    report = full_report().model_copy(update={"students": {"a": student(0.5, 0.53), "b": student(0.6, 0.7)}})
+    assert "For 1 of 2 students" in result_sentence(report)
+
+
+def test_one_student_without_truth():
+    only = student(0.6, 0.7).model_copy(update={"truth": None, "kl_nats": None})
+    sentence = result_sentence(Report(run="r", seed=0, students={"rrhf": only}))
+    assert sentence == "rrhf. The judge prefers its answers to the start's in 70% [65%, 75%] of comparisons."
+
+
+def test_nothing_measured():
+    report = Report(run="r", seed=0, students={"dpo": StudentFigures(objective="dpo", model="m")})
+    assert result_sentence(report) == "Trained, not measured: dpo."
+    assert result_sentence(Report(run="r", seed=0)) == "No student and no reward model was trained."
+
+
+def test_reward_model_alone():
+    figures = PreferenceFigures(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.1))
+    assert result_sentence(Report(run="r", seed=0, reward_model=figures)) == (
+        "The reward model agrees with 71% [66%, 76%] of held-out preferences; "
+        "choosing the longer answer would agree with 58% [53%, 63%]."
+    )

@@ -1,0 +1,210 @@
+import dataclasses
+from html.parser import HTMLParser
+
+import pytest
+
+from aligndistill.preferences.agreement import Share
+from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
+from aligndistill.reporting.report import JudgeFigures, Report, StudentFigures
+from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
+from tests.reporting.fake_run import full_page, full_report, student
+
+PAYLOADS = [
+    "<script>alert(1)</script>",
+    "\"><img src=x onerror='alert(1)'>",
+    "' onmouseover='alert(1)",
+    "</style></title></pre></svg><iframe src=https://evil.example>",
+    "{{ 7 * 7 }}{% include 'page.css' %}",
+    "<a href=javascript:alert(1)>",
+    "]]><!--",
+]
+VOID = {"meta", "img", "br", "hr", "input", "link", "base"}
+
+
+@pytest.fixture(scope="module")
+def full_html():
+    return render_page(full_page())
+
+
+class Page(HTMLParser):
+    """What a browser would see: elements with their attributes, texts, and whether elements close in order."""
+
+    def __init__(self, html):
+        super().__init__()
+        self.elements, self.texts, self.open = [], [], []
+        self.feed(html)
+        self.close()
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append(data)
+
+    @property
+    def text(self):
+        return " ".join(" ".join(self.texts).split())
+
+
+def assert_self_contained(page):
+    assert page.open == []
+    tags = {tag for tag, _ in page.elements}
+    assert not tags & {"script", "iframe", "img", "object", "embed", "link", "base", "form", "input", "foreignobject", "image"}
+    for tag, attributes in page.elements:
+        for name, value in attributes.items():
+            assert not name.startswith("on"), (tag, name)
+            if name in ("href", "xlink:href", "src", "srcset", "action", "data", "poster"):
+                assert value.startswith("#"), (tag, name, value)
+            if name == "style" or "url(" in (value or ""):
+                assert "url(" not in value or "url(#" in value
+    css = page.texts[[tag for tag, _ in page.elements].index("style")]
+    assert "@import" not in css
+
+
+def hostile_page(payload):
+    """A page with a payload in every text that comes from outside. Two names, since a dict's keys must differ."""
+    one, two = payload, f"{payload} 2"
+    hostile = student(0.6, 0.7).model_copy(update={"objective": payload, "model": payload})
+    report = full_report().model_copy(
+        update={
+            "run": payload,
+            "judge": JudgeFigures(kind=payload, calls=1, unparsed=0),
+            "students": {one: hostile, two: hostile},
+            "warnings": (payload,),
+            "versions": {payload: payload},
+        }
+    )
+    return dataclasses.replace(
+        full_page(),
+        report=report,
+        curves={one: [(1, 2.0), (2, 1.0)], two: [(1, 2.0)]},
+        lengths={"start": [3], one: [4], two: [5]},
+        samples=[SamplePrompt(payload, (SampleAnswer("start", payload, 0.1), SampleAnswer(one, payload)), payload)],
+        judge_shares={payload: Share(1, 2)},
+        counts=DataCounts(1, 1, 1, 1, 1, {payload: 3}),
+        config_yaml=payload,
+    )
+
+
+def test_what_comes_from_outside_is_text():
+    payload = " ".join(PAYLOADS)
+    page = Page(render_page(hostile_page(payload)))
+    assert_self_contained(page)
+    harmless = Page(render_page(hostile_page("harmless")))
+    assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
+    written = " ".join(payload.split())
+    # Title, heading, result; judge 2; warning; table 3; share; sample 5; dropped; trained models 6; config; versions 2.
+    assert page.text.count(written) == 25
+
+
+def test_the_policy_forbids_everything_that_is_not_here(full_html):
+    page = Page(full_html)
+    policies = [attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes]
+    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    assert_self_contained(page)
+
+
+def test_full_page_shows_every_figure(full_html):
+    page = Page(full_html)
+    for shown in [
+        "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73]",
+        "[0.69, 0.79]",
+        "38 s",
+        "3,072",
+        "0.71 [0.66, 0.76]",
+        "duplicate prompt 12",
+        "winner changes with the order 6% 512",
+        "never asked - 0",
+        "answer of teacher",
+        "Most improved",
+        "12% of answers were cut",
+        "store/pro/model",
+        "name: quick",
+    ]:
+        assert shown in page.text, shown
+    headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
+    assert headings == ["h1"] + ["h2"] * 6
+    assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 2
+
+
+def test_plots_are_described(full_html):
+    page = Page(full_html)
+    labels = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("role") == "img"]
+    assert len(labels) == 6
+    assert all(len(label) > 30 for label in labels)
+
+
+def test_whiskers_are_on_the_columns_scale(full_html):
+    page = Page(full_html)
+    # Truth runs from 0 to the highest end of an interval, pro's 0.73. All places are shifted by 2, where the line begins.
+    centres = [attributes["cx"] for tag, attributes in page.elements if tag == "circle"]
+    assert str(round(100 * 0.54 / 0.73, 2) + 2) in centres
+    # A win rate's scale is 0 to 1, and its tick one half.
+    assert str(66.0 + 2) in centres
+    assert [attributes["x1"] for tag, attributes in page.elements if tag == "line" and attributes["x1"] == "52.0"]
+
+
+def test_links_lead_somewhere(full_html):
+    for html in (full_html, render_page(PageData(report=Report(run="r", seed=0)))):
+        page = Page(html)
+        ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
+        assert len(ids) == len(set(ids))
+        assert {attributes["href"][1:] for tag, attributes in page.elements if tag == "a"} <= set(ids)
+
+
+def reports_with_gaps():
+    full = full_report()
+    unmeasured = StudentFigures(objective="pro", model="m")
+    return {
+        "empty": Report(run="r", seed=0),
+        "no teacher": full.model_copy(update={"teacher": None}),
+        "no reward model": full.model_copy(update={"reward_model": None}),
+        "no judge": full.model_copy(update={"judge": None}),
+        "no students": full.model_copy(update={"students": {}}),
+        "nothing measured": Report(run="r", seed=0, students={"pro": unmeasured}),
+        "one measured": full.model_copy(update={"students": {"pro": unmeasured, "dpo": student(0.5, 0.6)}}),
+        "no lengths known": full.model_copy(update={"reward_model": full.reward_model.model_copy(update={"longer_wins": None})}),
+    }
+
+
+@pytest.mark.parametrize("name", reports_with_gaps())
+def test_pages_with_gaps(name):
+    report = reports_with_gaps()[name]
+    page = Page(render_page(PageData(report=report)))
+    assert_self_contained(page)
+    assert "None" not in page.text
+    assert report.run in page.text
+
+
+def test_a_report_with_gaps_beside_all_the_rest():
+    page = Page(render_page(dataclasses.replace(full_page(), report=Report(run="r", seed=0))))
+    assert_self_contained(page)
+    assert "Accuracy by length gap" in page.text
+
+
+def test_gaps_are_named(full_html):
+    empty = Page(render_page(PageData(report=Report(run="r", seed=0))))
+    assert "not measured truth, win rate, teacher, judge, reward model" in empty.text
+    assert "not measured" not in Page(full_html).text
+
+
+def test_same_data_same_bytes(tmp_path, full_html):
+    write_page(tmp_path / "report.html", full_page())
+    assert (tmp_path / "report.html").read_bytes() == full_html.encode()
+
+
+def test_text_of_any_kind_can_be_written(tmp_path):
+    odd = "lone \ud800 surrogate, \x00 nul, \u202e override, \N{SNOWMAN}"
+    sample = SamplePrompt(odd, (SampleAnswer("start", odd), SampleAnswer("pro", "  ")))
+    write_page(tmp_path / "report.html", PageData(report=full_report(), samples=[sample]))
+    written = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "lone ? surrogate" in written
+    assert "(empty)" in written
