@@ -1,0 +1,174 @@
+"""The command line: arguments in, pipeline called, errors printed. No logic of its own, and no heavy import before it is needed."""
+
+import errno
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from aligndistill.errors import DataError, UserError
+
+if TYPE_CHECKING:
+    from rich.table import Table
+
+    from aligndistill.config import RunConfig
+
+app = typer.Typer(
+    name="aligndistill",
+    help="A teacher judges what a student writes; the student learns the teacher's preferences.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+ConfigArguments = Annotated[
+    list[str],
+    typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
+]
+DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+SIGINT_EXIT = 130
+
+
+@app.command()
+def run(
+    config: ConfigArguments,
+    until: Annotated[str | None, typer.Option(help="Stop after this stage, e.g. rankings.")] = None,
+) -> None:
+    """Run a config to its report. What is finished already is not done again."""
+    with user_errors():
+        from aligndistill.reporting.report import read_report
+        from aligndistill.reporting.table import render_table
+        from aligndistill.runs import run as run_config
+        from aligndistill.training.distributed import is_main_process
+
+        finished = run_config(_load(config), until)
+        if not is_main_process():
+            return
+        if not finished.made:
+            typer.echo("Nothing to do: every stage of this config is finished.")
+        if finished.complete:
+            print_table(render_table(read_report(finished.folder / "report.json")))
+            typer.echo(f"Report: {finished.folder / 'report.html'}")
+
+
+@app.command()
+def check(config: ConfigArguments) -> None:
+    """Validate a config without running anything."""
+    with user_errors():
+        loaded = _load(config)
+        typer.echo(f"{loaded.name}: the config is valid.")
+
+
+@app.command()
+def plan(config: ConfigArguments) -> None:
+    """Show which stages are finished and which would run."""
+    with user_errors():
+        from aligndistill.pipeline import pipeline
+        from aligndistill.store.artifacts import read_manifest
+
+        loaded = _load(config)
+        for stage in pipeline(loaded).stages:
+            folder = stage.folder(loaded.runtime.store)
+            state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
+            typer.echo(f"{state:9} {stage.name:24} {folder}")
+
+
+@app.command()
+def stage(
+    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.")],
+    config: ConfigArguments,
+) -> None:
+    """Make one stage (and what it needs): what a launcher starts."""
+    with user_errors():
+        from aligndistill.runs import run as run_config
+
+        finished = run_config(_load(config), until=name)
+        if not finished.made:
+            typer.echo(f"Nothing to do: {name} is finished.")
+
+
+@app.command()
+def compare(
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, e.g. runs/quickstart.")],
+) -> None:
+    """One table for several runs."""
+    with user_errors():
+        from aligndistill.reporting.report import read_report
+        from aligndistill.reporting.table import compare_table
+
+        print_table(compare_table([read_report(folder / "report.json") for folder in runs]))
+
+
+@app.command()
+def doctor(
+    config: Annotated[
+        list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also look at this config's folders and judge.")
+    ] = None,
+) -> None:
+    """Versions, devices, DeepSpeed, disk, and whether the judge can be reached."""
+    with user_errors():
+        from aligndistill.doctor import examine
+
+        sound = examine(_load(config) if config else None, typer.echo)
+    if not sound:
+        raise typer.Exit(1)
+
+
+def main() -> None:
+    """The entry point of `aligndistill` and of `python -m aligndistill`."""
+    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL and the Hub client would report usage
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    # Threads that spin while they wait made small models 2 to 4 times slower on two cores (docs/running.md).
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    # DeepSpeed's launcher puts this in front unless told not to; the environment says the same.
+    sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
+    app()
+
+
+@contextmanager
+def user_errors() -> Iterator[None]:
+    """Turn what a user can mend into one message and an exit code; our own mistakes keep their traceback."""
+    try:
+        yield
+    except UserError as error:
+        _fail(str(error), error.exit_code)
+    except OSError as error:
+        if error.errno not in DISK_FULL:
+            raise
+        _fail(
+            f"the disk is full ({error.filename or 'while writing'}). Make room and give the same command again: what was finished "
+            "is kept.",
+            DataError.exit_code,
+        )
+    except KeyboardInterrupt:
+        _fail("interrupted. The same command goes on from where this one stopped.", SIGINT_EXIT)
+
+
+def print_table(table: "Table") -> None:
+    """Show a table on standard output, as wide as it needs to be where that is no terminal."""
+    from rich.console import Console
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = max(console.width, 160)
+    console.print(table)
+
+
+def _fail(message: str, code: int) -> None:
+    sys.stdout.flush()
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    raise typer.Exit(code)
+
+
+def _load(arguments: list[str]) -> "RunConfig":
+    """Split files from overrides and load them."""
+    from aligndistill.config_files import load_config
+
+    files = [Path(argument) for argument in arguments if "=" not in argument or Path(argument).exists()]
+    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
+    return load_config(files, overrides)

@@ -1,0 +1,232 @@
+"""The whole on one page: which stage feeds which.
+
+    prompts ──> candidates ──> verdicts ──> rankings ──┬──> reward_model ──┐
+       │  (start, teacher,    (the judge)   (or ready  │                   │
+       │   other models)                     made)     └──> students ──────┤
+       └── held-out prompts ──> answers of start, teacher, students ──> evaluation ──> report
+
+Stages are values. Building them runs nothing; a stage's fingerprint says what it depends on, and the store says what is done.
+"""
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from aligndistill.config import (
+    BestOfN,
+    EndpointModel,
+    Judge,
+    LikelihoodJudge,
+    LocalModel,
+    PairwiseJudge,
+    RubricJudge,
+    RunConfig,
+    Student,
+)
+from aligndistill.config_files import dump_config
+from aligndistill.stages.answers import make_answers
+from aligndistill.stages.candidates import make_candidates
+from aligndistill.stages.evaluation import ANSWERS, make_evaluation
+from aligndistill.stages.models import make_named_model, make_taught_model
+from aligndistill.stages.open_models import JUDGE_MODEL
+from aligndistill.stages.prompts import make_prompts
+from aligndistill.stages.rankings import make_rankings, make_ready_made_rankings
+from aligndistill.stages.report import STUDENT, make_report
+from aligndistill.stages.reward_model import make_reward_model
+from aligndistill.stages.stage import Made, Stage
+from aligndistill.stages.students import make_student
+from aligndistill.stages.verdicts import make_verdicts
+from aligndistill.store.artifacts import content_fingerprint
+
+
+@dataclass(frozen=True)
+class Pipeline:
+    """The stages of a run, in an order in which they can be made; `report` is the last."""
+
+    stages: tuple[Stage, ...]
+
+    def upstream_of(self, name: str) -> tuple[Stage, ...]:
+        """The stages that one stage needs, and it, in order.
+
+        Raises:
+            KeyError: no stage is called so.
+        """
+        wanted: set[str] = set()
+        by_name = {stage.name: stage for stage in self.stages}
+
+        def add(stage: Stage) -> None:
+            wanted.add(stage.name)
+            for needed in stage.inputs.values():
+                add(needed)
+
+        add(by_name[name])
+        return tuple(stage for stage in self.stages if stage.name in wanted)
+
+
+def pipeline(config: RunConfig) -> Pipeline:
+    """Which stage feeds which."""
+    return Pipeline(tuple(_Builder(config).build()))
+
+
+@dataclass
+class _Builder:
+    config: RunConfig
+    models: dict[str, Stage] = field(default_factory=dict)
+
+    def build(self) -> Iterator[Stage]:
+        config = self.config
+        yield from self._models()
+        start = {"start": self.models["start"]} if config.start else {}
+
+        if config.rankings.source is None:
+            assert config.prompts is not None and config.judge is not None, "the config's checks see to that"
+            prompts = self._stage("prompts", make_prompts, (config.prompts, _content(config.prompts.source.path)), {})
+            yield prompts
+            writers = {name: self.models[name] for name in config.candidates.authors if name in self.models}
+            servers = {name: self._endpoint(name) for name in config.candidates.authors if name not in self.models}
+            candidates = self._stage("candidates", make_candidates, (config.candidates, servers), {"prompts": prompts, **writers})
+            yield candidates
+            labelling = {"prompts": prompts, "candidates": candidates}
+            judging = (config.judge, self._judge_endpoint(config.judge))
+            verdicts = self._stage("verdicts", make_verdicts, judging, {**labelling, **self._judge_model(config.judge)})
+            yield verdicts
+            labelled = {**labelling, "verdicts": verdicts}
+            rankings = self._stage("rankings", make_rankings, (config.rankings, self._conversational), labelled)
+            yield rankings
+            held_out = {"prompts": prompts}
+            labelled = {**labelled, "rankings": rankings}
+        else:
+            ready_made = (config.rankings, config.held_out, self._conversational, _content(config.rankings.source.path))
+            rankings = self._stage("rankings", make_ready_made_rankings, ready_made, {})
+            yield rankings
+            held_out = labelled = {"rankings": rankings}
+
+        reward_model: dict[str, Stage] = {}
+        if config.reward_model is not None:
+            trunk = config.reward_model.model
+            trained_on = {"rankings": rankings, **({} if trunk else start)}
+            settings = (config.reward_model, _content(trunk.model if trunk else None))
+            reward_model = {"reward_model": self._stage("reward_model", make_reward_model, settings, trained_on, trains=True)}
+            yield reward_model["reward_model"]
+
+        lora = config.start.lora if config.start else None
+        students = {
+            name: self._stage(f"student-{name}", make_student, (name, student, lora), {**start, "rankings": rankings}, trains=True)
+            for name, student in with_baseline(config.students).items()
+        }
+        yield from students.values()
+
+        evaluation: dict[str, Stage] = {}
+        if students:
+            answers = dict(self._answers(students, held_out))
+            yield from answers.values()
+            judge = config.judge if config.evaluation.judge == "same" else config.evaluation.judge
+            measured = {**held_out, **{ANSWERS + name: stage for name, stage in answers.items()}}
+            measured |= {**reward_model, **self._judge_model(judge)}
+            judged_by = (config.evaluation, judge, self._judge_endpoint(judge))
+            evaluation = {"evaluation": self._stage("evaluation", make_evaluation, judged_by, measured)}
+            yield evaluation["evaluation"]
+
+        judge_kind = config.judge.kind if config.judge else None
+        store = str(config.runtime.store.absolute())
+        yield self._stage(
+            "report",
+            make_report,
+            (config.name, with_baseline(config.students), judge_kind, dump_config(config), store),
+            {**labelled, **reward_model, **{STUDENT + name: stage for name, stage in students.items()}, **evaluation},
+        )
+
+    def _stage(
+        self, name: str, make: Callable[..., Made], settings: tuple[Any, ...], inputs: Mapping[str, Stage], trains: bool = False
+    ) -> Stage:
+        return Stage(name, make, settings, inputs, self.config.seed, all_processes=trains)
+
+    # --------------------------------------------------------------------------------------------------------- models
+
+    def _models(self) -> Iterator[Stage]:
+        """The local models that are named in the config: the start, the teacher, and the others."""
+        config = self.config
+        if config.start is not None:
+            sft = config.sft
+            self.models["start"] = self._model("start", config.start, sft)
+            yield self.models["start"]
+        others = {"teacher": config.teacher, **config.models}
+        for name, model in others.items():
+            if model is not None and not isinstance(model, EndpointModel):
+                self.models[name] = self._model(name, model, model.sft)
+                yield self.models[name]
+        for judge in (config.judge, config.evaluation.judge):
+            model = getattr(judge, "model", None)
+            if isinstance(model, LocalModel) and JUDGE_MODEL not in self.models:
+                self.models[JUDGE_MODEL] = self._model("judge_model", model, getattr(model, "sft", None))
+                yield self.models[JUDGE_MODEL]
+
+    def _model(self, name: str, model: LocalModel, sft: Any) -> Stage:
+        if sft is None:
+            return self._stage(name, make_named_model, (model, _content(model.model)), {})
+        contents = (_content(sft.demonstrations.path), _content(model.model))
+        lora = getattr(model, "lora", None)
+        return self._stage(name, make_taught_model, (model, lora, sft, self.config.held_out, contents), {}, trains=True)
+
+    @property
+    def _conversational(self) -> bool:
+        """Whether pairs.jsonl holds message lists: yes, unless the student has no turns."""
+        return self.config.start is None or self.config.start.layout == "chat"
+
+    def _endpoint(self, name: str) -> EndpointModel:
+        model = self.config.teacher if name == "teacher" else self.config.models[name]
+        assert isinstance(model, EndpointModel)
+        return model
+
+    # --------------------------------------------------------------------------------------------------------- judges
+
+    def _judge_model(self, judge: Judge | None) -> dict[str, Stage]:
+        """The input that holds the judge's local model, if it has one."""
+        if not isinstance(judge, LikelihoodJudge | PairwiseJudge | RubricJudge):
+            return {}
+        if isinstance(judge.model, str):
+            return {JUDGE_MODEL: self.models[judge.model]} if judge.model in self.models else {}
+        return {} if isinstance(judge.model, EndpointModel) else {JUDGE_MODEL: self.models[JUDGE_MODEL]}
+
+    def _judge_endpoint(self, judge: Judge | None) -> EndpointModel | None:
+        """The judge's server, if it has one."""
+        if not isinstance(judge, LikelihoodJudge | PairwiseJudge | RubricJudge):
+            return None
+        if isinstance(judge.model, EndpointModel):
+            return judge.model
+        return self._endpoint(judge.model) if isinstance(judge.model, str) and judge.model not in self.models else None
+
+    # ------------------------------------------------------------------------------------------------------- answers
+
+    def _answers(self, students: Mapping[str, Stage], held_out: Mapping[str, Stage]) -> Iterator[tuple[str, Stage]]:
+        """The answers of the start, the teacher and every student to the held-out prompts."""
+        config = self.config
+        settings = config.evaluation
+        new_tokens = settings.max_new_tokens or config.candidates.max_new_tokens
+        sampling = settings.model_copy(update={"judge": None, "truth": None, "against_teacher": False})
+
+        def answers(author: str, inputs: Mapping[str, Stage], endpoint: EndpointModel | None = None) -> tuple[str, Stage]:
+            values = (author, sampling, config.candidates.max_prompt_tokens, new_tokens, endpoint)
+            return author, self._stage(f"answers-{author}", make_answers, values, {**held_out, **inputs})
+
+        start = self.models["start"]
+        yield answers("start", {"start": start})
+        if "teacher" in self.models:
+            yield answers("teacher", {"teacher": self.models["teacher"]})
+        elif config.teacher is not None:
+            yield answers("teacher", {}, self._endpoint("teacher"))
+        for name, student in students.items():
+            yield answers(name, {"start": start, name: student})
+
+
+def with_baseline(students: Mapping[str, Student]) -> dict[str, Student]:
+    """The students, and best-of-n beside them where nobody asked for it: every other one must beat it."""
+    if not students or any(isinstance(student.objective, BestOfN) for student in students.values()):
+        return dict(students)
+    return {"best_of_n": Student(objective=BestOfN(kind="best_of_n")), **students}
+
+
+def _content(path: str | None) -> str:
+    """The hash of a local file or folder; nothing for a Hub name, which the revision pins."""
+    return content_fingerprint(Path(path)) if path and Path(path).exists() else ""

@@ -1,0 +1,100 @@
+"""A run from its config to its folder: makes what is missing, in order, and gathers the report.
+
+`<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves) and the
+report. Everything in it is derived from the store, and written anew when it differs.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligndistill.config import RunConfig
+from aligndistill.config_files import dump_config
+from aligndistill.errors import ConfigError
+from aligndistill.pipeline import Pipeline, pipeline
+from aligndistill.progress import say
+from aligndistill.stages.stage import Stage, run_stage
+from aligndistill.stages.training_log import METRICS, read_log
+from aligndistill.store.artifacts import Manifest, read_manifest
+from aligndistill.training.distributed import is_main_process
+
+
+@dataclass(frozen=True)
+class Finished:
+    """What a run came to.
+
+    Attributes:
+        folder: the run's folder.
+        made: names of the stages that had to be made now; empty when all was there already.
+        complete: whether the report was among the stages asked for.
+    """
+
+    folder: Path
+    made: tuple[str, ...]
+    complete: bool
+
+
+def run(config: RunConfig, until: str | None = None) -> Finished:
+    """Make every stage that is missing, up to `until`.
+
+    Raises:
+        UserError: whatever a stage found wrong. What was done stays done.
+    """
+    stages = stages_until(pipeline(config), until)
+    made = []
+    for stage in stages:
+        finished = read_manifest(stage.folder(config.runtime.store)) is not None
+        manifest = run_stage(stage, config.runtime)
+        if not finished:
+            made.append(stage.name)
+            if is_main_process():
+                say(f"  {summary(manifest)}")
+    folder = config.runtime.runs / config.name
+    complete = stages[-1].name == "report"
+    if is_main_process():
+        _gather(config, stages, folder, complete)
+    return Finished(folder, tuple(made), complete)
+
+
+def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
+    """The stages to make.
+
+    Raises:
+        ConfigError: the pipeline of this config has no such stage.
+    """
+    try:
+        return whole.upstream_of(until or "report")
+    except KeyError:
+        names = ", ".join(stage.name for stage in whole.stages)
+        raise ConfigError(f"this config has no stage '{until}'. Its stages are: {names}.") from None
+
+
+def summary(manifest: Manifest) -> str:
+    """One line of what a stage made."""
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in manifest.counts.items())
+    dropped = ", ".join(f"{number} {reason}" for reason, number in manifest.dropped.items())
+    parts = [part for part in (counts, f"dropped: {dropped}" if dropped else "", f"{manifest.wall_seconds:.1f} s") if part]
+    return "; ".join(parts)
+
+
+def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folders = {stage.name: stage.folder(config.runtime.store) for stage in stages}
+    _write(folder / "config.yaml", dump_config(config))
+    _write(folder / "artifacts.json", json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
+    entries = [
+        json.dumps({"stage": name, **entry})
+        for name, path in folders.items()
+        if (path / METRICS).is_file()
+        for entry in read_log(path)
+    ]
+    _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
+    if complete:
+        for name in ("report.html", "report.json"):
+            shutil.copyfile(folders["report"] / name, folder / name)
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text() != text:
+        path.write_text(text)

@@ -1,0 +1,77 @@
+"""model.json, and a model folder beside it where one was trained: the start, the teacher and whoever else writes or judges."""
+
+from collections.abc import Sequence
+
+from transformers import AutoModelForCausalLM
+
+from aligndistill.config import FromScratch, LocalModel, Lora, Sft
+from aligndistill.models.from_scratch import new_model, train_tokenizer
+from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, pointer_to, wrap_language_model
+from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.prompts.loading import load_demonstrations
+from aligndistill.records import Demonstration
+from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.training_log import write_log
+from aligndistill.training.align import train_policy
+from aligndistill.training.examples import Example, dropped_counts
+from aligndistill.training.job import Job
+from aligndistill.training.save import save_model
+
+
+def make_named_model(work: Work, model: LocalModel, content: str) -> Made:
+    """A model that is used as it is: where it lies and how to speak to it."""
+    pointer_to(model).write(work.folder)
+    return Made()
+
+
+def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft, held_out: float, contents: Sequence[str]) -> Made:
+    """A model that imitates demonstrations first, of training prompts only.
+
+    Args:
+        held_out: the run's held-out share: demonstrations of held-out prompts are left out.
+        contents: content hashes of the demonstrations and of the model's folder.
+    """
+    loaded = load_demonstrations(sft.demonstrations, held_out)
+    demonstrations = [one for one in loaded.records if one.split == "train"]
+    dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(demonstrations)}
+
+    if model.from_scratch is not None:
+        language_model, base = _from_scratch(work, model, model.from_scratch, demonstrations), None
+    else:
+        base = pointer_to(model)
+        language_model = load_language_model(_for_training(base, lora))
+
+    exchanges = (Exchange(one.messages, [one.response], ["stop"]) for one in demonstrations)
+    limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
+    tokenised = tokenise(language_model.conversation, exchanges, limits)
+    require_records(len(tokenised.groups), "demonstrations")
+    adapters = lora if base is not None else None
+    trained = train_policy(
+        language_model,
+        "supervised",
+        adapters,
+        [Example(group, scores=[0.0]) for group in tokenised.groups],
+        Job(f"{work.folder.name.split('-')[0]} sft", sft, work.runtime, work.scratch, work.seed),
+    )
+    save_model(trained, work.folder / "model", base, adapters is not None, AutoModelForCausalLM)
+    trained_pointer = ModelPointer(
+        path="model", layout=model.layout, dtype=model.dtype, attn_implementation=model.attn_implementation
+    )
+    trained_pointer.write(work.folder)
+    write_log(work.folder, trained)
+    return Made(
+        counts={"demonstrations": len(tokenised.groups), "steps": trained.steps},
+        dropped={**{k: v for k, v in dropped.items() if v}, **dropped_counts(tokenised)},
+        figures={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
+    )
+
+
+def _from_scratch(work: Work, model: LocalModel, sizes: FromScratch, demonstrations: Sequence[Demonstration]) -> LanguageModel:
+    texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
+    tokenizer = train_tokenizer(texts, sizes.vocab_size, sizes.max_position_embeddings)
+    return wrap_language_model(new_model(sizes, tokenizer, work.seed), tokenizer, model.layout)
+
+
+def _for_training(pointer: ModelPointer, lora: Lora | None) -> ModelPointer:
+    """Full fine-tuning keeps float32 weights (autocast does the rest); under LoRA the frozen base may be narrower."""
+    return pointer if lora is not None else pointer.model_copy(update={"dtype": "float32"})

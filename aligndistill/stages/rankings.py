@@ -1,0 +1,77 @@
+"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from."""
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Iterable
+
+from pydantic import TypeAdapter
+
+from aligndistill.config import Rankings
+from aligndistill.preferences.agreement import longer_wins, order_bias
+from aligndistill.preferences.pairs import pairs_of
+from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
+from aligndistill.prompts.loading import load_rankings
+from aligndistill.records import Candidate, Comparison, Prompt, Ranking, Verdict
+from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.store.jsonl import read_jsonl, read_union, write_jsonl
+
+VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
+
+
+def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
+    """Rank each prompt's candidates by the verdicts on them."""
+    candidates: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
+        candidates[candidate.prompt_id].append(candidate)
+    verdicts: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in read_union(work.inputs["verdicts"] / "verdicts.jsonl", VERDICTS):
+        verdicts[verdict.prompt_id].append(verdict)
+    prompts = read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
+    outcomes = (rank(prompt, candidates[prompt.id], verdicts[prompt.id], settings) for prompt in prompts)
+    made = _write(work, settings, conversational, outcomes, {})
+    comparisons = [one for many in verdicts.values() for one in many if isinstance(one, Comparison)]
+    if not comparisons:
+        return made
+    bias = order_bias(comparisons)
+    return Made(made.counts, made.dropped, {**made.figures, "order_flips": bias.flips.value, "first_wins": bias.first_wins.value})
+
+
+def make_ready_made_rankings(work: Work, settings: Rankings, held_out: float, conversational: bool, content: str) -> Made:
+    """Rankings that came with the data."""
+    assert settings.source is not None
+    loaded = load_rankings(settings.source, held_out)
+    outcomes = (rank_ready_made(ranking, settings) for ranking in loaded.records)
+    return _write(work, settings, conversational, outcomes, {"rows": loaded.rows}, loaded.dropped)
+
+
+def _write(
+    work: Work,
+    settings: Rankings,
+    conversational: bool,
+    outcomes: Iterable[RankingOutcome],
+    counts: dict[str, int],
+    dropped_before: dict[str, int] | None = None,
+) -> Made:
+    dropped: Counter[str] = Counter(dropped_before or {})
+    rankings: list[Ranking] = []
+    for outcome in outcomes:
+        dropped["answers without a verdict"] += outcome.no_verdict
+        if outcome.ranking is None:
+            dropped[str(outcome.dropped)] += 1
+        else:
+            rankings.append(outcome.ranking)
+    require_records(sum(ranking.split == "train" for ranking in rankings), "training rankings")
+    write_jsonl(work.folder / "rankings.jsonl", rankings)
+    pairs = 0
+    with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
+        for ranking in rankings:
+            if ranking.split == "train":
+                for row in pairs_of(ranking, settings.pairs, conversational=conversational):
+                    file.write(json.dumps(row, ensure_ascii=False) + "\n")
+                    pairs += 1
+    train = sum(ranking.split == "train" for ranking in rankings)
+    return Made(
+        counts={**counts, "train": train, "held_out": len(rankings) - train, "pairs": pairs},
+        dropped={reason: count for reason, count in dropped.items() if count},
+        figures={"longer_wins": longer_wins(rankings).value},
+    )

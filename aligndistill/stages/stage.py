@@ -1,0 +1,146 @@
+"""A stage as a value: its name, what makes it, what it depends on. Whether it is done, the store knows."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from aligndistill.config import Runtime
+from aligndistill.errors import DataError
+from aligndistill.progress import say
+from aligndistill.store.artifacts import SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
+from aligndistill.training.distributed import is_main_process, world_size
+
+SECONDS_BETWEEN_LOOKS = 0.5
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a stage's maker is given.
+
+    Attributes:
+        folder: where the result goes. It may hold what an interrupted run left.
+        inputs: the finished folders it depends on, by name.
+        identities: the fingerprint of each input.
+        caches: a folder for what is kept by content hash, across stages and runs.
+    """
+
+    folder: Path
+    inputs: Mapping[str, Path]
+    identities: Mapping[str, str]
+    caches: Path
+    runtime: Runtime
+    seed: int
+
+    @property
+    def scratch(self) -> Path:
+        """A folder for what is needed only until the stage is finished."""
+        path = self.folder / SCRATCH
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+@dataclass(frozen=True)
+class Made:
+    """What a maker reports: records in and out, records dropped by reason, figures measured."""
+
+    counts: Mapping[str, int] = field(default_factory=dict)
+    dropped: Mapping[str, int] = field(default_factory=dict)
+    figures: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of a run.
+
+    Attributes:
+        name: what it makes, a noun; students carry theirs behind a dash.
+        make: called as `make(work, *settings)`; writes the result into `work.folder`.
+        settings: what changes the result besides the inputs; hashed.
+        inputs: the stages it reads from.
+        version: raised when `make` would give another result for the same settings.
+        all_processes: whether every process of a distributed run takes part (training), or only the first.
+    """
+
+    name: str
+    make: Callable[..., Made]
+    settings: tuple[Any, ...]
+    inputs: Mapping[str, "Stage"]
+    seed: int
+    version: int = 1
+    all_processes: bool = False
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """What the result depends on, as a hash."""
+        inputs = {name: stage.fingerprint for name, stage in self.inputs.items()}
+        return fingerprint(self.name.partition("-")[0], self.version, (*self.settings, self.seed), inputs)
+
+    def folder(self, store: Path) -> Path:
+        """Where the result is, or will be."""
+        return store / f"{self.name}-{self.fingerprint}"
+
+
+def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
+    """Make a stage unless it is finished; its inputs are.
+
+    Raises:
+        UserError: whatever its maker found wrong; what it had done so far is kept.
+    """
+    folder = stage.folder(runtime.store)
+    manifest = read_manifest(folder)
+    if manifest is not None:
+        return manifest
+    if stage.all_processes or world_size() == 1:
+        return _make(stage, runtime, folder)
+    if is_main_process():
+        return _make(stage, runtime, folder)
+    return _wait_for(folder)
+
+
+def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
+    if is_main_process():
+        if (folder / "manifest.json").exists():
+            say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
+        say(f"{stage.name}")
+    with locked(folder):
+        work = Work(
+            folder=folder,
+            inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
+            identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
+            caches=runtime.store / "caches",
+            runtime=runtime,
+            seed=stage.seed,
+        )
+        started = time.monotonic()
+        made = stage.make(work, *stage.settings)
+        if not is_main_process():
+            return _wait_for(folder)
+        return finish(
+            folder,
+            stage=stage.name,
+            stage_fingerprint=stage.fingerprint,
+            counts=made.counts,
+            dropped=made.dropped,
+            figures=made.figures,
+            wall_seconds=time.monotonic() - started,
+        )
+
+
+def _wait_for(folder: Path) -> Manifest:
+    """Look until the first process has finished the stage. No collective is open meanwhile, so none can time out."""
+    while (manifest := read_manifest(folder)) is None:
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return manifest
+
+
+def require_records(count: int, what: str) -> None:
+    """Refuse to go on with nothing.
+
+    Raises:
+        DataError: there are none.
+    """
+    if count == 0:
+        raise DataError(f"no {what} are left. The counts above say what was dropped and why.")

@@ -1,0 +1,66 @@
+"""A student: the start, aligned by one objective on the training rankings."""
+
+from collections.abc import Sequence
+
+from transformers import AutoModelForCausalLM
+
+from aligndistill.config import Lora, Student
+from aligndistill.models.groups import TokenGroup
+from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
+from aligndistill.models.scoring import score_groups
+from aligndistill.models.tokenise import Limits
+from aligndistill.progress import track
+from aligndistill.records import Ranking
+from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.training_log import write_log
+from aligndistill.store.cache import Cache, cache_key
+from aligndistill.store.jsonl import read_jsonl
+from aligndistill.training.align import needs_reference, train_policy
+from aligndistill.training.examples import Example, dropped_counts, tokenise_rankings
+from aligndistill.training.job import Job
+from aligndistill.training.save import save_model
+
+
+def make_student(work: Work, name: str, settings: Student, lora: Lora | None) -> Made:
+    """Train one student and save it as an ordinary Hugging Face folder."""
+    start = read_pointer(work.inputs["start"])
+    pointer = start if lora is not None else start.model_copy(update={"dtype": "float32"})
+    policy = load_language_model(pointer)
+    rankings = [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == "train"]
+    limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
+    tokenised = tokenise_rankings(policy.conversation, rankings, limits)
+    require_records(len(tokenised.groups), "training rankings")
+    scores = [[response.score for response in rankings[i].responses] for i in tokenised.indices]
+    reference: Sequence[list[float] | None] = [None] * len(scores)
+    if needs_reference(settings.objective):
+        reference = reference_logprobs(work, policy, tokenised.groups)
+    examples = [Example(*row) for row in zip(tokenised.groups, scores, reference, strict=True)]
+
+    trained = train_policy(policy, settings.objective, lora, examples, Job(name, settings, work.runtime, work.scratch, work.seed))
+    save_model(trained, work.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(work.folder)
+    write_log(work.folder, trained)
+    return Made(
+        counts={"rankings": len(examples), "steps": trained.steps},
+        dropped=dropped_counts(tokenised),
+        figures={"train_seconds": trained.seconds, "shares_prompt": policy.shares_prompt},
+    )
+
+
+def reference_logprobs(work: Work, start: LanguageModel, groups: Sequence[TokenGroup]) -> list[list[float]]:
+    """The frozen start's log-probability of each response, nats: computed once per row and kept by what it is made of.
+
+    The start itself becomes the policy afterwards, so no second model is ever in memory.
+    """
+    cache = Cache(work.caches / "logprobs.sqlite")
+    model = work.identities["start"]
+    keys = [[cache_key(model=model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
+    known = cache.get_many([key for row in keys for key in row])
+    missing = [i for i, row in enumerate(keys) if not all(key in known for key in row)]
+    scores = score_groups(start, [groups[i] for i in missing], work.runtime.per_device_eval_batch_size)
+    for scored in track(scores, "reference log-probs", len(missing)):
+        for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):
+            known[key] = response.logprob_nats
+            cache.put(key, response.logprob_nats)
+    cache.close()
+    return [[known[key] for key in row] for row in keys]
