@@ -96,17 +96,13 @@ def _start(config: RunConfig) -> Iterator[Problem]:
 
 
 def _from_scratch(config: RunConfig) -> Iterator[Problem]:
-    """A model from scratch needs demonstrations before anything else."""
+    """A model from scratch needs demonstrations before anything else; a reward model's trunk has the rankings instead."""
     if config.start is not None and config.start.from_scratch is not None and config.sft is None:
         yield Problem(("start", "from_scratch"), f"a start from scratch needs 'sft' ({_SCRATCH_ADVICE})")
     for path, model in _teachers(config):
         if isinstance(model, Teacher) and model.from_scratch is not None and model.sft is None:
             text = f"a model from scratch needs an 'sft' beside it ({_SCRATCH_ADVICE})"
             yield Problem((*path, "from_scratch"), text)
-    trunk = config.reward_model.model if config.reward_model is not None else None
-    if trunk is not None and trunk.from_scratch is not None:
-        text = "a reward model has no demonstrations to train a tokenizer on: name a trained model, or leave 'model' out"
-        yield Problem(("reward_model", "model", "from_scratch"), text)
 
 
 def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:

@@ -617,10 +617,6 @@ DPO = "{objective: {kind: dpo}}"
             {"judge": f"{{kind: likelihood, model: {SCRATCH}}}"},
             "c.yaml:4: judge.model.from_scratch: a model from scratch needs an 'sft' beside it",
         ),
-        (
-            {"reward_model": f"{{model: {SCRATCH}}}"},
-            "c.yaml:5: reward_model.model.from_scratch: a reward model has",
-        ),
         ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished work"),
     ],
 )
@@ -662,6 +658,7 @@ def test_who_needs_a_start_says_so(write, sections: dict[str, str | None], line:
         {"candidates": "{per_prompt: 1, from: [start, teacher]}", "teacher": ENDPOINT},
         {"judge": "{kind: pairwise, model: m}", "models": f"{{m: {ENDPOINT}}}"},
         {"judge": "{kind: likelihood}", "teacher": "{from_scratch: {}, sft: {demonstrations: {path: d}}}"},
+        {"reward_model": f"{{model: {SCRATCH}}}"},  # its tokenizer is trained on the rankings
         {"start": SCRATCH, "sft": "{demonstrations: {path: d}}"},
         {"students": "{best_of_n: {objective: {kind: best_of_n}}, dpo-0.1_b: {objective: {kind: dpo}}}"},
         {"name": "store", "runtime": "{store: elsewhere}"},

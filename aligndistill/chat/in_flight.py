@@ -57,6 +57,10 @@ def keep_in_flight(
             arrivals.put(_Ended(_first(error)))
         else:
             arrivals.put(_Ended(None))
+        finally:
+            # Here, because the caller's thread may have an event loop of its own running (a notebook's).
+            loop.run_until_complete(loop.shutdown_asyncgens())
+            loop.run_until_complete(loop.shutdown_default_executor())
 
     everything = loop.create_task(all_of_them())
     thread = threading.Thread(target=run, name="calls in flight", daemon=True)
@@ -70,8 +74,6 @@ def keep_in_flight(
     finally:
         loop.call_soon_threadsafe(everything.cancel)
         thread.join()
-        loop.run_until_complete(loop.shutdown_asyncgens())
-        loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
 

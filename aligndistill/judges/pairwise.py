@@ -16,7 +16,7 @@ PROBABILITY_FIRST: dict[Outcome, float | None] = {"first": 1.0, "tie": 0.5, "sec
 
 
 class PairwiseJudge:
-    """Compares every two candidates of a task.
+    """Compares every two candidates of a task, or the pairs that it names.
 
     The verdict is read off the log-probabilities of `A` and `B` where the model gives them, else off its reply.
 
@@ -52,9 +52,7 @@ class PairwiseJudge:
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `Judge`. All comparisons of all tasks are asked at once; a task of fewer than two candidates has none."""
         questions = [
-            self._question(index, task, first, second)
-            for index, task in enumerate(tasks)
-            for first, second in self._pairs(task.candidates)
+            self._question(index, task, first, second) for index, task in enumerate(tasks) for first, second in self._orders(task)
         ]
         verdicts = (
             (question, self._comparison(tasks[question.task], question, opinion))
@@ -62,8 +60,9 @@ class PairwiseJudge:
         )
         yield from by_task(tasks, questions, verdicts)
 
-    def _pairs(self, candidates: Sequence[Candidate]) -> Iterator[tuple[Candidate, Candidate]]:
-        for one, other in itertools.combinations(candidates, 2):
+    def _orders(self, task: Task) -> Iterator[tuple[Candidate, Candidate]]:
+        wanted = itertools.combinations(range(len(task.candidates)), 2) if task.pairs is None else task.pairs
+        for one, other in ((task.candidates[i], task.candidates[j]) for i, j in wanted):
             if self._both_orders:
                 yield from ((one, other), (other, one))
             elif content_hash(one.id, other.id) < content_hash(other.id, one.id):

@@ -1,6 +1,7 @@
 """A new small model and its tokenizer, for runs that download nothing."""
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -68,3 +69,14 @@ def new_model(settings: FromScratch, tokenizer: Any, seed: int) -> Any:
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
+
+
+def write_new_model(folder: Path, settings: FromScratch, texts: Iterable[str], seed: int) -> None:
+    """Write a new model and its tokenizer as a Hugging Face folder.
+
+    They are to be trained only after being loaded from there: on loading, transformers gives some architectures (Qwen2) another way
+    of splitting words than their tokenizer was saved with.
+    """
+    tokenizer = train_tokenizer(texts, settings.vocab_size, settings.max_position_embeddings)
+    new_model(settings, tokenizer, seed).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)

@@ -60,6 +60,21 @@ class GroupedBatch:
         return self.tokens_BKR.sum(-1)
 
 
+def sharing_pays(groups: Sequence[TokenGroup], hidden_size: int) -> bool:
+    """Whether rows that share their prompt cost less than separate ones.
+
+    Sharing saves the prompt's repetitions but attends over one long row. Per layer a row of T tokens costs about 24 H^2 T in its
+    matrices and 4 H T^2 in its attention (masked places are computed too), so short prompts with long responses are better apart.
+    """
+
+    def cost(length: int) -> int:
+        return length * (6 * hidden_size + length)
+
+    shared = sum(cost(group.tokens(share=True)) for group in groups)
+    apart = sum(cost(len(group.prompt) + len(response)) for group in groups for response in group.responses)
+    return shared <= apart
+
+
 def collate(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> GroupedBatch:
     """Lay groups out as rows: one row per group when they `share` the prompt, else one row per response."""
     assert all(group.prompt and all(group.responses) for group in groups), "empty prompt or response"

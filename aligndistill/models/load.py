@@ -2,6 +2,7 @@
 
 import json
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -14,11 +15,11 @@ from transformers.utils.logging import disable_progress_bar
 from aligndistill.config import LocalModel
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
+from aligndistill.models.groups import TokenGroup, sharing_pays
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.sharing import shares_prompt_exactly
 
-
-disable_progress_bar()  # loading has a line of ours
+disable_progress_bar()  # it loads in a moment, and another bar stands there already
 
 
 class ModelPointer(BaseModel):
@@ -87,6 +88,10 @@ class LanguageModel:
         positions = getattr(self.model.config, "max_position_embeddings", None)
         return int(positions) if positions else None
 
+    def shares(self, groups: Sequence[TokenGroup]) -> bool:
+        """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
+        return self.shares_prompt and sharing_pays(groups, self.model.config.get_text_config().hidden_size)
+
     def with_model(self, model: Any) -> "LanguageModel":
         """The same language model around a wrapped or trained copy."""
         return replace(self, model=model)
@@ -114,10 +119,11 @@ def load_language_model(pointer: ModelPointer, *, to_device: bool = True) -> Lan
 
 def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageModel:
     """Prepare a model in memory as `load_language_model` does one on disk."""
-    use_grouped_forward(model)
+    trunk = use_grouped_forward(model)
     conversation = Conversation(tokenizer, layout, generation_eos_ids(model))
     model.eval()
-    return LanguageModel(model, conversation, shares_prompt_exactly(model, conversation.pad_id, token_logprobs))
+    trunk.trusted = shares_prompt_exactly(model, conversation.pad_id, token_logprobs)
+    return LanguageModel(model, conversation, shares_prompt=trunk.trusted)
 
 
 def load_tokenizer(pointer: ModelPointer) -> Any:

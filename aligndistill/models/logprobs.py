@@ -5,6 +5,7 @@ Only response positions reach the language-model head. Nothing else in this pack
 Shapes: B prompts, K responses, R tokens per response, N rows, T tokens per row, H hidden size, V vocabulary, S scored tokens.
 """
 
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -40,12 +41,24 @@ def token_logprobs(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
     return logprobs_BKR.masked_scatter(batch.tokens_BKR, logprobs_S)
 
 
-def use_grouped_forward(model: Any) -> None:
+@dataclass
+class Trunk:
+    """Whether a model's trunk and head, called one after the other, are known to give what its own forward pass gives."""
+
+    trusted: bool = False
+
+
+def use_grouped_forward(model: Any) -> Trunk:
     """Teach a causal language model's `forward` to take grouped rows, beside what it took before.
 
     The model object stays what it was, so saving, peft, gradient checkpointing, DDP and DeepSpeed all work as they do for any
     model: they call `forward`, and every layer is called through its module.
+
+    Returns:
+        The switch to set once the trunk has been checked (see `sharing`). Until then separate rows take the model's own forward
+        pass, which projects every position through the head but is right for every causal model by definition.
     """
+    trunk = Trunk()
     plain_forward = model.forward
 
     def forward(
@@ -60,15 +73,15 @@ def use_grouped_forward(model: Any) -> None:
             return plain_forward(*args, **kwargs)
         assert predictors_S is not None and targets_S is not None
         rows = {"input_ids_NT": kwargs["input_ids"], "positions_NT": kwargs["position_ids"], "segments_NT": segments_NT}
-        if not share:
-            # The general way, right for every causal model by definition: its own forward pass, whatever it does with logits.
+        if not share and not trunk.trusted:
             mask_NT = (segments_NT >= 0).long()
             logits_NTV = plain_forward(input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False).logits
             return _pick(logits_NTV.flatten(0, 1)[predictors_S], targets_S)
-        hidden_NTH = hidden_states(model, **rows, share=True)
+        hidden_NTH = hidden_states(model, **rows, share=share)
         return head_logprobs(causal_lm(model).get_output_embeddings(), hidden_NTH.flatten(0, 1)[predictors_S], targets_S)
 
     model.forward = forward
+    return trunk
 
 
 def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segments_NT: Tensor, share: bool) -> Tensor:

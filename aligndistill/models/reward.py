@@ -16,7 +16,7 @@ from transformers import AutoModelForSequenceClassification
 
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate, sharing_pays
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
 from aligndistill.models.logprobs import causal_lm, hidden_states
 from aligndistill.models.scoring import batches_by_length
@@ -38,6 +38,10 @@ class RewardModel:
         """Where the weights are."""
         device: torch.device = next(self.model.parameters()).device
         return device
+
+    def shares(self, groups: Sequence[TokenGroup]) -> bool:
+        """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
+        return self.shares_prompt and sharing_pays(groups, self.model.config.get_text_config().hidden_size)
 
 
 def load_reward_model(pointer: ModelPointer, *, to_device: bool = True) -> RewardModel:
@@ -131,8 +135,9 @@ class GroupRewards:
 @torch.no_grad()
 def score_rewards(reward_model: RewardModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupRewards]:
     """Reward groups in batches of similar length."""
-    share, pad_id = reward_model.shares_prompt, reward_model.conversation.pad_id
-    for indices in batches_by_length([group.tokens(share) for group in groups], batch_size):
+    pad_id = reward_model.conversation.pad_id
+    for indices in batches_by_length([group.tokens(reward_model.shares_prompt) for group in groups], batch_size):
+        share = reward_model.shares([groups[i] for i in indices])
         batch = to_device(collate([groups[i] for i in indices], pad_id, share), reward_model.device)
         rewards_BK = rewards(reward_model.model, batch, share).tolist()
         for row, i in enumerate(indices):

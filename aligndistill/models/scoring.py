@@ -30,8 +30,9 @@ class GroupScores:
 @torch.no_grad()
 def score_groups(language_model: LanguageModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupScores]:
     """Score groups in batches of similar length, longest first, so that little is padded and memory is known at once."""
-    share, pad_id = language_model.shares_prompt, language_model.conversation.pad_id
-    for indices in batches_by_length([group.tokens(share) for group in groups], batch_size):
+    pad_id = language_model.conversation.pad_id
+    for indices in batches_by_length([group.tokens(language_model.shares_prompt) for group in groups], batch_size):
+        share = language_model.shares([groups[i] for i in indices])
         batch = to_device(collate([groups[i] for i in indices], pad_id, share), language_model.device)
         sums_BK = token_logprobs(language_model.model, batch, share).sum(-1).tolist()
         for row, i in enumerate(indices):

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from transformers import AutoModelForCausalLM
 
 from aligndistill.config import FromScratch, LocalModel, Lora, Sft
-from aligndistill.models.from_scratch import new_model, train_tokenizer
-from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, pointer_to, wrap_language_model
+from aligndistill.models.from_scratch import write_new_model
+from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, pointer_to
 from aligndistill.models.tokenise import Exchange, Limits, tokenise
 from aligndistill.prompts.loading import load_demonstrations
 from aligndistill.records import Demonstration
@@ -68,8 +68,9 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
 
 def _from_scratch(work: Work, model: LocalModel, sizes: FromScratch, demonstrations: Sequence[Demonstration]) -> LanguageModel:
     texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
-    tokenizer = train_tokenizer(texts, sizes.vocab_size, sizes.max_position_embeddings)
-    return wrap_language_model(new_model(sizes, tokenizer, work.seed), tokenizer, model.layout)
+    folder = work.scratch / "new"
+    write_new_model(folder, sizes, texts, work.seed)
+    return load_language_model(ModelPointer(path=str(folder), layout=model.layout))
 
 
 def _for_training(pointer: ModelPointer, lora: Lora | None) -> ModelPointer:

@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass
 
-from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.local import LocalChat
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config import (
@@ -45,6 +44,8 @@ class OpenChat:
 def open_chat(work: Work, name: str, endpoint: EndpointModel | None) -> OpenChat:
     """The chat model that one of the stage's inputs points to, or a server's."""
     if endpoint is not None:
+        from aligndistill.chat.endpoint import EndpointChat  # only here: the client library takes seconds to import
+
         return OpenChat(EndpointChat(endpoint), None)
     language_model = load_language_model(read_pointer(work.inputs[name]))
     identity = f"{name} {work.identities[name]}"

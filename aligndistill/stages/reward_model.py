@@ -7,7 +7,7 @@ from transformers import AutoModelForSequenceClassification
 
 from aligndistill.config import LocalModel, RewardModel
 from aligndistill.evaluation.calibration import preference_figures
-from aligndistill.models.from_scratch import new_model, train_tokenizer
+from aligndistill.models.from_scratch import write_new_model
 from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
 from aligndistill.models.reward import RewardModel as LoadedRewardModel
 from aligndistill.models.reward import new_reward_model, score_rewards
@@ -84,9 +84,7 @@ def _trunk(work: Work, model: LocalModel | None, train: Sequence[Ranking]) -> Mo
     folder = work.scratch / "trunk"
     sizes = model.from_scratch
     texts = (text for one in train for text in (*(m.content for m in one.messages), *(r.text for r in one.responses)))
-    tokenizer = train_tokenizer(texts, sizes.vocab_size, sizes.max_position_embeddings)
-    new_model(sizes, tokenizer, work.seed).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    write_new_model(folder, sizes, texts, work.seed)
     return ModelPointer(path=str(folder), layout=model.layout)
 
 

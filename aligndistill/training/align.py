@@ -30,7 +30,7 @@ def train_policy(
     """Train a policy by an objective on rankings, or on demonstrations (rankings of one response)."""
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: dict[str, Tensor]) -> Loss:
-        logprobs_BKR = token_logprobs(model, batch, policy.shares_prompt)
+        logprobs_BKR = token_logprobs(model, batch, bool(tensors["share"]))
         ranked = Ranked(
             policy_BK=logprobs_BKR.sum(-1),
             reference_BK=tensors.get("reference_BK"),
@@ -40,7 +40,7 @@ def train_policy(
         )
         return supervised(ranked) if objective == "supervised" else objective_loss(objective, ranked)
 
-    collator = Collator(policy.conversation.pad_id, policy.shares_prompt)
+    collator = Collator(policy.conversation.pad_id, policy.shares)
     model = with_adapters(policy.model, lora, "CAUSAL_LM")
     weight = tokens if objective == "supervised" else prompts
     return _train(model, policy.conversation.tokenizer, loss_of_batch, weight, collator, examples, job)
@@ -51,7 +51,7 @@ def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings,
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: dict[str, Tensor]) -> Loss:
         return bradley_terry(
-            rewards(model, batch, reward_model.shares_prompt),
+            rewards(model, batch, bool(tensors["share"])),
             tensors["scores_BK"],
             batch.valid_BK,
             labels=settings.labels,
@@ -59,7 +59,7 @@ def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings,
             centering=settings.centering,
         )
 
-    collator = Collator(reward_model.conversation.pad_id, reward_model.shares_prompt)
+    collator = Collator(reward_model.conversation.pad_id, reward_model.shares)
     model = with_adapters(reward_model.model, settings.lora, "SEQ_CLS")
     return _train(model, reward_model.conversation.tokenizer, loss_of_batch, prompts, collator, examples, job)
 

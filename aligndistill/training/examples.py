@@ -1,6 +1,6 @@
 """Rankings as training rows, and rows as batches."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -45,15 +45,22 @@ class Examples(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples -> the dict of tensors that `GroupedTrainer` takes: a `GroupedBatch` and the scores beside it."""
+    """Examples -> the dict of tensors that `GroupedTrainer` takes: a `GroupedBatch` and the scores beside it.
+
+    Attributes:
+        shares: whether some groups are best laid out with shared prompts.
+    """
 
     pad_id: int
-    share: bool
+    shares: Callable[[Sequence[TokenGroup]], bool]
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Pad and stack."""
-        batch = collate([example.group for example in examples], self.pad_id, self.share)
+        groups = [example.group for example in examples]
+        share = self.shares(groups)
+        batch = collate(groups, self.pad_id, share)
         tensors = {name: getattr(batch, name) for name in BATCH_FIELDS}
+        tensors["share"] = torch.tensor(share)
         tensors["scores_BK"] = _padded([example.scores for example in examples])
         if examples[0].reference is not None:
             tensors["reference_BK"] = _padded([example.reference or [] for example in examples])

@@ -17,7 +17,7 @@ from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
-from aligndistill.records import Comparison, Message, Usage
+from aligndistill.records import Candidate, Comparison, Message, Usage
 from aligndistill.store.cache import Cache
 from tests.chat.fault_server import FaultServer, after, completion, error, together
 from tests.judges.tasks import task
@@ -315,3 +315,18 @@ list(PairwiseJudge("j", EndpointChat(model), TEMPLATE, cache=Cache(Path(sys.argv
         assert len(list(endpoint_judge(server, Cache(path)).judge(TASKS))) == 10
         assert len(asked(server)) == len(before) + 60 - kept
         assert set(asked(server)) == ALL_TEXTS
+
+
+def test_only_the_named_pairs_are_compared() -> None:
+    asked: list[str] = []
+
+    def answer(messages: tuple[Message, ...], sample: int) -> str:
+        asked.append(messages[0].content)
+        return "A"
+
+    candidates = tuple(Candidate(id=f"c{n}", prompt_id="p", text=f"text {n}", author="start") for n in range(4))
+    some = Task("p", (Message(role="user", content="?"),), candidates, pairs=((0, 3), (2, 0)))
+    (judged,) = PairwiseJudge("pairwise", ScriptedChat(answer), TEMPLATE).judge([some])
+    orders = [(verdict.first, verdict.second) for verdict in judged.verdicts if isinstance(verdict, Comparison)]
+    assert orders == [("c0", "c3"), ("c3", "c0"), ("c2", "c0"), ("c0", "c2")]
+    assert len(asked) == 4

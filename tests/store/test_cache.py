@@ -1,3 +1,4 @@
+import fcntl
 import multiprocessing
 import os
 import signal
@@ -91,6 +92,18 @@ def test_processes_share_one_file(path: Path, damaged_before: bool) -> None:
     assert [process.exitcode for process in processes] == [0] * 8
     assert len(Cache(path).get_many([f"{w}-{n}" for w in range(8) for n in range(25)])) == 200
     assert len(list(path.parent.glob("*.damaged-*"))) == damaged_before
+
+
+def test_only_one_process_at_a_time_opens_and_mends_the_file(path: Path) -> None:
+    path.parent.mkdir()
+    opening = threading.Thread(target=Cache, args=(path,), daemon=True)
+    with path.with_name("cache.sqlite.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        opening.start()
+        opening.join(0.3)
+        assert not path.exists()
+    opening.join(10)
+    assert path.exists()
 
 
 def test_what_was_put_survives_kill_9(path: Path) -> None:

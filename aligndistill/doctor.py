@@ -1,0 +1,100 @@
+"""What a run will find on this machine: versions, devices, DeepSpeed, disk, and whether the judge's server answers."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aligndistill.config import EndpointModel, RunConfig
+from aligndistill.errors import UserError
+from aligndistill.store.artifacts import library_versions
+
+LOW_DISK_GIB = 5
+NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "fuse.sshfs", "9p"}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: what, what was found, and whether a run can live with it."""
+
+    what: str
+    found: str
+    sound: bool = True
+
+
+def examine(config: RunConfig | None, show: Callable[[str], None]) -> bool:
+    """Look, show each finding on a line, and say whether all is sound."""
+    findings = [*_machine(), *_disk(config), *_endpoints(config)]
+    for finding in findings:
+        show(f"{'ok ' if finding.sound else 'BAD'}  {finding.what:20} {finding.found}")
+    return all(finding.sound for finding in findings)
+
+
+def _machine() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("python", platform.python_version())
+    for name, version in library_versions().items():
+        yield Finding(name, version)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cpu", f"{cpus} cores, {torch.get_num_threads()} torch threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: float32 will be used"
+            yield Finding(f"gpu {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}")
+    else:
+        yield Finding("gpu", "none: training runs on the CPU in float32")
+    if importlib.util.find_spec("deepspeed") is None:
+        yield Finding("deepspeed", "not installed: pip install deepspeed", sound=False)
+
+
+def _disk(config: RunConfig | None) -> Iterator[Finding]:
+    folder = config.runtime.store if config else Path("runs/store")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    yield Finding("disk", f"{free_gib:.0f} GiB free for {folder}", sound=free_gib >= LOW_DISK_GIB)
+    yield Finding(
+        "writing", f"{existing} {'can' if os.access(existing, os.W_OK) else 'cannot'} be written", os.access(existing, os.W_OK)
+    )
+    kind = _file_system(existing)
+    if kind in NETWORK_FILE_SYSTEMS:
+        yield Finding("file system", f"{kind}: the caches in {folder} must be on a local disk (sqlite)", sound=False)
+
+
+def _file_system(path: Path) -> str:
+    """The type of the file system that holds a path, as Linux names it; empty elsewhere."""
+    mounts = Path("/proc/mounts")
+    if not mounts.is_file():
+        return ""
+    fields = (line.split() for line in mounts.read_text().splitlines())
+    holding = [(mount, kind) for _, mount, kind, *_ in fields if path.resolve().is_relative_to(mount)]
+    return max(holding, key=lambda pair: len(pair[0]))[1] if holding else ""
+
+
+def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
+    if config is None:
+        return
+    named = {"teacher": config.teacher, **config.models, "judge": getattr(config.judge, "model", None)}
+    for name, model in named.items():
+        if isinstance(model, EndpointModel):
+            yield _answers(name, model)
+
+
+def _answers(name: str, model: EndpointModel) -> Finding:
+    """Ask the smallest question there is."""
+    from aligndistill.chat.endpoint import EndpointChat
+    from aligndistill.chat.protocol import Request, Sampling
+    from aligndistill.records import Message
+
+    hello = Request((Message(role="user", content="Say yes."),))
+    try:
+        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([hello], Sampling(0.0, 4)):
+            return Finding(name, f"{urlsplit(model.base_url).netloc} answers: {answered.reply.text[:40]!r}")
+    except UserError as error:
+        return Finding(name, str(error), sound=False)
+    return Finding(name, f"{model.base_url} gave no answer", sound=False)
