@@ -6,7 +6,7 @@ it decides where and how fast. Keys that users know from Hugging Face keep their
 
 import re
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -132,6 +132,9 @@ class StudentModel(LocalModel):
 
 class EndpointModel(Section):
     """A model behind an OpenAI-compatible HTTP server. The key is read from the environment variable named here, only."""
+
+    pace: ClassVar[frozenset[str]] = frozenset({"api_key_env", "concurrency", "timeout_seconds", "max_retries"})
+    """Settings that change how the server is reached, never what it answers: they stay out of fingerprints."""
 
     kind: Literal["endpoint"]
     base_url: str

@@ -17,7 +17,7 @@ from aligndistill.progress import say
 from aligndistill.stages.stage import Stage, run_stage
 from aligndistill.stages.training_log import METRICS, read_log
 from aligndistill.store.artifacts import Manifest, read_manifest
-from aligndistill.training.distributed import is_main_process
+from aligndistill.training.distributed import choose_accelerator, is_main_process
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
     Raises:
         UserError: whatever a stage found wrong. What was done stays done.
     """
+    choose_accelerator()
     stages = stages_until(pipeline(config), until)
     made = []
     for stage in stages:

@@ -43,7 +43,7 @@ def compare_table(reports: Sequence[Report]) -> Table:
 def _table(title: str | None, names: Iterable[str], columns: Iterable[Column]) -> Table:
     table = Table(title=Text(shortened(title, 90)) if title else None, title_justify="left", caption_justify="left")
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False  # two spaces between columns, so that all fit
-    table.caption = Text("* best student   [low, high] 95% interval over prompts   KL in nats, length in tokens")
+    table.caption = Text("* best student   [low, high]: 95% interval over prompts\nKL: nats per response   length: tokens")
     for name in names:
         table.add_column(name, no_wrap=True)
     for column in columns:

@@ -1,17 +1,16 @@
 """answers.jsonl: what one model writes for the held-out prompts, and how far it has moved from the start."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.protocol import Sampling
 from aligndistill.config import EndpointModel, Evaluation
 from aligndistill.errors import DataError
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.models.scoring import kl_nats
-from aligndistill.progress import track
 from aligndistill.records import Answer, Message, Prompt, Ranking, Record
-from aligndistill.stages.open_models import open_chat
 from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.writing import Author, Order, write_samples
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 
@@ -40,47 +39,46 @@ def make_answers(
     work: Work, author: str, settings: Evaluation, max_prompt_tokens: int, max_new_tokens: int, endpoint: EndpointModel | None
 ) -> Made:
     """Sample the author's answers; with an input `start` that is another model, also KL(author || start)."""
-    prompts = held_out_prompts(work, settings.prompts)
-    chat = open_chat(work, author, endpoint)
-    fitting = [prompt for prompt in prompts if chat.fits(prompt.messages, max_prompt_tokens, max_new_tokens)]
-    if not fitting:
+    prompts = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
+    sampling = Sampling(settings.temperature, max_new_tokens, work.seed)
+    order = Order(prompts, settings.samples_per_prompt, max_prompt_tokens, sampling)
+    delivery = write_samples(work, Author(author, endpoint), order, work.scratch / "written.jsonl")
+    if not delivery.written:
         raise DataError(
             f"none of the {len(prompts)} held-out prompts fits {author}: lower max_new_tokens ({max_new_tokens}) or take a model "
             "with more positions."
         )
-    requests = [Request(prompt.messages, tuple(range(settings.samples_per_prompt))) for prompt in fitting]
-    sampling = Sampling(settings.temperature, max_new_tokens, work.seed)
-    answered = sorted(
-        track(chat.model.answer(requests, sampling), f"answers by {author}", len(requests) * settings.samples_per_prompt),
-        key=lambda one: (one.request, one.sample),
-    )
     answers = [
         Answer(
-            prompt_id=fitting[one.request].id,
+            prompt_id=prompt,
             author=author,
-            text=one.reply.text,
-            finish=one.reply.finish,
-            length_tokens=one.reply.usage.completion_tokens,
+            text=one.text,
+            finish=one.finish,
+            length_tokens=one.usage.completion_tokens,
         )
-        for one in answered
+        for prompt in prompts
+        for sample in range(settings.samples_per_prompt)
+        if (one := delivery.written.get((prompt, sample))) is not None
     ]
-    if chat.local is not None and "start" in work.inputs and author != "start":
-        answers = _with_kl(work, chat.local, fitting, answers)
+    if endpoint is None and "start" in work.inputs and author != "start":
+        policy = delivery.local or load_language_model(read_pointer(work.inputs[author]))
+        answers = _with_kl(work, policy, prompts, answers)
     write_jsonl(work.folder / "answers.jsonl", answers)
-    too_long = len(prompts) - len(fitting)
     return Made(
-        counts={"prompts": len(fitting), "answers": len(answers)}, dropped={"prompt too long": too_long} if too_long else {}
+        counts={"prompts": len(prompts) - delivery.too_long, "answers": len(answers)},
+        dropped={"prompt too long": delivery.too_long} if delivery.too_long else {},
     )
 
 
-def _with_kl(work: Work, policy: LanguageModel, prompts: Sequence[HeldOutPrompt], answers: Sequence[Answer]) -> list[Answer]:
+def _with_kl(
+    work: Work, policy: LanguageModel, prompts: Mapping[str, tuple[Message, ...]], answers: Sequence[Answer]
+) -> list[Answer]:
     start = load_language_model(read_pointer(work.inputs["start"]))
-    messages = {prompt.id: prompt.messages for prompt in prompts}
     conversation = policy.conversation
     # An answer without a token (its text was empty and it was cut) has moved nowhere.
     groups = [
         TokenGroup(
-            conversation.prompt_ids(messages[answer.prompt_id]),
+            conversation.prompt_ids(prompts[answer.prompt_id]),
             [conversation.response_ids(answer.text, answer.finish == "stop") or [conversation.end_of_turn]],
         )
         for answer in answers

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config import Lora, Student
+from aligndistill.config import BestOfN, Lora, Student
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
@@ -27,6 +27,9 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
     pointer = start if lora is not None else start.model_copy(update={"dtype": "float32"})
     policy = load_language_model(pointer)
     rankings = [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == "train"]
+    if isinstance(settings.objective, BestOfN):
+        # It looks at nothing else, so nothing else is computed.
+        rankings = [ranking.model_copy(update={"responses": ranking.responses[:1]}) for ranking in rankings]
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
     tokenised = tokenise_rankings(policy.conversation, rankings, limits)
     require_records(len(tokenised.groups), "training rankings")

@@ -2,6 +2,8 @@
 
 import os
 
+import torch
+
 
 def world_size() -> int:
     """How many processes a launcher started; one without a launcher."""
@@ -11,3 +13,9 @@ def world_size() -> int:
 def is_main_process() -> bool:
     """Whether this is the first process of all."""
     return int(os.environ.get("RANK", "0")) == 0
+
+
+def choose_accelerator() -> None:
+    """Tell DeepSpeed where it runs before anything imports it: without a GPU it would guess, and warn that it did."""
+    if not torch.cuda.is_available():
+        os.environ.setdefault("DS_ACCELERATOR", "cpu")

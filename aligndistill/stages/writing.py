@@ -1,0 +1,94 @@
+"""Samples from one author for some prompts, each on disk as it arrives: nothing that was written is asked for again."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.config import EndpointModel
+from aligndistill.models.load import LanguageModel
+from aligndistill.progress import track
+from aligndistill.records import Finish, Message, Record, Usage
+from aligndistill.stages.open_models import open_chat
+from aligndistill.stages.stage import Work
+from aligndistill.store.jsonl import Appender, read_jsonl
+
+
+class Written(Record):
+    """One sample as it arrived."""
+
+    prompt_id: str
+    author: str
+    sample: int
+    text: str
+    finish: Finish
+    usage: Usage
+
+
+@dataclass(frozen=True)
+class Author:
+    """Who writes: the name of the stage's input that holds its model, or a server."""
+
+    name: str
+    endpoint: EndpointModel | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """What is wanted: `samples` answers to each prompt (id -> messages), none to prompts over the limit."""
+
+    prompts: Mapping[str, tuple[Message, ...]]
+    samples: int
+    max_prompt_tokens: int
+    sampling: Sampling
+
+
+@dataclass(frozen=True)
+class Delivery:
+    """What came of it.
+
+    Attributes:
+        written: every sample, by prompt and sample number, those of earlier tries included.
+        too_long: how many prompts the author has no room for.
+        local: the author's model, when it runs here and had something to write.
+    """
+
+    written: dict[tuple[str, int], Written]
+    too_long: int
+    local: LanguageModel | None
+
+
+def write_samples(work: Work, author: Author, order: Order, partial: Path) -> Delivery:
+    """Have an author write what is missing in `partial`, a JSONL file of `Written`."""
+    with Appender(partial) as appender:
+        done: dict[str, set[int]] = defaultdict(set)
+        for one in read_jsonl(partial, Written):
+            if one.author == author.name:
+                done[one.prompt_id].add(one.sample)
+        missing = {prompt: tuple(n for n in range(order.samples) if n not in done[prompt]) for prompt in order.prompts}
+        wanted = [prompt for prompt, samples in missing.items() if samples]
+        too_long, local = 0, None
+        if wanted:
+            chat = open_chat(work, author.name, author.endpoint)
+            local = chat.local
+            new_tokens = order.sampling.max_new_tokens
+            fitting = [prompt for prompt in wanted if chat.fits(order.prompts[prompt], order.max_prompt_tokens, new_tokens)]
+            too_long = len(wanted) - len(fitting)
+            requests = [Request(order.prompts[prompt], missing[prompt]) for prompt in fitting]
+            total = sum(len(request.samples) for request in requests)
+            for answered in track(chat.model.answer(requests, order.sampling), f"written by {author.name}", total):
+                appender.add(
+                    [
+                        Written(
+                            prompt_id=fitting[answered.request],
+                            author=author.name,
+                            sample=answered.sample,
+                            text=answered.reply.text,
+                            finish=answered.reply.finish,
+                            usage=answered.reply.usage,
+                        )
+                    ]
+                )
+    written = {(one.prompt_id, one.sample): one for one in read_jsonl(partial, Written) if one.author == author.name}
+    return Delivery(written, too_long, local)
