@@ -30,6 +30,9 @@ ConfigArguments = Annotated[
     typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
 ]
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
+FULL_DISK_WORDS = (*map(os.strerror, DISK_FULL), "iostream error", "PytorchStreamWriter failed")
+"""What safetensors and tokenizers (in the system's words), and torch, say of a full disk."""
+
 SIGINT_EXIT = 130
 
 
@@ -40,12 +43,13 @@ def run(
 ) -> None:
     """Run a config to its report. What is finished already is not done again."""
     with user_errors():
+        loaded = _load(config)  # before the heavy imports: a misspelt key is told at once
         from aligndistill.reporting.report import read_report
         from aligndistill.reporting.table import render_table
         from aligndistill.runs import run as run_config
         from aligndistill.training.distributed import is_main_process
 
-        finished = run_config(_load(config), until)
+        finished = run_config(loaded, until)
         if not is_main_process():
             return
         if not finished.made:
@@ -67,10 +71,10 @@ def check(config: ConfigArguments) -> None:
 def plan(config: ConfigArguments) -> None:
     """Show which stages are finished and which would run."""
     with user_errors():
+        loaded = _load(config)
         from aligndistill.pipeline import pipeline
         from aligndistill.store.artifacts import read_manifest
 
-        loaded = _load(config)
         for stage in pipeline(loaded).stages:
             folder = stage.folder(loaded.runtime.store)
             state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
@@ -84,9 +88,10 @@ def stage(
 ) -> None:
     """Make one stage (and what it needs): what a launcher starts."""
     with user_errors():
+        loaded = _load(config)
         from aligndistill.runs import run as run_config
 
-        finished = run_config(_load(config), until=name)
+        finished = run_config(loaded, until=name)
         if not finished.made:
             typer.echo(f"Nothing to do: {name} is finished.")
 
@@ -137,16 +142,26 @@ def user_errors() -> Iterator[None]:
         yield
     except UserError as error:
         _fail(str(error), error.exit_code)
-    except OSError as error:
-        if error.errno not in DISK_FULL:
+    except Exception as error:
+        if not means_full_disk(error):
             raise
+        where = getattr(error, "filename", None) or "while writing"
         _fail(
-            f"the disk is full ({error.filename or 'while writing'}). Make room and give the same command again: what was finished "
-            "is kept.",
+            f"the disk is full ({where}). Make room and give the same command again: what was finished is kept.",
             DataError.exit_code,
         )
     except KeyboardInterrupt:
         _fail("interrupted. The same command goes on from where this one stopped.", SIGINT_EXIT)
+
+
+def means_full_disk(error: BaseException | None) -> bool:
+    """Whether an error, or one behind it, says that there is no more room; only Python's own carry it as a number."""
+    if error is None:
+        return False
+    if isinstance(error, OSError) and error.errno in DISK_FULL:
+        return True
+    words = str(error)
+    return any(phrase in words for phrase in FULL_DISK_WORDS) or means_full_disk(error.__cause__ or error.__context__)
 
 
 def print_table(table: "Table") -> None:

@@ -17,6 +17,9 @@ from aligndistill.config import (
 )
 from aligndistill.config_problems import KeyPath, Problem, did_you_mean
 
+_TAKEN = frozenset({"prompts", "rankings"})
+"""Inputs of the stages that write answers are called so, beside the models'."""
+
 _SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
 
 
@@ -67,6 +70,12 @@ def _names(config: RunConfig) -> Iterator[Problem]:
     for name in config.models:
         if name in ("start", "teacher"):
             yield Problem(("models", name), f"'{name}' is the name of the section '{name}': choose another")
+        if not re.fullmatch(NAME_PATTERN, name):
+            text = "a model's name has letters, digits, '.', '-' and '_', and begins with a letter or a digit"
+            yield Problem(("models", name), text)
+    for section in ("models", "students"):
+        for name in _TAKEN.intersection(getattr(config, section)):
+            yield Problem((section, name), f"'{name}' is what the data of a run is called: choose another name")
     for name, student in config.students.items():
         if not re.fullmatch(NAME_PATTERN, name):
             text = "a student's name has letters, digits, '.', '-' and '_', and begins with a letter or a digit"

@@ -31,7 +31,7 @@ class JudgeError(UserError):
 class TrainingError(UserError):
     """Training that cannot go on (a loss that is not finite, say); the last good checkpoint is kept."""
 
-    exit_code = 3
+    exit_code = 1
 
 
 class Interrupted(UserError):

@@ -20,11 +20,12 @@ from aligndistill.config import (
     LikelihoodJudge,
     LocalModel,
     PairwiseJudge,
+    RewardModelJudge,
     RubricJudge,
     RunConfig,
     Student,
 )
-from aligndistill.config_files import dump_config
+from aligndistill.config_yaml import dump_yaml
 from aligndistill.stages.answers import make_answers
 from aligndistill.stages.candidates import make_candidates
 from aligndistill.stages.evaluation import ANSWERS, make_evaluation
@@ -73,6 +74,7 @@ def pipeline(config: RunConfig) -> Pipeline:
 class _Builder:
     config: RunConfig
     models: dict[str, Stage] = field(default_factory=dict)
+    judge_models: dict[str, Stage] = field(default_factory=dict)
 
     def build(self) -> Iterator[Stage]:
         config = self.config
@@ -88,7 +90,7 @@ class _Builder:
             candidates = self._stage("candidates", make_candidates, (config.candidates, servers), {"prompts": prompts, **writers})
             yield candidates
             labelling = {"prompts": prompts, "candidates": candidates}
-            judging = (config.judge, self._judge_endpoint(config.judge))
+            judging = (config.judge, self._judge_endpoint(config.judge), _judge_content(config.judge))
             verdicts = self._stage("verdicts", make_verdicts, judging, {**labelling, **self._judge_model(config.judge)})
             yield verdicts
             labelled = {**labelling, "verdicts": verdicts}
@@ -124,7 +126,7 @@ class _Builder:
             judge = config.judge if config.evaluation.judge == "same" else config.evaluation.judge
             measured = {**held_out, **{ANSWERS + name: stage for name, stage in answers.items()}}
             measured |= {**reward_model, **self._judge_model(judge)}
-            judged_by = (config.evaluation, judge, self._judge_endpoint(judge))
+            judged_by = (config.evaluation, judge, self._judge_endpoint(judge), _judge_content(judge))
             evaluation = {"evaluation": self._stage("evaluation", make_evaluation, judged_by, measured)}
             yield evaluation["evaluation"]
 
@@ -133,7 +135,7 @@ class _Builder:
         yield self._stage(
             "report",
             make_report,
-            (config.name, with_baseline(config.students), judge_kind, dump_config(config), store),
+            (config.name, with_baseline(config.students), judge_kind, _result_config(config), store),
             {**labelled, **reward_model, **{STUDENT + name: stage for name, stage in students.items()}, **evaluation},
         )
 
@@ -154,13 +156,14 @@ class _Builder:
         others = {"teacher": config.teacher, **config.models}
         for name, model in others.items():
             if model is not None and not isinstance(model, EndpointModel):
-                self.models[name] = self._model(name, model, model.sft)
+                self.models[name] = self._model(name if name == "teacher" else f"model-{name}", model, model.sft)
                 yield self.models[name]
         for judge in (config.judge, config.evaluation.judge):
             model = getattr(judge, "model", None)
-            if isinstance(model, LocalModel) and JUDGE_MODEL not in self.models:
-                self.models[JUDGE_MODEL] = self._model("judge_model", model, getattr(model, "sft", None))
-                yield self.models[JUDGE_MODEL]
+            if isinstance(model, LocalModel):
+                name = self._judge_model_name(judge)
+                self.judge_models[name] = self._model(name, model, getattr(model, "sft", None))
+                yield self.judge_models[name]
 
     def _model(self, name: str, model: LocalModel, sft: Any) -> Stage:
         if sft is None:
@@ -187,7 +190,11 @@ class _Builder:
             return {}
         if isinstance(judge.model, str):
             return {JUDGE_MODEL: self.models[judge.model]} if judge.model in self.models else {}
-        return {} if isinstance(judge.model, EndpointModel) else {JUDGE_MODEL: self.models[JUDGE_MODEL]}
+        return {} if isinstance(judge.model, EndpointModel) else {JUDGE_MODEL: self.judge_models[self._judge_model_name(judge)]}
+
+    def _judge_model_name(self, judge: Any) -> str:
+        """The stage of a model that is written out in a judge's section."""
+        return "evaluation_judge_model" if judge is self.config.evaluation.judge else "judge_model"
 
     def _judge_endpoint(self, judge: Judge | None) -> EndpointModel | None:
         """The judge's server, if it has one."""
@@ -229,4 +236,19 @@ def with_baseline(students: Mapping[str, Student]) -> dict[str, Student]:
 
 def _content(path: str | None) -> str:
     """The hash of a local file or folder; nothing for a Hub name, which the revision pins."""
-    return content_fingerprint(Path(path)) if path and Path(path).exists() else ""
+    return content_fingerprint(Path(path).expanduser()) if path and Path(path).expanduser().exists() else ""
+
+
+def _judge_content(judge: Judge | None) -> str:
+    """The hash of the files that a judge is made of, besides its language model: a template, a reward model."""
+    match judge:
+        case PairwiseJudge() | RubricJudge():
+            return _content(judge.template)
+        case RewardModelJudge():
+            return _content(judge.model)
+    return ""
+
+
+def _result_config(config: RunConfig) -> str:
+    """What the page shows of the config: all that decides the result."""
+    return dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"runtime"}))

@@ -1,11 +1,10 @@
 """A run from its config to its folder: makes what is missing, in order, and gathers the report.
 
-`<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves) and the
-report. Everything in it is derived from the store, and written anew when it differs.
+`<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves), the
+report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs.
 """
 
 import json
-import shutil
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +13,7 @@ from aligndistill.config_files import dump_config
 from aligndistill.errors import ConfigError
 from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
+from aligndistill.stages.evaluation import MODEL_OUTPUTS
 from aligndistill.stages.stage import Stage, run_stage
 from aligndistill.stages.training_log import METRICS, read_log
 from aligndistill.store.artifacts import Manifest, read_manifest
@@ -93,9 +93,13 @@ def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete
     _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
     if complete:
         for name in ("report.html", "report.json"):
-            shutil.copyfile(folders["report"] / name, folder / name)
+            _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
+    if "evaluation" in folders:
+        for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
+            _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))
 
 
 def _write(path: Path, text: str) -> None:
-    if not path.is_file() or path.read_text() != text:
-        path.write_text(text)
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -62,9 +62,9 @@ class Conversation:
         return "".join(turns) + "\n\nAssistant:"
 
     def response_ids(self, text: str, finished: bool = True) -> list[int]:
-        """The answer's ids, with the end-of-turn id when it was `finished`."""
+        """The answer's ids, with the end-of-turn id when it was `finished`, or says nothing: an answer has a token at least."""
         ids = self._continuation(self._lead + text)
-        return [*ids, self.end_of_turn] if finished else ids
+        return [*ids, self.end_of_turn] if finished or not ids else ids
 
     # ------------------------------------------------------------------------------------------------------ to text
 
@@ -157,7 +157,7 @@ class Conversation:
         """The ids of text that continues other text."""
         if not self._adds_prefix_space or not text:
             return self._encode(text)
-        if text.startswith(" "):
+        if text.startswith(" ") and text != " ":  # to nothing at all no space is added
             return self._encode(text[1:])
         anchor = self._encode("\n")
         ids = self._encode("\n" + text)

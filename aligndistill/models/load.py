@@ -9,17 +9,21 @@ from typing import Any
 
 import torch
 from pydantic import BaseModel, ConfigDict
+from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
 from aligndistill.config import LocalModel
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.groups import TokenGroup, sharing_pays
+from aligndistill.models.groups import TokenGroup
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
-from aligndistill.models.sharing import shares_prompt_exactly
+from aligndistill.models.sharing import best_shared, shares_prompt_exactly
 
 disable_progress_bar()  # it loads in a moment, and another bar stands there already
+
+
+MODEL_JSON = "model.json"
 
 
 class ModelPointer(BaseModel):
@@ -40,7 +44,7 @@ class ModelPointer(BaseModel):
 
     def write(self, folder: Path) -> None:
         """Write `model.json` into a folder."""
-        (folder / "model.json").write_text(self.model_dump_json(indent=2) + "\n")
+        (folder / MODEL_JSON).write_text(self.model_dump_json(indent=2) + "\n")
 
 
 def pointer_to(model: LocalModel) -> ModelPointer:
@@ -59,7 +63,7 @@ def pointer_to(model: LocalModel) -> ModelPointer:
 
 def read_pointer(folder: Path) -> ModelPointer:
     """The pointer in a finished stage's folder, its path made absolute where it is one of the folder's own."""
-    pointer = ModelPointer(**json.loads((folder / "model.json").read_text()))
+    pointer = ModelPointer(**json.loads((folder / MODEL_JSON).read_text()))
     inside = folder / pointer.path
     return pointer.model_copy(update={"path": str(inside.absolute())}) if inside.is_dir() else pointer
 
@@ -90,7 +94,7 @@ class LanguageModel:
 
     def shares(self, groups: Sequence[TokenGroup]) -> bool:
         """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
-        return self.shares_prompt and sharing_pays(groups, self.model.config.get_text_config().hidden_size)
+        return self.shares_prompt and best_shared(self.model.config, groups)
 
     def with_model(self, model: Any) -> "LanguageModel":
         """The same language model around a wrapped or trained copy."""
@@ -153,7 +157,7 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
             **common,
             **kwargs,
         )
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, SafetensorError) as error:
         raise DataError(f"cannot load the model '{pointer.path}': {first_line(error)}") from None
 
 
@@ -207,5 +211,6 @@ def generation_eos_ids(model: Any) -> frozenset[int]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, which tends to say it all."""
-    return str(error).strip().split("\n")[0]
+    """The first line of a library's message, which tends to say it all, and what to do where it says that later."""
+    line = str(error).strip().split("\n")[0]
+    return f"{line} Set trust_remote_code: true to run it." if "trust_remote_code" in str(error) else line

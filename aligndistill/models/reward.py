@@ -16,11 +16,11 @@ from transformers import AutoModelForSequenceClassification
 
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.groups import GroupedBatch, TokenGroup, collate, sharing_pays
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
 from aligndistill.models.logprobs import causal_lm, hidden_states
 from aligndistill.models.scoring import batches_by_length
-from aligndistill.models.sharing import shares_prompt_exactly, to_device
+from aligndistill.models.sharing import best_shared, shares_prompt_exactly, to_device
 
 PAD_TOKEN = "<|pad|>"
 
@@ -41,7 +41,7 @@ class RewardModel:
 
     def shares(self, groups: Sequence[TokenGroup]) -> bool:
         """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
-        return self.shares_prompt and sharing_pays(groups, self.model.config.get_text_config().hidden_size)
+        return self.shares_prompt and best_shared(self.model.config, groups)
 
 
 def load_reward_model(pointer: ModelPointer, *, to_device: bool = True) -> RewardModel:

@@ -1,16 +1,17 @@
 """Whether a model gives the same log-probabilities when responses share their prompt's computation.
 
 True of every transformer that honours a given attention mask and given positions, and has a plain head. Attention over a
-sliding window, scaled logits or positions of its own making can break it: so it is measured on the model at hand, once.
+sliding window, scaled logits or positions of its own making can break it: so it is measured on the model at hand, once. A window
+wider than the measured rows breaks it only for rows that are longer than the window, which is asked of every batch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate, sharing_pays
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
 HALF_PRECISION_TOLERANCE = 0.25
@@ -46,6 +47,14 @@ def shares_prompt_exactly(model: Any, pad_id: int, score: Callable[[Any, Grouped
     tolerance = TOLERANCE.get(parameter.dtype, HALF_PRECISION_TOLERANCE)
     difference = (results[0] - results[1]).float().masked_fill(~torch.isfinite(results[0]), 0)
     return bool(difference.abs().max() <= tolerance)
+
+
+def best_shared(config: Any, groups: Sequence[TokenGroup]) -> bool:
+    """Whether a model that passed `shares_prompt_exactly` should share the prompts of these groups: exact here too, and cheaper."""
+    text = config.get_text_config()
+    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
+    return all(window is None or longest <= window for window in windows) and sharing_pays(groups, text.hidden_size)
 
 
 def to_device(batch: GroupedBatch, device: torch.device) -> GroupedBatch:

@@ -5,9 +5,8 @@ from collections.abc import Mapping, Sequence
 from aligndistill.chat.protocol import Sampling
 from aligndistill.config import Candidates, EndpointModel
 from aligndistill.records import Candidate, Prompt, candidate_id
-from aligndistill.stages.open_models import open_chat
-from aligndistill.stages.sampled import Written, sample_answers
 from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.writing import Author, Order, Written, write_samples
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 
@@ -18,18 +17,15 @@ def make_candidates(work: Work, settings: Candidates, endpoints: Mapping[str, En
         endpoints: the authors that are servers; the others are inputs of the stage.
     """
     prompts = list(read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt))
-    messages = {prompt.id: prompt.messages for prompt in prompts}
     sampling = Sampling(settings.temperature, settings.max_new_tokens, work.seed)
+    messages = {prompt.id: prompt.messages for prompt in prompts}
+    order = Order(messages, settings.per_prompt, settings.max_prompt_tokens, sampling)
     written: dict[tuple[str, str, int], Written] = {}
     too_long = 0
     for author in settings.authors:
-        chat = open_chat(work, author, endpoints.get(author))
-        label = f"candidates by {author}"
-        sampled = sample_answers(
-            work, author, chat, messages, settings.per_prompt, sampling, settings.max_prompt_tokens, label
-        )
-        written |= {(prompt, author, sample): one for (prompt, sample), one in sampled.written.items()}
-        too_long += sampled.prompts_too_long
+        delivery = write_samples(work, Author(author, endpoints.get(author)), order, work.scratch / "written.jsonl")
+        written |= {(prompt, author, sample): one for (prompt, sample), one in delivery.written.items()}
+        too_long += delivery.too_long
 
     candidates, dropped = _distinct(prompts, settings, written)
     dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long}.items() if count}
@@ -56,7 +52,7 @@ def _distinct(
         texts: set[str] = set()
         for author in settings.authors:
             for sample in range(settings.per_prompt):
-                one = written.get((author, prompt.id, sample))
+                one = written.get((prompt.id, author, sample))
                 if one is None:
                     continue
                 if not one.text.strip():

@@ -1,8 +1,13 @@
-"""evaluation.json: every author's answers to the held-out prompts, measured; scored.jsonl: the answers with their scores."""
+"""evaluation.json: every author's answers to the held-out prompts, measured; scored.jsonl: the answers with their scores.
 
+`model_outputs/AUTHOR.json` has an author's first answers as `alpaca_eval --model_outputs` reads them.
+"""
+
+import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from statistics import fmean
 
 from aligndistill.config import EndpointModel, Evaluation, Judge
@@ -23,6 +28,8 @@ from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 ANSWERS = "answers by "
 """Inputs of this stage that hold an author's answers are named so."""
+
+MODEL_OUTPUTS = "model_outputs"
 
 
 class AuthorFigures(Record):
@@ -58,8 +65,11 @@ class ScoredAnswer(Record):
     win: float | None
 
 
-def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, endpoint: EndpointModel | None) -> Made:
-    """Score the answers by truth, reward model and judge, and put intervals over prompts around the means."""
+def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, endpoint: EndpointModel | None, content: str) -> Made:
+    """Score the answers by truth, reward model and judge, and put intervals over prompts around the means.
+
+    `content` is the hash of the judge's files, so that another template is another judge.
+    """
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
     answers: dict[str, dict[str, list[Answer]]] = {}
     for name in work.inputs:
@@ -83,6 +93,7 @@ def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, endpo
     )
     (work.folder / "evaluation.json").write_text(result.model_dump_json(indent=2) + "\n")
     write_jsonl(work.folder / "scored.jsonl", _scored(answers, messages, scores))
+    _write_model_outputs(work.folder / MODEL_OUTPUTS, answers, messages)
     return Made(counts={"prompts": len(tasks), "answers": sum(len(a) for by in answers.values() for a in by.values())})
 
 
@@ -208,3 +219,21 @@ def _scored(
                     )
                 )
     return rows
+
+
+def _write_model_outputs(
+    folder: Path, answers: Mapping[str, Mapping[str, Sequence[Answer]]], messages: Mapping[str, tuple[Message, ...]]
+) -> None:
+    folder.mkdir(exist_ok=True)
+    for author, of_author in answers.items():
+        rows = [
+            {
+                "instruction": plain_prompt(messages[prompt]),
+                "output": of_prompt[0].text,
+                "generator": author,
+                "dataset": "held_out",
+                "datasplit": "eval",
+            }
+            for prompt, of_prompt in of_author.items()
+        ]
+        (folder / f"{author}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")

@@ -13,6 +13,7 @@ from aligndistill.records import Demonstration
 from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.training_log import write_log
 from aligndistill.training.align import train_policy
+from aligndistill.training.distributed import is_main_process
 from aligndistill.training.examples import Example, dropped_counts
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
@@ -44,16 +45,19 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
     exchanges = (Exchange(one.messages, [one.response], ["stop"]) for one in demonstrations)
     limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
     tokenised = tokenise(language_model.conversation, exchanges, limits)
-    require_records(len(tokenised.groups), "demonstrations")
+    dropped = {reason: count for reason, count in {**dropped, **dropped_counts(tokenised)}.items() if count}
+    require_records(len(tokenised.groups), "demonstrations", dropped)
     adapters = lora if base is not None else None
     trained = train_policy(
         language_model,
         "supervised",
         adapters,
         [Example(group, scores=[0.0]) for group in tokenised.groups],
-        Job(f"{work.folder.name.split('-')[0]} sft", sft, work.runtime, work.scratch, work.seed),
+        Job(f"{work.folder.name.rpartition('-')[0]} sft", sft, work.runtime, work.scratch, work.seed),
     )
     save_model(trained, work.folder / "model", base, adapters is not None, AutoModelForCausalLM)
+    if not is_main_process():
+        return Made()
     trained_pointer = ModelPointer(
         path="model", layout=model.layout, dtype=model.dtype, attn_implementation=model.attn_implementation
     )
@@ -61,7 +65,7 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
     write_log(work.folder, trained)
     return Made(
         counts={"demonstrations": len(tokenised.groups), "steps": trained.steps},
-        dropped={**{k: v for k, v in dropped.items() if v}, **dropped_counts(tokenised)},
+        dropped=dropped,
         figures={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
     )
 

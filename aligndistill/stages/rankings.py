@@ -60,7 +60,7 @@ def _write(
             dropped[str(outcome.dropped)] += 1
         else:
             rankings.append(outcome.ranking)
-    require_records(sum(ranking.split == "train" for ranking in rankings), "training rankings")
+    require_records(sum(ranking.split == "train" for ranking in rankings), "training rankings", dropped)
     write_jsonl(work.folder / "rankings.jsonl", rankings)
     pairs = 0
     with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:

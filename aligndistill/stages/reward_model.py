@@ -10,7 +10,7 @@ from aligndistill.evaluation.calibration import preference_figures
 from aligndistill.models.from_scratch import write_new_model
 from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
 from aligndistill.models.reward import RewardModel as LoadedRewardModel
-from aligndistill.models.reward import new_reward_model, score_rewards
+from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
 from aligndistill.models.tokenise import Limits
 from aligndistill.progress import track
 from aligndistill.records import Ranking, Record
@@ -18,6 +18,7 @@ from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.training.align import train_reward_model
+from aligndistill.training.distributed import is_main_process
 from aligndistill.training.examples import Example, dropped_counts, tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
@@ -48,7 +49,7 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, positions)
 
     tokenised = tokenise_rankings(reward_model.conversation, train, limits)
-    require_records(len(tokenised.groups), "training rankings")
+    require_records(len(tokenised.groups), "training rankings", dropped_counts(tokenised))
     examples = [
         Example(group, [response.score for response in train[i].responses])
         for group, i in zip(tokenised.groups, tokenised.indices, strict=True)
@@ -56,11 +57,13 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
     job = Job("reward model", settings, work.runtime, work.scratch, work.seed)
     trained = train_reward_model(reward_model, settings, examples, job)
     save_model(trained, work.folder / "model", trunk, settings.lora is not None, AutoModelForSequenceClassification)
+    if not is_main_process():
+        return Made()
     ModelPointer(path="model", layout=trunk.layout).write(work.folder)
     write_log(work.folder, trained)
-
     held_out = [ranking for ranking in rankings if ranking.split == "held_out"]
-    pairs = _held_out_pairs(reward_model, held_out, limits, work.runtime.per_device_eval_batch_size)
+    saved = load_reward_model(read_pointer(work.folder))  # what was saved is what is measured
+    pairs = _held_out_pairs(saved, held_out, limits, work.runtime.per_device_eval_batch_size)
     write_jsonl(work.folder / "held_out.jsonl", pairs)
     figures = preference_figures(
         [pair.difference for pair in pairs], [pair.length_gap_tokens for pair in pairs], [pair.prompt_id for pair in pairs]
@@ -92,7 +95,6 @@ def _held_out_pairs(
     reward_model: LoadedRewardModel, rankings: Sequence[Ranking], limits: Limits, batch_size: int
 ) -> list[HeldOutPair]:
     tokenised = tokenise_rankings(reward_model.conversation, rankings, limits)
-    reward_model.model.eval()
     pairs: list[list[HeldOutPair]] = [[] for _ in tokenised.groups]
     for scored in track(score_rewards(reward_model, tokenised.groups, batch_size), "held-out rewards", len(tokenised.groups)):
         ranking = rankings[tokenised.indices[scored.index]]

@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -105,7 +106,7 @@ def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
         if (folder / "manifest.json").exists():
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
         say(f"{stage.name}")
-    with locked(folder):
+    with locked(folder) if is_main_process() else nullcontext():
         work = Work(
             folder=folder,
             inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
@@ -136,11 +137,12 @@ def _wait_for(folder: Path) -> Manifest:
     return manifest
 
 
-def require_records(count: int, what: str) -> None:
+def require_records(count: int, what: str, dropped: Mapping[str, int]) -> None:
     """Refuse to go on with nothing.
 
     Raises:
-        DataError: there are none.
+        DataError: there are none; it says what was dropped and why.
     """
     if count == 0:
-        raise DataError(f"no {what} are left. The counts above say what was dropped and why.")
+        reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number) or "nothing"
+        raise DataError(f"no {what} are left. Dropped: {reasons}. Change the data, or the limits and margins that drop it.")

@@ -16,6 +16,7 @@ from aligndistill.stages.training_log import write_log
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.align import needs_reference, train_policy
+from aligndistill.training.distributed import is_main_process
 from aligndistill.training.examples import Example, dropped_counts, tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
@@ -32,7 +33,7 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
         rankings = [ranking.model_copy(update={"responses": ranking.responses[:1]}) for ranking in rankings]
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
     tokenised = tokenise_rankings(policy.conversation, rankings, limits)
-    require_records(len(tokenised.groups), "training rankings")
+    require_records(len(tokenised.groups), "training rankings", dropped_counts(tokenised))
     scores = [[response.score for response in rankings[i].responses] for i in tokenised.indices]
     reference: Sequence[list[float] | None] = [None] * len(scores)
     if needs_reference(settings.objective):
@@ -41,6 +42,8 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
 
     trained = train_policy(policy, settings.objective, lora, examples, Job(name, settings, work.runtime, work.scratch, work.seed))
     save_model(trained, work.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    if not is_main_process():
+        return Made()
     start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(work.folder)
     write_log(work.folder, trained)
     return Made(

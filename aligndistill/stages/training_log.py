@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-from aligndistill.training.distributed import is_main_process
 from aligndistill.training.job import Trained
 
 METRICS = "metrics.jsonl"
@@ -11,8 +10,7 @@ METRICS = "metrics.jsonl"
 
 def write_log(folder: Path, trained: Trained) -> None:
     """Write the log of a training run."""
-    if is_main_process():
-        (folder / METRICS).write_text("".join(json.dumps(entry) + "\n" for entry in trained.log))
+    (folder / METRICS).write_text("".join(json.dumps(entry) + "\n" for entry in trained.log))
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:

@@ -21,8 +21,11 @@ class JudgedTask(Record):
     verdicts: tuple[Verdict, ...]
 
 
-def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None) -> Made:
-    """Judge every prompt with at least two candidates; what was judged before a kill is kept."""
+def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, content: str) -> Made:
+    """Judge every prompt with at least two candidates; what was judged before a kill is kept.
+
+    `content` is the hash of the judge's files, so that another template is another judge.
+    """
     by_prompt: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
         by_prompt[candidate.prompt_id].append(candidate)

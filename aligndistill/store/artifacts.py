@@ -175,9 +175,14 @@ def locked(folder: Path) -> Iterator[None]:
     """Hold a folder for this process; the lock goes with the process, however it ends.
 
     Raises:
-        DataError: another process is at work in it.
+        DataError: another process is at work in it, or it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (NotADirectoryError, FileExistsError, PermissionError) as error:
+        raise DataError(
+            f"cannot make the folder {folder} ({error.strerror}). Set runtime.store to a folder that can be written."
+        ) from None
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)

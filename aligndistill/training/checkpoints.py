@@ -17,12 +17,9 @@ CHECKPOINT_MANIFEST = "aligndistill_checkpoint.json"
 
 def seal(checkpoint: Path) -> None:
     """Write a checkpoint's manifest: all that is in it is on disk now."""
-    files = {
-        str(file.relative_to(checkpoint)): {"size": file.stat().st_size, "sha256": _sha256(file)}
-        for file in sorted(checkpoint.rglob("*"))
-        if file.is_file()
-    }
-    write_last(checkpoint / CHECKPOINT_MANIFEST, json.dumps(files, indent=1))
+    files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != CHECKPOINT_MANIFEST]
+    facts = {str(file.relative_to(checkpoint)): _facts(file) for file in files}
+    write_last(checkpoint / CHECKPOINT_MANIFEST, json.dumps(facts, indent=1))
 
 
 def damage(checkpoint: Path) -> str | None:
@@ -32,12 +29,14 @@ def damage(checkpoint: Path) -> str | None:
     except FileNotFoundError:
         return "it was not finished"
     except (json.JSONDecodeError, UnicodeDecodeError):
+        files = None
+    if not isinstance(files, dict):
         return f"{CHECKPOINT_MANIFEST} is damaged"
-    for name, entry in files.items():
+    for name, facts in files.items():
         file = checkpoint / name
         if not file.is_file():
             return f"{name} is missing"
-        if file.stat().st_size != entry["size"] or _sha256(file) != entry["sha256"]:
+        if _facts(file) != facts:
             return f"{name} is damaged"
     return None
 
@@ -52,12 +51,16 @@ def newest_sound_checkpoint(folder: Path) -> Path | None:
     return None
 
 
-def keep_newest(folder: Path, count: int) -> None:
-    """Delete all but the newest `count` sealed checkpoints, and whatever is unsealed. Called after a seal only."""
-    checkpoints = all_checkpoints(folder)
-    sealed = [checkpoint for checkpoint in checkpoints if (checkpoint / CHECKPOINT_MANIFEST).is_file()]
+def keep_newest(newest: Path, count: int) -> None:
+    """Delete all but the newest `count` sealed checkpoints up to the one just sealed.
+
+    Later ones go too: the run that came to this one had passed them over as damaged.
+    """
+    checkpoints = all_checkpoints(newest.parent)
+    before = checkpoints[: checkpoints.index(newest) + 1]
+    kept = [checkpoint for checkpoint in before if (checkpoint / CHECKPOINT_MANIFEST).is_file()][-count:]
     for checkpoint in checkpoints:
-        if checkpoint not in sealed[-count:]:
+        if checkpoint not in kept:
             shutil.rmtree(checkpoint)
 
 
@@ -67,6 +70,6 @@ def all_checkpoints(folder: Path) -> list[Path]:
     return sorted(found, key=lambda path: int(path.name.rpartition("-")[2]))
 
 
-def _sha256(file: Path) -> str:
+def _facts(file: Path) -> dict[str, int | str]:
     with file.open("rb") as handle:
-        return hashlib.file_digest(handle, "sha256").hexdigest()
+        return {"size": file.stat().st_size, "sha256": hashlib.file_digest(handle, "sha256").hexdigest()}

@@ -23,6 +23,8 @@ class Watched:
 
     args: Any
     state: Any
+    control: Any
+    model: Any
     accelerator: Any
 
     def watch(self, bar: Bar, keep_checkpoints: int) -> None:
@@ -35,6 +37,13 @@ class Watched:
         self._seconds_before = 0.0
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
         self.add_callback(_Steps(self, bar))  # type: ignore[attr-defined]
+
+    def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
+        # transformers looks whether it is done after a step only: resumed from its last checkpoint, it would take one step more.
+        if self.state.global_step >= self.state.max_steps:
+            self.control.should_training_stop = True
+        else:
+            super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One micro-batch; remembers, without waiting for the device, the first step whose loss was not finite."""
@@ -75,20 +84,29 @@ class Watched:
         self._started = time.monotonic()
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
-        self._require_finite()
+        self._require_finite(weights=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
         self.accelerator.wait_for_everyone()
         if self.args.should_save:
-            seal(Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}")
-            keep_newest(Path(self.args.output_dir), self._keep_checkpoints)
+            checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+            seal(checkpoint)
+            keep_newest(checkpoint, self._keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
-    def _require_finite(self) -> None:
-        step = 0 if self._first_bad_step is None else int(self._first_bad_step)
+    def _require_finite(self, weights: bool = False) -> None:
+        """Stop all processes together when one of them saw a bad loss. `weights`: a last gradient may have spoilt those alone."""
+        bad_step = torch.zeros((), dtype=torch.long, device=self.args.device)
+        if self._first_bad_step is not None:
+            bad_step = self._first_bad_step
+        if weights:
+            finite = torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all()
+            bad_step = torch.where(~finite & (bad_step == 0), self.state.global_step, bad_step)
+        step = int(self.accelerator.gather(bad_step).max())
         if step:
             raise TrainingError(
-                f"the loss was not finite at step {step} of {self.state.max_steps}. The last good checkpoint is kept in "
-                f"{self.args.output_dir}. Lower learning_rate or max_grad_norm, or look at the data of that step."
+                f"the loss was not finite at step {step} of {self.state.max_steps} (or its gradient was not). The last good "
+                f"checkpoint is kept in {self.args.output_dir}. Lower learning_rate or max_grad_norm, or look at the data of "
+                "that step."
             )
 
 

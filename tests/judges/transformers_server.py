@@ -13,8 +13,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.judges.tiny_judge import PAIRWISE, RUBRIC, build_tiny_judge
 
 START_SECONDS = 120
@@ -71,9 +69,9 @@ def _healthy(port: int) -> bool:
         return False
 
 
-@pytest.fixture(scope="session")
-def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TransformersServer]:
-    folder = tmp_path_factory.mktemp("transformers_server")
+@contextmanager
+def tiny_judge_server(folder: Path) -> Iterator[TransformersServer]:
+    """Train the tiny judge and serve it."""
     model = folder / "tiny-judge"
     build_tiny_judge(model)
     for name, template in (("pairwise", PAIRWISE), ("rubric", RUBRIC)):

@@ -1,0 +1,97 @@
+"""`aligndistill` commands as real processes, with what came of them."""
+
+import json
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+REPOSITORY = Path(__file__).parents[2]
+ENVIRONMENT = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "PYTHONPATH": str(REPOSITORY), "COLUMNS": "200"}
+
+
+@dataclass(frozen=True)
+class Ended:
+    """A process that has ended: exit code (minus the signal that killed it), standard output, standard error."""
+
+    code: int
+    output: str
+    errors: str
+
+    @property
+    def complaint(self) -> str:
+        """The error message; empty where there is none."""
+        return self.errors.partition("error: ")[2]
+
+
+def command(folder: Path, *arguments: str, environment: Mapping[str, str] | None = None) -> Ended:
+    """`python -m aligndistill ARGUMENTS` in a folder, all as a user's shell would start it."""
+    ended = subprocess.run(
+        [sys.executable, "-m", "aligndistill", *arguments],
+        cwd=folder,
+        env={**os.environ, **ENVIRONMENT, **(environment or {})},
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+    return Ended(ended.returncode, ended.stdout, ended.stderr)
+
+
+class ForkServer:
+    """The same with the imports done beforehand; one command at a time."""
+
+    def __init__(self) -> None:
+        self._server = subprocess.Popen(
+            [sys.executable, "-m", "tests.e2e.fork_server"],
+            cwd=REPOSITORY,
+            env={**os.environ, **ENVIRONMENT, "TRANSFORMERS_VERBOSITY": "error", "DS_ACCELERATOR": "cpu"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+        assert self._line() == "ready"
+
+    def run(
+        self,
+        folder: Path,
+        *arguments: str,
+        environment: Mapping[str, str] | None = None,
+        file_size_limit: int | None = None,
+        meanwhile: Callable[[int], Any] | None = None,
+    ) -> Ended:
+        """Run a command to its end. `meanwhile` is called with its pid once it has begun."""
+        with tempfile.TemporaryDirectory() as streams:
+            output, errors = Path(streams, "output"), Path(streams, "errors")
+            order = {
+                "arguments": arguments,
+                "cwd": str(folder),
+                "output": str(output),
+                "errors": str(errors),
+                "environment": dict(environment or {}),
+                "file_size_limit": file_size_limit,
+            }
+            assert self._server.stdin is not None
+            self._server.stdin.write(json.dumps(order) + "\n")
+            self._server.stdin.flush()
+            pid = int(self._line())
+            if meanwhile is not None:
+                meanwhile(pid)
+            code = os.waitstatus_to_exitcode(int(self._line()))
+            return Ended(code, output.read_text() if output.exists() else "", errors.read_text() if errors.exists() else "")
+
+    def _line(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline().strip()
+
+    def __enter__(self) -> "ForkServer":
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self._server.kill()
+        self._server.wait()

@@ -1,0 +1,78 @@
+import shutil
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e import counting_judge
+from tests.e2e.command import Ended, ForkServer, command
+from tests.e2e.small_run import small_config, write_config, write_data
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[ForkServer]:
+    """Commands without the seconds that imports take."""
+    with ForkServer() as server:
+        yield server
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """The small run, finished: its working directory, and how the command ended."""
+
+    folder: Path
+    ended: Ended
+
+    @property
+    def store(self) -> Path:
+        return self.folder / "runs" / "store"
+
+    def made(self, stage: str) -> Path:
+        """The one folder of a stage."""
+        (folder,) = self.store.glob(f"{stage}-*")
+        return folder
+
+
+@pytest.fixture(scope="session")
+def small_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """`python -m aligndistill run small.yaml`, once. Tests copy it and never change it."""
+    folder = tmp_path_factory.mktemp("small")
+    write_data(folder)
+    write_config(folder / "small.yaml", small_config())
+    return FinishedRun(folder, command(folder, "run", "small.yaml"))
+
+
+@pytest.fixture
+def copied_run(small_run: FinishedRun, tmp_path: Path) -> FinishedRun:
+    """A copy of the finished run to go on from. Names of artifacts do not depend on where they lie."""
+    assert small_run.ended.code == 0, small_run.ended.errors
+    shutil.copytree(small_run.folder, tmp_path / "small")
+    return FinishedRun(tmp_path / "small", small_run.ended)
+
+
+@pytest.fixture
+def folder(small_run: FinishedRun, tmp_path: Path) -> Path:
+    """A working directory with data, the trained start (`start/`), and a judge that counts (`counting_judge.py`)."""
+    assert small_run.ended.code == 0, small_run.ended.errors
+    write_data(tmp_path)
+    shutil.copytree(small_run.made("start") / "model", tmp_path / "start")
+    shutil.copy(counting_judge.__file__, tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
+def config() -> dict[str, Any]:
+    """A config for `folder` that begins from the trained start, and has a function for a judge."""
+    whole = small_config()
+    return {
+        "name": "run",
+        "seed": 5,
+        "prompts": whole["prompts"],
+        "start": {"model": "./start"},
+        "candidates": whole["candidates"],
+        "judge": {"kind": "function", "function": "counting_judge:grade"},
+        "students": {"pro": whole["students"]["pro"]},
+        "runtime": whole["runtime"],
+    }

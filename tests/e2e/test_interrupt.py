@@ -1,0 +1,55 @@
+"""Ctrl-C: exit code 130, a word that it can go on, and it does."""
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from tests.chat.fault_server import after, completion, serve
+from tests.e2e.command import ForkServer
+from tests.e2e.small_run import write_config
+
+
+def interrupt_when(ready: Callable[[], bool]) -> Callable[[int], None]:
+    def interrupt(pid: int) -> None:
+        deadline = time.monotonic() + 60
+        while not ready():
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(pid, signal.SIGINT)
+
+    return interrupt
+
+
+def test_in_training(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+    config["students"]["pro"]["max_steps"] = 40
+    write_config(folder / "run.yaml", config)
+    store = folder / "runs/store"
+    sealed = "student-pro-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
+    ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(lambda: bool(list(store.glob(sealed)))))
+    assert ended.code == 130, ended.errors
+    assert "Traceback" not in ended.errors
+    assert "same command goes on" in ended.complaint
+    assert not list(store.glob("student-pro-*/manifest.json"))
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    assert "goes on from checkpoint-" in ended.errors
+    assert "candidates" not in ended.errors
+
+
+def test_while_waiting_for_a_server(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+    config["candidates"]["per_prompt"] = 2
+    with serve(*[completion("A")] * 20, after(30, completion("A"))) as server:
+        model = {"kind": "endpoint", "base_url": server.base_url, "name": "judge", "concurrency": 2}
+        config["judge"] = {"kind": "pairwise", "model": model}
+        write_config(folder / "run.yaml", config)
+        began = time.monotonic()
+        ended = forked.run(
+            folder, "run", "run.yaml", "--until", "verdicts", meanwhile=interrupt_when(lambda: len(server.bodies) > 20)
+        )
+        assert time.monotonic() - began < 20
+    assert ended.code == 130, ended.errors
+    assert "same command goes on" in ended.complaint
+    assert "Traceback" not in ended.errors

@@ -1,0 +1,145 @@
+"""The score is read at a response's last token, by the mask; and what is saved gives the same score to whoever loads it."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from datasets import Dataset
+from transformers import AutoModelForSequenceClassification, AutoTokenizer, TextClassificationPipeline
+from trl import RewardConfig, RewardTrainer
+
+from aligndistill.errors import DataError
+from aligndistill.models import reward
+from aligndistill.models.from_scratch import train_tokenizer
+from aligndistill.models.groups import TokenGroup, collate
+from aligndistill.models.load import ModelPointer
+from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model, rewards, score_rewards
+from tests.tiny_models import TEXTS, random_groups, tiny_model, write_tiny_model
+
+GROUPS = random_groups([(7, [4, 6, 1]), (3, [5, 2]), (9, [8])], seed=2)
+SHAPES = ["llama", "qwen2", "gpt2", "gpt_neox", "gemma", "mistral_window"]
+
+
+@pytest.fixture(autouse=True)
+def _padding_is_new(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The tiny tokenizers have the usual padding token: with another name for it, it has to be added."""
+    monkeypatch.setattr(reward, "PAD_TOKEN", "<|new|>")
+
+
+def pointer(folder: Path) -> ModelPointer:
+    return ModelPointer(path=str(folder), layout="chat")
+
+
+def pad_is_eos(folder: Path, shape: str = "llama") -> Path:
+    """A model of the common kind: its tokenizer pads with the end token."""
+    tiny_model(shape, pad_token_id=None).save_pretrained(folder)
+    tokenizer = train_tokenizer(TEXTS, 320, 64)
+    tokenizer.pad_token = tokenizer.eos_token
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def by_hand(reward_model: RewardModel, group: TokenGroup) -> list[float]:
+    """Trunk and head on one unpadded row, read at its last place."""
+    model, values = reward_model.model, []
+    for response in group.responses:
+        with torch.no_grad():
+            hidden_TH = model.base_model(input_ids=torch.tensor([group.prompt + response])).last_hidden_state[0]
+            values.append(model.score(hidden_TH[-1]).item())
+    return values
+
+
+def scored(reward_model: RewardModel, groups: list[TokenGroup], batch_size: int) -> list[list[float]]:
+    found = {one.index: one.rewards for one in score_rewards(reward_model, groups, batch_size)}
+    return [found[index] for index in range(len(groups))]
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+def test_scores_are_read_at_the_last_token_whatever_surrounds_them(shape: str, tmp_path: Path) -> None:
+    reward_model = new_reward_model(pointer(write_tiny_model(tmp_path, shape)), seed=1)
+    assert reward_model.shares_prompt == (shape != "mistral_window")
+    expected = [by_hand(reward_model, group) for group in GROUPS]
+    for batch_size in (1, 2, 3):
+        for got, want in zip(scored(reward_model, GROUPS, batch_size), expected, strict=True):
+            assert got == pytest.approx(want, abs=1e-5)
+    for share in {False, reward_model.shares_prompt}:
+        with torch.no_grad():
+            values_BK = rewards(reward_model.model, collate(GROUPS, 1, share), share)
+        for row, want in zip(values_BK.tolist(), expected, strict=True):
+            assert row[: len(want)] == pytest.approx(want, abs=1e-5)
+            assert row[len(want) :] == [0.0] * (3 - len(want))
+
+
+def test_an_end_token_inside_or_at_the_end_is_a_token_like_any_other(tmp_path: Path) -> None:
+    reward_model = new_reward_model(pointer(pad_is_eos(tmp_path)), seed=1)
+    end = reward_model.conversation.end_of_turn
+    groups = [TokenGroup([end, 10, end], [[20, end], [21, 22, 23, end, end], [24]])]
+    assert scored(reward_model, groups, 1)[0] == pytest.approx(by_hand(reward_model, groups[0]), abs=1e-5)
+
+
+@pytest.mark.parametrize("make", [write_tiny_model, pad_is_eos])
+def test_padding_becomes_a_token_of_its_own(make: Any, tmp_path: Path) -> None:
+    reward_model = new_reward_model(pointer(make(tmp_path)), seed=1)
+    tokenizer, model = reward_model.conversation.tokenizer, reward_model.model
+    assert model.config.pad_token_id == tokenizer.pad_token_id == reward_model.conversation.pad_id
+    assert tokenizer.pad_token_id not in reward_model.conversation.eos_ids
+    assert model.get_input_embeddings().num_embeddings == 320 + (make is pad_is_eos)
+    assert tokenizer.pad_token == ("<|new|>" if make is pad_is_eos else "<|pad|>")
+
+
+def test_the_head_starts_small_and_from_the_seed(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path, hidden_size=1024, num_attention_heads=4, num_hidden_layers=1)
+    heads = [new_reward_model(pointer(folder), seed).model.score.weight for seed in (1, 1, 2)]
+    assert heads[0].shape == (1, 1024)
+    assert heads[0].std().item() == pytest.approx((1024 + 1) ** -0.5, rel=0.1)
+    assert abs(heads[0].mean().item()) < 3 * (1024 + 1) ** -0.5 / 1024**0.5
+    assert torch.equal(heads[0], heads[1])
+    assert not torch.equal(heads[0], heads[2])
+
+
+@pytest.mark.parametrize("make", [write_tiny_model, pad_is_eos])
+def test_a_saved_reward_model_means_the_same_everywhere(make: Any, tmp_path: Path) -> None:
+    ours = new_reward_model(pointer(make(tmp_path / "trunk")), seed=1)
+    saved = tmp_path / "saved"
+    ours.model.save_pretrained(saved)
+    ours.conversation.tokenizer.save_pretrained(saved)
+    texts = ["Repeat the word blue four times.", "No."]
+    groups = [
+        TokenGroup(
+            ours.conversation._encode(text), [ours.conversation.response_ids("blue blue"), ours.conversation.response_ids("No")]
+        )
+        for text in texts
+    ]
+    expected = scored(ours, groups, 2)
+    for got, want in zip(scored(load_reward_model(pointer(saved)), groups, 2), expected, strict=True):
+        assert got == pytest.approx(want, abs=1e-6)
+
+    # transformers, as anybody would: texts in, padded together, one number out of each.
+    model = AutoModelForSequenceClassification.from_pretrained(saved)
+    tokenizer = AutoTokenizer.from_pretrained(saved)
+    pipeline = TextClassificationPipeline(model=model, tokenizer=tokenizer)
+    whole = [text + answer + "<|end|>" for text in texts for answer in ("blue blue", "No")]
+    ids = [group.prompt + response for group in groups for response in group.responses]
+    assert [tokenizer(text).input_ids for text in whole] == ids
+    theirs = [one["score"] for one in pipeline(whole, function_to_apply="none", batch_size=4)]
+    assert theirs == pytest.approx([value for row in expected for value in row], abs=1e-5)
+
+    # TRL, through its own trainer: loss = -log sigmoid(first - second), so it has read the same two numbers.
+    rows = Dataset.from_list(
+        [{"chosen_ids": ids[2 * n], "rejected_ids": ids[2 * n + 1]} for n in range(2)],
+    )
+    arguments = RewardConfig(output_dir=str(tmp_path / "trl"), use_cpu=True, bf16=False, report_to="none", disable_tqdm=True)
+    trainer = RewardTrainer(model=model, args=arguments, train_dataset=rows, processing_class=tokenizer)
+    batch = next(iter(trainer.get_train_dataloader()))
+    with torch.no_grad():
+        loss = trainer.compute_loss(trainer.model.eval(), batch).item()
+    gaps = torch.tensor([row[0] - row[1] for row in expected])
+    assert loss == pytest.approx(-torch.nn.functional.logsigmoid(gaps).mean().item(), abs=1e-5)
+
+
+def test_more_labels_than_one_are_no_reward(tmp_path: Path) -> None:
+    folder = write_tiny_model(tmp_path)
+    AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).save_pretrained(folder)
+    with pytest.raises(DataError, match=r"has 3 labels; a reward model has one"):
+        load_reward_model(pointer(folder))

@@ -1,0 +1,86 @@
+import errno
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import typer
+
+from aligndistill import cli
+from aligndistill.errors import ConfigError, DataError, Interrupted, JudgeError, TrainingError, UserError
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConfigError("x"), 2),
+        (DataError("x"), 3),
+        (JudgeError("x"), 4),
+        (TrainingError("x"), 1),
+        (Interrupted("x"), 5),
+        (UserError("x"), 2),
+        (KeyboardInterrupt(), 130),
+        (OSError(errno.ENOSPC, "No space left on device", "store/rows.jsonl"), 3),
+        (OSError(errno.EDQUOT, "Disk quota exceeded"), 3),
+        (RuntimeError("Error while serializing: I/O error: No space left on device (os error 28)"), 3),
+    ],
+)
+def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(typer.Exit) as ended, cli.user_errors():
+        raise error
+    assert ended.value.exit_code == code
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert printed.out == ""
+
+
+def test_what_torch_says_of_a_full_disk_stands_behind_what_it_raises() -> None:
+    behind = RuntimeError("basic_ios::clear: iostream error")
+    raised = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 197760 vs 197652")
+    assert not cli.means_full_disk(raised)
+    raised.__context__ = behind
+    assert cli.means_full_disk(raised)
+
+
+@pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("ours"), AssertionError()])
+def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
+    with pytest.raises(type(error)), cli.user_errors():
+        raise error
+
+
+def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, "-m", "aligndistill", *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
+    )
+
+
+VALID = """\
+name: small
+prompts: {source: {path: prompts.jsonl}}
+start: {model: ./start}
+judge: {kind: function, function: "judge:grade"}
+"""
+
+
+@pytest.mark.parametrize("before", [(), ("--local_rank=0",)])
+def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, before: tuple[str, ...]) -> None:
+    (tmp_path / "small.yaml").write_text(VALID)
+    ended = called(tmp_path, *before, "check", "small.yaml", "seed=3")
+    assert (ended.returncode, ended.stdout) == (0, "small: the config is valid.\n"), ended.stderr
+
+
+def test_files_and_overrides_are_told_apart(tmp_path: Path) -> None:
+    (tmp_path / "lr=1.yaml").write_text(VALID)
+    (tmp_path / "more.yaml").write_text("name: more\n")
+    ended = called(tmp_path, "check", "lr=1.yaml", "more.yaml")
+    assert ended.stdout == "more: the config is valid.\n"
+    ended = called(tmp_path, "check", "lr=1.yaml", "seed=x")
+    assert ended.returncode == 2
+    assert ended.stderr.startswith("error: argument seed=...: seed: expected")
+
+
+def test_no_command_shows_what_there_is() -> None:
+    ended = called(Path(), "--help")
+    assert ended.returncode == 0
+    for name in ("run", "check", "plan", "stage", "compare", "doctor"):
+        assert name in ended.stdout

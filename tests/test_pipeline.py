@@ -1,0 +1,180 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligndistill.config import RunConfig
+from aligndistill.config_checks import check
+from aligndistill.pipeline import pipeline
+from aligndistill.stages.open_models import JUDGE_MODEL
+from aligndistill.stages.stage import Stage
+from tests.e2e.small_run import SIZES, small_config, write_data
+
+SERVER = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}
+
+
+@pytest.fixture
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The working directory, with the data of the small run."""
+    monkeypatch.chdir(tmp_path)
+    write_data(tmp_path)
+    return tmp_path
+
+
+def stages(config: dict[str, Any]) -> dict[str, Stage]:
+    built = pipeline(RunConfig.model_validate(config)).stages
+    assert len({stage.name for stage in built}) == len(built)
+    return {stage.name: stage for stage in built}
+
+
+def changed(change: Callable[[dict[str, Any]], Any]) -> set[str]:
+    """The stages of the small run that a change makes anew or adds."""
+    config = small_config()
+    before = {stage.fingerprint for stage in stages(small_config()).values()}
+    change(config)
+    return {name for name, stage in stages(config).items() if stage.fingerprint not in before}
+
+
+LABELLED = {"candidates", "verdicts", "rankings"}
+LEARNT = {"reward_model", "student-best_of_n", "student-dpo", "student-pro"}
+ANSWERED = {"answers-best_of_n", "answers-dpo", "answers-pro"}
+TOLD = {"evaluation", "report"}
+
+
+def test_a_stage_comes_after_what_it_needs(folder: Path) -> None:
+    made: set[str] = set()
+    for stage in pipeline(RunConfig.model_validate(small_config())).stages:
+        assert {needed.name for needed in stage.inputs.values()} <= made
+        made.add(stage.name)
+    assert stage.name == "report"
+
+
+def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
+    before = sorted(folder.rglob("*"))
+    stages(small_config())
+    assert sorted(folder.rglob("*")) == before
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        (lambda c: c["runtime"].update(save_steps=50, per_device_train_batch_size=1, report_to=["tensorboard"]), set()),
+        (lambda c: c["students"]["dpo"].update(learning_rate=5e-3), {"student-dpo", "answers-dpo", *TOLD}),
+        (lambda c: c["students"]["dpo"]["objective"].update(beta=0.5), {"student-dpo", "answers-dpo", *TOLD}),
+        (lambda c: c["students"].pop("pro"), TOLD),
+        (
+            lambda c: c["students"].update(best_of_n={"objective": {"kind": "best_of_n"}, "max_steps": 1}),
+            {"student-best_of_n", "answers-best_of_n", *TOLD},
+        ),
+        (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *TOLD}),
+        (lambda c: c["evaluation"].update(truth=None), {*TOLD}),
+        (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *LEARNT, *ANSWERED, *TOLD}),
+        (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *LEARNT, *ANSWERED, *TOLD}),
+        (
+            lambda c: c["teacher"]["sft"].update(max_steps=5),
+            {"teacher", "answers-teacher", "verdicts", "rankings", *LEARNT, *ANSWERED, *TOLD},
+        ),
+        (lambda c: c.update(name="other"), {"report"}),
+    ],
+)
+def test_a_change_reaches_what_depends_on_it_and_nothing_else(folder: Path, change: Any, expected: set[str]) -> None:
+    def prepared(config: dict[str, Any]) -> None:
+        config.setdefault("rankings", {})
+        change(config)
+
+    assert changed(prepared) == expected
+
+
+def test_a_changed_file_is_noticed(folder: Path) -> None:
+    before = stages(small_config())
+    demonstrations = folder / "teacher_demonstrations.jsonl"
+    demonstrations.write_text(demonstrations.read_text() + "\n")
+    after = stages(small_config())
+    assert after["teacher"].fingerprint != before["teacher"].fingerprint
+    assert after["start"].fingerprint == before["start"].fingerprint
+    assert after["prompts"].fingerprint == before["prompts"].fingerprint
+
+
+def test_a_changed_template_is_another_judge(folder: Path) -> None:
+    (folder / "mine.txt").write_text("{prompt} {first} {second}")
+    config = {**small_config(), "judge": {"kind": "pairwise", "template": "mine.txt"}}
+    before = stages(config)
+    (folder / "mine.txt").write_text("{prompt} {first} {second}!")
+    after = stages(config)
+    assert after["verdicts"].fingerprint != before["verdicts"].fingerprint
+    assert after["candidates"].fingerprint == before["candidates"].fingerprint
+
+
+def test_files_in_the_home_folder_are_noticed_too(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(folder))
+    config = small_config()
+    config["prompts"]["source"]["path"] = "~/prompts.jsonl"
+    before = stages(config)["prompts"].fingerprint
+    (folder / "prompts.jsonl").write_text("changed")
+    assert stages(config)["prompts"].fingerprint != before
+
+
+def test_each_judge_has_its_own_model(folder: Path) -> None:
+    """The labelling judge and the evaluation's may both have models of their own."""
+    for name in ("one", "two"):
+        (folder / name).mkdir()
+        (folder / name / "config.json").write_text(name)
+    config = {
+        **small_config(),
+        "judge": {"kind": "pairwise", "model": {"model": "./one"}},
+        "evaluation": {"judge": {"kind": "pairwise", "model": {"model": "./two"}}},
+    }
+    built = stages(config)
+    labelling, evaluating = built["verdicts"].inputs[JUDGE_MODEL], built["evaluation"].inputs[JUDGE_MODEL]
+    assert labelling.settings[0].model == "./one"
+    assert evaluating.settings[0].model == "./two"
+    del config["evaluation"]
+    built = stages(config)
+    assert built["evaluation"].inputs[JUDGE_MODEL] is built["verdicts"].inputs[JUDGE_MODEL]
+
+
+def test_models_may_be_named_as_stages_are(folder: Path) -> None:
+    config = small_config()
+    other = {"from_scratch": SIZES, "sft": {"demonstrations": {"path": "teacher_demonstrations.jsonl"}}}
+    config |= {"models": {"verdicts": other, "judge_model": other}}
+    config["candidates"]["from"] = ["start", "verdicts", "judge_model"]
+    built = stages(config)
+    assert built["candidates"].inputs["verdicts"].name == "model-verdicts"
+    assert {needed.name for needed in built["verdicts"].inputs.values()} == {"prompts", "candidates", "teacher"}
+
+
+@pytest.mark.parametrize("name", ["prompts", "rankings", "a/b", ".."])
+def test_names_that_cannot_be(folder: Path, name: str) -> None:
+    other = {"from_scratch": SIZES, "sft": {"demonstrations": {"path": "teacher_demonstrations.jsonl"}}}
+    config = {**small_config(), "models": {name: other}, "students": {name: {"objective": {"kind": "dpo"}}}}
+    problems = [problem.path for problem in check(RunConfig.model_validate(config))]
+    assert problems.count(("models", name)) == problems.count(("students", name)) == 1
+
+
+def test_a_teacher_behind_a_server_writes_and_judges_without_a_model_here(folder: Path) -> None:
+    config = {**small_config(), "teacher": SERVER, "judge": {"kind": "pairwise"}}
+    config["candidates"]["from"] = ["start", "teacher"]
+    built = stages(config)
+    assert "teacher" not in built
+    assert JUDGE_MODEL not in built["verdicts"].inputs
+    assert "answers-teacher" in built
+    slower = {**config, "teacher": {**SERVER, "concurrency": 1, "max_retries": 0, "timeout_seconds": 9, "api_key_env": "KEY"}}
+    for name, stage in stages(slower).items():
+        assert stage.fingerprint == built[name].fingerprint or name == "report", name
+
+
+def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> None:
+    config = small_config()
+    for section in ("prompts", "candidates", "judge", "teacher"):
+        del config[section]
+    (folder / "pairs.jsonl").write_text("")
+    built = stages({**config, "rankings": {"source": {"path": "pairs.jsonl"}}})
+    assert not {"prompts", "candidates", "verdicts"} & built.keys()
+    assert built["rankings"].inputs == {}
+    assert built["answers-dpo"].inputs.keys() == {"rankings", "start", "dpo"}
+
+
+def test_only_training_takes_all_processes(folder: Path) -> None:
+    training = {"start", "teacher", *LEARNT}
+    assert {name for name, stage in stages(small_config()).items() if stage.all_processes} == training

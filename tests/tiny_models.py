@@ -1,0 +1,165 @@
+"""Random models of a few thousand parameters, one for each shape of decoder that matters here, and a tokenizer for them."""
+
+from collections.abc import Callable, Mapping, Sequence
+from functools import cache
+from pathlib import Path
+from random import Random
+from typing import Any
+
+import torch
+from transformers import AutoModelForCausalLM as AutoModel
+from transformers import (
+    Gemma2Config,
+    GemmaConfig,
+    GPT2Config,
+    GPTNeoXConfig,
+    LlamaConfig,
+    MistralConfig,
+    PretrainedConfig,
+    Qwen2Config,
+)
+
+from aligndistill.config import Runtime, Training
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.from_scratch import train_tokenizer
+from aligndistill.models.groups import TokenGroup
+from aligndistill.models.load import LanguageModel, switch_dropout_off, wrap_language_model
+from aligndistill.models.scoring import score_groups
+from aligndistill.models.tokenise import Limits
+from aligndistill.records import Message, Ranking, Response, prompt_id
+from aligndistill.training.examples import Example, tokenise_rankings
+from aligndistill.training.job import Job
+
+TEXTS = (
+    "What is the capital of France?",
+    "The capital of France is Paris.",
+    "Please add two and three, and be kind.",
+    "Gladly! Two and three make five. Is there anything else?",
+    "No.",
+    "Repeat the word blue four times.",
+    "blue blue blue blue",
+)
+VOCABULARY = 320
+ROPE = {
+    "hidden_size": 16,
+    "intermediate_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "max_position_embeddings": 64,
+}
+SHAPES: dict[str, Callable[..., PretrainedConfig]] = {
+    "llama": lambda **more: LlamaConfig(**{**ROPE, "tie_word_embeddings": True, **more}),
+    "qwen2": lambda **more: Qwen2Config(**{**ROPE, **more}),
+    "gpt2": lambda **more: GPT2Config(**{"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, **more}),
+    "gpt_neox": lambda **more: GPTNeoXConfig(**{**ROPE, **more}),
+    "gemma": lambda **more: GemmaConfig(**{**ROPE, "head_dim": 4, **more}),
+    "mistral": lambda **more: MistralConfig(**{**ROPE, "sliding_window": None, **more}),
+    "mistral_window": lambda **more: MistralConfig(**{**ROPE, "sliding_window": 5, **more}),
+    "gemma2": lambda **more: Gemma2Config(**{**ROPE, "head_dim": 4, "final_logit_softcapping": 2.0, **more}),
+}
+
+
+@cache
+def tiny_tokenizer() -> Any:
+    """Shared: tests that change a tokenizer make their own with `train_tokenizer`."""
+    return train_tokenizer(TEXTS, VOCABULARY, 64)
+
+
+def tiny_model(shape: str = "llama", seed: int = 0, **more: Any) -> Any:
+    """A randomly initialised model with weights large enough for its probabilities to be far from uniform."""
+    tokenizer = tiny_tokenizer()
+    common = {
+        "vocab_size": len(tokenizer),
+        "bos_token_id": None,
+        "eos_token_id": tokenizer.eos_token_id,
+        "pad_token_id": tokenizer.pad_token_id,
+        "initializer_range": 0.3,
+    }
+    config = SHAPES[shape](**{**common, **more})
+    switch_dropout_off(config)
+    torch.manual_seed(seed)
+    model = AutoModel.from_config(config, dtype=torch.float32)
+    model.generation_config.eos_token_id = tokenizer.eos_token_id
+    model.generation_config.pad_token_id = tokenizer.pad_token_id
+    return model.eval()
+
+
+def tiny_language_model(shape: str = "llama", seed: int = 0, **more: Any) -> LanguageModel:
+    return wrap_language_model(tiny_model(shape, seed, **more), tiny_tokenizer(), "chat")
+
+
+def write_tiny_model(folder: Path, shape: str = "llama", seed: int = 0, **more: Any) -> Path:
+    """The same as a Hugging Face folder."""
+    tiny_model(shape, seed, **more).save_pretrained(folder)
+    tiny_tokenizer().save_pretrained(folder)
+    return folder
+
+
+def random_groups(sizes: list[tuple[int, list[int]]], seed: int = 0) -> list[TokenGroup]:
+    """Groups of random ids with these (prompt length, response lengths)."""
+    random = Random(seed)
+
+    def ids(count: int) -> list[int]:
+        return [random.randrange(5, len(tiny_tokenizer())) for _ in range(count)]
+
+    return [TokenGroup(ids(prompt), [ids(length) for length in responses]) for prompt, responses in sizes]
+
+
+def user(text: str) -> tuple[Message, ...]:
+    return (Message(role="user", content=text),)
+
+
+def ranking(question: str, *answers: str) -> Ranking:
+    """Best first, one unit of score apart."""
+    messages = user(question)
+    responses = tuple(Response(text=text, score=float(-rank), candidate_id=str(rank)) for rank, text in enumerate(answers))
+    return Ranking(prompt_id=prompt_id(messages), split="train", messages=messages, responses=responses)
+
+
+QUESTIONS = (
+    "What is the capital of France?",
+    "Repeat the word blue four times.",
+    "Please add two and three.",
+    "No?",
+    "What is blue?",
+    "Is there anything else?",
+    "Please be kind.",
+    "Two and two?",
+)
+ANSWERS = ("The capital is Paris.", "blue blue blue blue", "Gladly! Five.", "No.", "Two and three make five, I think.")
+
+
+def pairs() -> list[Ranking]:
+    """One pair per question."""
+    return [ranking(question, ANSWERS[n % 5], ANSWERS[(n + 2) % 5]) for n, question in enumerate(QUESTIONS)]
+
+
+def ragged_rankings() -> list[Ranking]:
+    """Two to four answers per question."""
+    return [ranking(question, *[ANSWERS[(n + k) % 5] for k in range(2 + n % 3)]) for n, question in enumerate(QUESTIONS)]
+
+
+def ranking_examples(
+    conversation: Conversation, rankings: Sequence[Ranking], reference: LanguageModel | None = None
+) -> list[Example]:
+    """Rankings as training rows, with reference log-probs where a reference is given."""
+    groups = tokenise_rankings(conversation, rankings, Limits(40, 40, None)).groups
+    scores = [[response.score for response in one.responses] for one in rankings]
+    if reference is None:
+        return [Example(group, score) for group, score in zip(groups, scores, strict=True)]
+    found = {one.index: [response.logprob_nats for response in one.responses] for one in score_groups(reference, groups, 4)}
+    return [Example(group, scores[n], found[n]) for n, group in enumerate(groups)]
+
+
+def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> Job:
+    """A few steps over all eight questions, a constant rate, every step logged."""
+    training = {
+        "learning_rate": 1e-3,
+        "batch_size": 8,
+        "max_steps": 3,
+        "lr_scheduler_type": "constant",
+        "warmup_ratio": 0.0,
+        **settings,
+    }
+    return Job("tiny", Training(**training), Runtime(**{"logging_steps": 1, **(runtime or {})}), folder, seed=0)
