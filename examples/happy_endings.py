@@ -8,14 +8,20 @@ import json
 import re
 import sys
 
-HAPPY = {"happy", "happily", "smiled", "smile", "laughed", "hugged", "loved", "friends", "fun", "proud", "glad", "safe", "thanked", "kind"}
+HAPPY = {"happy", "happily", "smiled", "laughed", "hugged", "loved", "friends", "fun", "proud", "glad", "safe", "thanked", "kind"}
 SAD = {"sad", "cried", "cry", "scared", "hurt", "angry", "lost", "alone", "died", "broke", "mean", "sorry", "afraid", "bad"}
 LAST_WORDS = 25
 
 HEROES = ["a little girl named Lily", "a boy named Tim", "a big dog named Max", "a small cat", "a little bird", "an old man"]
-OPENINGS = ["Once upon a time, there was {}.", "One day, {} went for a walk.", "{} lived in a small house.", "{} liked to play outside."]
+OPENINGS = ["Once upon a time, there was {}.", "One day, {} went for a walk.", "{} lived in a small house.", "{} liked to play."]
 TURNS = ["", " One day, it was raining.", " Then something fell down.", " It was a very hot day.", " There was a loud noise."]
-TURNS += [" A friend came to visit.", " They found a red box.", " The sun was shining.", " It was time for bed.", " There was a big tree."]
+TURNS += [
+    " A friend came to visit.",
+    " They found a red box.",
+    " The sun was shining.",
+    " It was time for bed.",
+    " There was a tree.",
+]
 
 
 def ends_well(prompt: str, responses: list[str]) -> list[float]:

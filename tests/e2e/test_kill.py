@@ -13,39 +13,44 @@ import pytest
 from tests.e2e.command import ForkServer
 from tests.e2e.counting_judge import CALLS
 from tests.e2e.reports import comparable_report
-from tests.e2e.small_run import read_rows, small_config, write_config
+from tests.e2e.small_run import PROMPTS, read_rows, small_config, write_config
 
-# A stage to kill in, and the most seconds to wait in it.
-MOMENTS = [
+# Where to kill: within so many seconds of a stage's beginning, or when the judge has been asked so many times.
+MOMENTS: list[tuple[str, float] | int] = [
     ("start", 1.2),
     ("start", 1.2),
     ("prompts", 0.02),
     ("candidates", 0.3),
-    ("verdicts", 0.3),
-    ("verdicts", 0.3),
+    10,
+    40,
     ("reward_model", 0.8),
     ("student-best_of_n", 0.4),
     ("student-dpo", 0.5),
     ("student-pro", 0.5),
     ("answers-dpo", 0.2),
-    ("evaluation", 0.3),
+    PROMPTS + 8,
     ("report", 0.8),
 ]
-JUDGING = {"verdicts", "evaluation"}
 
 
-def killing_in(store: Path, stage: str, seconds: float, killed: list[str]) -> Callable[[int], None]:
-    """Kills a process so many seconds after a stage's folder is there."""
+def killing_at(moment: tuple[str, float] | int, folder: Path, chance: random.Random, killed: list[str]) -> Callable[[int], None]:
+    """Kills a process at such a moment, unless it ends before."""
+
+    def reached() -> bool:
+        if isinstance(moment, int):
+            calls = folder / CALLS
+            return calls.exists() and calls.read_bytes().count(b"\n") >= moment
+        return bool(list((folder / "runs/store").glob(f"{moment[0]}-*")))
 
     def kill(pid: int) -> None:
-        while not list(store.glob(f"{stage}-*")):
+        while not reached():
             if not alive(pid):
                 return
-            time.sleep(0.002)
-        time.sleep(seconds)
+            time.sleep(0.001)
+        time.sleep(chance.uniform(0, 0.003 if isinstance(moment, int) else moment[1]))
         if alive(pid):
             os.kill(pid, signal.SIGKILL)
-            killed.append(stage)
+            killed.append(str(moment))
 
     return kill
 
@@ -77,16 +82,17 @@ def test_a_run_that_is_killed_everywhere_ends_like_one_that_was_not(folder: Path
     assert ended.code == 0, ended.errors
 
     chance, kills = random.Random(seed), list[str]()
-    for stage, most_seconds in MOMENTS:
-        meanwhile = killing_in(killed / "runs/store", stage, chance.uniform(0, most_seconds), kills)
-        ended = forked.run(killed, "run", "small.yaml", meanwhile=meanwhile)
+    for moment in MOMENTS:
+        ended = forked.run(killed, "run", "small.yaml", meanwhile=killing_at(moment, killed, chance, kills))
         assert ended.code in (0, -signal.SIGKILL), ended.errors
     ended = forked.run(killed, "run", "small.yaml")
     assert ended.code == 0, ended.errors
     assert len(kills) >= len(MOMENTS) - 4, kills
+    while_judging = [moment for moment in MOMENTS if str(moment) in kills and isinstance(moment, int)]
+    assert len(while_judging) == 3
 
     assert comparable_report(killed) == comparable_report(whole)
     asked = [tuple(call) for call in read_rows(killed / CALLS)]
     assert set(asked) == {tuple(call) for call in read_rows(whole / CALLS)}
     # A call whose answer was not yet on disk when the process died is the one that may come again.
-    assert len(asked) - len(set(asked)) <= sum(stage in JUDGING for stage in kills)
+    assert len(asked) - len(set(asked)) <= len(while_judging)

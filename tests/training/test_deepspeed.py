@@ -6,13 +6,14 @@ from pathlib import Path
 
 import pytest
 
+from tests.training import deepspeed_dpo
+
 REPOSITORY = Path(__file__).parents[2]
 CONFIG = REPOSITORY / "configs" / "deepspeed" / "zero2.json"
 
 
 @pytest.mark.timeout(300)
 def test_two_processes_under_zero_2_learn_what_one_does(tmp_path: Path) -> None:
-    script = ["-m", "tests.training.deepspeed_dpo"]
     launcher = Path(sys.executable).parent / "deepspeed"
     environment = {
         **os.environ,
@@ -22,14 +23,10 @@ def test_two_processes_under_zero_2_learn_what_one_does(tmp_path: Path) -> None:
         "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
     }
     one, two = tmp_path / "one", tmp_path / "two"
-    for command, folder, more in (
-        ([sys.executable, *script], one, []),
-        ([str(launcher), "--num_gpus", "2", "--no_local_rank", "--module", script[1]], two, [str(CONFIG)]),
-    ):
-        ended = subprocess.run(
-            [*command, str(folder), *more], cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False
-        )
-        assert ended.returncode == 0, ended.stdout + ended.stderr
+    command = [str(launcher), "--num_gpus", "2", "--no_local_rank", "--module", deepspeed_dpo.__name__, str(two), str(CONFIG)]
+    ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
+    assert ended.returncode == 0, ended.stdout + ended.stderr
+    deepspeed_dpo.main(one, None)
     alone, shared = (json.loads((folder / "result.json").read_text()) for folder in (one, two))
     assert (alone["processes"], shared["processes"]) == (1, 2)
     assert len(alone["log"]) == len(shared["log"]) == 3
