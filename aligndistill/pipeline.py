@@ -16,6 +16,7 @@ from typing import Any
 from aligndistill.config import (
     BestOfN,
     EndpointModel,
+    FunctionJudge,
     Judge,
     LikelihoodJudge,
     LocalModel,
@@ -26,6 +27,7 @@ from aligndistill.config import (
     Student,
 )
 from aligndistill.config_yaml import dump_yaml
+from aligndistill.plugins import plugin_file
 from aligndistill.stages.answers import make_answers
 from aligndistill.stages.candidates import make_candidates
 from aligndistill.stages.evaluation import ANSWERS, make_evaluation
@@ -126,7 +128,8 @@ class _Builder:
             judge = config.judge if config.evaluation.judge == "same" else config.evaluation.judge
             measured = {**held_out, **{ANSWERS + name: stage for name, stage in answers.items()}}
             measured |= {**reward_model, **self._judge_model(judge)}
-            judged_by = (config.evaluation, judge, self._judge_endpoint(judge), _judge_content(judge))
+            contents = (_judge_content(judge), _code(config.evaluation.truth))
+            judged_by = (config.evaluation, judge, self._judge_endpoint(judge), contents)
             evaluation = {"evaluation": self._stage("evaluation", make_evaluation, judged_by, measured)}
             yield evaluation["evaluation"]
 
@@ -240,13 +243,21 @@ def _content(path: str | None) -> str:
 
 
 def _judge_content(judge: Judge | None) -> str:
-    """The hash of the files that a judge is made of, besides its language model: a template, a reward model."""
+    """The hash of the files that a judge is made of, besides its language model: a template, a reward model, a module."""
     match judge:
         case PairwiseJudge() | RubricJudge():
             return _content(judge.template)
         case RewardModelJudge():
             return _content(judge.model)
+        case FunctionJudge():
+            return _code(judge.function)
     return ""
+
+
+def _code(plugin: str | None) -> str:
+    """The hash of a plug-in's module, so that a changed function is asked again. What that imports is not looked at."""
+    file = plugin_file(plugin) if plugin else None
+    return _content(str(file)) if file else ""
 
 
 def _result_config(config: RunConfig) -> str:

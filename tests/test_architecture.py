@@ -42,7 +42,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("chat", "config", "errors", "evaluation", "judges", "models", "plugins", "preferences", "progress", "prompts"),
         *("records", "reporting", "store", "training"),
     },
-    "pipeline": {"config", "config_files", "config_yaml", "stages", "store"},
+    "pipeline": {"config", "config_files", "config_yaml", "plugins", "stages", "store"},
     "runs": {"config", "config_files", "errors", "pipeline", "progress", "stages", "store", "training"},
     "doctor": {"chat", "config", "errors", "records", "store"},
     "cli": {"config", "config_files", "doctor", "errors", "pipeline", "reporting", "runs", "store", "training"},

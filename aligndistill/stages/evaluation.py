@@ -65,10 +65,12 @@ class ScoredAnswer(Record):
     win: float | None
 
 
-def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, endpoint: EndpointModel | None, content: str) -> Made:
+def make_evaluation(
+    work: Work, settings: Evaluation, judge: Judge | None, endpoint: EndpointModel | None, contents: Sequence[str]
+) -> Made:
     """Score the answers by truth, reward model and judge, and put intervals over prompts around the means.
 
-    `content` is the hash of the judge's files, so that another template is another judge.
+    `contents` are the hashes of the judge's files and of the truth's module: another template is another judge.
     """
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
     answers: dict[str, dict[str, list[Answer]]] = {}

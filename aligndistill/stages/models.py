@@ -14,7 +14,7 @@ from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.training_log import write_log
 from aligndistill.training.align import train_policy
 from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import Example, dropped_counts
+from aligndistill.training.examples import Example, cut_counts, dropped_counts
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
 
@@ -64,7 +64,7 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
     trained_pointer.write(work.folder)
     write_log(work.folder, trained)
     return Made(
-        counts={"demonstrations": len(tokenised.groups), "steps": trained.steps},
+        counts={"demonstrations": len(tokenised.groups), "steps": trained.steps, **cut_counts(tokenised)},
         dropped=dropped,
         figures={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
     )

@@ -19,7 +19,7 @@ from aligndistill.stages.training_log import write_log
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.training.align import train_reward_model
 from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import Example, dropped_counts, tokenise_rankings
+from aligndistill.training.examples import Example, cut_counts, dropped_counts, tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
 
@@ -69,7 +69,13 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
         [pair.difference for pair in pairs], [pair.length_gap_tokens for pair in pairs], [pair.prompt_id for pair in pairs]
     ) if pairs else None  # fmt: skip
     return Made(
-        counts={"train": len(examples), "held_out": len(held_out), "held_out_pairs": len(pairs), "steps": trained.steps},
+        counts={
+            "train": len(examples),
+            "held_out": len(held_out),
+            "held_out_pairs": len(pairs),
+            "steps": trained.steps,
+            **cut_counts(tokenised),
+        },
         dropped=dropped_counts(tokenised),
         figures={
             "train_seconds": trained.seconds,

@@ -17,7 +17,7 @@ from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.align import needs_reference, train_policy
 from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import Example, dropped_counts, tokenise_rankings
+from aligndistill.training.examples import Example, cut_counts, dropped_counts, tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
 
@@ -47,7 +47,7 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
     start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(work.folder)
     write_log(work.folder, trained)
     return Made(
-        counts={"rankings": len(examples), "steps": trained.steps},
+        counts={"rankings": len(examples), "steps": trained.steps, **cut_counts(tokenised)},
         dropped=dropped_counts(tokenised),
         figures={"train_seconds": trained.seconds, "shares_prompt": policy.shares_prompt},
     )

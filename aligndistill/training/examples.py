@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -87,6 +86,10 @@ def tokenise_rankings(conversation: Conversation, rankings: Sequence[Ranking], l
 
 
 def dropped_counts(tokenised: Tokenised) -> dict[str, int]:
-    """What tokenising left out or cut, by reason, for a manifest."""
-    counts: dict[str, Any] = {"prompt too long": tokenised.too_long, "response cut": tokenised.responses_cut}
-    return {reason: count for reason, count in counts.items() if count}
+    """What tokenising left out, by reason, for a manifest."""
+    return {"prompt too long": tokenised.too_long} if tokenised.too_long else {}
+
+
+def cut_counts(tokenised: Tokenised) -> dict[str, int]:
+    """How many responses tokenising cut, for a manifest."""
+    return {"responses_cut": tokenised.responses_cut} if tokenised.responses_cut else {}

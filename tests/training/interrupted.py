@@ -84,14 +84,17 @@ def in_a_child(*arguments: Any) -> int:
 
 
 def main(folder: Path) -> None:
+    # What training imports on its way, so that a child need not.
+    import transformers.models.llama.modeling_llama  # noqa: F401
+
     codes: dict[str, list[int]] = {}
-    for kind, lora in (("full", None), ("lora", LORA)):
+    for kind, lora, kills in (("full", None, KILLS), ("lora", LORA, {"in_step_five": in_step_five})):
         codes[f"{kind} uninterrupted"] = [in_a_child(folder / kind / "uninterrupted", lora, never, never)]
-        for name, prepare in KILLS.items():
+        for name, prepare in kills.items():
             runs = ((prepare, never), (never, never))
             codes[f"{kind} {name}"] = [in_a_child(folder / kind / name, lora, *run) for run in runs]
-        runs = ((never, kill), (never, never))
-        codes[f"{kind} at_the_end"] = [in_a_child(folder / kind / "at_the_end", lora, *run) for run in runs]
+    runs = ((never, kill), (never, never))
+    codes["full at_the_end"] = [in_a_child(folder / "full" / "at_the_end", None, *run) for run in runs]
     (folder / "codes.json").write_text(json.dumps(codes))
 
 
