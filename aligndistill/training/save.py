@@ -33,7 +33,7 @@ def _merge(adapter: Path, folder: Path, base: ModelPointer, tokenizer: Any, auto
 
     extra = {"num_labels": 1} if "SequenceClassification" in auto_class.__name__ else {}
     model = from_pretrained(auto_class, base, **extra)
-    if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did before training
+    if extra and tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
     merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()

@@ -69,8 +69,13 @@ def test_a_trained_model_is_saved_as_any_other(tmp_path: Path) -> None:
     assert load_language_model(pointer(tmp_path / "model")).shares_prompt
 
 
-def test_adapters_leave_the_base_alone_and_are_merged_when_saved(tmp_path: Path) -> None:
+@pytest.mark.parametrize("pads", [True, False])
+def test_adapters_leave_the_base_alone_and_are_merged_when_saved(pads: bool, tmp_path: Path) -> None:
     base = write_tiny_model(tmp_path / "base")
+    if not pads:  # many language models' tokenizers have no padding token
+        tokenizer = train_tokenizer(TEXTS, 320, 64)
+        tokenizer.pad_token = None
+        tokenizer.save_pretrained(base)
     policy = load_language_model(pointer(base))
     before = weights(policy.model)
     trained = train_policy(policy, Dpo(kind="dpo"), LORA, dpo_examples(), tiny_job(tmp_path / "job", learning_rate=1e-2))
