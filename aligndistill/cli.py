@@ -2,6 +2,7 @@
 
 import errno
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aligndistill.errors import DataError, UserError
+from aligndistill.errors import DataError, Interrupted, UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -138,6 +139,7 @@ def main() -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user can mend into one message and an exit code; our own mistakes keep their traceback."""
+    signal.signal(signal.SIGTERM, _stop)
     try:
         yield
     except UserError as error:
@@ -152,6 +154,11 @@ def user_errors() -> Iterator[None]:
         )
     except KeyboardInterrupt:
         _fail("interrupted. The same command goes on from where this one stopped.", SIGINT_EXIT)
+
+
+def _stop(number: int, frame: object) -> None:
+    """A scheduler's SIGTERM ends a run as Ctrl-C does, with the exit code that says it may be started again."""
+    raise Interrupted("stopped by SIGTERM. The same command goes on from where this one stopped.")
 
 
 def means_full_disk(error: BaseException | None) -> bool:

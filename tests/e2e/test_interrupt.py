@@ -1,4 +1,4 @@
-"""Ctrl-C: exit code 130, a word that it can go on, and it does."""
+"""Ctrl-C and SIGTERM: exit code 130 or 5, a word that it can go on, and it does."""
 
 import os
 import signal
@@ -7,29 +7,32 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.chat.fault_server import after, completion, serve
 from tests.e2e.command import ForkServer
 from tests.e2e.small_run import write_config
 
 
-def interrupt_when(ready: Callable[[], bool]) -> Callable[[int], None]:
+def interrupt_when(ready: Callable[[], bool], number: signal.Signals = signal.SIGINT) -> Callable[[int], None]:
     def interrupt(pid: int) -> None:
         deadline = time.monotonic() + 60
         while not ready():
             assert time.monotonic() < deadline
             time.sleep(0.005)
-        os.kill(pid, signal.SIGINT)
+        os.kill(pid, number)
 
     return interrupt
 
 
-def test_in_training(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 5)])
+def test_in_training(folder: Path, forked: ForkServer, config: dict[str, Any], number: signal.Signals, code: int) -> None:
     config["students"]["pro"]["max_steps"] = 40
     write_config(folder / "run.yaml", config)
     store = folder / "runs/store"
     sealed = "student-pro-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
-    ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(lambda: bool(list(store.glob(sealed)))))
-    assert ended.code == 130, ended.errors
+    ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(lambda: bool(list(store.glob(sealed))), number))
+    assert ended.code == code, ended.errors
     assert "Traceback" not in ended.errors
     assert "same command goes on" in ended.complaint
     assert not list(store.glob("student-pro-*/manifest.json"))
