@@ -7,10 +7,10 @@ takes away the bias of the sum towards short answers (as in RRHF, eq. 1, Yuan et
 from collections.abc import Iterator, Sequence
 
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.token_grades import GroupGrades, grade_tasks
+from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.scoring import score_groups
-from aligndistill.models.tokenise import Exchange, Limits, tokenise
-from aligndistill.records import Grade, Usage
 
 
 class LikelihoodJudge:
@@ -22,30 +22,9 @@ class LikelihoodJudge:
         self._batch_size = batch_size
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """A task whose prompt exceeds the teacher's positions gets grades without a value."""
-        positions = self._teacher.max_positions
-        unlimited = 2**31 if positions is None else positions
-        exchanges = [
-            Exchange(task.messages, [c.text for c in task.candidates], [c.finish for c in task.candidates]) for task in tasks
-        ]
-        tokenised = tokenise(self._teacher.conversation, exchanges, Limits(unlimited, unlimited, positions))
-        for index in set(range(len(tasks))) - set(tokenised.indices):
-            yield self._judged(tasks[index], [None] * len(tasks[index].candidates), 0)
-        for scores in score_groups(self._teacher, tokenised.groups, self._batch_size):
-            values = [response.logprob_nats / response.length_tokens for response in scores.responses]
-            yield self._judged(tasks[tokenised.indices[scores.index]], values, len(tokenised.groups[scores.index].prompt))
+        """See `grade_tasks`."""
+        return grade_tasks(self.name, self._teacher.conversation, self._teacher.max_positions, tasks, self._grade)
 
-    def _judged(self, task: Task, values: Sequence[float | None], prompt_tokens: int) -> Judged:
-        return Judged(
-            task.prompt_id,
-            tuple(
-                Grade(
-                    prompt_id=task.prompt_id,
-                    candidate=candidate.id,
-                    value=value,
-                    judge=self.name,
-                    usage=Usage(calls=1, prompt_tokens=prompt_tokens),
-                )
-                for candidate, value in zip(task.candidates, values, strict=True)
-            ),
-        )
+    def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
+        for scores in score_groups(self._teacher, groups, self._batch_size):
+            yield GroupGrades(scores.index, [one.logprob_nats / one.length_tokens for one in scores.responses])

@@ -1,0 +1,54 @@
+"""Grades by a model that reads the answers' tokens itself: what the likelihood and the reward-model judges have in common."""
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+
+from aligndistill.judges.protocol import Judged, Task
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.groups import TokenGroup
+from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.records import Grade, Usage
+
+UNLIMITED_TOKENS = 2**31
+
+
+@dataclass(frozen=True)
+class GroupGrades:
+    """One value per response of a group, with the group's place in the list that was given."""
+
+    index: int
+    values: list[float]
+
+
+def grade_tasks(
+    name: str,
+    conversation: Conversation,
+    positions: int | None,
+    tasks: Sequence[Task],
+    grade: Callable[[Sequence[TokenGroup]], Iterator[GroupGrades]],
+) -> Iterator[Judged]:
+    """Tokenise tasks, grade them, and yield each; one whose prompt exceeds the model's positions gets grades without a value.
+
+    Args:
+        name: the judge's.
+        positions: how many the model has; None where it does not say.
+        grade: grades token groups, in any order.
+    """
+    exchanges = [Exchange(task.messages, [c.text for c in task.candidates], [c.finish for c in task.candidates]) for task in tasks]
+    limit = UNLIMITED_TOKENS if positions is None else positions
+    tokenised = tokenise(conversation, exchanges, Limits(limit, limit, positions))
+    for index in set(range(len(tasks))) - set(tokenised.indices):
+        yield _judged(name, tasks[index], [None] * len(tasks[index].candidates), 0)
+    for graded in grade(tokenised.groups):
+        yield _judged(name, tasks[tokenised.indices[graded.index]], graded.values, len(tokenised.groups[graded.index].prompt))
+
+
+def _judged(name: str, task: Task, values: Sequence[float | None], prompt_tokens: int) -> Judged:
+    usage = Usage(calls=1, prompt_tokens=prompt_tokens)
+    return Judged(
+        task.prompt_id,
+        tuple(
+            Grade(prompt_id=task.prompt_id, candidate=candidate.id, value=value, judge=name, usage=usage)
+            for candidate, value in zip(task.candidates, values, strict=True)
+        ),
+    )
