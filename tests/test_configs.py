@@ -10,6 +10,7 @@ import pytest
 import yaml
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
+from aligndistill.config import EndpointModel
 from aligndistill.config_files import dump_config, load_config
 from aligndistill.errors import ConfigError
 
@@ -55,7 +56,8 @@ def test_an_objective_overlay_adds_a_student_of_its_name(run: Path, overlay: Pat
 @pytest.mark.parametrize("run", RUNS, ids=by_name)
 @pytest.mark.parametrize("overlay", JUDGES, ids=by_name)
 def test_a_judge_overlay_replaces_the_judge(run: Path, overlay: Path):
-    judge = load_config([run, overlay], [LOCAL_TEACHER]).judge
+    teacher = load_config([run]).teacher
+    judge = load_config([run, overlay], [LOCAL_TEACHER] if isinstance(teacher, EndpointModel) else []).judge
     assert judge is not None
     written = yaml.safe_load(overlay.read_text())["judge"]
     dumped = judge.model_dump(mode="json")
