@@ -73,7 +73,7 @@ def assert_same_curve(ours: list[dict[str, float]], theirs: list[dict[str, float
     assert len(curve(ours)) == len(curve(theirs)) == 3
     for (loss, norm), (their_loss, their_norm) in zip(curve(ours), curve(theirs), strict=True):
         assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-5)
-        assert norm == pytest.approx(their_norm, rel=1e-4)
+        assert norm == pytest.approx(their_norm, rel=1e-5, abs=1e-5)
     assert curve(ours)[0][0] != pytest.approx(curve(ours)[2][0], abs=1e-3)  # something was learnt
 
 
