@@ -6,10 +6,11 @@ from collections.abc import Iterator, Sequence
 
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
 from aligndistill.errors import DataError
+from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled, SampleRequest, sample
-from aligndistill.models.scoring import batches_by_length, score_groups
+from aligndistill.models.scoring import score_groups
 from aligndistill.records import Message, Usage, prompt_id
 
 SMALLEST_PROBABILITY = 1e-300

@@ -18,8 +18,8 @@ class RewardModelJudge:
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `grade_tasks`."""
-        positions = getattr(self._reward_model.model.config, "max_position_embeddings", None)
-        return grade_tasks(self.name, self._reward_model.conversation, positions, tasks, self._grade)
+        model = self._reward_model
+        return grade_tasks(self.name, model.conversation, model.max_positions, tasks, self._grade)
 
     def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
         for scores in score_rewards(self._reward_model, groups, self._batch_size):

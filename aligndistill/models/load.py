@@ -2,8 +2,7 @@
 
 import json
 import os
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +15,9 @@ from transformers.utils.logging import disable_progress_bar
 from aligndistill.config import LocalModel
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.groups import TokenGroup
+from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
-from aligndistill.models.sharing import best_shared, shares_prompt_exactly
+from aligndistill.models.sharing import shares_prompt_exactly
 
 disable_progress_bar()  # it loads in a moment, and another bar stands there already
 
@@ -41,6 +40,10 @@ class ModelPointer(BaseModel):
     dtype: str = "auto"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
+
+    def for_training(self, adapters: bool) -> "ModelPointer":
+        """Full fine-tuning keeps float32 weights (autocast does the rest); under adapters the frozen base may be narrower."""
+        return self if adapters else self.model_copy(update={"dtype": "float32"})
 
     def write(self, folder: Path) -> None:
         """Write `model.json` into a folder."""
@@ -69,36 +72,8 @@ def read_pointer(folder: Path) -> ModelPointer:
 
 
 @dataclass(frozen=True)
-class LanguageModel:
-    """A causal language model with what is needed to use it.
-
-    Attributes:
-        shares_prompt: whether responses may share their prompt's computation (measured, see `sharing`).
-    """
-
-    model: Any
-    conversation: Conversation
-    shares_prompt: bool
-
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
-
-    @property
-    def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for, when its config says."""
-        positions = getattr(self.model.config, "max_position_embeddings", None)
-        return int(positions) if positions else None
-
-    def shares(self, groups: Sequence[TokenGroup]) -> bool:
-        """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
-        return self.shares_prompt and best_shared(self.model.config, groups)
-
-    def with_model(self, model: Any) -> "LanguageModel":
-        """The same language model around a wrapped or trained copy."""
-        return replace(self, model=model)
+class LanguageModel(GroupedModel):
+    """A causal language model with what is needed to use it."""
 
 
 def local_device() -> torch.device:
@@ -108,7 +83,7 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
-def load_language_model(pointer: ModelPointer, *, to_device: bool = True) -> LanguageModel:
+def load_language_model(pointer: ModelPointer) -> LanguageModel:
     """Load a causal language model and its tokenizer, in evaluation mode.
 
     Raises:
@@ -116,8 +91,7 @@ def load_language_model(pointer: ModelPointer, *, to_device: bool = True) -> Lan
     """
     tokenizer = load_tokenizer(pointer)
     model = from_pretrained(AutoModelForCausalLM, pointer)
-    if to_device:
-        model.to(local_device())
+    model.to(local_device())
     return wrap_language_model(model, tokenizer, pointer.layout)
 
 

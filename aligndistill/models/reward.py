@@ -16,35 +16,21 @@ from transformers import AutoModelForSequenceClassification
 
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
+from aligndistill.models.grouped_model import GroupedModel
+from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
 from aligndistill.models.logprobs import causal_lm, hidden_states
-from aligndistill.models.scoring import batches_by_length
-from aligndistill.models.sharing import best_shared, shares_prompt_exactly, to_device
+from aligndistill.models.sharing import shares_prompt_exactly
 
 PAD_TOKEN = "<|pad|>"
 
 
 @dataclass(frozen=True)
-class RewardModel:
+class RewardModel(GroupedModel):
     """A sequence classifier with one label, and how it reads conversations."""
 
-    model: Any
-    conversation: Conversation
-    shares_prompt: bool
 
-    @property
-    def device(self) -> torch.device:
-        """Where the weights are."""
-        device: torch.device = next(self.model.parameters()).device
-        return device
-
-    def shares(self, groups: Sequence[TokenGroup]) -> bool:
-        """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
-        return self.shares_prompt and best_shared(self.model.config, groups)
-
-
-def load_reward_model(pointer: ModelPointer, *, to_device: bool = True) -> RewardModel:
+def load_reward_model(pointer: ModelPointer) -> RewardModel:
     """Load a finished reward model, ours or anybody's with one label.
 
     Raises:
@@ -54,10 +40,10 @@ def load_reward_model(pointer: ModelPointer, *, to_device: bool = True) -> Rewar
     model = from_pretrained(AutoModelForSequenceClassification, pointer)
     if model.config.num_labels != 1:
         raise DataError(f"'{pointer.path}' has {model.config.num_labels} labels; a reward model has one.")
-    return _wrap(model, tokenizer, pointer.layout, to_device)
+    return _wrap(model, tokenizer, pointer.layout)
 
 
-def new_reward_model(trunk: ModelPointer, seed: int, *, to_device: bool = True) -> RewardModel:
+def new_reward_model(trunk: ModelPointer, seed: int) -> RewardModel:
     """A language model's trunk with a new head, normal with standard deviation 1 / sqrt(hidden size + 1).
 
     Small, as in Stiennon et al. (2020, appendix), so that training starts from rewards near zero.
@@ -69,7 +55,7 @@ def new_reward_model(trunk: ModelPointer, seed: int, *, to_device: bool = True) 
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator) / (head.in_features + 1) ** 0.5)
     give_padding_token(model, tokenizer)
-    return _wrap(model, tokenizer, trunk.layout, to_device)
+    return _wrap(model, tokenizer, trunk.layout)
 
 
 def give_padding_token(model: Any, tokenizer: Any) -> None:
@@ -85,11 +71,10 @@ def give_padding_token(model: Any, tokenizer: Any) -> None:
     model.config.pad_token_id = tokenizer.pad_token_id
 
 
-def _wrap(model: Any, tokenizer: Any, layout: Layout, move: bool) -> RewardModel:
+def _wrap(model: Any, tokenizer: Any, layout: Layout) -> RewardModel:
     if not hasattr(model, "score"):
         raise DataError(f"'{type(model).__name__}' keeps its head elsewhere than other decoders; it cannot be a reward model here.")
-    if move:
-        model.to(local_device())
+    model.to(local_device())
     use_reward_forward(model)
     model.eval()
     conversation = Conversation(tokenizer, layout, generation_eos_ids(model))
@@ -134,11 +119,8 @@ class GroupRewards:
 
 @torch.no_grad()
 def score_rewards(reward_model: RewardModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupRewards]:
-    """Reward groups in batches of similar length."""
-    pad_id = reward_model.conversation.pad_id
-    for indices in batches_by_length([group.tokens(reward_model.shares_prompt) for group in groups], batch_size):
-        share = reward_model.shares([groups[i] for i in indices])
-        batch = to_device(collate([groups[i] for i in indices], pad_id, share), reward_model.device)
-        rewards_BK = rewards(reward_model.model, batch, share).tolist()
-        for row, i in enumerate(indices):
+    """Reward groups, in any order."""
+    for laid_out in reward_model.batches(groups, batch_size):
+        rewards_BK = rewards(reward_model.model, laid_out.batch, laid_out.share).tolist()
+        for row, i in enumerate(laid_out.indices):
             yield GroupRewards(i, rewards_BK[row][: len(groups[i].responses)])

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 
 import torch
 
+from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import token_logprobs
@@ -29,21 +30,12 @@ class GroupScores:
 
 @torch.no_grad()
 def score_groups(language_model: LanguageModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupScores]:
-    """Score groups in batches of similar length, longest first, so that little is padded and memory is known at once."""
-    pad_id = language_model.conversation.pad_id
-    for indices in batches_by_length([group.tokens(language_model.shares_prompt) for group in groups], batch_size):
-        share = language_model.shares([groups[i] for i in indices])
-        batch = to_device(collate([groups[i] for i in indices], pad_id, share), language_model.device)
-        sums_BK = token_logprobs(language_model.model, batch, share).sum(-1).tolist()
-        for row, i in enumerate(indices):
+    """Score groups, in any order."""
+    for laid_out in language_model.batches(groups, batch_size):
+        sums_BK = token_logprobs(language_model.model, laid_out.batch, laid_out.share).sum(-1).tolist()
+        for row, i in enumerate(laid_out.indices):
             lengths = [len(response) for response in groups[i].responses]
             yield GroupScores(i, [Scored(sums_BK[row][k], length) for k, length in enumerate(lengths)])
-
-
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest first."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
 
 
 @torch.no_grad()

@@ -40,7 +40,7 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
         language_model, base = _from_scratch(work, model, model.from_scratch, demonstrations), None
     else:
         base = pointer_to(model)
-        language_model = load_language_model(_for_training(base, lora))
+        language_model = load_language_model(base.for_training(adapters=lora is not None))
 
     exchanges = (Exchange(one.messages, [one.response], ["stop"]) for one in demonstrations)
     limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
@@ -75,8 +75,3 @@ def _from_scratch(work: Work, model: LocalModel, sizes: FromScratch, demonstrati
     folder = work.scratch / "new"
     write_new_model(folder, sizes, texts, work.seed)
     return load_language_model(ModelPointer(path=str(folder), layout=model.layout))
-
-
-def _for_training(pointer: ModelPointer, lora: Lora | None) -> ModelPointer:
-    """Full fine-tuning keeps float32 weights (autocast does the rest); under LoRA the frozen base may be narrower."""
-    return pointer if lora is not None else pointer.model_copy(update={"dtype": "float32"})

@@ -4,8 +4,6 @@ import json
 from collections import Counter, defaultdict
 from collections.abc import Iterable
 
-from pydantic import TypeAdapter
-
 from aligndistill.config import Rankings
 from aligndistill.preferences.agreement import longer_wins, order_bias
 from aligndistill.preferences.pairs import pairs_of
@@ -13,9 +11,8 @@ from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_m
 from aligndistill.prompts.loading import load_rankings
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, Verdict
 from aligndistill.stages.stage import Made, Work, require_records
-from aligndistill.store.jsonl import read_jsonl, read_union, write_jsonl
-
-VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
+from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 
 def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
@@ -24,7 +21,7 @@ def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
     for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
         candidates[candidate.prompt_id].append(candidate)
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in read_union(work.inputs["verdicts"] / "verdicts.jsonl", VERDICTS):
+    for verdict in read_verdicts(work.inputs["verdicts"]):
         verdicts[verdict.prompt_id].append(verdict)
     prompts = read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
     outcomes = (rank(prompt, candidates[prompt.id], verdicts[prompt.id], settings) for prompt in prompts)

@@ -4,12 +4,10 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
-from pydantic import TypeAdapter
-
 from aligndistill.config import Student
 from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, accuracy_by_length_gap, reliability
 from aligndistill.preferences.agreement import Share, longer_wins, order_bias, unparsed
-from aligndistill.records import Comparison, Ranking, Verdict, plain_prompt
+from aligndistill.records import Comparison, Ranking, plain_prompt
 from aligndistill.reporting.page import DataCounts, PageData, write_page
 from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures, write_report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
@@ -17,13 +15,13 @@ from aligndistill.stages.evaluation import AuthorFigures, EvaluationResult, Scor
 from aligndistill.stages.reward_model import HeldOutPair
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.training_log import read_log
+from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
-from aligndistill.store.jsonl import read_jsonl, read_union
+from aligndistill.store.jsonl import read_jsonl
 
 STUDENT = "student "
 """Inputs of this stage that are students are named so."""
 
-VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 LENGTH_GAP_EDGES_TOKENS = (-50, -10, 0, 10, 50)
 
 
@@ -157,7 +155,7 @@ def _samples(work: Work) -> list[SamplePrompt]:
 def _judge_shares(work: Work, rankings: Iterable[Ranking]) -> dict[str, Share]:
     if "verdicts" not in work.inputs:
         return {}
-    verdicts = list(read_union(work.inputs["verdicts"] / "verdicts.jsonl", VERDICTS))
+    verdicts = list(read_verdicts(work.inputs["verdicts"]))
     shares = {"verdicts that could not be read": unparsed(verdicts), "longer answer ranked higher": longer_wins(rankings)}
     comparisons = [verdict for verdict in verdicts if isinstance(verdict, Comparison)]
     if comparisons:

@@ -42,11 +42,9 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
     rankings = list(read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking))
     train = [ranking for ranking in rankings if ranking.split == "train"]
     trunk = _trunk(work, settings.model, train)
-    if settings.lora is None:
-        trunk = trunk.model_copy(update={"dtype": "float32"})
+    trunk = trunk.for_training(adapters=settings.lora is not None)
     reward_model = new_reward_model(trunk, work.seed)
-    positions = getattr(reward_model.model.config, "max_position_embeddings", None)
-    limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, positions)
+    limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     tokenised = tokenise_rankings(reward_model.conversation, train, limits)
     require_records(len(tokenised.groups), "training rankings", dropped_counts(tokenised))

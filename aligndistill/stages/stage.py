@@ -11,7 +11,7 @@ from typing import Any
 from aligndistill.config import Runtime
 from aligndistill.errors import DataError
 from aligndistill.progress import say
-from aligndistill.store.artifacts import SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
+from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
 from aligndistill.training.distributed import is_main_process, world_size
 
 SECONDS_BETWEEN_LOOKS = 0.5
@@ -103,7 +103,7 @@ def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
 
 def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
     if is_main_process():
-        if (folder / "manifest.json").exists():
+        if (folder / MANIFEST).exists():
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():

@@ -25,8 +25,7 @@ from aligndistill.training.save import save_model
 def make_student(work: Work, name: str, settings: Student, lora: Lora | None) -> Made:
     """Train one student and save it as an ordinary Hugging Face folder."""
     start = read_pointer(work.inputs["start"])
-    pointer = start if lora is not None else start.model_copy(update={"dtype": "float32"})
-    policy = load_language_model(pointer)
+    policy = load_language_model(start.for_training(adapters=lora is not None))
     rankings = [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == "train"]
     if isinstance(settings.objective, BestOfN):
         # It looks at nothing else, so nothing else is computed.

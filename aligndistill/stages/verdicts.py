@@ -1,7 +1,10 @@
 """verdicts.jsonl: what the teacher says of each prompt's candidates."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from pydantic import TypeAdapter
 
 from aligndistill.config import EndpointModel, Judge
 from aligndistill.errors import JudgeError
@@ -11,7 +14,9 @@ from aligndistill.progress import track
 from aligndistill.records import Candidate, Prompt, Record, Verdict
 from aligndistill.stages.open_models import open_judge
 from aligndistill.stages.stage import Made, Work
-from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
+from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
+
+VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 
 
 class JudgedTask(Record):
@@ -65,6 +70,11 @@ def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tas
             + f"{partial} to ask again."
         )
     return verdicts
+
+
+def read_verdicts(folder: Path) -> Iterator[Verdict]:
+    """The verdicts in a finished stage's folder."""
+    return read_union(folder / "verdicts.jsonl", VERDICTS)
 
 
 def judge_figures(verdicts: Iterable[Verdict]) -> dict[str, int]:
