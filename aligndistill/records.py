@@ -74,6 +74,7 @@ class Comparison(Record):
         probability_first: P(first is better) in [0, 1] where the judge gives one, else None.
         outcome: the verdict in words. `unparsed` means the reply could not be read: never a tie, never a score.
         reply: the judge's raw reply, when there is one.
+        members: the verdicts that this one was put together from, where a panel gave it; nobody was shown an order then.
     """
 
     kind: Literal["comparison"] = "comparison"
@@ -85,6 +86,7 @@ class Comparison(Record):
     judge: str
     reply: str | None = None
     usage: Usage = Usage()
+    members: tuple["Verdict", ...] = ()
 
 
 class Grade(Record):
@@ -100,6 +102,8 @@ class Grade(Record):
 
 
 Verdict = Annotated[Comparison | Grade, Field(discriminator="kind")]
+
+Comparison.model_rebuild()
 
 
 class Response(Record):

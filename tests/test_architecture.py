@@ -35,7 +35,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "prompts": {"config", "errors", "records"},
     "models": {"config", "errors", "records"},
     "chat": {"config", "errors", "models", "records"},
-    "judges": {"chat", "errors", "models", "records", "store"},
+    "judges": {"chat", "errors", "models", "preferences", "records", "store"},
     "preferences": {"config", "errors", "records"},
     "training": {"config", "errors", "models", "objectives", "progress", "records", "store"},
     "evaluation": {"errors", "records"},

@@ -1,29 +1,59 @@
 """Which of two answers is better, by a chat model."""
 
-import itertools
 import math
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from statistics import fmean
 
 from aligndistill.chat.protocol import ChatModel
-from aligndistill.judges.asking import Asking, Opinion, Question, by_task
-from aligndistill.judges.parsing import parse_preference
+from aligndistill.judges.asking import PLAINLY, Asking, Manner, Opinions, Question
+from aligndistill.judges.comparing import Pair, Plan, Standing, plan
+from aligndistill.judges.parsing import last_line, parse_preference
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
+from aligndistill.preferences.bradley_terry import first_advantage
 from aligndistill.records import Candidate, Comparison, Outcome, content_hash, plain_prompt
 from aligndistill.store.cache import Cache
+
+TASKS_FOR_ADVANTAGE = 500
+"""Enough to know between rounds what being shown first is worth; more would only take time."""
 
 PROBABILITY_FIRST: dict[Outcome, float | None] = {"first": 1.0, "tie": 0.5, "second": 0.0, "unparsed": None}
 
 
-class PairwiseJudge:
-    """Compares every two candidates of a task, or the pairs that it names.
+@dataclass
+class _Contest:
+    """One task while it is judged.
 
-    The verdict is read off the log-probabilities of `A` and `B` where the model gives them, else off its reply.
+    Attributes:
+        candidates: the task's, numbered as its plan numbers them.
+        asked: the questions of all rounds, in order.
+        verdicts: what came of them, so far.
+    """
+
+    task: Task
+    candidates: tuple[Candidate, ...]
+    standing: Standing
+    plan: Plan
+    asked: list[Question] = field(default_factory=list)
+    verdicts: dict[Question, Comparison] = field(default_factory=dict)
+
+    @property
+    def judged(self) -> Judged:
+        return Judged(self.task.prompt_id, tuple(self.verdicts[question] for question in self.asked))
+
+
+class PairwiseJudge:
+    """Compares the candidates of a task with each other, or the pairs that it names.
+
+    The verdict is read off the log-probabilities of `A` and `B` where the model gives them, else off its replies.
 
     Args:
-        both_orders: ask each pair in both orders, which cancels a preference for a place. Otherwise a hash decides the order.
+        both_orders: ask each pair in both orders, which cancels a preference for a place. Otherwise a pair is asked in one, which
+            a hash decides under `comparisons: all`, and which balances how often each candidate is shown first elsewhere.
         max_new_tokens: the longest reply in text.
         cache: where answers are kept between runs.
+        comparisons: which pairs of a task that names none: `all`, `sort`, `swiss` or `random(n)` (see `comparing`).
     """
 
     def __init__(
@@ -35,48 +65,107 @@ class PairwiseJudge:
         max_new_tokens: int = 64,
         cache: Cache | None = None,
         seed: int = 0,
+        manner: Manner = PLAINLY,
+        comparisons: str = "all",
     ) -> None:
         self.name = name
         self._both_orders = both_orders
+        self._comparisons = comparisons
         self._asking = Asking(
             judge="pairwise",
             chat=chat,
             template=template,
             labels=("A", "B"),
+            ask_plainly="Answer with the single letter A or B.",
+            ask_with_reasons=(
+                "First give your reasons in a few sentences. Then write the verdict on a line of its own, in double brackets: "
+                "[[A]] or [[B]], or [[C]] for a tie."
+            ),
             max_new_tokens=max_new_tokens,
             seed=seed,
-            readable=lambda reply: parse_preference(reply) != "unparsed",
+            readable=lambda reply: self._read(reply) != "unparsed",
             cache=cache,
+            fill=lambda asking, prompt, answers: asking.text(prompt=prompt, first=answers[0], second=answers[1]),
+            manner=manner,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """See `Judge`. All comparisons of all tasks are asked at once; a task of fewer than two candidates has none."""
-        questions = [
-            self._question(index, task, first, second) for index, task in enumerate(tasks) for first, second in self._orders(task)
-        ]
-        verdicts = (
-            (question, self._comparison(tasks[question.task], question, opinion))
-            for question, opinion in self._asking.ask(questions)
-        )
-        yield from by_task(tasks, questions, verdicts)
+        """See `Judge`. A round's comparisons of all tasks are asked at once; a task of fewer than two candidates has none."""
+        contests = [self._contest(task) for task in tasks]
+        going = list(range(len(contests)))
+        while going:
+            questions: list[Question] = []
+            for index in going:
+                contest = contests[index]
+                of_round = [self._question(index, contest, pair) for pair in self._next(contest)]
+                contest.asked += of_round
+                questions += of_round
+                if not of_round:
+                    yield contest.judged
+            going = sorted({question.task for question in questions})
+            one_round = self._comparisons == "all"
+            for question, opinions in self._asking.ask(questions):
+                contest = contests[question.task]
+                comparison = self._comparison(contest.task, question, opinions)
+                contest.verdicts[question] = comparison
+                if len(contest.verdicts) == len(contest.asked) and (one_round or contest.task.pairs is not None):
+                    going.remove(question.task)
+                    yield contest.judged
+            for index in going:
+                self._count(contests[index])
+            if self._comparisons == "swiss" and not self._both_orders:
+                advantage = first_advantage([contests[index].standing.contest for index in going[:TASKS_FOR_ADVANTAGE]])
+                for index in going:
+                    contests[index].standing.first_advantage = advantage
 
-    def _orders(self, task: Task) -> Iterator[tuple[Candidate, Candidate]]:
-        wanted = itertools.combinations(range(len(task.candidates)), 2) if task.pairs is None else task.pairs
-        for one, other in ((task.candidates[i], task.candidates[j]) for i, j in wanted):
-            if self._both_orders:
-                yield from ((one, other), (other, one))
-            elif content_hash(one.id, other.id) < content_hash(other.id, one.id):
-                yield one, other
-            else:
-                yield other, one
+    def _contest(self, task: Task) -> _Contest:
+        candidates = task.candidates
+        if task.pairs is not None:
+            return _Contest(task, candidates, Standing(len(candidates)), iter([list(task.pairs)]))
+        if self._comparisons != "all":
+            candidates = tuple(sorted(candidates, key=lambda candidate: content_hash("place", candidate.id)))
+        standing = Standing(len(candidates))
+        return _Contest(task, candidates, standing, plan(self._comparisons, standing))
 
-    def _question(self, index: int, task: Task, first: Candidate, second: Candidate) -> Question:
-        text = self._asking.template.fill(prompt=plain_prompt(task.messages), first=first.text, second=second.text)
+    def _next(self, contest: _Contest) -> list[Pair]:
+        """The pairs of the next round as they are shown; none when the task is judged."""
+        shown: list[Pair] = []
+        for pairs in contest.plan:
+            for one, other in pairs:
+                shown += self._orders(contest, one, other, shown)
+            if shown:
+                break
+        return shown
+
+    def _orders(self, contest: _Contest, one: int, other: int, of_round: Sequence[Pair]) -> list[Pair]:
+        """The orders in which a pair is shown: both, the one that is left, or the one that is fair after those of this round."""
+        standing = contest.standing
+        fresh = [pair for pair in ((one, other), (other, one)) if pair not in standing.shown]
+        if self._both_orders or len(fresh) < 2:
+            return fresh
+        ids = contest.candidates[one].id, contest.candidates[other].id
+        by_hash = fresh[0] if content_hash(*ids) < content_hash(*ids[::-1]) else fresh[1]
+        if self._comparisons == "all" or contest.task.pairs is not None:
+            return [by_hash]
+        shown = [*standing.shown, *of_round]
+        lead = sum((first == one) - (second == one) - (first == other) + (second == other) for first, second in shown)
+        return [by_hash if lead == 0 else (other, one) if lead > 0 else (one, other)]
+
+    def _count(self, contest: _Contest) -> None:
+        """Take a round's verdicts into the standing, in the order in which they were asked."""
+        number = {candidate.id: place for place, candidate in enumerate(contest.candidates)}
+        for question in contest.asked:
+            first, second = question.candidates
+            contest.standing.shown[number[first], number[second]] = contest.verdicts[question].probability_first
+
+    def _question(self, index: int, contest: _Contest, pair: Pair) -> Question:
+        first, second = (contest.candidates[place] for place in pair)
+        text = self._asking.filled(plain_prompt(contest.task.messages), [first.text, second.text])
         return Question(index, (first.id, second.id), text)
 
-    def _comparison(self, task: Task, question: Question, opinion: Opinion) -> Comparison:
+    def _comparison(self, task: Task, question: Question, opinions: Opinions) -> Comparison:
         first, second = question.candidates
-        probability, outcome = _verdict(opinion)
+        probability, outcome = self._verdict(opinions)
         return Comparison(
             prompt_id=task.prompt_id,
             first=first,
@@ -84,15 +173,25 @@ class PairwiseJudge:
             probability_first=probability,
             outcome=outcome,
             judge=self.name,
-            reply=opinion.reply,
-            usage=opinion.usage,
+            reply=opinions.shown,
+            usage=opinions.usage,
         )
 
+    def _verdict(self, opinions: Opinions) -> tuple[float | None, Outcome]:
+        if opinions.label_logprobs is None:
+            read = [PROBABILITY_FIRST[self._read(reply)] for reply in opinions.replies]
+            known = [probability for probability in read if probability is not None]
+            if not known:
+                return None, "unparsed"
+            probability = fmean(known)
+        else:
+            first, second = opinions.label_logprobs
+            probability = (1.0 + math.tanh((first - second) / 2)) / 2  # softmax of the two, without overflow
+        return probability, "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
 
-def _verdict(opinion: Opinion) -> tuple[float | None, Outcome]:
-    if opinion.label_logprobs is None:
-        outcome = parse_preference(opinion.reply or "")
-        return PROBABILITY_FIRST[outcome], outcome
-    first, second = opinion.label_logprobs
-    probability = (1.0 + math.tanh((first - second) / 2)) / 2  # softmax of the two, without overflow
-    return probability, "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
+    def _read(self, reply: str) -> Outcome:
+        if self._asking.manner.reasoning:
+            outcome = parse_preference(last_line(reply))
+            if outcome != "unparsed":
+                return outcome
+        return parse_preference(reply)

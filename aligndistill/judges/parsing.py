@@ -69,6 +69,36 @@ def parse_preference(reply: str) -> Outcome:
     return outcomes.pop() if len(outcomes) == 1 else "unparsed"
 
 
+def parse_order(reply: str, letters: str) -> tuple[frozenset[str], ...] | None:
+    """The order in a reply, best first, equals together; None unless it names each of the letters once.
+
+    Read are, in this order: the last JSON object with a `ranking` (a list of letters); `[[B > A = C]]`; `B > A = C` in the first
+    or last line. Thoughts (`<think>`) are left out.
+    """
+    text = _spoken(reply)
+    ranking = _last_json_value(text, "ranking")
+    if ranking is not _ABSENT:
+        if not isinstance(ranking, list) or not all(isinstance(one, str) for one in ranking):
+            return None
+        found = {">".join(ranking)}
+    else:
+        found = set(re.findall(r"\[\[([^\[\]]+)\]\]", text)) or {line for line in _edge_lines(text) if re.search(r"[>=]", line)}
+    orders = {_order(one, letters) for one in found}
+    return orders.pop() if len(orders) == 1 else None
+
+
+def _order(text: str, letters: str) -> tuple[frozenset[str], ...] | None:
+    groups = tuple(tuple(name.strip().upper() for name in group.split("=")) for group in re.split(r">+", text))
+    named = [name for group in groups for name in group]
+    return tuple(map(frozenset, groups)) if sorted(named) == sorted(letters) else None
+
+
+def last_line(reply: str) -> str:
+    """The last line that says something, where reasons stand before the verdict."""
+    lines = [line for line in reply.splitlines() if line.strip()]
+    return lines[-1] if lines else ""
+
+
 def parse_grade(reply: str, lowest: float, highest: float) -> float | None:
     """The grade in a reply, within `lowest` and `highest`; None when it cannot be read, is out of range, or is not one grade.
 

@@ -2,11 +2,12 @@
 
 import math
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import ConfigError
-from aligndistill.judges.asking import Asking, Opinion, Question, by_task
-from aligndistill.judges.parsing import parse_grade
+from aligndistill.judges.asking import PLAINLY, Asking, Manner, Opinions, Question, by_task
+from aligndistill.judges.parsing import last_line, parse_grade
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Grade, plain_prompt
@@ -17,8 +18,12 @@ class RubricJudge:
     """Grades every candidate by itself, from `lowest` to `highest`.
 
     The grade is the expected value over the whole numbers of the scale where the model gives their log-probabilities (as in
-    d-RLAIF, Lee et al. 2023, arXiv:2309.00267), else the number in its reply. An endpoint whose tokenizer writes 10 as two
-    tokens does not give them when 1 or 10 is likely; a scale of single digits avoids that.
+    d-RLAIF, Lee et al. 2023, arXiv:2309.00267), else the mean of the numbers in its replies. An endpoint whose tokenizer writes 10
+    as two tokens does not give them when 1 or 10 is likely; a scale of single digits avoids that.
+
+    Args:
+        max_new_tokens: the longest reply in text.
+        cache: where answers are kept between runs.
 
     Raises:
         ConfigError: a scale that does not go up.
@@ -34,6 +39,7 @@ class RubricJudge:
         max_new_tokens: int = 64,
         cache: Cache | None = None,
         seed: int = 0,
+        manner: Manner = PLAINLY,
     ) -> None:
         if lowest >= highest:
             raise ConfigError(f"a rubric's scale must go up: 'lowest' is {lowest} and 'highest' is {highest}.")
@@ -45,43 +51,56 @@ class RubricJudge:
             chat=chat,
             template=template,
             labels=tuple(str(grade) for grade in range(lowest, highest + 1)),
+            ask_plainly=f"Answer with a single whole number from {lowest} to {highest}.",
+            ask_with_reasons=(
+                "First give your reasons in a few sentences. Then write the grade on a line of its own, in double brackets: "
+                f"a whole number from {lowest} to {highest}, as in [[{lowest}]] or [[{highest}]]."
+            ),
             max_new_tokens=max_new_tokens,
             seed=seed,
-            readable=lambda reply: parse_grade(reply, lowest, highest) is not None,
+            readable=lambda reply: self._read(reply) is not None,
             cache=cache,
+            fill=lambda asking, prompt, answers: asking.text(
+                prompt=prompt, response=answers[0], lowest=str(lowest), highest=str(highest)
+            ),
+            manner=manner,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `Judge`. All candidates of all tasks are asked about at once."""
         questions = [self._question(index, task, candidate) for index, task in enumerate(tasks) for candidate in task.candidates]
         verdicts = (
-            (question, self._grade(tasks[question.task], question, opinion)) for question, opinion in self._asking.ask(questions)
+            (question, [self._grade(tasks[question.task], question, opinions)])
+            for question, opinions in self._asking.ask(questions)
         )
         yield from by_task(tasks, questions, verdicts)
 
     def _question(self, index: int, task: Task, candidate: Candidate) -> Question:
-        text = self._asking.template.fill(
-            prompt=plain_prompt(task.messages),
-            response=candidate.text,
-            lowest=str(self._lowest),
-            highest=str(self._highest),
-        )
-        return Question(index, (candidate.id,), text)
+        return Question(index, (candidate.id,), self._asking.filled(plain_prompt(task.messages), [candidate.text]))
 
-    def _grade(self, task: Task, question: Question, opinion: Opinion) -> Grade:
-        if opinion.label_logprobs is None:
-            value = parse_grade(opinion.reply or "", self._lowest, self._highest)
+    def _grade(self, task: Task, question: Question, opinions: Opinions) -> Grade:
+        value: float | None
+        if opinions.label_logprobs is None:
+            read = [grade for grade in map(self._read, opinions.replies) if grade is not None]
+            value = fmean(read) if read else None
         else:
-            value = _expected(range(self._lowest, self._highest + 1), opinion.label_logprobs)
+            value = _expected(range(self._lowest, self._highest + 1), opinions.label_logprobs)
         (candidate,) = question.candidates
         return Grade(
             prompt_id=task.prompt_id,
             candidate=candidate,
             value=value,
             judge=self.name,
-            reply=opinion.reply,
-            usage=opinion.usage,
+            reply=opinions.shown,
+            usage=opinions.usage,
         )
+
+    def _read(self, reply: str) -> float | None:
+        if self._asking.manner.reasoning:
+            grade = parse_grade(last_line(reply), self._lowest, self._highest)
+            if grade is not None:
+                return grade
+        return parse_grade(reply, self._lowest, self._highest)
 
 
 def _expected(grades: Sequence[int], logprobs: Sequence[float]) -> float:

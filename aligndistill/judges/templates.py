@@ -9,6 +9,9 @@ from aligndistill.errors import ConfigError
 
 PAIRWISE_FIELDS = frozenset({"prompt", "first", "second"})
 RUBRIC_FIELDS = frozenset({"prompt", "response", "lowest", "highest"})
+LISTWISE_FIELDS = frozenset({"prompt", "responses"})
+OPTIONAL_FIELDS = frozenset({"mark", "verdict"})
+"""`{mark}` is a delimiter, another one in every request; `{verdict}` asks for the verdict, with reasons before it or without."""
 
 _FOLDER = Path(__file__).with_name("templates")
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -20,6 +23,11 @@ class Template:
 
     text: str
 
+    @property
+    def asks_for_the_verdict(self) -> bool:
+        """Whether it leaves to the judge how the verdict is asked for, by the field `{verdict}`."""
+        return "verdict" in _FIELD.findall(self.text)
+
     def fill(self, **values: str) -> str:
         """The text with all fields filled in one pass: what a value says in braces stays as it is."""
         return _FIELD.sub(lambda match: values[match[1]], self.text)
@@ -29,7 +37,7 @@ def load_template(name: str, fields: frozenset[str]) -> Template:
     """A built-in template by its name, or one from a file by its path.
 
     Raises:
-        ConfigError: there is no such template, or it does not hold exactly these fields.
+        ConfigError: there is no such template, or it does not hold these fields, or holds others than these and the optional ones.
     """
     built_in = {path.stem: path for path in sorted(_FOLDER.glob("*.txt"))}
     path = built_in.get(name, Path(name))
@@ -41,12 +49,14 @@ def load_template(name: str, fields: frozenset[str]) -> Template:
         ) from None
     found = set(_FIELD.findall(text))
     problems = [
-        f"{what} {_braced(some)}" for what, some in (("lacks", fields - found), ("has unknown fields", found - fields)) if some
+        f"{what} {_braced(some)}"
+        for what, some in (("lacks", fields - found), ("has unknown fields", found - fields - OPTIONAL_FIELDS))
+        if some
     ]
     if problems:
         raise ConfigError(
             f"the judge template '{name}' {' and '.join(problems)}. "
-            f"A template of this kind has {_braced(fields)}, each at least once."
+            f"A template of this kind has {_braced(fields)}, each at least once, and may have {_braced(OPTIONAL_FIELDS)}."
         )
     return Template(text)
 

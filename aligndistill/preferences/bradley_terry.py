@@ -1,10 +1,12 @@
 """Bradley-Terry strengths from soft comparisons: one number per item, on the logit scale.
 
 The model is P(i beats j) = sigmoid(strength_i - strength_j) (Bradley and Terry 1952). A comparison may be sure (0 or 1), a tie
-(0.5) or anything between, as a judge's probability is.
+(0.5) or anything between, as a judge's probability is. The item shown first may have an advantage, as a team at home has:
+P(i beats j | i first) = sigmoid(strength_i - strength_j + advantage) (Davidson and Beaver 1977).
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -19,16 +21,71 @@ TOLERANCE = 1e-10
 MAX_STEPS = 200
 """A few are enough; only a prior near 0 with undefeated items needs tens."""
 
+ADVANTAGE_TOLERANCE = 1e-3
+LARGEST_ADVANTAGE = 8.0
+"""Logits. An advantage is shared by all prompts and not worth more digits; 8 is first in 2,999 of 3,000."""
+
 
 class Win(NamedTuple):
-    """`first` was compared with `second` and was found better with this probability. Items are numbered from 0."""
+    """`first` was shown first, compared with `second`, and found better with this probability. Items are numbered from 0."""
 
     first: int
     second: int
     probability: float
 
 
-def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR) -> list[float]:
+@dataclass(frozen=True)
+class Contest:
+    """Some items and their comparisons with each other."""
+
+    n_items: int
+    wins: Sequence[Win]
+
+
+@dataclass(frozen=True)
+class _Table:
+    """Comparisons, row against column, in parts of a comparison.
+
+    Attributes:
+        asked: how often row was shown before column.
+        won: how often it was better then.
+        advantage: what being shown first is worth, logits.
+        prior: weight of the pseudo-ties.
+    """
+
+    asked: NDArray[np.float64]
+    won: NDArray[np.float64]
+    advantage: NDArray[np.float64]
+    prior: float
+
+    def expected(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
+        """P(row beats column | row first)."""
+        return _sigmoid(self._gap(strength))
+
+    def cost(self, strength: NDArray[np.float64]) -> float:
+        """Negative log-likelihood, nats, pseudo-ties included."""
+        gap = self._gap(strength)
+        ties = np.logaddexp(0, strength) + np.logaddexp(0, -strength)
+        compared = self.won * np.logaddexp(0, -gap) + (self.asked - self.won) * np.logaddexp(0, gap)
+        return float(compared.sum() + self.prior / 2 * ties.sum())
+
+    def gradient(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the cost."""
+        surplus = self.asked * self.expected(strength) - self.won
+        return np.asarray(surplus.sum(axis=1) - surplus.sum(axis=0) + self.prior * (_sigmoid(strength) - 0.5))
+
+    def hessian(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Of the cost; positive definite because of the prior."""
+        expected, tie = self.expected(strength), _sigmoid(strength)
+        curvature = self.asked * expected * (1 - expected)
+        curvature = curvature + curvature.T
+        return np.asarray(np.diag(curvature.sum(axis=1) + self.prior * tie * (1 - tie)) - curvature)
+
+    def _gap(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
+        return strength[:, None] - strength[None, :] + self.advantage
+
+
+def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR, first_advantage: float = 0.0) -> list[float]:
     """The most likely strengths, with mean 0.
 
     Each item also ties once, with weight `prior`, with a virtual opponent of strength 0. That keeps an undefeated item finite
@@ -39,59 +96,71 @@ def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR) -> list[f
         n_items: how many items there are.
         wins: comparisons; the same two items may occur often, in either order.
         prior: weight of the pseudo-tie, in comparisons; positive.
+        first_advantage: what being shown first is worth, logits. It is taken off two items that were compared in one order only;
+            compared in both, they have each had it, and a disagreement between the orders is doubt about the two.
     """
+    asked, won = _counts(n_items, wins)
+    table = _Table(asked, won, first_advantage * (asked.T == 0), prior)
     assert prior > 0, "without a prior an undefeated item has no finite strength"
-    won = np.zeros((n_items, n_items))  # won[i, j]: how often i beat j, in parts of a comparison
+    return [float(value) for value in _fitted(table, np.zeros(n_items))]
+
+
+def first_advantage(contests: Sequence[Contest], prior: float = PRIOR) -> float:
+    """What being shown first was worth to an item, logits: the most likely value for all contests together.
+
+    It is told from strength by items that were shown first in some of their comparisons and second in others, so one order is to
+    be drawn by chance. A pseudo-tie of weight `prior` keeps it finite for a judge that always says first.
+    """
+    counts = [_counts(contest.n_items, contest.wins) for contest in contests]
+    fitted = [np.zeros(contest.n_items) for contest in contests]
+
+    def slope(advantage: float) -> float:
+        """Of the cost, when the strengths are the most likely ones for this advantage: it grows with the advantage."""
+        total = prior * (float(_sigmoid(np.array(advantage))) - 0.5)
+        for place, (asked, won) in enumerate(counts):
+            table = _Table(asked, won, np.full_like(asked, advantage), prior)
+            fitted[place] = _fitted(table, fitted[place])
+            total += float((asked * table.expected(fitted[place]) - won).sum())
+        return total
+
+    low, high = -LARGEST_ADVANTAGE, LARGEST_ADVANTAGE
+    while high - low > ADVANTAGE_TOLERANCE:
+        middle = (low + high) / 2
+        low, high = (low, middle) if slope(middle) > 0 else (middle, high)
+    return (low + high) / 2
+
+
+def _counts(n_items: int, wins: Sequence[Win]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """How often each item was shown before each other, and was better then."""
+    asked, won = np.zeros((n_items, n_items)), np.zeros((n_items, n_items))
     for first, second, probability in wins:
         assert first != second, "an item is not compared with itself"
         assert 0 <= probability <= 1, "a probability lies between 0 and 1"
+        asked[first, second] += 1
         won[first, second] += probability
-        won[second, first] += 1 - probability
-    strength = np.zeros(n_items)
+    return asked, won
+
+
+def _fitted(table: _Table, strength: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The most likely strengths, from a first guess, with mean 0."""
+    enough = TOLERANCE * max(1.0, table.asked.sum())
     for _ in range(MAX_STEPS):
-        gradient, hessian = _derivatives(strength, won, prior)
-        if np.abs(gradient).max(initial=0.0) < TOLERANCE * max(1, len(wins)):
-            return [float(value) for value in strength - strength.sum() / max(1, n_items)]
-        strength = strength + _step(strength, won, prior, gradient, hessian)
+        gradient = table.gradient(strength)
+        if np.abs(gradient).max(initial=0.0) < enough:
+            return np.asarray(strength - strength.sum() / max(1, len(strength)))
+        strength = strength + _step(table, strength, gradient)
     raise AssertionError("Newton's method did not converge on a convex cost")
 
 
-def _step(
-    strength: NDArray[np.float64],
-    won: NDArray[np.float64],
-    prior: float,
-    gradient: NDArray[np.float64],
-    hessian: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _step(table: _Table, strength: NDArray[np.float64], gradient: NDArray[np.float64]) -> NDArray[np.float64]:
     """Newton's step, halved until the cost falls: far from the optimum a full one can overshoot."""
-    step = np.asarray(-np.linalg.solve(hessian, gradient), dtype=np.float64)
-    cost = _cost(strength, won, prior)
+    step = np.asarray(-np.linalg.solve(table.hessian(strength), gradient), dtype=np.float64)
+    cost = table.cost(strength)
     rounding = 1e-12 * cost
-    while _cost(strength + step, won, prior) > cost + rounding:
+    while table.cost(strength + step) > cost + rounding:
         step = step / 2
     return step
 
 
-def _cost(strength: NDArray[np.float64], won: NDArray[np.float64], prior: float) -> float:
-    """Negative log-likelihood, nats, pseudo-ties included."""
-    gap = strength[:, None] - strength[None, :]
-    ties = np.logaddexp(0, strength) + np.logaddexp(0, -strength)
-    return float((won * np.logaddexp(0, -gap)).sum() + prior / 2 * ties.sum())
-
-
-def _derivatives(
-    strength: NDArray[np.float64], won: NDArray[np.float64], prior: float
-) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """Gradient and Hessian of `_cost`; the Hessian is positive definite because of the prior."""
-    gap = strength[:, None] - strength[None, :]
-    compared = won + won.T
-    expected = _sigmoid(gap)
-    expected_tie = _sigmoid(strength)
-    gradient = (compared * expected - won).sum(axis=1) + prior * (expected_tie - 0.5)
-    curvature = compared * expected * (1 - expected)
-    hessian = np.diag(curvature.sum(axis=1) + prior * expected_tie * (1 - expected_tie)) - curvature
-    return gradient, hessian
-
-
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    return 0.5 * (1 + np.tanh(x / 2))
+    return np.asarray(0.5 * (1 + np.tanh(x / 2)))

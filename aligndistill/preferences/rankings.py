@@ -36,13 +36,18 @@ class RankingOutcome:
     no_verdict: int
 
 
-def rank(prompt: Prompt, candidates: Sequence[Candidate], verdicts: Sequence[Verdict], settings: Rankings) -> RankingOutcome:
+def rank(
+    prompt: Prompt, candidates: Sequence[Candidate], verdicts: Sequence[Verdict], settings: Rankings, first_advantage: float = 0.0
+) -> RankingOutcome:
     """Rank a prompt's candidates by the verdicts on them.
+
+    Args:
+        first_advantage: the judge's, logits, for pairs that it saw in one order only (see `scores.judge_advantage`).
 
     Raises:
         ConfigError: `aggregate` names a way that this judge's verdicts cannot be put together.
     """
-    score_of = _scores(verdicts, settings)
+    score_of = _scores(verdicts, settings, first_advantage)
     responses = [
         Response(
             text=candidate.text,
@@ -72,7 +77,7 @@ def rank_ready_made(ranking: Ranking, settings: Rankings) -> RankingOutcome:
     return _finished(ranking.model_copy(update={"responses": tuple(scored)}), settings.tie_margin, no_verdict)
 
 
-def _scores(verdicts: Sequence[Verdict], settings: Rankings) -> dict[str, float]:
+def _scores(verdicts: Sequence[Verdict], settings: Rankings, first_advantage: float) -> dict[str, float]:
     comparisons = [verdict for verdict in verdicts if isinstance(verdict, Comparison)]
     grades = [verdict for verdict in verdicts if isinstance(verdict, Grade)]
     assert not (comparisons and grades), "a judge either compares or grades"
@@ -91,7 +96,7 @@ def _scores(verdicts: Sequence[Verdict], settings: Rankings) -> dict[str, float]
         )
     match aggregate:
         case "bradley_terry":
-            return scores.bradley_terry(comparisons)
+            return scores.bradley_terry(comparisons, first_advantage)
         case "win_probability":
             return scores.win_probability(comparisons)
         case "mean_grade":

@@ -6,10 +6,14 @@ Unparsed comparisons and grades that could not be read are left out. A candidate
 import math
 from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass
 from statistics import fmean
 
-from aligndistill.preferences.bradley_terry import Win, strengths
+from aligndistill.preferences.bradley_terry import Contest, Win, first_advantage, strengths
 from aligndistill.records import Comparison, Grade
+
+PROMPTS_FOR_ADVANTAGE = 500
+"""Enough to know what all share; more would only take time."""
 
 PROBABILITY_OF = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
@@ -23,13 +27,44 @@ def probability_first(comparison: Comparison) -> float | None:
     return PROBABILITY_OF[comparison.outcome]
 
 
-def bradley_terry(comparisons: Sequence[Comparison]) -> dict[str, float]:
-    """Bradley-Terry strengths with mean 0, by candidate id. Each comparison is one observation."""
+def bradley_terry(comparisons: Sequence[Comparison], first_advantage: float = 0.0) -> dict[str, float]:
+    """Bradley-Terry strengths with mean 0, by candidate id. Each comparison is one observation.
+
+    Args:
+        first_advantage: of the judge, logits (see `judge_advantage`); taken off pairs that were shown in one order only.
+    """
+    contest = _contest(comparisons)
+    return dict(zip(contest.ids, strengths(len(contest.ids), contest.wins, first_advantage=first_advantage), strict=True))
+
+
+def judge_advantage(comparisons: Sequence[Comparison]) -> float:
+    """What being shown first is worth to an answer, logits: the most likely value over a judge's comparisons of many prompts.
+
+    0 where nothing was shown in one order only: then each answer has had the advantage.
+    """
+    by_prompt: defaultdict[str, list[Comparison]] = defaultdict(list)
+    for comparison in comparisons:
+        if not comparison.members:  # nobody was shown a panel's verdict in an order
+            by_prompt[comparison.prompt_id].append(comparison)
+    contests = [_contest(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
+    if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in contests):
+        return 0.0
+    return first_advantage([Contest(len(one.ids), one.wins) for one in contests])
+
+
+@dataclass(frozen=True)
+class _ById:
+    """The comparisons of one prompt with its candidates numbered."""
+
+    ids: list[str]
+    wins: list[Win]
+
+
+def _contest(comparisons: Sequence[Comparison]) -> _ById:
     readable = _readable(comparisons)
     ids = sorted({candidate for first, second, _ in readable for candidate in (first, second)})
     number = {candidate: index for index, candidate in enumerate(ids)}
-    wins = [Win(number[first], number[second], probability) for first, second, probability in readable]
-    return dict(zip(ids, strengths(len(ids), wins), strict=True))
+    return _ById(ids, [Win(number[first], number[second], probability) for first, second, probability in readable])
 
 
 def win_probability(comparisons: Sequence[Comparison]) -> dict[str, float]:

@@ -8,6 +8,7 @@ from aligndistill.config import Rankings
 from aligndistill.preferences.agreement import longer_wins, order_bias
 from aligndistill.preferences.pairs import pairs_of
 from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
+from aligndistill.preferences.scores import judge_advantage
 from aligndistill.prompts.loading import load_rankings
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, Verdict
 from aligndistill.stages.stage import Made, Work, require_records
@@ -24,13 +25,15 @@ def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
     for verdict in read_verdicts(work.inputs["verdicts"]):
         verdicts[verdict.prompt_id].append(verdict)
     prompts = read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
-    outcomes = (rank(prompt, candidates[prompt.id], verdicts[prompt.id], settings) for prompt in prompts)
-    made = _write(work, settings, conversational, outcomes, {})
     comparisons = [one for many in verdicts.values() for one in many if isinstance(one, Comparison)]
+    advantage = judge_advantage(comparisons)
+    outcomes = (rank(prompt, candidates[prompt.id], verdicts[prompt.id], settings, advantage) for prompt in prompts)
+    made = _write(work, settings, conversational, outcomes, {})
     if not comparisons:
         return made
     bias = order_bias(comparisons)
-    return Made(made.counts, made.dropped, {**made.figures, "order_flips": bias.flips.value, "first_wins": bias.first_wins.value})
+    shown = {"order_flips": bias.flips.value, "first_wins": bias.first_wins.value, "first_advantage": advantage}
+    return Made(made.counts, made.dropped, {**made.figures, **shown})
 
 
 def make_ready_made_rankings(work: Work, settings: Rankings, held_out: float, conversational: bool, content: str) -> Made:

@@ -1,0 +1,65 @@
+"""What keeps a candidate's text data: nothing in it can end the text, begin a chat turn, or hide.
+
+Prompts and candidates go through `hardened` before they enter a template. Incidents that show the need: transformers#29279,
+vllm#31735, llama.cpp#26273 (control tokens in text become control tokens), transformers#47386 (markers not flagged special).
+"""
+
+import re
+from collections.abc import Iterable
+
+from aligndistill.records import content_hash
+
+MARK_DIGITS = 12
+
+_KNOWN_MARKERS = (
+    r"<\|[^<>\n]{1,60}?\|>",  # ChatML, Llama 3, Phi, GPT
+    r"<\uff5c[^<>\n]{1,60}?\uff5c>",  # DeepSeek
+    r"</?(?:s|think|start_of_turn|end_of_turn|tool_call|tool_response|start_header_id|end_header_id)>",
+    r"<(?:bos|eos|pad|unk|mask|sep|cls|extra_id_\d+)>",
+    r"<</?SYS>>",
+    r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
+    r"\[(?:CLS|SEP|MASK|PAD|UNK|BOS|EOS)\]",
+)
+"""Turn and control markers of the usual model families, for servers, whose tokenizers cannot be asked."""
+
+_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+"""Control characters, zero-width spaces, text-direction overrides and tag characters: read by a model and seen by nobody."""
+
+
+def cut(text: str, characters: int) -> str:
+    """The text up to a length; what is left out of a longer one is said where it is cut."""
+    if len(text) <= characters:
+        return text
+    return f"{text[:characters]} [cut here: {len(text) - characters} more characters]"
+
+
+def hardened(text: str, control_tokens: Iterable[str] = ()) -> str:
+    """The text as a judge may see it: without unseen characters, with a space inside every control token.
+
+    Args:
+        control_tokens: the tokenizer's own, beside those that are known everywhere.
+    """
+    text = _UNSEEN.sub("", text)
+    own = [re.escape(token) for token in sorted(control_tokens, key=len, reverse=True) if token not in _broken(token)]
+    markers = re.compile("|".join((*own, *_KNOWN_MARKERS)))
+    while markers.search(text):  # what is left of one marker may be part of another
+        text = markers.sub(lambda match: _broken(match[0]), text)
+    return text
+
+
+def _broken(marker: str) -> str:
+    return f"{marker[:1]} {marker[1:]}"
+
+
+def mark_for(seed: int, *texts: str) -> str:
+    """A delimiter that none of the texts holds and that nobody can know who wrote one of them without the seed.
+
+    It is a hash of the seed and the texts: another one for every request, the same when that is asked again, so that what was
+    answered is found in the cache.
+    """
+    attempt = 0
+    while True:
+        mark = content_hash("mark", str(seed), str(attempt), *texts)[:MARK_DIGITS]
+        if not any(mark in text for text in texts):
+            return mark
+        attempt += 1
