@@ -44,7 +44,7 @@ def make_report(
         versions=library_versions(),
     )
     write_report(work.folder / "report.json", report)
-    rankings = list(read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking))
+    rankings = list(read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking)) if "rankings" in work.inputs else []
     pairs = _held_out_pairs(work)
     write_page(
         work.folder / "report.html",
@@ -169,13 +169,13 @@ def _counts(manifests: Mapping[str, Manifest]) -> DataCounts:
         return manifests[stage].counts.get(name) if stage in manifests else None
 
     dropped = {f"{stage}: {reason}": number for stage, manifest in manifests.items() for reason, number in manifest.dropped.items()}
-    rankings = manifests["rankings"].counts
+    rankings = manifests["rankings"].counts if "rankings" in manifests else None
     return DataCounts(
         train_prompts=count("prompts", "train"),
         held_out_prompts=count("prompts", "held_out"),
         candidates=count("candidates", "candidates"),
-        rankings=rankings["train"] + rankings["held_out"],
-        pairs=rankings["pairs"],
+        rankings=rankings["train"] + rankings["held_out"] if rankings else None,
+        pairs=rankings["pairs"] if rankings else None,
         dropped=dropped,
     )
 
@@ -187,6 +187,8 @@ def _warnings(manifests: Mapping[str, Manifest], evaluation: EvaluationResult, j
     for name, manifest in manifests.items():
         if name.startswith(STUDENT) and not manifest.figures.get("shares_prompt", True):
             yield f"{name}: this model type does not share prompts exactly; separate rows were used (slower, same result)."
+        if name.startswith(STUDENT):
+            yield from (f"{name.removeprefix(STUDENT)}, {warning}" for warning in manifest.figures.get("warnings", ()))
     start = evaluation.authors.get("start")
     for author, figures in evaluation.authors.items():
         if start and author not in ("start", "teacher") and figures.length_tokens.low > 1.5 * start.length_tokens.high:
