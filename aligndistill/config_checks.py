@@ -55,8 +55,9 @@ def _data(config: RunConfig) -> Iterator[Problem]:
         return
     if config.judge is None and (config.reward_model is not None or any(not _is_online(one) for one in config.students.values())):
         yield Problem(("judge",), "the answers to 'prompts' need a judge: add this section")
-    if config.judge is None and not config.students:
-        yield Problem(("judge",), "there is nothing to make: add this section, or a student that learns from rewards")
+    elif config.judge is None and not config.students:
+        text = "the answers to 'prompts' need a judge: add this section, or students that learn from rewards of their own"
+        yield Problem(("judge",), text)
     authors = config.candidates.authors
     known = _models(config)
     for number, author in enumerate(authors):

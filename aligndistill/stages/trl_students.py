@@ -1,6 +1,6 @@
 """A student that one of TRL's online trainers makes from this project's rewards."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from transformers import AutoModelForCausalLM
 
@@ -35,3 +35,9 @@ def make_trl_student(work: Work, name: str, settings: Student, lora: Lora | None
     return Made(
         counts={"prompts": len(prompts), "steps": trained.steps}, dropped=dropped, figures={"train_seconds": trained.seconds}
     )
+
+
+def trl_entry(entry: Mapping[str, float]) -> dict[str, float]:
+    """An entry of TRL's log under this project's names, where it has the same figure. Its KL is per token, so it has none here."""
+    names = {"step": "update", "reward": "score", "entropy": "entropy_nats", "completions/mean_length": "length_tokens"}
+    return {ours: entry[theirs] for theirs, ours in names.items() if theirs in entry}

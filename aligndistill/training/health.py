@@ -52,7 +52,7 @@ def _kl(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
     """KL is twice its target."""
     if settings.kl_target is None:
         return None
-    recent = [entry["kl_k3_nats"] for entry in entries[-WINDOW:]]
+    recent = [entry["kl_k1_nats"] for entry in entries[-WINDOW:]]
     if min(recent) <= 2 * settings.kl_target:
         return None
     return (

@@ -212,7 +212,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         require_sound_figures(experience.figures)
         if self.accelerator.is_main_process:
             self._work.keep_samples(update, rollouts)
-        kl_nats = experience.figures["kl_k3_nats"]
+        kl_nats = experience.figures["kl_k1_nats"]
         if settings.kl_budget is not None and kl_nats > settings.kl_budget:
             raise BudgetSpent(update, kl_nats)
         coefficient = state.kl_coefficient
