@@ -1,7 +1,8 @@
 """Estimates of KL(policy || reference) from the log-probabilities of what the policy sampled, and what steers by them.
 
 k1 and k3 are Schulman's names ("Approximating KL Divergence", 2020). Summed over a response's tokens both have the KL of whole
-responses as their mean. k1 may be negative on a sample; k3 never is, and varies less while the two models are close (further apart, more).
+responses as their mean. k1 may be negative on a sample; k3 never is, and varies less while the two models are close (further apart,
+more).
 
 Shapes: N responses, R tokens each, padded.
 """
