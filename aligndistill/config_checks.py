@@ -7,19 +7,17 @@ from pathlib import PurePath
 from aligndistill.config import (
     NAME_PATTERN,
     EndpointModel,
-    FunctionJudge,
     Judge,
-    LikelihoodJudge,
     LocalModel,
     Online,
     PairwiseJudge,
     Ppo,
-    RewardModelJudge,
     RewardSource,
     RunConfig,
     Student,
     Teacher,
 )
+from aligndistill.config_judges import judge_models
 from aligndistill.config_problems import KeyPath, Problem, did_you_mean
 
 _TAKEN = frozenset({"prompts", "rankings"})
@@ -164,16 +162,15 @@ def _from_scratch(config: RunConfig) -> Iterator[Problem]:
 
 def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
     """The judge's model is there, and can do what this kind of judge asks of it."""
-    if isinstance(judge, FunctionJudge | RewardModelJudge):
-        return
     known = _models(config)
-    if isinstance(judge.model, str) and judge.model not in known:
-        yield Problem((*path, "model"), _no_such_model(judge.model, known))
-        return
-    model = known[judge.model] if isinstance(judge.model, str) else judge.model
-    if isinstance(judge, LikelihoodJudge) and isinstance(model, EndpointModel):
-        text = "a likelihood judge reads the model's own log-probabilities, which an endpoint does not give"
-        yield Problem((*path, "model"), f"{text}: name a local model, or take kind pairwise or rubric")
+    for asked in judge_models(judge):
+        if isinstance(asked.model, str) and asked.model not in known:
+            yield Problem((*path, *asked.key), _no_such_model(asked.model, known))
+            continue
+        model = known[asked.model] if isinstance(asked.model, str) else asked.model
+        if asked.must_be_local and isinstance(model, EndpointModel):
+            text = "a likelihood judge reads the model's own log-probabilities, which an endpoint does not give"
+            yield Problem((*path, *asked.key), f"{text}: name a local model, or take kind pairwise or rubric")
 
 
 def _models(config: RunConfig) -> dict[str, LocalModel | EndpointModel]:
@@ -189,9 +186,9 @@ def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointMo
     for name, model in config.models.items():
         yield ("models", name), model
     for path, judge in ((("judge",), config.judge), (("evaluation", "judge"), config.evaluation.judge)):
-        written_out = getattr(judge, "model", None)
-        if isinstance(written_out, Teacher | EndpointModel):
-            yield (*path, "model"), written_out
+        for asked in judge_models(judge if judge != "same" else None):
+            if isinstance(asked.model, Teacher | EndpointModel):
+                yield (*path, *asked.key), asked.model
 
 
 def _no_such_model(name: str, known: dict[str, LocalModel | EndpointModel]) -> str:

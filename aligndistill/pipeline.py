@@ -21,7 +21,6 @@ from aligndistill.config import (
     EndpointModel,
     FunctionJudge,
     Judge,
-    LikelihoodJudge,
     LocalModel,
     Lora,
     Online,
@@ -34,6 +33,7 @@ from aligndistill.config import (
     Student,
     WeightedReward,
 )
+from aligndistill.config_judges import judge_models
 from aligndistill.config_yaml import dump_yaml
 from aligndistill.plugins import plugin_file
 from aligndistill.stages.answers import make_answers
@@ -41,7 +41,7 @@ from aligndistill.stages.candidates import make_candidates
 from aligndistill.stages.evaluation import ANSWERS, make_evaluation
 from aligndistill.stages.models import make_named_model, make_taught_model
 from aligndistill.stages.online_students import Watch, make_ppo_student
-from aligndistill.stages.open_models import JUDGE_MODEL
+from aligndistill.stages.open_models import judge_model_input
 from aligndistill.stages.prompts import make_prompts
 from aligndistill.stages.rankings import make_rankings, make_ready_made_rankings
 from aligndistill.stages.report import STUDENT, make_report
@@ -88,7 +88,7 @@ class _Builder:
     config: RunConfig
     models: dict[str, Stage] = field(default_factory=dict)
     judge_models: dict[int, Stage] = field(default_factory=dict)
-    """By the identity of the judge's section."""
+    """By the identity of the model's section."""
 
     def build(self) -> Iterator[Stage]:
         config = self.config
@@ -180,7 +180,7 @@ class _Builder:
             judge = config.judge if weighted.source == "judge" else weighted.source
             if isinstance(judge, str):
                 needed |= reward_model
-                parts.append(RewardPart(None, None, "", "", weighted.weight))
+                parts.append(RewardPart(None, {}, "", "", weighted.weight))
             else:
                 assert judge is not None, "the config's checks see to that"
                 prefix = f"reward {number}: "
@@ -227,10 +227,11 @@ class _Builder:
                 self.models[name] = self._model(name if name == "teacher" else f"model-{name}", model, model.sft)
                 yield self.models[name]
         for name, judge in self._judges():
-            model = getattr(judge, "model", None)
-            if isinstance(model, LocalModel):
-                self.judge_models[id(judge)] = self._model(name, model, getattr(model, "sft", None))
-                yield self.judge_models[id(judge)]
+            for asked in judge_models(judge):
+                if isinstance(asked.model, LocalModel):
+                    stage = self._model(f"{name}-{asked.part}".rstrip("-"), asked.model, getattr(asked.model, "sft", None))
+                    self.judge_models[id(asked.model)] = stage
+                    yield stage
 
     @property
     def _lora(self) -> Lora | None:
@@ -256,30 +257,36 @@ class _Builder:
 
     # --------------------------------------------------------------------------------------------------------- judges
 
-    def _judge_model(self, judge: Judge | None) -> dict[str, Stage]:
-        """The input that holds the judge's local model, if it has one."""
-        if not isinstance(judge, LikelihoodJudge | PairwiseJudge | RubricJudge):
-            return {}
-        if isinstance(judge.model, str):
-            return {JUDGE_MODEL: self.models[judge.model]} if judge.model in self.models else {}
-        return {} if isinstance(judge.model, EndpointModel) else {JUDGE_MODEL: self.judge_models[id(judge)]}
-
-    def _judges(self) -> Iterator[tuple[str, Any]]:
-        """Every judge's section, with the name of the stage that holds its model where that is written out in the section."""
+    def _judges(self) -> Iterator[tuple[str, Judge | None]]:
+        """Every judge's section, with the name of the stages that hold those of its models that are written out in it."""
         yield "judge_model", self.config.judge
-        yield "evaluation_judge_model", self.config.evaluation.judge
+        if self.config.evaluation.judge != "same":
+            yield "evaluation_judge_model", self.config.evaluation.judge
         for name, student in self.config.students.items():
             if isinstance(student.objective, Online):
                 for number, part in enumerate(reward_parts(student.objective.reward)):
-                    yield f"reward_judge_model-{name}-{number}", part.source
+                    if not isinstance(part.source, str):
+                        yield f"reward_judge_model-{name}-{number}", part.source
 
-    def _judge_endpoint(self, judge: Judge | None) -> EndpointModel | None:
-        """The judge's server, if it has one."""
-        if not isinstance(judge, LikelihoodJudge | PairwiseJudge | RubricJudge):
-            return None
-        if isinstance(judge.model, EndpointModel):
-            return judge.model
-        return self._endpoint(judge.model) if isinstance(judge.model, str) and judge.model not in self.models else None
+    def _judge_model(self, judge: Judge | None) -> dict[str, Stage]:
+        """The inputs that hold the judge's local models."""
+        inputs = {}
+        for asked in judge_models(judge):
+            if isinstance(asked.model, LocalModel):
+                inputs[judge_model_input(asked.part)] = self.judge_models[id(asked.model)]
+            elif isinstance(asked.model, str) and asked.model in self.models:
+                inputs[judge_model_input(asked.part)] = self.models[asked.model]
+        return inputs
+
+    def _judge_endpoint(self, judge: Judge | None) -> dict[str, EndpointModel]:
+        """The judge's servers, by the name of the input that a local model in their place would be."""
+        servers = {}
+        for asked in judge_models(judge):
+            if isinstance(asked.model, EndpointModel):
+                servers[judge_model_input(asked.part)] = asked.model
+            elif isinstance(asked.model, str) and asked.model not in self.models:
+                servers[judge_model_input(asked.part)] = self._endpoint(asked.model)
+        return servers
 
     # ------------------------------------------------------------------------------------------------------- answers
 

@@ -7,7 +7,7 @@ from statistics import fmean
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config import EndpointModel, Evaluation, Judge, Lora, Ppo, Student
+from aligndistill.config import Evaluation, Judge, Lora, Ppo, Student
 from aligndistill.evaluation.wins import by_prompt, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.models.actor_critic import critic_from_reward_model, critic_from_trunk
@@ -16,7 +16,7 @@ from aligndistill.models.load import LanguageModel, ModelPointer, load_language_
 from aligndistill.models.reward import RewardModel
 from aligndistill.records import Answer, Candidate, Finish, Message, Prompt, Ranking, Record, candidate_id
 from aligndistill.stages.answers import held_out_prompts
-from aligndistill.stages.open_models import open_judge
+from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, for_part, open_rewards
 from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.training_log import write_log
@@ -64,7 +64,7 @@ class Watch:
     """
 
     judge: Judge
-    endpoint: EndpointModel | None
+    servers: Servers
     content: str
     inputs: str
     evaluation: Evaluation
@@ -157,7 +157,7 @@ def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageMod
     }
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, watch.evaluation.prompts) if prompt.id in start}
     chosen = sorted(messages)[: objective.evaluate_prompts]
-    judge = open_judge(for_part(work, watch.inputs), watch.judge, watch.endpoint)
+    judge = open_judge(for_part(work, watch.inputs), watch.judge, watch.servers)
     longest = max((start[identity].length_tokens for identity in chosen), default=1)
 
     def win_rate(policy: LanguageModel) -> float:

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import TypeVar
 
-from aligndistill.config import EndpointModel, Judge
+from aligndistill.config import Judge
 from aligndistill.errors import JudgeError
 from aligndistill.judges.protocol import Judge as OpenJudge
 from aligndistill.judges.protocol import Task
@@ -14,7 +14,7 @@ from aligndistill.models.load import read_pointer
 from aligndistill.models.reward import load_reward_model
 from aligndistill.preferences.scores import bradley_terry, mean_grade
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
-from aligndistill.stages.open_models import open_judge
+from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.stage import Work
 from aligndistill.training.rollouts import SampledPrompt, ScoreSamples
 
@@ -30,13 +30,13 @@ class RewardPart:
 
     Attributes:
         judge: None for the run's reward model.
-        endpoint: the judge's server, if it has one.
+        servers: the judge's servers (see `open_judge`).
         content: the hash of the judge's files.
         inputs: put before the names of those of the stage's inputs that are the judge's models.
     """
 
     judge: Judge | None
-    endpoint: EndpointModel | None
+    servers: Servers
     content: str
     inputs: str
     weight: float
@@ -77,7 +77,7 @@ def _open(work: Work, part: RewardPart) -> OpenJudge:
     if part.judge is None:
         reward_model = load_reward_model(read_pointer(work.inputs[REWARD_MODEL]))
         return RewardModelJudge("reward_model", reward_model, work.runtime.per_device_eval_batch_size)
-    return open_judge(for_part(work, part.inputs), part.judge, part.endpoint)
+    return open_judge(for_part(work, part.inputs), part.judge, part.servers)
 
 
 def _identity(number: int, prompt: SampledPrompt, text: str) -> str:
