@@ -197,4 +197,6 @@ def test_a_batch_on_one_row_or_many_is_the_same_batch() -> None:
         alone = outputs(model, batch, True, 1.0)
         width = batch.tokens_BKR.shape[2]
         for name, values_BKR in vars(alone).items():
-            torch.testing.assert_close(vars(whole)[name][b : b + 1, : len(group.responses), :width], values_BKR, rtol=1e-4, atol=1e-5)
+            torch.testing.assert_close(
+                vars(whole)[name][b : b + 1, : len(group.responses), :width], values_BKR, rtol=1e-4, atol=1e-5
+            )

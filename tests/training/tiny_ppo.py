@@ -1,5 +1,6 @@
 """PPO on a model of a few thousand parameters, and everything that a test may want to see of it afterwards."""
 
+import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -58,7 +59,7 @@ def tiny_ppo(
     policy = policy or tiny_language_model()
     critic = None
     if objective.critic == "separate":
-        critic = critic_from_trunk(ModelPointer(path=str(write_tiny_model(folder / "trunk")), layout="chat"), seed=0)
+        critic = critic_from_trunk(ModelPointer(path=str(write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")), layout="chat"), seed=0)
     rollouts: list[list[Rollout]] = []
     work = PpoWork(
         prompts=policy_prompts(policy),
@@ -68,5 +69,7 @@ def tiny_ppo(
         keep_samples=lambda update, found: rollouts.append(list(found)),
     )
     steps = {"batch_size": 8 // objective.minibatches, "max_steps": updates * objective.steps_per_update, "max_response_tokens": 8}
-    trained = train_ppo(policy, critic, objective, lora, work, tiny_job(folder / "job", runtime=runtime, **{**steps, **(job or {})}))
+    trained = train_ppo(
+        policy, critic, objective, lora, work, tiny_job(folder / "job", runtime=runtime, **{**steps, **(job or {})})
+    )
     return Ran(trained, rollouts)
