@@ -59,7 +59,9 @@ def tiny_ppo(
     policy = policy or tiny_language_model()
     critic = None
     if objective.critic == "separate":
-        critic = critic_from_trunk(ModelPointer(path=str(write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")), layout="chat"), seed=0)
+        critic = critic_from_trunk(
+            ModelPointer(path=str(write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")), layout="chat"), seed=0
+        )
     rollouts: list[list[Rollout]] = []
     work = PpoWork(
         prompts=policy_prompts(policy),
