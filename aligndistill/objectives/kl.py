@@ -28,7 +28,8 @@ def k3(policy_NR: Tensor, reference_NR: Tensor) -> Tensor:
 def adapted_coefficient(coefficient: float, kl_nats: float, target_nats: float, horizon: int, samples: int) -> float:
     """The KL coefficient after a batch of `samples`, moved towards a KL of `target_nats` per response.
 
-    Ziegler et al. (2019), section 2.2: the relative error, cut at 0.2, times samples / horizon.
+    Ziegler et al. (2019), section 2.2: the relative error, cut at 0.2, times samples / horizon. A batch counts as one horizon at
+    most: many times that, and a KL below its target would turn the penalty's sign.
     """
     error = min(max(kl_nats / target_nats - 1, -0.2), 0.2)
-    return coefficient * (1 + error * samples / horizon)
+    return coefficient * (1 + error * min(samples / horizon, 1))

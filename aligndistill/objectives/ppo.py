@@ -68,10 +68,13 @@ def ppo(
     unclipped_loss_NR, clipped_loss_NR = (-collected.advantages_NR * ratio for ratio in (ratio_NR, clipped_NR))
     policy_loss = mean(torch.maximum(unclipped_loss_NR, clipped_loss_NR))
 
-    value_cost_NR = (learned.values_NR - collected.returns_NR) ** 2
+    values_NR, old_values_NR, returns_NR = (
+        torch.where(mask_NR, one, 0.0) for one in (learned.values_NR, collected.values_NR, collected.returns_NR)
+    )
+    value_cost_NR = (values_NR - returns_NR) ** 2
     if value_clip_range is not None:
-        change_NR = (learned.values_NR - collected.values_NR).clamp(-value_clip_range, value_clip_range)
-        value_cost_NR = torch.maximum(value_cost_NR, (collected.values_NR + change_NR - collected.returns_NR) ** 2)
+        change_NR = (values_NR - old_values_NR).clamp(-value_clip_range, value_clip_range)
+        value_cost_NR = torch.maximum(value_cost_NR, (old_values_NR + change_NR - returns_NR) ** 2)
     value_loss = 0.5 * mean(value_cost_NR)
 
     entropy = mean(learned.entropy_NR)

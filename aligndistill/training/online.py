@@ -31,6 +31,8 @@ def train_ppo(
         InvariantError: something that must hold did not.
         TrainingError: `kl_budget` was passed before there was a checkpoint.
     """
+    if lora is not None:  # dropout would make the policy that learns another one than the policy that sampled
+        lora = lora.model_copy(update={"lora_dropout": 0.0})
     model = ActorCritic(
         with_adapters(policy.model, lora, "CAUSAL_LM"), with_adapters(critic.model, lora, "SEQ_CLS") if critic else None
     )
@@ -55,7 +57,9 @@ def train_ppo(
         settings, policy, work, sampling, model=model, args=arguments, processing_class=policy.conversation.tokenizer
     )
     try:
-        return run(trainer, job)
+        trained = run(trainer, job)
+        trainer.require_budget()
+        return trained
     except BudgetSpent as spent:
         return _inside_the_budget(trainer, job, settings, spent)
 

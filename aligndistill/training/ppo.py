@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -25,8 +26,10 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from aligndistill.config import Ppo
 from aligndistill.models.actor_critic import outputs
+from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
-from aligndistill.objectives.kl import adapted_coefficient
+from aligndistill.models.sampling import Sampled
+from aligndistill.objectives.kl import adapted_coefficient, k3
 from aligndistill.objectives.ppo import Collected, Learned, ppo
 from aligndistill.progress import say
 from aligndistill.training.examples import grouped_batch
@@ -163,9 +166,6 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         """Sample and score an update's prompts, and make the state that a checkpoint after the update holds."""
         settings, state = self._settings, self.state_of_ppo
         started = time.monotonic()
-        places = self.prompts_of(update)
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        mine = [(place, self._work.prompts[index]) for place, index in enumerate(places)][process::processes]
         win_rate = None
         self.model.eval()
         with self._whole_weights(), self.accelerator.autocast():
@@ -174,17 +174,10 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
                 keeps = sampling_is_training(self._policy, self._work.prompts, self._sampling)
             if self._work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
                 win_rate = self._work.win_rate(self._policy)
-            prompts = [prompt for _, prompt in mine]
-            drawn = draw(self._policy, prompts, [f"{update} {place} {prompt.id}" for place, prompt in mine], self._sampling)
+            prompts, drawn = self._draw(update)
             sampled = time.monotonic()
             groups = groups_of(prompts, drawn)
-            logprobs = (
-                [[one.logprobs for one in samples] for samples in drawn]
-                if keeps
-                else policy_logprobs(self._policy, groups, self._sampling)
-            )
-            with reference_of(self._policy, self._work.reference) as reference:
-                of_reference = policy_logprobs(reference, groups, self._sampling)
+            logprobs, of_reference = self._both_logprobs(drawn, groups, keeps)
             values = critic_values(self.model, self._policy, groups, self._sampling)
         conversation = self._policy.conversation
         texts = [
@@ -200,8 +193,50 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             Rollout(prompt, group.responses, one.texts, one.finishes, *figures)
             for prompt, group, one, *figures in zip(prompts, groups, asked, logprobs, of_reference, values, scores, strict=True)
         ]
-        everyones = _interleaved(gather_object(rollouts), processes)
+        everyones = _interleaved(gather_object(rollouts), self.accelerator.num_processes)
         return self._learn_from(update, everyones, keeps, win_rate, {"rollout": sampled - started, "started": sampled})
+
+    def _draw(self, update: int) -> tuple[list[PolicyPrompt], list[list[Sampled]]]:
+        """This process's share of an update's prompts, with their answers."""
+        process, processes = self.accelerator.process_index, self.accelerator.num_processes
+        places = self.prompts_of(update)
+        mine = [(place, self._work.prompts[index]) for place, index in enumerate(places)][process::processes]
+        prompts = [prompt for _, prompt in mine]
+        return prompts, draw(self._policy, prompts, [f"{update} {place} {prompt.id}" for place, prompt in mine], self._sampling)
+
+    def _both_logprobs(
+        self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], keeps: bool
+    ) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
+        """Log-probability of every sampled token under the policy and under the reference, nats."""
+        logprobs = (
+            [[one.logprobs for one in samples] for samples in drawn]
+            if keeps
+            else policy_logprobs(self._policy, groups, self._sampling)
+        )
+        with reference_of(self._policy, self._work.reference) as reference:
+            return logprobs, policy_logprobs(reference, groups, self._sampling)
+
+    def require_budget(self) -> None:
+        """Hold what the last update left to `kl_budget` too, by one more sampling; every policy before it was measured.
+
+        Raises:
+            BudgetSpent: it is past the budget.
+        """
+        budget = self._settings.kl_budget
+        if budget is None:
+            return
+        self.model.eval()
+        with self._whole_weights(), self.accelerator.autocast():
+            prompts, drawn = self._draw(self.updates)
+            both = self._both_logprobs(drawn, groups_of(prompts, drawn), bool(self.state_of_ppo.keeps_logprobs))
+        answers = [
+            float(k3(torch.tensor(policy), torch.tensor(reference)).sum())
+            for rows in zip(*both, strict=True)
+            for policy, reference in zip(*rows, strict=True)
+        ]
+        kl_nats = fmean(gather_object(answers))
+        if kl_nats > budget:
+            raise BudgetSpent(self.updates, kl_nats)
 
     def _learn_from(
         self, update: int, rollouts: Sequence[Rollout], keeps: bool, win_rate: float | None, seconds: dict[str, float]
