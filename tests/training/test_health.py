@@ -26,7 +26,7 @@ def log(updates: int = 12, **columns: list[float]) -> list[dict[str, float]]:
             "loss": 0.1,
             "score": 1.0 + 0.1 * n,
             "score_std": 1.0,
-            "kl_k3_nats": min(0.5 * n, 4.0),
+            "kl_k1_nats": min(0.5 * n, 4.0),
             "explained_variance": -0.5 if n < 3 else 0.3,
             "entropy_nats": 2.0 - 0.05 * n,
             "length_tokens": 20.0 + n % 3,
@@ -47,7 +47,7 @@ def test_a_good_run_is_left_alone() -> None:
 
 
 BAD: dict[str, tuple[dict[str, Any], int]] = {
-    "kl": ({"kl_k3_nats": [1.0, 3.0, 9.0, 9.0, 9.0, 9.0]}, 5),  # three in a row past twice the target
+    "kl": ({"kl_k1_nats": [1.0, 3.0, 9.0, 9.0, 9.0, 9.0]}, 5),  # three in a row past twice the target
     "critic": ({"explained_variance": [-0.1] * 12}, 6),  # five in a row, once the critic has had a start
     "entropy": ({"entropy_nats": [2.0, 2.0, 2.0, 1.0, 0.5, 0.2, 0.2, 0.2]}, 7),  # the mean of three is below a fifth
     "length": ({"length_tokens": [20.0, 20.0, 20.0, 20.0, 40.0, 40.0, 40.0]}, 6),
@@ -72,13 +72,13 @@ def test_answers_that_shrink_are_noticed_too() -> None:
 
 
 def test_a_warning_is_said_once_until_it_goes_away() -> None:
-    entries = log(12, kl_k3_nats=[9.0] * 5 + [1.0] * 3 + [9.0] * 4)
+    entries = log(12, kl_k1_nats=[9.0] * 5 + [1.0] * 3 + [9.0] * 4)
     assert [(one.name, one.update) for one in all_warnings(entries, SETTINGS)] == [("kl", 3), ("kl", 11)]
     assert new_warnings(entries[:4], SETTINGS) == []
 
 
 def test_what_was_not_asked_for_is_not_missed() -> None:
-    far = log(6, kl_k3_nats=[50.0] * 6)
+    far = log(6, kl_k1_nats=[50.0] * 6)
     assert names(far, Ppo(kind="ppo")) == []  # no target
     rising = [{name: value for name, value in entry.items() if name != "held_out_win_rate"} for entry in log(12)]
     assert names(rising) == []
