@@ -49,6 +49,7 @@ class Row:
         piece: what one entry of `seconds` is: a step, an update, three epochs.
         aims: what the ratios should reach, in words.
         says: what is the same on both sides and what is not.
+        most_rounds: where a round takes long.
     """
 
     name: str
@@ -60,6 +61,7 @@ class Row:
     piece: str = "step"
     aims: str = ""
     says: str = ""
+    most_rounds: int = 100
 
 
 @dataclass(frozen=True)
@@ -130,6 +132,7 @@ class Worker:
 def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Do a row's rounds in turns, A B A B, and sum them up."""
     folder = WORK / row.name
+    rounds = min(rounds, row.most_rounds)
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     row.make_world(folder)
@@ -143,9 +146,8 @@ def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> 
         for number in range(rounds):
             for side, worker in zip(sides, workers, strict=True):
                 found[side.label].append(worker.round(number))
-                say(
-                    f"  {row.name} {number + 1}/{rounds} {side.label}: {median(found[side.label][-1]['seconds']):.3f} s a {row.piece}"
-                )
+                seconds = median(found[side.label][-1]["seconds"])
+                say(f"  {row.name} {number + 1}/{rounds} {side.label}: {seconds:.3f} s a {row.piece}")
     finally:
         for worker in workers:
             worker.end()
@@ -186,7 +188,7 @@ def _side_summary(rounds: Sequence[Round]) -> dict[str, Any]:
 
 
 def curve_difference(ours: Round, theirs: Round) -> float | None:
-    """The largest difference of losses and gradient norms, relative to the larger of 1 and their size; None where there are none."""
+    """The largest difference of losses and gradient norms, relative to the larger of 1 and their size; None if there are none."""
     differences = []
     for name in ("losses", "gradient_norms"):
         mine, yours = ours.get(name) or [], theirs.get(name) or []

@@ -4,9 +4,8 @@ Runs in the peers' environments too.
 """
 
 import time
-from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
@@ -37,9 +36,9 @@ class Memory:
 class Clock:
     """When optimiser steps ended, and what the trainer logged; `start` is when training began."""
 
-    start: float = 0.0
-    ends: list[float] = []
-    log: list[dict[str, float]] = []
+    start: ClassVar[float] = 0.0
+    ends: ClassVar[list[float]] = []
+    log: ClassVar[list[dict[str, float]]] = []
 
     @classmethod
     def reset(cls) -> None:

@@ -77,8 +77,8 @@ def write_reward_model(folder: Path, shape: Shape, seed: int = 1) -> None:
 def write_share_reward_model(folder: Path, shape: Shape, wanted: Sequence[int], scale: float, seed: int = 1) -> None:
     """A Llama whose score rises with the share of `wanted` tokens among those read so far, by construction.
 
-    The first layer's queries are zero, so it averages over what stands before; its values carry the first two embedding coordinates
-    (wanted, not wanted) into the third and fourth. Deeper layers have random weights but write nothing, so they only cost their time.
+    The first layer's queries are zero, so it averages over what stands before; its value is the first embedding coordinate (1 for a
+    wanted token), which it writes into the third. Deeper layers have random weights but write nothing: they only cost their time.
     """
     torch.manual_seed(seed)
     model = LlamaForSequenceClassification(shape.config(num_labels=1))
@@ -101,26 +101,43 @@ def write_share_reward_model(folder: Path, shape: Shape, wanted: Sequence[int], 
     write_tokenizer(folder, shape.vocabulary)
 
 
-def random_ids(generator: torch.Generator, count: int, low: int, high: int) -> list[int]:
-    """Words drawn evenly from [low, high)."""
-    ids: list[int] = torch.randint(low, high, (count,), generator=generator).tolist()
-    return ids
+@dataclass(frozen=True)
+class Rows:
+    """Prompts with k responses each, best first and ended by the end token.
 
+    Attributes:
+        mixed: lengths are spread log-normally (sigma 0.5) below the ones given, instead of all being that long.
+    """
 
-def write_rankings(
-    path: Path, vocabulary: int, prompts: int, prompt_tokens: int, response_tokens: int, k: int, seed: int = 2
-) -> None:
-    """Prompts with k responses each, best first, all of full length and ended by the end token."""
-    generator = torch.Generator().manual_seed(seed)
-    rows = [
-        {
-            "prompt": random_ids(generator, prompt_tokens, FIRST_WORD, vocabulary),
-            "responses": [[*random_ids(generator, response_tokens - 1, FIRST_WORD, vocabulary), END] for _ in range(k)],
-            "scores": [float(k - rank) / 2 for rank in range(k)],
-        }
-        for _ in range(prompts)
-    ]
-    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    prompts: int
+    prompt_tokens: int
+    response_tokens: int
+    k: int
+    vocabulary: int
+    mixed: bool = False
+
+    def write(self, path: Path, seed: int = 2) -> None:
+        """As JSON lines."""
+        generator = torch.Generator().manual_seed(seed)
+
+        def length(most: int) -> int:
+            if not self.mixed:
+                return most
+            return max(2, min(most, round(most / 2 * float((0.5 * torch.randn((), generator=generator)).exp()))))
+
+        def ids(count: int) -> list[int]:
+            found: list[int] = torch.randint(FIRST_WORD, self.vocabulary, (count,), generator=generator).tolist()
+            return found
+
+        rows = [
+            {
+                "prompt": ids(length(self.prompt_tokens)),
+                "responses": [[*ids(length(self.response_tokens) - 1), END] for _ in range(self.k)],
+                "scores": [float(self.k - rank) / 2 for rank in range(self.k)],
+            }
+            for _ in range(self.prompts)
+        ]
+        path.write_text("".join(json.dumps(row) + "\n" for row in rows))
 
 
 def read_rows(path: Path) -> list[dict[str, Any]]:
