@@ -5,6 +5,7 @@ import json
 import os
 import platform
 import re
+import sys
 import time
 from datetime import date
 from pathlib import Path
@@ -13,7 +14,8 @@ from typing import Any
 import torch
 
 from benchmarks.environments import ROOT
-from benchmarks.measure import environment_versions, run_row
+from benchmarks.growth import all_curves, plot, run_curve
+from benchmarks.measure import SideFailed, environment_versions, run_row
 from benchmarks.rows import all_rows
 from benchmarks.table import table
 
@@ -33,11 +35,13 @@ def main() -> None:
     parser.add_argument("--results", type=Path, help="folder for the JSON (benchmarks/results; results/local with --quick)")
     arguments = parser.parse_args()
     rows = all_rows(arguments.quick)
+    curves = all_curves(arguments.quick)
+    names = [*rows, *curves]
     if arguments.list:
-        print("\n".join(rows))
+        print("\n".join(names))
         return
-    chosen = [name for name in rows if not arguments.names or any(name.startswith(asked) for asked in arguments.names)]
-    unknown = [asked for asked in arguments.names if not any(name.startswith(asked) for name in rows)]
+    chosen = [name for name in names if not arguments.names or any(name.startswith(asked) for asked in arguments.names)]
+    unknown = [asked for asked in arguments.names if not any(name.startswith(asked) for name in names)]
     if unknown:
         parser.error(f"no row is called {', '.join(unknown)}; --list names them")
     folder = arguments.results or (RESULTS / "local" if arguments.quick else RESULTS)
@@ -47,11 +51,22 @@ def main() -> None:
     rounds = arguments.rounds or (1 if arguments.quick else 3)
     found["machine"] = machine()
     found.setdefault("versions", {})
+    failed = []
     for name in chosen:
         started = time.monotonic()
         print(f"{name}", flush=True)
+        if name in curves:
+            found.setdefault("growth", {})[name] = run_curve(curves[name], arguments.threads, lambda line: print(line, flush=True))
+            plot(found["growth"][name], path.with_name(f"{path.stem}-{name}.svg"))
+            path.write_text(json.dumps(found, indent=1) + "\n")
+            continue
         row = rows[name]()
-        result = run_row(row, rounds, arguments.threads, lambda line: print(line, flush=True))
+        try:
+            result = run_row(row, rounds, arguments.threads, lambda line: print(line, flush=True))
+        except SideFailed as failure:
+            print(f"  {failure}", file=sys.stderr)
+            failed.append(name)
+            continue
         result |= {"wall_seconds": time.monotonic() - started, "threads": arguments.threads, "quick": arguments.quick}
         for side in (row.ours, *row.peers):
             found["versions"].setdefault(side.environment, environment_versions(side.environment))
@@ -62,6 +77,8 @@ def main() -> None:
     path.with_suffix(".md").write_text(text)
     print(text)
     print(f"written to {path} and {path.with_suffix('.md').name}")
+    if failed:
+        sys.exit(f"these rows failed: {', '.join(failed)}")
 
 
 def machine() -> dict[str, Any]:

@@ -73,6 +73,10 @@ class Ratio:
     high: float
 
 
+class SideFailed(Exception):
+    """A side's process ended before its work did."""
+
+
 class Worker:
     """A side's process."""
 
@@ -124,17 +128,15 @@ class Worker:
         assert self._process.stdout is not None
         line = self._process.stdout.readline()
         if not line:
-            raise RuntimeError(f"{self._side.label} failed; see {self._log}:\n" + self._log.read_text()[-3000:])
+            raise SideFailed(f"{self._side.label} failed; see {self._log}:\n" + self._log.read_text()[-3000:])
         answer: Round = json.loads(line)
         return answer
 
 
 def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Do a row's rounds in turns, A B A B, and sum them up."""
-    folder = WORK / row.name
+    folder = new_folder(WORK / row.name)
     rounds = min(rounds, row.most_rounds)
-    shutil.rmtree(folder, ignore_errors=True)
-    folder.mkdir(parents=True)
     row.make_world(folder)
     sides = [row.ours, *row.peers]
     found: dict[str, list[Round]] = {side.label: [] for side in sides}
@@ -152,6 +154,13 @@ def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> 
         for worker in workers:
             worker.end()
     return summary(row, found)
+
+
+def new_folder(folder: Path) -> Path:
+    """The folder, empty."""
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir(parents=True)
+    return folder
 
 
 def summary(row: Row, found: Mapping[str, list[Round]]) -> dict[str, Any]:

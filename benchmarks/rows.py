@@ -67,7 +67,7 @@ def _ppo(samples: int, quick: bool) -> Row:
         "minibatches": 2,
         "ppo_epochs": 4,
         "kl_coefficient": 0.05,
-        "learning_rate": 1e-3,
+        "learning_rate": 3e-3,
         "updates": 3 if quick else 12,
         "warm_up": 1,
         "response_tokens": response_tokens,
@@ -249,7 +249,7 @@ def _candidates(quick: bool) -> Row:
     return _offline(
         "candidates",
         "8 candidates per prompt with log-probs, 256/64 tokens, vocabulary 2,048",
-        Rows(4, 256, 2, 1, SMALL),
+        Rows(4, 256, 16, 1, SMALL),
         {"k": 8, "new_tokens": 8 if quick else 64, "repeats": 1 if quick else 3},
         "ours_sampling:candidates",
         [Side("transformers generate + re-score", "trl-1.16", "naive_sampling:candidates")],

@@ -21,6 +21,11 @@ def table(found: Mapping[str, Any]) -> str:
     notes = [f"- **{row['name']}**: {text}" for row in found["rows"].values() if (text := _note(row))]
     if any(row["quick"] for row in found["rows"].values()):
         notes.insert(0, "- Tiny sizes (`--quick`): the times and the memory mean nothing.")
+    for name, curve in found.get("growth", {}).items():
+        sizes = ", ".join(
+            f"{point['size']:,}: {point['seconds']:.3g} s, {point['added_bytes'] / MIB:.0f} MiB" for point in curve["points"]
+        )
+        notes.append(f"- **{name}** ({curve['piece']}), {curve['axis']}: {sizes}.")
     return "\n".join([*lines, "", *notes, ""])
 
 

@@ -45,7 +45,7 @@ def _arguments(settings: dict[str, Any], folder: str, per_prompt: int = 1) -> di
         "warmup_steps": 0,
         "max_grad_norm": 1.0,
         "per_device_train_batch_size": settings["batch"] * per_prompt,
-        "max_steps": settings["steps"],
+        "max_steps": settings.get("steps", -1),
         "max_length": None,
         "logging_steps": 1,
         "save_strategy": "no",
