@@ -50,6 +50,7 @@ class Row:
         aims: what the ratios should reach, in words.
         says: what is the same on both sides and what is not.
         most_rounds: where a round takes long.
+        timed: False where only the equality of the work is asked, of one round.
     """
 
     name: str
@@ -62,6 +63,7 @@ class Row:
     aims: str = ""
     says: str = ""
     most_rounds: int = 100
+    timed: bool = True
 
 
 @dataclass(frozen=True)
@@ -136,7 +138,7 @@ class Worker:
 def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> dict[str, Any]:
     """Do a row's rounds in turns, A B A B, and sum them up."""
     folder = new_folder(WORK / row.name)
-    rounds = min(rounds, row.most_rounds)
+    rounds = min(rounds, row.most_rounds) if row.timed else 1
     row.make_world(folder)
     sides = [row.ours, *row.peers]
     found: dict[str, list[Round]] = {side.label: [] for side in sides}
@@ -185,6 +187,7 @@ def summary(row: Row, found: Mapping[str, list[Round]]) -> dict[str, Any]:
         "aims": row.aims,
         "says": row.says,
         "settings": dict(row.settings),
+        "timed": row.timed,
         "sides": sides,
         "rounds": found,
     }

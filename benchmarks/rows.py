@@ -18,6 +18,7 @@ def all_rows(quick: bool) -> dict[str, Callable[[], Row]]:
 
 
 def _rows(quick: bool) -> Iterator[tuple[str, Callable[[], Row]]]:
+    yield "ppo-same-rollouts", _ppo_same_rollouts
     for samples in (1, 4):
         yield f"ppo-{samples}", partial(_ppo, samples, quick)
     for vocabulary in (SMALL, LARGE):
@@ -57,6 +58,41 @@ PPO_SAYS = (
 )
 
 
+def _write_ppo_world(folder: Path, shape: Shape, prompts: int, prompt_tokens: int) -> None:
+    first_wanted = round(shape.vocabulary * (1 - WANTED_SHARE))
+    write_language_model(folder / "policy", shape)
+    write_share_reward_model(folder / "reward", shape, range(first_wanted, shape.vocabulary), scale=30.0)
+    Rows(prompts, prompt_tokens, 2, 1, first_wanted).write(folder / "rows.jsonl")
+
+
+def _ppo_same_rollouts() -> Row:
+    """Whether both sides learn the same from the same answers."""
+    return Row(
+        name="ppo-same-rollouts",
+        title="one PPO update (4 optimiser steps) on the same answers",
+        make_world=lambda folder: _write_ppo_world(folder, Shape(512, hidden=64, layers=2), prompts=8, prompt_tokens=16),
+        ours=Side("aligndistill", "ours", "ours_ppo:same_rollouts"),
+        peers=[Side("TRL 1.12 PPOTrainer", "trl-1.12", "trl_ppo:same_rollouts")],
+        settings={
+            "samples_per_prompt": 1,
+            "episodes": 8,
+            "minibatches": 1,
+            "ppo_epochs": 4,
+            "kl_coefficient": 0.05,
+            "learning_rate": 1e-3,
+            "updates": 1,
+            "warm_up": 0,
+            "response_tokens": 12,
+            "rollouts": "rollouts.json",
+        },
+        says=(
+            "Compared are the policy and value losses, means over four epochs, and the last gradient norm. For this row alone TRL is "
+            "patched: it is given our answers, and whitens by the population's variance as we do."
+        ),
+        timed=False,
+    )
+
+
 def _ppo(samples: int, quick: bool) -> Row:
     shape = Shape(512, hidden=32, layers=2) if quick else Shape(SMALL)
     episodes = 8 if quick else 32
@@ -73,16 +109,10 @@ def _ppo(samples: int, quick: bool) -> Row:
         "response_tokens": response_tokens,
     }
 
-    def make_world(folder: Path) -> None:
-        first_wanted = round(shape.vocabulary * (1 - WANTED_SHARE))
-        write_language_model(folder / "policy", shape)
-        write_share_reward_model(folder / "reward", shape, range(first_wanted, shape.vocabulary), scale=30.0)
-        Rows(2 * episodes, prompt_tokens, 2, 1, first_wanted).write(folder / "rows.jsonl")
-
     return Row(
         name=f"ppo-{samples}",
         title=f"PPO update, {episodes} episodes, {samples} per prompt",
-        make_world=make_world,
+        make_world=lambda folder: _write_ppo_world(folder, shape, 2 * episodes, prompt_tokens),
         ours=Side("aligndistill", "ours", "ours_ppo:train"),
         peers=[Side("TRL 1.12 PPOTrainer", "trl-1.12", "trl_ppo:train", same_curve=False)],
         settings=settings,

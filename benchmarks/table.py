@@ -32,8 +32,11 @@ def table(found: Mapping[str, Any]) -> str:
 def _line(row: Mapping[str, Any], label: str) -> str:
     ours, theirs = row["sides"][row["ours"]], row["sides"][label]
     speed = theirs["times_slower"]
+    title = f"{row['title']} (`{row['name']}`)"
+    if not row["timed"]:
+        return f"| {title} | {label} | | | | | | | {_equal(theirs)} | |"
     cells = [
-        f"{row['title']} (`{row['name']}`)",
+        title,
         label,
         f"{ours['seconds']:.3g} a {row['piece']}",
         f"{theirs['seconds']:.3g}",
@@ -61,7 +64,7 @@ def _note(row: Mapping[str, Any]) -> str:
 def _reward(row: Mapping[str, Any]) -> str:
     """The reward reached by each side of an online row, and when each first had the score with which the peer ended."""
     rounds = row["rounds"]
-    if "scores" not in rounds[row["ours"]][0]:
+    if "scores" not in rounds[row["ours"]][0] or not row["timed"]:
         return ""
     peer = next(label for label in rounds if label != row["ours"])
     reached = {label: fmean(fmean(one["scores"][-3:]) for one in rounds[label]) for label in rounds}

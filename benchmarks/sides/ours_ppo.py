@@ -1,6 +1,8 @@
 """PPO by this project, through the functions its own stage calls."""
 
+import json
 import tempfile
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +15,7 @@ from aligndistill.stages.stage import Work
 from aligndistill.training.job import Job
 from aligndistill.training.online import train_ppo
 from aligndistill.training.ppo import PpoWork
-from aligndistill.training.rollouts import PolicyPrompt
+from aligndistill.training.rollouts import PolicyPrompt, Rollout
 from benchmarks.probe import Clock, Memory, logged, training_round, watch_every_trainer
 from benchmarks.worlds import read_rows, words
 
@@ -61,6 +63,7 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         messages = (Message(role="user", content=words(row["prompt"])),)
         prompts.append(PolicyPrompt(prompt_id(messages), messages, policy.conversation.prompt_ids(messages)))
     assert [prompt.ids for prompt in prompts] == [row["prompt"] for row in read_rows(world / "rows.jsonl")]
+    kept: list[Rollout] = []
     with tempfile.TemporaryDirectory() as scratch:
         reward_at.write(Path(scratch))
         work = Work(Path(scratch), {REWARD_MODEL: Path(scratch)}, {}, Path(scratch), runtime, 0)
@@ -69,7 +72,7 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             reference=load_language_model(policy_at),
             score=open_rewards(work, [RewardPart(None, None, "", "", 1.0)]),
             win_rate=None,
-            keep_samples=lambda update, rollouts: None,
+            keep_samples=lambda update, rollouts: kept.extend(rollouts),
         )
         Clock.reset()
         train_ppo(
@@ -80,6 +83,8 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             ppo_work,
             Job("ppo", student, runtime, Path(scratch) / "checkpoints", settings["round"]),
         )
+    if settings.get("rollouts"):
+        _write_rollouts(kept, world / settings["rollouts"])
     every = objective.steps_per_update
     return training_round(
         settings["warm_up"],
@@ -92,3 +97,13 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         policy_losses=logged("policy_loss"),
         value_losses=logged("value_loss"),
     )
+
+
+def same_rollouts(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """One update, whose answers are written down for the peer to learn from; its losses in the place of a curve."""
+    found = train(world, settings)
+    return {**found, "seconds": [found["elapsed"][0]], "losses": found["policy_losses"] + found["value_losses"]}
+
+
+def _write_rollouts(rollouts: Sequence[Rollout], path: Path) -> None:
+    path.write_text(json.dumps([{"prompt": one.prompt.ids, "responses": one.responses, "scores": one.scores} for one in rollouts]))

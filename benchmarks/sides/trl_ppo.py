@@ -1,5 +1,6 @@
 """PPO by TRL 1.12's `experimental.ppo.PPOTrainer`."""
 
+import json
 import os
 import tempfile
 from pathlib import Path
@@ -13,7 +14,8 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 import torch
 from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
-from trl.experimental.ppo import PPOConfig, PPOTrainer
+from torch import Tensor
+from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 watch_every_trainer()
 
@@ -22,7 +24,11 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """One training from the world's policy and reward model."""
     memory = Memory()
     tokenizer = AutoTokenizer.from_pretrained(world / "policy", padding_side="left")
-    rows = [{"input_ids": row["prompt"]} for row in read_rows(world / "rows.jsonl") for _ in range(settings["samples_per_prompt"])]
+    rows = [
+        {"input_ids": row["prompt"]}
+        for row in settings.get("prompts", read_rows(world / "rows.jsonl"))
+        for _ in range(settings["samples_per_prompt"])
+    ]
     own = {} if settings.get("defaults") else {"bf16": False, "gradient_checkpointing": False}
     with tempfile.TemporaryDirectory() as scratch:
         arguments = PPOConfig(
@@ -62,6 +68,8 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             train_dataset=Dataset.from_list(rows),
             eval_dataset=Dataset.from_list(rows[: settings["episodes"]]),
         )
+        if "prepare" in settings:
+            settings["prepare"](trainer)
         Clock.reset()
         trainer.train()
     return training_round(
@@ -73,3 +81,39 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         policy_losses=logged("loss/policy_avg"),
         value_losses=logged("loss/value_avg"),
     )
+
+
+def same_rollouts(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """One update on the answers that the other side sampled.
+
+    Patched for this comparison alone: generation gives those answers, and advantages are whitened by the population's variance as they
+    are there, not by the sample's.
+    """
+    rollouts = json.loads((world / settings["rollouts"]).read_text())
+    answers = {tuple(one["prompt"]): one["responses"][0] for one in rollouts}
+    norms: list[float] = []
+
+    @torch.no_grad()
+    def given(model: Any, queries: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+        rows = torch.tensor([query + answers[tuple(query)] for query in queries.tolist()])
+        return rows, model(input_ids=rows, use_cache=False).logits[:, queries.shape[1] - 1 : -1]
+
+    def watch_norm(trainer: Any) -> None:
+        step = trainer.optimizer.step
+
+        def step_and_tell() -> None:
+            gradients = [one.grad for one in trainer.model.parameters() if one.grad is not None]
+            norms.append(float(torch.stack([gradient.norm() for gradient in gradients]).norm()))
+            step()
+
+        trainer.optimizer.step = step_and_tell
+
+    def whitened(values: Tensor, mask: Tensor, shift_mean: bool = True) -> Tensor:
+        mean = ppo_trainer.masked_mean(values, mask)
+        return (values - mean) * torch.rsqrt(ppo_trainer.masked_var(values, mask, unbiased=False) + 1e-8)
+
+    ppo_trainer.batch_generation, ppo_trainer.masked_whiten = given, whitened
+    found = train(world, {**settings, "prompts": rollouts, "prepare": watch_norm})
+    assert abs(found["scores"][0] - sum(one["scores"][0] for one in rollouts) / len(rollouts)) < 1e-4, "the same reward model"
+    losses = found["policy_losses"] + found["value_losses"]
+    return {**found, "seconds": [found["elapsed"][0]], "losses": losses, "gradient_norms": norms[-1:]}
