@@ -438,6 +438,7 @@ class Runtime(Section):
         per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by accumulation.
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
         save_steps: optimiser steps between checkpoints.
+        grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
         report_to: trackers for transformers' Trainer (`tensorboard`, `wandb`, ...); `metrics.jsonl` is always written.
     """
 
@@ -450,6 +451,7 @@ class Runtime(Section):
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)
     deepspeed: Path | None = None
+    grace_seconds: float = Field(default=25.0, gt=0)
     report_to: tuple[str, ...] = ()
 
 

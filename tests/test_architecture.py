@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "redaction": set(),
     "progress": set(),
+    "stopping": set(),
     "objectives": set(),
     "config": {"redaction"},
     "config_problems": {"config", "redaction"},
@@ -35,7 +36,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {"config", "errors", "models", "records"},
     "judges": {"chat", "errors", "models", "records", "store"},
     "preferences": {"config", "errors", "records"},
-    "training": {"config", "errors", "models", "objectives", "progress", "records", "store"},
+    "training": {"config", "errors", "models", "objectives", "progress", "records", "stopping", "store"},
     "evaluation": {"errors", "records"},
     "reporting": {"errors", "evaluation", "preferences", "records"},
     "stages": {
@@ -45,7 +46,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"config", "config_files", "config_yaml", "plugins", "stages", "store"},
     "runs": {"config", "config_files", "errors", "pipeline", "progress", "stages", "store", "training"},
     "doctor": {"chat", "config", "errors", "records", "store"},
-    "cli": {"config", "config_files", "doctor", "errors", "pipeline", "reporting", "runs", "store", "training"},
+    "cli": {"config", "config_files", "doctor", "errors", "pipeline", "reporting", "runs", "stopping", "store", "training"},
     "__main__": {"cli"},
 }
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
