@@ -78,6 +78,19 @@ def plan(config: ConfigArguments) -> None:
             folder = stage.folder(loaded.runtime.store)
             state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
             typer.echo(f"{state:9} {stage.name:24} {folder}")
+        _echo_memory(loaded)
+
+
+def _echo_memory(config: "RunConfig") -> None:
+    from aligndistill.training.planned_memory import planned_memory
+
+    planned = planned_memory(config)
+    if planned:
+        typer.echo("\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)")
+        typer.echo(f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}")
+    for name, memory in planned.items():
+        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
+        typer.echo(f"{name:24} " + " ".join(f"{part / 2**30:8.2f}" for part in parts))
 
 
 @app.command()

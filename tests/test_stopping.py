@@ -36,7 +36,8 @@ except KeyboardInterrupt as stop:
 
 def started(program: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    assert process.stdout is not None and process.stdout.readline() == "ready\n"
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
     return process
 
 

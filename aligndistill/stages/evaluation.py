@@ -25,6 +25,7 @@ from aligndistill.stages.answers import held_out_prompts
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.verdicts import judge_figures, judge_tasks
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.training.distributed import is_main_process
 
 ANSWERS = "answers by "
 """Inputs of this stage that hold an author's answers are named so."""
@@ -83,9 +84,11 @@ def make_evaluation(
 
     tasks = [_task(prompt, messages[prompt], answers, settings.against_teacher) for prompt in messages]
     tasks = [task for task in tasks if task.candidates]
+    verdicts = judge_tasks(work, judge, endpoint, tasks, "comparisons") if judge else []
+    if not is_main_process():
+        return Made()
     truths = _truths(settings.truth, tasks) if settings.truth else {}
     rewards = _rewards(work, tasks)
-    verdicts = judge_tasks(work, judge, endpoint, tasks, "comparisons") if judge else []
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))

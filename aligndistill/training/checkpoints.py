@@ -31,7 +31,7 @@ class MadeBy:
     zero_stage: int | None = None
 
 
-def seal(checkpoint: Path, made_by: MadeBy = MadeBy()) -> None:  # noqa: B008 - it is frozen
+def seal(checkpoint: Path, made_by: MadeBy = MadeBy()) -> None:
     """Write a checkpoint's manifest: all that is in it is on disk now."""
     files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != CHECKPOINT_MANIFEST]
     for file in files:
@@ -96,8 +96,8 @@ def require_same_shards(checkpoint: Path, now: MadeBy) -> None:
     if then == now or (then.zero_stage is None and now.zero_stage is None):
         return
     raise DataError(
-        f"{checkpoint} was saved by {_words(then)}, and this is {_words(now)}: the optimiser's shards do not fit. Start it as it was "
-        f"started before, or delete {checkpoint.parent} to train this stage from its beginning."
+        f"{checkpoint} was saved by {_words(then)}, and this is {_words(now)}: the optimiser's shards do not fit. Start it as "
+        f"it was started before, or delete {checkpoint.parent} to train this stage from its beginning."
     )
 
 

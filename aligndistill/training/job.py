@@ -4,8 +4,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Runtime, Training
 from aligndistill import stopping
+from aligndistill.config import Runtime, Training
 from aligndistill.errors import Interrupted
 from aligndistill.progress import bar, say
 from aligndistill.training.checkpoints import newest_sound_checkpoint, require_same_shards
@@ -61,7 +61,8 @@ def run(trainer: Any, job: Job) -> Trained:
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if trainer.stopped_at is not None and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(
-                f"stopped by {stopping.asked() or 'another process'}; saved {trainer.stopped_at}. The same command goes on from there."
+                f"stopped by {stopping.asked() or 'a signal to another process'}; saved {trainer.stopped_at}. "
+                "The same command goes on from there."
             )
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)

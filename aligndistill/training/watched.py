@@ -1,4 +1,4 @@
-"""What every training run of ours gets, whichever trainer does it: sealed checkpoints, a checkpoint when it is asked to stop, an end
+"""What every training run of ours gets, whichever trainer does it: sealed checkpoints, one more when it is asked to stop, an end
 where a loss is not finite or memory runs out, progress, and a log that goes on where a resumed run left off.
 """
 
