@@ -6,13 +6,13 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from aligndistill.config import EndpointModel, Judge
+from aligndistill.config import Judge
 from aligndistill.errors import JudgeError
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.progress import track
 from aligndistill.records import Candidate, Prompt, Record, Verdict
-from aligndistill.stages.open_models import open_judge
+from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.sharing import part, parts
 from aligndistill.stages.stage import Made, Work, wait_for_others
 from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
@@ -28,7 +28,7 @@ class JudgedTask(Record):
     verdicts: tuple[Verdict, ...]
 
 
-def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, content: str) -> Made:
+def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str) -> Made:
     """Judge every prompt with at least two candidates; what was judged before a kill is kept.
 
     `content` is the hash of the judge's files, so that another template is another judge.
@@ -41,31 +41,31 @@ def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, c
         for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
         if len(by_prompt[prompt.id]) >= 2
     ]
-    verdicts = judge_tasks(work, settings, endpoint, tasks, "verdicts")
+    verdicts = judge_tasks(work, settings, servers, tasks, "verdicts")
     if not is_main_process():
         return Made()
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
     return Made(counts={"tasks": len(tasks), "verdicts": len(verdicts)}, figures=judge_figures(verdicts))
 
 
-def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tasks: Sequence[Task], label: str) -> list[Verdict]:
+def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
     """The verdicts on tasks, in the tasks' order. Each task's are on disk before the next is waited for.
 
     Raises:
         JudgeError: not one verdict could be read.
     """
-    if endpoint is not None and not is_main_process():
+    if servers and not is_main_process():
         return []
     partial = work.scratch / f"{label}.jsonl"
     with Appender(part(partial)) as appender:
         done = {one.prompt_id for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
-        ours = tasks if endpoint is not None else our_share(tasks)
+        ours = tasks if servers else our_share(tasks)
         missing = [task for task in ours if task.prompt_id not in done]
         if missing:
-            judge = open_judge(work, settings, endpoint)
+            judge = open_judge(work, settings, servers)
             for judged in track(judge.judge(missing), label, len(missing)):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
-    if endpoint is None:
+    if not servers:
         wait_for_others(f"{work.folder.name} has its {label}")
     judged_tasks = {one.prompt_id: one.verdicts for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
     verdicts = [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
