@@ -41,7 +41,7 @@ class Source(Section):
         split: the Hub data set's split.
         format: `auto` reads it off the columns. `hh`: transcripts in `chosen`/`rejected`. `preference`: TRL's, with an explicit
             or implicit prompt. `prompts`: prompt-only, `messages`, or `prompt` and `completion`. `rankings`: `prompt`,
-            `responses`, `scores`.
+            `responses`, `scores`. `distilabel`, `rewardbench` (version 2), `ultrafeedback`: the data sets' own columns.
         columns: our name to the file's name, as in `{prompt: question}`.
         limit: read no more rows than this.
         on_bad_row: stop at a row that cannot be read, or drop and count it.
@@ -51,7 +51,7 @@ class Source(Section):
     revision: str | None = None
     name: str | None = None
     split: str = "train"
-    format: Literal["auto", "hh", "preference", "prompts", "rankings"] = "auto"
+    format: Literal["auto", "distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"] = "auto"
     columns: dict[str, str] = {}
     limit: int | None = Field(default=None, gt=0)
     on_bad_row: Literal["error", "drop"] = "error"
