@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
 
+from aligndistill.config_audit import AuditProbes, AuditStop, AuditWarn
 from aligndistill.redaction import redact
 
 PLUGIN_PATTERN = r"^[\w.]+:[\w.]+$"
@@ -298,6 +299,22 @@ class RewardModelJudge(Section):
 Judge = Annotated[LikelihoodJudge | PairwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge, Field(discriminator="kind")]
 
 
+# --------------------------------------------------------------------------------------------------------------- audit
+
+
+class Audit(Section):
+    """How far the judge can be trusted: what is measured of its verdicts before anything is trained on them.
+
+    Attributes:
+        labels: what people say of the same answers: a file of preferences or rankings, joined by prompt and text.
+    """
+
+    probes: AuditProbes = AuditProbes()
+    labels: Source | None = None
+    warn: AuditWarn = AuditWarn()
+    stop: AuditStop = AuditStop()
+
+
 # ------------------------------------------------------------------------------------------------------------ rankings
 
 
@@ -468,6 +485,7 @@ class RunConfig(Section):
     models: dict[str, Model] = {}
     candidates: Candidates = Candidates()
     judge: Judge | None = None
+    audit: Audit = Audit()
     rankings: Rankings = Rankings()
     reward_model: RewardModel | None = None
     students: dict[str, Student] = {}

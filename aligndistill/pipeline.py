@@ -2,7 +2,7 @@
 
     prompts ──> candidates ──> verdicts ──> rankings ──┬──> reward_model ──┐
        │  (start, teacher,    (the judge)   (or ready  │                   │
-       │   other models)                     made)     └──> students ──────┤
+       │   other models)       └─> audit     made)     └──> students ──────┤
        └── held-out prompts ──> answers of start, teacher, students ──> evaluation ──> report
 
 Stages are values. Building them runs nothing; a stage's fingerprint says what it depends on, and the store says what is done.
@@ -26,9 +26,11 @@ from aligndistill.config import (
     RunConfig,
     Student,
 )
+from aligndistill.config_audit import AuditProbes
 from aligndistill.config_yaml import dump_yaml
 from aligndistill.plugins import plugin_file
 from aligndistill.stages.answers import make_answers
+from aligndistill.stages.audit import make_audit
 from aligndistill.stages.candidates import make_candidates
 from aligndistill.stages.evaluation import ANSWERS, make_evaluation
 from aligndistill.stages.models import make_named_model, make_taught_model
@@ -60,7 +62,7 @@ class Pipeline:
 
         def add(stage: Stage) -> None:
             wanted.add(stage.name)
-            for needed in stage.inputs.values():
+            for needed in (*stage.inputs.values(), *stage.after):
                 add(needed)
 
         add(by_name[name])
@@ -77,6 +79,7 @@ class _Builder:
     config: RunConfig
     models: dict[str, Stage] = field(default_factory=dict)
     judge_models: dict[str, Stage] = field(default_factory=dict)
+    after: tuple[Stage, ...] = ()
 
     def build(self) -> Iterator[Stage]:
         config = self.config
@@ -92,10 +95,12 @@ class _Builder:
             candidates = self._stage("candidates", make_candidates, (config.candidates, servers), {"prompts": prompts, **writers})
             yield candidates
             labelling = {"prompts": prompts, "candidates": candidates}
-            judging = (config.judge, self._judge_endpoint(config.judge), _judge_content(config.judge))
+            judging = (config.judge, self._judge_endpoint(config.judge), _judge_content(config.judge), config.audit.probes)
             verdicts = self._stage("verdicts", make_verdicts, judging, {**labelling, **self._judge_model(config.judge)})
             yield verdicts
             labelled = {**labelling, "verdicts": verdicts}
+            audit = self._audit(labelled)
+            yield audit
             rankings = self._stage("rankings", make_rankings, (config.rankings, self._conversational), labelled)
             yield rankings
             held_out = {"prompts": prompts}
@@ -105,6 +110,8 @@ class _Builder:
             rankings = self._stage("rankings", make_ready_made_rankings, ready_made, {})
             yield rankings
             held_out = labelled = {"rankings": rankings}
+            audit = self._audit(labelled)
+            yield audit
 
         reward_model: dict[str, Stage] = {}
         if config.reward_model is not None:
@@ -139,13 +146,32 @@ class _Builder:
             "report",
             make_report,
             (config.name, with_baseline(config.students), judge_kind, _result_config(config), store),
-            {**labelled, **reward_model, **{STUDENT + name: stage for name, stage in students.items()}, **evaluation},
+            {
+                **labelled,
+                "audit": audit,
+                **reward_model,
+                **{STUDENT + name: stage for name, stage in students.items()},
+                **evaluation,
+            },
         )
 
     def _stage(
         self, name: str, make: Callable[..., Made], settings: tuple[Any, ...], inputs: Mapping[str, Stage], trains: bool = False
     ) -> Stage:
-        return Stage(name, make, settings, inputs, self.config.seed, all_processes=trains)
+        return Stage(name, make, settings, inputs, self.config.seed, all_processes=trains, after=self.after)
+
+    def _audit(self, judged: Mapping[str, Stage]) -> Stage:
+        """What is known of the judge. All later stages wait for it, and none is made anew when a limit or a label changes."""
+        config = self.config
+        truth, labels = config.evaluation.truth, config.audit.labels
+        model = getattr(config.judge, "model", None)
+        own_author = model if isinstance(model, str) else None
+        contents = (_content(labels.path if labels else None), _code(truth))
+        # The probes have made the verdicts what they are; what is read here is the rest.
+        settings = (config.audit.model_copy(update={"probes": AuditProbes()}), truth, own_author, contents)
+        audit = self._stage("audit", make_audit, settings, judged)
+        self.after = (audit,)
+        return audit
 
     # --------------------------------------------------------------------------------------------------------- models
 

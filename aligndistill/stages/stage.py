@@ -63,6 +63,7 @@ class Stage:
         inputs: the stages it reads from.
         version: raised when `make` would give another result for the same settings.
         all_processes: whether every process of a distributed run takes part (training), or only the first.
+        after: stages that must be finished before, though nothing is read from them: what they find may stop the run.
     """
 
     name: str
@@ -72,6 +73,7 @@ class Stage:
     seed: int
     version: int = 1
     all_processes: bool = False
+    after: tuple["Stage", ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -101,20 +103,25 @@ def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
     return _wait_for(folder)
 
 
+def work_of(stage: Stage, runtime: Runtime) -> Work:
+    """What the stage's maker is given; its inputs need to be finished only when they are read."""
+    return Work(
+        folder=stage.folder(runtime.store),
+        inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
+        identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
+        caches=runtime.store / "caches",
+        runtime=runtime,
+        seed=stage.seed,
+    )
+
+
 def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
     if is_main_process():
         if (folder / MANIFEST).exists():
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
-        work = Work(
-            folder=folder,
-            inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
-            identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
-            caches=runtime.store / "caches",
-            runtime=runtime,
-            seed=stage.seed,
-        )
+        work = work_of(stage, runtime)
         started = time.monotonic()
         made = stage.make(work, *stage.settings)
         if not is_main_process():

@@ -1,22 +1,28 @@
-"""verdicts.jsonl: what the teacher says of each prompt's candidates."""
+"""verdicts.jsonl: what the teacher says of each prompt's candidates; and what shows how far to trust it."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
 
 from aligndistill.config import EndpointModel, Judge
+from aligndistill.config_audit import AuditProbes
 from aligndistill.errors import JudgeError
+from aligndistill.judges.canaries import canary_tasks
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.progress import track
-from aligndistill.records import Candidate, Prompt, Record, Verdict
+from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash
 from aligndistill.stages.open_models import open_judge
 from aligndistill.stages.stage import Made, Work
 from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
 
 VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
+
+SAME_EVERY_TIME = frozenset({"likelihood", "reward_model"})
+"""Judges that compute their verdict: asking them twice shows nothing."""
 
 
 class JudgedTask(Record):
@@ -26,22 +32,59 @@ class JudgedTask(Record):
     verdicts: tuple[Verdict, ...]
 
 
-def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, content: str) -> Made:
-    """Judge every prompt with at least two candidates; what was judged before a kill is kept.
+def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, content: str, probes: AuditProbes) -> Made:
+    """Judge every prompt with at least two candidates, canaries among them; what was judged before a kill is kept.
 
-    `content` is the hash of the judge's files, so that another template is another judge.
+    `canaries.jsonl` and `repeats.jsonl` are for the audit alone: rankings are made of `verdicts.jsonl`. `content` is the hash of
+    the judge's files, so that another template is another judge.
     """
+    tasks = labelling_tasks(work)
+    canaries = {canary.prompt_id: canary for canary in canary_tasks(tasks, probes.canaries)}
+    mixed = [one for task in tasks for one in (task, *([canaries[task.prompt_id].task] if task.prompt_id in canaries else []))]
+    judged = judge_tasks(work, settings, endpoint, mixed, "verdicts")
+    of_task: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in judged:
+        of_task[verdict.prompt_id].append(verdict)
+    verdicts = [verdict for task in tasks for verdict in of_task[task.prompt_id]]
+    write_jsonl(work.folder / "verdicts.jsonl", verdicts)
+    write_jsonl(
+        work.folder / "canaries.jsonl",
+        (
+            Canary(
+                prompt_id=canary.prompt_id,
+                kind=canary.kind,
+                bad=canary.bad,
+                reference=canary.reference,
+                verdicts=tuple(of_task[canary.task.prompt_id]),
+            )
+            for canary in canaries.values()
+        ),
+    )
+    again = [] if settings.kind in SAME_EVERY_TIME else _some(tasks, probes.repeats)
+    repeats = _ask(replace(work, seed=work.seed + 1), settings, endpoint, again, "repeats")
+    write_jsonl(work.folder / "repeats.jsonl", repeats)
+    spent = judge_figures([*judged, *repeats])
+    return Made(
+        counts={"tasks": len(tasks), "verdicts": len(verdicts), "canaries": len(canaries), "asked twice": len(again)},
+        figures={**judge_figures(verdicts), **{name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}},
+    )
+
+
+def labelling_tasks(work: Work) -> list[Task]:
+    """Every prompt with two candidates or more."""
     by_prompt: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
         by_prompt[candidate.prompt_id].append(candidate)
-    tasks = [
+    return [
         Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
         for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
         if len(by_prompt[prompt.id]) >= 2
     ]
-    verdicts = judge_tasks(work, settings, endpoint, tasks, "verdicts")
-    write_jsonl(work.folder / "verdicts.jsonl", verdicts)
-    return Made(counts={"tasks": len(tasks), "verdicts": len(verdicts)}, figures=judge_figures(verdicts))
+
+
+def _some(tasks: Sequence[Task], count: int) -> list[Task]:
+    """Tasks chosen by hash, so that a kill or more data choose no others."""
+    return sorted(tasks, key=lambda task: content_hash("repeat", task.prompt_id))[:count]
 
 
 def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tasks: Sequence[Task], label: str) -> list[Verdict]:
@@ -50,6 +93,20 @@ def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tas
     Raises:
         JudgeError: not one verdict could be read.
     """
+    verdicts = _ask(work, settings, endpoint, tasks, label)
+    share = unparsed(verdicts)
+    if verdicts and share.count == share.total:
+        replies = [verdict.reply for verdict in verdicts if verdict.reply][:1]
+        raise JudgeError(
+            f"none of the judge's {share.total} verdicts could be read. "
+            + (f"Its first reply was {replies[0][:200]!r}. " if replies else "")
+            + "Change the template, raise max_new_tokens, or take another judge; then delete "
+            + f"{work.scratch / f'{label}.jsonl'} to ask again."
+        )
+    return verdicts
+
+
+def _ask(work: Work, settings: Judge, endpoint: EndpointModel | None, tasks: Sequence[Task], label: str) -> list[Verdict]:
     partial = work.scratch / f"{label}.jsonl"
     with Appender(partial) as appender:
         done = {one.prompt_id for one in read_jsonl(partial, JudgedTask)}
@@ -59,22 +116,12 @@ def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tas
             for judged in track(judge.judge(missing), label, len(missing)):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     judged_tasks = {one.prompt_id: one.verdicts for one in read_jsonl(partial, JudgedTask)}
-    verdicts = [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
-    share = unparsed(verdicts)
-    if verdicts and share.count == share.total:
-        replies = [verdict.reply for verdict in verdicts if verdict.reply][:1]
-        raise JudgeError(
-            f"none of the judge's {share.total} verdicts could be read. "
-            + (f"Its first reply was {replies[0][:200]!r}. " if replies else "")
-            + "Change the template, raise max_new_tokens, or take another judge; then delete "
-            + f"{partial} to ask again."
-        )
-    return verdicts
+    return [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
 
 
-def read_verdicts(folder: Path) -> Iterator[Verdict]:
+def read_verdicts(folder: Path, name: str = "verdicts.jsonl") -> Iterator[Verdict]:
     """The verdicts in a finished stage's folder."""
-    return read_union(folder / "verdicts.jsonl", VERDICTS)
+    return read_union(folder / name, VERDICTS)
 
 
 def judge_figures(verdicts: Iterable[Verdict]) -> dict[str, int]:
