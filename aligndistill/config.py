@@ -9,9 +9,10 @@ from pathlib import Path
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config_audit import AuditProbes, AuditStop, AuditWarn
+from aligndistill.config_section import Section as Section  # others import the whole schema from here
 from aligndistill.redaction import redact
 
 PLUGIN_PATTERN = r"^[\w.]+:[\w.]+$"
@@ -20,12 +21,6 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 PluginName = Annotated[str, Field(pattern=PLUGIN_PATTERN)]
 """`package.module:name`, importable from the working directory or the environment."""
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are refused, values cannot be changed afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

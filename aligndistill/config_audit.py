@@ -1,9 +1,11 @@
 """The schema of what is measured of a judge, and of what may not be exceeded."""
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import Field
+
+from aligndistill.config_section import Section
 
 
-class AuditWarn(BaseModel):
+class AuditWarn(Section):
     """Rates above which the report warns; null looks at none. A rate counts when its whole 95 % interval lies above.
 
     Attributes:
@@ -15,8 +17,6 @@ class AuditWarn(BaseModel):
         inconsistent: questions asked twice that are answered differently.
         disagreement: labelled pairs on which judge and labels differ.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     unparsed: float | None = Field(default=0.05, ge=0, lt=1)
     order_flips: float | None = Field(default=0.3, ge=0, lt=1)
@@ -39,15 +39,13 @@ class AuditStop(AuditWarn):
     disagreement: float | None = Field(default=None, ge=0, lt=1)
 
 
-class AuditProbes(BaseModel):
+class AuditProbes(Section):
     """What is asked of the judge besides the labels, to see how far it can be trusted.
 
     Attributes:
         canaries: known-bad answers mixed into the labelling, at most one for a prompt. They never enter rankings.
         repeats: prompts whose questions are asked a second time, with another seed.
     """
-
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
 
     canaries: int = Field(default=20, ge=0)
     repeats: int = Field(default=5, ge=0)

@@ -75,7 +75,7 @@ def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
         ),
         (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *TOLD}),
         (lambda c: c["evaluation"].update(truth=None), {"audit", *TOLD}),
-        (lambda c: c.update(audit={"stop": {"canaries": 0.9}}), {"audit", *TOLD}),
+        (lambda c: c.update(audit={"stop": {"canaries": 0.9}}), {"audit", "report"}),
         (lambda c: c.update(audit={"probes": {"canaries": 3}}), {*LABELLED, *LEARNT, *ANSWERED, *TOLD} - {"candidates"}),
         (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *LEARNT, *ANSWERED, *TOLD}),
         (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *LEARNT, *ANSWERED, *TOLD}),

@@ -278,7 +278,7 @@ def _label_figures(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping
 
 
 def _kappa(totals_RC: FloatArray) -> FloatArray:
-    """From pairs, agreements and the judge's ties. A pair has no first answer, so who decides takes either by chance half the time."""
+    """From pairs, agreements and the judge's ties. A pair has no first answer: by chance, half of its decisions agree."""
     pairs, same, ties = totals_RC.T
     agreement, expected = same / pairs, (1 - ties / pairs) / 2
     return np.asarray((agreement - expected) / (1 - expected))
