@@ -48,7 +48,7 @@ class Source(Section):
     name: str | None = None
     split: str = "train"
     format: Literal["auto", "distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"] = "auto"
-    columns: dict[str, str] = {}
+    columns: dict[str, str] = Field(default={})
     limit: int | None = Field(default=None, gt=0)
     on_bad_row: Literal["error", "drop"] = "error"
 
@@ -477,13 +477,13 @@ class RunConfig(Section):
     start: StudentModel | None = None
     sft: Sft | None = None
     teacher: Model | None = None
-    models: dict[str, Model] = {}
+    models: dict[str, Model] = Field(default={})
     candidates: Candidates = Candidates()
     judge: Judge | None = None
     audit: Audit = Audit()
     rankings: Rankings = Rankings()
     reward_model: RewardModel | None = None
-    students: dict[str, Student] = {}
+    students: dict[str, Student] = Field(default={})
     evaluation: Evaluation = Evaluation()
     runtime: Runtime = Runtime()
 
