@@ -58,8 +58,12 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pipeline": {"config", "config_audit", "config_files", "config_yaml", "plugins", "stages", "store"},
     "runs": {"config", "config_files", "errors", "pipeline", "progress", "stages", "store", "training"},
+    "judging": {
+        *("chat", "config", "config_audit", "config_files", "errors", "pipeline", "preferences", "prompts", "records", "runs"),
+        *("stages", "store"),
+    },
     "doctor": {"chat", "config", "errors", "records", "store"},
-    "cli": {"config", "config_files", "doctor", "errors", "pipeline", "reporting", "runs", "store", "training"},
+    "cli": {"config", "config_files", "doctor", "errors", "judging", "pipeline", "reporting", "runs", "store", "training"},
     "__main__": {"cli"},
 }
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}

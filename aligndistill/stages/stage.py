@@ -8,7 +8,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Runtime
+from aligndistill.chat.protocol import ChatModel
+from aligndistill.config import EndpointModel, Runtime
 from aligndistill.errors import DataError
 from aligndistill.progress import say
 from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
@@ -26,6 +27,7 @@ class Work:
         inputs: the finished folders it depends on, by name.
         identities: the fingerprint of each input.
         caches: a folder for what is kept by content hash, across stages and runs.
+        open_endpoint: what stands for a server; None connects to it.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Work:
     caches: Path
     runtime: Runtime
     seed: int
+    open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
 
     @property
     def scratch(self) -> Path:

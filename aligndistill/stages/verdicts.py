@@ -2,7 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from pydantic import TypeAdapter
@@ -10,7 +10,7 @@ from pydantic import TypeAdapter
 from aligndistill.config import EndpointModel, Judge
 from aligndistill.config_audit import AuditProbes
 from aligndistill.errors import JudgeError
-from aligndistill.judges.canaries import canary_tasks
+from aligndistill.judges.canaries import CanaryTask, canary_tasks
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.progress import track
@@ -38,14 +38,12 @@ def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, c
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone: rankings are made of `verdicts.jsonl`. `content` is the hash of
     the judge's files, so that another template is another judge.
     """
-    tasks = labelling_tasks(work)
-    canaries = {canary.prompt_id: canary for canary in canary_tasks(tasks, probes.canaries)}
-    mixed = [one for task in tasks for one in (task, *([canaries[task.prompt_id].task] if task.prompt_id in canaries else []))]
-    judged = judge_tasks(work, settings, endpoint, mixed, "verdicts")
+    order = labelling_order(work, settings, probes)
+    judged = judge_tasks(work, settings, endpoint, order.tasks, "verdicts")
     of_task: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in judged:
         of_task[verdict.prompt_id].append(verdict)
-    verdicts = [verdict for task in tasks for verdict in of_task[task.prompt_id]]
+    verdicts = [verdict for task in order.labelled for verdict in of_task[task.prompt_id]]
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
     write_jsonl(
         work.folder / "canaries.jsonl",
@@ -57,34 +55,54 @@ def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, c
                 reference=canary.reference,
                 verdicts=tuple(of_task[canary.task.prompt_id]),
             )
-            for canary in canaries.values()
+            for canary in order.canaries
         ),
     )
-    again = [] if settings.kind in SAME_EVERY_TIME else _some(tasks, probes.repeats)
-    repeats = _ask(replace(work, seed=work.seed + 1), settings, endpoint, again, "repeats")
+    repeats = _ask(replace(work, seed=work.seed + 1), settings, endpoint, order.again, "repeats")
     write_jsonl(work.folder / "repeats.jsonl", repeats)
     spent = judge_figures([*judged, *repeats])
     return Made(
-        counts={"tasks": len(tasks), "verdicts": len(verdicts), "canaries": len(canaries), "asked twice": len(again)},
+        counts={
+            "tasks": len(order.labelled),
+            "verdicts": len(verdicts),
+            "canaries": len(order.canaries),
+            "asked twice": len(order.again),
+        },
         figures={**judge_figures(verdicts), **{name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}},
     )
 
 
-def labelling_tasks(work: Work) -> list[Task]:
-    """Every prompt with two candidates or more."""
+@dataclass(frozen=True)
+class Order:
+    """What the judge is asked.
+
+    Attributes:
+        labelled: every prompt with two candidates or more.
+        tasks: those and the canaries, each behind its prompt's own task.
+        again: the tasks whose questions are asked a second time.
+    """
+
+    labelled: list[Task]
+    canaries: list[CanaryTask]
+    tasks: list[Task]
+    again: list[Task]
+
+
+def labelling_order(work: Work, settings: Judge, probes: AuditProbes) -> Order:
+    """What the judge is asked of the candidates; the same each time."""
     by_prompt: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
         by_prompt[candidate.prompt_id].append(candidate)
-    return [
+    labelled = [
         Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
         for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
         if len(by_prompt[prompt.id]) >= 2
     ]
-
-
-def _some(tasks: Sequence[Task], count: int) -> list[Task]:
-    """Tasks chosen by hash, so that a kill or more data choose no others."""
-    return sorted(tasks, key=lambda task: content_hash("repeat", task.prompt_id))[:count]
+    canaries = {canary.prompt_id: canary for canary in canary_tasks(labelled, probes.canaries)}
+    mixed = [[task, canaries[task.prompt_id].task] if task.prompt_id in canaries else [task] for task in labelled]
+    repeats = 0 if settings.kind in SAME_EVERY_TIME else probes.repeats
+    again = sorted(labelled, key=lambda task: content_hash("repeat", task.prompt_id))[:repeats]
+    return Order(labelled, list(canaries.values()), [task for some in mixed for task in some], again)
 
 
 def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tasks: Sequence[Task], label: str) -> list[Verdict]:
