@@ -2,7 +2,7 @@
 
 from pydantic import Field
 
-from aligndistill.config_section import Section
+from aligndistill.config_models import Section, Source
 
 
 class AuditWarn(Section):
@@ -49,3 +49,16 @@ class AuditProbes(Section):
 
     canaries: int = Field(default=20, ge=0)
     repeats: int = Field(default=5, ge=0)
+
+
+class Audit(Section):
+    """How far the judge can be trusted: what is measured of its verdicts before anything is trained on them.
+
+    Attributes:
+        labels: what people say of the same answers: a file of preferences or rankings, joined by prompt and text.
+    """
+
+    probes: AuditProbes = AuditProbes()
+    labels: Source | None = None
+    warn: AuditWarn = AuditWarn()
+    stop: AuditStop = AuditStop()

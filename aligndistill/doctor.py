@@ -10,6 +10,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from aligndistill.config import EndpointModel, RunConfig
+from aligndistill.config_judges import judge_models
 from aligndistill.errors import UserError
 from aligndistill.store.artifacts import library_versions
 
@@ -79,7 +80,8 @@ def _file_system(path: Path) -> str:
 def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
     if config is None:
         return
-    named = {"teacher": config.teacher, **config.models, "judge": getattr(config.judge, "model", None)}
+    judging = {f"judge {asked.part}".strip(): asked.model for asked in judge_models(config.judge)}
+    named = {"teacher": config.teacher, **config.models, **judging}
     for name, model in named.items():
         if isinstance(model, EndpointModel):
             yield _answers(name, model)

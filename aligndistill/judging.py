@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Any, Literal
 
 from aligndistill.chat.batch import read_answers
-from aligndistill.config import Audit, EndpointModel, Judge, RunConfig, Source
+from aligndistill.config import Audit, Judge, RunConfig, Source
 from aligndistill.config_audit import AuditProbes
 from aligndistill.config_files import load_config
+from aligndistill.config_judges import judging_author
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
 from aligndistill.preferences.exports import distilabel_row, rankings_row
@@ -19,6 +20,7 @@ from aligndistill.records import Ranking, Verdict
 from aligndistill.runs import run
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
 from aligndistill.stages.batches import Imported, import_answers, open_questions
+from aligndistill.stages.open_models import Servers
 from aligndistill.stages.stage import Work, work_of
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
@@ -42,9 +44,7 @@ def audit_run(path: Path, labels: Path | None) -> AuditResult:
     folders = _folders(path)
     config = load_config([path / "config.yaml"], [])
     settings = config.audit.model_copy(update={"labels": given}) if given else config.audit
-    model = getattr(config.judge, "model", None)
-    own_author = model if isinstance(model, str) else None
-    return audit_labelling(read_labelling(folders), settings, config.evaluation.truth, own_author)
+    return audit_labelling(read_labelling(folders), settings, config.evaluation.truth, judging_author(config.judge))
 
 
 def export_run(path: Path, output: Path, form: ExportFormat) -> int:
@@ -72,8 +72,8 @@ def export_batch(config: RunConfig, output: Path, logprobs: bool) -> int:
     Raises:
         ConfigError: the config has no judge behind a server.
     """
-    work, judge, endpoint, probes = _labelling(config)
-    return _write(output, open_questions(work, judge, endpoint, probes, logprobs))
+    work, judge, servers, probes = _labelling(config)
+    return _write(output, open_questions(work, judge, servers, probes, logprobs))
 
 
 def import_batch(config: RunConfig, results: Sequence[Path]) -> Imported:
@@ -84,19 +84,19 @@ def import_batch(config: RunConfig, results: Sequence[Path]) -> Imported:
         DataError: a file that cannot be read.
     """
     answers = read_answers(_rows(results))
-    work, judge, endpoint, probes = _labelling(config)
-    return import_answers(work, judge, endpoint, probes, answers)
+    work, judge, servers, probes = _labelling(config)
+    return import_answers(work, judge, servers, probes, answers)
 
 
-def _labelling(config: RunConfig) -> tuple[Work, Judge, EndpointModel | None, AuditProbes]:
+def _labelling(config: RunConfig) -> tuple[Work, Judge, Servers, AuditProbes]:
     """What the stage `verdicts` is given, with the candidates made."""
     by_name = {stage.name: stage for stage in pipeline(config).stages}
     if "verdicts" not in by_name:
         raise ConfigError("this config asks no judge to label: it has ready-made rankings.")
     run(config, until="candidates")
     stage = by_name["verdicts"]
-    judge, endpoint, _, probes = stage.settings
-    return work_of(stage, config.runtime), judge, endpoint, probes
+    judge, servers, _, probes = stage.settings
+    return work_of(stage, config.runtime), judge, servers, probes
 
 
 def _rows(files: Iterable[Path]) -> Iterator[Mapping[str, Any]]:

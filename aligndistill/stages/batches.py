@@ -12,7 +12,7 @@ from aligndistill.chat.completion import Completion
 from aligndistill.config import EndpointModel, Judge
 from aligndistill.config_audit import AuditProbes
 from aligndistill.errors import ConfigError
-from aligndistill.stages.open_models import open_judge
+from aligndistill.stages.open_models import JUDGE_MODEL, Servers, open_judge
 from aligndistill.stages.stage import Work
 from aligndistill.stages.verdicts import labelling_order
 
@@ -32,25 +32,23 @@ class Imported:
     missing: int
 
 
-def open_questions(
-    work: Work, judge: Judge, endpoint: EndpointModel | None, probes: AuditProbes, logprobs: bool
-) -> list[dict[str, Any]]:
+def open_questions(work: Work, judge: Judge, servers: Servers, probes: AuditProbes, logprobs: bool) -> list[dict[str, Any]]:
     """The requests for all verdicts that the cache lacks, in the OpenAI batch form.
 
     Raises:
         ConfigError: the judge is not behind a server.
     """
-    return list(_ask(work, judge, endpoint, probes, {}, logprobs).missing.values())
+    return list(_ask(work, judge, servers, probes, {}, logprobs).missing.values())
 
 
-def import_answers(work: Work, judge: Judge, endpoint: EndpointModel | None, probes: AuditProbes, answers: Answers) -> Imported:
+def import_answers(work: Work, judge: Judge, servers: Servers, probes: AuditProbes, answers: Answers) -> Imported:
     """Put a batch's answers into the cache. A reply that cannot be read is no verdict, and not kept.
 
     Raises:
         ConfigError: the judge is not behind a server.
     """
-    asked = _ask(work, judge, endpoint, probes, answers.completions, logprobs=False)
-    left = _ask(work, judge, endpoint, probes, {}, logprobs=False)
+    asked = _ask(work, judge, servers, probes, answers.completions, logprobs=False)
+    left = _ask(work, judge, servers, probes, {}, logprobs=False)
     return Imported(len(asked.used), answers.failed, len(answers.completions.keys() - asked.used), len(left.missing))
 
 
@@ -63,21 +61,21 @@ class _Asked:
 def _ask(
     work: Work,
     judge: Judge,
-    endpoint: EndpointModel | None,
+    servers: Servers,
     probes: AuditProbes,
     completions: Mapping[str, Completion],
     logprobs: bool,
 ) -> _Asked:
     """Have the judge ask its questions of the file. It keeps what it can read; tasks that lack an answer come to nothing."""
-    if endpoint is None:
-        raise ConfigError("a batch file is for a judge behind a server: this judge's model has no 'kind: endpoint'.")
+    if not servers or any(name.startswith(JUDGE_MODEL) for name in work.inputs):
+        raise ConfigError("a batch file is for a judge behind a server: give all of this judge's models 'kind: endpoint'.")
     order = labelling_order(work, judge, probes)
     missing: dict[str, Any] = {}
     used: set[str] = set()
     for seed, tasks in ((work.seed, order.tasks), (work.seed + 1, order.again)):
         chats = _Chats(seed, logprobs, completions)
         if tasks:
-            for _ in open_judge(replace(work, seed=seed, open_endpoint=chats.open), judge, endpoint).judge(tasks):
+            for _ in open_judge(replace(work, seed=seed, open_endpoint=chats.open), judge, servers).judge(tasks):
                 pass
         for chat in chats.opened:
             missing |= chat.missing

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from aligndistill.config import EndpointModel, Evaluation, Judge
+from aligndistill.config import Evaluation, Judge
 from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean, bootstrap_mean
 from aligndistill.evaluation.text_metrics import distinct_n, repetition
@@ -22,6 +22,7 @@ from aligndistill.models.reward import load_reward_model
 from aligndistill.plugins import load_plugin
 from aligndistill.records import Answer, Candidate, Grade, Message, Record, candidate_id, plain_prompt
 from aligndistill.stages.answers import held_out_prompts
+from aligndistill.stages.open_models import Servers
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.verdicts import judge_figures, judge_tasks
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -65,9 +66,7 @@ class ScoredAnswer(Record):
     win: float | None
 
 
-def make_evaluation(
-    work: Work, settings: Evaluation, judge: Judge | None, endpoint: EndpointModel | None, contents: Sequence[str]
-) -> Made:
+def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, servers: Servers, contents: Sequence[str]) -> Made:
     """Score the answers by truth, reward model and judge, and put intervals over prompts around the means.
 
     `contents` are the hashes of the judge's files and of the truth's module: another template is another judge.
@@ -85,7 +84,7 @@ def make_evaluation(
     tasks = [task for task in tasks if task.candidates]
     truths = _truths(settings.truth, tasks) if settings.truth else {}
     rewards = _rewards(work, tasks)
-    verdicts = judge_tasks(work, judge, endpoint, tasks, "comparisons") if judge else []
+    verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))

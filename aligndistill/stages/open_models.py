@@ -1,5 +1,6 @@
 """From a stage's inputs to models in memory: the chat models that write, and the judges."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from aligndistill.chat.local import LocalChat
@@ -23,7 +24,16 @@ from aligndistill.stages.stage import Work
 from aligndistill.store.cache import Cache
 
 JUDGE_MODEL = "judge model"
-"""The name of a stage's input that holds the judge's local model."""
+"""The name of a stage's input that holds the judge's only local model."""
+
+
+def judge_model_input(part: str) -> str:
+    """The name of the input that holds the model that plays this part in a judge (see `judge_models`)."""
+    return f"{JUDGE_MODEL} {part}" if part else JUDGE_MODEL
+
+
+Servers = Mapping[str, EndpointModel]
+"""A judge's servers, by the name of the input that a local model in their place would be."""
 
 
 @dataclass(frozen=True)
@@ -54,8 +64,8 @@ def open_chat(work: Work, name: str, endpoint: EndpointModel | None) -> OpenChat
     return OpenChat(LocalChat(language_model, identity, work.runtime.per_device_eval_batch_size), language_model)
 
 
-def open_judge(work: Work, settings: Judge, endpoint: EndpointModel | None) -> protocol.Judge:
-    """The configured judge; its local model, if it has one, is the stage's input `judge model`."""
+def open_judge(work: Work, settings: Judge, servers: Servers) -> protocol.Judge:
+    """The configured judge; its local models are inputs of the stage (see `judge_model_input`)."""
     batch_size = work.runtime.per_device_eval_batch_size
     match settings:
         case LikelihoodJudge():
@@ -64,7 +74,7 @@ def open_judge(work: Work, settings: Judge, endpoint: EndpointModel | None) -> p
         case PairwiseJudge():
             return pairwise.PairwiseJudge(
                 "pairwise",
-                open_chat(work, JUDGE_MODEL, endpoint).model,
+                open_chat(work, JUDGE_MODEL, servers.get(JUDGE_MODEL)).model,
                 load_template(settings.template, PAIRWISE_FIELDS),
                 both_orders=settings.both_orders,
                 max_new_tokens=settings.max_new_tokens,
@@ -74,7 +84,7 @@ def open_judge(work: Work, settings: Judge, endpoint: EndpointModel | None) -> p
         case RubricJudge():
             return rubric.RubricJudge(
                 "rubric",
-                open_chat(work, JUDGE_MODEL, endpoint).model,
+                open_chat(work, JUDGE_MODEL, servers.get(JUDGE_MODEL)).model,
                 load_template(settings.template, RUBRIC_FIELDS),
                 lowest=settings.lowest,
                 highest=settings.highest,

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config import BestOfN, Lora, Student
+from aligndistill.config import BestOfN, Lora, Online, Student
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
@@ -24,6 +24,7 @@ from aligndistill.training.save import save_model
 
 def make_student(work: Work, name: str, settings: Student, lora: Lora | None) -> Made:
     """Train one student and save it as an ordinary Hugging Face folder."""
+    assert not isinstance(settings.objective, Online), "see online_students"
     start = read_pointer(work.inputs["start"])
     policy = load_language_model(start.for_training(adapters=lora is not None))
     rankings = [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == "train"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from aligndistill.config import EndpointModel, Judge
+from aligndistill.config import Judge
 from aligndistill.config_audit import AuditProbes
 from aligndistill.errors import JudgeError
 from aligndistill.judges.canaries import CanaryTask, canary_tasks
@@ -15,7 +15,7 @@ from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.progress import track
 from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash
-from aligndistill.stages.open_models import open_judge
+from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.stage import Made, Work
 from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
 
@@ -32,14 +32,14 @@ class JudgedTask(Record):
     verdicts: tuple[Verdict, ...]
 
 
-def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, content: str, probes: AuditProbes) -> Made:
+def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str, probes: AuditProbes) -> Made:
     """Judge every prompt with at least two candidates, canaries among them; what was judged before a kill is kept.
 
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone: rankings are made of `verdicts.jsonl`. `content` is the hash of
     the judge's files, so that another template is another judge.
     """
     order = labelling_order(work, settings, probes)
-    judged = judge_tasks(work, settings, endpoint, order.tasks, "verdicts")
+    judged = judge_tasks(work, settings, servers, order.tasks, "verdicts")
     of_task: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in judged:
         of_task[verdict.prompt_id].append(verdict)
@@ -58,7 +58,7 @@ def make_verdicts(work: Work, settings: Judge, endpoint: EndpointModel | None, c
             for canary in order.canaries
         ),
     )
-    repeats = _ask(replace(work, seed=work.seed + 1), settings, endpoint, order.again, "repeats")
+    repeats = _ask(replace(work, seed=work.seed + 1), settings, servers, order.again, "repeats")
     write_jsonl(work.folder / "repeats.jsonl", repeats)
     spent = judge_figures([*judged, *repeats])
     return Made(
@@ -105,13 +105,13 @@ def labelling_order(work: Work, settings: Judge, probes: AuditProbes) -> Order:
     return Order(labelled, list(canaries.values()), [task for some in mixed for task in some], again)
 
 
-def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tasks: Sequence[Task], label: str) -> list[Verdict]:
+def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
     """The verdicts on tasks, in the tasks' order. Each task's are on disk before the next is waited for.
 
     Raises:
         JudgeError: not one verdict could be read.
     """
-    verdicts = _ask(work, settings, endpoint, tasks, label)
+    verdicts = _ask(work, settings, servers, tasks, label)
     share = unparsed(verdicts)
     if verdicts and share.count == share.total:
         replies = [verdict.reply for verdict in verdicts if verdict.reply][:1]
@@ -124,13 +124,13 @@ def judge_tasks(work: Work, settings: Judge, endpoint: EndpointModel | None, tas
     return verdicts
 
 
-def _ask(work: Work, settings: Judge, endpoint: EndpointModel | None, tasks: Sequence[Task], label: str) -> list[Verdict]:
+def _ask(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
     partial = work.scratch / f"{label}.jsonl"
     with Appender(partial) as appender:
         done = {one.prompt_id for one in read_jsonl(partial, JudgedTask)}
         missing = [task for task in tasks if task.prompt_id not in done]
         if missing:
-            judge = open_judge(work, settings, endpoint)
+            judge = open_judge(work, settings, servers)
             for judged in track(judge.judge(missing), label, len(missing)):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     judged_tasks = {one.prompt_id: one.verdicts for one in read_jsonl(partial, JudgedTask)}

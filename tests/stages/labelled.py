@@ -5,14 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config import Audit, PairwiseJudge, Runtime
+from aligndistill.config import Audit, EndpointModel, PairwiseJudge, Runtime
 from aligndistill.records import Candidate, Message, Prompt, prompt_id
 from aligndistill.stages.audit import make_audit
+from aligndistill.stages.open_models import JUDGE_MODEL
 from aligndistill.stages.stage import Work
 from aligndistill.stages.verdicts import make_verdicts
 from aligndistill.store.jsonl import write_jsonl
 
 SERVER = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "teacher"}
+SERVERS = {JUDGE_MODEL: EndpointModel.model_validate(SERVER)}
 TEMPLATE = "{prompt}\n<<{first}||{second}>>"
 WORDS = ("I", "think that", "it is", "the answer number", "of a long list", "which somebody wrote down here")
 
@@ -74,7 +76,7 @@ def with_teacher(work: Work, teacher: Teacher) -> Work:
 def labelled(work: Work, teacher: Teacher, settings: Audit | None = None) -> Work:
     """The same work, its verdicts made."""
     judge = judge_of(work.folder)
-    make_verdicts(with_teacher(work, teacher), judge, judge.model, "", (settings or Audit()).probes)  # type: ignore[arg-type]
+    make_verdicts(with_teacher(work, teacher), judge, SERVERS, "", (settings or Audit()).probes)
     return work
 
 

@@ -14,7 +14,7 @@ from aligndistill.errors import ConfigError
 from aligndistill.stages.batches import import_answers, open_questions
 from aligndistill.stages.stage import Work
 from aligndistill.stages.verdicts import make_verdicts, read_verdicts
-from tests.stages.labelled import SERVER, judge_of, labelled, shown, with_teacher, work_of
+from tests.stages.labelled import SERVER, SERVERS, judge_of, labelled, shown, with_teacher, work_of
 
 PROBES = AuditProbes(canaries=5, repeats=2)
 ENDPOINT = EndpointModel.model_validate(SERVER)
@@ -23,12 +23,12 @@ QUESTIONS = 10 * 6 + 5 * 2 + 2 * 6
 
 
 def export(work: Work, logprobs: bool = False) -> list[dict[str, Any]]:
-    requests = open_questions(work, judge_of(work.folder), ENDPOINT, PROBES, logprobs)
+    requests = open_questions(work, judge_of(work.folder), SERVERS, PROBES, logprobs)
     return [json.loads(json.dumps(request)) for request in requests]
 
 
 def import_(work: Work, rows: list[dict[str, Any]]) -> tuple[int, int, int, int]:
-    found = import_answers(work, judge_of(work.folder), ENDPOINT, PROBES, read_answers(rows))
+    found = import_answers(work, judge_of(work.folder), SERVERS, PROBES, read_answers(rows))
     return found.read, found.failed, found.unknown, found.missing
 
 
@@ -89,7 +89,7 @@ def test_a_batch_comes_back_in_parts_and_only_the_rest_is_asked_again(tmp_path: 
     scripted = with_teacher(work, live)
     assert scripted.open_endpoint is not None
     scripted.open_endpoint(ENDPOINT).identity = BatchChat(ENDPOINT, 0, False, {}).identity
-    make_verdicts(scripted, judge, ENDPOINT, "", PROBES)
+    make_verdicts(scripted, judge, SERVERS, "", PROBES)
     assert asked == [shown(last["body"]["messages"][0]["content"])]
 
     one_by_one = labelled(work_of(tmp_path / "live", prompts=10), live, Audit(probes=PROBES))
@@ -107,7 +107,7 @@ def test_log_probabilities_in_a_batch_become_soft_verdicts(tmp_path: Path) -> No
     scripted = with_teacher(work, lambda *_: pytest.fail("asked again"))
     assert scripted.open_endpoint is not None
     scripted.open_endpoint(ENDPOINT).identity = BatchChat(ENDPOINT, 0, False, {}).identity
-    make_verdicts(scripted, judge, ENDPOINT, "", PROBES)
+    make_verdicts(scripted, judge, SERVERS, "", PROBES)
     for verdict in read_verdicts(work.folder):
         assert verdict.kind == "comparison"
         assert verdict.probability_first == pytest.approx(0.8)
@@ -120,4 +120,4 @@ def test_a_batch_is_kept_under_the_servers_own_name() -> None:
 def test_a_local_judge_has_no_batches(tmp_path: Path) -> None:
     work = work_of(tmp_path, prompts=10)
     with pytest.raises(ConfigError, match="behind a server"):
-        open_questions(work, judge_of(work.folder), None, PROBES, logprobs=False)
+        open_questions(work, judge_of(work.folder), {}, PROBES, logprobs=False)
