@@ -188,7 +188,7 @@ def import_batch(
 
         found = import_results(loaded, results)
         typer.echo(
-            f"{found.read} answers taken, {found.failed} failed, {found.unknown} to other questions; "
+            f"{found.read} answers taken, {found.failed} failed, {found.unknown} to questions that are not open; "
             f"{found.missing} questions are open still."
         )
 

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from aligndistill.config import RunConfig
 from aligndistill.config_files import dump_config
-from aligndistill.errors import ConfigError, JudgeError
+from aligndistill.errors import ConfigError, UserError
 from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
 from aligndistill.stages.audit import PAGE
@@ -50,7 +50,7 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:
             manifest = run_stage(stage, config.runtime)
-        except JudgeError:
+        except UserError:
             if is_main_process():  # what there is, is what `judge audit` looks at
                 _gather(config, stages[:number], folder, complete=False)
             raise

@@ -22,7 +22,7 @@ class Imported:
     """What became of a batch's answers.
 
     Attributes:
-        read: answers to questions of this run; failed: rows without an answer; unknown: answers to something else.
+        read: answers to open questions; failed: rows without an answer; unknown: answers to others, or that were here already.
         missing: questions that still have no verdict, unreadable replies among them: they are asked again.
     """
 
