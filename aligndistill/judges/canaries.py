@@ -46,7 +46,7 @@ def canary_tasks(tasks: Sequence[Task], count: int) -> list[CanaryTask]:
         kind = KINDS[len(found) % len(KINDS)]
         reference = _reference(task)
         text = _text(kind, task, reference, chosen[place - 1])
-        if text != reference.text:
+        if text not in {candidate.text for candidate in task.candidates}:  # what an author wrote is not known to be bad
             bad = Candidate(id=candidate_id(task.prompt_id, AUTHOR, text), prompt_id=task.prompt_id, text=text, author=AUTHOR)
             shown = sorted((bad, reference), key=lambda one: one.id)  # no kind of answer is always shown first
             judged = replace(task, prompt_id=f"canary-{kind}-{task.prompt_id}", candidates=tuple(shown), pairs=None)
