@@ -6,7 +6,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
@@ -133,6 +133,75 @@ def doctor(
         sound = examine(_load(config) if config else None, typer.echo)
     if not sound:
         raise typer.Exit(1)
+
+
+judge_app = typer.Typer(help="Look at a judge's verdicts, hand them on, or ask by batch file.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge")
+
+
+@judge_app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of judgments that others made.")],
+    labels: Annotated[Path | None, typer.Option(help="What people say of the same answers: preferences or rankings.")] = None,
+) -> None:
+    """How far the judge can be trusted. Exit code 4 when a limit of audit.stop is exceeded."""
+    with user_errors():
+        from aligndistill.errors import JudgeError
+        from aligndistill.judging import audit_run
+        from aligndistill.reporting.audit_rows import audit_table
+
+        result = audit_run(run, labels)
+        print_table(audit_table(result.figures))
+        for warning in result.warnings:
+            typer.echo(f"warning: {warning}")
+        if result.stops:
+            raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
+
+
+@judge_app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    form: Annotated[
+        Literal["distilabel", "rankings"], typer.Option("--format", help="distilabel, or rankings (to label by hand).")
+    ] = "distilabel",
+) -> None:
+    """Write a run's rankings, with the judge's replies, for other tools."""
+    with user_errors():
+        from aligndistill.judging import export_run
+
+        typer.echo(f"{export_run(run, output, form)} rows written to {output}")
+
+
+@judge_app.command()
+def export_batch(
+    config: ConfigArguments,
+    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    logprobs: Annotated[bool, typer.Option(help="Ask for log-probabilities too, for soft verdicts.")] = True,
+) -> None:
+    """Write the judge's open questions as a batch file in the OpenAI form."""
+    with user_errors():
+        loaded = _load(config)
+        from aligndistill.judging import export_batch as export_questions
+
+        typer.echo(f"{export_questions(loaded, output, logprobs)} requests written to {output}")
+
+
+@judge_app.command()
+def import_batch(
+    config: ConfigArguments,
+    results: Annotated[list[Path], typer.Option(help="A file of the batch's results; may be given several times.")],
+) -> None:
+    """Take a batch's results as the judge's answers. What is missing is asked again by `run` or the next export."""
+    with user_errors():
+        loaded = _load(config)
+        from aligndistill.judging import import_batch as import_results
+
+        found = import_results(loaded, results)
+        typer.echo(
+            f"{found.read} answers taken, {found.failed} failed, {found.unknown} to questions that are not open; "
+            f"{found.missing} questions are open still."
+        )
 
 
 def main() -> None:

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from aligndistill.config_audit import Audit
 from aligndistill.config_judges import (
     FunctionJudge,
     Judge,
@@ -56,6 +57,7 @@ __all__ = [  # the whole schema is imported from here
     "NAME_PATTERN",
     "PLUGIN_PATTERN",
     "PUBLISHED_LEARNING_RATES",
+    "Audit",
     "BestOfN",
     "Candidates",
     "Dpo",
@@ -275,6 +277,7 @@ class RunConfig(Section):
     models: dict[str, Model] = Field(default={})
     candidates: Candidates = Candidates()
     judge: Judge | None = None
+    audit: Audit = Audit()
     rankings: Rankings = Rankings()
     reward_model: RewardModel | None = None
     students: dict[str, Student] = Field(default={})

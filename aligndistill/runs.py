@@ -10,10 +10,11 @@ from pathlib import Path
 
 from aligndistill.config import RunConfig
 from aligndistill.config_files import dump_config
-from aligndistill.errors import ConfigError
+from aligndistill.errors import ConfigError, UserError
 from aligndistill.launching import launch
 from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
+from aligndistill.stages.audit import PAGE
 from aligndistill.stages.evaluation import MODEL_OUTPUTS
 from aligndistill.stages.stage import Stage, run_stage
 from aligndistill.stages.training_log import METRICS, read_log
@@ -64,14 +65,19 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
 
 def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
     made = list(launched)
-    for stage in stages:
+    folder = config.runtime.runs / config.name
+    for number, stage in enumerate(stages):
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
-        manifest = run_stage(stage, config.runtime)
+        try:
+            manifest = run_stage(stage, config.runtime)
+        except UserError:
+            if is_main_process():  # what there is, is what `judge audit` looks at
+                _gather(config, stages[:number], folder, complete=False)
+            raise
         if not finished:
             made.append(stage.name)
             if is_main_process():
                 say(f"  {summary(manifest)}")
-    folder = config.runtime.runs / config.name
     complete = stages[-1].name == "report"
     if is_main_process():
         _gather(config, stages, folder, complete)
@@ -114,6 +120,8 @@ def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete
     if complete:
         for name in ("report.html", "report.json"):
             _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
+    if "audit" in folders:
+        _write(folder / PAGE, (folders["audit"] / PAGE).read_text(encoding="utf-8"))
     if "evaluation" in folders:
         for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
             _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))

@@ -9,7 +9,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Runtime
+from aligndistill.chat.protocol import ChatModel
+from aligndistill.config import EndpointModel, Runtime
 from aligndistill.errors import DataError
 from aligndistill.progress import say
 from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
@@ -28,6 +29,7 @@ class Work:
         inputs: the finished folders it depends on, by name.
         identities: the fingerprint of each input.
         caches: a folder for what is kept by content hash, across stages and runs.
+        open_endpoint: what stands for a server; None connects to it.
     """
 
     folder: Path
@@ -36,6 +38,7 @@ class Work:
     caches: Path
     runtime: Runtime
     seed: int
+    open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
 
     @property
     def scratch(self) -> Path:
@@ -66,6 +69,7 @@ class Stage:
         version: raised when `make` would give another result for the same settings.
         all_processes: whether every process of a distributed run takes part (training, local models that write or judge), or only
             the first.
+        after: stages that must be finished before, though nothing is read from them: what they find may stop the run.
     """
 
     name: str
@@ -75,6 +79,7 @@ class Stage:
     seed: int
     version: int = 1
     all_processes: bool = False
+    after: tuple["Stage", ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -104,6 +109,18 @@ def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
     return _wait_for(folder)
 
 
+def work_of(stage: Stage, runtime: Runtime) -> Work:
+    """What the stage's maker is given; its inputs need to be finished only when they are read."""
+    return Work(
+        folder=stage.folder(runtime.store),
+        inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
+        identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
+        caches=_caches(runtime.store),
+        runtime=runtime,
+        seed=stage.seed,
+    )
+
+
 def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
     if is_main_process():
         if (folder / MANIFEST).exists():
@@ -112,14 +129,7 @@ def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
             say_to_others(_begun(folder))
-        work = Work(
-            folder=folder,
-            inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
-            identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
-            caches=_caches(runtime.store),
-            runtime=runtime,
-            seed=stage.seed,
-        )
+        work = work_of(stage, runtime)
         started = time.monotonic()
         made = stage.make(work, *stage.settings)
         if not is_main_process():
