@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from aligndistill.config_audit import Audit
 from aligndistill.config_judges import (
     FunctionJudge,
     Judge,
@@ -35,11 +36,28 @@ from aligndistill.config_models import (
     Training,
     name_or_section,
 )
+from aligndistill.config_objectives import (
+    PUBLISHED_LEARNING_RATES,
+    BestOfN,
+    Dpo,
+    Grpo,
+    Objective,
+    OfflineObjective,
+    Online,
+    Ppo,
+    Pro,
+    Reward,
+    RewardSource,
+    Rloo,
+    Rrhf,
+    WeightedReward,
+)
 
 __all__ = [  # the whole schema is imported from here
     "NAME_PATTERN",
     "PLUGIN_PATTERN",
     "PUBLISHED_LEARNING_RATES",
+    "Audit",
     "BestOfN",
     "Candidates",
     "Dpo",
@@ -48,6 +66,7 @@ __all__ = [  # the whole schema is imported from here
     "EvaluationJudge",
     "FromScratch",
     "FunctionJudge",
+    "Grpo",
     "Judge",
     "LikelihoodJudge",
     "LocalModel",
@@ -55,13 +74,19 @@ __all__ = [  # the whole schema is imported from here
     "Model",
     "ModelRef",
     "Objective",
+    "OfflineObjective",
+    "Online",
     "PairwiseJudge",
     "PluginName",
+    "Ppo",
     "Pro",
     "Prompts",
     "Rankings",
+    "Reward",
     "RewardModel",
     "RewardModelJudge",
+    "RewardSource",
+    "Rloo",
     "Rrhf",
     "RubricJudge",
     "RunConfig",
@@ -73,6 +98,7 @@ __all__ = [  # the whole schema is imported from here
     "StudentModel",
     "Teacher",
     "Training",
+    "WeightedReward",
 ]
 
 
@@ -149,48 +175,8 @@ class RewardModel(Training):
 # ------------------------------------------------------------------------------------------------------------ students
 
 
-class Dpo(Section):
-    """Direct preference optimisation; `loss` also gives IPO and the hinge form (SLiC-HF).
-
-    Attributes:
-        labels: `soft` weighs both directions by the teacher's probability.
-        label_smoothing: conservative DPO: the share of labels believed to be flipped.
-    """
-
-    kind: Literal["dpo"]
-    beta: float = Field(default=0.1, gt=0)
-    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
-    labels: Literal["hard", "soft"] = "hard"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-
-
-class Rrhf(Section):
-    """Rank responses to align human feedback: hinge on length-normalised log-probs, plus NLL of the best response."""
-
-    kind: Literal["rrhf"]
-    sft_weight: float = Field(default=1.0, ge=0)
-
-
-class Pro(Section):
-    """Preference ranking optimisation: list-wise contrast with reward-gap temperatures, plus NLL of the best response."""
-
-    kind: Literal["pro"]
-    sft_weight: float = Field(default=0.05, ge=0)
-
-
-class BestOfN(Section):
-    """Imitate the best candidate: the baseline that every other student must beat."""
-
-    kind: Literal["best_of_n"]
-
-
-Objective = Annotated[Dpo | Rrhf | Pro | BestOfN, Field(discriminator="kind")]
-
-PUBLISHED_LEARNING_RATES = {"dpo": 5e-7, "rrhf": 2e-5, "pro": 5e-6, "best_of_n": 2e-5}
-
-
 class Student(Training):
-    """One way of learning from the rankings. Without `learning_rate`, the one its paper used."""
+    """One way of learning from the rankings, or from rewards. Without `learning_rate`, the one its paper used."""
 
     objective: Objective
 
@@ -198,6 +184,15 @@ class Student(Training):
     def _published_learning_rate(self) -> "Student":
         if "learning_rate" not in self.model_fields_set:  # a before-validator would lose the strictness of JSON
             object.__setattr__(self, "learning_rate", PUBLISHED_LEARNING_RATES[self.objective.kind])
+        return self
+
+    @model_validator(mode="after")
+    def _whole_updates(self) -> "Student":
+        if isinstance(self.objective, Ppo) and self.max_steps > 0 and self.max_steps % self.objective.steps_per_update:
+            raise ValueError(
+                f"'max_steps' counts optimiser steps, and an update has {self.objective.steps_per_update} "
+                "(ppo_epochs * minibatches): make it a multiple of that"
+            )
         return self
 
 
@@ -242,6 +237,11 @@ class Runtime(Section):
         per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by accumulation.
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
         save_steps: optimiser steps between checkpoints.
+        grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
+        silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
+        collective_minutes: how long processes wait for each other in one exchange.
+        launcher: `deepspeed` starts DeepSpeed's launcher for the stages that several processes can share.
+        processes: how many it starts on this machine; one per GPU by default.
         report_to: trackers for transformers' Trainer (`tensorboard`, `wandb`, ...); `metrics.jsonl` is always written.
     """
 
@@ -254,6 +254,11 @@ class Runtime(Section):
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)
     deepspeed: Path | None = None
+    grace_seconds: float = Field(default=25.0, gt=0)
+    silence_seconds: float = Field(default=180.0, gt=0)
+    collective_minutes: float = Field(default=30.0, gt=0)
+    launcher: Literal["deepspeed"] | None = None
+    processes: int | None = Field(default=None, gt=0)
     report_to: tuple[str, ...] = ()
 
 
@@ -272,6 +277,7 @@ class RunConfig(Section):
     models: dict[str, Model] = Field(default={})
     candidates: Candidates = Candidates()
     judge: Judge | None = None
+    audit: Audit = Audit()
     rankings: Rankings = Rankings()
     reward_model: RewardModel | None = None
     students: dict[str, Student] = Field(default={})

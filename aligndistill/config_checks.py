@@ -9,7 +9,12 @@ from aligndistill.config import (
     EndpointModel,
     Judge,
     LocalModel,
+    Online,
+    PairwiseJudge,
+    Ppo,
+    RewardSource,
     RunConfig,
+    Student,
     Teacher,
 )
 from aligndistill.config_judges import judge_models
@@ -24,6 +29,7 @@ _SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
 def check(config: RunConfig) -> Iterator[Problem]:
     """Everything about a valid `RunConfig` that cannot work, each with the key to change and what to do."""
     yield from _data(config)
+    yield from _rewards(config)
     yield from _names(config)
     yield from _start(config)
     yield from _from_scratch(config)
@@ -45,8 +51,11 @@ def _data(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("rankings", "source"), f"'prompts' is given too, and {advice}")
     if config.prompts is None or config.rankings.source is not None:
         return
-    if config.judge is None:
+    if config.judge is None and (config.reward_model is not None or any(not _is_online(one) for one in config.students.values())):
         yield Problem(("judge",), "the answers to 'prompts' need a judge: add this section")
+    elif config.judge is None and not config.students:
+        text = "the answers to 'prompts' need a judge: add this section, or students that learn from rewards of their own"
+        yield Problem(("judge",), text)
     authors = config.candidates.authors
     known = _models(config)
     for number, author in enumerate(authors):
@@ -59,6 +68,45 @@ def _data(config: RunConfig) -> Iterator[Problem]:
             ("candidates", "per_prompt"),
             "one answer cannot be ranked: ask for two or more, or name another model in candidates.from",
         )
+
+
+def _is_online(student: Student) -> bool:
+    return isinstance(student.objective, Online)
+
+
+def _rewards(config: RunConfig) -> Iterator[Problem]:
+    """What students that learn from rewards need: their sources, and something to compare with while they learn."""
+    for name, student in config.students.items():
+        objective = student.objective
+        if not isinstance(objective, Online):
+            continue
+        path: KeyPath = ("students", name, "objective")
+        sources: list[tuple[KeyPath, RewardSource]] = (
+            [((*path, "reward"), objective.reward)]
+            if not isinstance(objective.reward, tuple)
+            else [((*path, "reward", number, "source"), part.source) for number, part in enumerate(objective.reward)]
+        )
+        for key, source in sources:
+            if source == "reward_model" and config.reward_model is None:
+                yield Problem(key, "this run has no 'reward_model': add the section, or name another reward")
+            elif source == "judge" and config.judge is None:
+                yield Problem(key, "this run has no 'judge': add the section, or write the reward's judge out here")
+            elif not isinstance(source, str):
+                yield from _judge(config, source, key)
+            judge = config.judge if source == "judge" else source
+            if isinstance(judge, PairwiseJudge) and objective.samples_per_prompt < 2:
+                yield Problem(
+                    (*path, "samples_per_prompt"), "a pairwise judge compares the answers to a prompt: ask for two or more"
+                )
+        if not isinstance(objective, Ppo):
+            if objective.samples_per_prompt < 2:
+                yield Problem(
+                    (*path, "samples_per_prompt"), f"{objective.kind} compares the answers to a prompt: ask for two or more"
+                )
+        elif objective.evaluate_every is not None and (
+            config.evaluation.judge is None or (config.evaluation.judge == "same" and config.judge is None)
+        ):
+            yield Problem((*path, "evaluate_every"), "looking at held-out prompts needs an evaluation.judge: add one, or say null")
 
 
 def _names(config: RunConfig) -> Iterator[Problem]:

@@ -34,6 +34,18 @@ class TrainingError(UserError):
     exit_code = 1
 
 
+class InvariantError(TrainingError):
+    """Something that must hold by construction did not, so nothing learned from here on would mean anything.
+
+    Attributes:
+        invariant: its name, such as `ratio-is-one`.
+    """
+
+    def __init__(self, invariant: str, message: str) -> None:
+        super().__init__(f"the invariant '{invariant}' does not hold: {message}")
+        self.invariant = invariant
+
+
 class Interrupted(UserError):
     """A run that was stopped and will go on from where it was when the same command is given again."""
 

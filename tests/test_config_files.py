@@ -222,7 +222,7 @@ STUDENT_KEYS = (
     "max_prompt_tokens, max_response_tokens, objective"
 )
 JUDGE_KINDS = "likelihood, pairwise, rubric, function, reward_model"
-KINDS = "dpo, rrhf, pro, best_of_n"
+KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
 
 
 @pytest.mark.parametrize(

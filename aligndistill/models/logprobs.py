@@ -18,13 +18,14 @@ HEAD_ELEMENTS = 2**24
 """Logits computed at once, S * V. Beyond it the head runs in chunks, recomputed in the backward pass: memory stays flat."""
 
 
-def token_logprobs(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
+def token_logprobs(model: Any, batch: GroupedBatch, share: bool, temperature: float = 1.0) -> Tensor:
     """Log-probability of every response token given what stands before it, nats.
 
     Args:
         model: a causal language model (plain, peft, or wrapped for DDP or DeepSpeed after `use_grouped_forward`).
         batch: rows laid out by `collate` with the same `share`.
         share: whether the rows share their prompt.
+        temperature: the logits are divided by it, as they were when the response was sampled at that temperature.
 
     Returns:
         (B, K, R); 0 where there is no token.
@@ -36,9 +37,15 @@ def token_logprobs(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
         predictors_S=batch.predictors_BKR[batch.tokens_BKR],
         targets_S=batch.targets_BKR[batch.tokens_BKR],
         share=share,
+        temperature=temperature,
     )
-    logprobs_BKR = torch.zeros(batch.tokens_BKR.shape, dtype=logprobs_S.dtype, device=logprobs_S.device)
-    return logprobs_BKR.masked_scatter(batch.tokens_BKR, logprobs_S)
+    return at_tokens(logprobs_S, batch)
+
+
+def at_tokens(values_S: Tensor, batch: GroupedBatch) -> Tensor:
+    """One value per scored token, in its place: (B, K, R), 0 where there is no token."""
+    values_BKR = torch.zeros(batch.tokens_BKR.shape, dtype=values_S.dtype, device=values_S.device)
+    return values_BKR.masked_scatter(batch.tokens_BKR, values_S)
 
 
 @dataclass
@@ -57,6 +64,9 @@ def use_grouped_forward(model: Any) -> Trunk:
     Returns:
         The switch to set once the trunk has been checked (see `sharing`). Until then separate rows take the model's own forward
         pass, which projects every position through the head but is right for every causal model by definition.
+
+    The new forward gives logprobs_S; asked for `entropy` it gives (logprobs_S, entropy_S), and with a `value_head` it adds
+    values_S, that head's output where each token is predicted.
     """
     trunk = Trunk()
     plain_forward = model.forward
@@ -67,6 +77,9 @@ def use_grouped_forward(model: Any) -> Trunk:
         predictors_S: Tensor | None = None,
         targets_S: Tensor | None = None,
         share: bool = True,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        value_head: Any = None,
         **kwargs: Any,
     ) -> Any:
         if segments_NT is None:
@@ -75,10 +88,17 @@ def use_grouped_forward(model: Any) -> Trunk:
         rows = {"input_ids_NT": kwargs["input_ids"], "positions_NT": kwargs["position_ids"], "segments_NT": segments_NT}
         if not share and not trunk.trusted:
             mask_NT = (segments_NT >= 0).long()
-            logits_NTV = plain_forward(input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False).logits
-            return _pick(logits_NTV.flatten(0, 1)[predictors_S], targets_S)
-        hidden_NTH = hidden_states(model, **rows, share=share)
-        return head_logprobs(causal_lm(model).get_output_embeddings(), hidden_NTH.flatten(0, 1)[predictors_S], targets_S)
+            output = plain_forward(
+                input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False, output_hidden_states=value_head is not None
+            )
+            hidden_SH = output.hidden_states[-1].flatten(0, 1)[predictors_S] if value_head is not None else None
+            outputs = read_logits(output.logits.flatten(0, 1)[predictors_S], targets_S, temperature, entropy)
+        else:
+            hidden_SH = hidden_states(model, **rows, share=share).flatten(0, 1)[predictors_S]
+            outputs = head_outputs(causal_lm(model).get_output_embeddings(), hidden_SH, targets_S, temperature, entropy)
+        if value_head is not None:
+            outputs = (*outputs, value_head(hidden_SH).squeeze(-1).float())
+        return outputs if len(outputs) > 1 else outputs[0]
 
     model.forward = forward
     return trunk
@@ -96,28 +116,37 @@ def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segmen
     return hidden_NTH
 
 
-def head_logprobs(head: Any, hidden_SH: Tensor, targets_S: Tensor) -> Tensor:
-    """Log-probability of each target under the head's softmax, in float32, a chunk of positions at a time."""
+def head_outputs(
+    head: Any, hidden_SH: Tensor, targets_S: Tensor, temperature: float = 1.0, entropy: bool = False
+) -> tuple[Tensor, ...]:
+    """`read_logits` of the head's logits, a chunk of positions at a time."""
     vocabulary = max(int(getattr(head, "out_features", 0)), 1)
     chunk = max(HEAD_ELEMENTS // vocabulary, 64)
     if hidden_SH.shape[0] <= chunk:
-        return _pick(head(hidden_SH), targets_S)
+        return read_logits(head(hidden_SH), targets_S, temperature, entropy)
 
-    def logprobs(hidden_CH: Tensor, targets_C: Tensor) -> Tensor:
-        return _pick(head(hidden_CH), targets_C)
+    def outputs(hidden_CH: Tensor, targets_C: Tensor) -> tuple[Tensor, ...]:
+        return read_logits(head(hidden_CH), targets_C, temperature, entropy)
 
     parts = [
-        checkpoint(logprobs, hidden_CH, targets_C, use_reentrant=False)
-        if torch.is_grad_enabled()
-        else logprobs(hidden_CH, targets_C)
+        checkpoint(outputs, hidden_CH, targets_C, use_reentrant=False) if torch.is_grad_enabled() else outputs(hidden_CH, targets_C)
         for hidden_CH, targets_C in zip(hidden_SH.split(chunk), targets_S.split(chunk), strict=True)
     ]
-    return torch.cat(parts)
+    return tuple(torch.cat(chunks) for chunks in zip(*parts, strict=True))
 
 
-def _pick(logits_SV: Tensor, targets_S: Tensor) -> Tensor:
+def read_logits(logits_SV: Tensor, targets_S: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, ...]:
+    """Log-probability of each target under the softmax, in float32, nats; with `entropy`, also the softmax's own entropy."""
     logits_SV = logits_SV.float()
-    return logits_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1) - logits_SV.logsumexp(-1)
+    if temperature != 1.0:
+        logits_SV = logits_SV / temperature
+    logsumexp_S = logits_SV.logsumexp(-1)
+    logprobs_S = logits_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1) - logsumexp_S
+    if not entropy:
+        return (logprobs_S,)
+    # The product is taken only where a probability is not 0: a logit of minus infinity has none.
+    probabilities_SV = (logits_SV - logsumexp_S.unsqueeze(-1)).exp()
+    return logprobs_S, logsumexp_S - (probabilities_SV * logits_SV.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
 
 
 def causal_lm(model: Any) -> Any:

@@ -13,14 +13,15 @@ from markupsafe import Markup
 
 from aligndistill.evaluation.calibration import LengthGapBin, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.preferences.agreement import Share
 from aligndistill.reporting import plots, writing
+from aligndistill.reporting.audit_rows import audit_rows
 from aligndistill.reporting.columns import COLUMNS, measured, models_of
 from aligndistill.reporting.drawing import SERIES, Plot
 from aligndistill.reporting.headline import result_sentence
 from aligndistill.reporting.report import Report
 from aligndistill.reporting.rows import table_rows
 from aligndistill.reporting.samples import SamplePrompt
+from aligndistill.reporting.updates import Updates, chosen_samples, updates_plot
 
 
 @dataclass(frozen=True)
@@ -41,20 +42,20 @@ class PageData:
 
     Attributes:
         curves: per student, (optimiser step, loss) in order.
+        updates: per student that learned from rewards, how it went.
         lengths: per model (`start`, `teacher`, a student), the length of each held-out answer, tokens.
         samples: prompts to show with their answers (see `choose_samples`).
         reliability, length_gaps: of the reward model, on held-out pairs.
-        judge_shares: what the judge's verdicts show of it, such as flips when the order is swapped.
         config_yaml: the resolved config.
     """
 
     report: Report
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
+    updates: Mapping[str, Updates] = field(default_factory=dict)
     lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
     samples: Sequence[SamplePrompt] = ()
     reliability: Sequence[ReliabilityBin] = ()
     length_gaps: Sequence[LengthGapBin] = ()
-    judge_shares: Mapping[str, Share] = field(default_factory=dict)
     counts: DataCounts = DataCounts()
     config_yaml: str = ""
 
@@ -87,7 +88,7 @@ def render_page(data: PageData) -> str:
     models = models_of(report)
     columns = measured(COLUMNS, list(models.values()))
     authors = [answer.author for sample in data.samples for answer in sample.answers]
-    series = _series([*models, *data.curves, *data.lengths, *authors])
+    series = _series([*models, *data.curves, *data.updates, *data.lengths, *authors])
     means = [value for column in columns for figures in models.values() if isinstance(value := column.value(figures), Mean)]
     return environment.get_template("page.html.j2").render(
         data=data,
@@ -98,9 +99,11 @@ def render_page(data: PageData) -> str:
         columns=columns,
         rows=table_rows(report, columns, series),
         series=series,
+        audit=audit_rows(report.audit) if report.audit else [],
         result_figures=_result_figures(report, series),
         reward_figures=_reward_figures(data),
         training_figures=_training_figures(data, series),
+        written={name: chosen_samples(updates.samples) for name, updates in data.updates.items()},
     )
 
 
@@ -152,6 +155,10 @@ def _training_figures(data: PageData, series: Mapping[str, int | None]) -> list[
     if curves:
         caption = "Losses of different objectives are on different scales: read each against itself."
         found.append(Figure("Learning curves", caption, plots.curves_plot(curves, series)))
+    for name, updates in data.updates.items():
+        if updates.entries:
+            caption = "Score up while the win rate or the length runs away: the policy learns the reward's mistakes."
+            found.append(Figure(f"Updates of {name}", caption, updates_plot(updates.entries, series[name])))
     lengths = {name: tokens for name, tokens in data.lengths.items() if tokens}
     if lengths:
         caption = "Answers to the held-out prompts; the line is the median."

@@ -2,20 +2,23 @@
 
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Student
+from aligndistill.config import Online, Student
 from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, accuracy_by_length_gap, reliability
-from aligndistill.preferences.agreement import Share, longer_wins, order_bias, unparsed
-from aligndistill.records import Comparison, Ranking, plain_prompt
+from aligndistill.records import plain_prompt
 from aligndistill.reporting.page import DataCounts, PageData, write_page
 from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures, write_report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
+from aligndistill.reporting.updates import Updates, WrittenSample
+from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.evaluation import AuthorFigures, EvaluationResult, ScoredAnswer
+from aligndistill.stages.online_students import SAMPLES, RolloutSample
 from aligndistill.stages.reward_model import HeldOutPair
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.training_log import read_log
-from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.stages.trl_students import trl_entry
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 
@@ -32,37 +35,53 @@ def make_report(
     manifests = {name: _manifest(work, name) for name in work.inputs}
     evaluation = _evaluation(work)
     judge = _judge(judge_kind, manifests, evaluation)
+    audit = AuditResult.model_validate(manifests["audit"].figures) if "audit" in manifests else None
     report = Report(
         run=run,
         seed=work.seed,
         start=StartFigures(**_figures(evaluation, "start", StartFigures)),
         teacher=ModelFigures(**_figures(evaluation, "teacher", ModelFigures)) if "teacher" in evaluation.authors else None,
         judge=judge,
+        audit=audit.figures if audit else None,
         reward_model=_reward_model(manifests),
         students={name: _student(work, evaluation, manifests, name, settings) for name, settings in students.items()},
-        warnings=tuple(_warnings(manifests, evaluation, judge)),
+        warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, evaluation, judge)),
         versions=library_versions(),
     )
     write_report(work.folder / "report.json", report)
-    rankings = list(read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking))
     pairs = _held_out_pairs(work)
     write_page(
         work.folder / "report.html",
         PageData(
             report=report,
             curves={
-                name: [(int(entry["step"]), entry["loss"]) for entry in read_log(work.inputs[STUDENT + name])] for name in students
+                name: [(int(entry["step"]), entry["loss"]) for entry in read_log(work.inputs[STUDENT + name])]
+                for name, student in students.items()
+                if not isinstance(student.objective, Online)
+            },
+            updates={
+                name: _updates(work.inputs[STUDENT + name])
+                for name, student in students.items()
+                if isinstance(student.objective, Online)
             },
             lengths=_lengths(work),
             samples=choose_samples(_samples(work)),
             reliability=reliability(*_probabilities(pairs)) if pairs else (),
             length_gaps=_by_length_gap(pairs) if pairs else (),
-            judge_shares=_judge_shares(work, rankings),
             counts=_counts(manifests),
             config_yaml=config_yaml,
         ),
     )
     return Made(counts={"students": len(students)})
+
+
+def _updates(folder: Path) -> Updates:
+    entries = read_log(folder)
+    shown = read_jsonl(folder / SAMPLES, RolloutSample) if (folder / SAMPLES).is_file() else ()
+    samples = [
+        WrittenSample(one.update, plain_prompt(one.messages), one.text, one.score, one.kl_nats, one.length_tokens) for one in shown
+    ]
+    return Updates([entry if "update" in entry else trl_entry(entry) for entry in entries], samples)
 
 
 def _manifest(work: Work, name: str) -> Manifest:
@@ -152,30 +171,18 @@ def _samples(work: Work) -> list[SamplePrompt]:
     ]
 
 
-def _judge_shares(work: Work, rankings: Iterable[Ranking]) -> dict[str, Share]:
-    if "verdicts" not in work.inputs:
-        return {}
-    verdicts = list(read_verdicts(work.inputs["verdicts"]))
-    shares = {"verdicts that could not be read": unparsed(verdicts), "longer answer ranked higher": longer_wins(rankings)}
-    comparisons = [verdict for verdict in verdicts if isinstance(verdict, Comparison)]
-    if comparisons:
-        bias = order_bias(comparisons)
-        shares |= {"winner changed with the order": bias.flips, "first answer wins": bias.first_wins}
-    return shares
-
-
 def _counts(manifests: Mapping[str, Manifest]) -> DataCounts:
     def count(stage: str, name: str) -> int | None:
         return manifests[stage].counts.get(name) if stage in manifests else None
 
     dropped = {f"{stage}: {reason}": number for stage, manifest in manifests.items() for reason, number in manifest.dropped.items()}
-    rankings = manifests["rankings"].counts
+    rankings = manifests["rankings"].counts if "rankings" in manifests else None
     return DataCounts(
         train_prompts=count("prompts", "train"),
         held_out_prompts=count("prompts", "held_out"),
         candidates=count("candidates", "candidates"),
-        rankings=rankings["train"] + rankings["held_out"],
-        pairs=rankings["pairs"],
+        rankings=rankings["train"] + rankings["held_out"] if rankings else None,
+        pairs=rankings["pairs"] if rankings else None,
         dropped=dropped,
     )
 
@@ -187,6 +194,8 @@ def _warnings(manifests: Mapping[str, Manifest], evaluation: EvaluationResult, j
     for name, manifest in manifests.items():
         if name.startswith(STUDENT) and not manifest.figures.get("shares_prompt", True):
             yield f"{name}: this model type does not share prompts exactly; separate rows were used (slower, same result)."
+        if name.startswith(STUDENT):
+            yield from (f"{name.removeprefix(STUDENT)}, {warning}" for warning in manifest.figures.get("warnings", ()))
     start = evaluation.authors.get("start")
     for author, figures in evaluation.authors.items():
         if start and author not in ("start", "teacher") and figures.length_tokens.low > 1.5 * start.length_tokens.high:

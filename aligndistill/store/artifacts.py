@@ -12,6 +12,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -72,6 +73,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, BaseModel):
         pace: frozenset[str] = getattr(value, "pace", frozenset())
         return {name: _plain(getattr(value, name)) for name in type(value).model_fields if name not in pace}
+    if is_dataclass(value):
+        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, dict):

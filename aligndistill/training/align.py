@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from torch import Tensor
 
-from aligndistill.config import BestOfN, Dpo, Lora, Objective, Pro, Rrhf
+from aligndistill.config import BestOfN, Dpo, Lora, OfflineObjective, Pro, Rrhf
 from aligndistill.config import RewardModel as RewardModelSettings
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.models.load import LanguageModel
@@ -25,7 +25,11 @@ from aligndistill.training.job import Job, Trained, run
 
 
 def train_policy(
-    policy: LanguageModel, objective: Objective | Literal["supervised"], lora: Lora | None, examples: Sequence[Example], job: Job
+    policy: LanguageModel,
+    objective: OfflineObjective | Literal["supervised"],
+    lora: Lora | None,
+    examples: Sequence[Example],
+    job: Job,
 ) -> Trained:
     """Train a policy by an objective on rankings, or on demonstrations (rankings of one response)."""
 
@@ -64,7 +68,7 @@ def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings,
     return _train(model, reward_model.conversation.tokenizer, loss_of_batch, prompts, collator, examples, job)
 
 
-def objective_loss(objective: Objective, ranked: Ranked) -> Loss:
+def objective_loss(objective: OfflineObjective, ranked: Ranked) -> Loss:
     """The configured objective's loss."""
     match objective:
         case Dpo():
@@ -83,7 +87,7 @@ def objective_loss(objective: Objective, ranked: Ranked) -> Loss:
             return best_of_n(ranked)
 
 
-def needs_reference(objective: Objective) -> bool:
+def needs_reference(objective: OfflineObjective) -> bool:
     """Whether an objective compares the policy with a frozen reference."""
     return isinstance(objective, Dpo)
 

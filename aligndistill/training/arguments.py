@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import TrainingArguments
@@ -17,37 +18,42 @@ def training_arguments(settings: Training, runtime: Runtime, output_dir: Path, r
     Raises:
         ConfigError: the batch cannot be split over the processes.
     """
+    return TrainingArguments(**training_keywords(settings, runtime, output_dir, run_name, seed))
+
+
+def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, run_name: str, seed: int) -> dict[str, Any]:
+    """The same by name, for what extends `TrainingArguments`."""
     split = batch_split(settings.batch_size, runtime.per_device_train_batch_size, world_size())
     on_gpu = torch.cuda.is_available()
-    return TrainingArguments(
-        output_dir=str(output_dir),
-        run_name=run_name,
-        seed=seed,
-        data_seed=seed,
-        learning_rate=settings.learning_rate,
-        lr_scheduler_type=settings.lr_scheduler_type,
-        warmup_steps=settings.warmup_ratio,
-        weight_decay=settings.weight_decay,
-        max_grad_norm=settings.max_grad_norm,
-        num_train_epochs=settings.num_train_epochs,
-        max_steps=settings.max_steps,
-        per_device_train_batch_size=split.per_device,
-        gradient_accumulation_steps=split.accumulation,
-        activation_checkpointing=runtime.gradient_checkpointing,
-        bf16=on_gpu and torch.cuda.is_bf16_supported(),
-        use_cpu=not on_gpu,
-        optim="adamw_torch_fused" if on_gpu else "adamw_torch",
-        save_strategy="steps",
-        save_steps=runtime.save_steps,
-        save_total_limit=None,  # ours: only after the new checkpoint is sealed (see `checkpoints.keep_newest`)
-        logging_steps=runtime.logging_steps,
-        logging_nan_inf_filter=False,  # it would hide the very loss that must stop the run
-        report_to=list(runtime.report_to) or "none",
-        disable_tqdm=True,
-        remove_unused_columns=False,
-        dataloader_pin_memory=on_gpu,
-        deepspeed=str(runtime.deepspeed) if runtime.deepspeed else None,
-    )
+    return {
+        "output_dir": str(output_dir),
+        "run_name": run_name,
+        "seed": seed,
+        "data_seed": seed,
+        "learning_rate": settings.learning_rate,
+        "lr_scheduler_type": settings.lr_scheduler_type,
+        "warmup_steps": settings.warmup_ratio,
+        "weight_decay": settings.weight_decay,
+        "max_grad_norm": settings.max_grad_norm,
+        "num_train_epochs": settings.num_train_epochs,
+        "max_steps": settings.max_steps,
+        "per_device_train_batch_size": split.per_device,
+        "gradient_accumulation_steps": split.accumulation,
+        "activation_checkpointing": runtime.gradient_checkpointing,
+        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+        "use_cpu": not on_gpu,
+        "optim": "adamw_torch_fused" if on_gpu else "adamw_torch",
+        "save_strategy": "steps",
+        "save_steps": runtime.save_steps,
+        "save_total_limit": None,  # ours: only after the new checkpoint is sealed (see `checkpoints.keep_newest`)
+        "logging_steps": runtime.logging_steps,
+        "logging_nan_inf_filter": False,  # it would hide the very loss that must stop the run
+        "report_to": list(runtime.report_to) or "none",
+        "disable_tqdm": True,
+        "remove_unused_columns": False,
+        "dataloader_pin_memory": on_gpu,
+        "deepspeed": str(runtime.deepspeed) if runtime.deepspeed else None,
+    }
 
 
 @dataclass(frozen=True)

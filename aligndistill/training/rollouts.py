@@ -1,0 +1,178 @@
+"""Rollouts: what a policy answers to a batch of prompts, with everything that PPO learns from.
+
+A process makes its own share of an update's rollouts; nothing here talks to other processes.
+"""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligndistill.models.actor_critic import ActorCritic, token_values
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.groups import GroupedBatch, TokenGroup
+from aligndistill.models.load import LanguageModel
+from aligndistill.models.logprobs import token_logprobs
+from aligndistill.models.sampling import Sampled, SampleRequest, sample
+from aligndistill.records import Finish, Message
+
+KEPT_TOLERANCE_NATS = 1e-4
+"""Log-probs of sampling count as those of the training pass when no token's differ by more."""
+
+CHECKED_PROMPTS = 8
+
+
+@dataclass(frozen=True)
+class PolicyPrompt:
+    """A prompt to learn on."""
+
+    id: str
+    messages: tuple[Message, ...]
+    ids: list[int]
+
+
+@dataclass(frozen=True)
+class SampledPrompt:
+    """A prompt with the answers to score."""
+
+    prompt_id: str
+    messages: tuple[Message, ...]
+    texts: tuple[str, ...]
+    finishes: tuple[Finish, ...]
+
+
+ScoreSamples = Callable[[Sequence[SampledPrompt]], list[list[float | None]]]
+"""Prompts with answers -> a score for each answer, higher is better; None where there is none to be had."""
+
+
+@dataclass(frozen=True)
+class Rollout:
+    """A prompt's sampled answers.
+
+    Attributes:
+        logprobs, reference, values: for each answer and token, of the policy that sampled and of the reference (nats), and of the
+            critic.
+        scores: for each answer, as the reward source gave it.
+    """
+
+    prompt: PolicyPrompt
+    responses: list[list[int]]
+    texts: tuple[str, ...]
+    finishes: tuple[Finish, ...]
+    logprobs: list[list[float]]
+    reference: list[list[float]]
+    values: list[list[float]]
+    scores: list[float | None]
+
+
+@dataclass(frozen=True)
+class Seconds:
+    """How long sampling took, and reading rewards, reference and values."""
+
+    rollout: float
+    scoring: float
+
+
+@dataclass(frozen=True)
+class Sampling:
+    """How a policy answers while it learns."""
+
+    samples: int
+    temperature: float
+    max_new_tokens: int
+    batch_size: int
+    seed: int
+
+
+@torch.no_grad()
+def draw(policy: LanguageModel, prompts: Sequence[PolicyPrompt], keys: Sequence[str], sampling: Sampling) -> list[list[Sampled]]:
+    """Sample answers to each prompt, batches of similar length together; `keys` name the random streams."""
+    drawn: dict[int, list[Sampled]] = {}
+    order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
+    for start in range(0, len(order), sampling.batch_size):
+        chosen = order[start : start + sampling.batch_size]
+        requests = [SampleRequest(prompts[i].ids, keys[i], tuple(range(sampling.samples))) for i in chosen]
+        samples = sample(
+            policy, requests, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=sampling.seed
+        )
+        for i, of_prompt in zip(chosen, samples, strict=True):
+            drawn[i] = [_cut_at_stop(policy.conversation, one) for one in of_prompt]
+    return [drawn[i] for i in range(len(prompts))]
+
+
+def _cut_at_stop(conversation: Conversation, sampled: Sampled) -> Sampled:
+    """An answer that ran into the next human turn ends there, as it would at an end token."""
+    decode = conversation.tokenizer.decode
+    if not conversation.stops_inside(decode(sampled.ids)):
+        return sampled
+    length = next(n for n in range(1, len(sampled.ids) + 1) if conversation.stops_inside(decode(sampled.ids[:n])))
+    return Sampled(sampled.ids[:length], sampled.logprobs[:length], "stop")
+
+
+def groups_of(prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> list[TokenGroup]:
+    """Prompts and their answers as the models read them."""
+    return [TokenGroup(prompt.ids, [one.ids for one in samples]) for prompt, samples in zip(prompts, drawn, strict=True)]
+
+
+@torch.no_grad()
+def per_token(
+    policy: LanguageModel, groups: Sequence[TokenGroup], batch_size: int, read: Callable[[GroupedBatch, bool], Tensor]
+) -> list[list[list[float]]]:
+    """Whatever `read` says of every response token, for each group and response."""
+    found: list[list[list[float]]] = [[] for _ in groups]
+    for laid_out in policy.batches(groups, batch_size):
+        values_BKR = read(laid_out.batch, laid_out.share).float().tolist()
+        for row, i in enumerate(laid_out.indices):
+            found[i] = [values_BKR[row][k][: len(response)] for k, response in enumerate(groups[i].responses)]
+    return found
+
+
+def sampling_is_training(policy: LanguageModel, prompts: Sequence[PolicyPrompt], sampling: Sampling) -> bool:
+    """Whether log-probs of sampling are those of the training pass, measured on a few answers.
+
+    They are in float32. In half precision one token at a time rounds otherwise than a whole row: then answers are scored again.
+    """
+    some = prompts[:CHECKED_PROMPTS]
+    drawn = draw(policy, some, [f"check {number}" for number in range(len(some))], sampling)
+    scored = policy_logprobs(policy, groups_of(some, drawn), sampling)
+    differences = [
+        abs(before - now)
+        for samples, of_prompt in zip(drawn, scored, strict=True)
+        for one, of_response in zip(samples, of_prompt, strict=True)
+        for before, now in zip(one.logprobs, of_response, strict=True)
+    ]
+    return max(differences) <= KEPT_TOLERANCE_NATS
+
+
+def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling) -> list[list[list[float]]]:
+    """Log-probability of every response token under a policy at the sampling temperature, nats."""
+
+    def read(batch: GroupedBatch, share: bool) -> Tensor:
+        return token_logprobs(policy.model, batch, share, sampling.temperature)
+
+    return per_token(policy, groups, sampling.batch_size, read)
+
+
+def critic_values(
+    model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling
+) -> list[list[list[float]]]:
+    """The critic's value of every response token."""
+
+    def read(batch: GroupedBatch, share: bool) -> Tensor:
+        return token_values(model, batch, share)
+
+    return per_token(policy, groups, sampling.batch_size, read)
+
+
+@contextmanager
+def reference_of(policy: LanguageModel, frozen: LanguageModel | None) -> Iterator[LanguageModel]:
+    """The reference policy: a frozen copy, or the policy with its adapters switched off."""
+    if frozen is not None:
+        yield frozen
+        return
+    adapted: Any = policy.model
+    with adapted.disable_adapter():
+        yield policy
