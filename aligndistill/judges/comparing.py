@@ -8,14 +8,24 @@ order in which they were written nor on other prompts.
 import itertools
 import math
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from statistics import fmean
 
 from aligndistill.errors import ConfigError
-from aligndistill.preferences.bradley_terry import Contest, Win, strengths
+from aligndistill.preferences.bradley_terry import Win, strengths
 
 Pair = tuple[int, int]
 Plan = Iterator[list[Pair]]
+
+SETTLED = 0.7
+"""Logits between two that have not met: the stronger one wins with 0.67."""
+
+STEP = 0.4
+"""Logits by which that falls when they have met. Both are tuned by `benchmarks/judging.py` at k = 8."""
+
+SWISS_ROUNDS = 3
+"""The most rounds, in doublings of the candidates, and one more; most tasks are settled before."""
 
 _RANDOM = re.compile(r"random\((\d+)\)")
 
@@ -26,35 +36,24 @@ class Standing:
 
     Attributes:
         shown: P(first is better) by (first, second) as they were shown; None for a reply that could not be read.
-        first_advantage: what being shown first is worth with this judge, logits, as far as that is known.
     """
 
     n_candidates: int
     shown: dict[Pair, float | None] = field(default_factory=dict)
-    first_advantage: float = 0.0
 
     def met(self, one: int, other: int) -> int:
         """In how many orders the two were compared."""
         return ((one, other) in self.shown) + ((other, one) in self.shown)
 
     def probability(self, one: int, other: int) -> float | None:
-        """P(one is better than the other): the mean of both orders, or one of them without its advantage."""
+        """P(one is better than the other): the mean of the orders that could be read."""
         forwards, backwards = self.shown.get((one, other)), self.shown.get((other, one))
-        if forwards is not None and backwards is not None:
-            return (forwards + 1 - backwards) / 2
-        if forwards is not None:
-            return _shifted(forwards, -self.first_advantage)
-        return None if backwards is None else 1 - _shifted(backwards, -self.first_advantage)
-
-    @property
-    def contest(self) -> Contest:
-        """The comparisons that could be read."""
-        wins = [Win(first, second, p) for (first, second), p in self.shown.items() if p is not None]
-        return Contest(self.n_candidates, wins)
+        read = [p for p in (forwards, None if backwards is None else 1 - backwards) if p is not None]
+        return fmean(read) if read else None
 
     def strengths(self) -> list[float]:
         """Bradley-Terry strengths."""
-        return strengths(self.n_candidates, self.contest.wins, first_advantage=self.first_advantage)
+        return strengths(self.n_candidates, [Win(*pair, p) for pair, p in self.shown.items() if p is not None])
 
 
 def plan(comparisons: str, standing: Standing) -> Plan:
@@ -70,7 +69,7 @@ def plan(comparisons: str, standing: Standing) -> Plan:
         case "sort":
             return _sorting(standing)
         case "swiss":
-            return swiss(standing, swiss_rounds(standing.n_candidates))
+            return swiss(standing)
         case _ if chosen is not None:
             return iter([random_pairs(standing.n_candidates, int(chosen[1]))])
     raise ConfigError(f"judge.comparisons is '{comparisons}': it may be all, sort, swiss or random(n), as in random(12).")
@@ -86,48 +85,28 @@ def random_pairs(n_candidates: int, n_pairs: int) -> list[Pair]:
     return list(reversed(different.values()))[:n_pairs]
 
 
-def swiss_rounds(n_candidates: int) -> int:
-    """The most rounds: the ceiling of log2(n), as in a tournament of this kind, and one more to settle what is close."""
-    return math.ceil(math.log2(n_candidates)) + 1 if n_candidates > 1 else 0
+def swiss(standing: Standing) -> Plan:
+    """Rounds in which each candidate meets one whose strength is as close as can be had, until the order is settled.
 
-
-def swiss(standing: Standing, rounds: int) -> Plan:
-    """Rounds in which each candidate meets one whose strength is as close as can be had.
-
-    Two that have met meet once more, in the other order. It is over when the order is settled: all neighbours in it have met, and
-    each won against the next.
+    Two candidates are settled when their strengths differ by `SETTLED`, or by `SETTLED - STEP` once they have met, or when they have
+    met in both orders. Most comparisons so go to neighbours that are close, where an order can still change.
     """
-    for _ in range(rounds):
+    for _ in range(SWISS_ROUNDS * math.ceil(math.log2(max(2, standing.n_candidates))) + 1):
         strength = standing.strengths()
-        if is_settled(standing, strength):
-            return
-        gaps = sorted(
-            (abs(strength[one] - strength[other]), standing.met(one, other), one, other)
+        doubt = sorted(
+            (abs(strength[one] - strength[other]) + STEP * standing.met(one, other), one, other)
             for one, other in itertools.combinations(range(standing.n_candidates), 2)
             if standing.met(one, other) < 2
         )
         busy: set[int] = set()
         pairs = []
-        for _gap, _met, one, other in gaps:
-            if one not in busy and other not in busy:
+        for gap, one, other in doubt:
+            if gap < SETTLED and one not in busy and other not in busy:
                 busy |= {one, other}
                 pairs.append((one, other))
         if not pairs:
             return
         yield pairs
-
-
-def is_settled(standing: Standing, strength: Sequence[float]) -> bool:
-    """Whether all neighbours in the order by strength have met, and no verdict between two of them says otherwise."""
-    order = sorted(range(standing.n_candidates), key=lambda one: -strength[one])
-    wins = (standing.probability(better, worse) for better, worse in itertools.pairwise(order))
-    return all(p is not None and p > 0.5 for p in wins)
-
-
-def _shifted(probability: float, logits: float) -> float:
-    """The probability whose logit is so much larger."""
-    odds = math.exp(logits) * probability
-    return odds / (odds + 1 - probability)
 
 
 def _sorting(standing: Standing) -> Plan:

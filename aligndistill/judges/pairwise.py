@@ -11,12 +11,8 @@ from aligndistill.judges.comparing import Pair, Plan, Standing, plan
 from aligndistill.judges.parsing import last_line, parse_preference
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
-from aligndistill.preferences.bradley_terry import first_advantage
 from aligndistill.records import Candidate, Comparison, Outcome, content_hash, plain_prompt
 from aligndistill.store.cache import Cache
-
-TASKS_FOR_ADVANTAGE = 500
-"""Enough to know between rounds what being shown first is worth; more would only take time."""
 
 PROBABILITY_FIRST: dict[Outcome, float | None] = {"first": 1.0, "tie": 0.5, "second": 0.0, "unparsed": None}
 
@@ -37,6 +33,11 @@ class _Contest:
     plan: Plan
     asked: list[Question] = field(default_factory=list)
     verdicts: dict[Question, Comparison] = field(default_factory=dict)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether all that was asked is answered."""
+        return len(self.verdicts) == len(self.asked)
 
     @property
     def judged(self) -> Judged:
@@ -103,20 +104,15 @@ class PairwiseJudge:
                 if not of_round:
                     yield contest.judged
             going = sorted({question.task for question in questions})
-            one_round = self._comparisons == "all"
             for question, opinions in self._asking.ask(questions):
                 contest = contests[question.task]
-                comparison = self._comparison(contest.task, question, opinions)
-                contest.verdicts[question] = comparison
-                if len(contest.verdicts) == len(contest.asked) and (one_round or contest.task.pairs is not None):
-                    going.remove(question.task)
+                contest.verdicts[question] = self._comparison(contest.task, question, opinions)
+                if contest.is_complete and (self._comparisons == "all" or contest.task.pairs is not None):
+                    going.remove(question.task)  # it has one round only, and need not wait for the others
                     yield contest.judged
+            going = [index for index in going if contests[index].is_complete]  # a batch file may lack answers
             for index in going:
                 self._count(contests[index])
-            if self._comparisons == "swiss" and not self._both_orders:
-                advantage = first_advantage([contests[index].standing.contest for index in going[:TASKS_FOR_ADVANTAGE]])
-                for index in going:
-                    contests[index].standing.first_advantage = advantage
 
     def _contest(self, task: Task) -> _Contest:
         candidates = task.candidates
