@@ -8,9 +8,11 @@ from aligndistill.config import (
     NAME_PATTERN,
     EndpointModel,
     Judge,
+    ListwiseJudge,
     LocalModel,
     Online,
     PairwiseJudge,
+    PanelJudge,
     Ppo,
     RewardSource,
     RunConfig,
@@ -94,9 +96,9 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
             elif not isinstance(source, str):
                 yield from _judge(config, source, key)
             judge = config.judge if source == "judge" else source
-            if isinstance(judge, PairwiseJudge) and objective.samples_per_prompt < 2:
+            if isinstance(judge, PairwiseJudge | ListwiseJudge | PanelJudge) and objective.samples_per_prompt < 2:
                 yield Problem(
-                    (*path, "samples_per_prompt"), "a pairwise judge compares the answers to a prompt: ask for two or more"
+                    (*path, "samples_per_prompt"), f"a {judge.kind} judge compares the answers to a prompt: ask for two or more"
                 )
         if not isinstance(objective, Ppo):
             if objective.samples_per_prompt < 2:

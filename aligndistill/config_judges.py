@@ -1,11 +1,11 @@
 """The schema of the judges."""
 
-from dataclasses import dataclass
-from typing import Annotated, Literal
+from dataclasses import dataclass, replace
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
-from aligndistill.config_models import ModelRef, PluginName, Section
+from aligndistill.config_models import NAME_PATTERN, ModelRef, PluginName, Section
 
 
 class LikelihoodJudge(Section):
@@ -15,22 +15,90 @@ class LikelihoodJudge(Section):
     model: ModelRef = "teacher"
 
 
-class PairwiseJudge(Section):
+class JudgeExample(Section):
+    """A question with its answer, shown to the judge before the real one.
+
+    Attributes:
+        answers: in the order in which they are shown: one for `rubric`, two for `pairwise`, any number for `listwise`.
+        verdict: what the judge should say: `A`, `7`, `B > A > C`.
+        reason: why; needed with `reasoning`.
+    """
+
+    prompt: str
+    answers: tuple[str, ...] = Field(min_length=1)
+    verdict: str
+    reason: str = ""
+
+    @field_validator("verdict", mode="before")
+    @classmethod
+    def _number_as_text(cls, value: Any) -> Any:
+        return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
+
+
+class ChatJudge(Section):
+    """What all judges have that put questions to a chat model.
+
+    Attributes:
+        max_new_tokens: the longest reply; 64, or 512 with `reasoning`, unless given.
+        reasoning: have reasons written before the verdict. It is read off the text then, not off log-probabilities.
+        samples: replies per question where the model gives no log-probabilities, at temperature 1: their mean is a soft verdict.
+        examples: shown before each question, as earlier turns.
+        max_answer_characters: longer answers are cut, and say so.
+    """
+
+    model: ModelRef = "teacher"
+    max_new_tokens: int | None = Field(default=None, gt=0)
+    reasoning: bool = False
+    samples: int = Field(default=1, gt=0)
+    examples: tuple[JudgeExample, ...] = ()
+    max_answer_characters: int = Field(default=20_000, gt=0)
+
+    @property
+    def reply_tokens(self) -> int:
+        """`max_new_tokens`, or what suits the kind of reply."""
+        return self.max_new_tokens or (512 if self.reasoning else 64)
+
+    def _each_example_has(self, answers: int) -> None:
+        for number, example in enumerate(self.examples):
+            if len(example.answers) != answers:
+                raise ValueError(
+                    f"'examples' {number} has {len(example.answers)} 'answers', and this kind of judge is shown {answers}"
+                )
+
+
+class PairwiseJudge(ChatJudge):
     """Which of two answers is better; asked in both orders unless told otherwise.
 
     Attributes:
         template: `helpful`, `harmless`, `general`, or the path of a text file with the fields
             `{prompt}`, `{first}` and `{second}`.
+        comparisons: which pairs: `all`, or fewer for nearly the same ranking: `sort`, `swiss` or `random(n)`.
     """
 
     kind: Literal["pairwise"]
-    model: ModelRef = "teacher"
     template: str = "general"
     both_orders: bool = True
-    max_new_tokens: int = Field(default=64, gt=0)
+    comparisons: str = Field(default="all", pattern=r"^(all|sort|swiss|random\([1-9]\d*\))$")
+
+    @model_validator(mode="after")
+    def _two_answers(self) -> "PairwiseJudge":
+        self._each_example_has(2)
+        return self
 
 
-class RubricJudge(Section):
+class ListwiseJudge(ChatJudge):
+    """All answers put in order at once; asked with the list in an order drawn by hash and in its reverse.
+
+    Attributes:
+        template: `listwise`, or the path of a text file with the fields `{prompt}` and `{responses}`.
+    """
+
+    kind: Literal["listwise"]
+    template: str = "listwise"
+    both_orders: bool = True
+
+
+class RubricJudge(ChatJudge):
     """Grade from `lowest` to `highest`: the expected value over the score's tokens where log-probs exist, else the parsed one.
 
     Attributes:
@@ -38,16 +106,15 @@ class RubricJudge(Section):
     """
 
     kind: Literal["rubric"]
-    model: ModelRef = "teacher"
     template: str = "rubric"
     lowest: int = 1
     highest: int = 10
-    max_new_tokens: int = Field(default=64, gt=0)
 
     @model_validator(mode="after")
     def _scale_goes_up(self) -> "RubricJudge":
         if self.lowest >= self.highest:
             raise ValueError("'lowest' must be less than 'highest'")
+        self._each_example_has(1)
         return self
 
 
@@ -68,7 +135,47 @@ class RewardModelJudge(Section):
     trust_remote_code: bool = False
 
 
-Judge = Annotated[LikelihoodJudge | PairwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge, Field(discriminator="kind")]
+SingleJudge = Annotated[
+    LikelihoodJudge | PairwiseJudge | ListwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge, Field(discriminator="kind")
+]
+
+
+class PanelMember(Section):
+    """A judge of a panel.
+
+    Attributes:
+        weight: what it counts beside the others.
+        temperature: its grades are divided by it before their difference is read as a logit.
+    """
+
+    judge: SingleJudge
+    weight: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _both_orders(self) -> "PanelMember":
+        if isinstance(self.judge, PairwiseJudge | ListwiseJudge) and not self.judge.both_orders:
+            raise ValueError("a panel's member asks in both orders: its preference for a place could not be taken off otherwise")
+        return self
+
+
+class PanelJudge(Section):
+    """Several judges as one that compares.
+
+    Attributes:
+        members: by name, which their own verdicts carry.
+        combine: `mean` of the probabilities, `vote`, or `product` of experts.
+    """
+
+    kind: Literal["panel"]
+    members: dict[Annotated[str, Field(pattern=NAME_PATTERN)], PanelMember] = Field(min_length=2)
+    combine: Literal["mean", "vote", "product"] = "mean"
+
+
+Judge = Annotated[
+    LikelihoodJudge | PairwiseJudge | ListwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge | PanelJudge,
+    Field(discriminator="kind"),
+]
 
 
 @dataclass(frozen=True)
@@ -92,8 +199,14 @@ def judge_models(judge: Judge | None) -> tuple[JudgeModel, ...]:
     match judge:
         case LikelihoodJudge():
             return (JudgeModel("", ("model",), judge.model, must_be_local=True),)
-        case PairwiseJudge() | RubricJudge():
+        case PairwiseJudge() | ListwiseJudge() | RubricJudge():
             return (JudgeModel("", ("model",), judge.model),)
+        case PanelJudge():
+            return tuple(
+                replace(asked, part=name, key=("members", name, "judge", *asked.key))
+                for name, member in judge.members.items()
+                for asked in judge_models(member.judge)
+            )
     return ()
 
 

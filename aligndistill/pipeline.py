@@ -21,10 +21,12 @@ from aligndistill.config import (
     EndpointModel,
     FunctionJudge,
     Judge,
+    ListwiseJudge,
     LocalModel,
     Lora,
     Online,
     PairwiseJudge,
+    PanelJudge,
     Ppo,
     Reward,
     RewardModelJudge,
@@ -354,8 +356,10 @@ def _content(path: str | None) -> str:
 def _judge_content(judge: Judge | None) -> str:
     """The hash of the files that a judge is made of, besides its language model: a template, a reward model, a module."""
     match judge:
-        case PairwiseJudge() | RubricJudge():
+        case PairwiseJudge() | ListwiseJudge() | RubricJudge():
             return _content(judge.template)
+        case PanelJudge():
+            return " ".join(_judge_content(member.judge) for member in judge.members.values())
         case RewardModelJudge():
             return _content(judge.model)
         case FunctionJudge():

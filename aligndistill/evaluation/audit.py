@@ -107,7 +107,9 @@ class _Choice:
 
 def audit(evidence: Evidence) -> AuditFigures:
     """All figures that the evidence allows."""
+    asked = list(_asked(evidence.verdicts))
     comparisons = [verdict for verdict in evidence.verdicts if isinstance(verdict, Comparison)]
+    shown = [verdict for verdict in asked if isinstance(verdict, Comparison)]
     choices = list(_choices(evidence.verdicts))
     text_of = {candidate.id: candidate.text for candidate in evidence.candidates}
     author_of = {candidate.id: candidate.author for candidate in evidence.candidates}
@@ -116,16 +118,16 @@ def audit(evidence: Evidence) -> AuditFigures:
     return AuditFigures(
         verdicts=len(evidence.verdicts),
         prompts=len({verdict.prompt_id for verdict in evidence.verdicts}),
-        unparsed=_share((verdict.prompt_id, _is_unparsed(verdict)) for verdict in evidence.verdicts),
-        order_flips=_share(_flips(comparisons)),
-        first_position=_share((one.prompt_id, one.outcome == "first") for one in comparisons if one.outcome in ("first", "second")),
+        unparsed=_share((verdict.prompt_id, _is_unparsed(verdict)) for verdict in asked),
+        order_flips=_share(_flips(shown)),
+        first_position=_share((one.prompt_id, one.outcome == "first") for one in shown if one.outcome in ("first", "second")),
         longer_wins=_share(_longer(choices, text_of)),
         longer_wins_by_chance=_longer_by_chance(choices, text_of),
         intransitive=_share(_circles(list(_choices(comparisons)))),
-        self_consistency=_share(_same_again(evidence.verdicts, evidence.repeats)),
+        self_consistency=_share(_same_again(asked, list(_asked(evidence.repeats)))),
         own_answers_win=_share(_own_wins(choices, author_of, own)) if own else None,
         own_answers_win_by_labels=_share(_own_wins([label for _, label in labelled], author_of, own)) if own else None,
-        panel_agreement=_share(_panel(evidence.verdicts)),
+        panel_agreement=_share(_panel(asked)),
         labels=_label_figures(labelled, text_of) if labelled else None,
         canaries=_canaries(evidence.canaries),
         canaries_by_kind={
@@ -137,6 +139,17 @@ def audit(evidence: Evidence) -> AuditFigures:
 
 
 # ----------------------------------------------------------------------------------------------------- single figures
+
+
+def _asked(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
+    """What judges were asked: for a panel's verdict those of its members, each once (a grade is part of several)."""
+    graded: set[tuple[str, str, str]] = set()
+    for verdict in verdicts:
+        for one in verdict.members if isinstance(verdict, Comparison) and verdict.members else (verdict,):
+            key = (one.prompt_id, one.judge, one.candidate) if isinstance(one, Grade) and one is not verdict else None
+            if key is None or key not in graded:
+                graded |= {key} if key is not None else set()
+                yield one
 
 
 def _is_unparsed(verdict: Verdict) -> bool:

@@ -96,11 +96,12 @@ class Asking:
         ask_plainly, ask_with_reasons: how the verdict is asked for, in templates that have the field `{verdict}`.
         max_new_tokens: the longest reply in text.
         fill: the template filled with a prompt and answers, by `text` or `listing`.
-        readable: whether a reply in text holds a verdict. One that does not is given back, but never kept.
+        readable: whether a reply in text holds a verdict on so many answers. One that does not is given back, but never kept.
         cache: where answers are kept; None keeps none.
 
     Raises:
-        ConfigError: reasons are wanted, and the template has no place to ask for them.
+        ConfigError: reasons are wanted, and the template has no place to ask for them, or an example has none; or an example's
+            verdict cannot be read.
     """
 
     judge: str
@@ -111,7 +112,7 @@ class Asking:
     ask_with_reasons: str
     max_new_tokens: int
     seed: int
-    readable: Callable[[str], bool]
+    readable: Callable[[str, int], bool]
     cache: Cache | None
     fill: Callable[["Asking", str, Sequence[str]], str]
     manner: Manner = PLAINLY
@@ -122,6 +123,11 @@ class Asking:
                 "the judge is to give reasons before its verdict, and its template asks for the verdict itself. "
                 "Put the field {verdict} there instead, or set reasoning: false."
             )
+        for example in self.manner.examples:
+            if self.manner.reasoning and not example.reason:
+                raise ConfigError("the judge is to give reasons, and one of its examples has none: give each example a 'reason'.")
+            if not self.readable(self._example_answer(example), len(example.answers)):
+                raise ConfigError(f"the verdict {example.verdict!r} of a judge's example is none that this judge could give.")
 
     # ------------------------------------------------------------------------------------------------------ questions
 
@@ -160,12 +166,14 @@ class Asking:
     def _examples(self) -> tuple[Message, ...]:
         turns = []
         for example in self.manner.examples:
-            answer = f"{example.reason}\n[[{example.verdict}]]" if self.manner.reasoning else example.verdict
             turns += [
                 Message(role="user", content=self.filled(example.prompt, example.answers)),
-                Message(role="assistant", content=answer),
+                Message(role="assistant", content=self._example_answer(example)),
             ]
         return tuple(turns)
+
+    def _example_answer(self, example: WorkedExample) -> str:
+        return f"{example.reason}\n[[{example.verdict}]]" if self.manner.reasoning else example.verdict
 
     # -------------------------------------------------------------------------------------------------------- answers
 
@@ -179,7 +187,7 @@ class Asking:
         for question, of_one in keys.items():
             for sample, key in enumerate(of_one):
                 opinion = Opinion.model_validate(kept[key]) if key in kept else None
-                if opinion is not None and (opinion.reply is None or self.readable(opinion.reply)):
+                if opinion is not None and (opinion.reply is None or self.readable(opinion.reply, len(question.candidates))):
                     said[question][sample] = opinion
             if self._complete(said[question]):
                 yield question, _together(said[question])
@@ -189,9 +197,10 @@ class Asking:
         spent: dict[Question, Usage] = {}  # on the log-probabilities that they did not get
         in_text = unasked
         if self.labels and not self.manner.reasoning:
-            in_text = []
-            for labelled in self.chat.label_logprobs([self._messages(question) for question in unasked], self.labels):
-                question = unasked[labelled.request]
+            in_text = [question for question in unasked if said[question]]  # their first samples came as text
+            without = [question for question in unasked if not said[question]]
+            for labelled in self.chat.label_logprobs([self._messages(question) for question in without], self.labels):
+                question = without[labelled.request]
                 if labelled.logprobs is None:
                     in_text.append(question)
                     spent[question] = labelled.usage
@@ -210,7 +219,7 @@ class Asking:
         for answered in self.chat.answer(requests, Sampling(temperature, self.max_new_tokens, self.seed)):
             question, reply = in_text[answered.request], answered.reply
             opinion = Opinion(label_logprobs=None, reply=reply.text, usage=total(spent.pop(question, Usage()), reply.usage))
-            if self.readable(reply.text):
+            if self.readable(reply.text, len(question.candidates)):
                 self._keep(keys[question][answered.sample], opinion)
             said[question][answered.sample] = opinion
             if self._complete(said[question]):

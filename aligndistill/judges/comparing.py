@@ -88,8 +88,8 @@ def random_pairs(n_candidates: int, n_pairs: int) -> list[Pair]:
 def swiss(standing: Standing) -> Plan:
     """Rounds in which each candidate meets one whose strength is as close as can be had, until the order is settled.
 
-    Two candidates are settled when their strengths differ by `SETTLED`, or by `SETTLED - STEP` once they have met, or when they have
-    met in both orders. Most comparisons so go to neighbours that are close, where an order can still change.
+    Two candidates are settled when their strengths differ by `SETTLED`, or by `SETTLED - STEP` once they have met, or when
+    they have met in both orders. Most comparisons so go to neighbours that are close, where an order can still change.
     """
     for _ in range(SWISS_ROUNDS * math.ceil(math.log2(max(2, standing.n_candidates))) + 1):
         strength = standing.strengths()

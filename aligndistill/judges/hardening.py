@@ -6,6 +6,7 @@ vllm#31735, llama.cpp#26273 (control tokens in text become control tokens), tran
 
 import re
 from collections.abc import Iterable
+from typing import Any
 
 from aligndistill.records import content_hash
 
@@ -45,6 +46,11 @@ def hardened(text: str, control_tokens: Iterable[str] = ()) -> str:
     while markers.search(text):  # what is left of one marker may be part of another
         text = markers.sub(lambda match: _broken(match[0]), text)
     return text
+
+
+def control_tokens(tokenizer: Any) -> frozenset[str]:
+    """The special and added tokens of a Hugging Face tokenizer that are more than spaces."""
+    return frozenset(token for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()) if token.strip())
 
 
 def _broken(marker: str) -> str:

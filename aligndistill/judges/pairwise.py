@@ -84,7 +84,7 @@ class PairwiseJudge:
             ),
             max_new_tokens=max_new_tokens,
             seed=seed,
-            readable=lambda reply: self._read(reply) != "unparsed",
+            readable=lambda reply, shown: self._read(reply) != "unparsed",
             cache=cache,
             fill=lambda asking, prompt, answers: asking.text(prompt=prompt, first=answers[0], second=answers[1]),
             manner=manner,

@@ -58,7 +58,7 @@ class RubricJudge:
             ),
             max_new_tokens=max_new_tokens,
             seed=seed,
-            readable=lambda reply: self._read(reply) is not None,
+            readable=lambda reply, shown: self._read(reply) is not None,
             cache=cache,
             fill=lambda asking, prompt, answers: asking.text(
                 prompt=prompt, response=answers[0], lowest=str(lowest), highest=str(highest)

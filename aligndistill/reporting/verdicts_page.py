@@ -1,7 +1,7 @@
 """One HTML page with what the judge was shown and what it replied, word for word: no script, nothing fetched, all escaped."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 
@@ -65,7 +65,16 @@ def _unparsed(verdict: Verdict) -> bool:
 
 def _entry(judged: JudgedPrompt) -> _Entry:
     letters = dict(zip((candidate.id for candidate in judged.candidates), _letters(len(judged.candidates)), strict=True))
-    return _Entry(judged, letters, tuple(_line(verdict, letters) for verdict in judged.verdicts))
+    return _Entry(judged, letters, tuple(_lines(judged.verdicts, letters)))
+
+
+def _lines(verdicts: Iterable[Verdict], letters: dict[str, str]) -> Iterator[_Line]:
+    """A line for each verdict, and behind a panel's those of its members."""
+    for verdict in verdicts:
+        yield _line(verdict, letters)
+        for member in verdict.members if isinstance(verdict, Comparison) else ():
+            line = _line(member, letters)
+            yield replace(line, asked=f"{member.judge}, {line.asked}")
 
 
 def _letters(count: int) -> Sequence[str]:

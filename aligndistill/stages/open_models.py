@@ -10,12 +10,16 @@ from aligndistill.config import (
     FunctionJudge,
     Judge,
     LikelihoodJudge,
+    ListwiseJudge,
     PairwiseJudge,
+    PanelJudge,
     RewardModelJudge,
     RubricJudge,
 )
-from aligndistill.judges import function, likelihood, pairwise, protocol, reward_model, rubric
-from aligndistill.judges.templates import PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
+from aligndistill.judges import function, likelihood, listwise, pairwise, panel, protocol, reward_model, rubric
+from aligndistill.judges.asking import Manner, WorkedExample
+from aligndistill.judges.hardening import control_tokens
+from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.reward import load_reward_model
 from aligndistill.plugins import load_plugin
@@ -64,36 +68,23 @@ def open_chat(work: Work, name: str, endpoint: EndpointModel | None) -> OpenChat
     return OpenChat(LocalChat(language_model, identity, work.runtime.per_device_eval_batch_size), language_model)
 
 
-def open_judge(work: Work, settings: Judge, servers: Servers) -> protocol.Judge:
-    """The configured judge; its local models are inputs of the stage (see `judge_model_input`)."""
+def open_judge(work: Work, settings: Judge, servers: Servers, part: str = "") -> protocol.Judge:
+    """The configured judge; its local models are inputs of the stage (see `judge_model_input`).
+
+    Args:
+        part: which member of a panel it is; that is its name then.
+    """
     batch_size = work.runtime.per_device_eval_batch_size
+    name = part or settings.kind
     match settings:
         case LikelihoodJudge():
-            teacher = load_language_model(read_pointer(work.inputs[JUDGE_MODEL]))
-            return likelihood.LikelihoodJudge("likelihood", teacher, batch_size)
-        case PairwiseJudge():
-            return pairwise.PairwiseJudge(
-                "pairwise",
-                open_chat(work, JUDGE_MODEL, servers.get(JUDGE_MODEL)).model,
-                load_template(settings.template, PAIRWISE_FIELDS),
-                both_orders=settings.both_orders,
-                max_new_tokens=settings.max_new_tokens,
-                cache=Cache(work.caches / "verdicts.sqlite"),
-                seed=work.seed,
-            )
-        case RubricJudge():
-            return rubric.RubricJudge(
-                "rubric",
-                open_chat(work, JUDGE_MODEL, servers.get(JUDGE_MODEL)).model,
-                load_template(settings.template, RUBRIC_FIELDS),
-                lowest=settings.lowest,
-                highest=settings.highest,
-                max_new_tokens=settings.max_new_tokens,
-                cache=Cache(work.caches / "verdicts.sqlite"),
-                seed=work.seed,
-            )
+            teacher = load_language_model(read_pointer(work.inputs[judge_model_input(part)]))
+            return likelihood.LikelihoodJudge(name, teacher, batch_size)
+        case PairwiseJudge() | ListwiseJudge() | RubricJudge():
+            opened = open_chat(work, judge_model_input(part), servers.get(judge_model_input(part)))
+            return _chat_judge(work, name, opened, settings)
         case FunctionJudge():
-            return function.FunctionJudge(settings.function, load_plugin(settings.function))
+            return function.FunctionJudge(part or settings.function, load_plugin(settings.function))
         case RewardModelJudge():
             pointer = ModelPointer(
                 path=settings.model,
@@ -101,4 +92,57 @@ def open_judge(work: Work, settings: Judge, servers: Servers) -> protocol.Judge:
                 layout=settings.layout,
                 trust_remote_code=settings.trust_remote_code,
             )
-            return reward_model.RewardModelJudge("reward_model", load_reward_model(pointer), batch_size)
+            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size)
+        case PanelJudge():
+            members = [
+                panel.Member(open_judge(work, member.judge, servers, member_name), member.weight, member.temperature)
+                for member_name, member in settings.members.items()
+            ]
+            return panel.Panel(name, members, settings.combine)
+
+
+def _chat_judge(work: Work, name: str, opened: OpenChat, settings: PairwiseJudge | ListwiseJudge | RubricJudge) -> protocol.Judge:
+    manner = Manner(
+        reasoning=settings.reasoning,
+        samples=settings.samples,
+        examples=tuple(WorkedExample(one.prompt, one.answers, one.verdict, one.reason) for one in settings.examples),
+        max_answer_characters=settings.max_answer_characters,
+        control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
+    )
+    cache = Cache(work.caches / "verdicts.sqlite")
+    match settings:
+        case PairwiseJudge():
+            return pairwise.PairwiseJudge(
+                name,
+                opened.model,
+                load_template(settings.template, PAIRWISE_FIELDS),
+                both_orders=settings.both_orders,
+                max_new_tokens=settings.reply_tokens,
+                cache=cache,
+                seed=work.seed,
+                manner=manner,
+                comparisons=settings.comparisons,
+            )
+        case ListwiseJudge():
+            return listwise.ListwiseJudge(
+                name,
+                opened.model,
+                load_template(settings.template, LISTWISE_FIELDS),
+                both_orders=settings.both_orders,
+                max_new_tokens=settings.reply_tokens,
+                cache=cache,
+                seed=work.seed,
+                manner=manner,
+            )
+        case RubricJudge():
+            return rubric.RubricJudge(
+                name,
+                opened.model,
+                load_template(settings.template, RUBRIC_FIELDS),
+                lowest=settings.lowest,
+                highest=settings.highest,
+                max_new_tokens=settings.reply_tokens,
+                cache=cache,
+                seed=work.seed,
+                manner=manner,
+            )

@@ -12,7 +12,7 @@ from aligndistill.judges.protocol import Task
 from aligndistill.judges.reward_model import RewardModelJudge
 from aligndistill.models.load import read_pointer
 from aligndistill.models.reward import load_reward_model
-from aligndistill.preferences.scores import bradley_terry, mean_grade
+from aligndistill.preferences.scores import bradley_terry, judge_advantage, mean_grade
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
 from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.stage import Work
@@ -100,6 +100,7 @@ def _scores(judge: OpenJudge, tasks: Sequence[Task]) -> dict[str, float]:
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
     for judged in judge.judge(tasks):
         verdicts[judged.prompt_id].extend(judged.verdicts)
+    advantage = judge_advantage([one for some in verdicts.values() for one in some if isinstance(one, Comparison)])
     scores: dict[str, float] = {}
     for task in tasks:
         of_task = verdicts[task.prompt_id]
@@ -108,5 +109,5 @@ def _scores(judge: OpenJudge, tasks: Sequence[Task]) -> dict[str, float]:
         if not of_task and len(task.candidates) == 1:
             scores[task.candidates[0].id] = 0.0
         scores |= mean_grade(grades, temperature=1.0)
-        scores |= bradley_terry(comparisons) if comparisons else {}
+        scores |= bradley_terry(comparisons, advantage) if comparisons else {}
     return scores

@@ -1,0 +1,141 @@
+"""All answers to a prompt put in order by one reply of a chat model."""
+
+import itertools
+from collections.abc import Iterator, Sequence
+from statistics import fmean
+
+from aligndistill.chat.protocol import ChatModel
+from aligndistill.errors import JudgeError
+from aligndistill.judges.asking import LETTERS, PLAINLY, Asking, Manner, Opinions, Question, by_task
+from aligndistill.judges.parsing import last_line, parse_order
+from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.templates import Template
+from aligndistill.records import Candidate, Comparison, Outcome, Usage, content_hash, plain_prompt
+from aligndistill.store.cache import Cache
+
+Order = tuple[frozenset[str], ...]
+
+
+class ListwiseJudge:
+    """Orders all candidates of a task at once; each two of them are a comparison, the one listed earlier being the first.
+
+    P(first is better) is the share of the replies that put it higher, ties counting half.
+
+    Args:
+        both_orders: ask with the list in one order and in the reverse one, so that each answer stands before each other once.
+            The order is drawn by hash: it says nothing about the answers.
+        max_new_tokens: the longest reply.
+        cache: where answers are kept between runs.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        chat: ChatModel,
+        template: Template,
+        both_orders: bool = True,
+        max_new_tokens: int = 64,
+        cache: Cache | None = None,
+        seed: int = 0,
+        manner: Manner = PLAINLY,
+    ) -> None:
+        self.name = name
+        self._both_orders = both_orders
+        self._asking = Asking(
+            judge="listwise",
+            chat=chat,
+            template=template,
+            labels=(),
+            ask_plainly="Answer with the letters alone, best first, as in B > A > C; write = between equals.",
+            ask_with_reasons=(
+                "First give your reasons in a few sentences. Then write the order on a line of its own, in double brackets, best "
+                "first, as in [[B > A > C]]; write = between answers that are equally good."
+            ),
+            max_new_tokens=max_new_tokens,
+            seed=seed,
+            readable=lambda reply, shown: self._read(reply, shown) is not None,
+            cache=cache,
+            fill=lambda asking, prompt, answers: asking.listing(answers, prompt=prompt),
+            manner=manner,
+        )
+
+    def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
+        """See `Judge`. All lists of all tasks are asked about at once; of a task that names pairs, only their answers are listed.
+
+        Raises:
+            JudgeError: a task has more answers than there are letters.
+        """
+        questions = [question for index, task in enumerate(tasks) for question in self._questions(index, task)]
+        verdicts = (
+            (question, self._comparisons(tasks[question.task], question, opinions))
+            for question, opinions in self._asking.ask(questions)
+        )
+        yield from by_task(tasks, questions, verdicts)
+
+    def _questions(self, index: int, task: Task) -> list[Question]:
+        pairs = _pairs(task)
+        listed = sorted(
+            {place for pair in pairs for place in pair}, key=lambda place: content_hash("list", task.candidates[place].id)
+        )
+        if not listed:
+            return []
+        if len(listed) > len(LETTERS):
+            raise JudgeError(
+                f"a listwise judge shows at most {len(LETTERS)} answers, and a prompt has {len(listed)}. Make fewer candidates, or "
+                "take kind rubric or pairwise."
+            )
+        orders = [listed, listed[::-1]] if self._both_orders else [listed]
+        return [self._question(index, task, [task.candidates[place] for place in order]) for order in orders]
+
+    def _question(self, index: int, task: Task, listed: Sequence[Candidate]) -> Question:
+        text = self._asking.filled(plain_prompt(task.messages), [one.text for one in listed])
+        return Question(index, tuple(one.id for one in listed), text)
+
+    def _comparisons(self, task: Task, question: Question, opinions: Opinions) -> list[Comparison]:
+        """The pairs that are wanted, as the list showed them. What the reply cost is counted on the first."""
+        orders = [order for reply in opinions.replies if (order := self._read(reply, len(question.candidates))) is not None]
+        wanted = {frozenset(task.candidates[place].id for place in pair) for pair in _pairs(task)}
+        letter_of = dict(zip(question.candidates, LETTERS, strict=False))
+        found: list[Comparison] = []
+        for first, second in itertools.combinations(question.candidates, 2):
+            if frozenset((first, second)) in wanted:
+                probability = _probability(orders, letter_of[first], letter_of[second])
+                found.append(
+                    Comparison(
+                        prompt_id=task.prompt_id,
+                        first=first,
+                        second=second,
+                        probability_first=probability,
+                        outcome=_outcome(probability),
+                        judge=self.name,
+                        reply=opinions.shown,
+                        usage=Usage() if found else opinions.usage,
+                    )
+                )
+        return found
+
+    def _read(self, reply: str, shown: int) -> Order | None:
+        letters = LETTERS[:shown]
+        if self._asking.manner.reasoning:
+            order = parse_order(last_line(reply), letters)
+            if order is not None:
+                return order
+        return parse_order(reply, letters)
+
+
+def _pairs(task: Task) -> Sequence[tuple[int, int]]:
+    return list(itertools.combinations(range(len(task.candidates)), 2)) if task.pairs is None else task.pairs
+
+
+def _probability(orders: Sequence[Order], first: str, second: str) -> float | None:
+    def one(order: Order) -> float:
+        place = {letter: number for number, group in enumerate(order) for letter in group}
+        return (1 + (place[first] < place[second]) - (place[first] > place[second])) / 2
+
+    return fmean(map(one, orders)) if orders else None
+
+
+def _outcome(probability: float | None) -> Outcome:
+    if probability is None:
+        return "unparsed"
+    return "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"

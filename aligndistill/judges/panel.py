@@ -1,0 +1,161 @@
+"""Several judges as one: their probabilities put together, what each of them said kept beside it."""
+
+import itertools
+import math
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from aligndistill.chat.usage import total
+from aligndistill.judges.protocol import Judge, Judged, Task
+from aligndistill.preferences.scores import probability_first
+from aligndistill.records import Comparison, Grade, Outcome, Usage, Verdict, content_hash
+
+Combine = Literal["mean", "vote", "product"]
+
+SUREST = 0.99
+"""No member of a product is taken to be surer than this: one that says 0 or 1 would overrule all others."""
+
+
+@dataclass(frozen=True)
+class Member:
+    """A judge of a panel.
+
+    Attributes:
+        weight: what it counts, beside the others.
+        temperature: grades are divided by it before their difference is read as a logit.
+    """
+
+    judge: Judge
+    weight: float = 1.0
+    temperature: float = 1.0
+
+
+class Panel:
+    """Compares by what several judges say, whatever kinds they are; a member without a readable verdict on a pair abstains.
+
+    Args:
+        combine: `mean`: the weighted mean of P(one beats other). `vote`: the weighted share of those who prefer it, ties
+            counting half. `product`: a product of experts (Hinton 2002): logits times weights, added up.
+    """
+
+    def __init__(self, name: str, members: Sequence[Member], combine: Combine = "mean") -> None:
+        self.name = name
+        self._members = members
+        self._combine = combine
+
+    def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
+        """See `Judge`. The members judge one after the other; tasks come when the last of them has judged."""
+        said: list[dict[str, tuple[Verdict, ...]]] = [
+            {judged.prompt_id: judged.verdicts for judged in member.judge.judge(tasks)} for member in self._members[:-1]
+        ]
+        place = {task.prompt_id: index for index, task in enumerate(tasks)}
+        for judged in self._members[-1].judge.judge(tasks):
+            of_members = [of_one.get(judged.prompt_id) for of_one in said]
+            whole = [one for one in of_members if one is not None]
+            if len(whole) == len(of_members):  # else a batch file lacks answers
+                yield self._together(tasks[place[judged.prompt_id]], [*whole, judged.verdicts])
+
+    def _together(self, task: Task, of_members: Sequence[Sequence[Verdict]]) -> Judged:
+        by_member = [_ByPair.of(verdicts) for verdicts in of_members]
+        counted: set[int] = set()
+        verdicts = []
+        for first, second in self._pairs(task, by_member):
+            members = [verdict for known in by_member for verdict in known.on(first, second)]
+            fresh = [verdict for verdict in members if id(verdict) not in counted]  # a grade is on several pairs
+            counted |= {id(verdict) for verdict in fresh}
+            asked = [
+                (known.probability(first, second, member.temperature), member.weight)
+                for known, member in zip(by_member, self._members, strict=True)
+            ]
+            probability = combined([(p, weight) for p, weight in asked if p is not None], self._combine)
+            verdicts.append(
+                Comparison(
+                    prompt_id=task.prompt_id,
+                    first=first,
+                    second=second,
+                    probability_first=probability,
+                    outcome=_outcome(probability),
+                    judge=self.name,
+                    usage=total(*(verdict.usage for verdict in fresh)) if fresh else Usage(),
+                    members=tuple(members),
+                )
+            )
+        return Judged(task.prompt_id, tuple(verdicts))
+
+    def _pairs(self, task: Task, by_member: Sequence["_ByPair"]) -> list[tuple[str, str]]:
+        """The pairs that somebody said something of, in an order that says nothing; all that the task names where it does."""
+        ids = [candidate.id for candidate in task.candidates]
+        wanted = task.pairs if task.pairs is not None else list(itertools.combinations(range(len(ids)), 2))
+        pairs = []
+        for one, other in wanted:
+            first, second = sorted((ids[one], ids[other]), key=lambda identity: content_hash("panel", identity))
+            if task.pairs is not None or any(known.on(first, second) for known in by_member):
+                pairs.append((first, second))
+        return pairs
+
+
+@dataclass(frozen=True)
+class _ByPair:
+    """What one member said of one task."""
+
+    comparisons: dict[frozenset[str], list[Comparison]]
+    grades: dict[str, Grade]
+
+    @classmethod
+    def of(cls, verdicts: Sequence[Verdict]) -> "_ByPair":
+        comparisons: dict[frozenset[str], list[Comparison]] = defaultdict(list)
+        grades: dict[str, Grade] = {}
+        for verdict in verdicts:
+            if isinstance(verdict, Grade):
+                grades[verdict.candidate] = verdict
+            else:
+                comparisons[frozenset((verdict.first, verdict.second))].append(verdict)
+        return cls(dict(comparisons), grades)
+
+    def on(self, first: str, second: str) -> list[Verdict]:
+        """All that was said of two answers."""
+        if first in self.grades and second in self.grades:
+            return [self.grades[first], self.grades[second]]
+        return list(self.comparisons.get(frozenset((first, second)), ()))
+
+    def probability(self, first: str, second: str, temperature: float) -> float | None:
+        """P(first beats second): by both grades, or by the mean over the orders that could be read."""
+        if first in self.grades and second in self.grades:
+            one, other = self.grades[first].value, self.grades[second].value
+            return None if one is None or other is None else _sigmoid((one - other) / temperature)
+        read = []
+        for comparison in self.comparisons.get(frozenset((first, second)), ()):
+            probability = probability_first(comparison)
+            if probability is not None:
+                read.append(probability if comparison.first == first else 1 - probability)
+        return sum(read) / len(read) if read else None
+
+
+def combined(said: Sequence[tuple[float, float]], combine: Combine) -> float | None:
+    """One probability from several with their weights; None where nobody said anything."""
+    if not said:
+        return None
+    whole = sum(weight for _, weight in said)
+    match combine:
+        case "mean":
+            return sum(p * weight for p, weight in said) / whole
+        case "vote":
+            return sum((1 + (p > 0.5) - (p < 0.5)) / 2 * weight for p, weight in said) / whole
+        case "product":
+            return _sigmoid(sum(weight * _logit(min(max(p, 1 - SUREST), SUREST)) for p, weight in said))
+
+
+def _outcome(probability: float | None) -> Outcome:
+    if probability is None:
+        return "unparsed"
+    return "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
+
+
+def _sigmoid(logit: float) -> float:
+    return (1 + math.tanh(logit / 2)) / 2
+
+
+def _logit(probability: float) -> float:
+    return math.log(probability) - math.log1p(-probability)
