@@ -221,7 +221,7 @@ STUDENT_KEYS = (
     "learning_rate, batch_size, num_train_epochs, max_steps, warmup_ratio, lr_scheduler_type, weight_decay, max_grad_norm, "
     "max_prompt_tokens, max_response_tokens, objective"
 )
-JUDGE_KINDS = "likelihood, pairwise, rubric, function, reward_model"
+JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
 KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
 
 

@@ -18,8 +18,8 @@ from aligndistill.preferences.bradley_terry import Win, strengths
 Pair = tuple[int, int]
 Plan = Iterator[list[Pair]]
 
-SETTLED = 0.7
-"""Logits between two that have not met: the stronger one wins with 0.67."""
+SETTLED = 0.6
+"""Logits between two that have not met: the stronger one wins with 0.65."""
 
 STEP = 0.4
 """Logits by which that falls when they have met. Both are tuned by `benchmarks/judging.py` at k = 8."""
@@ -55,6 +55,14 @@ class Standing:
         """Bradley-Terry strengths."""
         return strengths(self.n_candidates, [Win(*pair, p) for pair, p in self.shown.items() if p is not None])
 
+    def groups(self) -> list[int]:
+        """The group that each belongs to, those that hang together by comparisons: strengths say nothing across groups."""
+        group = list(range(self.n_candidates))
+        for one, other in self.shown:
+            gone, kept = group[one], group[other]
+            group = [kept if of_one == gone else of_one for of_one in group]
+        return group
+
 
 def plan(comparisons: str, standing: Standing) -> Plan:
     """The rounds of a way to compare: `all`, `sort`, `swiss` or `random(n)`.
@@ -88,11 +96,15 @@ def random_pairs(n_candidates: int, n_pairs: int) -> list[Pair]:
 def swiss(standing: Standing) -> Plan:
     """Rounds in which each candidate meets one whose strength is as close as can be had, until the order is settled.
 
-    Two candidates are settled when their strengths differ by `SETTLED`, or by `SETTLED - STEP` once they have met, or when
-    they have met in both orders. Most comparisons so go to neighbours that are close, where an order can still change.
+    It is settled when all candidates hang together by comparisons, all neighbours in the order have met, and every two differ by
+    `SETTLED` in strength, by `SETTLED - STEP` if they have met, or have met in both orders. So most comparisons go to candidates
+    that are close, where the order can still change.
     """
     for _ in range(SWISS_ROUNDS * math.ceil(math.log2(max(2, standing.n_candidates))) + 1):
         strength = standing.strengths()
+        group = standing.groups()
+        order = sorted(range(standing.n_candidates), key=lambda one: strength[one])
+        unmet = {frozenset(pair) for pair in itertools.pairwise(order) if not standing.met(*pair)}
         doubt = sorted(
             (abs(strength[one] - strength[other]) + STEP * standing.met(one, other), one, other)
             for one, other in itertools.combinations(range(standing.n_candidates), 2)
@@ -101,7 +113,8 @@ def swiss(standing: Standing) -> Plan:
         busy: set[int] = set()
         pairs = []
         for gap, one, other in doubt:
-            if gap < SETTLED and one not in busy and other not in busy:
+            needed = gap < SETTLED or group[one] != group[other] or frozenset((one, other)) in unmet
+            if needed and one not in busy and other not in busy:
                 busy |= {one, other}
                 pairs.append((one, other))
         if not pairs:

@@ -41,6 +41,7 @@ class ListwiseJudge:
     ) -> None:
         self.name = name
         self._both_orders = both_orders
+        self._reasoning = manner.reasoning
         self._asking = Asking(
             judge="listwise",
             chat=chat,
@@ -116,7 +117,7 @@ class ListwiseJudge:
 
     def _read(self, reply: str, shown: int) -> Order | None:
         letters = LETTERS[:shown]
-        if self._asking.manner.reasoning:
+        if self._reasoning:
             order = parse_order(last_line(reply), letters)
             if order is not None:
                 return order

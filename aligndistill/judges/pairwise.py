@@ -72,6 +72,7 @@ class PairwiseJudge:
         self.name = name
         self._both_orders = both_orders
         self._comparisons = comparisons
+        self._reasoning = manner.reasoning
         self._asking = Asking(
             judge="pairwise",
             chat=chat,
@@ -186,7 +187,7 @@ class PairwiseJudge:
         return probability, "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
 
     def _read(self, reply: str) -> Outcome:
-        if self._asking.manner.reasoning:
+        if self._reasoning:
             outcome = parse_preference(last_line(reply))
             if outcome != "unparsed":
                 return outcome

@@ -46,6 +46,7 @@ class RubricJudge:
         self.name = name
         self._lowest = lowest
         self._highest = highest
+        self._reasoning = manner.reasoning
         self._asking = Asking(
             judge="rubric",
             chat=chat,
@@ -96,7 +97,7 @@ class RubricJudge:
         )
 
     def _read(self, reply: str) -> float | None:
-        if self._asking.manner.reasoning:
+        if self._reasoning:
             grade = parse_grade(last_line(reply), self._lowest, self._highest)
             if grade is not None:
                 return grade

@@ -8,16 +8,20 @@ from aligndistill.judges.templates import PAIRWISE_FIELDS, RUBRIC_FIELDS, Templa
 
 @pytest.mark.parametrize("name", ["general", "helpful", "harmless"])
 def test_built_in_pairwise_templates_show_everything_once_and_ask_for_a_letter(name: str) -> None:
-    text = load_template(name, PAIRWISE_FIELDS).fill(prompt="<the prompt>", first="<one>", second="<two>")
+    text = load_template(name, PAIRWISE_FIELDS).fill(
+        prompt="<the prompt>", first="<one>", second="<two>", mark="5eed", verdict="A or B?"
+    )
     assert [text.count(part) for part in ("<the prompt>", "<one>", "<two>")] == [1, 1, 1]
     assert text.index("<the prompt>") < text.index("<one>") < text.index("<two>")
-    assert text.endswith("Answer with the single letter A or B.\n")
+    assert text.count("5eed") == 7
+    assert text.endswith("A or B?\n")
     assert "{" not in text
 
 
 def test_the_built_in_rubric_names_the_scale() -> None:
-    text = load_template("rubric", RUBRIC_FIELDS).fill(prompt="p", response="r", lowest="2", highest="9")
-    assert text.endswith("Answer with a single whole number from 2 to 9.\n")
+    text = load_template("rubric", RUBRIC_FIELDS).fill(prompt="p", response="r", lowest="2", highest="9", mark="m", verdict="v")
+    assert "\n2 means that it fails on all of them, 9 that" in text
+    assert text.endswith("\nv\n")
 
 
 def test_braces_in_what_is_filled_in_stay_as_they_are() -> None:
@@ -39,7 +43,7 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
         (b"{response}", r"lacks \{first\}, \{prompt\}, \{second\} and has unknown fields \{response\}\."),
         (b"{prompt} {first} {second} {frist}", r"has unknown fields \{frist\}\."),
         (b"\xff\xfe", r"cannot read the judge template .*utf-8"),
-        (None, r"No such file.*general, harmless, helpful, rubric"),
+        (None, r"No such file.*general, harmless, helpful, listwise, rubric"),
     ],
 )
 def test_a_template_that_cannot_be_used(content: bytes | None, said: str, tmp_path: Path) -> None:
