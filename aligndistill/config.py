@@ -11,6 +11,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config_audit import Audit
 from aligndistill.config_judges import (
+    COMPARISONS_PATTERN,
     FunctionJudge,
     Judge,
     LikelihoodJudge,
@@ -56,6 +57,7 @@ from aligndistill.config_objectives import (
 )
 
 __all__ = [  # the whole schema is imported from here
+    "COMPARISONS_PATTERN",
     "NAME_PATTERN",
     "PLUGIN_PATTERN",
     "PUBLISHED_LEARNING_RATES",

@@ -7,6 +7,8 @@ from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config_models import NAME_PATTERN, ModelRef, PluginName, Section
 
+COMPARISONS_PATTERN = r"^(all|sort|swiss|random\([1-9]\d*\))$"
+
 
 class LikelihoodJudge(Section):
     """Grade = the teacher's mean log-probability per token of the response, nats."""
@@ -78,7 +80,7 @@ class PairwiseJudge(ChatJudge):
     kind: Literal["pairwise"]
     template: str = "general"
     both_orders: bool = True
-    comparisons: str = Field(default="all", pattern=r"^(all|sort|swiss|random\([1-9]\d*\))$")
+    comparisons: str = Field(default="all", pattern=COMPARISONS_PATTERN)
 
     @model_validator(mode="after")
     def _two_answers(self) -> "PairwiseJudge":

@@ -9,7 +9,7 @@ from typing import Annotated, Any, Union, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from aligndistill.config import NAME_PATTERN, PLUGIN_PATTERN, RunConfig, Section
+from aligndistill.config import COMPARISONS_PATTERN, NAME_PATTERN, PLUGIN_PATTERN, RunConfig, Section
 from aligndistill.redaction import names_a_secret, redact
 
 KeyPath = tuple[str | int, ...]
@@ -147,6 +147,7 @@ _BOUNDS = {
     "less_than_equal": ("le", "a number not greater than"),
 }
 _PATTERNS = {
+    COMPARISONS_PATTERN: "all, sort, swiss or random(n)",
     PLUGIN_PATTERN: "package.module:name",
     NAME_PATTERN: "a name of letters, digits, '.', '-' and '_' that begins with a letter or a digit",
 }

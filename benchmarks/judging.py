@@ -78,8 +78,8 @@ class Measured:
     error: float
 
 
-def tasks_of(k: int, prompts: int, seed: int = 0) -> list[Task]:
-    """Prompts whose candidates are their own true qualities."""
+def tasks_of(k: int, prompts: int, seed: int = 2026) -> list[Task]:
+    """Prompts whose candidates are their own true qualities; others than the plans' constants were tuned on (seeds 0 and 9)."""
     tasks = []
     for number in range(prompts):
         draw = random.Random(f"{seed} {k} {number}")
@@ -118,7 +118,7 @@ def ways(k: int) -> list[Way]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print a table for each teacher and k."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--prompts", type=int, default=200)
+    parser.add_argument("--prompts", type=int, default=250)
     parser.add_argument("--k", type=int, nargs="+", default=[4, 8, 16])
     parser.add_argument("--noise", type=float, nargs="+", default=[0.25, 0.5, 1.0])
     parser.add_argument("--bias", type=float, default=0.5)

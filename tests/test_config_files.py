@@ -262,6 +262,19 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
             "evaluation.judge: 'lowest' must be less",
         ),
         (
+            "evaluation: {judge: {kind: pairwise, comparisons: elo}}",
+            "evaluation.judge.comparisons: expected all, sort, swiss or random(n), found 'elo'",
+        ),
+        (
+            "evaluation: {judge: {kind: pairwise, examples: [{prompt: a, answers: [b], verdict: A}]}}",
+            "evaluation.judge: 'examples' 0 has 1 'answers', and this kind of judge is shown 2",
+        ),
+        (
+            "evaluation: {judge: {kind: panel, members: {a: {judge: {kind: likelihood}}, "
+            "b: {judge: {kind: pairwise, both_orders: false}}}}}",
+            "evaluation.judge.members.b: a panel's member asks in both orders",
+        ),
+        (
             "evaluation: {judge: {kind: pairwise, model: 3}}",
             "evaluation.judge.model: expected a section",
         ),

@@ -18,10 +18,10 @@ from aligndistill.preferences.bradley_terry import Win, strengths
 Pair = tuple[int, int]
 Plan = Iterator[list[Pair]]
 
-SETTLED = 0.6
-"""Logits between two that have not met: the stronger one wins with 0.65."""
+SETTLED = 0.55
+"""Logits between two that have not met: the stronger one wins with 0.63."""
 
-STEP = 0.4
+STEP = 0.35
 """Logits by which that falls when they have met. Both are tuned by `benchmarks/judging.py` at k = 8."""
 
 SWISS_ROUNDS = 3

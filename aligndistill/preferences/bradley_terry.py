@@ -18,6 +18,9 @@ PRIOR = 0.1
 TOLERANCE = 1e-10
 """Newton's method stops when no entry of the gradient is larger than this times the number of comparisons."""
 
+LARGEST_STEP = 4.0
+"""Logits by which one step changes a strength: where probabilities are all but 0 and 1 the cost has no curvature to go by."""
+
 MAX_STEPS = 200
 """A few are enough; only a prior near 0 with undefeated items needs tens."""
 
@@ -76,10 +79,9 @@ class _Table:
 
     def hessian(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
         """Of the cost; positive definite because of the prior."""
-        expected, tie = self.expected(strength), _sigmoid(strength)
-        curvature = self.asked * expected * (1 - expected)
+        curvature = self.asked * _slope(self._gap(strength))
         curvature = curvature + curvature.T
-        return np.asarray(np.diag(curvature.sum(axis=1) + self.prior * tie * (1 - tie)) - curvature)
+        return np.asarray(np.diag(curvature.sum(axis=1) + self.prior * _slope(strength)) - curvature)
 
     def _gap(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
         return strength[:, None] - strength[None, :] + self.advantage
@@ -153,8 +155,9 @@ def _fitted(table: _Table, strength: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _step(table: _Table, strength: NDArray[np.float64], gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Newton's step, halved until the cost falls: far from the optimum a full one can overshoot."""
+    """Newton's step, never a large one, halved until the cost falls: far from the optimum a full one can overshoot."""
     step = np.asarray(-np.linalg.solve(table.hessian(strength), gradient), dtype=np.float64)
+    step = step / max(1.0, np.abs(step).max(initial=0.0) / LARGEST_STEP)
     cost = table.cost(strength)
     rounding = 1e-12 * cost
     while table.cost(strength + step) > cost + rounding:
@@ -164,3 +167,8 @@ def _step(table: _Table, strength: NDArray[np.float64], gradient: NDArray[np.flo
 
 def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.asarray(0.5 * (1 + np.tanh(x / 2)))
+
+
+def _slope(x: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The derivative of the sigmoid, which is not rounded to 0 where the sigmoid is to 1."""
+    return np.asarray(0.25 / np.cosh(np.clip(x, -600.0, 600.0) / 2) ** 2)

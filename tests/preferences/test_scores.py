@@ -90,3 +90,24 @@ def test_mean_grade_is_over_readable_grades_and_divided_by_the_temperature() -> 
         [grade("a", 8.0), grade("a", None), grade("a", 6.0), grade("b", 4.0), grade("c", None), grade("d", math.nan)], 2.0
     )
     assert found == {"a": (8 + 6) / 2 / 2, "b": 4 / 2}
+
+
+def one_order(shift: float, prompt: str = "p") -> list[Comparison]:
+    """a, b and c of equal quality, each pair in one order, each shown first once."""
+    p = 1 / (1 + math.exp(-shift))
+    return [comparison(first, second, "first", p).model_copy(update={"prompt_id": prompt}) for first, second in ("ab", "bc", "ca")]
+
+
+def test_what_being_shown_first_is_worth_is_learnt_over_prompts_and_taken_off() -> None:
+    comparisons = [one for number in range(30) for one in one_order(0.8, str(number))]
+    advantage = scores.judge_advantage(comparisons)
+    assert advantage == pytest.approx(0.8, abs=0.02)
+    alone = [comparison("a", "b", "first", 1 / (1 + math.exp(-0.8)))]
+    assert scores.bradley_terry(alone)["a"] > 0.3
+    assert scores.bradley_terry(alone, advantage)["a"] == pytest.approx(0, abs=0.01)
+
+
+def test_both_orders_need_no_advantage() -> None:
+    both = [comparison("a", "b", "first", 0.9), comparison("b", "a", "first", 0.7)]
+    assert scores.judge_advantage(both) == 0.0
+    assert scores.judge_advantage([]) == 0.0
