@@ -20,6 +20,7 @@ from aligndistill.config_judges import (
 from aligndistill.config_models import (
     NAME_PATTERN,
     PLUGIN_PATTERN,
+    Budget,
     EndpointModel,
     FromScratch,
     LocalModel,
@@ -27,6 +28,7 @@ from aligndistill.config_models import (
     Model,
     ModelRef,
     PluginName,
+    Price,
     Section,
     Sft,
     Source,
@@ -57,6 +59,7 @@ __all__ = [  # the whole schema is imported from here
     "PLUGIN_PATTERN",
     "PUBLISHED_LEARNING_RATES",
     "BestOfN",
+    "Budget",
     "Candidates",
     "Dpo",
     "EndpointModel",
@@ -77,6 +80,7 @@ __all__ = [  # the whole schema is imported from here
     "PairwiseJudge",
     "PluginName",
     "Ppo",
+    "Price",
     "Pro",
     "Prompts",
     "Rankings",
@@ -269,6 +273,7 @@ class RunConfig(Section):
     reward_model: RewardModel | None = None
     students: dict[str, Student] = Field(default={})
     evaluation: Evaluation = Evaluation()
+    budget: Budget = Budget()
     runtime: Runtime = Runtime()
 
     @property

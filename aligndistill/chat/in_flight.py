@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from aligndistill.errors import BudgetError
+
 Session = TypeVar("Session")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -34,19 +36,30 @@ def keep_in_flight(
     The event loop runs in a thread. A call gives its place to the next one only when the caller has dealt with its result and
     asks for another, so no more than `concurrency` results are ever under way or waiting: that is all a killed process loses.
     The first call that raises ends the iteration with its error. Then, and when the iterator is closed, the rest is cancelled.
+    A `BudgetError` is different: nothing new is begun, what is under way was paid for and is waited for, then it is raised.
     """
     loop = asyncio.new_event_loop()
     places = asyncio.Semaphore(concurrency)
     arrivals: queue.SimpleQueue[_Done[Result] | _Ended] = queue.SimpleQueue()
 
+    overspent: list[BudgetError] = []
+
     async def one(session: Session, item: Item) -> None:
-        arrivals.put(_Done(await call(session, item)))
+        try:
+            arrivals.put(_Done(await call(session, item)))
+        except BudgetError as error:
+            overspent.append(error)
+            places.release()
 
     async def all_of_them() -> None:
         async with session as entered, asyncio.TaskGroup() as group:
             for item in items:
                 await places.acquire()
+                if overspent:
+                    break
                 group.create_task(one(entered, item))
+        if overspent:
+            raise overspent[0]
 
     def run() -> None:
         try:
