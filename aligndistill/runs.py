@@ -1,7 +1,8 @@
 """A run from its config to its folder: makes what is missing, in order, and gathers the report.
 
 `<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves), the
-report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs.
+report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs; but not
+what `endpoints.py` keeps there.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from aligndistill.config import RunConfig
 from aligndistill.config_files import dump_config
+from aligndistill.endpoints import Endpoints
 from aligndistill.errors import ConfigError
 from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
@@ -44,9 +46,10 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
     choose_accelerator()
     stages = stages_until(pipeline(config), until)
     made = []
+    endpoints = Endpoints(config.runtime.runs / config.name, config.budget)
     for stage in stages:
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
-        manifest = run_stage(stage, config.runtime)
+        manifest = run_stage(stage, config.runtime, endpoints.open)
         if not finished:
             made.append(stage.name)
             if is_main_process():

@@ -3,12 +3,13 @@
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Runtime
+from aligndistill.chat.protocol import ChatModel
+from aligndistill.config import EndpointModel, Runtime
 from aligndistill.errors import DataError
 from aligndistill.progress import say
 from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
@@ -26,6 +27,7 @@ class Work:
         inputs: the finished folders it depends on, by name.
         identities: the fingerprint of each input.
         caches: a folder for what is kept by content hash, across stages and runs.
+        open_endpoint: what stands for a server; None connects to it.
     """
 
     folder: Path
@@ -34,6 +36,7 @@ class Work:
     caches: Path
     runtime: Runtime
     seed: int
+    open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
 
     @property
     def scratch(self) -> Path:
@@ -84,8 +87,8 @@ class Stage:
         return store / f"{self.name}-{self.fingerprint}"
 
 
-def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
-    """Make a stage unless it is finished; its inputs are.
+def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:
+    """Make a stage unless it is finished; its inputs are. `open_endpoint` opens the servers that it asks.
 
     Raises:
         UserError: whatever its maker found wrong; what it had done so far is kept.
@@ -95,26 +98,31 @@ def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
     if manifest is not None:
         return manifest
     if stage.all_processes or world_size() == 1:
-        return _make(stage, runtime, folder)
+        return _make(stage, runtime, folder, open_endpoint)
     if is_main_process():
-        return _make(stage, runtime, folder)
+        return _make(stage, runtime, folder, open_endpoint)
     return _wait_for(folder)
 
 
-def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
+def work_of(stage: Stage, runtime: Runtime) -> Work:
+    """What the stage's maker is given; its inputs need to be finished only when they are read."""
+    return Work(
+        folder=stage.folder(runtime.store),
+        inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
+        identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
+        caches=runtime.store / "caches",
+        runtime=runtime,
+        seed=stage.seed,
+    )
+
+
+def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[[EndpointModel], ChatModel] | None) -> Manifest:
     if is_main_process():
         if (folder / MANIFEST).exists():
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
-        work = Work(
-            folder=folder,
-            inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
-            identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
-            caches=runtime.store / "caches",
-            runtime=runtime,
-            seed=stage.seed,
-        )
+        work = replace(work_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
         made = stage.make(work, *stage.settings)
         if not is_main_process():
