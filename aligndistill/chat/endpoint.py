@@ -9,7 +9,7 @@ import logging
 import time
 from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from aligndistill.chat.budget import Account, Payment
@@ -28,6 +28,13 @@ from aligndistill.errors import JudgeError
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
 MOST_REFUSALS_IN_A_ROW = 20
+AGAIN_UNREADABLE = (
+    "No verdict could be read in this answer. Give the verdict alone, in the form that was asked for, and nothing else."
+)
+AGAIN_CUT_OFF = (
+    "This answer was too long and was cut off. Give the verdict alone, in the form that was asked for, and nothing else."
+)
+LONGEST_REPEATED = 2000  # characters of an answer that could not be read
 HELLO = (Message(role="user", content="Say yes."),)
 
 _log = logging.getLogger(__name__)
@@ -83,7 +90,7 @@ class EndpointChat:
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
         """See `ChatModel`. A request that the server refuses, or that does not fit its context, is answered with a `problem`."""
-        if sampling.answer_schema is not None:
+        if requests and sampling.answer_schema is not None:
             self._find_answer_format()
 
         async def ask(session: _Open, item: _Ask) -> list[Answered]:
@@ -120,8 +127,29 @@ class EndpointChat:
             session.refusals_in_a_row = 0
             if n > 1:
                 self._capabilities.learn(several=len(completion.choices) == n)
-            replies += completion.replies()[:n]
+            for reply in completion.replies()[:n]:
+                replies.append(await self._read_or_asked_again(session, item.messages, fields, sampling, reply))
         return replies
+
+    async def _read_or_asked_again(
+        self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
+    ) -> Reply:
+        """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
+        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(reply.text)):
+            return reply
+        why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
+        again = (*messages, Message(role="assistant", content=reply.text[:LONGEST_REPEATED]), Message(role="user", content=why))
+        if self._too_long(again, sampling.max_new_tokens):
+            return reply
+        try:
+            completion = await self._in_format(
+                session, again, {name: value for name, value in fields.items() if name != "n"}, sampling.answer_schema
+            )
+        except Refused:
+            return replace(reply, usage=total(reply.usage, Usage(calls=1)))
+        second = completion.reply()
+        better = not second.problem and second.finish == "stop" and sampling.readable(second.text)
+        return replace(second if better else reply, usage=total(reply.usage, second.usage))
 
     async def _in_format(
         self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None

@@ -1,6 +1,6 @@
 """What anything that answers a conversation promises, be it a model here, a server far away, or a script in a test."""
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -21,12 +21,14 @@ class Sampling:
 
     Attributes:
         answer_schema: the JSON schema of an answer, for servers that can hold a model to one. The others leave it out.
+        readable: whether an answer says what it should. A server is asked once more for one that does not.
     """
 
     temperature: float
     max_new_tokens: int
     seed: int = 0
     answer_schema: Mapping[str, Any] | None = None
+    readable: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
