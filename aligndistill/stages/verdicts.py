@@ -31,17 +31,22 @@ def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str) -
 
     `content` is the hash of the judge's files, so that another template is another judge.
     """
+    tasks = labelling_tasks(work)
+    verdicts = judge_tasks(work, settings, servers, tasks, "verdicts")
+    write_jsonl(work.folder / "verdicts.jsonl", verdicts)
+    return Made(counts={"tasks": len(tasks), "verdicts": len(verdicts)}, figures=judge_figures(verdicts))
+
+
+def labelling_tasks(work: Work) -> list[Task]:
+    """Every prompt with two candidates or more."""
     by_prompt: dict[str, list[Candidate]] = defaultdict(list)
     for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
         by_prompt[candidate.prompt_id].append(candidate)
-    tasks = [
+    return [
         Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
         for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
         if len(by_prompt[prompt.id]) >= 2
     ]
-    verdicts = judge_tasks(work, settings, servers, tasks, "verdicts")
-    write_jsonl(work.folder / "verdicts.jsonl", verdicts)
-    return Made(counts={"tasks": len(tasks), "verdicts": len(verdicts)}, figures=judge_figures(verdicts))
 
 
 def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
