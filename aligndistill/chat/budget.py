@@ -134,4 +134,4 @@ def _sum(one: Spent, other: Spent, sign: int = 1) -> Spent:
 
 
 def _figure(name: str, amount: float) -> str:
-    return f"{amount:.4f} USD" if name == "usd" else f"{amount:,} {name}"
+    return f"{amount:.6g} USD" if name == "usd" else f"{amount:,} {name}"
