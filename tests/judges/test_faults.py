@@ -6,9 +6,14 @@ The table in docs/judges.md counts these cases.
 import contextlib
 import email.utils
 import json
+import os
+import signal
 import socket
 import sqlite3
 import struct
+import subprocess
+import sys
+import threading
 import time
 import zlib
 from http.server import BaseHTTPRequestHandler
@@ -335,3 +340,47 @@ def count(cache: Cache) -> int:
     with contextlib.closing(sqlite3.connect(cache.path)) as connection:
         (rows,) = connection.execute("SELECT count(*) FROM entries").fetchone()
     return int(rows)
+
+
+def test_a_killed_run_repeats_no_call_that_was_answered(tmp_path: Path) -> None:
+    """The server answers ten questions and holds the others; what it answered is never asked again."""
+    answered: list[str] = []
+    held = threading.Event()
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        text = body["messages"][0]["content"]
+        if not judging(body):
+            return completion("hello")
+        if len(answered) >= 10 and not held.is_set():
+            held.wait(30)
+            return reset
+        answered.append(text)
+        return healthy(body)
+
+    code = """
+import sys
+from pathlib import Path
+from aligndistill.config import EndpointModel
+from tests.judges.test_faults import Run
+Run(Path(sys.argv[2])).ask(EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=1))
+"""
+    with FaultServer(behave) as server:
+        command = [sys.executable, "-c", code, server.base_url, str(tmp_path)]
+        process = subprocess.Popen(command, cwd=Path(__file__).parents[2])
+        deadline = time.monotonic() + 60
+        while len(asked(server)) < 11:  # the eleventh is sent when the tenth answer has been dealt with
+            assert process.poll() is None
+            assert time.monotonic() < deadline
+            time.sleep(0.005)
+        os.kill(process.pid, signal.SIGKILL)
+        process.wait()
+        before = set(answered)
+        assert len(before) == 10
+        held.set()
+        sent = len(server.bodies)
+        run = Run(tmp_path).ask(server.config())
+        again = [body["messages"][0]["content"] for body in server.bodies[sent:] if judging(body)]
+        assert not before & set(again)
+        assert len(again) == QUESTIONS - 10
+    assert len(run.verdicts) == QUESTIONS
+    assert not run.wrong()
