@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart check test format clean
+.PHONY: install quickstart check test bench format clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,9 @@ check: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PYTHON) -m pytest
+
+bench: $(INSTALLED)
+	$(PYTHON) -m benchmarks
 
 format: $(INSTALLED)
 	$(VENV)/bin/ruff format .

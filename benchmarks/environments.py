@@ -1,0 +1,34 @@
+"""Peers live in environments of their own, installed from the package index with this project's versions of everything else."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+FOLDER = ROOT / "benchmarks" / ".envs"
+
+PEERS = {"trl-1.16": "1.16.0", "trl-1.12": "1.12.0"}
+"""Environment -> version of TRL. 1.12.0 is the last that has a PPOTrainer (in `trl.experimental.ppo`)."""
+
+OURS = "ours"
+
+
+def python_of(environment: str) -> Path:
+    """The environment's interpreter; installs the environment where it is missing."""
+    if environment == OURS:
+        return Path(sys.executable)
+    folder = FOLDER / environment
+    python = folder / "bin" / "python"
+    finished = folder / ".installed"
+    if not finished.exists():
+        print(f"installing {environment} into {folder.relative_to(ROOT)}", file=sys.stderr)
+        constraints = folder / "constraints.txt"
+        subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
+        pinned = (ROOT / "constraints.txt").read_text().splitlines()
+        constraints.write_text("\n".join(line for line in pinned if not line.startswith("trl==")) + "\n")
+        install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(constraints)]
+        # torch by itself first, as `make install` does: the index may offer several builds of the pinned version.
+        subprocess.run([*install, "torch"], check=True)
+        subprocess.run([*install, f"trl=={PEERS[environment]}", "transformers", "accelerate", "datasets", "pandas"], check=True)
+        finished.touch()
+    return python

@@ -1,0 +1,109 @@
+"""Everything that learns from rankings, by this project, through the functions its own stages call."""
+
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter
+
+from aligndistill.config import BestOfN, Dpo, OfflineObjective, Pro, Rrhf, Runtime, Training
+from aligndistill.config import RewardModel as RewardModelSettings
+from aligndistill.models.groups import TokenGroup
+from aligndistill.models.load import ModelPointer, load_language_model
+from aligndistill.models.reward import load_reward_model
+from aligndistill.stages.stage import Work
+from aligndistill.stages.students import reference_logprobs
+from aligndistill.training.align import train_policy, train_reward_model
+from aligndistill.training.examples import Example
+from aligndistill.training.job import Job
+from benchmarks.probe import Clock, Memory, training_round, watch_every_trainer
+from benchmarks.worlds import read_rows
+
+watch_every_trainer()
+
+
+def _work(scratch: Path, settings: dict[str, Any]) -> Work:
+    batch = settings["batch"]
+    runtime = Runtime(per_device_train_batch_size=batch, per_device_eval_batch_size=batch, save_steps=10**6, logging_steps=1)
+    return Work(scratch, {}, {"start": "the world's model"}, scratch, runtime, 0)
+
+
+def _training(settings: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "batch_size": settings["batch"],
+        "learning_rate": settings["learning_rate"],
+        "lr_scheduler_type": "constant",
+        "warmup_ratio": 0.0,
+        "max_steps": settings["steps"],
+        "max_prompt_tokens": 8192,
+        "max_response_tokens": 8192,
+    }
+
+
+def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """One training of a policy. What reference log-probs cost is in the time of the steps that use them."""
+    memory = Memory()
+    rows = read_rows(world / "rows.jsonl")
+    name = settings["objective"]
+    objective: Any = name
+    if name != "supervised":
+        adapter: TypeAdapter[Dpo | Rrhf | Pro | BestOfN] = TypeAdapter(OfflineObjective)
+        objective = adapter.validate_python({"kind": name, **settings.get("options", {})})
+    learner = load_language_model(ModelPointer(path=str(world / "policy"), layout="plain", dtype="float32"))
+    groups = [TokenGroup(row["prompt"], row["responses"][: 1 if name == "supervised" else None]) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        work = _work(Path(folder), settings)
+        reference: list[list[float] | None] = [None] * len(groups)
+        started = time.perf_counter()
+        if isinstance(objective, Dpo):
+            reference = [*reference_logprobs(work, learner, groups)]
+        reference_seconds = time.perf_counter() - started
+        examples = [Example(*one) for one in zip(groups, [row["scores"] for row in rows], reference, strict=True)]
+        job = Job("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
+        Clock.reset()
+        train_policy(learner, objective, None, examples, job)
+    charged = reference_seconds / settings["steps"]  # live references would be computed in every step of the one epoch
+    result = training_round(settings["warm_up"], memory, settings["batch"], reference_seconds=reference_seconds)
+    if settings.get("whole"):
+        return {
+            **result,
+            "seconds": [reference_seconds + Clock.ends[-1] - Clock.start],
+            "samples": settings["batch"] * settings["steps"],
+        }
+    return {**result, "seconds": [seconds + charged for seconds in result["seconds"]]}
+
+
+def reward_model(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """One training of a reward model on whole rankings."""
+    memory = Memory()
+    rows = read_rows(world / "rows.jsonl")
+    learner = load_reward_model(ModelPointer(path=str(world / "reward"), layout="plain", dtype="float32"))
+    examples = [Example(TokenGroup(row["prompt"], row["responses"]), row["scores"]) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        work = _work(Path(folder), settings)
+        objective = RewardModelSettings(**_training(settings), centering=0.0)
+        job = Job("benchmark", objective, work.runtime, work.folder / "checkpoints", 0)
+        Clock.reset()
+        train_reward_model(learner, objective, examples, job)
+    return training_round(settings["warm_up"], memory, settings["batch"])
+
+
+def reference_cache(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """Reference log-probs after 10 % more rows: the time of the second pass."""
+    memory = Memory()
+    groups = [TokenGroup(row["prompt"], row["responses"]) for row in read_rows(world / "rows.jsonl")]
+    before = round(len(groups) / 1.1)
+    start = load_language_model(ModelPointer(path=str(world / "policy"), layout="plain", dtype="float32"))
+    with tempfile.TemporaryDirectory() as folder:
+        work = _work(Path(folder), settings)
+        reference_logprobs(work, start, groups[:before])
+        started = time.perf_counter()
+        found = reference_logprobs(work, start, groups)
+        seconds = time.perf_counter() - started
+    return {
+        "seconds": [seconds],
+        "samples": len(groups),
+        "added_bytes": memory.added_bytes(),
+        "losses": [sum(row) for row in zip(*found, strict=True)],
+    }
