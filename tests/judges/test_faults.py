@@ -6,6 +6,7 @@ The table in docs/judges.md counts these cases.
 import contextlib
 import email.utils
 import json
+import multiprocessing
 import os
 import signal
 import socket
@@ -384,3 +385,27 @@ Run(Path(sys.argv[2])).ask(EndpointModel(kind="endpoint", base_url=sys.argv[1], 
         assert len(again) == QUESTIONS - 10
     assert len(run.verdicts) == QUESTIONS
     assert not run.wrong()
+
+
+def _judge_all(base_url: str, folder: Path, start: Any, said: Any) -> None:
+    start.wait(20)
+    run = Run(folder).ask(EndpointModel(kind="endpoint", base_url=base_url, name="teacher", concurrency=4))
+    said.put((len(run.verdicts), run.wrong(), sorted(run.unparsed()), run.stopped))
+
+
+def test_eight_processes_judge_the_same_with_one_cache(tmp_path: Path) -> None:
+    context = multiprocessing.get_context("fork")
+    start, said = context.Barrier(8), context.Queue()
+    with FaultServer(lambda body, _: after(0.01, healthy(body))) as server:
+        processes = [context.Process(target=_judge_all, args=(server.base_url, tmp_path, start, said)) for _ in range(8)]
+        for process in processes:
+            process.start()
+        results = [said.get(timeout=60) for _ in processes]
+        for process in processes:
+            process.join()
+        assert results == [(QUESTIONS, [], [], "")] * 8
+        run = Run(tmp_path)
+        assert count(run.cache) == QUESTIONS
+        before = len(server.bodies)
+        assert len(run.ask(server.config()).verdicts) == QUESTIONS
+        assert len(server.bodies) == before  # all of it was kept
