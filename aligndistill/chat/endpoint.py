@@ -5,9 +5,10 @@ for what it is, and what a server was found to ignore is not asked of it again.
 """
 
 import asyncio
+import itertools
 import logging
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -47,6 +48,22 @@ class _Ask:
     request: int
     samples: tuple[int, ...]
     messages: tuple[Message, ...]
+
+
+@dataclass(frozen=True)
+class _Got:
+    """What came of it; the samples beyond the last reply are missing."""
+
+    ask: _Ask
+    replies: list[Reply]
+
+    @property
+    def answered(self) -> list[Answered]:
+        return [Answered(self.ask.request, sample, reply) for sample, reply in zip(self.ask.samples, self.replies, strict=False)]
+
+    @property
+    def missing(self) -> list[_Ask]:
+        return [replace(self.ask, samples=(sample,)) for sample in self.ask.samples[len(self.replies) :]]
 
 
 @dataclass
@@ -93,43 +110,58 @@ class EndpointChat:
         if requests and sampling.answer_schema is not None:
             self._find_answer_format()
 
-        async def ask(session: _Open, item: _Ask) -> list[Answered]:
-            replies = await self._replies(session, item, sampling)
-            return [Answered(item.request, sample, reply) for sample, reply in zip(item.samples, replies, strict=True)]
+        async def ask(session: _Open, item: _Ask) -> _Got:
+            return _Got(item, await self._replies(session, item, sampling))
 
-        asks = (_Ask(index, request.samples, request.messages) for index, request in enumerate(requests) if request.samples)
-        for several in keep_in_flight(self._session(), ask, asks, self._config.concurrency):
-            yield from several
+        def asks(indices: Iterable[int]) -> Iterator[_Ask]:
+            for index in indices:
+                request = requests[index]
+                if request.samples and self._capabilities.found.several is not False:
+                    yield _Ask(index, request.samples, request.messages)
+                else:
+                    yield from (_Ask(index, (sample,), request.messages) for sample in request.samples)
+
+        # While it is not known whether the server heeds `n`, one request for several samples goes ahead of the others.
+        several = [index for index, request in enumerate(requests) if len(request.samples) > 1]
+        ahead = several[:1] if self._capabilities.found.several is None else []
+        others = [index for index in range(len(requests)) if index not in ahead]
+        missing: list[_Ask] = []
+        for some, concurrency in ((ahead, 1), (others, self._config.concurrency)):
+            if not (missing or some):
+                continue
+            wanted = itertools.chain(missing, asks(some))
+            missing = []
+            for got in keep_in_flight(self._session(), ask, wanted, concurrency):
+                yield from got.answered
+                missing += got.missing
+        if missing:
+            for got in keep_in_flight(self._session(), ask, missing, self._config.concurrency):
+                yield from got.answered
 
     async def _replies(self, session: _Open, item: _Ask, sampling: Sampling) -> list[Reply]:
-        """One reply for each sample. A server that heeds `n` is asked once; the others as often as there are samples."""
+        """What one HTTP request brings: a reply for each sample from a server that heeds `n`, fewer from the others."""
         if problem := self._too_long(item.messages, sampling.max_new_tokens):
             _log.warning("%s: %s", self.identity, problem)
             return [Reply("", "stop", Usage(), problem)] * len(item.samples)
-        replies: list[Reply] = []
-        while len(replies) < len(item.samples):
-            left = item.samples[len(replies) :]
-            n = len(left) if self._capabilities.found.several is not False else 1
-            fields = {
-                "temperature": sampling.temperature,
-                "max_tokens": sampling.max_new_tokens,
-                "seed": _seed(sampling.seed, item.messages, left[0]),
-                **({"n": n} if n > 1 else {}),
-            }
-            try:
-                completion = await self._in_format(session, item.messages, fields, sampling.answer_schema)
-            except Refused as refusal:
-                if n > 1:  # perhaps for the number alone
-                    self._capabilities.learn(several=False)
-                    continue
-                replies += [await self._refused(session, item, str(refusal))]
-                continue
-            session.refusals_in_a_row = 0
-            if n > 1:
-                self._capabilities.learn(several=len(completion.choices) == n)
-            for reply in completion.replies()[:n]:
-                replies.append(await self._read_or_asked_again(session, item.messages, fields, sampling, reply))
-        return replies
+        n = len(item.samples)
+        fields = {
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": _seed(sampling.seed, item.messages, item.samples[0]),
+            **({"n": n} if n > 1 else {}),
+        }
+        try:
+            completion = await self._in_format(session, item.messages, fields, sampling.answer_schema)
+        except Refused as refusal:
+            if n > 1:  # perhaps for the number alone
+                self._capabilities.learn(several=False)
+                return []
+            return [await self._refused(session, item, str(refusal))]
+        session.refusals_in_a_row = 0
+        if n > 1:
+            self._capabilities.learn(several=len(completion.choices) == n)
+        replies = completion.replies()[:n]
+        return [await self._read_or_asked_again(session, item.messages, fields, sampling, reply) for reply in replies]
 
     async def _read_or_asked_again(
         self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
