@@ -2,7 +2,6 @@
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +10,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from aligndistill.errors import DataError, Interrupted, UserError
+from aligndistill import stopping
+from aligndistill.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,8 +33,6 @@ ConfigArguments = Annotated[
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_DISK_WORDS = (*map(os.strerror, DISK_FULL), "iostream error", "PytorchStreamWriter failed")
 """What safetensors and tokenizers (in the system's words), and torch, say of a full disk."""
-
-SIGINT_EXIT = 130
 
 
 @app.command()
@@ -77,6 +75,19 @@ def plan(config: ConfigArguments) -> None:
 
         for line in plan_lines(loaded):
             typer.echo(line)
+        _echo_memory(loaded)
+
+
+def _echo_memory(config: "RunConfig") -> None:
+    from aligndistill.training.planned_memory import planned_memory
+
+    planned = planned_memory(config)
+    if planned:
+        typer.echo("\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)")
+        typer.echo(f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}")
+    for name, memory in planned.items():
+        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
+        typer.echo(f"{name:24} " + " ".join(f"{part / 2**30:8.2f}" for part in parts))
 
 
 @app.command()
@@ -136,7 +147,7 @@ def main() -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user can mend into one message and an exit code; our own mistakes keep their traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.listen()
     try:
         yield
     except UserError as error:
@@ -149,13 +160,9 @@ def user_errors() -> Iterator[None]:
             f"the disk is full ({where}). Make room and give the same command again: what was finished is kept.",
             DataError.exit_code,
         )
-    except KeyboardInterrupt:
-        _fail("interrupted. The same command goes on from where this one stopped.", SIGINT_EXIT)
-
-
-def _stop(number: int, frame: object) -> None:
-    """A scheduler's SIGTERM ends a run as Ctrl-C does, with the exit code that says it may be started again."""
-    raise Interrupted("stopped by SIGTERM. The same command goes on from where this one stopped.")
+    except KeyboardInterrupt as stop:
+        by = str(stop) or "SIGINT"
+        _fail(f"stopped by {by}. The same command goes on from where this one stopped.", stopping.STOPPED_EXIT)
 
 
 def means_full_disk(error: BaseException | None) -> bool:

@@ -53,6 +53,9 @@ from aligndistill.stages.trl_students import make_trl_student
 from aligndistill.stages.verdicts import make_verdicts
 from aligndistill.store.artifacts import content_fingerprint
 
+SHARED_OUT = {"candidates", "verdicts", "answers", "evaluation"}
+"""Stages whose local models write and judge in every process."""
+
 
 @dataclass(frozen=True)
 class Pipeline:
@@ -210,7 +213,8 @@ class _Builder:
     def _stage(
         self, name: str, make: Callable[..., Made], settings: tuple[Any, ...], inputs: Mapping[str, Stage], trains: bool = False
     ) -> Stage:
-        return Stage(name, make, settings, inputs, self.config.seed, all_processes=trains)
+        together = trains or name.partition("-")[0] in SHARED_OUT
+        return Stage(name, make, settings, inputs, self.config.seed, all_processes=together)
 
     # --------------------------------------------------------------------------------------------------------- models
 

@@ -13,13 +13,15 @@ from aligndistill.config import RunConfig
 from aligndistill.config_files import dump_config
 from aligndistill.endpoints import Endpoints
 from aligndistill.errors import ConfigError
+from aligndistill.launching import launch
 from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
 from aligndistill.stages.evaluation import MODEL_OUTPUTS
 from aligndistill.stages.stage import Stage, run_stage
 from aligndistill.stages.training_log import METRICS, read_log
 from aligndistill.store.artifacts import Manifest, read_manifest
-from aligndistill.training.distributed import choose_accelerator, is_main_process
+from aligndistill.training.distributed import choose_accelerator, is_main_process, world_size
+from aligndistill.training.roll_call import called
 
 
 @dataclass(frozen=True)
@@ -45,7 +47,25 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
     """
     choose_accelerator()
     stages = stages_until(pipeline(config), until)
-    made = []
+    launched = _launched(config, stages)
+    with called(config.runtime):
+        return _run(config, stages, launched)
+
+
+def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
+    """Have the launcher make what several processes can share, if the config names one; what it made."""
+    if config.runtime.launcher is None or world_size() > 1:
+        return []
+    missing = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+    shared = [stage for stage in missing if stage.all_processes]
+    if not shared:
+        return []
+    launch(config, shared[-1].name)
+    return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
+
+
+def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
+    made = list(launched)
     endpoints = Endpoints(config.runtime.runs / config.name, config.budget)
     for stage in stages:
         finished = read_manifest(stage.folder(config.runtime.store)) is not None

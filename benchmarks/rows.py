@@ -86,7 +86,7 @@ def _ppo_same_rollouts() -> Row:
             "rollouts": "rollouts.json",
         },
         says=(
-            "Compared are the policy and value losses, means over four epochs, and the last gradient norm. For this row alone TRL is "
+            "Compared are the policy and value losses, means over four epochs, and the last gradient norm. For this row TRL is "
             "patched: it is given our answers, and whitens by the population's variance as we do."
         ),
         timed=False,

@@ -21,6 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "records": set(),
     "redaction": set(),
     "progress": set(),
+    "stopping": set(),
     "objectives": set(),
     "config_models": {"redaction"},
     "config_judges": {"config_models"},
@@ -38,7 +39,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "chat": {"config", "errors", "models", "records"},
     "judges": {"chat", "errors", "models", "records", "store"},
     "preferences": {"config", "errors", "records"},
-    "training": {"config", "errors", "models", "objectives", "progress", "records", "store"},
+    "training": {"config", "errors", "models", "objectives", "progress", "records", "stopping", "store"},
     "evaluation": {"errors", "records"},
     "reporting": {"errors", "evaluation", "preferences", "records"},
     "stages": {
@@ -59,10 +60,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     },
     "pipeline": {"config", "config_files", "config_judges", "config_yaml", "plugins", "stages", "store"},
     "endpoints": {"chat", "config", "store"},
-    "runs": {"config", "config_files", "endpoints", "errors", "pipeline", "progress", "stages", "store", "training"},
+    "launching": {"config", "config_files", "errors"},
+    "runs": {"config", "config_files", "endpoints", "errors", "launching", "pipeline", "progress", "stages", "store", "training"},
     "plans": {"chat", "config", "endpoints", "errors", "pipeline", "prompts", "records", "stages", "store"},
     "doctor": {"chat", "config", "config_judges", "errors", "records", "store"},
-    "cli": {"config", "config_files", "doctor", "errors", "plans", "reporting", "runs", "training"},
+    "cli": {"config", "config_files", "doctor", "errors", "plans", "reporting", "runs", "stopping", "training"},
     "__main__": {"cli"},
 }
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}

@@ -175,6 +175,7 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
     assert built["answers-dpo"].inputs.keys() == {"rankings", "start", "dpo"}
 
 
-def test_only_training_takes_all_processes(folder: Path) -> None:
-    training = {"start", "teacher", *LEARNT}
-    assert {name for name, stage in stages(small_config()).items() if stage.all_processes} == training
+def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
+    built = stages(small_config())
+    assert {name for name, stage in built.items() if not stage.all_processes} == {"prompts", "rankings", "report"}
+    assert {"start", "teacher", *LEARNT} < built.keys()

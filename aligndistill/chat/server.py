@@ -1,5 +1,6 @@
 """One HTTP request to an OpenAI-compatible server, and what came of it. The one place where a key is used."""
 
+import json
 import os
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -68,8 +69,8 @@ class Server:
             if status != 200:
                 raise self._failure(status, content, retry_after)
             try:
-                return Completion.model_validate_json(content)
-            except ValidationError:
+                return _completion(content)
+            except (ValueError, RecursionError):  # no JSON, or none of this form
                 words = f"what it sent is not a chat completion: {self.quote(_text(content))}"
             raise Transient(words)
         raise Transient(f"the connection failed: {words}")
@@ -95,6 +96,21 @@ class Server:
         if self._key is not None:
             text = text.replace(self._key, "<key>")
         return text.strip()[:LONGEST_QUOTE]
+
+
+def _completion(content: bytes) -> Completion:
+    """The completion in a body, also in one whose texts hold half a character (a lone surrogate), which is replaced.
+
+    Raises:
+        ValidationError: there is none in it.
+    """
+    try:
+        return Completion.model_validate_json(content)
+    except ValidationError:
+        if b"\\ud" not in content.lower():
+            raise
+        whole = json.dumps(json.loads(content), ensure_ascii=False)
+        return Completion.model_validate_json(whole.encode("utf-8", "replace"))
 
 
 def _text(content: bytes) -> str:

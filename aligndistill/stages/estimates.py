@@ -32,6 +32,7 @@ from aligndistill.records import Answer, Candidate, Comparison, Message, Prompt,
 from aligndistill.stages.evaluation import ANSWERS, evaluation_tasks
 from aligndistill.stages.open_models import Servers, judge_model_input, open_judge
 from aligndistill.stages.rewards import RewardPart, for_part
+from aligndistill.stages.sharing import parts
 from aligndistill.stages.stage import Work
 from aligndistill.stages.verdicts import JudgedTask, labelling_tasks
 from aligndistill.stages.writing import Written
@@ -165,8 +166,8 @@ class Planner:
     def judged(self, work: Work, judge: Judge, servers: Servers, tasks: Sequence[Task], partial: str) -> Iterator[Estimate]:
         """Of one judge on some tasks; those that are judged in the stage's file `partial` are left out."""
         prompts = len(tasks)
-        path = work.folder / SCRATCH / f"{partial}.jsonl"
-        judged = {one.prompt_id: one for one in read_jsonl(path, JudgedTask)} if partial and path.is_file() else {}
+        files = parts(work.folder / SCRATCH / f"{partial}.jsonl") if partial else []
+        judged = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
         verdicts = cached = sum(len(judged[task.prompt_id].verdicts) for task in tasks if task.prompt_id in judged)
         left = [task for task in tasks if task.prompt_id not in judged]
         if isinstance(judge, LikelihoodJudge | FunctionJudge | RewardModelJudge):
@@ -225,9 +226,8 @@ HERE = "http://here.invalid"
 def _written(work: Work) -> dict[str, dict[str, set[int]]]:
     """Which samples of which prompts each author has written already."""
     done: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    path = work.folder / SCRATCH / "written.jsonl"
-    if path.is_file():
-        for one in read_jsonl(path, Written):
+    for file in parts(work.folder / SCRATCH / "written.jsonl"):
+        for one in read_jsonl(file, Written):
             done[one.author][one.prompt_id].add(one.sample)
     return done
 

@@ -26,6 +26,7 @@ from aligndistill.stages.open_models import Servers
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.verdicts import judge_figures, judge_tasks
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.training.distributed import is_main_process
 
 ANSWERS = "answers by "
 """Inputs of this stage that hold an author's answers are named so."""
@@ -74,9 +75,11 @@ def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, serve
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
     answers = _answers(work)
     tasks = evaluation_tasks(work, settings, messages, answers)
+    verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
+    if not is_main_process():
+        return Made()
     truths = _truths(settings.truth, tasks) if settings.truth else {}
     rewards = _rewards(work, tasks)
-    verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))

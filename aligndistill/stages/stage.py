@@ -1,5 +1,6 @@
 """A stage as a value: its name, what makes it, what it depends on. Whether it is done, the store knows."""
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -13,7 +14,8 @@ from aligndistill.config import EndpointModel, Runtime
 from aligndistill.errors import DataError
 from aligndistill.progress import say
 from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
-from aligndistill.training.distributed import is_main_process, world_size
+from aligndistill.training import roll_call
+from aligndistill.training.distributed import is_main_process, local_ranks, world_size
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -65,7 +67,8 @@ class Stage:
         settings: what changes the result besides the inputs; hashed.
         inputs: the stages it reads from.
         version: raised when `make` would give another result for the same settings.
-        all_processes: whether every process of a distributed run takes part (training), or only the first.
+        all_processes: whether every process of a distributed run takes part (training, local models that write or judge), or only
+            the first.
     """
 
     name: str
@@ -97,9 +100,9 @@ def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointM
     manifest = read_manifest(folder)
     if manifest is not None:
         return manifest
-    if stage.all_processes or world_size() == 1:
-        return _make(stage, runtime, folder, open_endpoint)
     if is_main_process():
+        return _make(stage, runtime, folder, open_endpoint)
+    if stage.all_processes and _is_begun(folder):
         return _make(stage, runtime, folder, open_endpoint)
     return _wait_for(folder)
 
@@ -110,7 +113,7 @@ def work_of(stage: Stage, runtime: Runtime) -> Work:
         folder=stage.folder(runtime.store),
         inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
         identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
-        caches=runtime.store / "caches",
+        caches=_caches(runtime.store),
         runtime=runtime,
         seed=stage.seed,
     )
@@ -122,6 +125,8 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
+        if is_main_process():
+            say_to_others(_begun(folder))
         work = replace(work_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
         made = stage.make(work, *stage.settings)
@@ -138,8 +143,45 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
         )
 
 
+def say_to_others(words: str) -> None:
+    """Let the other processes of the run know how far this one is."""
+    present = roll_call.here()
+    if present is not None:
+        present.say(words)
+
+
+def wait_for_others(words: str, ranks: range | None = None) -> None:
+    """Say so, and wait until all processes (or these) have said so, too."""
+    present = roll_call.here()
+    if present is not None:
+        present.say(words)
+        present.wait_for(ranks or range(world_size()), words)
+
+
+def _begun(folder: Path) -> str:
+    return f"{folder.name} is begun"
+
+
+def _is_begun(folder: Path) -> bool:
+    """Wait for the first process to begin a stage, or to find it finished. A damaged folder is out of the way then."""
+    present = roll_call.here()
+    assert present is not None
+    while not present.has_said(0, _begun(folder)):
+        if read_manifest(folder) is not None:
+            return False
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def _caches(store: Path) -> Path:
+    """SQLite is not safe on a disk that several machines write to, so each machine has its own."""
+    return store / "caches" / socket.gethostname() if len(local_ranks()) < world_size() else store / "caches"
+
+
 def _wait_for(folder: Path) -> Manifest:
-    """Look until the first process has finished the stage. No collective is open meanwhile, so none can time out."""
+    """Look until the first process has finished the stage. No collective is open meanwhile, so none can time out, and the roll call
+    ends this process where that one failed, died or froze.
+    """
     while (manifest := read_manifest(folder)) is None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     return manifest

@@ -13,8 +13,10 @@ from aligndistill.preferences.agreement import unparsed
 from aligndistill.progress import track
 from aligndistill.records import Candidate, Prompt, Record, Verdict
 from aligndistill.stages.open_models import Servers, open_judge
-from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.sharing import part, parts
+from aligndistill.stages.stage import Made, Work, wait_for_others
 from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
+from aligndistill.training.distributed import is_main_process, our_share
 
 VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 
@@ -33,6 +35,8 @@ def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str) -
     """
     tasks = labelling_tasks(work)
     verdicts = judge_tasks(work, settings, servers, tasks, "verdicts")
+    if not is_main_process():
+        return Made()
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
     return Made(counts={"tasks": len(tasks), "verdicts": len(verdicts)}, figures=judge_figures(verdicts))
 
@@ -55,15 +59,20 @@ def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[T
     Raises:
         JudgeError: not one verdict could be read.
     """
+    if servers and not is_main_process():
+        return []
     partial = work.scratch / f"{label}.jsonl"
-    with Appender(partial) as appender:
-        done = {one.prompt_id for one in read_jsonl(partial, JudgedTask)}
-        missing = [task for task in tasks if task.prompt_id not in done]
+    with Appender(part(partial)) as appender:
+        done = {one.prompt_id for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
+        ours = tasks if servers else our_share(tasks)
+        missing = [task for task in ours if task.prompt_id not in done]
         if missing:
             judge = open_judge(work, settings, servers)
             for judged in track(judge.judge(missing), label, len(missing)):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
-    judged_tasks = {one.prompt_id: one.verdicts for one in read_jsonl(partial, JudgedTask)}
+    if not servers:
+        wait_for_others(f"{work.folder.name} has its {label}")
+    judged_tasks = {one.prompt_id: one.verdicts for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
     verdicts = [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
     share = unparsed(verdicts)
     if verdicts and share.count == share.total:

@@ -1,5 +1,6 @@
 """One PPO training run: from a policy, a critic and a reward source to a trained policy."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from aligndistill.config import Lora, Ppo
@@ -43,7 +44,12 @@ def train_ppo(
         passes = len(work.prompts) * job.settings.num_train_epochs
         arguments.max_steps = max(round(passes / (job.settings.batch_size * settings.minibatches)), 1) * steps
     arguments.logging_steps = steps
-    arguments.save_steps = -(-job.runtime.save_steps // steps) * steps  # checkpoints are whole updates
+    save_steps = job.runtime.save_steps
+    if settings.kl_budget is not None:  # there must be something to go back to
+        save_steps = min(save_steps, arguments.max_steps // 10)
+        kept = max(job.runtime.save_total_limit, 2)
+        job = replace(job, runtime=job.runtime.model_copy(update={"save_total_limit": kept}))
+    arguments.save_steps = max(-(-save_steps // steps), 1) * steps  # checkpoints are whole updates
     arguments.ignore_data_skip = True  # the data follow from the number of the update
     arguments.adam_epsilon = ADAM_EPSILON
     sampling = Sampling(
@@ -71,7 +77,7 @@ def _inside_the_budget(trainer: PpoTrainer, job: Job, settings: Ppo, spent: Budg
     if not inside:
         raise TrainingError(
             f"after {spent.update} updates KL was {spent.kl_nats:.2f} nats per answer, past kl_budget {settings.kl_budget}, and no "
-            "checkpoint from inside the budget is kept. Lower runtime.save_steps or learning_rate, or raise kl_budget."
+            "checkpoint from inside the budget is kept. Lower learning_rate, or raise kl_budget."
         )
     trainer.go_back_to(inside[-1])
     say(

@@ -13,8 +13,8 @@ os.environ["TRL_EXPERIMENTAL_SILENCE"] = "1"
 
 import torch
 from datasets import Dataset
-from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from torch import Tensor
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl.experimental.ppo import PPOConfig, PPOTrainer, ppo_trainer
 
 watch_every_trainer()
@@ -86,8 +86,8 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
 def same_rollouts(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """One update on the answers that the other side sampled.
 
-    Patched for this comparison alone: generation gives those answers, and advantages are whitened by the population's variance as they
-    are there, not by the sample's.
+    Patched for this comparison alone: generation gives those answers, and advantages are whitened by the population's variance as
+    ours are, not by the sample's.
     """
     rollouts = json.loads((world / settings["rollouts"]).read_text())
     answers = {tuple(one["prompt"]): one["responses"][0] for one in rollouts}

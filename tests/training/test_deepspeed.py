@@ -3,17 +3,20 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from safetensors.torch import load_file
 
-from tests.training import deepspeed_dpo
+from tests.training import deepspeed_dpo, deepspeed_ppo
 
 REPOSITORY = Path(__file__).parents[2]
-CONFIG = REPOSITORY / "configs" / "deepspeed" / "zero2.json"
+CONFIGS = REPOSITORY / "configs" / "deepspeed"
 
 
-@pytest.mark.timeout(300)
-def test_two_processes_under_zero_2_learn_what_one_does(tmp_path: Path) -> None:
+def on_two_processes(module: str, *arguments: str) -> None:
+    """By DeepSpeed's own launcher."""
     launcher = Path(sys.executable).parent / "deepspeed"
     environment = {
         **os.environ,
@@ -22,10 +25,15 @@ def test_two_processes_under_zero_2_learn_what_one_does(tmp_path: Path) -> None:
         "PYTHONPATH": str(REPOSITORY),
         "PATH": f"{launcher.parent}{os.pathsep}{os.environ['PATH']}",
     }
-    one, two = tmp_path / "one", tmp_path / "two"
-    command = [str(launcher), "--num_gpus", "2", "--no_local_rank", "--module", deepspeed_dpo.__name__, str(two), str(CONFIG)]
+    command = [str(launcher), "--num_gpus", "2", "--no_local_rank", "--module", module, *arguments]
     ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_under_zero_2_learn_what_one_does(tmp_path: Path) -> None:
+    one, two = tmp_path / "one", tmp_path / "two"
+    on_two_processes(deepspeed_dpo.__name__, str(two), str(CONFIGS / "zero2.json"))
     deepspeed_dpo.main(one, None)
     alone, shared = (json.loads((folder / "result.json").read_text()) for folder in (one, two))
     assert (alone["processes"], shared["processes"]) == (1, 2)
@@ -34,3 +42,34 @@ def test_two_processes_under_zero_2_learn_what_one_does(tmp_path: Path) -> None:
         assert other["loss"] == pytest.approx(entry["loss"], rel=1e-4)
         assert other["grad_norm"] == pytest.approx(entry["grad_norm"], rel=1e-3)
         assert other["rewards/margins"] == pytest.approx(entry["rewards/margins"], rel=1e-3, abs=1e-5)
+
+
+@pytest.fixture(scope="module")
+def ppo_alone(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("alone")
+    deepspeed_ppo.main(folder, None)
+    return folder
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("stage", ["zero2", "zero3"])
+def test_ppo_on_two_processes_learns_what_one_does(ppo_alone: Path, tmp_path: Path, stage: str) -> None:
+    on_two_processes(deepspeed_ppo.__name__, str(tmp_path), str(CONFIGS / f"{stage}.json"))
+    alone, shared = (json.loads((folder / "result.json").read_text()) for folder in (ppo_alone, tmp_path))
+    for name, like in (("separate", "separate"), ("shared", "shared"), ("resumed", "shared")):
+        assert (alone[like]["processes"], shared[name]["processes"]) == (1, 2)
+        assert len(alone[like]["log"]) == len(shared[name]["log"]) == 2
+        for entry, other in zip(alone[like]["log"], shared[name]["log"], strict=True):
+            same_figures(entry, other)
+        expected, found = (load_file(folder / "model/model.safetensors") for folder in (ppo_alone / like, tmp_path / name))
+        assert expected.keys() <= found.keys()  # a tied head may be written too
+        for weight, value in expected.items():
+            torch.testing.assert_close(found[weight], value, atol=2e-5, rtol=1e-3, msg=f"{name} {weight}")
+
+
+def same_figures(entry: dict[str, Any], other: dict[str, Any]) -> None:
+    """Everything that is logged but clocks and rates."""
+    figures = {name for name in entry if not name.endswith("seconds") and isinstance(entry[name], float | int)}
+    assert {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "grad_norm", "length_tokens"} <= figures
+    for name in figures:
+        assert other[name] == pytest.approx(entry[name], rel=2e-3, abs=2e-4), name
