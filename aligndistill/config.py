@@ -21,6 +21,7 @@ from aligndistill.config_judges import (
 from aligndistill.config_models import (
     NAME_PATTERN,
     PLUGIN_PATTERN,
+    Budget,
     EndpointModel,
     FromScratch,
     LocalModel,
@@ -28,6 +29,7 @@ from aligndistill.config_models import (
     Model,
     ModelRef,
     PluginName,
+    Price,
     Section,
     Sft,
     Source,
@@ -59,6 +61,7 @@ __all__ = [  # the whole schema is imported from here
     "PUBLISHED_LEARNING_RATES",
     "Audit",
     "BestOfN",
+    "Budget",
     "Candidates",
     "Dpo",
     "EndpointModel",
@@ -79,6 +82,7 @@ __all__ = [  # the whole schema is imported from here
     "PairwiseJudge",
     "PluginName",
     "Ppo",
+    "Price",
     "Pro",
     "Prompts",
     "Rankings",
@@ -282,6 +286,7 @@ class RunConfig(Section):
     reward_model: RewardModel | None = None
     students: dict[str, Student] = Field(default={})
     evaluation: Evaluation = Evaluation()
+    budget: Budget = Budget()
     runtime: Runtime = Runtime()
 
     @property

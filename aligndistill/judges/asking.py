@@ -6,9 +6,13 @@ Everything that was paid for is kept as it arrives, before anything else is done
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
 
 from aligndistill.chat.protocol import ChatModel, Request, Sampling
 from aligndistill.chat.usage import total
+from aligndistill.judges.answer_form import answer_schema, verdict_text
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Comparison, Grade, Message, Record, Usage
@@ -60,7 +64,7 @@ class Asking:
         kept = self.cache.get_many(list(keys.values())) if self.cache is not None else {}
         unasked: list[Question] = []
         for question, key in keys.items():
-            opinion = Opinion.model_validate(kept[key]) if key in kept else None
+            opinion = _opinion(kept.get(key))
             if opinion is not None and (opinion.reply is None or self.readable(opinion.reply)):
                 yield question, opinion
             else:
@@ -78,11 +82,12 @@ class Asking:
                 self._keep(keys[question], opinion)
                 yield question, opinion
 
-        sampling = Sampling(temperature=0.0, max_new_tokens=self.max_new_tokens, seed=self.seed)
+        sampling = Sampling(0.0, self.max_new_tokens, self.seed, answer_schema(self.labels), self.readable)
         for answered in self.chat.answer([Request(_messages(question)) for question in in_text], sampling):
             question, reply = in_text[answered.request], answered.reply
-            opinion = Opinion(label_logprobs=None, reply=reply.text, usage=total(spent[answered.request], reply.usage))
-            if self.readable(reply.text):
+            text = verdict_text(reply)
+            opinion = Opinion(label_logprobs=None, reply=text, usage=total(spent[answered.request], reply.usage))
+            if self.readable(text):
                 self._keep(keys[question], opinion)
             yield question, opinion
 
@@ -100,6 +105,14 @@ class Asking:
     def _keep(self, key: str, opinion: Opinion) -> None:
         if self.cache is not None:
             self.cache.put(key, opinion.model_dump())
+
+
+def _opinion(kept: Any) -> Opinion | None:
+    """What was kept; None where nothing was, or something that is no opinion."""
+    try:
+        return Opinion.model_validate(kept)
+    except ValidationError:
+        return None
 
 
 def _messages(question: Question) -> tuple[Message, ...]:

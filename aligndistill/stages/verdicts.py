@@ -102,11 +102,28 @@ def labelling_order(work: Work, settings: Judge, probes: AuditProbes) -> Order:
         for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
         if len(by_prompt[prompt.id]) >= 2
     ]
+    return in_order(labelled, settings, probes)
+
+
+def in_order(labelled: list[Task], settings: Judge, probes: AuditProbes) -> Order:
+    """With the probes among them."""
     canaries = {canary.prompt_id: canary for canary in canary_tasks(labelled, probes.canaries)}
     mixed = [[task, canaries[task.prompt_id].task] if task.prompt_id in canaries else [task] for task in labelled]
     repeats = 0 if settings.kind in SAME_EVERY_TIME else probes.repeats
     again = sorted(labelled, key=lambda task: content_hash("repeat", task.prompt_id))[:repeats]
     return Order(labelled, list(canaries.values()), [task for some in mixed for task in some], again)
+
+
+def labelling_tasks(work: Work) -> list[Task]:
+    """Every prompt with two candidates or more."""
+    by_prompt: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
+        by_prompt[candidate.prompt_id].append(candidate)
+    return [
+        Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
+        for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
+        if len(by_prompt[prompt.id]) >= 2
+    ]
 
 
 def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
