@@ -2,16 +2,16 @@
 
 import errno
 import os
-import signal
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aligndistill.errors import DataError, Interrupted, UserError
+from aligndistill import stopping
+from aligndistill.errors import DataError, UserError
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -33,8 +33,6 @@ ConfigArguments = Annotated[
 DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 FULL_DISK_WORDS = (*map(os.strerror, DISK_FULL), "iostream error", "PytorchStreamWriter failed")
 """What safetensors and tokenizers (in the system's words), and torch, say of a full disk."""
-
-SIGINT_EXIT = 130
 
 
 @app.command()
@@ -80,6 +78,19 @@ def plan(config: ConfigArguments) -> None:
             folder = stage.folder(loaded.runtime.store)
             state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
             typer.echo(f"{state:9} {stage.name:24} {folder}")
+        _echo_memory(loaded)
+
+
+def _echo_memory(config: "RunConfig") -> None:
+    from aligndistill.training.planned_memory import planned_memory
+
+    planned = planned_memory(config)
+    if planned:
+        typer.echo("\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)")
+        typer.echo(f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}")
+    for name, memory in planned.items():
+        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
+        typer.echo(f"{name:24} " + " ".join(f"{part / 2**30:8.2f}" for part in parts))
 
 
 @app.command()
@@ -124,6 +135,75 @@ def doctor(
         raise typer.Exit(1)
 
 
+judge_app = typer.Typer(help="Look at a judge's verdicts, hand them on, or ask by batch file.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge")
+
+
+@judge_app.command()
+def audit(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of judgments that others made.")],
+    labels: Annotated[Path | None, typer.Option(help="What people say of the same answers: preferences or rankings.")] = None,
+) -> None:
+    """How far the judge can be trusted. Exit code 4 when a limit of audit.stop is exceeded."""
+    with user_errors():
+        from aligndistill.errors import JudgeError
+        from aligndistill.judging import audit_run
+        from aligndistill.reporting.audit_rows import audit_table
+
+        result = audit_run(run, labels)
+        print_table(audit_table(result.figures))
+        for warning in result.warnings:
+            typer.echo(f"warning: {warning}")
+        if result.stops:
+            raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
+
+
+@judge_app.command()
+def export(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    form: Annotated[
+        Literal["distilabel", "rankings"], typer.Option("--format", help="distilabel, or rankings (to label by hand).")
+    ] = "distilabel",
+) -> None:
+    """Write a run's rankings, with the judge's replies, for other tools."""
+    with user_errors():
+        from aligndistill.judging import export_run
+
+        typer.echo(f"{export_run(run, output, form)} rows written to {output}")
+
+
+@judge_app.command()
+def export_batch(
+    config: ConfigArguments,
+    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    logprobs: Annotated[bool, typer.Option(help="Ask for log-probabilities too, for soft verdicts.")] = True,
+) -> None:
+    """Write the judge's open questions as a batch file in the OpenAI form."""
+    with user_errors():
+        loaded = _load(config)
+        from aligndistill.judging import export_batch as export_questions
+
+        typer.echo(f"{export_questions(loaded, output, logprobs)} requests written to {output}")
+
+
+@judge_app.command()
+def import_batch(
+    config: ConfigArguments,
+    results: Annotated[list[Path], typer.Option(help="A file of the batch's results; may be given several times.")],
+) -> None:
+    """Take a batch's results as the judge's answers. What is missing is asked again by `run` or the next export."""
+    with user_errors():
+        loaded = _load(config)
+        from aligndistill.judging import import_batch as import_results
+
+        found = import_results(loaded, results)
+        typer.echo(
+            f"{found.read} answers taken, {found.failed} failed, {found.unknown} to questions that are not open; "
+            f"{found.missing} questions are open still."
+        )
+
+
 def main() -> None:
     """The entry point of `aligndistill` and of `python -m aligndistill`."""
     os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL and the Hub client would report usage
@@ -139,7 +219,7 @@ def main() -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user can mend into one message and an exit code; our own mistakes keep their traceback."""
-    signal.signal(signal.SIGTERM, _stop)
+    stopping.listen()
     try:
         yield
     except UserError as error:
@@ -152,13 +232,9 @@ def user_errors() -> Iterator[None]:
             f"the disk is full ({where}). Make room and give the same command again: what was finished is kept.",
             DataError.exit_code,
         )
-    except KeyboardInterrupt:
-        _fail("interrupted. The same command goes on from where this one stopped.", SIGINT_EXIT)
-
-
-def _stop(number: int, frame: object) -> None:
-    """A scheduler's SIGTERM ends a run as Ctrl-C does, with the exit code that says it may be started again."""
-    raise Interrupted("stopped by SIGTERM. The same command goes on from where this one stopped.")
+    except KeyboardInterrupt as stop:
+        by = str(stop) or "SIGINT"
+        _fail(f"stopped by {by}. The same command goes on from where this one stopped.", stopping.STOPPED_EXIT)
 
 
 def means_full_disk(error: BaseException | None) -> bool:

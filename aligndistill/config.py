@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag, model_validator
 
+from aligndistill.config_audit import Audit
 from aligndistill.config_judges import (
     FunctionJudge,
     Judge,
@@ -56,6 +57,7 @@ __all__ = [  # the whole schema is imported from here
     "NAME_PATTERN",
     "PLUGIN_PATTERN",
     "PUBLISHED_LEARNING_RATES",
+    "Audit",
     "BestOfN",
     "Candidates",
     "Dpo",
@@ -235,6 +237,11 @@ class Runtime(Section):
         per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by accumulation.
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
         save_steps: optimiser steps between checkpoints.
+        grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
+        silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
+        collective_minutes: how long processes wait for each other in one exchange.
+        launcher: `deepspeed` starts DeepSpeed's launcher for the stages that several processes can share.
+        processes: how many it starts on this machine; one per GPU by default.
         report_to: trackers for transformers' Trainer (`tensorboard`, `wandb`, ...); `metrics.jsonl` is always written.
     """
 
@@ -247,6 +254,11 @@ class Runtime(Section):
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)
     deepspeed: Path | None = None
+    grace_seconds: float = Field(default=25.0, gt=0)
+    silence_seconds: float = Field(default=180.0, gt=0)
+    collective_minutes: float = Field(default=30.0, gt=0)
+    launcher: Literal["deepspeed"] | None = None
+    processes: int | None = Field(default=None, gt=0)
     report_to: tuple[str, ...] = ()
 
 
@@ -265,6 +277,7 @@ class RunConfig(Section):
     models: dict[str, Model] = Field(default={})
     candidates: Candidates = Candidates()
     judge: Judge | None = None
+    audit: Audit = Audit()
     rankings: Rankings = Rankings()
     reward_model: RewardModel | None = None
     students: dict[str, Student] = Field(default={})

@@ -95,3 +95,9 @@ def judge_models(judge: Judge | None) -> tuple[JudgeModel, ...]:
         case PairwiseJudge() | RubricJudge():
             return (JudgeModel("", ("model",), judge.model),)
     return ()
+
+
+def judging_author(judge: Judge | None) -> str | None:
+    """The author (`teacher`, `start`, a key of `models`) whose model is the judge, if it is one alone."""
+    named = [asked.model for asked in judge_models(judge)]
+    return named[0] if len(named) == 1 and isinstance(named[0], str) else None

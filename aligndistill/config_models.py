@@ -4,8 +4,9 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from aligndistill.config_section import Section as Section  # the other files of the schema import it from here
 from aligndistill.redaction import redact
 
 PLUGIN_PATTERN = r"^[\w.]+:[\w.]+$"
@@ -14,12 +15,6 @@ NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 
 PluginName = Annotated[str, Field(pattern=PLUGIN_PATTERN)]
 """`package.module:name`, importable from the working directory or the environment."""
-
-
-class Section(BaseModel):
-    """A part of the config: unknown keys are refused, values cannot be changed afterwards."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
 
 
 # ---------------------------------------------------------------------------------------------------------------- data
@@ -36,7 +31,7 @@ class Source(Section):
         split: the Hub data set's split.
         format: `auto` reads it off the columns. `hh`: transcripts in `chosen`/`rejected`. `preference`: TRL's, with an explicit
             or implicit prompt. `prompts`: prompt-only, `messages`, or `prompt` and `completion`. `rankings`: `prompt`,
-            `responses`, `scores`.
+            `responses`, `scores`. `distilabel`, `rewardbench` (version 2), `ultrafeedback`: the data sets' own columns.
         columns: our name to the file's name, as in `{prompt: question}`.
         limit: read no more rows than this.
         on_bad_row: stop at a row that cannot be read, or drop and count it.
@@ -46,8 +41,8 @@ class Source(Section):
     revision: str | None = None
     name: str | None = None
     split: str = "train"
-    format: Literal["auto", "hh", "preference", "prompts", "rankings"] = "auto"
-    columns: dict[str, str] = {}
+    format: Literal["auto", "distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"] = "auto"
+    columns: dict[str, str] = Field(default={})
     limit: int | None = Field(default=None, gt=0)
     on_bad_row: Literal["error", "drop"] = "error"
 

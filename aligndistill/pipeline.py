@@ -2,7 +2,7 @@
 
     prompts ──> candidates ──> verdicts ──> rankings ──┬──> reward_model ──┬──────────────┐
        │  (start, teacher,    (the judge)   (or ready  │                   v (as a reward)│
-       │   other models)                     made)     └─────────────> students ──────────┤
+       │   other models)       └─> audit     made)     └─────────────> students ──────────┤
        └── held-out prompts ──> answers of start, teacher, students ──> evaluation ──> report
 
 PPO, GRPO and RLOO learn from rewards for their own answers to the training prompts; everything else learns from the rankings. A run
@@ -33,10 +33,12 @@ from aligndistill.config import (
     Student,
     WeightedReward,
 )
-from aligndistill.config_judges import judge_models
+from aligndistill.config_audit import AuditProbes
+from aligndistill.config_judges import judge_models, judging_author
 from aligndistill.config_yaml import dump_yaml
 from aligndistill.plugins import plugin_file
 from aligndistill.stages.answers import make_answers
+from aligndistill.stages.audit import make_audit
 from aligndistill.stages.candidates import make_candidates
 from aligndistill.stages.evaluation import ANSWERS, make_evaluation
 from aligndistill.stages.models import make_named_model, make_taught_model
@@ -52,6 +54,9 @@ from aligndistill.stages.students import make_student
 from aligndistill.stages.trl_students import make_trl_student
 from aligndistill.stages.verdicts import make_verdicts
 from aligndistill.store.artifacts import content_fingerprint
+
+SHARED_OUT = {"candidates", "verdicts", "answers", "evaluation"}
+"""Stages whose local models write and judge in every process."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +76,7 @@ class Pipeline:
 
         def add(stage: Stage) -> None:
             wanted.add(stage.name)
-            for needed in stage.inputs.values():
+            for needed in (*stage.inputs.values(), *stage.after):
                 add(needed)
 
         add(by_name[name])
@@ -89,6 +94,7 @@ class _Builder:
     models: dict[str, Stage] = field(default_factory=dict)
     judge_models: dict[int, Stage] = field(default_factory=dict)
     """By the identity of the model's section."""
+    after: tuple[Stage, ...] = ()
 
     def build(self) -> Iterator[Stage]:
         config = self.config
@@ -99,7 +105,9 @@ class _Builder:
             ready_made = (config.rankings, config.held_out, self._conversational, _content(config.rankings.source.path))
             rankings = self._stage("rankings", make_ready_made_rankings, ready_made, {})
             yield rankings
-            held_out = labelled = {"rankings": rankings}
+            held_out = {"rankings": rankings}
+            labelled = {**held_out, "audit": self._audit(held_out)}
+            yield labelled["audit"]
         else:
             assert config.prompts is not None, "the config's checks see to that"
             prompts = self._stage("prompts", make_prompts, (config.prompts, _content(config.prompts.source.path)), {})
@@ -158,10 +166,12 @@ class _Builder:
         servers = {name: self._endpoint(name) for name in config.candidates.authors if name not in self.models}
         candidates = self._stage("candidates", make_candidates, (config.candidates, servers), {"prompts": prompts, **writers})
         labelling = {"prompts": prompts, "candidates": candidates}
-        judging = (judge, self._judge_endpoint(judge), _judge_content(judge))
+        judging = (judge, self._judge_endpoint(judge), _judge_content(judge), config.audit.probes)
         verdicts = self._stage("verdicts", make_verdicts, judging, {**labelling, **self._judge_model(judge)})
         labelled = {**labelling, "verdicts": verdicts}
-        return {**labelled, "rankings": self._stage("rankings", make_rankings, (config.rankings, self._conversational), labelled)}
+        audit = self._audit(labelled)
+        rankings = self._stage("rankings", make_rankings, (config.rankings, self._conversational), labelled)
+        return {**labelled, "audit": audit, "rankings": rankings}
 
     def _online_student(
         self,
@@ -210,7 +220,20 @@ class _Builder:
     def _stage(
         self, name: str, make: Callable[..., Made], settings: tuple[Any, ...], inputs: Mapping[str, Stage], trains: bool = False
     ) -> Stage:
-        return Stage(name, make, settings, inputs, self.config.seed, all_processes=trains)
+        together = trains or name.partition("-")[0] in SHARED_OUT
+        return Stage(name, make, settings, inputs, self.config.seed, all_processes=together, after=self.after)
+
+    def _audit(self, judged: Mapping[str, Stage]) -> Stage:
+        """What is known of the judge. All later stages wait for it, and none is made anew when a limit or a label changes."""
+        config = self.config
+        truth, labels = config.evaluation.truth, config.audit.labels
+        own_author = judging_author(config.judge)
+        contents = (_content(labels.path if labels else None), _code(truth))
+        # The probes have made the verdicts what they are; what is read here is the rest.
+        settings = (config.audit.model_copy(update={"probes": AuditProbes()}), truth, own_author, contents)
+        audit = self._stage("audit", make_audit, settings, judged)
+        self.after = (audit,)
+        return audit
 
     # --------------------------------------------------------------------------------------------------------- models
 

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 Split = Literal["train", "held_out"]
 Finish = Literal["stop", "length"]
 Outcome = Literal["first", "second", "tie", "unparsed"]
+CanaryKind = Literal["empty", "echo", "constant", "truncated", "other_prompt"]
 
 
 class Record(BaseModel):
@@ -100,6 +101,21 @@ class Grade(Record):
 
 
 Verdict = Annotated[Comparison | Grade, Field(discriminator="kind")]
+
+
+class Canary(Record):
+    """A known-bad answer, judged beside a candidate to see whether the judge is taken in. Nothing is trained on it.
+
+    Attributes:
+        prompt_id: the prompt's; the verdicts carry an id of their own, so that they are never taken for labels.
+        verdicts: on `bad` and `reference` alone.
+    """
+
+    prompt_id: str
+    kind: CanaryKind
+    bad: Candidate
+    reference: Candidate
+    verdicts: tuple[Verdict, ...]
 
 
 class Response(Record):

@@ -10,14 +10,17 @@ from pathlib import Path
 
 from aligndistill.config import RunConfig
 from aligndistill.config_files import dump_config
-from aligndistill.errors import ConfigError
+from aligndistill.errors import ConfigError, UserError
+from aligndistill.launching import launch
 from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
+from aligndistill.stages.audit import PAGE
 from aligndistill.stages.evaluation import MODEL_OUTPUTS
 from aligndistill.stages.stage import Stage, run_stage
 from aligndistill.stages.training_log import METRICS, read_log
 from aligndistill.store.artifacts import Manifest, read_manifest
-from aligndistill.training.distributed import choose_accelerator, is_main_process
+from aligndistill.training.distributed import choose_accelerator, is_main_process, world_size
+from aligndistill.training.roll_call import called
 
 
 @dataclass(frozen=True)
@@ -43,15 +46,38 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
     """
     choose_accelerator()
     stages = stages_until(pipeline(config), until)
-    made = []
-    for stage in stages:
+    launched = _launched(config, stages)
+    with called(config.runtime):
+        return _run(config, stages, launched)
+
+
+def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
+    """Have the launcher make what several processes can share, if the config names one; what it made."""
+    if config.runtime.launcher is None or world_size() > 1:
+        return []
+    missing = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+    shared = [stage for stage in missing if stage.all_processes]
+    if not shared:
+        return []
+    launch(config, shared[-1].name)
+    return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
+
+
+def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
+    made = list(launched)
+    folder = config.runtime.runs / config.name
+    for number, stage in enumerate(stages):
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
-        manifest = run_stage(stage, config.runtime)
+        try:
+            manifest = run_stage(stage, config.runtime)
+        except UserError:
+            if is_main_process():  # what there is, is what `judge audit` looks at
+                _gather(config, stages[:number], folder, complete=False)
+            raise
         if not finished:
             made.append(stage.name)
             if is_main_process():
                 say(f"  {summary(manifest)}")
-    folder = config.runtime.runs / config.name
     complete = stages[-1].name == "report"
     if is_main_process():
         _gather(config, stages, folder, complete)
@@ -94,6 +120,8 @@ def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete
     if complete:
         for name in ("report.html", "report.json"):
             _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
+    if "audit" in folders:
+        _write(folder / PAGE, (folders["audit"] / PAGE).read_text(encoding="utf-8"))
     if "evaluation" in folders:
         for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
             _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))

@@ -36,7 +36,7 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> set[str]:
     return {name for name, stage in stages(config).items() if stage.fingerprint not in before}
 
 
-LABELLED = {"candidates", "verdicts", "rankings"}
+LABELLED = {"candidates", "verdicts", "audit", "rankings"}
 LEARNT = {"reward_model", "student-best_of_n", "student-dpo", "student-pro"}
 ANSWERED = {"answers-best_of_n", "answers-dpo", "answers-pro"}
 TOLD = {"evaluation", "report"}
@@ -48,6 +48,12 @@ def test_a_stage_comes_after_what_it_needs(folder: Path) -> None:
         assert {needed.name for needed in stage.inputs.values()} <= made
         made.add(stage.name)
     assert stage.name == "report"
+
+
+def test_nothing_is_trained_before_the_audit(folder: Path) -> None:
+    built = pipeline(RunConfig.model_validate(small_config()))
+    for trained in ("reward_model", "student-dpo"):
+        assert "audit" in {stage.name for stage in built.upstream_of(trained)}
 
 
 def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
@@ -68,12 +74,14 @@ def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
             {"student-best_of_n", "answers-best_of_n", *TOLD},
         ),
         (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *TOLD}),
-        (lambda c: c["evaluation"].update(truth=None), {*TOLD}),
+        (lambda c: c["evaluation"].update(truth=None), {"audit", *TOLD}),
+        (lambda c: c.update(audit={"stop": {"canaries": 0.9}}), {"audit", "report"}),
+        (lambda c: c.update(audit={"probes": {"canaries": 3}}), {*LABELLED, *LEARNT, *ANSWERED, *TOLD} - {"candidates"}),
         (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *LEARNT, *ANSWERED, *TOLD}),
         (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *LEARNT, *ANSWERED, *TOLD}),
         (
             lambda c: c["teacher"]["sft"].update(max_steps=5),
-            {"teacher", "answers-teacher", "verdicts", "rankings", *LEARNT, *ANSWERED, *TOLD},
+            {"teacher", "answers-teacher", "verdicts", "audit", "rankings", *LEARNT, *ANSWERED, *TOLD},
         ),
         (lambda c: c.update(name="other"), {"report"}),
     ],
@@ -175,6 +183,7 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
     assert built["answers-dpo"].inputs.keys() == {"rankings", "start", "dpo"}
 
 
-def test_only_training_takes_all_processes(folder: Path) -> None:
-    training = {"start", "teacher", *LEARNT}
-    assert {name for name, stage in stages(small_config()).items() if stage.all_processes} == training
+def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
+    built = stages(small_config())
+    assert {name for name, stage in built.items() if not stage.all_processes} == {"prompts", "audit", "rankings", "report"}
+    assert {"start", "teacher", *LEARNT} < built.keys()

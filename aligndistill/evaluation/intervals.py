@@ -1,5 +1,6 @@
 """Means with intervals: the percentile bootstrap, with the prompt as the unit that is drawn again."""
 
+import math
 from collections.abc import Callable, Sequence
 
 import numpy as np
@@ -32,6 +33,24 @@ class Mean(Record):
         if not self.low <= self.mean <= self.high:
             raise ValueError(f"an interval holds its mean, but {self.low} <= {self.mean} <= {self.high} is false")
         return self
+
+
+def wilson(successes: float, n: int) -> Mean:
+    """A share of `n` independent trials with its 95 % score interval (Wilson 1927), which stays honest for few trials.
+
+    Args:
+        successes: how many; halves (ties) are allowed.
+
+    Raises:
+        ValueError: no trials.
+    """
+    if n == 0:
+        raise ValueError("there is nothing to average: no trials")
+    z = 1.959963984540054
+    share = successes / n
+    centre = (share + z * z / (2 * n)) / (1 + z * z / n)
+    half = z / (1 + z * z / n) * math.sqrt(share * (1 - share) / n + z * z / (4 * n * n))
+    return Mean(mean=share, low=min(max(centre - half, 0.0), share), high=max(min(centre + half, 1.0), share), n=n)
 
 
 def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 2000, confidence: float = 0.95) -> Mean:

@@ -1,6 +1,5 @@
 """What a row is, by its columns, and what can be read from it: a prompt, a demonstration, or judged answers."""
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -16,9 +15,10 @@ from aligndistill.prompts.conversations import (
 )
 from aligndistill.prompts.pairs import pair_of
 from aligndistill.prompts.rows import BadRow, Row
+from aligndistill.prompts.shapes import Rated, distilabel, list_of, number_of, rewardbench, ultrafeedback
 from aligndistill.prompts.transcripts import is_transcript
 
-Format = Literal["hh", "preference", "prompts", "rankings"]
+Format = Literal["distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"]
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,12 @@ def format_of(row: Row) -> Format:
     columns = row.values.keys()
     if {"prompt", "responses"} <= columns:
         return "rankings"
+    if {"instruction", "completions"} <= columns:
+        return "ultrafeedback"
+    if {"instruction", "generations"} <= columns:
+        return "distilabel"
+    if {"prompt", "chosen", "rejected"} <= columns and _lists_of_texts(row.values["chosen"], row.values["rejected"]):
+        return "rewardbench"
     if {"chosen", "rejected"} <= columns:
         texts = [row.values["chosen"], row.values["rejected"]]
         transcripts = "prompt" not in columns and all(isinstance(text, str) and is_transcript(text) for text in texts)
@@ -63,7 +69,8 @@ def format_of(row: Row) -> Format:
         return "prompts"
     raise DataError(
         f"{row.where}: cannot tell what the rows are from their columns ({_names(row.values)}). Known are prompt; messages; "
-        "prompt and completion; chosen and rejected (with or without prompt); prompt, responses and scores. "
+        "prompt and completion; chosen and rejected (with or without prompt); prompt, responses and scores; instruction with "
+        "generations (distilabel) or completions (UltraFeedback). "
         "Map your names to these, as in `columns: {prompt: question}`."
     )
 
@@ -74,11 +81,14 @@ def read_prompt(values: Mapping[str, Any], row_format: Format) -> Messages:
     Raises:
         BadRow: there is none, or it is not one.
     """
+    if row_format in ("distilabel", "ultrafeedback"):
+        _require(values, "instruction")
+        return prompt_of(values["instruction"])
     if row_format in ("hh", "preference"):
         _require(values, "chosen", "rejected")
         _check_transcripts(values, row_format)
         return pair_of(values).prompt
-    if row_format == "rankings" or "prompt" in values:
+    if row_format in ("rankings", "rewardbench") or "prompt" in values:
         _require(values, "prompt")
         return prompt_of(values["prompt"])
     turns = _messages(values)
@@ -105,13 +115,32 @@ def read_demonstration(values: Mapping[str, Any]) -> Answered:
     return Answered(prompt, checked_response(response))
 
 
-def read_judged(values: Mapping[str, Any], row_format: Literal["hh", "preference", "rankings"]) -> Judged:
+def read_judged(values: Mapping[str, Any], row_format: Format) -> Judged:
     """The prompt and its scored answers. A pair without scores has 1 for chosen and 0 for rejected.
 
     Raises:
         BadRow: fewer than two answers, an empty one, equal ones in a pair, or scores that do not fit.
     """
-    return _ranking(values) if row_format == "rankings" else _pair(values, row_format)
+    match row_format:
+        case "rankings":
+            return _ranking(values)
+        case "ultrafeedback":
+            _require(values, "instruction", "completions")
+            return _rated(prompt_of(values["instruction"]), ultrafeedback(values))
+        case "distilabel":
+            _require(values, "instruction", "generations", "ratings")
+            return _rated(prompt_of(values["instruction"]), distilabel(values))
+        case "rewardbench":
+            _require(values, "prompt", "chosen", "rejected")
+            return _rated(prompt_of(values["prompt"]), rewardbench(values))
+        case _:
+            return _pair(values, row_format)
+
+
+def _rated(prompt: Messages, answers: list[Rated]) -> Judged:
+    if len(answers) < 2:
+        raise BadRow("fewer than two responses with a score", f"{len(answers)}")
+    return Judged(prompt, tuple(Scored(checked_response(one.text), one.score, one.author) for one in answers))
 
 
 def _pair(values: Mapping[str, Any], row_format: Format) -> Judged:
@@ -120,20 +149,21 @@ def _pair(values: Mapping[str, Any], row_format: Format) -> Judged:
     pair = pair_of(values)
     if pair.chosen == pair.rejected:
         raise BadRow("chosen equals rejected")
-    scores = [values.get("score_chosen"), values.get("score_rejected")]
+    scores = [_first(values, f"score_{which}", f"{which}_rating") for which in ("chosen", "rejected")]
+    authors = [_first(values, f"{which}_model") or which for which in ("chosen", "rejected")]
     better, worse = (1.0, 0.0) if scores == [None, None] else (_score(scores[0]), _score(scores[1]))
     if better < worse:
         raise BadRow("chosen has the lower score", f"{better} < {worse}")
-    chosen = Scored(checked_response(pair.chosen), better, "chosen")
-    return Judged(pair.prompt, (chosen, Scored(checked_response(pair.rejected), worse, "rejected")))
+    chosen = Scored(checked_response(pair.chosen), better, str(authors[0]))
+    return Judged(pair.prompt, (chosen, Scored(checked_response(pair.rejected), worse, str(authors[1]))))
 
 
 def _ranking(values: Mapping[str, Any]) -> Judged:
     _require(values, "prompt", "responses", "scores")
     prompt = prompt_of(values["prompt"])
-    responses, scores = _list(values["responses"], "responses"), _list(values["scores"], "scores")
+    responses, scores = list_of(values["responses"], "responses"), list_of(values["scores"], "scores")
     named = values.get("authors") is not None
-    authors = _list(values["authors"], "authors") if named else ["unknown"] * len(responses)
+    authors = list_of(values["authors"], "authors") if named else ["unknown"] * len(responses)
     for name, given in (("scores", scores), ("authors", authors)):
         if len(given) != len(responses):
             raise BadRow(f"responses and {name} differ in length", f"{len(responses)} and {len(given)}")
@@ -159,21 +189,21 @@ def _check_transcripts(values: Mapping[str, Any], row_format: Format) -> None:
             raise BadRow("not a Human/Assistant transcript", column)
 
 
-def _list(value: Any, column: str) -> list[Any]:
-    if not isinstance(value, list):
-        raise BadRow(f"{column} is not a list", f"found {type(value).__name__}")
-    return value
-
-
 def _score(value: Any) -> float:
     """A finite number; CSV gives numbers as text."""
-    try:
-        number = math.nan if isinstance(value, bool) else float(value)
-    except (TypeError, ValueError, OverflowError):
-        number = math.nan
-    if not math.isfinite(number):
+    number = number_of(value)
+    if number is None:
         raise BadRow("score is not a finite number", repr(value))
     return number
+
+
+def _first(values: Mapping[str, Any], *names: str) -> Any:
+    """The first of some columns that is there and says something; several tools have names of their own for the same."""
+    return next((values[name] for name in names if values.get(name) is not None), None)
+
+
+def _lists_of_texts(*values: Any) -> bool:
+    return all(isinstance(value, list) and value and all(isinstance(text, str) for text in value) for value in values)
 
 
 def _require(values: Mapping[str, Any], *columns: str) -> None:

@@ -93,16 +93,35 @@ def load_rankings(source: Source, held_out: float) -> Loaded[Ranking]:
     """
 
     def read(row: Row, row_format: Format) -> Ranking:
-        if row_format == "prompts":
-            raise DataError(
-                f"{row.where}: the rows have prompts but no preferences; the columns are {', '.join(row.values)}. "
-                "Preferences are chosen and rejected, or prompt, responses and scores."
-            )
+        _require_preferences(row, row_format)
         return _ranking(read_judged(row.values, row_format), held_out)
 
     loaded = _without_repeats(_load(source, read), "duplicate row", lambda ranking: (ranking.prompt_id, ranking.responses))
     _check_splits(source, held_out, {ranking.prompt_id: ranking.split for ranking in loaded.records})
     return loaded
+
+
+def load_judgments(source: Source) -> Loaded[Ranking]:
+    """Ready-made preferences as in `load_rankings`, to be looked at and not to be learnt from: nothing is held out.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), or no preferences.
+        ConfigError: see `read_rows`.
+    """
+
+    def read(row: Row, row_format: Format) -> Ranking:
+        _require_preferences(row, row_format)
+        return _ranking(read_judged(row.values, row_format), held_out=0.0)
+
+    return _without_repeats(_load(source, read), "duplicate row", lambda ranking: (ranking.prompt_id, ranking.responses))
+
+
+def _require_preferences(row: Row, row_format: Format) -> None:
+    if row_format == "prompts":
+        raise DataError(
+            f"{row.where}: the rows have prompts but no preferences; the columns are {', '.join(row.values)}. "
+            "Preferences are chosen and rejected, or prompt, responses and scores."
+        )
 
 
 def _ranking(judged: Judged, held_out: float) -> Ranking:

@@ -14,7 +14,8 @@ from aligndistill.prompts.rows import Row
 
 COLUMNS = (
     *("prompt", "completion", "messages", "chosen", "rejected", "score_chosen", "score_rejected"),
-    *("responses", "scores", "authors"),
+    *("responses", "scores", "authors", "chosen_model", "rejected_model"),
+    *("instruction", "completions", "generations", "ratings", "generation_models"),
 )
 """The column names that the formats know; `columns` maps to these."""
 

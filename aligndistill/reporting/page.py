@@ -13,8 +13,8 @@ from markupsafe import Markup
 
 from aligndistill.evaluation.calibration import LengthGapBin, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.preferences.agreement import Share
 from aligndistill.reporting import plots, writing
+from aligndistill.reporting.audit_rows import audit_rows
 from aligndistill.reporting.columns import COLUMNS, measured, models_of
 from aligndistill.reporting.drawing import SERIES, Plot
 from aligndistill.reporting.headline import result_sentence
@@ -46,7 +46,6 @@ class PageData:
         lengths: per model (`start`, `teacher`, a student), the length of each held-out answer, tokens.
         samples: prompts to show with their answers (see `choose_samples`).
         reliability, length_gaps: of the reward model, on held-out pairs.
-        judge_shares: what the judge's verdicts show of it, such as flips when the order is swapped.
         config_yaml: the resolved config.
     """
 
@@ -57,7 +56,6 @@ class PageData:
     samples: Sequence[SamplePrompt] = ()
     reliability: Sequence[ReliabilityBin] = ()
     length_gaps: Sequence[LengthGapBin] = ()
-    judge_shares: Mapping[str, Share] = field(default_factory=dict)
     counts: DataCounts = DataCounts()
     config_yaml: str = ""
 
@@ -101,6 +99,7 @@ def render_page(data: PageData) -> str:
         columns=columns,
         rows=table_rows(report, columns, series),
         series=series,
+        audit=audit_rows(report.audit) if report.audit else [],
         result_figures=_result_figures(report, series),
         reward_figures=_reward_figures(data),
         training_figures=_training_figures(data, series),

@@ -6,6 +6,7 @@ from pathlib import Path
 from pydantic import FiniteFloat, ValidationError
 
 from aligndistill.errors import DataError
+from aligndistill.evaluation.audit import AuditFigures
 from aligndistill.evaluation.calibration import PreferenceFigures
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.records import Record
@@ -74,6 +75,7 @@ class Report(Record):
     start: StartFigures = StartFigures()
     teacher: ModelFigures | None = None
     judge: JudgeFigures | None = None
+    audit: AuditFigures | None = None
     reward_model: PreferenceFigures | None = None
     students: Mapping[str, StudentFigures] = {}
     warnings: tuple[str, ...] = ()

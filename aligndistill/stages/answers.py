@@ -12,6 +12,7 @@ from aligndistill.records import Answer, Message, Prompt, Ranking, Record
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.writing import Author, Order, write_samples
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.training.distributed import is_main_process
 
 
 class HeldOutPrompt(Record):
@@ -43,6 +44,8 @@ def make_answers(
     sampling = Sampling(settings.temperature, max_new_tokens, work.seed)
     order = Order(prompts, settings.samples_per_prompt, max_prompt_tokens, sampling)
     delivery = write_samples(work, Author(author, endpoint), order, work.scratch / "written.jsonl")
+    if not is_main_process():
+        return Made()
     if not delivery.written:
         raise DataError(
             f"none of the {len(prompts)} held-out prompts fits {author}: lower max_new_tokens ({max_new_tokens}) or take a model "

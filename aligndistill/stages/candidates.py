@@ -8,6 +8,7 @@ from aligndistill.records import Candidate, Prompt, candidate_id
 from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.writing import Author, Order, Written, write_samples
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.training.distributed import is_main_process
 
 
 def make_candidates(work: Work, settings: Candidates, endpoints: Mapping[str, EndpointModel]) -> Made:
@@ -27,6 +28,8 @@ def make_candidates(work: Work, settings: Candidates, endpoints: Mapping[str, En
         written |= {(prompt, author, sample): one for (prompt, sample), one in delivery.written.items()}
         too_long += delivery.too_long
 
+    if not is_main_process():
+        return Made()
     candidates, dropped = _distinct(prompts, settings, written)
     dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long}.items() if count}
     require_records(len(candidates), "candidates", dropped)

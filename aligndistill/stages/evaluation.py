@@ -26,6 +26,7 @@ from aligndistill.stages.open_models import Servers
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.verdicts import judge_figures, judge_tasks
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.training.distributed import is_main_process
 
 ANSWERS = "answers by "
 """Inputs of this stage that hold an author's answers are named so."""
@@ -82,9 +83,11 @@ def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, serve
 
     tasks = [_task(prompt, messages[prompt], answers, settings.against_teacher) for prompt in messages]
     tasks = [task for task in tasks if task.candidates]
+    verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
+    if not is_main_process():
+        return Made()
     truths = _truths(settings.truth, tasks) if settings.truth else {}
     rewards = _rewards(work, tasks)
-    verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))

@@ -53,6 +53,8 @@ class OpenChat:
 
 def open_chat(work: Work, name: str, endpoint: EndpointModel | None) -> OpenChat:
     """The chat model that one of the stage's inputs points to, or a server's."""
+    if endpoint is not None and work.open_endpoint is not None:
+        return OpenChat(work.open_endpoint(endpoint), None)
     if endpoint is not None:
         from aligndistill.chat.endpoint import EndpointChat  # only here: the client library takes seconds to import
 

@@ -7,19 +7,18 @@ from typing import Any
 
 from aligndistill.config import Online, Student
 from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, accuracy_by_length_gap, reliability
-from aligndistill.preferences.agreement import Share, longer_wins, order_bias, unparsed
-from aligndistill.records import Comparison, Ranking, plain_prompt
+from aligndistill.records import plain_prompt
 from aligndistill.reporting.page import DataCounts, PageData, write_page
 from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures, write_report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
 from aligndistill.reporting.updates import Updates, WrittenSample
+from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.evaluation import AuthorFigures, EvaluationResult, ScoredAnswer
 from aligndistill.stages.online_students import SAMPLES, RolloutSample
 from aligndistill.stages.reward_model import HeldOutPair
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.training_log import read_log
 from aligndistill.stages.trl_students import trl_entry
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 
@@ -36,19 +35,20 @@ def make_report(
     manifests = {name: _manifest(work, name) for name in work.inputs}
     evaluation = _evaluation(work)
     judge = _judge(judge_kind, manifests, evaluation)
+    audit = AuditResult.model_validate(manifests["audit"].figures) if "audit" in manifests else None
     report = Report(
         run=run,
         seed=work.seed,
         start=StartFigures(**_figures(evaluation, "start", StartFigures)),
         teacher=ModelFigures(**_figures(evaluation, "teacher", ModelFigures)) if "teacher" in evaluation.authors else None,
         judge=judge,
+        audit=audit.figures if audit else None,
         reward_model=_reward_model(manifests),
         students={name: _student(work, evaluation, manifests, name, settings) for name, settings in students.items()},
-        warnings=tuple(_warnings(manifests, evaluation, judge)),
+        warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, evaluation, judge)),
         versions=library_versions(),
     )
     write_report(work.folder / "report.json", report)
-    rankings = list(read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking)) if "rankings" in work.inputs else []
     pairs = _held_out_pairs(work)
     write_page(
         work.folder / "report.html",
@@ -68,7 +68,6 @@ def make_report(
             samples=choose_samples(_samples(work)),
             reliability=reliability(*_probabilities(pairs)) if pairs else (),
             length_gaps=_by_length_gap(pairs) if pairs else (),
-            judge_shares=_judge_shares(work, rankings),
             counts=_counts(manifests),
             config_yaml=config_yaml,
         ),
@@ -170,18 +169,6 @@ def _samples(work: Work) -> list[SamplePrompt]:
         )
         for by_author in first.values()
     ]
-
-
-def _judge_shares(work: Work, rankings: Iterable[Ranking]) -> dict[str, Share]:
-    if "verdicts" not in work.inputs:
-        return {}
-    verdicts = list(read_verdicts(work.inputs["verdicts"]))
-    shares = {"verdicts that could not be read": unparsed(verdicts), "longer answer ranked higher": longer_wins(rankings)}
-    comparisons = [verdict for verdict in verdicts if isinstance(verdict, Comparison)]
-    if comparisons:
-        bias = order_bias(comparisons)
-        shares |= {"winner changed with the order": bias.flips, "first answer wins": bias.first_wins}
-    return shares
 
 
 def _counts(manifests: Mapping[str, Manifest]) -> DataCounts:

@@ -1,5 +1,6 @@
 """A stage as a value: its name, what makes it, what it depends on. Whether it is done, the store knows."""
 
+import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -8,11 +9,13 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Runtime
+from aligndistill.chat.protocol import ChatModel
+from aligndistill.config import EndpointModel, Runtime
 from aligndistill.errors import DataError
 from aligndistill.progress import say
 from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
-from aligndistill.training.distributed import is_main_process, world_size
+from aligndistill.training import roll_call
+from aligndistill.training.distributed import is_main_process, local_ranks, world_size
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -26,6 +29,7 @@ class Work:
         inputs: the finished folders it depends on, by name.
         identities: the fingerprint of each input.
         caches: a folder for what is kept by content hash, across stages and runs.
+        open_endpoint: what stands for a server; None connects to it.
     """
 
     folder: Path
@@ -34,6 +38,7 @@ class Work:
     caches: Path
     runtime: Runtime
     seed: int
+    open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
 
     @property
     def scratch(self) -> Path:
@@ -62,7 +67,9 @@ class Stage:
         settings: what changes the result besides the inputs; hashed.
         inputs: the stages it reads from.
         version: raised when `make` would give another result for the same settings.
-        all_processes: whether every process of a distributed run takes part (training), or only the first.
+        all_processes: whether every process of a distributed run takes part (training, local models that write or judge), or only
+            the first.
+        after: stages that must be finished before, though nothing is read from them: what they find may stop the run.
     """
 
     name: str
@@ -72,6 +79,7 @@ class Stage:
     seed: int
     version: int = 1
     all_processes: bool = False
+    after: tuple["Stage", ...] = ()
 
     @cached_property
     def fingerprint(self) -> str:
@@ -94,11 +102,23 @@ def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
     manifest = read_manifest(folder)
     if manifest is not None:
         return manifest
-    if stage.all_processes or world_size() == 1:
-        return _make(stage, runtime, folder)
     if is_main_process():
         return _make(stage, runtime, folder)
+    if stage.all_processes and _is_begun(folder):
+        return _make(stage, runtime, folder)
     return _wait_for(folder)
+
+
+def work_of(stage: Stage, runtime: Runtime) -> Work:
+    """What the stage's maker is given; its inputs need to be finished only when they are read."""
+    return Work(
+        folder=stage.folder(runtime.store),
+        inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
+        identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
+        caches=_caches(runtime.store),
+        runtime=runtime,
+        seed=stage.seed,
+    )
 
 
 def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
@@ -107,14 +127,9 @@ def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
-        work = Work(
-            folder=folder,
-            inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
-            identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
-            caches=runtime.store / "caches",
-            runtime=runtime,
-            seed=stage.seed,
-        )
+        if is_main_process():
+            say_to_others(_begun(folder))
+        work = work_of(stage, runtime)
         started = time.monotonic()
         made = stage.make(work, *stage.settings)
         if not is_main_process():
@@ -130,8 +145,45 @@ def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
         )
 
 
+def say_to_others(words: str) -> None:
+    """Let the other processes of the run know how far this one is."""
+    present = roll_call.here()
+    if present is not None:
+        present.say(words)
+
+
+def wait_for_others(words: str, ranks: range | None = None) -> None:
+    """Say so, and wait until all processes (or these) have said so, too."""
+    present = roll_call.here()
+    if present is not None:
+        present.say(words)
+        present.wait_for(ranks or range(world_size()), words)
+
+
+def _begun(folder: Path) -> str:
+    return f"{folder.name} is begun"
+
+
+def _is_begun(folder: Path) -> bool:
+    """Wait for the first process to begin a stage, or to find it finished. A damaged folder is out of the way then."""
+    present = roll_call.here()
+    assert present is not None
+    while not present.has_said(0, _begun(folder)):
+        if read_manifest(folder) is not None:
+            return False
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+    return True
+
+
+def _caches(store: Path) -> Path:
+    """SQLite is not safe on a disk that several machines write to, so each machine has its own."""
+    return store / "caches" / socket.gethostname() if len(local_ranks()) < world_size() else store / "caches"
+
+
 def _wait_for(folder: Path) -> Manifest:
-    """Look until the first process has finished the stage. No collective is open meanwhile, so none can time out."""
+    """Look until the first process has finished the stage. No collective is open meanwhile, so none can time out, and the roll call
+    ends this process where that one failed, died or froze.
+    """
     while (manifest := read_manifest(folder)) is None:
         time.sleep(SECONDS_BETWEEN_LOOKS)
     return manifest

@@ -11,12 +11,12 @@ from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.progress import track
 from aligndistill.records import Ranking
-from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.stage import Made, Work, require_records, wait_for_others
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.align import needs_reference, train_policy
-from aligndistill.training.distributed import is_main_process
+from aligndistill.training.distributed import is_main_process, local_ranks, our_share
 from aligndistill.training.examples import Example, cut_counts, dropped_counts, tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
@@ -62,11 +62,14 @@ def reference_logprobs(work: Work, start: LanguageModel, groups: Sequence[TokenG
     model = work.identities["start"]
     keys = [[cache_key(model=model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
     known = cache.get_many([key for row in keys for key in row])
-    missing = [i for i, row in enumerate(keys) if not all(key in known for key in row)]
+    ours = our_share(range(len(keys)), local_ranks())
+    missing = [i for i in ours if not all(key in known for key in keys[i])]
     scores = score_groups(start, [groups[i] for i in missing], work.runtime.per_device_eval_batch_size)
     for scored in track(scores, "reference log-probs", len(missing)):
         for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):
             known[key] = response.logprob_nats
             cache.put(key, response.logprob_nats)
+    wait_for_others(f"{work.folder.name} has its reference log-probs", local_ranks())
+    known |= cache.get_many([key for row in keys for key in row if key not in known])
     cache.close()
     return [[known[key] for key in row] for row in keys]

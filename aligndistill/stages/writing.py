@@ -1,7 +1,7 @@
 """Samples from one author for some prompts, each on disk as it arrives: nothing that was written is asked for again."""
 
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -11,8 +11,10 @@ from aligndistill.models.load import LanguageModel
 from aligndistill.progress import track
 from aligndistill.records import Finish, Message, Record, Usage
 from aligndistill.stages.open_models import open_chat
-from aligndistill.stages.stage import Work
+from aligndistill.stages.sharing import part, parts
+from aligndistill.stages.stage import Work, wait_for_others
 from aligndistill.store.jsonl import Appender, read_jsonl
+from aligndistill.training.distributed import is_main_process, our_share
 
 
 class Written(Record):
@@ -60,12 +62,16 @@ class Delivery:
 
 
 def write_samples(work: Work, author: Author, order: Order, partial: Path) -> Delivery:
-    """Have an author write what is missing in `partial`, a JSONL file of `Written`."""
-    with Appender(partial) as appender:
+    """Have an author write what is missing in `partial`, a JSONL file of `Written`, and its parts.
+
+    Where several processes run, each writes its share of what a local model writes; a server is asked by the first alone.
+    """
+    if author.endpoint is not None and not is_main_process():
+        return Delivery({}, 0, None)
+    with Appender(part(partial)) as appender:
         done: dict[str, set[int]] = defaultdict(set)
-        for one in read_jsonl(partial, Written):
-            if one.author == author.name:
-                done[one.prompt_id].add(one.sample)
+        for one in _written(partial, author):
+            done[one.prompt_id].add(one.sample)
         missing = {prompt: tuple(n for n in range(order.samples) if n not in done[prompt]) for prompt in order.prompts}
         wanted = [prompt for prompt, samples in missing.items() if samples]
         too_long, local = 0, None
@@ -75,6 +81,9 @@ def write_samples(work: Work, author: Author, order: Order, partial: Path) -> De
             new_tokens = order.sampling.max_new_tokens
             fitting = [prompt for prompt in wanted if chat.fits(order.prompts[prompt], order.max_prompt_tokens, new_tokens)]
             too_long = len(wanted) - len(fitting)
+            if author.endpoint is None:
+                ours = set(our_share(list(order.prompts)))
+                fitting = [prompt for prompt in fitting if prompt in ours]
             requests = [Request(order.prompts[prompt], missing[prompt]) for prompt in fitting]
             total = sum(len(request.samples) for request in requests)
             for answered in track(chat.model.answer(requests, order.sampling), f"written by {author.name}", total):
@@ -90,5 +99,12 @@ def write_samples(work: Work, author: Author, order: Order, partial: Path) -> De
                         )
                     ]
                 )
-    written = {(one.prompt_id, one.sample): one for one in read_jsonl(partial, Written) if one.author == author.name}
+    if author.endpoint is None:
+        wait_for_others(f"{work.folder.name} has what {author.name} writes")
+    written = {(one.prompt_id, one.sample): one for one in _written(partial, author)}
     return Delivery(written, too_long, local)
+
+
+def _written(partial: Path, author: Author) -> Iterator[Written]:
+    for file in parts(partial):
+        yield from (one for one in read_jsonl(file, Written) if one.author == author.name)

@@ -1,8 +1,16 @@
 """Which process this is, by what the launchers (deepspeed, torchrun, accelerate) put into the environment."""
 
 import os
+import time
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TypeVar
 
 import torch
+
+T = TypeVar("T")
+STALE_BUILD_SECONDS = 300
 
 
 def world_size() -> int:
@@ -10,9 +18,38 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
+def rank() -> int:
+    """This process's number among them."""
+    return int(os.environ.get("RANK", "0"))
+
+
 def is_main_process() -> bool:
     """Whether this is the first process of all."""
-    return int(os.environ.get("RANK", "0")) == 0
+    return rank() == 0
+
+
+def local_ranks() -> range:
+    """The numbers of the processes on this machine."""
+    first = rank() - int(os.environ.get("LOCAL_RANK", "0"))
+    return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+
+
+def our_share(items: Sequence[T], ranks: range | None = None) -> list[T]:
+    """This process's share of some work, among all processes or these. It depends on nothing but the place in the list."""
+    among = ranks or range(world_size())
+    return list(items[rank() - among.start :: len(among)])
+
+
+def break_stale_build_locks() -> None:
+    """Take away the locks of builds that were killed: torch waits for one without an end and without a word.
+
+    A build of DeepSpeed's operators takes about a minute.
+    """
+    folder = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
+    for lock in Path(folder).glob("**/lock"):
+        with suppress(FileNotFoundError):
+            if time.time() - lock.stat().st_mtime > STALE_BUILD_SECONDS:
+                lock.unlink()
 
 
 def choose_accelerator() -> None:

@@ -38,6 +38,8 @@ class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
     The loss is the mean over the whole optimiser step, whichever way that is split into micro-batches and over processes.
     """
 
+    stops_after_any_step = True
+
     def __init__(self, loss_of_batch: LossOfBatch, weight_of_batch: WeightOfBatch = prompts, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self._loss_of_batch = loss_of_batch

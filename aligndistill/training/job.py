@@ -4,9 +4,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from aligndistill import stopping
 from aligndistill.config import Runtime, Training
+from aligndistill.errors import Interrupted
 from aligndistill.progress import bar, say
-from aligndistill.training.checkpoints import newest_sound_checkpoint
+from aligndistill.training.checkpoints import newest_sound_checkpoint, require_same_shards
+from aligndistill.training.watched import made_by
 
 
 @dataclass(frozen=True)
@@ -42,12 +45,24 @@ class Trained:
 
 
 def run(trainer: Any, job: Job) -> Trained:
-    """Train from the newest sound checkpoint, or from the start."""
+    """Train from the newest sound checkpoint, or from the start.
+
+    Raises:
+        Interrupted: somebody asked for a stop; a checkpoint was saved.
+        DataError: the checkpoint cannot be taken up by so many processes.
+    """
+    stopping.allow(job.runtime.grace_seconds)
     checkpoint = newest_sound_checkpoint(job.folder)
     if checkpoint is not None:
+        require_same_shards(checkpoint, made_by(trainer))
         say(f"  {job.name}: goes on from {checkpoint.name}")
-    with bar(job.name) as running:
+    with bar(job.name) as running, stopping.deferred():
         trainer.watch(running, job.runtime.save_total_limit)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.stopped_at is not None and trainer.state.global_step < trainer.state.max_steps:
+            raise Interrupted(
+                f"stopped by {stopping.asked() or 'a signal to another process'}; saved {trainer.stopped_at}. "
+                "The same command goes on from there."
+            )
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)

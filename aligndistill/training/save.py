@@ -3,6 +3,8 @@
 from pathlib import Path
 from typing import Any
 
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config
+
 from aligndistill.models.load import ModelPointer, from_pretrained
 from aligndistill.training.job import Trained
 
@@ -19,6 +21,7 @@ def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: 
     trainer.model.config.use_cache = True  # the Trainer switches it off for training, and it would be saved so
     target = folder.with_name(folder.name + "-adapter") if lora else folder
     trainer.save_model(str(target))
+    unset_hf_deepspeed_config()  # else every model from here on is cut up by all processes, and one loads alone
     if not trainer.args.should_save:
         return
     (target / "training_args.bin").unlink(missing_ok=True)  # a pickle

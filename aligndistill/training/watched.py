@@ -1,7 +1,8 @@
-"""What every training run of ours gets, whichever trainer does it: sealed checkpoints, a stop at a loss that is not finite,
-progress, and a log that goes on where a resumed run left off.
+"""What every training run of ours gets, whichever trainer does it: sealed checkpoints, one more when it is asked to stop, an end
+where a loss is not finite or memory runs out, progress, and a log that goes on where a resumed run left off.
 """
 
+import json
 import time
 from pathlib import Path
 from typing import Any
@@ -10,9 +11,13 @@ import torch
 from torch import Tensor
 from transformers import PrinterCallback, TrainerCallback
 
+from aligndistill import stopping
 from aligndistill.errors import TrainingError
 from aligndistill.progress import Bar
-from aligndistill.training.checkpoints import keep_newest, seal
+from aligndistill.training.checkpoints import MadeBy, keep_newest, seal
+
+UNLOGGED = "unlogged.json"
+"""In a checkpoint: what each process had summed up for the next log entry."""
 
 
 class Watched:
@@ -26,6 +31,10 @@ class Watched:
     control: Any
     model: Any
     accelerator: Any
+    _tr_loss: Tensor
+    _globalstep_last_logged: int
+    stops_after_any_step = False
+    """Whether training may be taken up again after any step, and not only where checkpoints are due."""
 
     def watch(self, bar: Bar, keep_checkpoints: int) -> None:
         """Report to this bar, and keep so many checkpoints."""
@@ -35,6 +44,7 @@ class Watched:
         self._metrics_seen: dict[str, Tensor] = {}
         self._started = time.monotonic()
         self._seconds_before = 0.0
+        self.stopped_at: Path | None = None
         self.remove_callback(PrinterCallback)  # type: ignore[attr-defined]
         self.add_callback(_Steps(self, bar))  # type: ignore[attr-defined]
 
@@ -47,7 +57,12 @@ class Watched:
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """One micro-batch; remembers, without waiting for the device, the first step whose loss was not finite."""
-        loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        try:
+            loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
+        except (torch.OutOfMemoryError, RuntimeError) as error:
+            if means_no_memory(error):
+                raise TrainingError(self._no_memory()) from error
+            raise
         if self._first_bad_step is None:
             self._first_bad_step = torch.zeros((), dtype=torch.long, device=loss.device)
         bad_now = ~torch.isfinite(loss) & (self._first_bad_step == 0)
@@ -82,16 +97,59 @@ class Watched:
         entries = [entry["seconds"] for entry in self.state.log_history if "seconds" in entry]
         self._seconds_before = entries[-1] if entries else 0.0
         self._started = time.monotonic()
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        if self.state.global_step and (checkpoint / UNLOGGED).is_file():
+            self._take_up_log(json.loads((checkpoint / UNLOGGED).read_text()))
+
+    def stop_is_due(self) -> bool:
+        """Whether any process was asked to stop, and training can be taken up again from here."""
+        if not (self.stops_after_any_step or self.control.should_save):
+            return False
+        asked = torch.tensor(int(stopping.asked() is not None), device=self.args.device)
+        return bool(self.accelerator.gather(asked).max())
 
     def _save_checkpoint(self, model: Any, trial: Any) -> None:
         self._require_finite(weights=True)
         super()._save_checkpoint(model, trial)  # type: ignore[misc]
+        unlogged = self._unlogged()
         self.accelerator.wait_for_everyone()
+        checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
-            checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-            seal(checkpoint)
+            (checkpoint / UNLOGGED).write_text(json.dumps(unlogged))
+            seal(checkpoint, made_by(self))
             keep_newest(checkpoint, self._keep_checkpoints)
         self.accelerator.wait_for_everyone()
+
+    def _unlogged(self) -> dict[str, Any]:
+        """The running sums of the log, of every process: (values,) of the loss and (sum, count) of each figure."""
+        metrics = {name: self.accelerator.gather(seen).reshape(-1, 2).tolist() for name, seen in self._metrics_seen.items()}
+        loss = self.accelerator.gather(self._tr_loss).reshape(-1).tolist()
+        return {"since": self._globalstep_last_logged, "loss": loss, "metrics": metrics}
+
+    def _take_up_log(self, unlogged: dict[str, Any]) -> None:
+        loss, here = unlogged["loss"], self.accelerator.process_index
+        self._globalstep_last_logged = unlogged["since"]
+        if len(loss) == self.accelerator.num_processes:
+            self._tr_loss += loss[here]
+            self._metrics_seen = {n: torch.tensor(rows[here], device=self.args.device) for n, rows in unlogged["metrics"].items()}
+        else:  # other processes than before: their mean, and the sums of the first
+            self._tr_loss += sum(loss) / len(loss)
+            for name, rows in unlogged["metrics"].items():
+                total = torch.tensor(rows, device=self.args.device).sum(0)
+                self._metrics_seen[name] = total if here == 0 else torch.zeros_like(total)
+
+    def _no_memory(self) -> str:
+        size = self.args.per_device_train_batch_size
+        smaller = (
+            f"Set runtime.per_device_train_batch_size to {size // 2}: the same step in more micro-batches, with the same gradient."
+            if size > 1
+            else "Set runtime.gradient_checkpointing: true, a file of configs/deepspeed/ that shards more or offloads to the host, "
+            "smaller max_prompt_tokens or max_response_tokens, or lora."
+        )
+        return (
+            f"out of memory in step {self.state.global_step + 1} of {self.state.max_steps}, with {size} prompts per micro-batch on "
+            f"each of {self.accelerator.num_processes} processes. {smaller} The same command goes on from the last checkpoint."
+        )
 
     def _require_finite(self, weights: bool = False) -> None:
         """Stop all processes together when one of them saw a bad loss. `weights`: a last gradient may have spoilt those alone."""
@@ -99,7 +157,7 @@ class Watched:
         if self._first_bad_step is not None:
             bad_step = self._first_bad_step
         if weights:
-            finite = torch.stack([parameter.isfinite().all() for parameter in self.model.parameters()]).all()
+            finite = torch.stack([parameter.isfinite().all() for parameter in map(_held_here, self.model.parameters())]).all()
             bad_step = torch.where(~finite & (bad_step == 0), self.state.global_step, bad_step)
         step = int(self.accelerator.gather(bad_step).max())
         if step:
@@ -127,3 +185,23 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
         self._bar.set(state.global_step)
         if state.global_step % args.save_steps == 0:
             control.should_log = True
+        if self._watched.stop_is_due():
+            control.should_save = control.should_training_stop = True
+            self._watched.stopped_at = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+
+
+def made_by(trainer: Any) -> MadeBy:
+    """What a checkpoint's files depend on besides the step: how many processes share it, and how."""
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    return MadeBy(trainer.accelerator.num_processes, plugin.zero_stage if plugin else None)
+
+
+def means_no_memory(error: BaseException) -> bool:
+    """Whether an error is the device's or the host's lack of memory; the host's allocator raises a plain `RuntimeError`."""
+    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+
+
+def _held_here(parameter: Tensor) -> Tensor:
+    """A parameter, or this process's shard of it under ZeRO-3."""
+    shard: Tensor = getattr(parameter, "ds_tensor", parameter)
+    return shard

@@ -87,9 +87,9 @@ def test_changed_data_is_new_data(copied_run: FinishedRun, forked: ForkServer) -
     prompts = copied_run.folder / "prompts.jsonl"
     write_rows(prompts, [*read_rows(prompts), {"prompt": "What is seven plus seven?"}])
     before = stages(copied_run)
-    ended = forked.run(copied_run.folder, "run", "small.yaml", "--until", "rankings")
+    ended = forked.run(copied_run.folder, "run", "small.yaml", "--until", "rankings", "evaluation.truth=null")
     assert ended.code == 0, ended.errors
-    assert new_stages(copied_run, before) == {"prompts", "candidates", "verdicts", "rankings"}
+    assert new_stages(copied_run, before) == {"prompts", "candidates", "verdicts", "audit", "rankings"}
     (again,) = set(copied_run.store.glob("prompts-*")) - {copied_run.store / name for name in before}
     assert "What is seven plus seven?" in (again / "prompts.jsonl").read_text()
 
@@ -141,6 +141,6 @@ def test_until_stops_there_and_a_stage_makes_what_it_needs(copied_run: FinishedR
 def test_plan_says_what_is_done(copied_run: FinishedRun, forked: ForkServer) -> None:
     ended = forked.run(copied_run.folder, "plan", "small.yaml", "students.dpo.learning_rate=2e-3")
     assert ended.code == 0, ended.errors
-    state = {line[10:].split()[0]: line[:10].strip() for line in ended.output.splitlines()}
+    state = {line[10:].split()[0]: line[:10].strip() for line in ended.output.splitlines() if line[10:].strip()}
     assert state["student-pro"] == "finished"
     assert state["student-dpo"] == state["evaluation"] == "to do"

@@ -99,7 +99,8 @@ def test_swapping_the_teacher_is_a_change_of_config_alone(
         assert ended.code == 0, ended.errors
 
         asked = Counter(json.dumps(body, sort_keys=True) for body in proxy.bodies)
-        assert asked.total() - len(asked) <= 3 * CONCURRENCY
+        probes = 2 * 3  # each time it starts anew, the first question is asked for log-probabilities, in vain, with 20 and with 5
+        assert asked.total() - len(asked) <= 3 * CONCURRENCY + probes
         total = asked.total()
         ended = forked.run(folder, "run", "small.yaml", "endpoint.yaml")
         assert "Nothing to do" in ended.output

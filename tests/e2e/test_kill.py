@@ -28,7 +28,7 @@ MOMENTS: list[tuple[str, float] | int] = [
     ("student-dpo", 0.5),
     ("student-pro", 0.5),
     ("answers-dpo", 0.2),
-    PROMPTS + 8,
+    PROMPTS + 20 + 8,  # 20 canaries are judged with the prompts; this is in the evaluation
     ("report", 0.8),
 ]
 
@@ -92,7 +92,7 @@ def test_a_run_that_is_killed_everywhere_ends_like_one_that_was_not(folder: Path
     assert len(while_judging) == 3
 
     assert comparable_report(killed) == comparable_report(whole)
-    asked = [tuple(call) for call in read_rows(killed / CALLS)]
-    assert set(asked) == {tuple(call) for call in read_rows(whole / CALLS)}
+    asked, once = ([tuple(call) for call in read_rows(place / CALLS)] for place in (killed, whole))
+    assert set(asked) == set(once)
     # A call whose answer was not yet on disk when the process died is the one that may come again.
-    assert len(asked) - len(set(asked)) <= len(while_judging)
+    assert len(asked) - len(once) <= len(while_judging)

@@ -1,8 +1,8 @@
 """A small run with every section measured, for the tests of the page, the table and the report."""
 
+from aligndistill.evaluation.audit import AuditFigures, LabelFigures
 from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.preferences.agreement import Share
 from aligndistill.reporting.page import DataCounts, PageData
 from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
@@ -34,6 +34,17 @@ def full_report() -> Report:
         start=StartFigures(truth=mean(0.42), length_tokens=mean(30), win_rate_teacher=mean(0.2)),
         teacher=ModelFigures(truth=mean(0.66), length_tokens=mean(31)),
         judge=JudgeFigures(kind="pairwise", calls=3072, unparsed=14),
+        audit=AuditFigures(
+            verdicts=3072,
+            prompts=512,
+            unparsed=mean(0.05, 0.02),
+            order_flips=mean(0.06, 0.03),
+            longer_wins=mean(0.61),
+            longer_wins_by_chance=mean(0.5, 0.04),
+            canaries=mean(0.1),
+            canaries_by_kind={"other_prompt": mean(0.2)},
+            labels=LabelFigures(agreement=mean(0.7), kappa=mean(0.4), longer_wins=mean(0.58)),
+        ),
         reward_model=PreferenceFigures(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06)),
         students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},
         warnings=("12% of answers were cut",),
@@ -57,7 +68,6 @@ def full_page() -> PageData:
             LengthGapBin(low=0, high=10, count=25, accuracy=0.7),
             LengthGapBin(low=10, high=None, count=5, accuracy=0.9),
         ],
-        judge_shares={"winner changes with the order": Share(31, 512), "never asked": Share(0, 0)},
         counts=DataCounts(768, 96, 3072, 761, 4102, {"duplicate prompt": 12}),
         config_yaml="name: quick\nseed: 3\n",
     )

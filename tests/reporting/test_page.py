@@ -3,7 +3,6 @@ from html.parser import HTMLParser
 
 import pytest
 
-from aligndistill.preferences.agreement import Share
 from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
 from aligndistill.reporting.report import JudgeFigures, Report, StudentFigures
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
@@ -88,7 +87,6 @@ def hostile_page(payload):
         curves={one: [(1, 2.0), (2, 1.0)], two: [(1, 2.0)]},
         lengths={"start": [3], one: [4], two: [5]},
         samples=[SamplePrompt(payload, (SampleAnswer("start", payload, 0.1), SampleAnswer(one, payload)), payload)],
-        judge_shares={payload: Share(1, 2)},
         counts=DataCounts(1, 1, 1, 1, 1, {payload: 3}),
         config_yaml=payload,
     )
@@ -101,8 +99,8 @@ def test_what_comes_from_outside_is_text():
     harmless = Page(render_page(hostile_page("harmless")))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
     written = " ".join(payload.split())
-    # Title, heading, result; judge 2; warning; table 3; share; sample 5; dropped; trained models 6; config; versions 2.
-    assert page.text.count(written) == 25
+    # Title, heading, result; judge 2; warning; table 3; sample 5; dropped; trained models 6; config; versions 2.
+    assert page.text.count(written) == 24
 
 
 def test_the_policy_forbids_everything_that_is_not_here(full_html):
@@ -121,8 +119,11 @@ def test_full_page_shows_every_figure(full_html):
         "3,072",
         "0.71 [0.66, 0.76]",
         "duplicate prompt 12",
-        "winner changes with the order 6% 512",
-        "never asked - 0",
+        "winner changes with the order 6% [3%, 9%]",
+        "longer answer wins 61% [56%, 66%] by chance 50% [46%, 54%]; by the labels 58% [53%, 63%]",
+        "agrees with the labels 70% [65%, 75%] always taking the longer: 58% [53%, 63%]",
+        "of kind other prompt 20%",
+        "kappa with the labels 0.40 [0.35, 0.45]",
         "answer of teacher",
         "Most improved",
         "12% of answers were cut",

@@ -10,6 +10,7 @@ from aligndistill.training.distributed import choose_accelerator, is_main_proces
 choose_accelerator()
 
 from transformers import AutoModelForCausalLM  # noqa: E402
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from aligndistill.training.save import save_model  # noqa: E402
 from tests.training.tiny_ppo import Ran, tiny_ppo  # noqa: E402
@@ -31,6 +32,7 @@ def main(folder: Path, deepspeed: str | None) -> None:
             continue
         for updates in goes:
             trained = train(folder / name, deepspeed, updates, critic).trained
+            unset_hf_deepspeed_config()  # the second go stands for a new process
         save_model(trained, folder / name / SAVED, None, False, AutoModelForCausalLM)
         results[name] = {"log": trained.log, "processes": trained.trainer.accelerator.num_processes}
     if is_main_process():

@@ -43,10 +43,10 @@ def before_the_seal_of_six() -> None:
     """The checkpoint's files are all there, and nobody has said so."""
     plain = watched.seal
 
-    def seal(checkpoint: Path) -> None:
+    def seal(checkpoint: Path, *made_by: Any) -> None:
         if checkpoint.name == "checkpoint-6":
             kill()
-        plain(checkpoint)
+        plain(checkpoint, *made_by)
 
     watched.seal = seal
 

@@ -1,0 +1,183 @@
+"""audit.json and verdicts.html: how far the judge can be trusted, and its raw replies. A judge past its limits stops the run."""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligndistill.config import Audit, Source
+from aligndistill.errors import DataError, JudgeError
+from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
+from aligndistill.plugins import load_plugin
+from aligndistill.prompts.loading import load_judgments
+from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, plain_prompt
+from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
+from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.store.jsonl import read_jsonl
+
+AUDIT, PAGE = "audit.json", "verdicts.html"
+RECORDED = "recorded"
+"""The judge's name in verdicts that came with the data."""
+
+
+class AuditResult(Record):
+    """The figures, and which limits they certainly exceed."""
+
+    figures: AuditFigures
+    warnings: tuple[str, ...]
+    stops: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Labelling:
+    """Everything that a judge said: the prompts, what it was shown, and its verdicts.
+
+    Attributes:
+        messages: prompt id -> its turns.
+        held_out: ids of the prompts that nothing is trained on.
+    """
+
+    messages: Mapping[str, tuple[Message, ...]]
+    held_out: frozenset[str]
+    candidates: Sequence[Candidate]
+    verdicts: Sequence[Verdict]
+    repeats: Sequence[Verdict] = ()
+    canaries: Sequence[Canary] = ()
+
+
+def make_audit(work: Work, settings: Audit, truth: str | None, own_author: str | None, contents: Sequence[str]) -> Made:
+    """Measure the verdicts, or the ready-made rankings, and stop where a limit is exceeded.
+
+    Args:
+        truth: the evaluation's truth function; it is shown held-out prompts only, here as there.
+        own_author: the author whose model judges.
+        contents: hashes of the labels and of the truth's module.
+
+    Raises:
+        JudgeError: a limit of `audit.stop` is exceeded. What was measured is written all the same.
+    """
+    labelling = read_labelling(work.inputs)
+    result = audit_labelling(labelling, settings, truth, own_author)
+    (work.folder / AUDIT).write_text(result.model_dump_json(indent=2) + "\n")
+    write_verdicts_page(work.folder / PAGE, judged_prompts(labelling))
+    if result.stops:
+        raise JudgeError(
+            f"the judge cannot be trusted, so nothing is trained on its verdicts: {'; '.join(result.stops)}. "
+            f"Its replies are in {work.folder / PAGE}. Mend the template or take another judge, "
+            "or raise the limit under audit.stop (null takes it away)."
+        )
+    return Made(
+        counts={"verdicts": len(labelling.verdicts), "canaries": len(labelling.canaries), "warnings": len(result.warnings)},
+        figures=result.model_dump(mode="json"),
+    )
+
+
+def read_labelling(folders: Mapping[str, Path]) -> Labelling:
+    """From the finished stages `prompts`, `candidates` and `verdicts`, or from ready-made `rankings`."""
+    if "verdicts" not in folders:
+        return recorded(read_jsonl(folders["rankings"] / "rankings.jsonl", Ranking))
+    prompts = list(read_jsonl(folders["prompts"] / "prompts.jsonl", Prompt))
+    return Labelling(
+        messages={prompt.id: prompt.messages for prompt in prompts},
+        held_out=frozenset(prompt.id for prompt in prompts if prompt.split == "held_out"),
+        candidates=list(read_jsonl(folders["candidates"] / "candidates.jsonl", Candidate)),
+        verdicts=list(read_verdicts(folders["verdicts"])),
+        repeats=list(read_verdicts(folders["verdicts"], "repeats.jsonl")),
+        canaries=list(read_jsonl(folders["verdicts"] / "canaries.jsonl", Canary)),
+    )
+
+
+def recorded(rankings: Iterable[Ranking]) -> Labelling:
+    """Ready-made rankings as what they are: somebody's verdicts, a grade for each answer.
+
+    Two rows of one prompt are two judgments, perhaps on two scales: each is kept apart under an id of its own.
+    """
+    messages: dict[str, tuple[Message, ...]] = {}
+    held_out: set[str] = set()
+    candidates: list[Candidate] = []
+    grades: list[Grade] = []
+    for number, ranking in enumerate(rankings):
+        row = f"{ranking.prompt_id}-{number}"
+        messages[row] = ranking.messages
+        held_out |= {row} if ranking.split == "held_out" else set()
+        for response in ranking.responses:
+            candidates.append(Candidate(id=response.candidate_id, prompt_id=row, text=response.text, author=response.author))
+            grades.append(Grade(prompt_id=row, candidate=response.candidate_id, value=response.score, judge=RECORDED))
+    return Labelling(messages, frozenset(held_out), candidates, grades)
+
+
+def audit_labelling(labelling: Labelling, settings: Audit, truth: str | None, own_author: str | None) -> AuditResult:
+    """The figures against the limits.
+
+    Raises:
+        DataError: not one of the labels is for an answer that was judged.
+    """
+    if settings.labels is not None:
+        labels = _labels_from(settings.labels, labelling)
+    else:
+        labels = _labels_by_truth(truth, labelling) if truth else {}
+    figures = audit(
+        Evidence(
+            verdicts=labelling.verdicts,
+            candidates=labelling.candidates,
+            repeats=labelling.repeats,
+            canaries=labelling.canaries,
+            labels=labels,
+            own_author=own_author,
+        )
+    )
+    warnings, stops = (tuple(exceeded(figures, limits.model_dump())) for limits in (settings.warn, settings.stop))
+    return AuditResult(figures=figures, warnings=warnings, stops=stops)
+
+
+def _labels_from(source: Source, labelling: Labelling) -> dict[str, dict[str, float]]:
+    """What people say, joined by prompt and text."""
+    said: dict[tuple[Message, ...], dict[str, float]] = defaultdict(dict)
+    for ranking in load_judgments(source).records:
+        said[ranking.messages] |= {response.text: response.score for response in ranking.responses}
+    labels: dict[str, dict[str, float]] = defaultdict(dict)
+    for candidate in labelling.candidates:
+        of_prompt = said.get(labelling.messages[candidate.prompt_id], {})
+        if candidate.text in of_prompt:
+            labels[candidate.prompt_id][candidate.id] = of_prompt[candidate.text]
+    if not any(len(of_prompt) > 1 for of_prompt in labels.values()):
+        raise DataError(
+            f"{source.path}: none of its labels are for two answers that were judged here. They are joined by the prompt and the "
+            "text of the answer, to the letter: label what `aligndistill judge export` wrote."
+        )
+    return dict(labels)
+
+
+def _labels_by_truth(name: str, labelling: Labelling) -> dict[str, dict[str, float]]:
+    truth = load_plugin(name)
+    of_prompt: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in labelling.candidates:
+        if candidate.prompt_id in labelling.held_out:
+            of_prompt[candidate.prompt_id].append(candidate)
+    return {
+        prompt: dict(
+            zip(
+                (one.id for one in some),
+                map(float, truth(plain_prompt(labelling.messages[prompt]), [one.text for one in some])),
+                strict=True,
+            )
+        )
+        for prompt, some in of_prompt.items()
+    }
+
+
+def judged_prompts(labelling: Labelling) -> Iterator[JudgedPrompt]:
+    """Every prompt with all verdicts on it, canaries last."""
+    candidates: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in labelling.candidates:
+        candidates[candidate.prompt_id].append(candidate)
+    verdicts: dict[str, list[Verdict]] = defaultdict(list)
+    for verdict in [*labelling.verdicts, *labelling.repeats]:
+        verdicts[verdict.prompt_id].append(verdict)
+    for prompt, messages in labelling.messages.items():
+        if verdicts[prompt]:
+            yield JudgedPrompt(plain_prompt(messages), tuple(candidates[prompt]), tuple(verdicts[prompt]))
+    for canary in labelling.canaries:
+        prompt_text = plain_prompt(labelling.messages[canary.prompt_id])
+        yield JudgedPrompt(prompt_text, (canary.bad, canary.reference), canary.verdicts, canary.kind)

@@ -1,0 +1,97 @@
+"""The questions of the stage `verdicts` as a batch file, and a batch's answers into the cache where the stage finds them.
+
+Nothing is kept between the two but the questions themselves: what the cache lacks is what is asked, now and the next time.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from aligndistill.chat.batch import Answers, BatchChat
+from aligndistill.chat.completion import Completion
+from aligndistill.config import EndpointModel, Judge
+from aligndistill.config_audit import AuditProbes
+from aligndistill.errors import ConfigError
+from aligndistill.stages.open_models import JUDGE_MODEL, Servers, open_judge
+from aligndistill.stages.stage import Work
+from aligndistill.stages.verdicts import labelling_order
+
+
+@dataclass(frozen=True)
+class Imported:
+    """What became of a batch's answers.
+
+    Attributes:
+        read: answers to open questions; failed: rows without an answer; unknown: answers to others, or that were here already.
+        missing: questions that still have no verdict, unreadable replies among them: they are asked again.
+    """
+
+    read: int
+    failed: int
+    unknown: int
+    missing: int
+
+
+def open_questions(work: Work, judge: Judge, servers: Servers, probes: AuditProbes, logprobs: bool) -> list[dict[str, Any]]:
+    """The requests for all verdicts that the cache lacks, in the OpenAI batch form.
+
+    Raises:
+        ConfigError: the judge is not behind a server.
+    """
+    return list(_ask(work, judge, servers, probes, {}, logprobs).missing.values())
+
+
+def import_answers(work: Work, judge: Judge, servers: Servers, probes: AuditProbes, answers: Answers) -> Imported:
+    """Put a batch's answers into the cache. A reply that cannot be read is no verdict, and not kept.
+
+    Raises:
+        ConfigError: the judge is not behind a server.
+    """
+    asked = _ask(work, judge, servers, probes, answers.completions, logprobs=False)
+    left = _ask(work, judge, servers, probes, {}, logprobs=False)
+    return Imported(len(asked.used), answers.failed, len(answers.completions.keys() - asked.used), len(left.missing))
+
+
+@dataclass(frozen=True)
+class _Asked:
+    missing: Mapping[str, Any]
+    used: frozenset[str]
+
+
+def _ask(
+    work: Work,
+    judge: Judge,
+    servers: Servers,
+    probes: AuditProbes,
+    completions: Mapping[str, Completion],
+    logprobs: bool,
+) -> _Asked:
+    """Have the judge ask its questions of the file. It keeps what it can read; tasks that lack an answer come to nothing."""
+    if not servers or any(name.startswith(JUDGE_MODEL) for name in work.inputs):
+        raise ConfigError("a batch file is for a judge behind a server: give all of this judge's models 'kind: endpoint'.")
+    order = labelling_order(work, judge, probes)
+    missing: dict[str, Any] = {}
+    used: set[str] = set()
+    for seed, tasks in ((work.seed, order.tasks), (work.seed + 1, order.again)):
+        chats = _Chats(seed, logprobs, completions)
+        if tasks:
+            for _ in open_judge(replace(work, seed=seed, open_endpoint=chats.open), judge, servers).judge(tasks):
+                pass
+        for chat in chats.opened:
+            missing |= chat.missing
+            used |= chat.used
+    return _Asked(missing, frozenset(used))
+
+
+@dataclass
+class _Chats:
+    """Stands for every server that a judge asks."""
+
+    seed: int
+    logprobs: bool
+    completions: Mapping[str, Completion]
+    opened: list[BatchChat] = field(default_factory=list)
+
+    def open(self, endpoint: EndpointModel) -> BatchChat:
+        self.opened.append(BatchChat(endpoint, self.seed, self.logprobs, self.completions))
+        return self.opened[-1]

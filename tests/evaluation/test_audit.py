@@ -1,0 +1,230 @@
+"""The audit's figures, on verdicts of judges whose faults are known, and by hand."""
+
+import random
+from collections.abc import Callable, Sequence
+
+import pytest
+from scipy.stats import binomtest
+
+from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
+from aligndistill.evaluation.intervals import wilson
+from aligndistill.records import Canary, Candidate, Comparison, Grade, Outcome, Verdict
+
+Decide = Callable[[str, str], Outcome]
+
+
+def candidates(prompts: int, texts: Sequence[str] = ("a", "bb", "ccc", "dddd"), authors: Sequence[str] = ()) -> list[Candidate]:
+    names = authors or ["start"] * len(texts)
+    return [
+        Candidate(id=f"{prompt}-{text}", prompt_id=str(prompt), text=text, author=author)
+        for prompt in range(prompts)
+        for text, author in zip(texts, names, strict=True)
+    ]
+
+
+def compared(some: Sequence[Candidate], decide: Decide, both_orders: bool = True, judge: str = "j") -> list[Verdict]:
+    return [
+        Comparison(
+            prompt_id=one.prompt_id,
+            first=one.id,
+            second=other.id,
+            probability_first=None,
+            outcome=decide(one.text, other.text),
+            judge=judge,
+        )
+        for one in some
+        for other in some
+        if one.prompt_id == other.prompt_id and (one.id != other.id if both_orders else one.id < other.id)
+    ]
+
+
+def longer(first: str, second: str) -> Outcome:
+    return "first" if len(first) > len(second) else "second"
+
+
+def audited(decide: Decide, prompts: int = 30, both_orders: bool = True) -> AuditFigures:
+    some = candidates(prompts)
+    return audit(Evidence(compared(some, decide, both_orders), some))
+
+
+def test_a_judge_that_always_takes_the_first() -> None:
+    figures = audited(lambda first, second: "first")
+    assert figures.order_flips is not None
+    assert figures.order_flips.mean == 1
+    assert figures.first_position is not None
+    assert figures.first_position.low == 1
+    assert figures.longer_wins is None  # with both orders put together, it decides nothing
+    assert (figures.verdicts, figures.prompts) == (360, 30)
+
+
+def test_a_judge_that_always_takes_the_longer() -> None:
+    figures = audited(longer)
+    assert figures.longer_wins is not None
+    assert figures.longer_wins.low == 1
+    assert figures.order_flips is not None
+    assert figures.order_flips.mean == 0
+    assert figures.first_position is not None
+    assert figures.first_position.mean == 0.5
+    assert figures.intransitive is not None
+    assert figures.intransitive.mean == 0
+    chance = figures.longer_wins_by_chance
+    assert chance is not None
+    assert chance.low < 0.5 < chance.high < 0.7
+
+
+def test_garbage_is_counted_and_decides_nothing() -> None:
+    generator = random.Random(0)
+    figures = audited(lambda a, b: "unparsed" if generator.random() < 0.2 else longer(a, b))
+    assert figures.unparsed is not None
+    assert figures.unparsed.mean == pytest.approx(0.2, abs=0.06)
+    assert figures.longer_wins is not None
+    assert figures.longer_wins.mean == 1
+
+
+def test_chance_for_the_longer_answer_is_the_binomials_for_single_pairs() -> None:
+    """One pair for each of 100 prompts, dealt out at random: heads and tails."""
+    some = candidates(100, ("a", "bb"))
+    figures = audit(Evidence(compared(some, longer, both_orders=False), some))
+    chance = figures.longer_wins_by_chance
+    assert chance is not None
+    assert chance.mean == pytest.approx(0.5, abs=0.01)
+    assert (chance.low, chance.high) == (pytest.approx(0.40, abs=0.021), pytest.approx(0.60, abs=0.021))
+
+
+def test_choices_in_a_circle() -> None:
+    beats = {("a", "bb"), ("bb", "ccc"), ("ccc", "a")}
+    some = candidates(4, ("a", "bb", "ccc"))
+    figures = audit(Evidence(compared(some, lambda a, b: "first" if (a, b) in beats else "second"), some))
+    assert figures.intransitive is not None
+    assert figures.intransitive.mean == 1
+
+
+def test_grades_have_lengths_and_order_but_no_places() -> None:
+    some = candidates(10)
+    grades = [Grade(prompt_id=one.prompt_id, candidate=one.id, value=-len(one.text), judge="j") for one in some]
+    figures = audit(Evidence(grades, some, repeats=[*grades[:3], grades[3].model_copy(update={"value": 0.0})]))
+    assert figures.longer_wins is not None
+    assert figures.longer_wins.mean == 0
+    assert figures.order_flips is figures.first_position is figures.intransitive is None
+    # The fourth, last before, is graded best the second time: three of the six pairs are turned round.
+    assert figures.self_consistency is not None
+    assert figures.self_consistency.mean == 0.5
+
+
+def test_the_same_question_twice() -> None:
+    some = candidates(2, ("a", "bb"))
+    first = compared(some, longer)
+    again = [first[0], first[1].model_copy(update={"outcome": "tie"}), first[2].model_copy(update={"outcome": "unparsed"})]
+    figures = audit(Evidence(first, some, repeats=again))
+    assert figures.self_consistency is not None
+    assert figures.self_consistency.mean == 0.5
+
+
+def test_its_own_answers() -> None:
+    """The judge takes its own answer wherever it stands; by the labels it is better on every second prompt."""
+    some = candidates(20, ("mine", "yours", "theirs"), ("teacher", "start", "start"))
+    verdicts = compared(some, lambda a, b: "first" if a == "mine" else "second" if b == "mine" else "tie")
+    labels = {str(n): {f"{n}-mine": float(n % 2), f"{n}-yours": 0.5, f"{n}-theirs": 0.5} for n in range(20)}
+    figures = audit(Evidence(verdicts, some, labels=labels, own_author="teacher"))
+    assert figures.own_answers_win is not None
+    assert figures.own_answers_win.mean == 1
+    assert figures.own_answers_win_by_labels is not None
+    assert figures.own_answers_win_by_labels.mean == 0.5
+    assert figures.labels is not None
+    assert figures.labels.agreement.mean == 0.5
+    assert audit(Evidence(verdicts, some)).own_answers_win is None
+
+
+def test_agreement_and_kappa_by_hand() -> None:
+    """Ten pairs that the labels decide: six alike, two against, two that the judge calls ties; one label is a tie and left out."""
+    some = candidates(11, ("a", "bb"))
+    outcome: list[Outcome] = [*["second"] * 6, *["first"] * 2, *["tie"] * 2, "first"]
+    verdicts = [
+        Comparison(prompt_id=str(n), first=f"{n}-a", second=f"{n}-bb", probability_first=None, outcome=outcome[n], judge="j")
+        for n in range(11)
+    ]
+    labels = {str(n): {f"{n}-a": 0.0, f"{n}-bb": 0.0 if n == 10 else 1.0} for n in range(11)}
+    found = audit(Evidence(verdicts, some, labels=labels)).labels
+    assert found is not None
+    assert found.agreement.mean == pytest.approx(0.7)  # 6 + 2 / 2 of 10
+    assert found.kappa.mean == pytest.approx((0.6 - 0.4) / (1 - 0.4))  # by chance half of the eight decided ones
+    assert found.longer_wins is not None
+    assert found.longer_wins.mean == 1
+
+
+def test_a_coin_has_no_kappa_and_a_copy_has_one() -> None:
+    generator = random.Random(1)
+    some = candidates(300, ("a", "bb"))
+    labels = {str(n): {f"{n}-a": generator.random(), f"{n}-bb": generator.random()} for n in range(300)}
+    coin = audit(Evidence(compared(some, lambda a, b: generator.choice(["first", "second"]), False), some, labels=labels)).labels
+    assert coin is not None
+    assert coin.kappa.low < 0 < coin.kappa.high
+    copies = [Grade(prompt_id=one.prompt_id, candidate=one.id, value=labels[one.prompt_id][one.id], judge="j") for one in some]
+    copied = audit(Evidence(copies, some, labels=labels)).labels
+    assert copied is not None
+    assert (copied.agreement.mean, copied.kappa.mean) == (1, 1)
+
+
+def test_judges_of_a_panel() -> None:
+    some = candidates(5, ("a", "bb", "ccc"))
+    same = [*compared(some, longer, judge="x"), *compared(some, longer, judge="y")]
+    other = compared(some, lambda a, b: longer(b, a), judge="z")
+    agreement = audit(Evidence(same, some)).panel_agreement
+    assert agreement is not None
+    assert agreement.mean == 1
+    agreement = audit(Evidence([*same, *other], some)).panel_agreement
+    assert agreement is not None
+    assert agreement.mean == pytest.approx(1 / 3)
+    assert audited(longer).panel_agreement is None
+
+
+def canary(kind: str, bad_value: float | None, good_value: float = 0.5) -> Canary:
+    bad, good = (Candidate(id=name, prompt_id="p", text=name, author="x") for name in ("bad", "good"))
+    grades = [
+        Grade(prompt_id=f"canary-{kind}", candidate=one.id, value=value, judge="j")
+        for one, value in ((bad, bad_value), (good, good_value))
+    ]
+    return Canary.model_validate({"prompt_id": "p", "kind": kind, "bad": bad, "reference": good, "verdicts": grades})
+
+
+def test_canaries_that_win_tie_and_lose() -> None:
+    birds = [canary("empty", 1.0), canary("empty", 0.5), canary("echo", 0.0), canary("echo", None)]
+    figures = audit(Evidence([], [], canaries=birds))
+    assert figures.canaries == wilson(1.5, 3)
+    assert figures.canaries_by_kind == {"empty": wilson(1.5, 2), "echo": wilson(0, 1)}
+    assert exceeded(figures, {"canaries": 0.5}) == []
+
+
+@pytest.mark.parametrize(("successes", "n"), [(0, 1), (3, 20), (20, 20), (57, 100)])
+def test_wilsons_interval_is_scipys(successes: int, n: int) -> None:
+    theirs = binomtest(successes, n).proportion_ci(method="wilson")
+    ours = wilson(successes, n)
+    assert (ours.low, ours.high) == (pytest.approx(theirs.low), pytest.approx(theirs.high))
+    assert ours.mean == successes / n
+
+
+LIMITS = {"unparsed": 0.05, "order_flips": 0.3, "first_position": 0.6, "longer_wins": 0.7, "canaries": 0.1}
+
+
+@pytest.mark.parametrize(
+    ("decide", "found"),
+    [
+        (lambda a, b: "first", ["change their winner", "shown first"]),
+        (lambda a, b: "second", ["change their winner", "shown second"]),
+        (longer, ["longer answer"]),
+    ],
+)
+def test_planted_faults_are_found(decide: Decide, found: list[str]) -> None:
+    sentences = exceeded(audited(decide, prompts=100), LIMITS)
+    assert len(sentences) == len(found)
+    assert all(words in sentence for words, sentence in zip(found, sentences, strict=True))
+
+
+def test_an_honest_judge_and_few_verdicts_give_no_warning() -> None:
+    generator = random.Random(2)
+    worth = {text: generator.random() for text in ("a", "bb", "ccc", "dddd")}
+    worth |= {"a": 0.9, "dddd": 0.1, "bb": 0.2, "ccc": 0.95}
+    honest = audited(lambda a, b: "first" if worth[a] > worth[b] else "second", prompts=100)
+    assert exceeded(honest, LIMITS) == []
+    assert exceeded(audit(Evidence([], [], canaries=[canary("echo", 1.0)])), {"canaries": 0.5}) == []
+    assert exceeded(audited(longer), dict.fromkeys(LIMITS)) == []

@@ -1,0 +1,188 @@
+"""Teachers with planted faults, from their replies to what the audit makes of them."""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligndistill.config import Audit, Rankings, Source
+from aligndistill.errors import DataError, JudgeError
+from aligndistill.evaluation.audit import AuditFigures
+from aligndistill.judges.canaries import CONSTANT_ANSWER
+from aligndistill.preferences.agreement import order_bias
+from aligndistill.preferences.rankings import rank
+from aligndistill.records import Candidate, Comparison, Prompt
+from aligndistill.stages.audit import make_audit, read_labelling
+from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.store.jsonl import read_jsonl
+from tests.stages.labelled import Teacher, audited, labelled, work_of
+
+
+def share(*texts: str) -> float:
+    """A number in [0, 1) that belongs to the texts."""
+    return int(hashlib.sha256("|".join(texts).encode()).hexdigest()[:8], 16) / 16**8
+
+
+def worth(prompt: str, answer: str) -> float:
+    """How good an answer is in this world: any number, except that no canary is any good."""
+    is_bad = answer in ("", prompt, CONSTANT_ANSWER) or not answer.endswith(".") or prompt.split()[-1][:-1] not in answer
+    return -1.0 if is_bad else share(prompt, answer)
+
+
+def honest(prompt: str, first: str, second: str) -> str:
+    return "[[A]]" if worth(prompt, first) > worth(prompt, second) else "[[B]]"
+
+
+def always_first(prompt: str, first: str, second: str) -> str:
+    return "[[A]]"
+
+
+def always_longer(prompt: str, first: str, second: str) -> str:
+    return "[[A]]" if len(first) > len(second) else "[[B]]"
+
+
+def fifth_garbage(prompt: str, first: str, second: str) -> str:
+    return "Well, who can say?" if share(prompt, first, second) < 0.2 else honest(prompt, first, second)
+
+
+def all_of_them(prompt: str, first: str, second: str) -> str:
+    """A fifth rubbish; else the longer where it is much longer; else the first."""
+    if share(prompt, first, second) < 0.2:
+        return "Well, who can say?"
+    return "[[B]]" if len(second) > len(first) + 15 else "[[A]]"
+
+
+def canary_lover(prompt: str, first: str, second: str) -> str:
+    return "[[A]]" if worth(prompt, first) < worth(prompt, second) else "[[B]]"
+
+
+def test_an_honest_teacher_passes(tmp_path: Path) -> None:
+    found = audited(work_of(tmp_path), honest)
+    assert (found["warnings"], found["stops"]) == ([], [])
+    figures = AuditFigures.model_validate(found["figures"])
+    assert figures.canaries is not None
+    assert (figures.canaries.mean, figures.canaries.n) == (0, 20)
+    assert {kind: rate.n for kind, rate in figures.canaries_by_kind.items()} == dict.fromkeys(
+        ("empty", "echo", "constant", "truncated", "other_prompt"), 4
+    )
+    assert figures.self_consistency is not None
+    assert figures.self_consistency.mean == 1
+
+
+@pytest.mark.parametrize(
+    ("teacher", "complaints"),
+    [
+        (always_first, ["change their winner", "shown first", "known-bad"]),
+        (always_longer, ["longer answer"]),
+        (fifth_garbage, ["could not be read"]),
+        (all_of_them, ["could not be read", "change their winner", "shown first", "longer answer"]),
+    ],
+)
+def test_a_planted_bias_is_caught(tmp_path: Path, teacher: Teacher, complaints: Sequence[str]) -> None:
+    found: Any = audited(work_of(tmp_path, prompts=100), teacher)
+    for words in complaints:
+        assert any(words in warning for warning in found["warnings"]), (words, found["warnings"])
+    assert not found["stops"]
+
+
+def test_both_orders_take_the_position_bias_out_of_the_rankings(tmp_path: Path) -> None:
+    """It takes the first unless the second is clearly better. Put together, both orders never rank a pair the wrong way round."""
+
+    def pulled(prompt: str, first: str, second: str) -> str:
+        return "[[B]]" if worth(prompt, second) > worth(prompt, first) + 0.3 else "[[A]]"
+
+    work = labelled(work_of(tmp_path, prompts=100, answers=2), pulled)
+    verdicts = list(read_verdicts(work.folder))
+    flips = order_bias([one for one in verdicts if isinstance(one, Comparison)]).flips
+    assert 0.2 < flips.count / flips.total < 0.8
+    candidates = list(read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate))
+    tied = 0
+    for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt):
+        of_prompt = [one for one in candidates if one.prompt_id == prompt.id]
+        outcome = rank(prompt, of_prompt, [one for one in verdicts if one.prompt_id == prompt.id], Rankings())
+        if outcome.ranking is None:
+            tied += 1  # the two orders say opposite things: nothing is learnt from that
+        else:
+            better, worse = outcome.ranking.responses
+            assert worth(prompt.messages[0].content, better.text) > worth(prompt.messages[0].content, worse.text)
+    assert tied == flips.count
+
+
+def test_a_teacher_that_loves_canaries_stops_the_run(tmp_path: Path) -> None:
+    with pytest.raises(JudgeError, match=r"nothing is trained.*100% .* known-bad answers are preferred.*audit\.stop") as caught:
+        audited(work_of(tmp_path), canary_lover)
+    assert caught.value.exit_code == 4
+    assert "known-bad" in (tmp_path / "audit.json").read_text()  # what was measured is there to look at
+    assert "Known-bad answer: echo" in (tmp_path / "verdicts.html").read_text()
+    lenient = Audit.model_validate({"stop": {"canaries": None}})
+    make_audit(labelled(work_of(tmp_path / "again"), canary_lover), lenient, None, None, ())
+
+
+def test_canaries_never_enter_the_labels(tmp_path: Path) -> None:
+    work = labelled(work_of(tmp_path), honest)
+    prompts = {prompt.id for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)}
+    candidates = {one.id for one in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate)}
+    verdicts = [verdict for verdict in read_verdicts(work.folder) if isinstance(verdict, Comparison)]
+    assert len(verdicts) == 60 * 6
+    assert {verdict.prompt_id for verdict in verdicts} == prompts
+    assert {one for verdict in verdicts for one in (verdict.first, verdict.second)} <= candidates
+    assert not {verdict.prompt_id for canary in read_labelling(work.inputs).canaries for verdict in canary.verdicts} & prompts
+
+
+def test_no_probes_where_none_are_wanted(tmp_path: Path) -> None:
+    asked = []
+
+    def counting(prompt: str, first: str, second: str) -> str:
+        asked.append((prompt, first, second))
+        return honest(prompt, first, second)
+
+    labelled(work_of(tmp_path), counting, Audit.model_validate({"probes": {"canaries": 0, "repeats": 0}}))
+    assert len(asked) == len(set(asked)) == 60 * 6
+
+
+def test_a_fickle_teacher(tmp_path: Path) -> None:
+    times: dict[tuple[str, ...], int] = {}
+
+    def fickle(prompt: str, first: str, second: str) -> str:
+        times[prompt, first, second] = times.get((prompt, first, second), 0) + 1
+        other = {"[[A]]": "[[B]]", "[[B]]": "[[A]]"}
+        said = honest(prompt, first, second)
+        return other[said] if times[prompt, first, second] == 2 else said
+
+    found: Any = audited(work_of(tmp_path), fickle)
+    assert found["figures"]["self_consistency"]["mean"] == 0
+    assert ["asked twice" in warning for warning in found["warnings"]] == [True]
+
+
+def test_labels_are_joined_by_prompt_and_text(tmp_path: Path) -> None:
+    work = labelled(work_of(tmp_path), honest)
+    candidates = [one for one in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate) if not one.id.endswith("-2")]
+    prompts = {prompt.id: prompt.messages[0].content for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)}
+    rows = []
+    for identity, prompt in prompts.items():
+        texts = [one.text for one in candidates if one.prompt_id == identity]
+        rows.append({"prompt": prompt, "responses": texts, "scores": [worth(prompt, text) for text in texts]})
+    path = tmp_path / "labels.jsonl"
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = Audit(labels=Source(path=str(path)))
+    make_audit(work, settings, None, None, ())
+    figures = AuditFigures.model_validate(json.loads((tmp_path / "audit.json").read_text())["figures"])
+    assert figures.labels is not None
+    assert (figures.labels.agreement.mean, figures.labels.agreement.n, figures.labels.kappa.mean) == (1, 60, 1)
+    path.write_text(json.dumps({"prompt": "Another?", "responses": ["a", "b"], "scores": [0, 1]}) + "\n")
+    with pytest.raises(DataError, match="none of its labels are for two answers that were judged here"):
+        make_audit(work, settings, None, None, ())
+
+
+def test_the_page_shows_every_reply_and_trusts_none(tmp_path: Path) -> None:
+    def hostile(prompt: str, first: str, second: str) -> str:
+        return f"<script>alert(1)</script> {honest(prompt, first, second)}"
+
+    audited(work_of(tmp_path), hostile)
+    page = (tmp_path / "verdicts.html").read_text()
+    assert "<script>" not in page
+    # 360 labels, 40 on canaries, 5 prompts asked again.
+    assert page.count("&lt;script&gt;alert(1)") == 360 + 40 + 30

@@ -1,0 +1,134 @@
+"""Trains what FOLDER/orders.json lists, one after the other, in the processes of whatever launcher started this.
+
+An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
+lora, steps, save_steps, folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in that step).
+What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
+"""
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from aligndistill.training.distributed import choose_accelerator, is_main_process, world_size
+
+choose_accelerator()
+
+import torch  # noqa: E402
+from safetensors.torch import load_file  # noqa: E402
+from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
+
+from aligndistill import stopping  # noqa: E402
+from aligndistill.config import BestOfN, Dpo, Lora, Pro, Rrhf  # noqa: E402
+from aligndistill.config import RewardModel as RewardModelSettings  # noqa: E402
+from aligndistill.errors import UserError  # noqa: E402
+from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
+from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
+from aligndistill.training.align import train_policy, train_reward_model  # noqa: E402
+from aligndistill.training.grouped_trainer import GroupedTrainer  # noqa: E402
+from aligndistill.training.save import save_model  # noqa: E402
+from tests.tiny_models import (  # noqa: E402
+    ANSWERS,
+    QUESTIONS,
+    ragged_rankings,
+    ranking,
+    ranking_examples,
+    tiny_job,
+    tiny_language_model,
+    write_tiny_model,
+)
+
+REPOSITORY = Path(__file__).parents[2]
+OBJECTIVES: dict[str, Any] = {
+    "supervised": "supervised",
+    "dpo": Dpo(kind="dpo"),
+    "rrhf": Rrhf(kind="rrhf"),
+    "pro": Pro(kind="pro"),
+    "best_of_n": BestOfN(kind="best_of_n"),
+}
+RANK = int(os.environ.get("RANK", "0"))
+seen: list[int] = []
+stop_at: int | None = None
+
+
+def watch_steps() -> None:
+    """Note what each micro-batch holds (the sum of its ids), and signal ourselves where it was ordered."""
+    plain = GroupedTrainer.training_step
+
+    def training_step(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
+        seen.append(int(inputs["input_ids_NT"].sum()))
+        if stop_at == self.state.global_step + 1 and world_size() - 1 == RANK:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return plain(self, model, inputs, *rest, **more)
+
+    GroupedTrainer.training_step = training_step  # type: ignore[method-assign]
+
+
+def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
+    global stop_at
+    seen.clear()
+    stop_at = order.get("stop_at")
+    stopping.listen()
+    what, lora = order["what"], Lora(r=2, lora_dropout=0.0) if order.get("lora") else None
+    trunk = ModelPointer(path=str(folder / "trunk"), layout="chat")
+    runtime = {
+        "per_device_train_batch_size": order.get("per_device", 2),
+        "deepspeed": str(REPOSITORY / f"configs/deepspeed/{order['zero']}.json") if order.get("zero") else None,
+        "grace_seconds": 600,  # a signal of one order must not end another
+        "save_steps": order.get("save_steps", 2),
+        "logging_steps": order.get("logging_steps", 1),
+    }
+    job = tiny_job(
+        folder / order.get("folder", order["name"]),
+        runtime=runtime,
+        batch_size=order.get("batch_size", 4),
+        max_steps=order.get("steps", 3),
+        lr_scheduler_type="cosine",
+    )
+    saved = folder / f"{order['name']}-model"
+    if what == "reward_model":
+        reward_model = new_reward_model(trunk, seed=1)
+        examples = ranking_examples(reward_model.conversation, ragged_rankings())
+        trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
+        save_model(trained, saved, trunk, lora is not None, AutoModelForSequenceClassification)
+    else:
+        policy = load_language_model(trunk)
+        rankings = ragged_rankings()
+        if what == "supervised":
+            rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
+        reference = tiny_language_model() if what == "dpo" else None
+        examples = ranking_examples(policy.conversation, rankings, reference)
+        trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)
+        save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
+    result: dict[str, Any] = {"log": trained.log, "steps": trained.steps, "seen": list(seen)}
+    if is_main_process():
+        loaded = (load_reward_model if what == "reward_model" else load_language_model)(
+            ModelPointer(path=str(saved), layout="chat")
+        )
+        assert sum(p.numel() for p in loaded.model.parameters()) > 1000  # on one process alone, with a sharded one still in memory
+        weights = load_file(saved / "model.safetensors")
+        result["weights"] = {name: value.tolist() for name, value in weights.items()}
+    return result
+
+
+def main(folder: Path) -> None:
+    watch_steps()
+    torch.set_num_threads(1)
+    if is_main_process():
+        write_tiny_model(folder / "new", seed=0)
+        (folder / "new").rename(folder / "trunk")
+    else:
+        while not (folder / "trunk").is_dir():
+            pass
+    for order in json.loads((folder / "orders.json").read_text()):
+        try:
+            result = carry_out(folder, order)
+        except UserError as error:
+            result = {"error": str(error), "code": error.exit_code, "seen": list(seen)}
+        (folder / f"{order['name']}.{RANK}.json").write_text(json.dumps(result))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
