@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -56,3 +57,5 @@ def choose_accelerator() -> None:
     """Tell DeepSpeed where it runs before anything imports it: without a GPU it would guess, and warn that it did."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # One line per call of DeepSpeed's, in every process: torch has new names for what it calls.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

@@ -1,7 +1,8 @@
 """Trains what FOLDER/orders.json lists, one after the other, in the processes of whatever launcher started this.
 
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
-lora, steps, save_steps, folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in that step).
+lora, steps, save_steps, critic (of ppo), folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in that step),
+uneven (the head reads its positions in more chunks on the first rank than on the others).
 What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
@@ -24,11 +25,12 @@ from aligndistill import stopping  # noqa: E402
 from aligndistill.config import BestOfN, Dpo, Lora, Pro, Rrhf  # noqa: E402
 from aligndistill.config import RewardModel as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
+from aligndistill.models import logprobs  # noqa: E402
 from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
 from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
 from aligndistill.training.align import train_policy, train_reward_model  # noqa: E402
-from aligndistill.training.grouped_trainer import GroupedTrainer  # noqa: E402
 from aligndistill.training.save import save_model  # noqa: E402
+from aligndistill.training.watched import Watched  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
     QUESTIONS,
@@ -39,6 +41,7 @@ from tests.tiny_models import (  # noqa: E402
     tiny_language_model,
     write_tiny_model,
 )
+from tests.training.tiny_ppo import tiny_ppo  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES: dict[str, Any] = {
@@ -55,7 +58,7 @@ stop_at: int | None = None
 
 def watch_steps() -> None:
     """Note what each micro-batch holds (the sum of its ids), and signal ourselves where it was ordered."""
-    plain = GroupedTrainer.training_step
+    plain = Watched.training_step
 
     def training_step(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
         seen.append(int(inputs["input_ids_NT"].sum()))
@@ -63,7 +66,7 @@ def watch_steps() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, model, inputs, *rest, **more)
 
-    GroupedTrainer.training_step = training_step  # type: ignore[method-assign]
+    Watched.training_step = training_step  # type: ignore[method-assign]
 
 
 def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +91,14 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         lr_scheduler_type="cosine",
     )
     saved = folder / f"{order['name']}-model"
-    if what == "reward_model":
+    logprobs.HEAD_ELEMENTS = 1 if order.get("uneven") and is_main_process() else 2**24
+    if what == "ppo":
+        critic = order.get("critic", "separate")
+        trained = tiny_ppo(
+            job.folder, updates=order.get("steps", 2), lora=lora, runtime=runtime, critic=critic, minibatches=2, ppo_epochs=1
+        ).trained
+        save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
+    elif what == "reward_model":
         reward_model = new_reward_model(trunk, seed=1)
         examples = ranking_examples(reward_model.conversation, ragged_rankings())
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
