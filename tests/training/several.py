@@ -1,8 +1,8 @@
 """Trains what FOLDER/orders.json lists, one after the other, in the processes of whatever launcher started this.
 
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
-lora, steps, save_steps, critic (of ppo), folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in that step),
-uneven (the head reads its positions in more chunks on the first rank than on the others).
+lora, save_steps, critic (of ppo), folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in
+that step), uneven (the head reads its positions in more chunks on the first rank than on the others).
 What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
@@ -20,6 +20,7 @@ choose_accelerator()
 import torch  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from aligndistill import stopping  # noqa: E402
 from aligndistill.config import BestOfN, Dpo, Lora, Pro, Rrhf  # noqa: E402
@@ -34,6 +35,7 @@ from aligndistill.training.watched import Watched  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
     QUESTIONS,
+    pairs,
     ragged_rankings,
     ranking,
     ranking_examples,
@@ -77,7 +79,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     what, lora = order["what"], Lora(r=2, lora_dropout=0.0) if order.get("lora") else None
     trunk = ModelPointer(path=str(folder / "trunk"), layout="chat")
     runtime = {
-        "per_device_train_batch_size": order.get("per_device", 2),
+        "per_device_train_batch_size": order.get("per_device", 4),
         "deepspeed": str(REPOSITORY / f"configs/deepspeed/{order['zero']}.json") if order.get("zero") else None,
         "grace_seconds": 600,  # a signal of one order must not end another
         "save_steps": order.get("save_steps", 2),
@@ -86,28 +88,28 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     job = tiny_job(
         folder / order.get("folder", order["name"]),
         runtime=runtime,
-        batch_size=order.get("batch_size", 4),
-        max_steps=order.get("steps", 3),
+        batch_size=8,
+        max_steps=4,
         lr_scheduler_type="cosine",
     )
     saved = folder / f"{order['name']}-model"
+    rankings = [*ragged_rankings(), *pairs()]
     logprobs.HEAD_ELEMENTS = 1 if order.get("uneven") and is_main_process() else 2**24
     if what == "ppo":
         critic = order.get("critic", "separate")
-        trained = tiny_ppo(
-            job.folder, updates=order.get("steps", 2), lora=lora, runtime=runtime, critic=critic, minibatches=2, ppo_epochs=1
-        ).trained
+        settings = {"critic": critic, "ppo_epochs": 2, "job": {"lr_scheduler_type": "cosine"}}
+        where = {"trunk": folder / "trunk", "runtime": runtime, "lora": lora}
+        trained = tiny_ppo(job.folder, updates=2, **where, **settings).trained
         save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
     elif what == "reward_model":
         reward_model = new_reward_model(trunk, seed=1)
-        examples = ranking_examples(reward_model.conversation, ragged_rankings())
+        examples = ranking_examples(reward_model.conversation, rankings)
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
         save_model(trained, saved, trunk, lora is not None, AutoModelForSequenceClassification)
     else:
         policy = load_language_model(trunk)
-        rankings = ragged_rankings()
         if what == "supervised":
-            rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
+            rankings = [ranking(question, answer) for question in QUESTIONS for answer in ANSWERS[:2]]
         reference = tiny_language_model() if what == "dpo" else None
         examples = ranking_examples(policy.conversation, rankings, reference)
         trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)
@@ -136,6 +138,7 @@ def main(folder: Path) -> None:
         try:
             result = carry_out(folder, order)
         except UserError as error:
+            unset_hf_deepspeed_config()  # a run that is stopped ends its process, elsewhere
             result = {"error": str(error), "code": error.exit_code, "seen": list(seen)}
         (folder / f"{order['name']}.{RANK}.json").write_text(json.dumps(result))
 
