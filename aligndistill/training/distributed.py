@@ -32,7 +32,9 @@ def is_main_process() -> bool:
 def local_ranks() -> range:
     """The numbers of the processes on this machine."""
     first = rank() - int(os.environ.get("LOCAL_RANK", "0"))
-    return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+    # torchrun's and accelerate's name, then DeepSpeed's
+    count = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size()
+    return range(first, first + int(count))
 
 
 def our_share(items: Sequence[T], ranks: range | None = None) -> list[T]:

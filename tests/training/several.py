@@ -18,6 +18,7 @@ from aligndistill.training.distributed import choose_accelerator, is_main_proces
 choose_accelerator()
 
 import torch  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
@@ -73,6 +74,9 @@ def watch_steps() -> None:
 
 def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     global stop_at
+    unset_hf_deepspeed_config()  # a run has one runtime.deepspeed, elsewhere: here the last order's must be forgotten
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    AcceleratorState._reset_state(reset_partial_state=True)
     seen.clear()
     stop_at = order.get("stop_at")
     stopping.listen()
@@ -138,7 +142,6 @@ def main(folder: Path) -> None:
         try:
             result = carry_out(folder, order)
         except UserError as error:
-            unset_hf_deepspeed_config()  # a run that is stopped ends its process, elsewhere
             result = {"error": str(error), "code": error.exit_code, "seen": list(seen)}
         (folder / f"{order['name']}.{RANK}.json").write_text(json.dumps(result))
 
