@@ -49,7 +49,7 @@ def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str) -
 
 
 def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order. Each task's are on disk before the next is waited for.
+    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are on disk before the next is waited for.
 
     Raises:
         JudgeError: not one verdict could be read.
@@ -67,6 +67,8 @@ def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[T
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     if not servers:
         wait_for_others(f"{work.folder.name} has its {label}")
+        if not is_main_process():  # the first one may have finished by now, and scratch is gone then
+            return []
     judged_tasks = {one.prompt_id: one.verdicts for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
     verdicts = [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
     share = unparsed(verdicts)
