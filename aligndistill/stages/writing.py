@@ -51,7 +51,7 @@ class Delivery:
     """What came of it.
 
     Attributes:
-        written: every sample, by prompt and sample number, those of earlier tries included.
+        written: every sample, by prompt and sample number, those of earlier tries included; on the first process.
         too_long: how many prompts the author has no room for.
         refused: how many answers the author's server refused to give; they are asked for again by a run that goes on.
         local: the author's model, when it runs here and had something to write.
@@ -106,6 +106,8 @@ def write_samples(work: Work, author: Author, order: Order, partial: Path) -> De
                 )
     if author.endpoint is None:
         wait_for_others(f"{work.folder.name} has what {author.name} writes")
+        if not is_main_process():  # the first one may have finished by now, and scratch is gone then
+            return Delivery({}, too_long, refused, local)
     written = {(one.prompt_id, one.sample): one for one in _written(partial, author)}
     return Delivery(written, too_long, refused, local)
 
