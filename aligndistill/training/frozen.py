@@ -13,6 +13,7 @@ def shard(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None:
     """Cut the models' parameters up, in place, over all processes."""
     import deepspeed  # only here: importing it takes seconds
 
+    deepspeed.init_distributed(verbose=False)  # else it takes this process for the only one
     for model in models:
         model.requires_grad_(False)
         deepspeed.zero.Init(module=model, mem_efficient_linear=False, config_dict_or_path=deepspeed_config)
