@@ -68,16 +68,13 @@ def check(config: ConfigArguments) -> None:
 
 @app.command()
 def plan(config: ConfigArguments) -> None:
-    """Show which stages are finished and which would run."""
+    """Show which stages would run, and what they would ask of models: requests, tokens, price, time. Nothing is asked."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.pipeline import pipeline
-        from aligndistill.store.artifacts import read_manifest
+        from aligndistill.plans import plan_lines
 
-        for stage in pipeline(loaded).stages:
-            folder = stage.folder(loaded.runtime.store)
-            state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
-            typer.echo(f"{state:9} {stage.name:24} {folder}")
+        for line in plan_lines(loaded):
+            typer.echo(line)
         _echo_memory(loaded)
 
 

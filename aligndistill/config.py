@@ -24,6 +24,7 @@ from aligndistill.config_judges import (
 from aligndistill.config_models import (
     NAME_PATTERN,
     PLUGIN_PATTERN,
+    Budget,
     EndpointModel,
     FromScratch,
     LocalModel,
@@ -31,6 +32,7 @@ from aligndistill.config_models import (
     Model,
     ModelRef,
     PluginName,
+    Price,
     Section,
     Sft,
     Source,
@@ -63,6 +65,7 @@ __all__ = [  # the whole schema is imported from here
     "PUBLISHED_LEARNING_RATES",
     "Audit",
     "BestOfN",
+    "Budget",
     "Candidates",
     "Dpo",
     "EndpointModel",
@@ -85,6 +88,7 @@ __all__ = [  # the whole schema is imported from here
     "PanelJudge",
     "PluginName",
     "Ppo",
+    "Price",
     "Pro",
     "Prompts",
     "Rankings",
@@ -288,6 +292,7 @@ class RunConfig(Section):
     reward_model: RewardModel | None = None
     students: dict[str, Student] = Field(default={})
     evaluation: Evaluation = Evaluation()
+    budget: Budget = Budget()
     runtime: Runtime = Runtime()
 
     @property

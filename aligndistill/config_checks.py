@@ -39,6 +39,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.judge, ("judge",))
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
+    yield from _prices(config)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or say false")
 
@@ -173,6 +174,16 @@ def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
         if asked.must_be_local and isinstance(model, EndpointModel):
             text = "a likelihood judge reads the model's own log-probabilities, which an endpoint does not give"
             yield Problem((*path, *asked.key), f"{text}: name a local model, or take kind pairwise or rubric")
+
+
+def _prices(config: RunConfig) -> Iterator[Problem]:
+    """A budget in money knows what every server costs."""
+    if config.budget.usd is None:
+        return
+    servers = {model.name for _, model in _teachers(config) if isinstance(model, EndpointModel)}
+    for name in sorted(servers - config.budget.prices.keys()):
+        text = f"there is no price for '{name}': give USD per million tokens, as in {{prompt: 0.5, completion: 1.5}}, zeros if free"
+        yield Problem(("budget", "prices"), text)
 
 
 def _models(config: RunConfig) -> dict[str, LocalModel | EndpointModel]:

@@ -114,9 +114,17 @@ class StudentModel(LocalModel):
 
 
 class EndpointModel(Section):
-    """A model behind an OpenAI-compatible HTTP server. The key is read from the environment variable named here, only."""
+    """A model behind an OpenAI-compatible HTTP server. The key is read from the environment variable named here, only.
 
-    pace: ClassVar[frozenset[str]] = frozenset({"api_key_env", "concurrency", "timeout_seconds", "max_retries"})
+    Attributes:
+        requests_per_minute, tokens_per_minute: the most that the server allows; no limit unless given.
+        tokenizer: the model's, a folder or a Hub name, to count tokens with; else they are estimated.
+        context_tokens: the most that prompt and answer may have together. Longer requests are not sent.
+    """
+
+    pace: ClassVar[frozenset[str]] = frozenset(
+        {"api_key_env", "concurrency", "timeout_seconds", "max_retries", "requests_per_minute", "tokens_per_minute"}
+    )
     """Settings that change how the server is reached, never what it answers: they stay out of fingerprints."""
 
     kind: Literal["endpoint"]
@@ -126,6 +134,10 @@ class EndpointModel(Section):
     concurrency: int = Field(default=8, gt=0)
     timeout_seconds: float = Field(default=120, gt=0)
     max_retries: int = Field(default=5, ge=0)
+    requests_per_minute: int | None = Field(default=None, gt=0)
+    tokens_per_minute: int | None = Field(default=None, gt=0)
+    tokenizer: str | None = None
+    context_tokens: int | None = Field(default=None, gt=0)
 
     @field_validator("base_url")
     @classmethod
@@ -143,6 +155,29 @@ class EndpointModel(Section):
         if value is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value):
             raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself")
         return value
+
+
+class Price(Section):
+    """What a server's model costs, US dollars per million tokens."""
+
+    prompt: float = Field(ge=0)
+    completion: float = Field(ge=0)
+
+
+class Budget(Section):
+    """The most that a run may spend on servers, over all its resumptions. It stops there, and goes on when given more.
+
+    Attributes:
+        requests: HTTP requests, repeated tries among them.
+        tokens: of prompts and answers.
+        usd: by `prices`.
+        prices: by the model's `name` on its server.
+    """
+
+    requests: int | None = Field(default=None, ge=0)
+    tokens: int | None = Field(default=None, ge=0)
+    usd: float | None = Field(default=None, ge=0)
+    prices: dict[str, Price] = Field(default={})
 
 
 # ------------------------------------------------------------------------------------------------------------ training

@@ -13,9 +13,9 @@ from aligndistill.config import EndpointModel, RunConfig
 from aligndistill.config_judges import judge_models
 from aligndistill.errors import UserError
 from aligndistill.store.artifacts import library_versions
+from aligndistill.store.file_systems import file_system, is_on_network
 
 LOW_DISK_GIB = 5
-NETWORK_FILE_SYSTEMS = {"nfs", "nfs4", "cifs", "smb3", "lustre", "fuse.sshfs", "9p"}
 
 
 @dataclass(frozen=True)
@@ -62,19 +62,8 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
     yield Finding(
         "writing", f"{existing} {'can' if os.access(existing, os.W_OK) else 'cannot'} be written", os.access(existing, os.W_OK)
     )
-    kind = _file_system(existing)
-    if kind in NETWORK_FILE_SYSTEMS:
-        yield Finding("file system", f"{kind}: the caches in {folder} must be on a local disk (sqlite)", sound=False)
-
-
-def _file_system(path: Path) -> str:
-    """The type of the file system that holds a path, as Linux names it; empty elsewhere."""
-    mounts = Path("/proc/mounts")
-    if not mounts.is_file():
-        return ""
-    fields = (line.split() for line in mounts.read_text().splitlines())
-    holding = [(mount, kind) for _, mount, kind, *_ in fields if path.resolve().is_relative_to(mount)]
-    return max(holding, key=lambda pair: len(pair[0]))[1] if holding else ""
+    if is_on_network(existing):
+        yield Finding("file system", f"{file_system(existing)}: caches in {folder} are append-only files, not SQLite")
 
 
 def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
@@ -96,7 +85,8 @@ def _answers(name: str, model: EndpointModel) -> Finding:
     hello = Request((Message(role="user", content="Say yes."),))
     try:
         for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([hello], Sampling(0.0, 4)):
-            return Finding(name, f"{urlsplit(model.base_url).netloc} answers: {answered.reply.text[:40]!r}")
+            said = answered.reply.problem or f"answers: {answered.reply.text[:40]!r}"
+            return Finding(name, f"{urlsplit(model.base_url).netloc} {said}", sound=not answered.reply.problem)
     except UserError as error:
         return Finding(name, str(error), sound=False)
     return Finding(name, f"{model.base_url} gave no answer", sound=False)

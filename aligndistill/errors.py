@@ -50,3 +50,9 @@ class Interrupted(UserError):
     """A run that was stopped and will go on from where it was when the same command is given again."""
 
     exit_code = 5
+
+
+class BudgetError(UserError):
+    """What may be spent on servers is spent; with more of it the same command goes on."""
+
+    exit_code = 6

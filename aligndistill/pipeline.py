@@ -375,4 +375,4 @@ def _code(plugin: str | None) -> str:
 
 def _result_config(config: RunConfig) -> str:
     """What the page shows of the config: all that decides the result."""
-    return dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"runtime"}))
+    return dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))

@@ -1,7 +1,8 @@
 """A run from its config to its folder: makes what is missing, in order, and gathers the report.
 
 `<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves), the
-report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs.
+report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs; but not
+what `endpoints.py` keeps there.
 """
 
 import json
@@ -10,6 +11,7 @@ from pathlib import Path
 
 from aligndistill.config import RunConfig
 from aligndistill.config_files import dump_config
+from aligndistill.endpoints import Endpoints
 from aligndistill.errors import ConfigError, UserError
 from aligndistill.launching import launch
 from aligndistill.pipeline import Pipeline, pipeline
@@ -66,10 +68,11 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
 def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
     made = list(launched)
     folder = config.runtime.runs / config.name
+    endpoints = Endpoints(folder, config.budget)
     for number, stage in enumerate(stages):
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:
-            manifest = run_stage(stage, config.runtime)
+            manifest = run_stage(stage, config.runtime, endpoints.open)
         except UserError:
             if is_main_process():  # what there is, is what `judge audit` looks at
                 _gather(config, stages[:number], folder, complete=False)

@@ -681,6 +681,69 @@ def test_what_fits_together_is_accepted(write, sections: dict[str, str | None]):
     assert load_config([write(checked(**sections))]).name in ("x", "store")
 
 
+@pytest.mark.parametrize(
+    ("objective", "sections", "line"),
+    [
+        (
+            "kind: ppo",
+            {},
+            "c.yaml:5: students.a.objective.reward: this run has no 'reward_model': add the section, or name another",
+        ),
+        ("kind: grpo", {}, "c.yaml:5: students.a.objective.reward: this run has no 'reward_model'"),
+        (
+            "kind: ppo, reward: judge",
+            {"judge": None},
+            "c.yaml:4: students.a.objective.reward: this run has no 'judge': add the section, or write the reward's judge out here",
+        ),
+        (
+            "kind: rloo, reward: [{source: judge}, {source: reward_model, weight: 2}]",
+            {},
+            "c.yaml:5: students.a.objective.reward[1].source: this run has no 'reward_model'",
+        ),
+        (
+            "kind: ppo, reward: {kind: likelihood, model: nowhere}",
+            {},
+            "c.yaml:5: students.a.objective.reward.model: ",
+        ),
+        (
+            "kind: ppo, samples_per_prompt: 1, reward: {kind: pairwise, model: start}",
+            {},
+            "c.yaml:5: students.a.objective.samples_per_prompt: a pairwise judge compares the answers to a prompt: ask for two",
+        ),
+        (
+            "kind: grpo, samples_per_prompt: 1, reward: judge",
+            {},
+            "c.yaml:5: students.a.objective.samples_per_prompt: grpo compares the answers to a prompt: ask for two or more",
+        ),
+        (
+            "kind: ppo, reward: judge, evaluate_every: 5",
+            {"evaluation": "{judge: null}"},
+            "c.yaml:6: students.a.objective.evaluate_every: looking at held-out prompts needs an evaluation.judge: add one",
+        ),
+        ("kind: ppo, reward: jugde", {}, "c.yaml:5: students.a.objective.reward: expected 'reward_model' or 'judge'"),
+        ("kind: ppo, reward: []", {}, "c.yaml:5: students.a.objective.reward: expected at least 1 in the list"),
+        ("kind: ppo, reward: judge, clip_range: 1", {}, "c.yaml:5: students.a.objective.clip_range: expected a number less than 1"),
+        ("kind: grpo, reward: judge, kl_budget: 4", {}, "c.yaml:5: students.a.objective.kl_budget: unknown key"),
+    ],
+)
+def test_rewards_that_cannot_be_are_refused(write, objective: str, sections: dict[str, str | None], line: str):
+    (only,) = refusal(write(checked(**sections, students=f"{{a: {{objective: {{{objective}}}}}}}")))
+    assert only.startswith(line)
+
+
+@pytest.mark.parametrize(
+    ("objective", "sections"),
+    [
+        ("kind: ppo, reward: judge, samples_per_prompt: 1", {}),
+        ("kind: ppo, reward: {kind: function, function: 'a:b'}", {"judge": None}),
+        ("kind: ppo", {"reward_model": "{}"}),
+        ("kind: rloo, reward: [{source: judge, weight: 0.5}, {source: {kind: function, function: 'a:b'}, weight: -1}]", {}),
+    ],
+)
+def test_rewards_that_fit_are_accepted(write, objective: str, sections: dict[str, str | None]):
+    assert "a" in load_config([write(checked(**sections, students=f"{{a: {{objective: {{{objective}}}}}}}"))]).students
+
+
 def test_all_misfits_are_told_at_once(write):
     path = write(checked(judge="{kind: rubric, model: a}", candidates="{from: [b]}", students=f"{{start: {DPO}}}"))
     assert [line.split(": ")[1] for line in refusal(path)] == ["judge.model", "candidates.from[0]", "students.start"]

@@ -4,8 +4,8 @@ import json
 import os
 import subprocess
 from pathlib import Path
-from typing import Any
 from types import SimpleNamespace
+from typing import Any
 
 import pytest
 import yaml

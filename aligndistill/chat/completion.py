@@ -11,12 +11,27 @@ from aligndistill.records import Usage
 
 class _Message(BaseModel):
     content: str | None = None
+    refusal: Any = None
+    tool_calls: Any = None
 
 
 class _Choice(BaseModel):
     message: _Message
     finish_reason: str | None = None
     logprobs: Any = None
+
+    def reply(self, usage: Usage) -> Reply:
+        text, finish = self.message.content or "", "length" if self.finish_reason == "length" else "stop"
+        problem = ""
+        if self.finish_reason == "content_filter":
+            problem = "stopped by the server's content filter"
+        elif self.message.refusal:
+            problem = "refused by the model"
+        elif self.message.tool_calls and not text:
+            problem = "a tool call instead of a text"
+        elif self.message.content is None:
+            problem = "no text"
+        return Reply(text, "length" if finish == "length" else "stop", usage, problem)
 
 
 class _Tokens(BaseModel):
@@ -44,11 +59,14 @@ class Completion(BaseModel):
         return Usage(calls=1, prompt_tokens=tokens.prompt_tokens or 0, completion_tokens=tokens.completion_tokens or 0)
 
     def reply(self) -> Reply:
-        """The first choice; an empty text where there is none or it has no content (a refusal, a filter, a tool call)."""
+        """The first choice; an empty text with its `problem` where there is none."""
+        return self.replies()[0]
+
+    def replies(self) -> list[Reply]:
+        """All choices, one at least; the first carries the whole cost."""
         if not self.choices:
-            return Reply("", "stop", self.cost())
-        choice = self.choices[0]
-        return Reply(choice.message.content or "", "length" if choice.finish_reason == "length" else "stop", self.cost())
+            return [Reply("", "stop", self.cost(), "no choices")]
+        return [choice.reply(Usage() if number else self.cost()) for number, choice in enumerate(self.choices)]
 
     def first_position(self) -> list[TokenLogprob] | None:
         """The likeliest first tokens; None when no log-probabilities came back, or not in OpenAI's form."""

@@ -1,185 +1,347 @@
 """A model behind an OpenAI-compatible HTTP server.
 
 Servers differ in what they heed (`n`, `logprobs`, `response_format` may be ignored without a word), so every answer is read
-for what it is, and nothing but the fields that all of them know is ever sent.
+for what it is, and what a server was found to ignore is not asked of it again.
 """
 
 import asyncio
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import itertools
+import logging
+import time
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-import openai
-from pydantic import ValidationError
-
+from aligndistill.chat.budget import Account, Payment
+from aligndistill.chat.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
 from aligndistill.chat.completion import Completion
 from aligndistill.chat.in_flight import keep_in_flight
 from aligndistill.chat.label_tokens import label_logprobs
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, Sampling
-from aligndistill.chat.retries import Transient, is_transient, retry_after_seconds, retrying
+from aligndistill.chat.pace import Pace
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.retries import LONGEST_WAIT_SECONDS, Refused, Transient, retrying
+from aligndistill.chat.server import Server, Session
+from aligndistill.chat.token_counts import TokenCount, by_length, token_count
 from aligndistill.chat.usage import total
 from aligndistill.config import EndpointModel
-from aligndistill.errors import ConfigError, JudgeError
+from aligndistill.errors import JudgeError
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
-NO_KEY = "none"  # the SDK insists on a key, and would take OPENAI_API_KEY if it got none
-TOP_LOGPROBS = (20, 5)  # OpenAI allows 20; servers that allow fewer allow 5
-LONGEST_QUOTE = 500  # characters of a server's words in our messages
-REFUSED_STATUS = frozenset({400, 413, 422})
+MOST_REFUSALS_IN_A_ROW = 20
+AGAIN_UNREADABLE = (
+    "No verdict could be read in this answer. Give the verdict alone, in the form that was asked for, and nothing else."
+)
+AGAIN_CUT_OFF = (
+    "This answer was too long and was cut off. Give the verdict alone, in the form that was asked for, and nothing else."
+)
+LONGEST_REPEATED = 2000  # characters of an answer that could not be read
+HELLO = (Message(role="user", content="Say yes."),)
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Sample:
+class _Ask:
+    """Some samples of one request, which go into one HTTP request where the server heeds `n`."""
+
     request: int
-    sample: int
+    samples: tuple[int, ...]
     messages: tuple[Message, ...]
 
 
-class _Refused(Exception):
-    """The server took the request for a bad one (too long, a field it does not know)."""
+@dataclass(frozen=True)
+class _Got:
+    """What came of it; the samples beyond the last reply are missing."""
+
+    ask: _Ask
+    replies: list[Reply]
+
+    @property
+    def answered(self) -> list[Answered]:
+        return [Answered(self.ask.request, sample, reply) for sample, reply in zip(self.ask.samples, self.replies, strict=False)]
+
+    @property
+    def missing(self) -> list[_Ask]:
+        return [replace(self.ask, samples=(sample,)) for sample in self.ask.samples[len(self.replies) :]]
+
+
+@dataclass
+class _Open:
+    """A session with the server, and how it goes."""
+
+    session: Session
+    greeting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    refusals_in_a_row: int = 0
 
 
 class EndpointChat:
     """A chat model at a URL; see `ChatModel`.
 
+    Args:
+        capabilities: what is known of the server; by default nothing.
+        pace: how fast it may be asked; by default as the config says.
+        account: pays for the requests; None lets all pass.
+
     Raises:
         ConfigError: the environment variable of the key is not set, or holds what cannot be a key.
     """
 
-    def __init__(self, config: EndpointModel) -> None:
+    def __init__(
+        self,
+        config: EndpointModel,
+        capabilities: Capabilities | None = None,
+        pace: Pace | None = None,
+        account: Account | None = None,
+    ) -> None:
         self._config = config
-        self._base_url = config.base_url.rstrip("/")
-        self._key = NO_KEY if config.api_key_env is None else _key_from(config.api_key_env)
-        self._top_logprobs: tuple[int, ...] = TOP_LOGPROBS  # what to ask for: empty once it is known that none are given
-        self.identity = f"endpoint {self._base_url} {config.name}"
+        self._server = Server(config)
+        self._capabilities = capabilities or Capabilities()
+        self._pace = pace or Pace(config.requests_per_minute, config.tokens_per_minute)
+        self._account = account
+        counted = config.tokenizer is not None or config.context_tokens is not None
+        self._tokens = token_count(config) if counted else TokenCount(by_length, exact=False)
+        self.identity = self._server.identity
+
+    # -------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
-        """See `ChatModel`. One HTTP request per sample, since many servers ignore `n`."""
+        """See `ChatModel`. A request that the server refuses, or that does not fit its context, is answered with a `problem`."""
+        if requests and sampling.answer_schema is not None:
+            self._find_answer_format()
 
-        async def ask(client: openai.AsyncOpenAI, item: _Sample) -> Answered:
+        async def ask(session: _Open, item: _Ask) -> _Got:
+            return _Got(item, await self._replies(session, item, sampling))
+
+        def asks(indices: Iterable[int]) -> Iterator[_Ask]:
+            for index in indices:
+                request = requests[index]
+                if request.samples and self._capabilities.found.several is not False:
+                    yield _Ask(index, request.samples, request.messages)
+                else:
+                    yield from (_Ask(index, (sample,), request.messages) for sample in request.samples)
+
+        # While it is not known whether the server heeds `n`, one request for several samples goes ahead of the others.
+        several = [index for index, request in enumerate(requests) if len(request.samples) > 1]
+        ahead = several[:1] if self._capabilities.found.several is None else []
+        others = [index for index in range(len(requests)) if index not in ahead]
+        missing: list[_Ask] = []
+        for some, concurrency in ((ahead, 1), (others, self._config.concurrency)):
+            if not (missing or some):
+                continue
+            wanted = itertools.chain(missing, asks(some))
+            missing = []
+            for got in keep_in_flight(self._session(), ask, wanted, concurrency):
+                yield from got.answered
+                missing += got.missing
+        if missing:
+            for got in keep_in_flight(self._session(), ask, missing, self._config.concurrency):
+                yield from got.answered
+
+    async def _replies(self, session: _Open, item: _Ask, sampling: Sampling) -> list[Reply]:
+        """What one HTTP request brings: a reply for each sample from a server that heeds `n`, fewer from the others."""
+        if problem := self._too_long(item.messages, sampling.max_new_tokens):
+            _log.warning("%s: %s", self.identity, problem)
+            return [Reply("", "stop", Usage(), problem)] * len(item.samples)
+        n = len(item.samples)
+        fields = {
+            "temperature": sampling.temperature,
+            "max_tokens": sampling.max_new_tokens,
+            "seed": _seed(sampling.seed, item.messages, item.samples[0]),
+            **({"n": n} if n > 1 else {}),
+        }
+        try:
+            completion = await self._in_format(session, item.messages, fields, sampling.answer_schema)
+        except Refused as refusal:
+            if n > 1:  # perhaps for the number alone
+                self._capabilities.learn(several=False)
+                return []
+            return [await self._refused(session, item, str(refusal))]
+        session.refusals_in_a_row = 0
+        if n > 1:
+            self._capabilities.learn(several=len(completion.choices) == n)
+        replies = completion.replies()[:n]
+        return [await self._read_or_asked_again(session, item.messages, fields, sampling, reply) for reply in replies]
+
+    async def _read_or_asked_again(
+        self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
+    ) -> Reply:
+        """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
+        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(reply.text)):
+            return reply
+        why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
+        again = (*messages, Message(role="assistant", content=reply.text[:LONGEST_REPEATED]), Message(role="user", content=why))
+        if self._too_long(again, sampling.max_new_tokens):
+            return reply
+        try:
+            completion = await self._in_format(
+                session, again, {name: value for name, value in fields.items() if name != "n"}, sampling.answer_schema
+            )
+        except Refused:
+            return replace(reply, usage=total(reply.usage, Usage(calls=1)))
+        second = completion.reply()
+        better = not second.problem and second.finish == "stop" and sampling.readable(second.text)
+        return replace(second if better else reply, usage=total(reply.usage, second.usage))
+
+    async def _in_format(
+        self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None
+    ) -> Completion:
+        """Ask in the strictest form that the server keeps to; a request that is refused so is asked for text."""
+        form: dict[str, Any] | None = None
+        found = self._capabilities.found.answer_format
+        if schema is not None and found == "json_schema":
+            form = json_schema(schema)
+        elif schema is not None and found == "json_object" and any("json" in message.content.lower() for message in messages):
+            form = JSON_OBJECT  # which keys it has, only the request's words can say
+        if form is not None:
             try:
-                completion = await self._complete(
-                    client,
-                    item.messages,
-                    temperature=sampling.temperature,
-                    max_tokens=sampling.max_new_tokens,
-                    seed=_seed(sampling.seed, item.messages, item.sample),
-                )
-            except _Refused as refusal:
-                length = sum(len(message.content) for message in item.messages)
-                raise JudgeError(
-                    f"{self.identity} refused request {item.request} ({length} characters): {refusal}. "
-                    "Shorten the prompts or the candidates if it is too long for the model."
-                ) from None
-            return Answered(item.request, item.sample, completion.reply())
+                return await self._complete(session, messages, **fields, response_format=form)
+            except Refused:
+                pass
+        return await self._complete(session, messages, **fields)
 
-        items = (_Sample(index, sample, request.messages) for index, request in enumerate(requests) for sample in request.samples)
-        yield from keep_in_flight(self._client(), ask, items, self._config.concurrency)
+    async def _refused(self, session: _Open, item: _Ask, words: str) -> Reply:
+        """A reply that says so. When it is not this request but any that is refused, there is nothing to go on for.
+
+        Raises:
+            JudgeError: the server refuses the simplest request, too, or has refused many in a row.
+        """
+        async with session.greeting:
+            if not self._capabilities.found.answers:
+                try:
+                    await self._complete(session, HELLO, temperature=0.0, max_tokens=1)
+                except Refused:
+                    raise JudgeError(f"{self.identity} refused: {words}. Check base_url and the model's name.") from None
+        length = sum(len(message.content) for message in item.messages)
+        session.refusals_in_a_row += 1
+        said = (
+            f"{self.identity} refused request {item.request} ({length} characters): {words}. "
+            "Shorten the prompts or the candidates if it is too long for the model."
+        )
+        if session.refusals_in_a_row >= MOST_REFUSALS_IN_A_ROW:
+            raise JudgeError(f"{said} It has refused the last {session.refusals_in_a_row} requests.")
+        _log.warning("%s", said)
+        return Reply("", "stop", Usage(calls=1), words)
+
+    def _too_long(self, messages: Sequence[Message], new_tokens: int) -> str:
+        """Why a request is not sent; empty where it fits. Some servers answer one that does not fit, with nonsense."""
+        context = self._config.context_tokens
+        if context is None or (length := self._tokens.count(messages)) + new_tokens <= context:
+            return ""
+        about = "" if self._tokens.exact else "about "
+        return f"a prompt of {about}{length} tokens and {new_tokens} new ones do not fit context_tokens ({context}): not sent"
+
+    def _find_answer_format(self) -> None:
+        """Find out once which form of answer the server keeps to, by answers that have it though their requests do not ask."""
+        if self._capabilities.found.answer_format is not None:
+            return
+
+        async def ask(session: _Open, probe: FormatProbe) -> bool:
+            form = {"response_format": probe.response_format}
+            try:
+                completion = await self._complete(session, probe.messages, temperature=0.0, max_tokens=PROBE_TOKENS, **form)
+            except Refused:
+                return False
+            return probe.heeded(completion.reply().text)
+
+        for probe in FORMAT_PROBES:
+            if next(iter(keep_in_flight(self._session(), ask, [probe], 1))):
+                self._capabilities.learn(answer_format=probe.name)
+                return
+        self._capabilities.learn(answer_format="text")
+
+    # ---------------------------------------------------------------------------------------------- log-probabilities
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
         """See `ChatModel`. A server that gives no log-probabilities is asked once."""
 
-        async def ask(client: openai.AsyncOpenAI, index: int) -> LabelLogprobs:
-            probing = self._top_logprobs is TOP_LOGPROBS
+        async def ask(session: _Open, index: int) -> LabelLogprobs:
+            if self._too_long(conversations[index], 1):
+                return LabelLogprobs(index, None, Usage())  # which is said when it is asked for text
+            unknown = self._capabilities.found.top_logprobs is None
             refused = Usage()
-            for top_logprobs in self._top_logprobs:
+            for top_logprobs in self._capabilities.top_logprobs:
+                fields = {"temperature": 0.0, "max_tokens": 1, "seed": 0, "logprobs": True, "top_logprobs": top_logprobs}
                 try:
-                    completion = await self._complete(
-                        client,
-                        conversations[index],
-                        temperature=0.0,
-                        max_tokens=1,
-                        seed=0,
-                        logprobs=True,
-                        top_logprobs=top_logprobs,
-                    )
-                except _Refused:
+                    completion = await self._complete(session, conversations[index], **fields)
+                except Refused:
                     refused = total(refused, Usage(calls=1))
                     continue
                 tokens = completion.first_position()
-                if probing and completion.choices:
-                    self._top_logprobs = (top_logprobs,) if tokens else ()
+                if unknown and completion.choices:
+                    self._capabilities.learn(top_logprobs=top_logprobs if tokens else 0)
                 return LabelLogprobs(index, label_logprobs(tokens, labels) if tokens else None, total(refused, completion.cost()))
-            if probing:
-                self._top_logprobs = ()
+            if unknown:
+                self._capabilities.learn(top_logprobs=0)
             return LabelLogprobs(index, None, refused)
 
         # While it is not known what the server gives, one conversation goes ahead of the others.
         indices = range(len(conversations))
-        ahead = 1 if self._top_logprobs is TOP_LOGPROBS else 0
+        ahead = 1 if self._capabilities.found.top_logprobs is None else 0
         for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._config.concurrency)):
             if some:
-                yield from keep_in_flight(self._client(), ask, some, concurrency)
+                yield from keep_in_flight(self._session(), ask, some, concurrency)
 
-    def _client(self) -> openai.AsyncOpenAI:
-        client = openai.AsyncOpenAI(base_url=self._base_url, api_key=self._key, max_retries=0, timeout=self._config.timeout_seconds)
-        client.organization = client.project = None  # else sent from OPENAI_ORG_ID and OPENAI_PROJECT_ID to a foreign server
-        return client
+    # -------------------------------------------------------------------------------------------------------- requests
 
-    async def _complete(self, client: openai.AsyncOpenAI, messages: Sequence[Message], **fields: Any) -> Completion:
+    @asynccontextmanager
+    async def _session(self) -> AsyncIterator[_Open]:
+        async with self._server.session() as session:
+            yield _Open(session)
+
+    async def _complete(self, session: _Open, messages: Sequence[Message], **fields: Any) -> Completion:
         """One answer, after as many tries as it takes.
 
         Raises:
             JudgeError: the server cannot be reached, or refuses for good.
-            _Refused: the server refuses this request.
+            BudgetError: there is no budget left for it.
+            Refused: the server refuses this request.
         """
         body = [{"role": message.role, "content": message.content} for message in messages]
+        prompt_tokens = self._tokens.count(messages)
+        at_most = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=fields["max_tokens"] * fields.get("n", 1))
         try:
-            return await retrying(self._config.max_retries)(self._try, client, body, fields)
+            completion: Completion = await retrying(self._config.max_retries)(self._try, session.session, body, fields, at_most)
         except Transient as failure:
             words = str(failure)
+        else:
+            self._capabilities.learn(answers=True)
+            return completion
         raise JudgeError(
             f"{self.identity} gave no answer in {self._config.max_retries + 1} tries: {words}. "
             "Check that the server is up and that base_url is right; what was answered so far is kept."
         )
 
-    async def _try(self, client: openai.AsyncOpenAI, body: list[dict[str, str]], fields: dict[str, Any]) -> Completion:
-        # The SDK's errors carry the request with its headers: they are turned into ours and let go, not chained.
-        try:
-            async with asyncio.timeout(self._config.timeout_seconds):
-                raw = await client.chat.completions.with_raw_response.create(
-                    model=self._config.name,
-                    messages=body,  # type: ignore[arg-type]
-                    **fields,
-                )
-            return Completion.model_validate_json(raw.content)
-        except ValidationError:
-            failure: Exception = Transient(f"what it sent is not a chat completion: {self._quote(raw.text)}")
-        except openai.APIStatusError as error:
-            failure = self._failure(error)
-        except (TimeoutError, openai.APITimeoutError):
-            failure = Transient(f"no answer within {self._config.timeout_seconds:g} s")
-        except openai.APIConnectionError as error:
-            failure = Transient(self._quote(f"{error} {error.__cause__ or ''}"))
-        raise failure
+    async def _try(self, session: Session, body: list[dict[str, str]], fields: Mapping[str, Any], at_most: Usage) -> Completion:
+        turn = await self._pace.turn(at_most.prompt_tokens + at_most.completion_tokens)
+        async with self._paying(at_most) as payment:
+            began = time.monotonic()
+            try:
+                completion = await self._server.complete(session, body, fields)
+            except Transient as failure:
+                if failure.retry_after_seconds:
+                    self._pace.pause(min(failure.retry_after_seconds, LONGEST_WAIT_SECONDS))
+                raise
+            payment.cost, payment.seconds = _charged(completion, at_most), time.monotonic() - began
+            turn.tokens = payment.cost.prompt_tokens + payment.cost.completion_tokens
+            return completion
 
-    def _failure(self, error: openai.APIStatusError) -> Exception:
-        status = error.status_code
-        words = f"HTTP {status}: {self._quote(error.response.text)}"
-        if is_transient(status, error.code or error.type):
-            return Transient(words, retry_after_seconds(error.response.headers.get("retry-after")))
-        if status in REFUSED_STATUS:
-            return _Refused(words)
-        advice = "Check base_url and the model's name."
-        if status in (401, 403):
-            variable = self._config.api_key_env
-            advice = f"Check the key in {variable}." if variable else "Name the variable that holds the key in api_key_env."
-        return JudgeError(f"{self.identity} refused: {words}. {advice}")
-
-    def _quote(self, text: str) -> str:
-        if self._key != NO_KEY:
-            text = text.replace(self._key, "<key>")  # some servers repeat the key that they refuse
-        return text.strip()[:LONGEST_QUOTE]
+    @asynccontextmanager
+    async def _paying(self, at_most: Usage) -> AsyncIterator[Payment]:
+        if self._account is None:
+            yield Payment(at_most)
+        else:
+            async with self._account.paying(self._config.name, at_most) as payment:
+                yield payment
 
 
-def _key_from(variable: str) -> str:
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"the environment variable {variable} (api_key_env) is not set: export it, or leave api_key_env out.")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"the environment variable {variable} (api_key_env) holds characters that no key can have.")
-    return key
+def _charged(completion: Completion, at_most: Usage) -> Usage:
+    """What an answer counts for in budget and pace: what the server says, and our own count where it says nothing."""
+    said = completion.cost()
+    if said.prompt_tokens or said.completion_tokens:
+        return said
+    written = sum(by_length([Message(role="assistant", content=reply.text)]) for reply in completion.replies())
+    return Usage(calls=1, prompt_tokens=at_most.prompt_tokens, completion_tokens=min(written, at_most.completion_tokens))
 
 
 def _seed(seed: int, messages: Sequence[Message], sample: int) -> int:

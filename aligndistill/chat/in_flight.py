@@ -8,6 +8,8 @@ from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
+from aligndistill.errors import UserError
+
 Session = TypeVar("Session")
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -33,20 +35,32 @@ def keep_in_flight(
 
     The event loop runs in a thread. A call gives its place to the next one only when the caller has dealt with its result and
     asks for another, so no more than `concurrency` results are ever under way or waiting: that is all a killed process loses.
-    The first call that raises ends the iteration with its error. Then, and when the iterator is closed, the rest is cancelled.
+    The first call that raises ends the iteration with its error. After a `UserError` (the server refuses, the budget is spent)
+    nothing new is begun, but what is under way may have been paid for and is waited for first. After any other error, and when the
+    iterator is closed, the rest is cancelled.
     """
     loop = asyncio.new_event_loop()
     places = asyncio.Semaphore(concurrency)
     arrivals: queue.SimpleQueue[_Done[Result] | _Ended] = queue.SimpleQueue()
 
+    failed: list[UserError] = []
+
     async def one(session: Session, item: Item) -> None:
-        arrivals.put(_Done(await call(session, item)))
+        try:
+            arrivals.put(_Done(await call(session, item)))
+        except UserError as error:
+            failed.append(error)
+            places.release()
 
     async def all_of_them() -> None:
         async with session as entered, asyncio.TaskGroup() as group:
             for item in items:
                 await places.acquire()
+                if failed:
+                    break
                 group.create_task(one(entered, item))
+        if failed:
+            raise failed[0]
 
     def run() -> None:
         try:

@@ -1,8 +1,8 @@
 """What anything that answers a conversation promises, be it a model here, a server far away, or a script in a test."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from aligndistill.records import Finish, Message, Usage
 
@@ -17,20 +17,32 @@ class Request:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How to answer. Temperature 0 is greedy."""
+    """How to answer. Temperature 0 is greedy.
+
+    Attributes:
+        answer_schema: the JSON schema of an answer, for servers that can hold a model to one. The others leave it out.
+        readable: whether an answer says what it should. A server is asked once more for one that does not.
+    """
 
     temperature: float
     max_new_tokens: int
     seed: int = 0
+    answer_schema: Mapping[str, Any] | None = None
+    readable: Callable[[str], bool] | None = None
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer: its text, why it ended, what it cost."""
+    """One answer: its text, why it ended, what it cost.
+
+    Attributes:
+        problem: why this is not the model's answer to the request (it was refused, filtered, never sent); else empty.
+    """
 
     text: str
     finish: Finish
     usage: Usage
+    problem: str = ""
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,21 @@
-"""Which failures of a server are worth another try, and how long to wait before it."""
+"""What a failure of a server means: worth another try (and when), this request's own fault, or the end."""
 
 import email.utils
+import json
+import re
 import time
+from typing import Literal
 
 import tenacity
 
 LONGEST_WAIT_SECONDS = 60.0
-TRANSIENT_STATUS = frozenset({408, 409, 429})  # and everything from 500 up
+TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and nearly everything from 500 up
+PER_ITEM_STATUS = frozenset({400, 413, 422})
+NEVER_STATUS = frozenset({501, 505})
+WITHOUT_CREDIT = re.compile(r"insufficient_quota|billing|credit|payment|exceeded your current quota", re.IGNORECASE)
+NO_SUCH_MODEL = re.compile(r"model_not_found|model .{0,200}(?:not found|does not exist)", re.IGNORECASE)
+
+FailureKind = Literal["transient", "permanent", "per item"]
 
 
 class Transient(Exception):
@@ -17,22 +26,43 @@ class Transient(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-def is_transient(status: int, code: str | None) -> bool:
-    """Whether an HTTP error may go away by itself. A 429 for want of credit does not."""
-    return code != "insufficient_quota" and (status in TRANSIENT_STATUS or status >= 500)
+class Refused(Exception):
+    """The server took the request for a bad one (too long, a field it does not know)."""
+
+
+def failure_kind(status: int, body: str) -> FailureKind:
+    """What an HTTP error means. A 429 for want of credit will not pass, and no request is good to a model that is not there."""
+    reason = _reason(body)
+    if status == 429 and WITHOUT_CREDIT.search(reason):
+        return "permanent"
+    if status in PER_ITEM_STATUS and NO_SUCH_MODEL.search(reason):
+        return "permanent"
+    if status in TRANSIENT_STATUS or (status >= 500 and status not in NEVER_STATUS):
+        return "transient"
+    return "per item" if status in PER_ITEM_STATUS else "permanent"
+
+
+def _reason(body: str) -> str:
+    """The error's code, type and message, in whichever of the usual shapes; the whole body where it has none of them."""
+    try:
+        content = json.loads(body)
+    except ValueError:
+        return ""
+    error = content.get("error", content) if isinstance(content, dict) else content
+    if isinstance(error, dict):
+        return " ".join(str(error.get(key, "")) for key in ("code", "type", "message"))
+    return str(error)
 
 
 def retry_after_seconds(header: str | None) -> float | None:
     """The `Retry-After` header in seconds from now; None where there is none that can be read (RFC 9110, 10.2.3)."""
     if header is None:
         return None
-    try:
+    if re.fullmatch(r"\s*[-+]?\d+(?:\.\d*)?\s*", header):
         return max(0.0, float(header))
-    except ValueError:
-        pass
     try:
         return max(0.0, email.utils.parsedate_to_datetime(header).timestamp() - time.time())
-    except ValueError:
+    except (ValueError, OverflowError):
         return None
 
 

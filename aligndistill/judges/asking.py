@@ -7,10 +7,14 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
+
+from pydantic import ValidationError
 
 from aligndistill.chat.protocol import ChatModel, Request, Sampling
 from aligndistill.chat.usage import total
 from aligndistill.errors import ConfigError
+from aligndistill.judges.answer_form import answer_schema, verdict_text
 from aligndistill.judges.hardening import cut, hardened, mark_for
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
@@ -186,7 +190,7 @@ class Asking:
         unasked: list[Question] = []
         for question, of_one in keys.items():
             for sample, key in enumerate(of_one):
-                opinion = Opinion.model_validate(kept[key]) if key in kept else None
+                opinion = _opinion(kept.get(key))
                 if opinion is not None and (opinion.reply is None or self.readable(opinion.reply, len(question.candidates))):
                     said[question][sample] = opinion
             if self._complete(said[question]):
@@ -216,10 +220,20 @@ class Asking:
             for question in in_text
         ]
         temperature = SAMPLING_TEMPERATURE if self.manner.samples > 1 else 0.0
-        for answered in self.chat.answer(requests, Sampling(temperature, self.max_new_tokens, self.seed)):
+        schema = None if self.manner.reasoning else answer_schema(self.labels)
+        shown = {len(question.candidates) for question in in_text}
+        sampling = Sampling(
+            temperature,
+            self.max_new_tokens,
+            self.seed,
+            schema,
+            readable=lambda text: any(self.readable(text, count) for count in shown),
+        )
+        for answered in self.chat.answer(requests, sampling):
             question, reply = in_text[answered.request], answered.reply
-            opinion = Opinion(label_logprobs=None, reply=reply.text, usage=total(spent.pop(question, Usage()), reply.usage))
-            if self.readable(reply.text, len(question.candidates)):
+            text = verdict_text(reply)
+            opinion = Opinion(label_logprobs=None, reply=text, usage=total(spent.pop(question, Usage()), reply.usage))
+            if self.readable(text, len(question.candidates)):
                 self._keep(keys[question][answered.sample], opinion)
             said[question][answered.sample] = opinion
             if self._complete(said[question]):
@@ -252,6 +266,14 @@ class Asking:
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
+
+
+def _opinion(kept: Any) -> Opinion | None:
+    """What was kept; None where nothing was, or something that is no opinion."""
+    try:
+        return Opinion.model_validate(kept)
+    except ValidationError:
+        return None
 
 
 def _together(said: Mapping[int, Opinion]) -> Opinions:

@@ -16,6 +16,8 @@ _OUTCOMES: dict[str, Outcome] = {
 _BARE = {"a": _OUTCOMES["a"], "b": _OUTCOMES["b"], "tie": _OUTCOMES["tie"]}
 
 MOST_BRACES = 100
+NO_VERDICT = "[no verdict: "
+"""Begins the text that stands for a reply which is no whole answer."""
 
 _THOUGHTS = re.compile(r"<think>(?:(?!</?think>).)*</think>", re.DOTALL | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[\[\s*([^\[\]]{1,12}?)\s*\]\]")
@@ -125,6 +127,8 @@ _ABSENT = object()
 
 def _spoken(reply: str) -> str:
     """The reply without its thoughts, be they whole, cut short at the end, or begun already in the prompt."""
+    if reply.startswith(NO_VERDICT):
+        return ""
     text = _THOUGHTS.sub("", reply)
     text = re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
     return re.split(r"</think>", text, flags=re.IGNORECASE)[-1].strip()

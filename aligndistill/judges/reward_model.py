@@ -13,14 +13,14 @@ class RewardModelJudge:
 
     def __init__(self, name: str, reward_model: RewardModel, batch_size: int) -> None:
         self.name = name
-        self._reward_model = reward_model
+        self.reward_model = reward_model
         self._batch_size = batch_size
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `grade_tasks`."""
-        model = self._reward_model
+        model = self.reward_model
         return grade_tasks(self.name, model.conversation, model.max_positions, tasks, self._grade)
 
     def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
-        for scores in score_rewards(self._reward_model, groups, self._batch_size):
+        for scores in score_rewards(self.reward_model, groups, self._batch_size):
             yield GroupGrades(scores.index, scores.rewards)

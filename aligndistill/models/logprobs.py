@@ -5,6 +5,7 @@ Only response positions reach the language-model head. Nothing else in this pack
 Shapes: B prompts, K responses, R tokens per response, N rows, T tokens per row, H hidden size, V vocabulary, S scored tokens.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -119,9 +120,33 @@ def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segmen
 def head_outputs(
     head: Any, hidden_SH: Tensor, targets_S: Tensor, temperature: float = 1.0, entropy: bool = False
 ) -> tuple[Tensor, ...]:
-    """`read_logits` of the head's logits, a chunk of positions at a time."""
-    vocabulary = max(int(getattr(head, "out_features", 0)), 1)
-    chunk = max(HEAD_ELEMENTS // vocabulary, 64)
+    """`read_logits` of the head's logits, a chunk of positions at a time.
+
+    The head is called as a module once, however many chunks there are: under ZeRO-3 every call gathers its weights from all
+    processes, and those may have other numbers of chunks.
+    """
+    if not hasattr(head, "reads_chunks"):
+        _teach_head(head)
+    found: tuple[Tensor, ...] = head(hidden_SH, targets_S=targets_S, temperature=temperature, entropy=entropy)
+    return found
+
+
+def _teach_head(head: Any) -> None:
+    plain_forward = head.forward
+
+    def forward(hidden_SH: Tensor, *, targets_S: Tensor | None = None, temperature: float = 1.0, entropy: bool = False) -> Any:
+        if targets_S is None:
+            return plain_forward(hidden_SH)
+        chunk = max(HEAD_ELEMENTS // max(int(getattr(head, "out_features", 0)), 1), 64)
+        return _in_chunks(plain_forward, hidden_SH, targets_S, chunk, temperature, entropy)
+
+    head.forward = forward
+    head.reads_chunks = True
+
+
+def _in_chunks(
+    head: Callable[[Tensor], Tensor], hidden_SH: Tensor, targets_S: Tensor, chunk: int, temperature: float, entropy: bool
+) -> tuple[Tensor, ...]:
     if hidden_SH.shape[0] <= chunk:
         return read_logits(head(hidden_SH), targets_S, temperature, entropy)
 

@@ -157,7 +157,7 @@ def _fitted(table: _Table, strength: NDArray[np.float64]) -> NDArray[np.float64]
 def _step(table: _Table, strength: NDArray[np.float64], gradient: NDArray[np.float64]) -> NDArray[np.float64]:
     """Newton's step, never a large one, halved until the cost falls: far from the optimum a full one can overshoot."""
     step = np.asarray(-np.linalg.solve(table.hessian(strength), gradient), dtype=np.float64)
-    step = step / max(1.0, np.abs(step).max(initial=0.0) / LARGEST_STEP)
+    step = np.asarray(step / max(1.0, float(np.abs(step).max(initial=0.0)) / LARGEST_STEP))
     cost = table.cost(strength)
     rounding = 1e-12 * cost
     while table.cost(strength + step) > cost + rounding:

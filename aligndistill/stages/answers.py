@@ -50,6 +50,8 @@ def make_answers(
         raise DataError(
             f"none of the {len(prompts)} held-out prompts fits {author}: lower max_new_tokens ({max_new_tokens}) or take a model "
             "with more positions."
+            if not delivery.refused
+            else f"the server of {author} refused all {delivery.refused} requests for answers: the warnings above say why."
         )
     answers = [
         Answer(
@@ -69,7 +71,9 @@ def make_answers(
     write_jsonl(work.folder / "answers.jsonl", answers)
     return Made(
         counts={"prompts": len(prompts) - delivery.too_long, "answers": len(answers)},
-        dropped={"prompt too long": delivery.too_long} if delivery.too_long else {},
+        dropped={
+            reason: count for reason, count in (("prompt too long", delivery.too_long), ("refused", delivery.refused)) if count
+        },
     )
 
 

@@ -22,16 +22,17 @@ def make_candidates(work: Work, settings: Candidates, endpoints: Mapping[str, En
     messages = {prompt.id: prompt.messages for prompt in prompts}
     order = Order(messages, settings.per_prompt, settings.max_prompt_tokens, sampling)
     written: dict[tuple[str, str, int], Written] = {}
-    too_long = 0
+    too_long = refused = 0
     for author in settings.authors:
         delivery = write_samples(work, Author(author, endpoints.get(author)), order, work.scratch / "written.jsonl")
         written |= {(prompt, author, sample): one for (prompt, sample), one in delivery.written.items()}
         too_long += delivery.too_long
+        refused += delivery.refused
 
     if not is_main_process():
         return Made()
     candidates, dropped = _distinct(prompts, settings, written)
-    dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long}.items() if count}
+    dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long, "refused": refused}.items() if count}
     require_records(len(candidates), "candidates", dropped)
     write_jsonl(work.folder / "candidates.jsonl", candidates)
     usage = [one.usage for one in written.values()]

@@ -73,16 +73,8 @@ def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, serve
     `contents` are the hashes of the judge's files and of the truth's module: another template is another judge.
     """
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
-    answers: dict[str, dict[str, list[Answer]]] = {}
-    for name in work.inputs:
-        if name.startswith(ANSWERS):
-            author = name.removeprefix(ANSWERS)
-            answers[author] = defaultdict(list)
-            for answer in read_jsonl(work.inputs[name] / "answers.jsonl", Answer):
-                answers[author][answer.prompt_id].append(answer)
-
-    tasks = [_task(prompt, messages[prompt], answers, settings.against_teacher) for prompt in messages]
-    tasks = [task for task in tasks if task.candidates]
+    answers = _answers(work)
+    tasks = evaluation_tasks(work, settings, messages, answers)
     verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
     if not is_main_process():
         return Made()
@@ -99,6 +91,33 @@ def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, serve
     write_jsonl(work.folder / "scored.jsonl", _scored(answers, messages, scores))
     _write_model_outputs(work.folder / MODEL_OUTPUTS, answers, messages)
     return Made(counts={"prompts": len(tasks), "answers": sum(len(a) for by in answers.values() for a in by.values())})
+
+
+Answers = Mapping[str, Mapping[str, Sequence[Answer]]]
+"""By author and prompt."""
+
+
+def evaluation_tasks(
+    work: Work, settings: Evaluation, messages: Mapping[str, tuple[Message, ...]] | None = None, answers: Answers | None = None
+) -> list[Task]:
+    """What the judge is asked: of the stage's own prompts and answers, unless others are given."""
+    if messages is None:
+        messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
+    if answers is None:
+        answers = _answers(work)
+    tasks = [_task(prompt, messages[prompt], answers, settings.against_teacher) for prompt in messages]
+    return [task for task in tasks if task.candidates]
+
+
+def _answers(work: Work) -> dict[str, dict[str, list[Answer]]]:
+    answers: dict[str, dict[str, list[Answer]]] = {}
+    for name in work.inputs:
+        if name.startswith(ANSWERS):
+            author = name.removeprefix(ANSWERS)
+            answers[author] = defaultdict(list)
+            for answer in read_jsonl(work.inputs[name] / "answers.jsonl", Answer):
+                answers[author][answer.prompt_id].append(answer)
+    return answers
 
 
 @dataclass(frozen=True)

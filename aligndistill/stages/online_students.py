@@ -87,13 +87,15 @@ def make_ppo_student(
     policy = load_language_model(trained_from)
     prompts, dropped = policy_prompts(work, policy.conversation, policy.max_positions, settings)
 
+    rewards = open_rewards(work, parts)
     with Appender(work.scratch / f"samples-{'main' if is_main_process() else 'other'}.jsonl") as samples:
         ppo_work = PpoWork(
             prompts=prompts,
             reference=load_language_model(start) if lora is None else None,
-            score=open_rewards(work, parts),
+            score=rewards,
             win_rate=_win_rate(work, watch, objective) if watch else None,
             keep_samples=lambda update, rollouts: samples.add(_shown(update, rollouts)),
+            frozen=rewards.models,
         )
         critic = _critic(work, trained_from, objective, lora, critic_is_reward_model)
         job = Job(name, settings, work.runtime, work.scratch, work.seed)

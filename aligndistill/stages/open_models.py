@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.local import LocalChat
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config import (
@@ -60,8 +61,6 @@ def open_chat(work: Work, name: str, endpoint: EndpointModel | None) -> OpenChat
     if endpoint is not None and work.open_endpoint is not None:
         return OpenChat(work.open_endpoint(endpoint), None)
     if endpoint is not None:
-        from aligndistill.chat.endpoint import EndpointChat  # only here: the client library takes seconds to import
-
         return OpenChat(EndpointChat(endpoint), None)
     language_model = load_language_model(read_pointer(work.inputs[name]))
     identity = f"{name} {work.identities[name]}"

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from aligndistill.config import Judge
 from aligndistill.errors import JudgeError
@@ -16,7 +16,7 @@ from aligndistill.preferences.scores import bradley_terry, judge_advantage, mean
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
 from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.stage import Work
-from aligndistill.training.rollouts import SampledPrompt, ScoreSamples
+from aligndistill.training.rollouts import SampledPrompt
 
 T = TypeVar("T")
 
@@ -42,26 +42,41 @@ class RewardPart:
     weight: float
 
 
-def open_rewards(work: Work, parts: Sequence[RewardPart]) -> ScoreSamples:
-    """The weighted sum of what the sources say of an answer; no score where one of them has none."""
-    judges = [(_open(work, part), part.weight) for part in parts]
+@dataclass(frozen=True)
+class Rewards:
+    """The weighted sum of what the sources say of an answer; no score where one of them has none. A `ScoreSamples`."""
 
-    def score(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
+    judges: Sequence[tuple[OpenJudge, float]]
+
+    @property
+    def models(self) -> list[Any]:
+        """The reward models among the sources."""
+        return [judge.reward_model.model for judge, _ in self.judges if isinstance(judge, RewardModelJudge)]
+
+    def __call__(self, asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
+        """A score for every answer.
+
+        Raises:
+            JudgeError: no answer got one.
+        """
         tasks = [_task(number, prompt) for number, prompt in enumerate(asked)]
         total: dict[str, float | None] = {candidate.id: 0.0 for task in tasks for candidate in task.candidates}
-        for judge, weight in judges:
+        for judge, weight in self.judges:
             found = _scores(judge, tasks)
             for identity, so_far in total.items():
                 one = found.get(identity)
                 total[identity] = None if so_far is None or one is None else so_far + weight * one
         if total and all(value is None for value in total.values()):
             raise JudgeError(
-                f"not one of {len(total)} sampled answers got a score from {', '.join(judge.name for judge, _ in judges)}. "
+                f"not one of {len(total)} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
                 "Try the judge on a few candidates first, then run again."
             )
         return [[total[_identity(n, prompt, text)] for text in prompt.texts] for n, prompt in enumerate(asked)]
 
-    return score
+
+def open_rewards(work: Work, parts: Sequence[RewardPart]) -> Rewards:
+    """The sources, with their models loaded."""
+    return Rewards([(_open(work, part), part.weight) for part in parts])
 
 
 def for_part(work: Work, prefix: str) -> Work:

@@ -4,7 +4,7 @@ import socket
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -92,8 +92,8 @@ class Stage:
         return store / f"{self.name}-{self.fingerprint}"
 
 
-def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
-    """Make a stage unless it is finished; its inputs are.
+def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:
+    """Make a stage unless it is finished; its inputs are. `open_endpoint` opens the servers that it asks.
 
     Raises:
         UserError: whatever its maker found wrong; what it had done so far is kept.
@@ -103,9 +103,9 @@ def run_stage(stage: Stage, runtime: Runtime) -> Manifest:
     if manifest is not None:
         return manifest
     if is_main_process():
-        return _make(stage, runtime, folder)
+        return _make(stage, runtime, folder, open_endpoint)
     if stage.all_processes and _is_begun(folder):
-        return _make(stage, runtime, folder)
+        return _make(stage, runtime, folder, open_endpoint)
     return _wait_for(folder)
 
 
@@ -121,7 +121,7 @@ def work_of(stage: Stage, runtime: Runtime) -> Work:
     )
 
 
-def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
+def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[[EndpointModel], ChatModel] | None) -> Manifest:
     if is_main_process():
         if (folder / MANIFEST).exists():
             say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
@@ -129,7 +129,7 @@ def _make(stage: Stage, runtime: Runtime, folder: Path) -> Manifest:
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
             say_to_others(_begun(folder))
-        work = work_of(stage, runtime)
+        work = replace(work_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
         made = stage.make(work, *stage.settings)
         if not is_main_process():

@@ -94,14 +94,11 @@ class Order:
 
 def labelling_order(work: Work, settings: Judge, probes: AuditProbes) -> Order:
     """What the judge is asked of the candidates; the same each time."""
-    by_prompt: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
-        by_prompt[candidate.prompt_id].append(candidate)
-    labelled = [
-        Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
-        for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
-        if len(by_prompt[prompt.id]) >= 2
-    ]
+    return in_order(labelling_tasks(work), settings, probes)
+
+
+def in_order(labelled: list[Task], settings: Judge, probes: AuditProbes) -> Order:
+    """With the probes among them."""
     canaries = {canary.prompt_id: canary for canary in canary_tasks(labelled, probes.canaries)}
     mixed = [[task, canaries[task.prompt_id].task] if task.prompt_id in canaries else [task] for task in labelled]
     repeats = 0 if settings.kind in SAME_EVERY_TIME else probes.repeats
@@ -109,8 +106,20 @@ def labelling_order(work: Work, settings: Judge, probes: AuditProbes) -> Order:
     return Order(labelled, list(canaries.values()), [task for some in mixed for task in some], again)
 
 
+def labelling_tasks(work: Work) -> list[Task]:
+    """Every prompt with two candidates or more."""
+    by_prompt: dict[str, list[Candidate]] = defaultdict(list)
+    for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
+        by_prompt[candidate.prompt_id].append(candidate)
+    return [
+        Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
+        for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
+        if len(by_prompt[prompt.id]) >= 2
+    ]
+
+
 def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order. Each task's are on disk before the next is waited for.
+    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are on disk before the next is waited for.
 
     Raises:
         JudgeError: not one verdict could be read.
@@ -129,7 +138,7 @@ def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[T
 
 
 def _ask(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
-    """On the first process alone where servers are asked; else every process judges its share, and all get all."""
+    """On the first process alone where servers are asked; else every process judges its share, and the first gets all."""
     if servers and not is_main_process():
         return []
     partial = work.scratch / f"{label}.jsonl"
@@ -143,6 +152,8 @@ def _ask(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], l
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     if not servers:
         wait_for_others(f"{work.folder.name} has its {label}")
+        if not is_main_process():  # the first one may have finished by now, and scratch is gone then
+            return []
     judged_tasks = {one.prompt_id: one.verdicts for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
     return [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
 

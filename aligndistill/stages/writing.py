@@ -51,13 +51,15 @@ class Delivery:
     """What came of it.
 
     Attributes:
-        written: every sample, by prompt and sample number, those of earlier tries included.
+        written: every sample, by prompt and sample number, those of earlier tries included; on the first process.
         too_long: how many prompts the author has no room for.
+        refused: how many answers the author's server refused to give; they are asked for again by a run that goes on.
         local: the author's model, when it runs here and had something to write.
     """
 
     written: dict[tuple[str, int], Written]
     too_long: int
+    refused: int
     local: LanguageModel | None
 
 
@@ -67,14 +69,14 @@ def write_samples(work: Work, author: Author, order: Order, partial: Path) -> De
     Where several processes run, each writes its share of what a local model writes; a server is asked by the first alone.
     """
     if author.endpoint is not None and not is_main_process():
-        return Delivery({}, 0, None)
+        return Delivery({}, 0, 0, None)
     with Appender(part(partial)) as appender:
         done: dict[str, set[int]] = defaultdict(set)
         for one in _written(partial, author):
             done[one.prompt_id].add(one.sample)
         missing = {prompt: tuple(n for n in range(order.samples) if n not in done[prompt]) for prompt in order.prompts}
         wanted = [prompt for prompt, samples in missing.items() if samples]
-        too_long, local = 0, None
+        too_long, refused, local = 0, 0, None
         if wanted:
             chat = open_chat(work, author.name, author.endpoint)
             local = chat.local
@@ -87,6 +89,9 @@ def write_samples(work: Work, author: Author, order: Order, partial: Path) -> De
             requests = [Request(order.prompts[prompt], missing[prompt]) for prompt in fitting]
             total = sum(len(request.samples) for request in requests)
             for answered in track(chat.model.answer(requests, order.sampling), f"written by {author.name}", total):
+                if answered.reply.problem:
+                    refused += 1
+                    continue
                 appender.add(
                     [
                         Written(
@@ -101,8 +106,10 @@ def write_samples(work: Work, author: Author, order: Order, partial: Path) -> De
                 )
     if author.endpoint is None:
         wait_for_others(f"{work.folder.name} has what {author.name} writes")
+        if not is_main_process():  # the first one may have finished by now, and scratch is gone then
+            return Delivery({}, too_long, refused, local)
     written = {(one.prompt_id, one.sample): one for one in _written(partial, author)}
-    return Delivery(written, too_long, local)
+    return Delivery(written, too_long, refused, local)
 
 
 def _written(partial: Path, author: Author) -> Iterator[Written]:

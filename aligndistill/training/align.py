@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
 from aligndistill.config import BestOfN, Dpo, Lora, OfflineObjective, Pro, Rrhf
@@ -45,7 +46,7 @@ def train_policy(
         return supervised(ranked) if objective == "supervised" else objective_loss(objective, ranked)
 
     collator = Collator(policy.conversation.pad_id, policy.shares)
-    model = with_adapters(policy.model, lora, "CAUSAL_LM")
+    model = with_adapters(policy.model, lora, "CAUSAL_LM", job.seed)
     weight = tokens if objective == "supervised" else prompts
     return _train(model, policy.conversation.tokenizer, loss_of_batch, weight, collator, examples, job)
 
@@ -64,7 +65,7 @@ def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings,
         )
 
     collator = Collator(reward_model.conversation.pad_id, reward_model.shares)
-    model = with_adapters(reward_model.model, settings.lora, "SEQ_CLS")
+    model = with_adapters(reward_model.model, settings.lora, "SEQ_CLS", job.seed)
     return _train(model, reward_model.conversation.tokenizer, loss_of_batch, prompts, collator, examples, job)
 
 
@@ -92,12 +93,13 @@ def needs_reference(objective: OfflineObjective) -> bool:
     return isinstance(objective, Dpo)
 
 
-def with_adapters(model: Any, lora: Lora | None, task: str) -> Any:
-    """The model itself, or peft's wrapper of it with new low-rank adapters."""
+def with_adapters(model: Any, lora: Lora | None, task: str, seed: int) -> Any:
+    """The model itself, or peft's wrapper of it with new low-rank adapters, which follow from the seed alone."""
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model  # only here: importing peft takes a second
 
+    torch.manual_seed(seed)  # else what was trained earlier in this process would show in them
     target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     return get_peft_model(
         model,

@@ -2,6 +2,7 @@
 
 import os
 import time
+import warnings
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -31,7 +32,9 @@ def is_main_process() -> bool:
 def local_ranks() -> range:
     """The numbers of the processes on this machine."""
     first = rank() - int(os.environ.get("LOCAL_RANK", "0"))
-    return range(first, first + int(os.environ.get("LOCAL_WORLD_SIZE", world_size())))
+    # torchrun's and accelerate's name, then DeepSpeed's
+    count = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size()
+    return range(first, first + int(count))
 
 
 def our_share(items: Sequence[T], ranks: range | None = None) -> list[T]:
@@ -56,3 +59,5 @@ def choose_accelerator() -> None:
     """Tell DeepSpeed where it runs before anything imports it: without a GPU it would guess, and warn that it did."""
     if not torch.cuda.is_available():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+    # One line per call of DeepSpeed's, in every process: torch has new names for what it calls.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

@@ -66,6 +66,19 @@ class MemoryEstimate:
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
+@dataclass(frozen=True)
+class Online:
+    """What stands beside a policy that samples for itself.
+
+    Attributes:
+        critic: whether there is one of the policy's size.
+        frozen_parameters: of the reference and the reward model.
+    """
+
+    critic: bool
+    frozen_parameters: int
+
+
 def read_sharding(path: Path | None) -> Sharding:
     """Read a DeepSpeed config."""
     if path is None:
@@ -85,15 +98,19 @@ def estimate(
     responses: int,
     processes: int,
     bf16: bool,
+    online: Online | None = None,
 ) -> MemoryEstimate:
     """One process's memory in training.
 
     Args:
         responses: per prompt.
+        online: what stands beside a policy that samples for itself.
         bf16: whether the machine computes in bfloat16 (GPUs); else all is float32.
     """
-    trainable = shape.adapter_parameters(lora.r) if lora else shape.parameters
-    frozen = shape.parameters if lora else 0
+    trained = 2 if online and online.critic else 1
+    trainable = trained * (shape.adapter_parameters(lora.r) if lora else shape.parameters)
+    frozen = trained * shape.parameters if lora else 0
+    frozen += online.frozen_parameters if online else 0
     # DeepSpeed's bfloat16 keeps 16-bit weights and a float32 copy beside Adam's two moments; autocast keeps float32 weights.
     half_weights = bf16 and sharding.uses_deepspeed
     per_weight, per_state = (2, 12) if half_weights else (4, 8)
@@ -110,7 +127,11 @@ def estimate(
         weights=0 if sharding.offloads_weights else weights,
         gradients=gradients,
         optimizer=0 if sharding.offloads_optimizer else optimizer,
-        activations=activations(shape, settings, runtime, responses, bf16),
+        activations=max(
+            activations(shape, settings, runtime, responses, bf16),
+            # ZeRO-3's weights are whole while answers are sampled and scored.
+            (trainable * per_weight + frozen * per_frozen) if online and sharding.zero_stage == 3 else 0,
+        ),
         host=host,
     )
 

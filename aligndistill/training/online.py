@@ -35,7 +35,8 @@ def train_ppo(
     if lora is not None:  # dropout would make the policy that learns another one than the policy that sampled
         lora = lora.model_copy(update={"lora_dropout": 0.0})
     model = ActorCritic(
-        with_adapters(policy.model, lora, "CAUSAL_LM"), with_adapters(critic.model, lora, "SEQ_CLS") if critic else None
+        with_adapters(policy.model, lora, "CAUSAL_LM", job.seed),
+        with_adapters(critic.model, lora, "SEQ_CLS", job.seed) if critic else None,
     )
     policy = LanguageModel(model.policy, policy.conversation, policy.shares_prompt and (critic is None or critic.shares_prompt))
     arguments = training_arguments(job.settings, job.runtime, job.folder, job.name, job.seed)

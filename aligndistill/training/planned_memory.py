@@ -3,9 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import BestOfN, LocalModel, Lora, RunConfig, Training
+from aligndistill.config import BestOfN, LocalModel, Lora, Ppo, RunConfig, Student, Training
 from aligndistill.training.distributed import world_size
-from aligndistill.training.memory import MemoryEstimate, Shape, estimate, read_sharding, shape_of
+from aligndistill.training.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
 
 
 def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
@@ -22,12 +22,25 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
             planned["reward_model"] = _of(config, trunk, config.reward_model, config.reward_model.lora, _responses(config))
     for name, student in config.students.items():
         if start is not None:
-            responses = 1 if isinstance(student.objective, BestOfN) else _responses(config)
-            planned[f"student-{name}"] = _of(config, start, student, lora, responses)
+            planned[f"student-{name}"] = _of_student(config, start, student, lora)
     return planned
 
 
-def _of(config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int) -> MemoryEstimate:
+def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate:
+    match student.objective:
+        case Ppo() as objective:
+            # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
+            frozen = (lora is None) + (config.reward_model is not None)
+            beside = Online(objective.critic == "separate", frozen * start.parameters)
+            return _of(config, start, student, lora, objective.samples_per_prompt, beside)
+        case BestOfN():
+            return _of(config, start, student, lora, 1)
+    return _of(config, start, student, lora, _responses(config))
+
+
+def _of(
+    config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: Online | None = None
+) -> MemoryEstimate:
     import torch  # only here, as everywhere that a plan is not asked for
 
     processes = config.runtime.processes or (world_size() if world_size() > 1 else max(torch.cuda.device_count(), 1))
@@ -40,6 +53,7 @@ def _of(config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, 
         responses=responses,
         processes=processes,
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        online=online,
     )
 
 

@@ -32,6 +32,7 @@ from aligndistill.models.sampling import Sampled
 from aligndistill.objectives.kl import adapted_coefficient
 from aligndistill.objectives.ppo import Collected, Learned, ppo
 from aligndistill.progress import say
+from aligndistill.training import frozen
 from aligndistill.training.examples import grouped_batch
 from aligndistill.training.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.health import new_warnings
@@ -79,6 +80,7 @@ class PpoWork:
         score: the reward source.
         win_rate: a policy's win rate over the start on held-out prompts; None where nothing is looked at.
         keep_samples: told of every update's number and rollouts, on the first process.
+        frozen: the models that `score` reads; ZeRO-3 shards them, as it does the reference.
     """
 
     prompts: Sequence[PolicyPrompt]
@@ -86,6 +88,7 @@ class PpoWork:
     score: ScoreSamples
     win_rate: Callable[[LanguageModel], float] | None
     keep_samples: Callable[[int, Sequence[Rollout]], None]
+    frozen: Sequence[Any] = ()
 
 
 class BudgetSpent(Exception):
@@ -116,6 +119,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         self._sums: dict[str, Tensor] = {}
         self._largest: dict[str, Tensor] = {}
         self._learning_since = 0.0
+        self._shard_frozen()
 
     # ----------------------------------------------------------------------------------------------------- the data
 
@@ -188,7 +192,8 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             SampledPrompt(prompt.id, prompt.messages, of_prompt, tuple(one.finish for one in samples))
             for prompt, of_prompt, samples in zip(prompts, texts, drawn, strict=True)
         ]
-        scores = self._work.score(asked)
+        with frozen.whole(self._work.frozen):
+            scores = self._work.score(asked)
         rollouts = [
             Rollout(prompt, group.responses, one.texts, one.finishes, *figures)
             for prompt, group, one, *figures in zip(prompts, groups, asked, logprobs, of_reference, values, scores, strict=True)
@@ -213,7 +218,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             if keeps
             else policy_logprobs(self._policy, groups, self._sampling)
         )
-        with reference_of(self._policy, self._work.reference) as reference:
+        with reference_of(self._policy, self._work.reference) as reference, frozen.whole(self._frozen_reference()):
             return logprobs, policy_logprobs(reference, groups, self._sampling)
 
     def require_budget(self) -> None:
@@ -262,6 +267,14 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             "scoring_seconds": self._learning_since - seconds["started"],
         }
         return experience
+
+    def _frozen_reference(self) -> list[Any]:
+        return [self._work.reference.model] if self._work.reference is not None else []
+
+    def _shard_frozen(self) -> None:
+        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
+        if plugin is not None and plugin.zero_stage == 3:
+            frozen.shard([*self._frozen_reference(), *self._work.frozen], plugin.deepspeed_config)
 
     def _whole_weights(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3 the weights are gathered once for all that a rollout reads of them."""

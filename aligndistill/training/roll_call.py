@@ -242,7 +242,8 @@ def _meet(runtime: Runtime) -> Path:
     except dist.DistError as error:
         raise TrainingError(
             f"the {world_size()} processes of this run could not meet at {os.environ.get('MASTER_ADDR')}:"
-            f"{os.environ.get('MASTER_PORT')}, and have {runtime.collective_minutes:g} min: {str(error).splitlines()[0]}"
+            f"{os.environ.get('MASTER_PORT')} within {runtime.collective_minutes:g} min: {str(error).splitlines()[0]} "
+            "Where that port is in use, give the launcher another one by --master_port."
         ) from None
     processes = runtime.store / "processes"
     folder = processes / names[0]

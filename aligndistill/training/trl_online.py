@@ -53,7 +53,7 @@ def train_by_trl(
         "place": list(range(len(prompts))),
     }
     trainer = watched(
-        model=with_adapters(model, lora, "CAUSAL_LM"),
+        model=with_adapters(model, lora, "CAUSAL_LM", job.seed),
         reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty),
         args=arguments,
         train_dataset=Dataset.from_dict(rows),

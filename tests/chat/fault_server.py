@@ -147,7 +147,11 @@ class FaultServer:
 
     @property
     def base_url(self) -> str:
-        return f"http://127.0.0.1:{self._server.server_address[1]}/v1"
+        return f"http://127.0.0.1:{self.port}/v1"
+
+    @property
+    def port(self) -> int:
+        return int(self._server.server_address[1])
 
     def config(self, **settings: Any) -> EndpointModel:
         settings = {"timeout_seconds": 10, "max_retries": 2, **settings}

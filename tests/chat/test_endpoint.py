@@ -1,5 +1,6 @@
 import asyncio
 import email.utils
+import math
 import threading
 import time
 import traceback
@@ -53,6 +54,8 @@ def test_every_sample_is_one_request_with_the_plain_fields_and_comes_back_once()
     ]
     assert all(a.reply.usage == Usage(calls=1, prompt_tokens=10, completion_tokens=2) for a in answers)
     assert all(a.reply.finish == "stop" for a in answers)
+    # This server does not heed `n`: it is asked for several answers once, and one by one from then on.
+    assert [body.pop("n") for body in server.bodies if "n" in body] == [3]
     for body in server.bodies:
         assert body.keys() == {"model", "messages", "temperature", "max_tokens", "seed"}
         assert (body["model"], body["temperature"], body["max_tokens"]) == ("teacher", 0.7, 16)
@@ -77,18 +80,35 @@ def test_the_seed_names_the_answer_whatever_is_asked_beside_it() -> None:
     ("act", "text", "finish"),
     [
         (completion("cut of", finish="length"), "cut of", "length"),
-        (completion("blocked", finish="content_filter"), "blocked", "stop"),
-        (completion(None, finish="tool_calls"), "", "stop"),
-        (send(200, {"choices": []}), "", "stop"),
         (send(200, {"choices": [{"message": {"content": "bare"}}]}), "bare", "stop"),
         (send(200, {"choices": [{"message": {"content": "t"}}]}, content_type="text/plain"), "t", "stop"),
+        (send(200, {"model": "another", "choices": [{"message": {"content": "t"}}]}), "t", "stop"),
+        (send(200, {"choices": [{"message": {"content": "one"}}, {"message": {"content": "two"}}]}), "one", "stop"),
     ],
 )
 def test_odd_answers_are_taken_for_what_they_are(act, text: str, finish: str) -> None:
     with serve(act) as server:
         (answered,) = ask(server)
-    assert (answered.reply.text, answered.reply.finish) == (text, finish)
+    assert (answered.reply.text, answered.reply.finish, answered.reply.problem) == (text, finish, "")
     assert answered.reply.usage.calls == 1
+
+
+@pytest.mark.parametrize(
+    ("act", "problem"),
+    [
+        (completion("blocked", finish="content_filter"), "content filter"),
+        (completion(None), "no text"),
+        (completion(None, finish="tool_calls"), "no text"),
+        (send(200, {"choices": [{"message": {"content": "", "tool_calls": [{"id": "1"}]}}]}), "tool call"),
+        (send(200, {"choices": [{"message": {"content": None, "refusal": "I cannot"}}]}), "refused by the model"),
+        (send(200, {"choices": []}), "no choices"),
+    ],
+)
+def test_what_is_no_answer_has_a_problem_and_is_not_asked_again(act, problem: str) -> None:
+    with serve(act) as server:
+        (answered,) = ask(server)
+    assert problem in answered.reply.problem
+    assert len(server.bodies) == 1
 
 
 def test_no_more_requests_at_once_than_configured() -> None:
@@ -178,7 +198,7 @@ def test_failures_that_pass_are_tried_again() -> None:
     [
         (error(503, "overloaded"), "overloaded"),
         (html(200), "Welcome to the gateway"),
-        (reset, "Connection error"),
+        (reset, "the connection failed"),
         (after(3, completion("late")), r"no answer within 0\.3 s"),
     ],
 )
@@ -192,23 +212,60 @@ def test_a_failure_that_stays_ends_with_the_servers_words_and_the_number_of_trie
 def test_a_server_that_is_not_there() -> None:
     server = serve(completion("x"))
     server.close()
-    with pytest.raises(JudgeError, match="in 1 tries: Connection error"):
+    with pytest.raises(JudgeError, match="in 1 tries: the connection failed"):
         ask(server, max_retries=0)
 
 
 @pytest.mark.parametrize(
     "act",
     [
-        *(pytest.param(error(status, "not for you"), id=str(status)) for status in (400, 401, 403, 404, 413, 422)),
+        *(pytest.param(error(status, "not for you"), id=str(status)) for status in (302, 401, 402, 403, 404, 405, 410, 501)),
         pytest.param(error(429, "not for you", code="insufficient_quota"), id="quota"),
-        pytest.param(send(422, {"detail": "not for you"}), id="not OpenAI's shape"),
+        pytest.param(error(429, "not for you: you exceeded your current quota"), id="quota in words"),
+        pytest.param(error(400, "not for you", code="model_not_found"), id="no such model"),
+        pytest.param(send(404, {"error": "not for you: model not found, try pulling it first"}), id="Ollama"),
         pytest.param(send(403, b"not for you", content_type="text/plain"), id="plain text"),
     ],
 )
-def test_a_refusal_ends_at_once_with_the_servers_words(act) -> None:
+def test_what_no_request_will_change_ends_at_once_with_the_servers_words(act) -> None:
     with serve(act) as server, pytest.raises(JudgeError, match="not for you"):
         ask(server)
     assert len(server.bodies) == 1
+
+
+REFUSALS = [
+    *(pytest.param(error(status, "not for you"), id=str(status)) for status in (400, 413, 422)),
+    pytest.param(send(422, {"detail": "not for you"}), id="not OpenAI's shape"),
+    pytest.param(send(400, {"object": "error", "message": "not for you", "code": 400}), id="vLLM"),
+    pytest.param(
+        send(400, {"error": {"code": 400, "message": "not for you", "type": "exceed_context_size_error"}}), id="llama.cpp"
+    ),
+]
+
+
+@pytest.mark.parametrize("act", REFUSALS)
+def test_a_server_that_refuses_even_the_simplest_request_ends_the_asking(act) -> None:
+    with serve(act) as server, pytest.raises(JudgeError, match="not for you"):
+        ask(server)
+    assert [body["messages"][0]["content"] for body in server.bodies] == ["hello", "Say yes."]
+
+
+@pytest.mark.parametrize("act", REFUSALS)
+def test_a_refused_request_is_told_and_the_others_are_answered(act, caplog: pytest.LogCaptureFixture) -> None:
+    with FaultServer(lambda body, _: act if body["messages"][0]["content"] == "bad" else completion("good")) as server:
+        answers = ask(server, [Request(say("bad")), *[Request(say(str(n))) for n in range(5)]])
+    replies = {answered.request: answered.reply for answered in answers}
+    assert [replies[n].text for n in range(6)] == ["", *["good"] * 5]
+    assert "not for you" in replies[0].problem
+    assert not any(replies[n].problem for n in range(1, 6))
+    assert "refused request 0 (3 characters)" in caplog.text
+
+
+def test_many_refusals_in_a_row_end_the_asking() -> None:
+    server = FaultServer(lambda _, number: completion("x") if number == 0 else error(400, "not for you"))
+    with server, pytest.raises(JudgeError, match="refused the last 20 requests"):
+        ask(server, [Request(say(str(n))) for n in range(100)], concurrency=1)
+    assert len(server.bodies) == 21
 
 
 def test_answers_that_came_before_a_refusal_are_not_lost() -> None:
@@ -227,7 +284,17 @@ def test_retry_after_is_heeded() -> None:
 
 
 @pytest.mark.parametrize(
-    ("header", "seconds"), [("7", 7.0), ("-3", 0.0), ("soon", None), (None, None), ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0)]
+    ("header", "seconds"),
+    [
+        ("7", 7.0),
+        ("-3", 0.0),
+        ("soon", None),
+        ("nan", None),
+        ("1e9", None),
+        ("9" * 400, math.inf),
+        (None, None),
+        ("Wed, 21 Oct 2015 07:28:00 GMT", 0.0),
+    ],
 )
 def test_retry_after_in_its_forms(header: str | None, seconds: float | None) -> None:
     assert retry_after_seconds(header) == seconds

@@ -141,6 +141,6 @@ def test_until_stops_there_and_a_stage_makes_what_it_needs(copied_run: FinishedR
 def test_plan_says_what_is_done(copied_run: FinishedRun, forked: ForkServer) -> None:
     ended = forked.run(copied_run.folder, "plan", "small.yaml", "students.dpo.learning_rate=2e-3")
     assert ended.code == 0, ended.errors
-    state = {line[10:].split()[0]: line[:10].strip() for line in ended.output.splitlines() if line[10:].strip()}
+    state = {line[10:].split()[0]: line[:10].strip() for line in ended.output.partition("\n\n")[0].splitlines()}
     assert state["student-pro"] == "finished"
     assert state["student-dpo"] == state["evaluation"] == "to do"

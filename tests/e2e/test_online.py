@@ -59,28 +59,3 @@ def test_online_students_end_to_end(forked: ForkServer, folder: Path, config: di
     assert {row["update"] for row in samples} == {1, 2}
     page = (folder / "runs/run/report.html").read_text()
     assert samples[0]["text"].strip()[:20] in page or not samples[0]["text"].strip()
-
-
-@pytest.mark.parametrize(
-    ("reward", "without", "words"),
-    [
-        ("reward_model", "reward_model", "reward_model"),
-        ("judge", "judge", "judge"),
-        ("teacher", None, "reward"),
-    ],
-)
-def test_a_reward_that_is_not_there_is_named(
-    forked: ForkServer, folder: Path, config: dict[str, Any], reward: str, without: str | None, words: str
-) -> None:
-    config |= {"reward_model": small_config()["reward_model"], "evaluation": {"judge": None}}
-    config["students"] = {"ppo": {"objective": {"kind": "ppo", "reward": reward}, **TRAINING}}
-    if without is not None:
-        config.pop(without)
-    if without == "judge":
-        config.pop("reward_model")
-    write_config(folder / "run.yaml", config)
-    ended = forked.run(folder, "check", "run.yaml")
-    assert ended.code == 2
-    assert "students.ppo.objective.reward" in ended.complaint
-    assert words in ended.complaint
-    assert "Traceback" not in ended.errors

@@ -251,30 +251,30 @@ def endpoint_judge(server: FaultServer, cache: Cache, **settings: object) -> Pai
 
 
 def texts_asked(server: FaultServer) -> list[str]:
-    return [body["messages"][0]["content"] for body in server.bodies if "logprobs" not in body]
+    return [body["messages"][0]["content"] for body in server.bodies if not body.keys() & {"logprobs", "response_format"}]
 
 
 def test_the_comparisons_of_many_tasks_are_under_way_together(cache: Cache) -> None:
     twenty = together(20, completion("A"))  # a task has six
-    with FaultServer(lambda body, _: completion("A") if "logprobs" in body else twenty) as server:
+    with FaultServer(lambda body, _: completion("A") if body.keys() & {"logprobs", "response_format"} else twenty) as server:
         assert len(list(endpoint_judge(server, cache, concurrency=20).judge(TASKS))) == 10
         assert server.most_at_once == 20
 
 
-def test_a_server_without_logprobs_costs_one_call_more(cache: Cache) -> None:
+def test_a_server_without_logprobs_and_json_costs_three_calls_more(cache: Cache) -> None:
     with FaultServer(lambda body, _: completion("B")) as server:
         judged = list(endpoint_judge(server, cache).judge(TASKS))
-        assert len(server.bodies) == 61
+        assert len(server.bodies) == 63
         assert sum(verdict.usage.calls for one in judged for verdict in comparisons(one)) == 61
         list(endpoint_judge(server, cache).judge(TASKS))
-        assert len(server.bodies) == 61
+        assert len(server.bodies) == 63
 
 
 def test_after_a_failure_only_the_rest_is_asked(cache: Cache) -> None:
-    with FaultServer(lambda body, number: error(401) if number == 21 else completion("A")) as server:
+    with FaultServer(lambda body, number: error(401) if number == 23 else completion("A")) as server:
         with pytest.raises(JudgeError):
             list(endpoint_judge(server, cache, concurrency=1).judge(TASKS))
-        assert len(texts_asked(server)) == 21  # the probe was request 0, the failure request 21
+        assert len(texts_asked(server)) == 21  # the probes were requests 0 to 2, the failure request 23
         assert len(list(endpoint_judge(server, cache, concurrency=1).judge(TASKS[:3]))) == 3
         assert len(texts_asked(server)) == 21
         assert len(list(endpoint_judge(server, cache, concurrency=1).judge(TASKS))) == 10
@@ -295,7 +295,8 @@ list(PairwiseJudge("j", EndpointChat(model), TEMPLATE, cache=Cache(Path(sys.argv
 """
 
     def asked(server: FaultServer) -> list[str]:
-        wanted = [body for body in server.bodies if ("logprobs" in body) == (probabilities is not None)]
+        bodies = [body for body in server.bodies if "response_format" not in body]
+        wanted = [body for body in bodies if ("logprobs" in body) == (probabilities is not None)]
         return [body["messages"][0]["content"] for body in wanted]
 
     with FaultServer(lambda body, _: after(0.05, completion("A", probabilities=probabilities))) as server:

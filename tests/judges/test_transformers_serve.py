@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from aligndistill.chat.capabilities import Capabilities, Found
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.protocol import Request, Sampling
 from aligndistill.config import EndpointModel
@@ -101,3 +102,28 @@ def test_a_model_that_the_server_does_not_have_is_refused_in_its_words(transform
     config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name="somebody/else")
     with pytest.raises(JudgeError, match="pinned"):
         list(EndpointChat(config).answer([Request((Message(role="user", content="hi"),))], Sampling(0.0, 4)))
+
+
+def test_what_this_server_ignores_is_found_out(transformers_server: TransformersServer) -> None:
+    """It takes `n`, `logprobs` and `response_format` with status 200 and heeds none of them."""
+    config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name=transformers_server.model)
+    capabilities = Capabilities()
+    chat = EndpointChat(config, capabilities)
+    conversation = (Message(role="user", content="who was old"),)
+    assert [one.logprobs for one in chat.label_logprobs([conversation], ("A", "B"))] == [None]
+    sampling = Sampling(0.0, 4, answer_schema={"type": "object"})
+    answers = list(chat.answer([Request(conversation, (0, 1, 2))], sampling))
+    assert sorted(answer.sample for answer in answers) == [0, 1, 2]
+    assert sum(answer.reply.usage.calls for answer in answers) == 3
+    assert capabilities.found == Found(answers=True, top_logprobs=0, several=False, answer_format="text")
+
+
+def test_a_prompt_that_this_server_would_answer_with_nonsense_is_not_sent(transformers_server: TransformersServer) -> None:
+    """It does not refuse one that is longer than its model's positions. The tokenizer is found by the model's name, a folder."""
+    name = transformers_server.model
+    config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name=name, context_tokens=2048)
+    long, short = ((Message(role="user", content=words),) for words in ("the old house " * 1500, "the old house"))
+    replies = {one.request: one.reply for one in EndpointChat(config).answer([Request(long), Request(short)], Sampling(0.0, 4))}
+    assert "tokens and 4 new ones do not fit context_tokens (2048)" in replies[0].problem
+    assert "about" not in replies[0].problem
+    assert not replies[1].problem

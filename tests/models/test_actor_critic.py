@@ -169,7 +169,7 @@ def test_adapters_on_both_give_what_the_bare_models_give(tmp_path: Path) -> None
     def both(lora: Lora | None) -> Outputs:
         critic = new_reward_model(pointer(folder), seed=1).model
         model = ActorCritic(
-            with_adapters(tiny_language_model().model, lora, "CAUSAL_LM"), with_adapters(critic, lora, "SEQ_CLS")
+            with_adapters(tiny_language_model().model, lora, "CAUSAL_LM", 0), with_adapters(critic, lora, "SEQ_CLS", 0)
         ).eval()
         return outputs(model, collate(GROUPS, 0, True), True, TEMPERATURE)
 

@@ -125,9 +125,15 @@ def test_chunks_of_the_head_change_nothing(share: bool, monkeypatch: pytest.Monk
     whole = gradients(lm.model, weighted(whole_BKR))
     calls: list[int] = []
     lm.model.lm_head.register_forward_hook(lambda module, args, output: calls.append(args[0].shape[0]))
+    chunks: list[int] = []
+    plain_read = logprobs_module.read_logits
+    monkeypatch.setattr(
+        logprobs_module, "read_logits", lambda logits, *rest: chunks.append(len(logits)) or plain_read(logits, *rest)
+    )
     monkeypatch.setattr(logprobs_module, "HEAD_ELEMENTS", 1)
     chunked_BKR = token_logprobs(lm.model, batch, share)
-    assert calls == [64, 28]
+    assert chunks == [64, 28]
+    assert calls == [92]  # one call of the module, which gathers the head's weights once under ZeRO-3
     assert torch.equal(chunked_BKR, whole_BKR) or (chunked_BKR - whole_BKR).abs().max() < 1e-6
     assert largest_difference(gradients(lm.model, weighted(chunked_BKR)), whole) < 1e-5
     with torch.no_grad():

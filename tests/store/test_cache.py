@@ -14,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligndistill.errors import DataError
+from aligndistill.store import database, file_systems
 from aligndistill.store.cache import Cache, cache_key
 
 JSON = st.recursive(
@@ -207,6 +208,93 @@ def test_a_flipped_digit_in_a_value_is_a_miss_not_a_wrong_answer(path: Path, cap
     assert "damaged value" in caplog.text
     cache.put("k", {"probability": 0.875})
     assert cache.get_many(["k"]) == {"k": {"probability": 0.875}}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        pytest.param("ALTER TABLE entries ADD COLUMN more TEXT", id="a column more"),
+        pytest.param("ALTER TABLE entries RENAME COLUMN value TO content", id="a column renamed"),
+        pytest.param("PRAGMA user_version=7", id="a later version"),
+        pytest.param("DROP TABLE entries; CREATE TABLE entries (key, value)", id="another table"),
+    ],
+)
+def test_a_file_of_another_form_is_set_aside(path: Path, change: str) -> None:
+    cache = Cache(path)
+    cache.put("k", 1)
+    cache.close()
+    other = sqlite3.connect(path)
+    other.executescript(change)
+    other.close()
+    cache = Cache(path)
+    assert cache.get_many(["k"]) == {}
+    cache.put("k", 2)
+    assert cache.get_many(["k"]) == {"k": 2}
+    assert path.with_name(f"{path.name}.damaged-1").exists()
+
+
+@pytest.mark.parametrize("value", ["7", "NULL", "x'00ff'", "'no json'", "1.5"])
+def test_a_value_of_another_type_is_a_miss(path: Path, value: str) -> None:
+    cache = Cache(path)
+    cache.put("k", {"probability": 0.5})
+    cache.put("other", 1)
+    cache.close()
+    other = sqlite3.connect(path)
+    other.executescript("ALTER TABLE entries RENAME TO strict; CREATE TABLE entries (key, value, crc32);")
+    other.execute("INSERT INTO entries SELECT key, value, crc32 FROM strict")
+    other.execute(f"UPDATE entries SET value = {value} WHERE key = 'k'")
+    other.commit()
+    other.close()
+    assert Cache(path).get_many(["k", "other"]) == {"other": 1}
+
+
+def test_the_entry_of_another_key_is_never_given(path: Path) -> None:
+    cache = Cache(path)
+    cache.put(cache_key(model="m", text="a b"), "first")
+    assert cache.get_many([cache_key(model="m", text="a  b"), cache_key(model="m a", text="b")]) == {}
+
+
+def test_a_log_that_is_gone_loses_what_was_in_it_and_nothing_else(path: Path) -> None:
+    first = Cache(path)
+    first.put("old", 1)
+    first.close()
+    code = f"""
+import os, signal
+from pathlib import Path
+from aligndistill.store.cache import Cache
+Cache(Path({str(path)!r})).put("new", 2)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    subprocess.run([sys.executable, "-c", code], check=False)
+    wal = path.with_name("cache.sqlite-wal")
+    assert wal.stat().st_size > 0
+    wal.unlink()
+    cache = Cache(path)
+    assert cache.get_many(["old", "new"]) == {"old": 1}
+    cache.put("new", 3)
+    assert Cache(path).get_many(["new"]) == {"new": 3}
+
+
+def test_a_file_that_stays_locked_is_a_user_error(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(database, "BUSY_SECONDS", 0.2)
+    cache = Cache(path)
+    holder = sqlite3.connect(path, isolation_level=None)
+    holder.execute("BEGIN EXCLUSIVE")
+    with pytest.raises(DataError, match="locked"):
+        cache.put("k", 1)
+    holder.execute("COMMIT")
+    cache.put("k", 1)
+    assert cache.get_many(["k"]) == {"k": 1}
+    assert not list(path.parent.glob("*.damaged-*"))
+
+
+def test_on_a_network_file_system_the_cache_is_append_only_files(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(file_systems, "NETWORK_FILE_SYSTEMS", {file_systems.file_system(path)})
+    cache = Cache(path)
+    cache.put("k", {"a": 1})
+    assert Cache(path).get_many(["k", "absent"]) == {"k": {"a": 1}}
+    assert not path.exists()
+    assert len(list(path.with_suffix(".segments").glob("*.jsonl"))) == 1
 
 
 @pytest.mark.parametrize(

@@ -1,7 +1,8 @@
 """Trains what FOLDER/orders.json lists, one after the other, in the processes of whatever launcher started this.
 
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
-lora, steps, save_steps, folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in that step).
+lora, save_steps, critic (of ppo), folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in
+that step), uneven (the head reads its positions in more chunks on the first rank than on the others).
 What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
@@ -17,21 +18,25 @@ from aligndistill.training.distributed import choose_accelerator, is_main_proces
 choose_accelerator()
 
 import torch  # noqa: E402
+from accelerate.state import AcceleratorState  # noqa: E402
 from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
+from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from aligndistill import stopping  # noqa: E402
 from aligndistill.config import BestOfN, Dpo, Lora, Pro, Rrhf  # noqa: E402
 from aligndistill.config import RewardModel as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
+from aligndistill.models import logprobs  # noqa: E402
 from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
 from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
 from aligndistill.training.align import train_policy, train_reward_model  # noqa: E402
-from aligndistill.training.grouped_trainer import GroupedTrainer  # noqa: E402
 from aligndistill.training.save import save_model  # noqa: E402
+from aligndistill.training.watched import Watched  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
     QUESTIONS,
+    pairs,
     ragged_rankings,
     ranking,
     ranking_examples,
@@ -39,6 +44,7 @@ from tests.tiny_models import (  # noqa: E402
     tiny_language_model,
     write_tiny_model,
 )
+from tests.training.tiny_ppo import tiny_ppo  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES: dict[str, Any] = {
@@ -55,7 +61,7 @@ stop_at: int | None = None
 
 def watch_steps() -> None:
     """Note what each micro-batch holds (the sum of its ids), and signal ourselves where it was ordered."""
-    plain = GroupedTrainer.training_step
+    plain = Watched.training_step
 
     def training_step(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
         seen.append(int(inputs["input_ids_NT"].sum()))
@@ -63,18 +69,21 @@ def watch_steps() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, model, inputs, *rest, **more)
 
-    GroupedTrainer.training_step = training_step  # type: ignore[method-assign]
+    Watched.training_step = training_step  # type: ignore[method-assign]
 
 
 def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     global stop_at
+    unset_hf_deepspeed_config()  # a run has one runtime.deepspeed, elsewhere: here the last order's must be forgotten
+    os.environ.pop("ACCELERATE_USE_DEEPSPEED", None)
+    AcceleratorState._reset_state(reset_partial_state=True)
     seen.clear()
     stop_at = order.get("stop_at")
     stopping.listen()
     what, lora = order["what"], Lora(r=2, lora_dropout=0.0) if order.get("lora") else None
     trunk = ModelPointer(path=str(folder / "trunk"), layout="chat")
     runtime = {
-        "per_device_train_batch_size": order.get("per_device", 2),
+        "per_device_train_batch_size": order.get("per_device", 4),
         "deepspeed": str(REPOSITORY / f"configs/deepspeed/{order['zero']}.json") if order.get("zero") else None,
         "grace_seconds": 600,  # a signal of one order must not end another
         "save_steps": order.get("save_steps", 2),
@@ -83,21 +92,28 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     job = tiny_job(
         folder / order.get("folder", order["name"]),
         runtime=runtime,
-        batch_size=order.get("batch_size", 4),
-        max_steps=order.get("steps", 3),
+        batch_size=8,
+        max_steps=4,
         lr_scheduler_type="cosine",
     )
     saved = folder / f"{order['name']}-model"
-    if what == "reward_model":
+    rankings = [*ragged_rankings(), *pairs()]
+    logprobs.HEAD_ELEMENTS = 1 if order.get("uneven") and is_main_process() else 2**24
+    if what == "ppo":
+        critic = order.get("critic", "separate")
+        settings = {"critic": critic, "ppo_epochs": 2, "job": {"lr_scheduler_type": "cosine"}}
+        where = {"trunk": folder / "trunk", "runtime": runtime, "lora": lora}
+        trained = tiny_ppo(job.folder, updates=2, **where, **settings).trained
+        save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
+    elif what == "reward_model":
         reward_model = new_reward_model(trunk, seed=1)
-        examples = ranking_examples(reward_model.conversation, ragged_rankings())
+        examples = ranking_examples(reward_model.conversation, rankings)
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
         save_model(trained, saved, trunk, lora is not None, AutoModelForSequenceClassification)
     else:
         policy = load_language_model(trunk)
-        rankings = ragged_rankings()
         if what == "supervised":
-            rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
+            rankings = [ranking(question, answer) for question in QUESTIONS for answer in ANSWERS[:2]]
         reference = tiny_language_model() if what == "dpo" else None
         examples = ranking_examples(policy.conversation, rankings, reference)
         trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)

@@ -9,7 +9,7 @@ import torch
 from transformers import LlamaConfig
 
 from aligndistill.config import Lora, Runtime, Training
-from aligndistill.training.memory import GIB, MemoryEstimate, Shape, Sharding, estimate, read_sharding, shape_of
+from aligndistill.training.memory import GIB, MemoryEstimate, Online, Shape, Sharding, estimate, read_sharding, shape_of
 from tests.tiny_models import tiny_model
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "deepspeed"
@@ -78,3 +78,15 @@ def test_a_model_is_counted_as_it_is_made() -> None:
     assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
     linears = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
     assert found.adapter_parameters(4) == sum(4 * (m.in_features + m.out_features) for m in linears)
+
+
+def test_ppo_has_a_critic_a_reference_and_a_reward_model_beside_the_policy() -> None:
+    dpo, beside = of(Sharding(2, uses_deepspeed=True)), Online(critic=True, frozen_parameters=14_000_000_000)
+    ppo = of(Sharding(2, uses_deepspeed=True), online=beside)
+    assert ppo.weights == 2 * dpo.weights + 14_000_000_000 * 2
+    assert (ppo.gradients, ppo.optimizer, ppo.activations) == (2 * dpo.gradients, 2 * dpo.optimizer, dpo.activations)
+    sharded = of(Sharding(3, uses_deepspeed=True), online=beside)
+    assert sharded.weights == ppo.weights // 8
+    assert sharded.activations == ppo.weights  # whole while it samples
+    with_adapters = of(Sharding(2, uses_deepspeed=True), online=Online(True, 7_000_000_000), lora=Lora(r=8))
+    assert with_adapters.weights == (3 * 7_000_000_000 + 2 * 128 * 8 * 8192) * 2

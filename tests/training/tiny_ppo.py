@@ -48,6 +48,7 @@ def tiny_ppo(
     score: Score = vowels,
     lora: Lora | None = None,
     policy: LanguageModel | None = None,
+    trunk: Path | None = None,
     reference: LanguageModel | None = None,
     win_rate: Callable[[LanguageModel], float] | None = None,
     runtime: dict[str, Any] | None = None,
@@ -59,9 +60,8 @@ def tiny_ppo(
     policy = policy or tiny_language_model()
     critic = None
     if objective.critic == "separate":
-        critic = critic_from_trunk(
-            ModelPointer(path=str(write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")), layout="chat"), seed=0
-        )
+        trunk = trunk or write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")
+        critic = critic_from_trunk(ModelPointer(path=str(trunk), layout="chat"), seed=0)
     rollouts: list[list[Rollout]] = []
     work = PpoWork(
         prompts=policy_prompts(policy),

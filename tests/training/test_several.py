@@ -1,0 +1,148 @@
+"""One process, two, and two under every ZeRO stage learn the same; and each goes on from where it was stopped.
+
+All training runs of this file are made by two launches, of two processes and of one: starting a process costs more than training.
+"""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+REPOSITORY = Path(__file__).parents[2]
+OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
+SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4) if stage >= 2 or what in {"dpo", "ppo"}]
+SHARDED_LORA = [("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
+STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
+PORT = 29900 + os.getpid() % 90
+
+
+def on_two() -> list[dict[str, Any]]:
+    orders: list[dict[str, Any]] = [{"name": what, "what": what} for what in OBJECTIVES]
+    orders += [{"name": f"{what}-{zero}", "what": what, "zero": zero} for what, zero in SHARDED]
+    lora = {what for what, _ in SHARDED_LORA}
+    orders += [{"name": f"{what}-lora", "what": what, "lora": True} for what in sorted(lora)]
+    orders += [{"name": f"{what}-lora-{zero}", "what": what, "zero": zero, "lora": True} for what, zero in SHARDED_LORA]
+    orders += [{"name": "dpo-uneven", "what": "dpo", "zero": "zero3", "uneven": True}]
+    for what, zero in [*((what, None) for what in OBJECTIVES), *STOPPED_SHARDED]:
+        orders += stopped_and_resumed(what, zero)
+    other_shards = {"name": "dpo-other-shards", "what": "dpo", "zero": "zero3", "folder": "dpo-zero2"}
+    return [*orders, other_shards, {"name": "dpo-moved", "what": "dpo", "folder": "moved", "stop_at": 3}]
+
+
+def on_one() -> list[dict[str, Any]]:
+    orders: list[dict[str, Any]] = [{"name": what, "what": what, "per_device": 8} for what in OBJECTIVES]
+    orders += [{"name": f"{what}-accumulated", "what": what, "per_device": 1} for what in OBJECTIVES]
+    for what in OBJECTIVES:
+        orders += [{**order, "per_device": 8} for order in stopped_and_resumed(what, None)]
+    moved = {"name": "dpo-moved", "what": "dpo", "per_device": 8, "folder": "../two/moved"}
+    return [*orders, moved, {"name": "dpo-fewer", "what": "dpo", "per_device": 8, "folder": "../two/dpo-zero2"}]
+
+
+def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
+    """The first is stopped behind a step at which no checkpoint was due, but for PPO, whose checkpoints are whole updates."""
+    name = f"{what}-{zero}" if zero else what
+    order = {"what": what, "zero": zero, "folder": f"{name}-again"}
+    return [{**order, "name": f"{name}-stopped", "stop_at": 1 if what == "ppo" else 3}, {**order, "name": f"{name}-resumed"}]
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("several")
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
+    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(PORT)]
+    for name, orders, launcher in (("two", on_two(), torchrun), ("one", on_one(), [])):
+        (folder / name).mkdir()
+        (folder / name / "orders.json").write_text(json.dumps(orders))
+        command = [sys.executable, *launcher, "-m", "tests.training.several", str(folder / name)]
+        ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=500)
+        assert ended.returncode == 0, ended.stderr[-4000:]
+    return folder
+
+
+def result(folder: Path, name: str, rank: int = 0) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / f"{name}.{rank}.json").read_text())
+    assert "error" not in found or "weights" not in found
+    if "log" in found:
+        found["log"] = [{key: value for key, value in entry.items() if not key.endswith("seconds")} for entry in found["log"]]
+    return found
+
+
+def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> None:
+    """The same up to the rounding of sums in another order."""
+    assert "error" not in found, found
+    assert found["steps"] == expected["steps"] == 4
+    assert len(found["log"]) == len(expected["log"]) > 1
+    for entry, other in zip(found["log"], expected["log"], strict=True):
+        assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
+        assert entry["learning_rate"] == other["learning_rate"]
+    assert expected["weights"].keys() <= found["weights"].keys()  # ZeRO writes a tied head too
+    for name, values in expected["weights"].items():
+        torch.testing.assert_close(torch.tensor(found["weights"][name]), torch.tensor(values), atol=3e-5, rtol=1e-3, msg=name)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("what", OBJECTIVES)
+def test_however_a_batch_is_split_it_is_the_same_step(made: Path, what: str) -> None:
+    whole = result(made / "one", what)
+    assert_same_training(result(made / "one", f"{what}-accumulated"), whole)
+    assert_same_training(result(made / "two", what), whole)
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("what", "zero"), SHARDED)
+def test_every_zero_stage_learns_what_plain_data_parallel_training_does(made: Path, what: str, zero: str) -> None:
+    assert_same_training(result(made / "two", f"{what}-{zero}"), result(made / "two", what))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("what", "zero"), SHARDED_LORA)
+def test_adapters_train_under_every_zero_stage(made: Path, what: str, zero: str) -> None:
+    assert_same_training(result(made / "two", f"{what}-lora-{zero}"), result(made / "two", f"{what}-lora"))
+
+
+@pytest.mark.timeout(600)
+def test_processes_may_read_the_head_in_different_numbers_of_chunks(made: Path) -> None:
+    assert_same_training(result(made / "two", "dpo-uneven"), result(made / "two", "dpo"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(
+    ("processes", "name"),
+    [
+        *(("one", what) for what in OBJECTIVES),
+        *(("two", what) for what in OBJECTIVES),
+        *(("two", f"{what}-{zero}") for what, zero in STOPPED_SHARDED),
+    ],
+)
+def test_stopped_and_resumed_is_uninterrupted(made: Path, processes: str, name: str) -> None:
+    for rank in range(1 if processes == "one" else 2):
+        whole, stopped, resumed = (result(made / processes, f"{name}{kind}", rank) for kind in ("", "-stopped", "-resumed"))
+        assert stopped["code"] == 5
+        assert "saved" in stopped["error"]
+        assert 0 < len(stopped["seen"]) < len(whole["seen"])
+        assert stopped["seen"] + resumed["seen"] == whole["seen"]
+        assert resumed["log"] == whole["log"]
+        assert resumed.get("weights") == whole.get("weights")  # to the bit
+    assert "weights" in result(made / processes, name)
+
+
+@pytest.mark.timeout(600)
+def test_a_run_may_go_on_with_fewer_processes(made: Path) -> None:
+    assert result(made / "two", "dpo-moved")["code"] == 5
+    moved = result(made / "one", "dpo-moved")
+    assert len(moved["seen"]) == 1  # the last of four steps
+    assert_same_training(moved, result(made / "one", "dpo"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("processes", "name"), [("two", "dpo-other-shards"), ("one", "dpo-fewer")])
+def test_shards_that_do_not_fit_are_refused_in_plain_words(made: Path, processes: str, name: str) -> None:
+    found = result(made / processes, name)
+    assert found["code"] == 3
+    assert "was saved by 2 processes under ZeRO-2" in found["error"]
+    assert "the optimiser's shards do not fit" in found["error"]
