@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+import traceback
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
@@ -53,10 +54,10 @@ def before_the_seal_of_the_second() -> None:
     """The checkpoint's files are all there, and nobody has said so."""
     plain = watched.seal
 
-    def seal(checkpoint: Path) -> None:
+    def seal(checkpoint: Path, *made_by: Any) -> None:
         if checkpoint.name == f"checkpoint-{2 * STEPS_PER_UPDATE}":
             kill()
-        plain(checkpoint)
+        plain(checkpoint, *made_by)
 
     watched.seal = seal
 
@@ -97,6 +98,8 @@ def in_a_child(*arguments: Any) -> int:
         try:
             train(*arguments)
             os._exit(0)
+        except BaseException:
+            traceback.print_exc()
         finally:
             os._exit(1)
     return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
