@@ -22,6 +22,7 @@ from aligndistill.config import (
     Judge,
     LikelihoodJudge,
     Online,
+    PanelJudge,
     Ppo,
     RewardModelJudge,
     Student,
@@ -175,14 +176,35 @@ class Planner:
 
     def judged(self, work: Work, judge: Judge, servers: Servers, tasks: Sequence[Task], partial: str) -> Iterator[Estimate]:
         """Of one judge on some tasks; those that are judged in the stage's file `partial` are left out."""
-        prompts = len(tasks)
         files = parts(work.folder / SCRATCH / f"{partial}.jsonl") if partial else []
         judged = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
-        verdicts = cached = sum(len(judged[task.prompt_id].verdicts) for task in tasks if task.prompt_id in judged)
+        done = sum(len(judged[task.prompt_id].verdicts) for task in tasks if task.prompt_id in judged)
         left = [task for task in tasks if task.prompt_id not in judged]
+        return self._asked(work, judge, servers, left, len(tasks), done, bool(partial))
+
+    def _asked(
+        self,
+        work: Work,
+        judge: Judge,
+        servers: Servers,
+        left: Sequence[Task],
+        prompts: int,
+        done: int,
+        certain: bool,
+        part: str = "",
+    ) -> Iterator[Estimate]:
+        """Of one judge, or of one member of a panel, on what is left of so many prompts; `done` verdicts were given before."""
+        if isinstance(judge, PanelJudge):
+            members = [
+                self._asked(work, member.judge, servers, left, prompts, done, certain, name)
+                for name, member in judge.members.items()
+            ]
+            yield from _added_up(*members)
+            return
+        verdicts = cached = done
         if isinstance(judge, LikelihoodJudge | FunctionJudge | RewardModelJudge):
             grades = sum(len(task.candidates) for task in left)
-            yield Estimate(f"({judge.kind})", None, prompts, verdicts + grades, cached, Usage(), True, bool(partial))
+            yield Estimate(f"({part or judge.kind})", None, prompts, verdicts + grades, cached, Usage(), True, certain)
             return
         chats: dict[tuple[str, str], tuple[PlanningChat, EndpointModel | None]] = {}
 
@@ -195,13 +217,13 @@ class Planner:
 
         local_ones = {
             name: EndpointModel(kind="endpoint", base_url=HERE, name=name)
-            for name in (judge_model_input(asked.part) for asked in judge_models(judge))
+            for name in (judge_model_input(part or asked.part) for asked in judge_models(judge))
             if name not in servers
         }
         with tempfile.TemporaryDirectory() as empty:
             caches = work.caches if work.caches.is_dir() else Path(empty)
             planned = replace(work, open_endpoint=opened, caches=caches)
-            for one in open_judge(planned, judge, {**servers, **local_ones}).judge(left):
+            for one in open_judge(planned, judge, {**servers, **local_ones}, part).judge(left):
                 verdicts += len(one.verdicts)
                 cached += sum(
                     verdict.outcome != "unparsed" if isinstance(verdict, Comparison) else verdict.value is not None
@@ -209,7 +231,7 @@ class Planner:
                 )
         for number, ((_, name), (chat, server)) in enumerate(chats.items()):
             counted = (prompts, verdicts, cached) if number == 0 else (0, 0, 0)
-            yield Estimate(name, server, *counted, chat.asked, chat.tokens.exact, bool(partial))
+            yield Estimate(name, server, *counted, chat.asked, chat.tokens.exact, certain)
 
     def _times(self, estimates: Iterator[Estimate], prompts: int) -> Iterator[Estimate]:
         """Estimates of made-up tasks, for so many prompts."""

@@ -27,9 +27,9 @@ def judge_behind(server: FaultServer, config: dict[str, Any], **budget: Any) -> 
     return {**whole, "budget": {"prices": {"slow teacher": PRICE}, **budget}}
 
 
-def planned(output: str, stage: str) -> dict[str, int]:
+def planned(output: str, stage: str, model: str = "slow teacher") -> dict[str, int]:
     """The numbers of a stage's line: prompts, verdicts, cached, requests, tokens of prompts and answers."""
-    (line,) = (line for line in output.splitlines() if re.match(rf"{stage} +slow teacher ", line))
+    (line,) = (line for line in output.splitlines() if re.match(rf"{stage} +{model} ", line))
     numbers = [int(number.replace(",", "")) for number in re.findall(r"(?<= )[\d,]+(?= |$)", line)]
     return dict(zip(("prompts", "verdicts", "cached", "requests", "prompt_tokens", "answer_tokens"), numbers, strict=False))
 
@@ -66,6 +66,23 @@ def test_plan_says_what_run_then_asks(folder: Path, forked: ForkServer, config: 
         manifest.unlink()
         kept = planned(forked.run(folder, "plan", "run.yaml").output, "verdicts")
         assert (kept["requests"], kept["cached"], kept["verdicts"]) == (0, len(asked), len(asked))
+
+
+def test_each_member_of_a_panel_is_planned(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+    with FaultServer(lambda body, n: completion("7") if body["model"] == "grader" else behave(body, n)) as server:
+        whole = judge_behind(server, config)
+        teacher = whole["teacher"]
+        members = {
+            "pairs": {"judge": {"kind": "pairwise", "max_new_tokens": 8, "model": teacher}},
+            "grades": {"judge": {"kind": "rubric", "model": {**teacher, "name": "grader"}}},
+        }
+        write_config(folder / "run.yaml", {**whole, "judge": {"kind": "panel", "members": members}})
+        assert forked.run(folder, "run", "run.yaml", "--until", "candidates").code == 0
+        output = forked.run(folder, "plan", "run.yaml").output
+        assert forked.run(folder, "run", "run.yaml", "--until", "verdicts").code == 0
+        asked = Counter(body["model"] for body in server.bodies if not is_probe(body))
+    assert {model: planned(output, "verdicts", model)["requests"] for model in asked} == asked
+    assert 0 < asked["grader"] < asked["slow teacher"]  # by answer, and by pair in both orders
 
 
 @pytest.mark.parametrize("limit", ["requests", "usd"])
