@@ -60,19 +60,26 @@ class GroupedBatch:
         return self.tokens_BKR.sum(-1)
 
 
-def sharing_pays(groups: Sequence[TokenGroup], hidden_size: int) -> bool:
+def sharing_pays(groups: Sequence[TokenGroup], hidden_size: int, grouped: bool) -> bool:
     """Whether rows that share their prompt cost less than separate ones.
 
-    Sharing saves the prompt's repetitions but attends over one long row. Per layer a row of T tokens costs about 24 H^2 T in its
-    matrices and 4 H T^2 in its attention (masked places are computed too), so short prompts with long responses are better apart.
+    Per layer a row of T tokens costs about 24 H^2 T in its matrices and 4 H for each pair of tokens in its attention: T^2 / 2 in a
+    separate row, T^2 under a mask, and what `attention` says where that computes the rows (`grouped`).
     """
 
-    def cost(length: int) -> int:
-        return length * (6 * hidden_size + length)
+    def apart(group: TokenGroup) -> float:
+        lengths = [len(group.prompt) + len(response) for response in group.responses]
+        return sum(length * (6 * hidden_size + length / 2) for length in lengths)
 
-    shared = sum(cost(group.tokens(share=True)) for group in groups)
-    apart = sum(cost(len(group.prompt) + len(response)) for group in groups for response in group.responses)
-    return shared <= apart
+    def shared(group: TokenGroup) -> float:
+        tokens = group.tokens(share=True)
+        pairs: float = tokens**2
+        if grouped:
+            prompt, lengths = len(group.prompt), [len(response) for response in group.responses]
+            pairs = prompt**2 / 2 + sum(prompt * length + length**2 / 2 for length in lengths)
+        return tokens * 6 * hidden_size + pairs
+
+    return sum(map(shared, groups)) < sum(map(apart, groups))
 
 
 def collate(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> GroupedBatch:

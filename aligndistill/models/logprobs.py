@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from aligndistill.models.attention import GROUPED, Blocks
 from aligndistill.models.groups import GroupedBatch, attention_mask
 
 HEAD_ELEMENTS = 2**24
@@ -108,11 +109,20 @@ def use_grouped_forward(model: Any) -> Trunk:
 def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segments_NT: Tensor, share: bool) -> Tensor:
     """The trunk's last hidden states (N, T, H) of rows laid out by `collate` with the same `share`."""
     trunk = causal_lm(model).base_model
-    if share:
-        mask_N1TT = attention_mask(segments_NT, next(trunk.parameters()).dtype)
-        output = trunk(input_ids=input_ids_NT, attention_mask=mask_N1TT, position_ids=positions_NT, use_cache=False)
+    dtype = next(trunk.parameters()).dtype
+    if not share:
+        # Rows are padded on the right: under causal attention no token sees padding, and without a mask the kernel can skip half.
+        output = trunk(input_ids=input_ids_NT, use_cache=False)
+    elif trunk.config._attn_implementation == GROUPED:
+        blocks = Blocks.of(segments_NT, dtype)
+        # A mask of four dimensions is handed on as it is; this one says nothing, and `grouped_attention` does not read it.
+        nothing_1111 = torch.zeros(1, 1, 1, 1, dtype=dtype)
+        output = trunk(
+            input_ids=input_ids_NT, attention_mask=nothing_1111, position_ids=positions_NT, use_cache=False, blocks=blocks
+        )
     else:
-        output = trunk(input_ids=input_ids_NT, attention_mask=(segments_NT >= 0).long(), use_cache=False)
+        mask_N1TT = attention_mask(segments_NT, dtype)
+        output = trunk(input_ids=input_ids_NT, attention_mask=mask_N1TT, position_ids=positions_NT, use_cache=False)
     hidden_NTH: Tensor = output.last_hidden_state
     return hidden_NTH
 

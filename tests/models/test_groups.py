@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from aligndistill.models import logprobs as logprobs_module
+from aligndistill.models.attention import GROUPED
 from aligndistill.models.groups import GroupedBatch, TokenGroup, attention_mask, collate, sharing_pays
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import token_logprobs
@@ -53,9 +54,12 @@ def largest_difference(some: list[Tensor], others: list[Tensor]) -> float:
 
 @pytest.mark.parametrize("shape", EXACT)
 @pytest.mark.parametrize("groups", [RAGGED[:1], RAGGED[1:2], RAGGED[2:3], RAGGED], ids=["four", "two", "one", "ragged"])
-def test_packed_groups_are_their_separate_rows(shape: str, groups: list[TokenGroup]) -> None:
+@pytest.mark.parametrize("attention", [GROUPED, "sdpa", "eager"])
+def test_packed_groups_are_their_separate_rows(shape: str, groups: list[TokenGroup], attention: str) -> None:
     lm = tiny_language_model(shape)
     assert lm.shares_prompt
+    assert lm.model.config._attn_implementation == GROUPED  # what it was found to be exact under
+    lm.model.set_attn_implementation(attention)
     packed_BKR = token_logprobs(lm.model, collate(groups, 0, share=True), share=True)
     apart_BKR = token_logprobs(lm.model, collate(groups, 0, share=False), share=False)
     expected = plain(lm.model, groups)
@@ -70,6 +74,7 @@ def test_packed_groups_are_their_separate_rows(shape: str, groups: list[TokenGro
 @pytest.mark.parametrize("broken", ["mask", "positions"])
 def test_the_mask_and_the_restarted_positions_are_both_needed(broken: str, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model("llama")
+    lm.model.set_attn_implementation("sdpa")
     batch = collate(RAGGED, 0, share=True)
     if broken == "mask":
 
@@ -92,6 +97,7 @@ def test_a_model_that_cannot_share_is_computed_apart_and_right(shape: str) -> No
     lm = tiny_language_model(shape)
     assert not lm.shares_prompt
     assert not lm.shares(RAGGED)
+    assert lm.model.config._attn_implementation != GROUPED
     expected = plain(lm.model, RAGGED)
     apart_BKR = token_logprobs(lm.model, collate(RAGGED, 0, share=False), share=False)
     assert close(apart_BKR, expected)
@@ -191,8 +197,12 @@ def test_the_rows_of_the_picture() -> None:
 
 
 def test_sharing_pays_for_long_prompts_and_not_for_long_answers() -> None:
-    assert sharing_pays(random_groups([(200, [10] * 4)]), hidden_size=64)
-    assert not sharing_pays(random_groups([(5, [200] * 4)]), hidden_size=64)
+    long_prompt, long_answers = random_groups([(200, [10] * 4)]), random_groups([(5, [200] * 4)])
+    assert sharing_pays(long_prompt, hidden_size=64, grouped=False)
+    assert not sharing_pays(long_answers, hidden_size=64, grouped=False)
+    # Computed where it is allowed alone, a shared row costs less than the rows apart as soon as there is something to share.
+    assert sharing_pays(long_answers, hidden_size=64, grouped=True)
+    assert not sharing_pays(random_groups([(200, [200])]), hidden_size=64, grouped=True)
 
 
 def test_half_precision_padding_is_never_nan() -> None:
