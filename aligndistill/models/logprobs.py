@@ -175,13 +175,30 @@ def read_logits(logits_SV: Tensor, targets_S: Tensor, temperature: float, entrop
     logits_SV = logits_SV.float()
     if temperature != 1.0:
         logits_SV = logits_SV / temperature
+    if not entropy:
+        logprobs_S: Tensor = _TargetLogprobs.apply(logits_SV, targets_S)
+        return (logprobs_S,)
     logsumexp_S = logits_SV.logsumexp(-1)
     logprobs_S = logits_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1) - logsumexp_S
-    if not entropy:
-        return (logprobs_S,)
     # The product is taken only where a probability is not 0: a logit of minus infinity has none.
     probabilities_SV = (logits_SV - logsumexp_S.unsqueeze(-1)).exp()
     return logprobs_S, logsumexp_S - (probabilities_SV * logits_SV.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
+
+
+class _TargetLogprobs(torch.autograd.Function):
+    """The log-softmax at one token of each row. Twice as fast as the same in torch's steps, and holds half as many (S, V)."""
+
+    @staticmethod
+    def forward(ctx: Any, logits_SV: Tensor, targets_S: Tensor) -> Tensor:
+        logprobs_SV = logits_SV.log_softmax(-1)
+        ctx.save_for_backward(logprobs_SV, targets_S)
+        return logprobs_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1)
+
+    @staticmethod
+    def backward(ctx: Any, g_S: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
+        logprobs_SV, targets_S = ctx.saved_tensors
+        g_S1 = g_S.unsqueeze(-1)
+        return logprobs_SV.exp().mul_(-g_S1).scatter_add_(-1, targets_S.unsqueeze(-1), g_S1), None
 
 
 def causal_lm(model: Any) -> Any:

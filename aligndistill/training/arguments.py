@@ -42,7 +42,7 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
         "activation_checkpointing": runtime.gradient_checkpointing,
         "bf16": on_gpu and torch.cuda.is_bf16_supported(),
         "use_cpu": not on_gpu,
-        "optim": "adamw_torch_fused" if on_gpu else "adamw_torch",
+        "optim": "adamw_torch_fused",
         "save_strategy": "steps",
         "save_steps": runtime.save_steps,
         "save_total_limit": None,  # ours: only after the new checkpoint is sealed (see `checkpoints.keep_newest`)
