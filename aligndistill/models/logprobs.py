@@ -175,30 +175,39 @@ def read_logits(logits_SV: Tensor, targets_S: Tensor, temperature: float, entrop
     logits_SV = logits_SV.float()
     if temperature != 1.0:
         logits_SV = logits_SV / temperature
-    if not entropy:
-        logprobs_S: Tensor = _TargetLogprobs.apply(logits_SV, targets_S)
-        return (logprobs_S,)
-    logsumexp_S = logits_SV.logsumexp(-1)
-    logprobs_S = logits_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1) - logsumexp_S
-    # The product is taken only where a probability is not 0: a logit of minus infinity has none.
-    probabilities_SV = (logits_SV - logsumexp_S.unsqueeze(-1)).exp()
-    return logprobs_S, logsumexp_S - (probabilities_SV * logits_SV.clamp(min=torch.finfo(torch.float32).min)).sum(-1)
+    logprobs_S, entropy_S = _Read.apply(logits_SV, targets_S, entropy)
+    return (logprobs_S, entropy_S) if entropy else (logprobs_S,)
 
 
-class _TargetLogprobs(torch.autograd.Function):
-    """The log-softmax at one token of each row. Twice as fast as the same in torch's steps, and holds half as many (S, V)."""
+class _Read(torch.autograd.Function):
+    """The log-softmax at one token of each row, and the entropy of each row's softmax (nothing unless asked for).
+
+    Twice as fast as the same in torch's steps, and it keeps one (S, V) for the backward pass where those keep two to five.
+    """
 
     @staticmethod
-    def forward(ctx: Any, logits_SV: Tensor, targets_S: Tensor) -> Tensor:
+    def forward(ctx: Any, logits_SV: Tensor, targets_S: Tensor, entropy: bool) -> tuple[Tensor, Tensor | None]:
         logprobs_SV = logits_SV.log_softmax(-1)
-        ctx.save_for_backward(logprobs_SV, targets_S)
-        return logprobs_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1)
+        entropy_S = -(logprobs_SV.exp().mul_(_finite(logprobs_SV))).sum(-1) if entropy else None
+        ctx.save_for_backward(logprobs_SV, targets_S, entropy_S)
+        ctx.set_materialize_grads(False)
+        return logprobs_SV.gather(-1, targets_S.unsqueeze(-1)).squeeze(-1), entropy_S
 
     @staticmethod
-    def backward(ctx: Any, g_S: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
-        logprobs_SV, targets_S = ctx.saved_tensors
-        g_S1 = g_S.unsqueeze(-1)
-        return logprobs_SV.exp().mul_(-g_S1).scatter_add_(-1, targets_S.unsqueeze(-1), g_S1), None
+    def backward(ctx: Any, g_S: Tensor | None, h_S: Tensor | None) -> tuple[Tensor, None, None]:  # type: ignore[override]
+        logprobs_SV, targets_S, entropy_S = ctx.saved_tensors
+        g_S1 = logprobs_SV.new_zeros(len(targets_S), 1) if g_S is None else g_S.unsqueeze(-1)
+        gradient_SV = logprobs_SV.exp()
+        if h_S is None:
+            gradient_SV.mul_(-g_S1)
+        else:  # d entropy / d logit = -p (log p + entropy)
+            gradient_SV.mul_(-g_S1 - h_S.unsqueeze(-1) * (_finite(logprobs_SV) + entropy_S.unsqueeze(-1)))
+        return gradient_SV.scatter_add_(-1, targets_S.unsqueeze(-1), g_S1), None, None
+
+
+def _finite(logprobs_SV: Tensor) -> Tensor:
+    """Where a probability is 0, so is its share of the entropy: minus infinity would make it nan."""
+    return logprobs_SV.clamp(min=torch.finfo(logprobs_SV.dtype).min)
 
 
 def causal_lm(model: Any) -> Any:

@@ -78,7 +78,9 @@ def ppo(
     value_loss = 0.5 * mean(value_cost_NR)
 
     entropy = mean(learned.entropy_NR)
-    loss = policy_loss + value_coefficient * value_loss - entropy_coefficient * entropy
+    loss = policy_loss + value_coefficient * value_loss
+    if entropy_coefficient:  # else the gradient of 0 would be computed over the whole vocabulary
+        loss = loss - entropy_coefficient * entropy
     with torch.no_grad():
         metrics = {
             "policy_loss": policy_loss.detach(),
