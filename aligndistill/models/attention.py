@@ -14,7 +14,7 @@ Shapes: N rows, T tokens per row, A attention heads, D head dimension, P the lon
 """
 
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -81,6 +81,13 @@ class Blocks:
         )
 
 
+class AttendsToPrompts(Protocol):
+    """What decoding on shared prompts gives instead of this module's own attention."""
+
+    def attention(self, q_NA1D: Tensor, k_NGTD: Tensor, v_NGTD: Tensor, layer: int, scale: float | None) -> Tensor:
+        """(N, 1, A, D) of queries of A heads, keys and values of G."""
+
+
 def grouped_attention(
     module: Any,
     query: Tensor,
@@ -90,9 +97,15 @@ def grouped_attention(
     dropout: float = 0.0,
     scaling: float | None = None,
     blocks: Blocks | None = None,
+    prompts: "AttendsToPrompts | None" = None,
     **kwargs: Any,
 ) -> tuple[Tensor, None]:
-    """transformers' `sdpa`; with `blocks`, attention over shared rows. Queries, keys and values are (N, A, T, D)."""
+    """transformers' `sdpa`; with `blocks`, attention over shared rows; with `prompts`, that of a next token (see `decoding`).
+
+    Queries, keys and values are (N, A, T, D), or fewer heads of keys and values.
+    """
+    if prompts is not None:
+        return prompts.attention(query, key, value, module.layer_idx, scaling), None
     if blocks is None:
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
         return output, None
@@ -104,8 +117,17 @@ def grouped_attention(
 AttentionInterface.register(GROUPED, grouped_attention)
 AttentionMaskInterface.register(GROUPED, sdpa_mask)
 
-_flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+flash = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu
+"""torch's kernel: from (.., A, Q, D), (.., A, K, D) twice to the output and its log-sum-exp (.., A, Q)."""
+
 _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_backward
+
+
+def one_softmax(o_one: Tensor, l_one: Tensor, o_other: Tensor, l_other: Tensor) -> tuple[Tensor, Tensor]:
+    """Output and log-sum-exp of two calls' keys together."""
+    logsumexp = torch.logaddexp(l_one, l_other)
+    output = o_one * (l_one - logsumexp).exp().unsqueeze(-1) + o_other * (l_other - logsumexp).exp().unsqueeze(-1)
+    return output.to(o_one.dtype), logsumexp
 
 
 class _Grouped(torch.autograd.Function):
@@ -116,18 +138,17 @@ class _Grouped(torch.autograd.Function):
         first, last = blocks.shortest_prompt, blocks.longest_prompt
         q_prompt, k_prompt, v_prompt = (x[:, :, :last] for x in (q_NATD, k_NATD, v_NATD))
         q_rest = q_NATD[:, :, first:]
-        o_prompt, l_prompt = _flash(q_prompt, k_prompt, v_prompt, 0.0, True, scale=scale)
-        o_seen, l_seen = _flash(q_rest, k_prompt, v_prompt, 0.0, False, attn_mask=_mask(blocks, q_rest), scale=scale)
-        o_own, l_own = _flash(*(_responses(x, blocks) for x in (q_NATD, k_NATD, v_NATD)), 0.0, True, scale=scale)
+        o_prompt, l_prompt = flash(q_prompt, k_prompt, v_prompt, 0.0, True, scale=scale)
+        o_seen, l_seen = flash(q_rest, k_prompt, v_prompt, 0.0, False, attn_mask=_mask(blocks, q_rest), scale=scale)
+        o_own, l_own = flash(*(_responses(x, blocks) for x in (q_NATD, k_NATD, v_NATD)), 0.0, True, scale=scale)
         o_seen, l_seen, o_prompt, l_prompt = (x.transpose(1, 2) for x in (o_seen, l_seen, o_prompt, l_prompt))
         o_own, l_own = (x.transpose(1, 2).flatten(0, 1)[blocks.slots_NS] for x in (o_own, l_own))
-        l_NSA = torch.logaddexp(l_seen, l_own)
-        o_NSAD = o_seen * (l_seen - l_NSA).exp().unsqueeze(-1) + o_own * (l_own - l_NSA).exp().unsqueeze(-1)
+        o_NSAD, l_NSA = one_softmax(o_seen, l_seen, o_own, l_own)
         if blocks.prompt_N1T1 is None:
-            o_NTAD, l_NTA = torch.cat([o_prompt, o_NSAD.to(o_prompt.dtype)], 1), torch.cat([l_prompt, l_NSA], 1)
+            o_NTAD, l_NTA = torch.cat([o_prompt, o_NSAD], 1), torch.cat([l_prompt, l_NSA], 1)
         else:
             prompt_NP1 = blocks.prompt_N1T1[:, 0, :last]
-            o_NTAD = torch.cat([o_prompt[:, :first], o_NSAD.to(o_prompt.dtype)], 1)
+            o_NTAD = torch.cat([o_prompt[:, :first], o_NSAD], 1)
             l_NTA = torch.cat([l_prompt[:, :first], l_NSA], 1)
             o_NTAD[:, :last] = torch.where(prompt_NP1.unsqueeze(-1), o_prompt, o_NTAD[:, :last])
             l_NTA[:, :last] = torch.where(prompt_NP1, l_prompt, l_NTA[:, :last])

@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 
+from aligndistill.models.attention import GROUPED
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
-from aligndistill.models.sharing import best_shared, to_device
+from aligndistill.models.sharing import best_shared, sees_all_of, to_device
 
 
 @dataclass(frozen=True)
@@ -52,6 +53,11 @@ class GroupedModel:
     def shares(self, groups: Sequence[TokenGroup]) -> bool:
         """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
         return self.shares_prompt and best_shared(self.model.config, groups)
+
+    def decodes_shared(self, length: int) -> bool:
+        """Whether samples of up to so many tokens, their prompt included, can be decoded on one copy of the prompt's keys."""
+        config = self.model.config
+        return self.shares_prompt and config._attn_implementation == GROUPED and sees_all_of(config, length)
 
     def batches(self, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[LaidOut]:
         """Groups in batches of similar length, longest first, so that little is padded and memory is known at once."""

@@ -16,6 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
+from aligndistill.models.decoding import SharedPrompts
 from aligndistill.models.load import LanguageModel
 from aligndistill.records import Finish
 
@@ -70,8 +71,10 @@ def sample(
     ).to(device)
     eos_ids = torch.tensor(sorted(conversation.eos_ids), device=device)
 
-    logits_NV, cache, mask_NP = _prefill(model, [request.prompt for request in requests], conversation.pad_id, repeats)
-    positions_N = mask_NP.sum(-1)
+    shared = language_model.decodes_shared(max(len(request.prompt) for request in requests) + max_new_tokens)
+    logits_BV, prefilled, mask_BP = _prefill(model, [request.prompt for request in requests], conversation.pad_id)
+    cache = (_Shared if shared else _Repeated)(prefilled, mask_BP, repeats, max_new_tokens)
+    logits_NV, positions_N = (x.repeat_interleave(repeats, 0) for x in (logits_BV, mask_BP.sum(-1)))
     rows = torch.arange(len(requests) * repeats, device=device)  # which sample each live row is
     tokens_NT = torch.full((len(rows), max_new_tokens), conversation.pad_id, dtype=torch.long, device=device)
     logprobs_NT = torch.zeros(len(rows), max_new_tokens, device=device)
@@ -90,15 +93,10 @@ def sample(
         if len(live) == 0 or step == max_new_tokens - 1:
             break
         if len(live) < len(rows):
-            rows, chosen_R, positions_N, mask_NP = rows[live], chosen_R[live], positions_N[live], mask_NP[live]
-            cache.batch_select_indices(live)
-        mask_NP = torch.cat([mask_NP, mask_NP.new_ones(len(rows), 1)], dim=-1)
+            rows, chosen_R, positions_N = rows[live], chosen_R[live], positions_N[live]
+            cache.keep(live)
         output = model(
-            input_ids=chosen_R.unsqueeze(-1),
-            attention_mask=mask_NP,
-            position_ids=positions_N.unsqueeze(-1),
-            past_key_values=cache,
-            use_cache=True,
+            input_ids=chosen_R.unsqueeze(-1), position_ids=positions_N.unsqueeze(-1), use_cache=True, **cache.for_next_token()
         )
         logits_NV, positions_N = output.logits[:, -1], positions_N + 1
 
@@ -109,8 +107,8 @@ def sample(
     return [samples[start : start + repeats] for start in range(0, len(samples), repeats)]
 
 
-def _prefill(model: Any, prompts: Sequence[list[int]], pad_id: int, repeats: int) -> tuple[Tensor, Any, Tensor]:
-    """Run the left-padded prompts once; their last logits, cache and mask, each repeated for its samples."""
+def _prefill(model: Any, prompts: Sequence[list[int]], pad_id: int) -> tuple[Tensor, DynamicCache, Tensor]:
+    """Run the left-padded prompts once; their last logits, cache and mask."""
     device = next(model.parameters()).device
     width = max(len(prompt) for prompt in prompts)
     ids_BP = torch.tensor([[pad_id] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
@@ -125,8 +123,38 @@ def _prefill(model: Any, prompts: Sequence[list[int]], pad_id: int, repeats: int
         use_cache=True,
         logits_to_keep=1,
     )
-    cache.batch_repeat_interleave(repeats)
-    return output.logits[:, -1].repeat_interleave(repeats, 0), cache, mask_BP.repeat_interleave(repeats, 0)
+    return output.logits[:, -1], cache, mask_BP
+
+
+class _Repeated:
+    """The prompts' keys and values, once for each sample: right for every model."""
+
+    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
+        prefilled.batch_repeat_interleave(repeats)
+        self._cache, self._mask_NT = prefilled, mask_BP.repeat_interleave(repeats, 0)
+
+    def keep(self, live: Tensor) -> None:
+        self._cache.batch_select_indices(live)
+        self._mask_NT = self._mask_NT[live]
+
+    def for_next_token(self) -> dict[str, Any]:
+        self._mask_NT = torch.cat([self._mask_NT, self._mask_NT.new_ones(len(self._mask_NT), 1)], dim=-1)
+        return {"past_key_values": self._cache, "attention_mask": self._mask_NT}
+
+
+class _Shared:
+    """The prompts' keys and values once for all their samples."""
+
+    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
+        layers = [(layer.keys, layer.values) for layer in prefilled.layers]
+        self._cache = SharedPrompts(layers, mask_BP, repeats, max_new_tokens)
+
+    def keep(self, live: Tensor) -> None:
+        self._cache.keep(live)
+
+    def for_next_token(self) -> dict[str, Any]:
+        nothing_1111 = torch.zeros(1, 1, 1, 1, dtype=self._cache.dtype)
+        return {"past_key_values": self._cache, "attention_mask": nothing_1111, "prompts": self._cache}
 
 
 def uniforms(seed: int, key: str, number: int, count: int) -> Tensor:

@@ -56,11 +56,16 @@ def shares_prompt_exactly(model: Any, pad_id: int, score: Callable[[Any, Grouped
 
 def best_shared(config: Any, groups: Sequence[TokenGroup]) -> bool:
     """Whether a model that passed `shares_prompt_exactly` should share the prompts of these groups: exact here too, and cheaper."""
-    text = config.get_text_config()
-    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
     grouped = config._attn_implementation == GROUPED
-    return all(window is None or longest <= window for window in windows) and sharing_pays(groups, text.hidden_size, grouped)
+    return sees_all_of(config, longest) and sharing_pays(groups, config.get_text_config().hidden_size, grouped)
+
+
+def sees_all_of(config: Any, length: int) -> bool:
+    """Whether no layer's window hides the beginning of a row of so many tokens from its end."""
+    text = config.get_text_config()
+    windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
+    return all(window is None or length <= window for window in windows)
 
 
 def to_device(batch: GroupedBatch, device: torch.device) -> GroupedBatch:

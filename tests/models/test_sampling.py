@@ -62,6 +62,29 @@ def test_a_sample_is_its_own_whatever_is_drawn_beside_it(shape: str) -> None:
     assert [[one.ids for one in row] for row in take(lm, *map(request, range(5)), seed=8)] != together
 
 
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt_neox", "qwen2", "gemma"])
+def test_one_copy_of_the_prompts_keys_gives_what_one_for_each_sample_gives(shape: str) -> None:
+    lm = often_ending(shape)
+    assert lm.decodes_shared(11 + LENGTH)
+    shared = take(lm, *map(request, range(5)))
+    lm.model.set_attn_implementation("sdpa")
+    assert not lm.decodes_shared(11 + LENGTH)
+    for ours, theirs in zip(shared, take(lm, *map(request, range(5))), strict=True):
+        for one, other in zip(ours, theirs, strict=True):
+            assert one.ids == other.ids
+            assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def test_a_window_that_would_hide_the_prompt_is_respected() -> None:
+    wide = wrap_language_model(tiny_model("mistral", sliding_window=15), tiny_tokenizer(), "chat")
+    assert wide.decodes_shared(15)
+    assert not wide.decodes_shared(16)
+    ids = torch.tensor([PROMPTS[1]])  # eleven tokens: the window moves on while it decodes
+    theirs = wide.model.generate(ids, attention_mask=torch.ones_like(ids), do_sample=False, max_new_tokens=LENGTH)
+    ((one,),) = take(wide, request(1, (0,)), temperature=0.0)
+    assert one.ids == theirs[0, ids.shape[1] :].tolist()
+
+
 def test_prompts_are_read_once_and_finished_rows_leave() -> None:
     lm = often_ending()
     read: list[int] = []
