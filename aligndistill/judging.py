@@ -13,7 +13,7 @@ from aligndistill.config_files import load_config
 from aligndistill.config_judges import judging_author
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
-from aligndistill.preferences.exports import distilabel_row, rankings_row
+from aligndistill.preferences.exports import distilabel_row, rankings_row, rewardbench_rows, ultrafeedback_row
 from aligndistill.prompts.files import read_file
 from aligndistill.prompts.loading import load_judgments
 from aligndistill.records import Ranking, Verdict
@@ -25,7 +25,7 @@ from aligndistill.stages.stage import Work, work_of
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 
-ExportFormat = Literal["distilabel", "rankings"]
+ExportFormat = Literal["distilabel", "rankings", "rewardbench", "ultrafeedback"]
 
 
 def audit_run(path: Path, labels: Path | None) -> AuditResult:
@@ -61,9 +61,15 @@ def export_run(path: Path, output: Path, form: ExportFormat) -> int:
         for verdict in read_verdicts(folders["verdicts"]):
             verdicts[verdict.prompt_id].append(verdict)
     rankings = read_jsonl(folders["rankings"] / "rankings.jsonl", Ranking)
-    if form == "rankings":
-        return _write(output, map(rankings_row, rankings))
-    return _write(output, (distilabel_row(ranking, verdicts[ranking.prompt_id]) for ranking in rankings))
+    match form:
+        case "distilabel":
+            return _write(output, (distilabel_row(ranking, verdicts[ranking.prompt_id]) for ranking in rankings))
+        case "rankings":
+            return _write(output, map(rankings_row, rankings))
+        case "rewardbench":
+            return _write(output, (row for ranking in rankings for row in rewardbench_rows(ranking)))
+        case "ultrafeedback":
+            return _write(output, (ultrafeedback_row(ranking, verdicts[ranking.prompt_id]) for ranking in rankings))
 
 
 def export_batch(config: RunConfig, output: Path, logprobs: bool) -> int:
