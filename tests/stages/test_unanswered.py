@@ -108,3 +108,24 @@ def test_a_run_that_was_stopped_asks_again_what_failed_and_not_what_was_unreadab
     assert len(of_two) == 3
     assert of_two <= set(again)
     assert not [text for text in again if shown(text)[0] == "What is question 1?"]
+
+
+def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
+    def said(reply: str | None, *members: Comparison) -> Comparison:
+        return Comparison(
+            prompt_id="p",
+            first="a",
+            second="b",
+            probability_first=None,
+            outcome="unparsed",
+            judge="j",
+            reply=reply,
+            members=members,
+        )
+
+    failed = said("[reply 1] A\n[reply 2] [no verdict: no answer in 6 tries: HTTP 503]")
+    assert went_unanswered(failed)
+    assert went_unanswered(said(None, said("A"), failed))
+    assert not went_unanswered(said(None, said("A"), said(None)))
+    assert not went_unanswered(said('[no verdict: cut off at max_new_tokens] "A"'))
+    assert not went_unanswered(said("there was no answer in it"))
