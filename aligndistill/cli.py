@@ -132,6 +132,34 @@ def doctor(
         raise typer.Exit(1)
 
 
+@app.command()
+def eval_rm(
+    model: Annotated[
+        str, typer.Argument(metavar="MODEL", help="A run's folder, a reward model's, or any sequence classifier with one label.")
+    ],
+    dataset: Annotated[Path, typer.Option(help="A file with prompt, chosen, rejected and subset: RewardBench 1 or 2.")],
+    output: Annotated[Path | None, typer.Option(help="Also write the figures to this JSON file.")] = None,
+    layout: Annotated[
+        Literal["chat", "transcript", "plain"] | None,
+        typer.Option(help="How the model reads conversations: as our own says, chat for others."),
+    ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Prompts at a time, each with all its answers.")] = 8,
+) -> None:
+    """How often a reward model puts the right answer first, by subset."""
+    with user_errors():
+        from aligndistill.reporting.rewardbench_table import rewardbench_table
+        from aligndistill.reward_benchmark import benchmark_reward_model
+
+        found = benchmark_reward_model(model, dataset, layout, batch_size)
+        print_table(rewardbench_table(found.figures))
+        for reason, count in found.dropped.items():
+            typer.echo(f"left out: {count} rows ({reason})")
+        if found.cut:
+            typer.echo(f"{found.cut} answers were too long for the model and were cut")
+        if output is not None:
+            output.write_text(found.as_json(model, dataset), encoding="utf-8")
+
+
 judge_app = typer.Typer(help="Look at a judge's verdicts, hand them on, or ask by batch file.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge")
 
@@ -160,7 +188,8 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
     form: Annotated[
-        Literal["distilabel", "rankings"], typer.Option("--format", help="distilabel, or rankings (to label by hand).")
+        Literal["distilabel", "rankings", "rewardbench", "ultrafeedback"],
+        typer.Option("--format", help="distilabel, rankings (to label by hand), rewardbench (pairs), or ultrafeedback."),
     ] = "distilabel",
 ) -> None:
     """Write a run's rankings, with the judge's replies, for other tools."""

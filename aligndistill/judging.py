@@ -2,30 +2,28 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from aligndistill.chat.batch import read_answers
 from aligndistill.config import Audit, Judge, RunConfig, Source
 from aligndistill.config_audit import AuditProbes
 from aligndistill.config_files import load_config
 from aligndistill.config_judges import judging_author
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
-from aligndistill.preferences.exports import distilabel_row, rankings_row
-from aligndistill.prompts.files import read_file
+from aligndistill.preferences.exports import distilabel_row, rankings_row, rewardbench_rows, ultrafeedback_row
 from aligndistill.prompts.loading import load_judgments
 from aligndistill.records import Ranking, Verdict
 from aligndistill.runs import run
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
-from aligndistill.stages.batches import Imported, import_answers, open_questions
+from aligndistill.stages.batches import Imported, import_answers, open_questions, read_results
 from aligndistill.stages.open_models import Servers
 from aligndistill.stages.stage import Work, work_of
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 
-ExportFormat = Literal["distilabel", "rankings"]
+ExportFormat = Literal["distilabel", "rankings", "rewardbench", "ultrafeedback"]
 
 
 def audit_run(path: Path, labels: Path | None) -> AuditResult:
@@ -61,9 +59,15 @@ def export_run(path: Path, output: Path, form: ExportFormat) -> int:
         for verdict in read_verdicts(folders["verdicts"]):
             verdicts[verdict.prompt_id].append(verdict)
     rankings = read_jsonl(folders["rankings"] / "rankings.jsonl", Ranking)
-    if form == "rankings":
-        return _write(output, map(rankings_row, rankings))
-    return _write(output, (distilabel_row(ranking, verdicts[ranking.prompt_id]) for ranking in rankings))
+    match form:
+        case "distilabel":
+            return _write(output, (distilabel_row(ranking, verdicts[ranking.prompt_id]) for ranking in rankings))
+        case "rankings":
+            return _write(output, map(rankings_row, rankings))
+        case "rewardbench":
+            return _write(output, (row for ranking in rankings for row in rewardbench_rows(ranking)))
+        case "ultrafeedback":
+            return _write(output, (ultrafeedback_row(ranking, verdicts[ranking.prompt_id]) for ranking in rankings))
 
 
 def export_batch(config: RunConfig, output: Path, logprobs: bool) -> int:
@@ -83,7 +87,7 @@ def import_batch(config: RunConfig, results: Sequence[Path]) -> Imported:
         ConfigError: the config has no judge behind a server.
         DataError: a file that cannot be read.
     """
-    answers = read_answers(_rows(results))
+    answers = read_results(results)
     work, judge, servers, probes = _labelling(config)
     return import_answers(work, judge, servers, probes, answers)
 
@@ -97,14 +101,6 @@ def _labelling(config: RunConfig) -> tuple[Work, Judge, Servers, AuditProbes]:
     stage = by_name["verdicts"]
     judge, servers, _, probes = stage.settings
     return work_of(stage, config.runtime), judge, servers, probes
-
-
-def _rows(files: Iterable[Path]) -> Iterator[Mapping[str, Any]]:
-    for file in files:
-        for row in read_file(file):
-            if row.fault is not None:
-                raise DataError(f"{row.where}: {row.fault}. Fetch the batch's results again.")
-            yield row.values
 
 
 def _folders(run_folder: Path) -> dict[str, Path]:

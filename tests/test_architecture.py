@@ -70,10 +70,11 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("chat", "config", "config_audit", "config_files", "config_judges", "errors", "pipeline", "preferences", "prompts"),
         *("records", "runs", "stages", "store"),
     },
+    "reward_benchmark": {"config", "errors", "evaluation", "models", "progress", "prompts", "records"},
     "doctor": {"chat", "config", "config_judges", "errors", "records", "store"},
     "cli": {
         *("config", "config_files", "doctor", "errors", "judging", "pipeline", "plans", "reporting", "runs", "stopping", "store"),
-        "training",
+        *("reward_benchmark", "training"),
     },
     "__main__": {"cli"},
 }

@@ -19,8 +19,8 @@ from aligndistill.chat.completion import Completion
 from aligndistill.chat.in_flight import keep_in_flight
 from aligndistill.chat.label_tokens import label_logprobs
 from aligndistill.chat.pace import Pace
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
-from aligndistill.chat.retries import LONGEST_WAIT_SECONDS, Refused, Transient, retrying
+from aligndistill.chat.protocol import UNANSWERED, Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.retries import LONGEST_WAIT_SECONDS, GaveUp, Refused, Transient, retrying
 from aligndistill.chat.server import Server, Session
 from aligndistill.chat.token_counts import TokenCount, by_length, token_count
 from aligndistill.chat.usage import total
@@ -28,7 +28,8 @@ from aligndistill.config import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
-MOST_REFUSALS_IN_A_ROW = 20
+MOST_FAILURES_IN_A_ROW = 20
+GREETING_RETRIES = 1
 AGAIN_UNREADABLE = (
     "No verdict could be read in this answer. Give the verdict alone, in the form that was asked for, and nothing else."
 )
@@ -68,11 +69,16 @@ class _Got:
 
 @dataclass
 class _Open:
-    """A session with the server, and how it goes."""
+    """A session with the server, and how it goes.
+
+    Attributes:
+        gone: that the server does not even answer a greeting any more.
+    """
 
     session: Session
     greeting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    refusals_in_a_row: int = 0
+    failures_in_a_row: int = 0
+    gone: JudgeError | None = None
 
 
 class EndpointChat:
@@ -106,7 +112,7 @@ class EndpointChat:
     # -------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
-        """See `ChatModel`. A request that the server refuses, or that does not fit its context, is answered with a `problem`."""
+        """See `ChatModel`. A request that is refused, fails in every try or does not fit the context is answered by a `problem`."""
         if requests and sampling.answer_schema is not None:
             self._find_answer_format()
 
@@ -157,7 +163,11 @@ class EndpointChat:
                 self._capabilities.learn(several=False)
                 return []
             return [await self._refused(session, item, str(refusal))]
-        session.refusals_in_a_row = 0
+        except GaveUp as failure:
+            await self._given_up(session, failure)
+            cost = Usage(calls=1), *[Usage()] * (n - 1)
+            return [Reply("", "stop", usage, str(failure)) for usage in cost]
+        session.failures_in_a_row = 0
         if n > 1:
             self._capabilities.learn(several=len(completion.choices) == n)
         replies = completion.replies()[:n]
@@ -177,7 +187,7 @@ class EndpointChat:
             completion = await self._in_format(
                 session, again, {name: value for name, value in fields.items() if name != "n"}, sampling.answer_schema
             )
-        except Refused:
+        except (GaveUp, Refused):
             return replace(reply, usage=total(reply.usage, Usage(calls=1)))
         second = completion.reply()
         better = not second.problem and second.finish == "stop" and sampling.readable(second.text)
@@ -210,18 +220,41 @@ class EndpointChat:
             if not self._capabilities.found.answers:
                 try:
                     await self._complete(session, HELLO, temperature=0.0, max_tokens=1)
-                except Refused:
+                except (GaveUp, Refused):
                     raise JudgeError(f"{self.identity} refused: {words}. Check base_url and the model's name.") from None
         length = sum(len(message.content) for message in item.messages)
-        session.refusals_in_a_row += 1
+        session.failures_in_a_row += 1
         said = (
             f"{self.identity} refused request {item.request} ({length} characters): {words}. "
             "Shorten the prompts or the candidates if it is too long for the model."
         )
-        if session.refusals_in_a_row >= MOST_REFUSALS_IN_A_ROW:
-            raise JudgeError(f"{said} It has refused the last {session.refusals_in_a_row} requests.")
+        if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+            raise JudgeError(f"{said} The last {session.failures_in_a_row} requests were refused or failed.")
         _log.warning("%s", said)
         return Reply("", "stop", Usage(calls=1), words)
+
+    async def _given_up(self, session: _Open, failure: GaveUp) -> None:
+        """Lets a failed request pass while the server answers others: it may be this request that it cannot bear.
+
+        Raises:
+            JudgeError: the server does not answer the simplest request either, or many have failed in a row.
+        """
+        said = f"{self.identity} gave {failure}."
+        async with session.greeting:
+            if session.gone is None:
+                try:
+                    await self._complete(session, HELLO, GREETING_RETRIES, temperature=0.0, max_tokens=1)
+                except (GaveUp, Refused):
+                    advice = "Check that the server is up and that base_url is right; what was answered so far is kept."
+                    session.gone = JudgeError(f"{said} {advice}")
+            if session.gone is not None:
+                raise session.gone
+        session.failures_in_a_row += 1
+        if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+            raise JudgeError(
+                f"{said} The last {session.failures_in_a_row} requests were refused or failed; what was answered so far is kept."
+            )
+        _log.warning("%s It goes on without this one.", said)
 
     def _too_long(self, messages: Sequence[Message], new_tokens: int) -> str:
         """Why a request is not sent; empty where it fits. Some servers answer one that does not fit, with nonsense."""
@@ -237,10 +270,13 @@ class EndpointChat:
             return
 
         async def ask(session: _Open, probe: FormatProbe) -> bool:
-            form = {"response_format": probe.response_format}
+            form: dict[str, Any] = {"response_format": probe.response_format}
             try:
                 completion = await self._complete(session, probe.messages, temperature=0.0, max_tokens=PROBE_TOKENS, **form)
             except Refused:
+                return False
+            except GaveUp as failure:
+                await self._given_up(session, failure)
                 return False
             return probe.heeded(completion.reply().text)
 
@@ -261,12 +297,16 @@ class EndpointChat:
             unknown = self._capabilities.found.top_logprobs is None
             refused = Usage()
             for top_logprobs in self._capabilities.top_logprobs:
-                fields = {"temperature": 0.0, "max_tokens": 1, "seed": 0, "logprobs": True, "top_logprobs": top_logprobs}
+                fields: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "seed": 0, "logprobs": True}
                 try:
-                    completion = await self._complete(session, conversations[index], **fields)
+                    completion = await self._complete(session, conversations[index], **fields, top_logprobs=top_logprobs)
                 except Refused:
                     refused = total(refused, Usage(calls=1))
                     continue
+                except GaveUp as failure:
+                    await self._given_up(session, failure)
+                    return LabelLogprobs(index, None, total(refused, Usage(calls=1)))
+                session.failures_in_a_row = 0
                 tokens = completion.first_position()
                 if unknown and completion.choices:
                     self._capabilities.learn(top_logprobs=top_logprobs if tokens else 0)
@@ -289,28 +329,27 @@ class EndpointChat:
         async with self._server.session() as session:
             yield _Open(session)
 
-    async def _complete(self, session: _Open, messages: Sequence[Message], **fields: Any) -> Completion:
+    async def _complete(
+        self, session: _Open, messages: Sequence[Message], max_retries: int | None = None, **fields: Any
+    ) -> Completion:
         """One answer, after as many tries as it takes.
 
         Raises:
-            JudgeError: the server cannot be reached, or refuses for good.
+            JudgeError: the server refuses for good.
+            GaveUp: it did not answer in any try.
             BudgetError: there is no budget left for it.
             Refused: the server refuses this request.
         """
         body = [{"role": message.role, "content": message.content} for message in messages]
         prompt_tokens = self._tokens.count(messages)
         at_most = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=fields["max_tokens"] * fields.get("n", 1))
+        retries = self._config.max_retries if max_retries is None else max_retries
         try:
-            completion: Completion = await retrying(self._config.max_retries)(self._try, session.session, body, fields, at_most)
+            completion: Completion = await retrying(retries)(self._try, session.session, body, fields, at_most)
         except Transient as failure:
-            words = str(failure)
-        else:
-            self._capabilities.learn(answers=True)
-            return completion
-        raise JudgeError(
-            f"{self.identity} gave no answer in {self._config.max_retries + 1} tries: {words}. "
-            "Check that the server is up and that base_url is right; what was answered so far is kept."
-        )
+            raise GaveUp(f"{UNANSWERED} {retries + 1} tries: {failure}") from None
+        self._capabilities.learn(answers=True)
+        return completion
 
     async def _try(self, session: Session, body: list[dict[str, str]], fields: Mapping[str, Any], at_most: Usage) -> Completion:
         turn = await self._pace.turn(at_most.prompt_tokens + at_most.completion_tokens)

@@ -31,6 +31,10 @@ class Sampling:
     readable: Callable[[str], bool] | None = None
 
 
+UNANSWERED = "no answer in"
+"""How the problem of a request begins that failed in every try: the server's fault perhaps, so it is worth asking again."""
+
+
 @dataclass(frozen=True)
 class Reply:
     """One answer: its text, why it ended, what it cost.

@@ -30,6 +30,10 @@ class Refused(Exception):
     """The server took the request for a bad one (too long, a field it does not know)."""
 
 
+class GaveUp(Exception):
+    """A request had no answer in any of its tries."""
+
+
 def failure_kind(status: int, body: str) -> FailureKind:
     """What an HTTP error means. A 429 for want of credit will not pass, and no request is good to a model that is not there."""
     reason = _reason(body)

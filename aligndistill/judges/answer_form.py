@@ -4,8 +4,9 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from aligndistill.chat.protocol import Reply
+from aligndistill.chat.protocol import UNANSWERED, Reply
 from aligndistill.judges.parsing import NO_VERDICT
+from aligndistill.records import Comparison, Grade
 
 
 def answer_schema(labels: Sequence[str]) -> dict[str, Any] | None:
@@ -29,3 +30,9 @@ def verdict_text(reply: Reply) -> str:
         return reply.text
     shown = f" {json.dumps(reply.text, ensure_ascii=False)}" if reply.text else ""
     return f"{NO_VERDICT}{' '.join(problem.split())}]{shown}"
+
+
+def went_unanswered(verdict: Comparison | Grade) -> bool:
+    """Whether a verdict, or a panel member's in it, is none because the server did not answer: it is worth asking again."""
+    members = verdict.members if isinstance(verdict, Comparison) else ()
+    return f"{NO_VERDICT}{UNANSWERED}" in (verdict.reply or "") or any(map(went_unanswered, members))

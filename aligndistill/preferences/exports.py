@@ -1,9 +1,10 @@
-"""Rankings as rows for other tools: distilabel's columns (which Argilla reads), and the `rankings` form that is read here."""
+"""Rankings as rows for other tools: distilabel's columns (which Argilla reads), UltraFeedback's, RewardBench's pairs, our own."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from itertools import combinations
 from typing import Any
 
-from aligndistill.records import Comparison, Grade, Ranking, Verdict, plain_prompt
+from aligndistill.records import Comparison, Grade, Message, Ranking, Verdict, plain_prompt
 
 
 def distilabel_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -35,6 +36,57 @@ def distilabel_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, A
             "raw_output_pairs": pairs,
         },
     }
+
+
+def ultrafeedback_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, Any]:
+    """A ranking as a row of openbmb/UltraFeedback: `completions`, best first, each with its score (logit scale).
+
+    There is one rating, `overall`, where that data set has four; its rationale and `critique` are the replies on that answer alone.
+    """
+    completions = []
+    for response in ranking.responses:
+        said = [one for one in verdicts if isinstance(one, Grade) and one.candidate == response.candidate_id]
+        words = "\n\n".join(one.reply for one in said if one.reply is not None)
+        completions.append(
+            {
+                "model": response.author,
+                "response": response.text,
+                "annotations": {"overall": {"Rating": str(response.score), "Rationale": words}},
+                "overall_score": response.score,
+                "fine-grained_score": response.score,
+                "critique": words,
+            }
+        )
+    return {
+        "source": "aligndistill",
+        "instruction": plain_prompt(ranking.messages),
+        "models": [response.author for response in ranking.responses],
+        "completions": completions,
+        "correct_answers": ["None"],
+        "incorrect_answers": ["None"],
+        "split": ranking.split,
+    }
+
+
+def rewardbench_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
+    """Every strictly ordered pair as a row of RewardBench (version 1), with the scores beside it; the subset is the split."""
+    for number, (chosen, rejected) in enumerate(combinations(ranking.responses, 2)):
+        if chosen.score > rejected.score:
+            yield {
+                "prompt": _text_or_turns(ranking.messages),
+                "chosen": chosen.text,
+                "chosen_model": chosen.author,
+                "rejected": rejected.text,
+                "rejected_model": rejected.author,
+                "score_chosen": chosen.score,
+                "score_rejected": rejected.score,
+                "subset": ranking.split,
+                "id": f"{ranking.prompt_id}-{number}",
+            }
+
+
+def _text_or_turns(messages: Sequence[Message]) -> str | list[dict[str, str]]:
+    return messages[0].content if len(messages) == 1 else [{"role": one.role, "content": one.content} for one in messages]
 
 
 def rankings_row(ranking: Ranking) -> dict[str, Any]:

@@ -59,7 +59,7 @@ def format_of(row: Row) -> Format:
         return "ultrafeedback"
     if {"instruction", "generations"} <= columns:
         return "distilabel"
-    if {"prompt", "chosen", "rejected"} <= columns and _lists_of_texts(row.values["chosen"], row.values["rejected"]):
+    if {"prompt", "chosen", "rejected"} <= columns and are_lists_of_texts(row.values["chosen"], row.values["rejected"]):
         return "rewardbench"
     if {"chosen", "rejected"} <= columns:
         texts = [row.values["chosen"], row.values["rejected"]]
@@ -132,6 +132,8 @@ def read_judged(values: Mapping[str, Any], row_format: Format) -> Judged:
             return _rated(prompt_of(values["instruction"]), distilabel(values))
         case "rewardbench":
             _require(values, "prompt", "chosen", "rejected")
+            if not isinstance(values["chosen"], list):
+                return _pair(values, "preference")  # version 1
             return _rated(prompt_of(values["prompt"]), rewardbench(values))
         case _:
             return _pair(values, row_format)
@@ -202,7 +204,8 @@ def _first(values: Mapping[str, Any], *names: str) -> Any:
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
-def _lists_of_texts(*values: Any) -> bool:
+def are_lists_of_texts(*values: Any) -> bool:
+    """Whether each is a list that holds texts and nothing else, at least one: answers in RewardBench 2."""
     return all(isinstance(value, list) and value and all(isinstance(text, str) for text in value) for value in values)
 
 

@@ -7,6 +7,7 @@ from typing import Generic, TypeVar
 
 from aligndistill.config import Source
 from aligndistill.errors import DataError
+from aligndistill.prompts.benchmark import BenchmarkRow, read_benchmark_row
 from aligndistill.prompts.formats import Format, Judged, format_of, read_demonstration, read_judged, read_prompt
 from aligndistill.prompts.rows import BadRow, Row
 from aligndistill.prompts.sources import read_rows
@@ -114,6 +115,16 @@ def load_judgments(source: Source) -> Loaded[Ranking]:
         return _ranking(read_judged(row.values, row_format), held_out=0.0)
 
     return _without_repeats(_load(source, read), "duplicate row", lambda ranking: (ranking.prompt_id, ranking.responses))
+
+
+def load_benchmark(source: Source) -> Loaded[BenchmarkRow]:
+    """The rows of a file in RewardBench's form, repeated ones too.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), or no rows.
+        ConfigError: see `read_rows`.
+    """
+    return _load(source, lambda row, _: read_benchmark_row(row.values))
 
 
 def _require_preferences(row: Row, row_format: Format) -> None:

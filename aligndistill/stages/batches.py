@@ -3,15 +3,17 @@
 Nothing is kept between the two but the questions themselves: what the cache lacks is what is asked, now and the next time.
 """
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
-from aligndistill.chat.batch import Answers, BatchChat
+from aligndistill.chat.batch import Answers, BatchChat, read_answers
 from aligndistill.chat.completion import Completion
 from aligndistill.config import EndpointModel, Judge
 from aligndistill.config_audit import AuditProbes
-from aligndistill.errors import ConfigError
+from aligndistill.errors import ConfigError, DataError
+from aligndistill.prompts.files import read_file
 from aligndistill.stages.open_models import JUDGE_MODEL, Servers, open_judge
 from aligndistill.stages.stage import Work
 from aligndistill.stages.verdicts import labelling_order
@@ -50,6 +52,21 @@ def import_answers(work: Work, judge: Judge, servers: Servers, probes: AuditProb
     asked = _ask(work, judge, servers, probes, answers.completions, logprobs=False)
     left = _ask(work, judge, servers, probes, {}, logprobs=False)
     return Imported(len(asked.used), answers.failed, len(answers.completions.keys() - asked.used), len(left.missing))
+
+
+def read_results(files: Iterable[Path]) -> Answers:
+    """The answers in a batch's files. A line that cannot be read (the last one of a file that is not all there) is a failed row.
+
+    Raises:
+        DataError: a file that cannot be read at all, or without one readable line.
+    """
+    rows = []
+    for file in files:
+        of_file = list(read_file(file))
+        if of_file and all(row.fault is not None for row in of_file):
+            raise DataError(f"{of_file[0].where}: {of_file[0].fault}. Fetch the batch's results again.")
+        rows += [row.values for row in of_file]
+    return read_answers(rows)
 
 
 @dataclass(frozen=True)

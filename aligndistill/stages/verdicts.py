@@ -10,6 +10,7 @@ from pydantic import TypeAdapter
 from aligndistill.config import Judge
 from aligndistill.config_audit import AuditProbes
 from aligndistill.errors import JudgeError
+from aligndistill.judges.answer_form import went_unanswered
 from aligndistill.judges.canaries import CanaryTask, canary_tasks
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
@@ -36,6 +37,8 @@ class JudgedTask(Record):
 
 def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str, probes: AuditProbes) -> Made:
     """Judge every prompt with at least two candidates, canaries among them; what was judged before a kill is kept.
+
+    A question that the server did not answer has no verdict, and is asked again by a run that goes on.
 
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone: rankings are made of `verdicts.jsonl`. `content` is the hash of
     the judge's files, so that another template is another judge.
@@ -143,7 +146,8 @@ def _ask(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], l
         return []
     partial = work.scratch / f"{label}.jsonl"
     with Appender(part(partial)) as appender:
-        done = {one.prompt_id for file in parts(partial) for one in read_jsonl(file, JudgedTask)}
+        judged_before = [one for file in parts(partial) for one in read_jsonl(file, JudgedTask)]
+        done = {one.prompt_id for one in judged_before if not any(map(went_unanswered, one.verdicts))}
         ours = tasks if servers else our_share(tasks)
         missing = [task for task in ours if task.prompt_id not in done]
         if missing:

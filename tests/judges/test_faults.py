@@ -243,6 +243,80 @@ def test_a_fault_costs_no_verdict_repeats_none_and_makes_none_up(fault: str, tmp
         assert not readable & set(again)
 
 
+STAYING: dict[str, Act] = {
+    "408": error(408),
+    "429": error(429),
+    "500": error(500, "this text crashes me"),
+    "503": error(503),
+    "reset": reset,
+    "half a body": half_a_body,
+    "timeout": after(1.0, completion("A")),
+    "closed without a word": raw(b""),
+    "HTML": html(200),
+    "cut JSON": send(200, b'{"choices": ['),
+}
+
+
+@pytest.mark.parametrize("fault", STAYING)
+def test_a_question_that_fails_in_every_try_costs_no_other(fault: str, tmp_path: Path) -> None:
+    broken = True
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        text = body["messages"][0]["content"]
+        return (STAYING[fault] if broken and meets_the_fault(text) else healthy(body)) if judging(body) else completion("hello")
+
+    run = Run(tmp_path)
+    with FaultServer(behave) as server:
+        config = server.config(timeout_seconds=0.4, max_retries=1, concurrency=8)
+        run.ask(config)
+        assert not run.stopped
+        assert len(run.verdicts) == QUESTIONS
+        assert not run.wrong()
+        sick = {text for text in run.verdicts if meets_the_fault(text)}
+        assert run.unparsed() == sick
+        for text in sick:
+            assert (run.verdicts[text].reply or "").startswith("[no verdict: no answer in 2 tries: ")
+            assert asked(server).count(text) == 2
+        assert count(run.cache) == QUESTIONS - FAULTY
+
+        broken = False
+        before = len(asked(server))
+        run.ask(config)
+        assert set(asked(server)[before:]) == sick
+        assert len(asked(server)) - before == FAULTY
+        assert len(run.verdicts) == QUESTIONS
+        assert not run.wrong()
+        assert not run.unparsed()
+
+
+@pytest.mark.parametrize("greeted", [True, False], ids=["greets", "is dead"])
+def test_a_server_that_answers_nothing_any_more_ends_the_asking(greeted: bool, tmp_path: Path) -> None:
+    """Dead, at once and without a question given up; if it still answers a greeting, when twenty have failed in a row."""
+    broken = True
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        fails = broken and len(set(asked(server))) > 3
+        if judging(body):
+            return reset if fails else healthy(body)
+        return reset if fails and not greeted else completion("hello")
+
+    run = Run(tmp_path)
+    with FaultServer(behave) as server:
+        config = server.config(max_retries=1, concurrency=2)
+        run.ask(config)
+        assert "The last 20 requests were refused or failed" in run.stopped if greeted else "the server is up" in run.stopped
+        assert not run.wrong()
+        failed = {text for text in asked(server) if asked(server).count(text) == 2}
+        assert len(failed) in ((20, 21) if greeted else (1, 2))
+        if not greeted:
+            assert not run.unparsed()
+        broken = False
+        run.ask(config)
+        assert len(run.verdicts) == QUESTIONS
+        assert not run.wrong()
+        assert not run.unparsed()
+
+
 @pytest.mark.parametrize(
     "base_url", ["http://127.0.0.1:9/v1", "http://no-such-host.invalid/v1", "https://127.0.0.1:{port}/v1", "http://[::1]:9/v1"]
 )

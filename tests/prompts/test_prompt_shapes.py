@@ -93,6 +93,10 @@ def test_a_shape_is_told_by_its_columns_and_read(values: Any, row_format: Format
     assert judged.answers == tuple(Scored(*answer) for answer in answers)
 
 
+def test_both_versions_of_rewardbench_go_by_its_name() -> None:
+    assert read_judged(REWARDBENCH_1, "rewardbench") == read_judged(REWARDBENCH_1, "preference")
+
+
 def test_lists_of_messages_are_no_rewardbench() -> None:
     turn = [{"role": "assistant", "content": "2"}]
     assert format_of(Row("x", {"prompt": "1+1", "chosen": turn, "rejected": turn})) == "preference"

@@ -1,0 +1,23 @@
+"""A reward model's figures on a benchmark, for a terminal."""
+
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
+
+from aligndistill.evaluation.rewardbench import RewardBench
+from aligndistill.reporting.audit_rows import percent
+
+
+def rewardbench_table(figures: RewardBench) -> Table:
+    """A line for each subset, then all rows together."""
+    table = Table(title=Text(f"{figures.rows:,} rows"), title_justify="left", caption_justify="left")
+    table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
+    table.caption = Text(f"[low, high]: 95% interval over prompts. Mean of the subsets: {100 * figures.mean_of_subsets:.1f}%")
+    table.add_column("subset", no_wrap=True)
+    table.add_column("right", justify="right", no_wrap=True)
+    table.add_column("prompts", justify="right", no_wrap=True)
+    for name, score in figures.subsets.items():
+        table.add_row(Text(name), Text(percent(score)), Text(f"{score.n:,}"))
+    if figures.accuracy is not None:
+        table.add_row(Text("all rows but Ties"), Text(percent(figures.accuracy)), Text(f"{figures.accuracy.n:,}"))
+    return table

@@ -1,0 +1,131 @@
+"""Questions that a server does not answer: counted, told apart from unreadable replies, and asked again. Real sockets."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import tenacity
+
+from aligndistill.chat import retries
+from aligndistill.config import Audit, EndpointModel
+from aligndistill.config_audit import AuditProbes
+from aligndistill.errors import JudgeError
+from aligndistill.evaluation.audit import AuditFigures
+from aligndistill.judges.answer_form import went_unanswered
+from aligndistill.records import Comparison
+from aligndistill.stages.audit import make_audit
+from aligndistill.stages.open_models import JUDGE_MODEL
+from aligndistill.stages.stage import Work
+from aligndistill.stages.verdicts import make_verdicts, read_verdicts
+from tests.chat.fault_server import Act, FaultServer, completion, error
+from tests.stages.labelled import judge_of, shown, work_of
+
+PROBES = AuditProbes(canaries=0, repeats=0)
+PROMPTS = 10
+QUESTIONS = PROMPTS * 6
+
+
+@pytest.fixture(autouse=True)
+def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(retries, "_backoff", tenacity.wait_fixed(0.01))
+
+
+def questions(server: FaultServer) -> list[str]:
+    return [text for text in (body["messages"][0]["content"] for body in server.bodies if "logprobs" not in body) if "<<" in text]
+
+
+def judged(work: Work, server: FaultServer) -> list[Comparison]:
+    servers: dict[str, EndpointModel] = {JUDGE_MODEL: server.config(max_retries=1, concurrency=2)}
+    make_verdicts(work, judge_of(work.folder), servers, "", PROBES)
+    return [verdict for verdict in read_verdicts(work.folder) if isinstance(verdict, Comparison)]
+
+
+def unanswered(verdicts: list[Comparison]) -> list[Comparison]:
+    return [verdict for verdict in verdicts if went_unanswered(verdict)]
+
+
+def test_a_question_without_an_answer_is_counted_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
+    sick = True
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        prompt, first, second = shown(body["messages"][0]["content"])
+        if not second:
+            return completion("hello")
+        if sick and prompt == "What is question 7?" and first < second:
+            return error(500, "this one crashes me")
+        return completion("[[A]]" if len(first) >= len(second) else "[[B]]")
+
+    work = work_of(tmp_path / "one", PROMPTS)
+    with FaultServer(behave) as server:
+        verdicts = judged(work, server)
+        assert len(verdicts) == QUESTIONS
+        lost = unanswered(verdicts)
+        assert len(lost) == 3  # of question 7's three pairs, each in one of its orders
+        assert all(verdict.outcome == "unparsed" and "this one crashes me" in (verdict.reply or "") for verdict in lost)
+        assert [verdict for verdict in verdicts if verdict.outcome == "unparsed"] == lost
+        make_audit(work, Audit(probes=PROBES), None, None, ())
+        figures = AuditFigures.model_validate(json.loads((work.folder / "audit.json").read_text())["figures"])
+        assert figures.unparsed.mean == pytest.approx(3 / QUESTIONS)
+
+        sick = False
+        before = len(questions(server))
+        other = work_of(tmp_path / "two", PROMPTS)  # another run of the same store
+        again = judged(Work(**{**vars(other), "caches": work.caches}), server)
+        assert len(questions(server)) - before == len(set(questions(server)[before:])) == 3
+    assert not unanswered(again)
+    assert [verdict.outcome for verdict in again if verdict.outcome == "unparsed"] == []
+
+
+def test_a_run_that_was_stopped_asks_again_what_failed_and_not_what_was_unreadable(tmp_path: Path) -> None:
+    """Two questions fail by themselves, one cannot be read, then the server dies."""
+    dying = True
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        prompt, first, second = shown(body["messages"][0]["content"])
+        if dying and len(set(questions(server))) > QUESTIONS / 2:
+            return error(503)
+        if not second:
+            return completion("hello")
+        if prompt == "What is question 1?" and first < second:
+            return completion("Well, who can say?")
+        if dying and prompt == "What is question 2?" and first < second:
+            return error(503)
+        return completion("[[A]]" if len(first) >= len(second) else "[[B]]")
+
+    work = work_of(tmp_path, PROMPTS)
+    with FaultServer(behave) as server:
+        with pytest.raises(JudgeError, match="the server is up"):
+            judged(work, server)
+        dying = False
+        before = list(questions(server))
+        verdicts = judged(work, server)
+        again = questions(server)[len(before) :]
+    assert len(verdicts) == QUESTIONS
+    assert not unanswered(verdicts)
+    assert sum(verdict.outcome == "unparsed" for verdict in verdicts) == 3
+    of_two = {text for text in before if shown(text)[0] == "What is question 2?" and shown(text)[1] < shown(text)[2]}
+    assert len(of_two) == 3
+    assert of_two <= set(again)
+    assert not [text for text in again if shown(text)[0] == "What is question 1?"]
+
+
+def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
+    def said(reply: str | None, *members: Comparison) -> Comparison:
+        return Comparison(
+            prompt_id="p",
+            first="a",
+            second="b",
+            probability_first=None,
+            outcome="unparsed",
+            judge="j",
+            reply=reply,
+            members=members,
+        )
+
+    failed = said("[reply 1] A\n[reply 2] [no verdict: no answer in 6 tries: HTTP 503]")
+    assert went_unanswered(failed)
+    assert went_unanswered(said(None, said("A"), failed))
+    assert not went_unanswered(said(None, said("A"), said(None)))
+    assert not went_unanswered(said('[no verdict: cut off at max_new_tokens] "A"'))
+    assert not went_unanswered(said("there was no answer in it"))
