@@ -246,6 +246,8 @@ class Runtime(Section):
         runs: the folder of reports, one folder per run.
         per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by accumulation.
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
+        max_tokens_per_batch: most tokens in a micro-batch of training on rankings, padding included. Fewer prompts than
+            `per_device_train_batch_size` go into one where they are long; `batch_size` stays what it is.
         save_steps: optimiser steps between checkpoints.
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
         silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
@@ -259,6 +261,7 @@ class Runtime(Section):
     runs: Path = Path("runs")
     per_device_train_batch_size: int = Field(default=8, gt=0)
     per_device_eval_batch_size: int = Field(default=32, gt=0)
+    max_tokens_per_batch: int | None = Field(default=None, gt=0)
     gradient_checkpointing: bool = False
     save_steps: int = Field(default=100, gt=0)
     save_total_limit: int = Field(default=2, gt=0)

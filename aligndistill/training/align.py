@@ -19,7 +19,7 @@ from aligndistill.objectives.pro import pro
 from aligndistill.objectives.ranked import Loss, Ranked
 from aligndistill.objectives.rrhf import rrhf
 from aligndistill.objectives.supervised import supervised
-from aligndistill.training.arguments import training_arguments
+from aligndistill.training.arguments import training_arguments, within_tokens
 from aligndistill.training.examples import Collator, Example, Examples
 from aligndistill.training.grouped_trainer import GroupedTrainer, LossOfBatch, WeightOfBatch, prompts, tokens
 from aligndistill.training.job import Job, Trained, run
@@ -45,7 +45,7 @@ def train_policy(
         )
         return supervised(ranked) if objective == "supervised" else objective_loss(objective, ranked)
 
-    collator = Collator(policy.conversation.pad_id, policy.shares)
+    collator = Collator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
     model = with_adapters(policy.model, lora, "CAUSAL_LM", job.seed)
     weight = tokens if objective == "supervised" else prompts
     return _train(model, policy.conversation.tokenizer, loss_of_batch, weight, collator, examples, job)
@@ -64,7 +64,7 @@ def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings,
             centering=settings.centering,
         )
 
-    collator = Collator(reward_model.conversation.pad_id, reward_model.shares)
+    collator = Collator(reward_model.conversation.pad_id, reward_model.shares, reward_model.shares_prompt)
     model = with_adapters(reward_model.model, settings.lora, "SEQ_CLS", job.seed)
     return _train(model, reward_model.conversation.tokenizer, loss_of_batch, prompts, collator, examples, job)
 
@@ -116,13 +116,14 @@ def _train(
     examples: Sequence[Example],
     job: Job,
 ) -> Trained:
+    longest = max(map(collator.row_tokens, examples), default=1)
     trainer = GroupedTrainer(
         loss_of_batch,
         weight_of_batch,
         model=model,
-        args=training_arguments(job.settings, job.runtime, job.folder, job.name, job.seed),
+        args=training_arguments(job.settings, within_tokens(job.runtime, longest), job.folder, job.name, job.seed),
         train_dataset=Examples(examples),
-        data_collator=collator,
+        collator=collator,
         processing_class=tokenizer,
     )
     return run(trainer, job)

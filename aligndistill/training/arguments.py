@@ -56,6 +56,14 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
     }
 
 
+def within_tokens(runtime: Runtime, longest_row: int) -> Runtime:
+    """With micro-batches of so few prompts that `max_tokens_per_batch` holds for rows of this length. One is the least."""
+    if runtime.max_tokens_per_batch is None:
+        return runtime
+    most = min(runtime.per_device_train_batch_size, max(runtime.max_tokens_per_batch // longest_row, 1))
+    return runtime.model_copy(update={"per_device_train_batch_size": most})
+
+
 @dataclass(frozen=True)
 class BatchSplit:
     """How an optimiser step's prompts are split: `per_device` per micro-batch, `accumulation` micro-batches per process."""

@@ -48,10 +48,16 @@ class Collator:
 
     Attributes:
         shares: whether some groups are best laid out with shared prompts.
+        shares_prompt: whether they can be.
     """
 
     pad_id: int
     shares: Callable[[Sequence[TokenGroup]], bool]
+    shares_prompt: bool
+
+    def row_tokens(self, example: Example) -> int:
+        """Tokens that the model computes for an example, padding left aside."""
+        return example.group.tokens(self.shares_prompt)
 
     def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
         """Pad and stack."""

@@ -1,16 +1,19 @@
 """What training leaves behind: weights, adapters, saved folders; and what it does when the loss is lost."""
 
 import math
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hypothesis import given
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
-from aligndistill.config import Dpo, Lora, Pro
+from aligndistill.config import Dpo, Lora, Pro, Runtime
 from aligndistill.config import RewardModel as RewardModelSettings
 from aligndistill.errors import ConfigError, TrainingError
 from aligndistill.models import reward
@@ -18,9 +21,10 @@ from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
 from aligndistill.training.align import train_policy, train_reward_model
-from aligndistill.training.arguments import BatchSplit, batch_split
+from aligndistill.training.arguments import BatchSplit, batch_split, within_tokens
 from aligndistill.training.checkpoints import all_checkpoints, newest_sound_checkpoint
 from aligndistill.training.examples import Example
+from aligndistill.training.grouped_trainer import split_by_length
 from aligndistill.training.save import save_model
 from tests.tiny_models import (
     TEXTS,
@@ -212,3 +216,48 @@ def test_the_batch_is_split_exactly_or_not_at_all() -> None:
             split = batch_split(batch_size, most, 1)
             assert split.per_device * split.accumulation == batch_size
             assert split.per_device <= most
+
+
+def test_a_token_budget_makes_micro_batches_smaller_and_steps_no_other() -> None:
+    assert within_tokens(Runtime(), 1000) == Runtime()
+    limited = Runtime(per_device_train_batch_size=8, max_tokens_per_batch=4000)
+    assert within_tokens(limited, 1000).per_device_train_batch_size == 4
+    assert within_tokens(limited, 100).per_device_train_batch_size == 8
+    assert within_tokens(limited, 5000).per_device_train_batch_size == 1  # a row cannot be cut
+    assert batch_split(32, within_tokens(limited, 1000).per_device_train_batch_size, 1) == BatchSplit(4, 8)
+
+
+def padded(lengths: list[int], parts: list[list[int]]) -> list[int]:
+    return [len(part) * max(lengths[i] for i in part) for part in parts]
+
+
+def test_micro_batches_hold_rows_of_similar_length() -> None:
+    # In turn they would be (9, 1) and (8, 1): 18 + 16 tokens; 9 apart from the others would need 3 * 8 = 24 in the second.
+    assert split_by_length([9, 1, 8, 1], 2) == [[0, 2], [1, 3]]
+    # One long row, five short ones: two equal parts would hold 300 tokens at most, these hold 100.
+    assert split_by_length([10, 10, 100, 10, 10, 10], 2) == [[2], [0, 1, 3, 4, 5]]
+    assert sorted(map(len, split_by_length([5] * 6, 3))) == [2, 2, 2]
+
+
+@given(st.lists(st.integers(1, 50), min_size=1, max_size=7), st.integers(1, 7))
+def test_no_split_of_sorted_rows_has_a_smaller_largest_part(lengths: list[int], count: int) -> None:
+    count = min(count, len(lengths))
+    parts = split_by_length(lengths, count)
+    assert len(parts) == count
+    assert sorted(i for part in parts for i in part) == list(range(len(lengths)))
+    order = sorted(range(len(lengths)), key=lambda i: -lengths[i])
+    every = (
+        [order[a:b] for a, b in zip((0, *cuts), (*cuts, len(order)), strict=True)]
+        for cuts in combinations(range(1, len(order)), count - 1)
+    )
+    assert max(padded(lengths, parts)) == min(max(padded(lengths, split)) for split in every)
+
+
+def test_the_loss_is_the_same_with_a_token_budget(tmp_path: Path) -> None:
+    losses = []
+    for number, limit in enumerate((None, 1)):
+        job = tiny_job(tmp_path / str(number), runtime={"max_tokens_per_batch": limit, "logging_steps": 1}, max_steps=3)
+        trained = train_policy(tiny_language_model(), Pro(kind="pro"), None, dpo_examples(), job)
+        losses.append([entry["loss"] for entry in trained.log])
+        assert trained.trainer.args.per_device_train_batch_size == (1 if limit else min(8, job.settings.batch_size))
+    assert losses[0] == pytest.approx(losses[1], rel=1e-5)
