@@ -55,6 +55,16 @@ def break_stale_build_locks() -> None:
                 lock.unlink()
 
 
+def skip_unused_operator() -> None:
+    """Keep DeepSpeed on CPUs from compiling an all-reduce for tensor-parallel inference, which nothing here calls.
+
+    It would take a compiler and a minute at the first start, for every process to wait for.
+    """
+    import deepspeed.ops  # only here: importing it takes seconds
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
+
+
 def choose_accelerator() -> None:
     """Tell DeepSpeed where it runs before anything imports it: without a GPU it would guess, and warn that it did."""
     if not torch.cuda.is_available():
