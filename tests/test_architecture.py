@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("chat", "config", "config_audit", "config_files", "config_judges", "errors", "pipeline", "preferences", "prompts"),
         *("records", "runs", "stages", "store"),
     },
-    "doctor": {"chat", "config", "config_judges", "errors", "records", "store"},
+    "doctor": {"chat", "config", "config_judges", "errors", "records", "store", "training"},
     "cli": {
         *("config", "config_files", "doctor", "errors", "judging", "pipeline", "plans", "reporting", "runs", "stopping", "store"),
         "training",

@@ -19,7 +19,7 @@ SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4) i
 SHARDED_LORA = [("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 SHARED_CRITIC = ("zero2", "zero3")
-PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "grad_norm", "length_tokens"}
+PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 PORT = 29900 + os.getpid() % 90
 
 
@@ -85,8 +85,9 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert entry["learning_rate"] == other["learning_rate"]
         if "score" in other:
-            assert PPO_FIGURES <= entry.keys() == other.keys()
-            for figure in entry:
+            assert PPO_FIGURES <= entry.keys() & other.keys()
+            assert entry.keys() ^ other.keys() <= {"grad_norm"}  # DeepSpeed has none under ZeRO-0
+            for figure in entry.keys() & other.keys():
                 assert entry[figure] == pytest.approx(other[figure], rel=2e-3, abs=2e-4), figure
     assert expected["weights"].keys() <= found["weights"].keys()  # ZeRO writes a tied head too
     for name, values in expected["weights"].items():
