@@ -57,7 +57,9 @@ def _machine() -> Iterator[Finding]:
         yield Finding("compiler", "no c++ or no ninja: offload to the host (configs/deepspeed/*_offload.json) needs both")
     for lock, seconds in build_locks():
         if seconds > STALE_BUILD_SECONDS:
-            yield Finding("operators", f"a build was killed {seconds / 60:.0f} min ago and left {lock}: runs under DeepSpeed remove it")
+            yield Finding(
+                "operators", f"a build was killed {seconds / 60:.0f} min ago and left {lock}: runs under DeepSpeed remove it"
+            )
 
 
 def _disk(config: RunConfig | None) -> Iterator[Finding]:

@@ -92,8 +92,8 @@ def main() -> None:
         return
     machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU, one thread"
     lines = [
-        f"`python -m benchmarks.memory` on {machine}, torch {torch.__version__}. Batches of prompts with {RESPONSES} responses each; "
-        "tokens are those of a prompt, and of a response.",
+        f"`python -m benchmarks.memory` on {machine}, torch {torch.__version__}. "
+        f"Micro-batches of prompts with {RESPONSES} responses each; tokens are those of a prompt, and of a response.",
         "",
         "| case | width | layers | prompts | tokens | measured, MiB | estimate, MiB | estimate / measured |",
         "| --- | --- | --- | --- | --- | --- | --- | --- |",

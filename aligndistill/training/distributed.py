@@ -13,7 +13,7 @@ import torch
 from aligndistill.progress import say
 
 T = TypeVar("T")
-STALE_BUILD_SECONDS = 300
+STALE_BUILD_SECONDS = 600
 SECONDS_BETWEEN_LOOKS = 0.2
 
 
@@ -59,7 +59,8 @@ def build_locks() -> list[tuple[Path, float]]:
 def wait_for_builds() -> None:
     """Wait for operators that are being built, and take away the locks of builds that must have been killed.
 
-    torch would wait for such a lock without an end and without a word. A build of DeepSpeed's operators takes about a minute.
+    torch would wait for such a lock without an end and without a word. DeepSpeed's CPU Adam took three and a half minutes on two
+    busy cores.
     """
     told: set[Path] = set()
     while locks := build_locks():
@@ -68,7 +69,8 @@ def wait_for_builds() -> None:
                 lock.unlink(missing_ok=True)
             elif lock not in told and is_main_process():
                 told.add(lock)
-                say(f"  waiting for {lock.parent.name} to be compiled; {lock} is removed {STALE_BUILD_SECONDS - seconds:.0f} s from now")
+                left = STALE_BUILD_SECONDS - seconds
+                say(f"  waiting for {lock.parent.name} to be compiled; {lock} is removed {left:.0f} s from now")
         time.sleep(SECONDS_BETWEEN_LOOKS)
 
 

@@ -1,4 +1,4 @@
-"""A real allocation that fails in a training step: the message says what to set, and with that set the same run comes to its end."""
+"""A real allocation that fails in a training step: the message says what to set, and with that the run ends well."""
 
 import shutil
 from pathlib import Path

@@ -2,8 +2,8 @@
 
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
 lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
-default), stop_at (the last rank gets SIGTERM in that step), uneven (the head reads its positions in more chunks on the first rank than
-on the others).
+default), stop_at (the last rank gets SIGTERM in that step), uneven (the head reads its positions in more chunks on the first rank
+than on the others).
 What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
