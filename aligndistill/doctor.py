@@ -14,6 +14,7 @@ from aligndistill.config_judges import judge_models
 from aligndistill.errors import UserError
 from aligndistill.store.artifacts import library_versions
 from aligndistill.store.file_systems import file_system, is_on_network
+from aligndistill.training.distributed import STALE_BUILD_SECONDS, build_locks
 
 LOW_DISK_GIB = 5
 
@@ -52,6 +53,13 @@ def _machine() -> Iterator[Finding]:
         yield Finding("gpu", "none: training runs on the CPU in float32")
     if importlib.util.find_spec("deepspeed") is None:
         yield Finding("deepspeed", "not installed: pip install deepspeed", sound=False)
+    elif shutil.which("c++") is None or shutil.which("ninja") is None:
+        yield Finding("compiler", "no c++ or no ninja: offload to the host (configs/deepspeed/*_offload.json) needs both")
+    for lock, seconds in build_locks():
+        if seconds > STALE_BUILD_SECONDS:
+            yield Finding(
+                "operators", f"a build was killed {seconds / 60:.0f} min ago and left {lock}: runs under DeepSpeed remove it"
+            )
 
 
 def _disk(config: RunConfig | None) -> Iterator[Finding]:

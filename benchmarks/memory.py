@@ -1,7 +1,8 @@
 """`python -m benchmarks.memory`: the memory that `aligndistill plan` estimates for training, beside what training took.
 
 Each case trains three steps in a process of its own, on rows of the greatest length. On a GPU the peak is torch's own count, on a
-CPU the growth of the process's largest resident size since before its model was made.
+CPU the growth of the process's largest resident size since before its model was made. The table is written to
+`benchmarks/results/memory.md`.
 """
 
 import argparse
@@ -27,6 +28,7 @@ from aligndistill.training.memory import estimate, read_sharding, shape_of
 
 MIB = 2**20
 RESPONSES = 2
+TABLE = Path(__file__).parent / "results" / "memory.md"
 
 
 @dataclass(frozen=True)
@@ -88,12 +90,23 @@ def main() -> None:
     if arguments.case:
         print(json.dumps(measured_and_estimated(Case(**json.loads(arguments.case)))))
         return
-    print(f"{'':26} {'measured':>10} {'estimate':>10} MiB   estimate / measured")
+    machine = torch.cuda.get_device_name() if torch.cuda.is_available() else "CPU, one thread"
+    lines = [
+        f"`python -m benchmarks.memory` on {machine}, torch {torch.__version__}. "
+        f"Micro-batches of prompts with {RESPONSES} responses each; tokens are those of a prompt, and of a response.",
+        "",
+        "| case | width | layers | prompts | tokens | measured, MiB | estimate, MiB | estimate / measured |",
+        "| --- | --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    print("\n".join(lines), flush=True)
     for case in CASES:
         command = [sys.executable, "-m", "benchmarks.memory", "--case", json.dumps(asdict(case))]
         answer = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True).stdout
         peak, plan = json.loads(answer.splitlines()[-1])
-        print(f"{case.name:26} {peak / MIB:10.0f} {plan / MIB:10.0f}       {plan / peak:.2f}", flush=True)
+        shape = f"{case.hidden_size} | {case.layers} | {case.per_device} | {case.tokens}"
+        lines.append(f"| {case.name} | {shape} | {peak / MIB:,.0f} | {plan / MIB:,.0f} | {plan / peak:.2f} |")
+        print(lines[-1], flush=True)
+    TABLE.write_text("\n".join(lines) + "\n")
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         *("records", "runs", "stages", "store"),
     },
     "reward_benchmark": {"config", "errors", "evaluation", "models", "progress", "prompts", "records"},
-    "doctor": {"chat", "config", "config_judges", "errors", "records", "store"},
+    "doctor": {"chat", "config", "config_judges", "errors", "records", "store", "training"},
     "cli": {
         *("config", "config_files", "doctor", "errors", "judging", "pipeline", "plans", "reporting", "runs", "stopping", "store"),
         *("reward_benchmark", "training"),

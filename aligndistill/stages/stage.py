@@ -11,11 +11,12 @@ from typing import Any
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config import EndpointModel, Runtime
-from aligndistill.errors import DataError
+from aligndistill.errors import DataError, TrainingError
 from aligndistill.progress import say
 from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
 from aligndistill.training import roll_call
 from aligndistill.training.distributed import is_main_process, local_ranks, world_size
+from aligndistill.training.watched import means_no_memory
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -131,7 +132,7 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
             say_to_others(_begun(folder))
         work = replace(work_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
-        made = stage.make(work, *stage.settings)
+        made = _with_memory(stage, work)
         if not is_main_process():
             return _wait_for(folder)
         return finish(
@@ -143,6 +144,19 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
             figures=made.figures,
             wall_seconds=time.monotonic() - started,
         )
+
+
+def _with_memory(stage: Stage, work: Work) -> Made:
+    """Call the stage's maker. A training step that finds no memory has said so itself; this is for sampling and scoring."""
+    try:
+        return stage.make(work, *stage.settings)
+    except (RuntimeError, MemoryError) as error:
+        if not means_no_memory(error):
+            raise
+        raise TrainingError(
+            f"out of memory in the stage {stage.name}. Lower runtime.per_device_eval_batch_size, which is "
+            f"{work.runtime.per_device_eval_batch_size}, for sampling and scoring. The same command goes on: what was done is kept."
+        ) from error
 
 
 def say_to_others(words: str) -> None:

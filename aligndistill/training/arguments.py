@@ -9,7 +9,7 @@ from transformers import TrainingArguments
 
 from aligndistill.config import Runtime, Training
 from aligndistill.errors import ConfigError
-from aligndistill.training.distributed import world_size
+from aligndistill.training.distributed import skip_unused_operator, wait_for_builds, world_size
 
 
 def training_arguments(settings: Training, runtime: Runtime, output_dir: Path, run_name: str, seed: int) -> TrainingArguments:
@@ -25,6 +25,9 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
     """The same by name, for what extends `TrainingArguments`."""
     split = batch_split(settings.batch_size, runtime.per_device_train_batch_size, world_size())
     on_gpu = torch.cuda.is_available()
+    if runtime.deepspeed:
+        wait_for_builds()
+        skip_unused_operator()
     return {
         "output_dir": str(output_dir),
         "run_name": run_name,

@@ -10,8 +10,11 @@ from typing import TypeVar
 
 import torch
 
+from aligndistill.progress import say
+
 T = TypeVar("T")
-STALE_BUILD_SECONDS = 300
+STALE_BUILD_SECONDS = 600
+SECONDS_BETWEEN_LOOKS = 0.2
 
 
 def world_size() -> int:
@@ -43,16 +46,42 @@ def our_share(items: Sequence[T], ranks: range | None = None) -> list[T]:
     return list(items[rank() - among.start :: len(among)])
 
 
-def break_stale_build_locks() -> None:
-    """Take away the locks of builds that were killed: torch waits for one without an end and without a word.
-
-    A build of DeepSpeed's operators takes about a minute.
-    """
+def build_locks() -> list[tuple[Path, float]]:
+    """Locks of builds of torch's and DeepSpeed's operators, with their age in seconds."""
     folder = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
+    found = []
     for lock in Path(folder).glob("**/lock"):
         with suppress(FileNotFoundError):
-            if time.time() - lock.stat().st_mtime > STALE_BUILD_SECONDS:
-                lock.unlink()
+            found.append((lock, time.time() - lock.stat().st_mtime))
+    return found
+
+
+def wait_for_builds() -> None:
+    """Wait for operators that are being built, and take away the locks of builds that must have been killed.
+
+    torch would wait for such a lock without an end and without a word. DeepSpeed's CPU Adam took three and a half minutes on two
+    busy cores.
+    """
+    told: set[Path] = set()
+    while locks := build_locks():
+        for lock, seconds in locks:
+            if seconds > STALE_BUILD_SECONDS:
+                lock.unlink(missing_ok=True)
+            elif lock not in told and is_main_process():
+                told.add(lock)
+                left = STALE_BUILD_SECONDS - seconds
+                say(f"  waiting for {lock.parent.name} to be compiled; {lock} is removed {left:.0f} s from now")
+        time.sleep(SECONDS_BETWEEN_LOOKS)
+
+
+def skip_unused_operator() -> None:
+    """Keep DeepSpeed on CPUs from compiling an all-reduce for tensor-parallel inference, which nothing here calls.
+
+    It would take a compiler and a minute at the first start, for every process to wait for.
+    """
+    import deepspeed.ops  # only here: importing it takes seconds
+
+    deepspeed.ops.__compatible_ops__["deepspeed_shm_comm"] = False
 
 
 def choose_accelerator() -> None:

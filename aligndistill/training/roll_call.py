@@ -23,7 +23,7 @@ import torch.distributed as dist
 
 from aligndistill.config import Runtime
 from aligndistill.errors import Interrupted, TrainingError, UserError
-from aligndistill.training.distributed import break_stale_build_locks, is_main_process, rank, world_size
+from aligndistill.training.distributed import is_main_process, rank, world_size
 
 SECONDS_BETWEEN_BEATS = 1.0
 SECONDS_BETWEEN_LOOKS = 0.2
@@ -229,7 +229,6 @@ def _leave_word(message: str, code: int) -> None:
 
 def _meet(runtime: Runtime) -> Path:
     """Open the process group, and agree on a folder that no earlier run has used."""
-    break_stale_build_locks()
     deadline = timedelta(minutes=runtime.collective_minutes)
     try:
         if not dist.is_initialized():

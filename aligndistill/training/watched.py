@@ -59,7 +59,7 @@ class Watched:
         """One micro-batch; remembers, without waiting for the device, the first step whose loss was not finite."""
         try:
             loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
-        except (torch.OutOfMemoryError, RuntimeError) as error:
+        except (RuntimeError, MemoryError) as error:
             if means_no_memory(error):
                 raise TrainingError(self._no_memory()) from error
             raise
@@ -198,7 +198,7 @@ def made_by(trainer: Any) -> MadeBy:
 
 def means_no_memory(error: BaseException) -> bool:
     """Whether an error is the device's or the host's lack of memory; the host's allocator raises a plain `RuntimeError`."""
-    return isinstance(error, torch.OutOfMemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
+    return isinstance(error, torch.OutOfMemoryError | MemoryError) or "DefaultCPUAllocator: can't allocate memory" in str(error)
 
 
 def _held_here(parameter: Tensor) -> Tensor:

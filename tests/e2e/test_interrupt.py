@@ -1,5 +1,6 @@
-"""Ctrl-C and SIGTERM: exit code 5, a word that it can go on, and it does; a second Ctrl-C ends at once."""
+"""Ctrl-C and SIGTERM: exit code 5, a word that it can go on, and it does."""
 
+import json
 import os
 import signal
 import time
@@ -11,7 +12,18 @@ import pytest
 
 from tests.chat.fault_server import after, completion, serve
 from tests.e2e.command import ForkServer
-from tests.e2e.small_run import write_config
+from tests.e2e.small_run import read_rows, small_config, write_config
+
+SEALED = "checkpoint-*/aligndistill_checkpoint.json"
+STOPS = {
+    "candidates": "written.jsonl",
+    "verdicts": "verdicts.jsonl",
+    "reward_model": SEALED,
+    "student-ppo": SEALED,
+    "answers-ppo": "written.jsonl",
+    "evaluation": "comparisons.jsonl",
+}
+"""Where a run spends its time, and what lies in the stage's scratch as soon as something is kept."""
 
 
 def interrupt_when(ready: Callable[[], bool], number: signal.Signals = signal.SIGINT) -> Callable[[int], None]:
@@ -40,6 +52,50 @@ def test_in_training(folder: Path, forked: ForkServer, config: dict[str, Any], n
     assert ended.code == 0, ended.errors
     assert "goes on from checkpoint-" in ended.errors
     assert "candidates" not in ended.errors
+
+
+def test_sigterm_in_each_stage_loses_nothing(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+    """One run, stopped in one stage after the other."""
+    training = {"batch_size": 8, "learning_rate": 1e-4}
+    ppo = {"kind": "ppo", "samples_per_prompt": 2, "ppo_epochs": 1}
+    config["judge"] = {"kind": "likelihood", "model": "start"}
+    config["reward_model"] = {**training, "max_steps": 20}
+    config["students"] = {"ppo": {"objective": ppo, **training, "max_steps": 6, "max_response_tokens": 12}}
+    config["evaluation"] = {"judge": "same"}
+    config["runtime"] = {**small_config()["runtime"], "per_device_eval_batch_size": 4}
+    write_config(folder / "run.yaml", config)
+    store = folder / "runs/store"
+    finished, kept = dict[Path, str](), dict[str, tuple[Path, list[Any]]]()
+    after_training = False
+    for stage, sign in STOPS.items():
+
+        def begun(pattern: str = f"{stage}-*/scratch/{sign}") -> bool:
+            return any(file.stat().st_size for file in store.glob(pattern))
+
+        ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(begun, signal.SIGTERM))
+        assert ended.code == 5, (stage, ended.errors)
+        assert "same command goes on" in ended.complaint, stage
+        assert "Traceback" not in ended.errors, stage
+        finished = {**{manifest: manifest.read_text() for manifest in store.glob("*/manifest.json")}, **finished}
+        assert ("goes on from checkpoint-" in ended.errors) == after_training, stage
+        after_training = sign == SEALED
+        (scratch,) = store.glob(f"{stage}-*/scratch")
+        assert scratch.parent / "manifest.json" not in finished, stage
+        if sign != SEALED:  # the file is appended to by the runs to come, and removed: another link to it stays
+            os.link(scratch / sign, folder / f"{stage}.jsonl")
+            kept[stage] = folder / f"{stage}.jsonl", read_rows(scratch / sign)
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    for manifest, text in finished.items():  # with the seconds that it took: it was not made again
+        assert manifest.read_text() == text
+    for stage, (file, rows) in kept.items():
+        whole = read_rows(file)
+        assert 0 < len(rows) < len(whole), stage
+        assert whole[: len(rows)] == rows, stage
+        once = {(row["prompt_id"], row.get("author"), row.get("sample")) for row in whole}
+        assert len(once) == len(whole), stage
+    report = json.loads((folder / "runs/run/report.json").read_text())
+    assert "ppo" in report["students"]
 
 
 def test_while_waiting_for_a_server(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:

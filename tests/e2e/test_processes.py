@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.command import ENVIRONMENT, REPOSITORY, Ended, command
+from tests.e2e import failing_reward
+from tests.e2e.command import ENVIRONMENT, REPOSITORY, Ended, ForkServer, command
 from tests.e2e.small_run import small_config, write_config, write_data
 
 PORT = 29700 + os.getpid() % 200
@@ -74,46 +76,73 @@ def zero(stage: int) -> str:
     return f"runtime.deepspeed={REPOSITORY}/configs/deepspeed/zero{stage}.json"
 
 
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
+    """The small run to its report, by torchrun, under ZeRO-2."""
+    folder = tmp_path_factory.mktemp("two")
+    write_data(folder)
+    write_config(folder / "small.yaml", small_config())
+    return folder, launched(folder, "run", "small.yaml", zero(2))
+
+
 @pytest.mark.timeout(300)
-def test_torchrun_under_zero_2_comes_to_the_report(two: Path) -> None:
-    ended = launched(two, "run", "small.yaml", zero(2))
+def test_torchrun_under_zero_2_comes_to_the_report(finished: tuple[Path, Ended], forked: ForkServer) -> None:
+    folder, ended = finished
     assert ended.code == 0, ended.errors
-    assert_same_samples(two)
-    assert (two / "runs/small/report.json").is_file()
+    assert (folder / "runs/small/report.json").is_file()
     assert "best student" in ended.output
-    said = presences(two)
+    said = presences(folder)
     assert all(one["left"] for one in said.values())
     assert any("writes" in words for words in said[1]["said"])
     assert any("verdicts" in words for words in said[1]["said"])
+    assert_same_samples(folder, forked)
 
 
 @pytest.mark.timeout(300)
-def test_the_run_starts_deepspeeds_launcher_itself_under_zero_3(two: Path) -> None:
+def test_the_run_starts_deepspeeds_launcher_itself_under_zero_3(two: Path, forked: ForkServer) -> None:
     launcher = ("runtime.launcher=deepspeed", "runtime.processes=2", zero(3))
     ended = command(two, "run", "small.yaml", "--until", "student-dpo", *launcher, environment={"DS_ACCELERATOR": "cpu"})
     assert ended.code == 0, ended.errors
-    assert_same_samples(two)
     assert presences(two).keys() == {0, 1}
-    wrong = command(
-        two, "run", "small.yaml", "sft.demonstrations.path=/none.jsonl", *launcher, environment={"DS_ACCELERATOR": "cpu"}
-    )
-    assert wrong.code == 3
-    assert "/none.jsonl" in wrong.errors.strip().splitlines()[-1]  # the cause stands last
+    assert_same_samples(two, forked)
 
 
-def assert_same_samples(folder: Path) -> None:
+def assert_same_samples(folder: Path, forked: ForkServer) -> None:
     """One process writes, from the same start, what the two wrote. Their start is not one process's: rounding grew in 30 steps."""
     (candidates,) = (folder / "runs/store").glob("candidates-*")
     shared = (candidates / "candidates.jsonl").read_text()
-    candidates.rename(folder / "of-two-processes")
-    alone = command(folder, "run", "small.yaml", "--until", "candidates")
+    shutil.move(candidates, folder / "of-two-processes")
+    alone = forked.run(folder, "run", "small.yaml", "--until", "candidates")
     assert alone.code == 0, alone.errors
     assert (candidates / "candidates.jsonl").read_text() == shared
 
 
 @pytest.mark.timeout(300)
+def test_what_one_process_raises_in_training_ends_both_and_is_said_last(folder: Path, config: dict[str, Any]) -> None:
+    shutil.copy(failing_reward.__file__, folder)
+    function = {"kind": "function", "function": "failing_reward:raises_in_one_process"}
+    ppo = {"kind": "ppo", "reward": function, "critic": "shared", "samples_per_prompt": 2, "ppo_epochs": 1}
+    training = {"batch_size": 8, "max_steps": 4, "learning_rate": 1e-4, "max_response_tokens": 12}
+    config["students"] = {"ppo": {"objective": ppo, **training}}
+    config["runtime"] |= {"launcher": "deepspeed", "processes": 2, "save_steps": 1}
+    write_config(folder / "run.yaml", config)
+    ended = command(folder, "run", "run.yaml", "--until", "student-ppo", zero(2), environment={"DS_ACCELERATOR": "cpu"})
+    raised = next((folder / "runs/store").glob("student-ppo-*/scratch/checkpoint-1/aligndistill_checkpoint.json"))
+    assert ended.code == 4, ended.errors
+    last = ended.errors.strip().splitlines()[-1]
+    assert last.startswith("error: the judge function failing_reward:raises_in_one_process")
+    assert "ValueError: this one has no grade" in last
+    said = presences(folder)
+    assert (said[0]["exit_code"], said[1]["exit_code"]) == (None, 4)
+    assert time.time() - raised.stat().st_mtime < 40  # both within ten seconds, the launcher within thirty
+
+
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("stage", ["student-dpo"])
-def test_a_killed_process_ends_the_run_with_its_name(two: Path, stage: str) -> None:
+def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended], tmp_path: Path, stage: str) -> None:
+    two = tmp_path / "two"
+    shutil.copytree(finished[0], two)
+    shutil.rmtree(two / "runs/store/processes")
     ended = launched(
         two, "run", "small.yaml", "students.dpo.max_steps=80", meanwhile=to_the_second_process(two, stage, signal.SIGKILL)
     )

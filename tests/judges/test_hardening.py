@@ -5,7 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligndistill.judges.hardening import control_tokens, cut, hardened, mark_for
-from tests.tiny_models import tiny_tokenizer
+from aligndistill.models.from_scratch import train_tokenizer
+from tests.tiny_models import TEXTS, VOCABULARY
 
 
 @pytest.mark.parametrize(
@@ -51,7 +52,7 @@ def test_other_text_stays_as_it_is(text: str) -> None:
 
 
 def test_the_judges_own_tokens_are_broken_up_and_are_text_for_its_tokenizer() -> None:
-    tokenizer = tiny_tokenizer()
+    tokenizer = train_tokenizer(TEXTS, VOCABULARY, 64)
     tokenizer.add_tokens(["@@turn@@", "   "])
     tokens = control_tokens(tokenizer)
     assert "@@turn@@" in tokens

@@ -1,11 +1,13 @@
 """Trains what FOLDER/orders.json lists, one after the other, in the processes of whatever launcher started this.
 
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
-lora, save_steps, critic (of ppo), folder (checkpoints; its own by default), stop_at (the last rank gets SIGTERM in
-that step), uneven (the head reads its positions in more chunks on the first rank than on the others).
+lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
+default), stop_at (the last rank gets SIGTERM in that step), uneven (the head reads its positions in more chunks on the first rank
+than on the others).
 What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
+import gc
 import json
 import os
 import signal
@@ -101,7 +103,9 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     logprobs.HEAD_ELEMENTS = 1 if order.get("uneven") and is_main_process() else 2**24
     if what == "ppo":
         critic = order.get("critic", "separate")
-        settings = {"critic": critic, "ppo_epochs": 2, "job": {"lr_scheduler_type": "cosine"}}
+        adaptive = {"minibatches": 2, "ppo_epochs": 1, "kl_target": 0.5, "kl_horizon": 100, "normalise_rewards": True}
+        more = adaptive if critic == "shared" else {"ppo_epochs": 2}
+        settings = {"critic": critic, **more, "job": {"lr_scheduler_type": "cosine"}}
         where = {"trunk": folder / "trunk", "runtime": runtime, "lora": lora}
         trained = tiny_ppo(job.folder, updates=2, **where, **settings).trained
         save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
@@ -132,6 +136,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 def main(folder: Path) -> None:
     watch_steps()
     torch.set_num_threads(1)
+    gc.freeze()  # accelerate collects at each training's beginning, and what is imported stays
     if is_main_process():
         write_tiny_model(folder / "new", seed=0)
         (folder / "new").rename(folder / "trunk")

@@ -1,12 +1,13 @@
 """Who is who, by what each launcher puts into the environment."""
 
 import os
+import threading
 import time
 from pathlib import Path
 
 import pytest
 
-from aligndistill.training.distributed import STALE_BUILD_SECONDS, break_stale_build_locks, local_ranks, our_share
+from aligndistill.training.distributed import STALE_BUILD_SECONDS, local_ranks, our_share, wait_for_builds
 
 
 @pytest.fixture(params=["LOCAL_WORLD_SIZE", "LOCAL_SIZE"])  # torchrun's name, DeepSpeed's
@@ -30,14 +31,27 @@ def test_one_process_does_all(monkeypatch: pytest.MonkeyPatch) -> None:
     assert our_share("abc") == ["a", "b", "c"]
 
 
-def test_only_locks_of_builds_that_must_have_ended_are_taken_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_is_waited_for_and_the_lock_of_a_killed_one_is_taken_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
     monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
-    old, new = tmp_path / "cpu_adam" / "lock", tmp_path / "other" / "lock"
-    for lock in (old, new):
+    killed, running = tmp_path / "cpu_adam" / "lock", tmp_path / "other" / "lock"
+    for lock, age in ((killed, STALE_BUILD_SECONDS - 0.5), (running, 0)):
         lock.parent.mkdir()
         lock.touch()
-    before = time.time() - STALE_BUILD_SECONDS - 1
-    os.utime(old, (before, before))
-    break_stale_build_locks()
-    assert not old.exists()
-    assert new.exists()
+        os.utime(lock, (time.time() - age,) * 2)
+    was_there = list[bool]()
+
+    def finish() -> None:
+        was_there.append(running.exists())
+        running.unlink(missing_ok=True)
+
+    done = threading.Timer(1.5, finish)
+    done.start()
+    began = time.monotonic()
+    wait_for_builds()
+    assert 1 < time.monotonic() - began < 10
+    done.join()
+    assert was_there == [True]
+    assert not killed.exists()
+    assert "waiting for other to be compiled" in " ".join(capfd.readouterr().err.split())

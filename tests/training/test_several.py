@@ -18,6 +18,8 @@ OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4) if stage >= 2 or what in {"dpo", "ppo"}]
 SHARDED_LORA = [("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
+SHARED_CRITIC = ("zero2", "zero3")
+PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 PORT = 29900 + os.getpid() % 90
 
 
@@ -27,6 +29,7 @@ def on_two() -> list[dict[str, Any]]:
     lora = {what for what, _ in SHARDED_LORA}
     orders += [{"name": f"{what}-lora", "what": what, "lora": True} for what in sorted(lora)]
     orders += [{"name": f"{what}-lora-{zero}", "what": what, "zero": zero, "lora": True} for what, zero in SHARDED_LORA]
+    orders += [{"name": f"ppo-shared-{zero}", "what": "ppo", "critic": "shared", "zero": zero} for zero in SHARED_CRITIC]
     orders += [{"name": "dpo-uneven", "what": "dpo", "zero": "zero3", "uneven": True}]
     for what, zero in [*((what, None) for what in OBJECTIVES), *STOPPED_SHARDED]:
         orders += stopped_and_resumed(what, zero)
@@ -37,6 +40,7 @@ def on_two() -> list[dict[str, Any]]:
 def on_one() -> list[dict[str, Any]]:
     orders: list[dict[str, Any]] = [{"name": what, "what": what, "per_device": 8} for what in OBJECTIVES]
     orders += [{"name": f"{what}-accumulated", "what": what, "per_device": 1} for what in OBJECTIVES]
+    orders += [{"name": "ppo-shared", "what": "ppo", "critic": "shared", "per_device": 8}]
     for what in OBJECTIVES:
         orders += [{**order, "per_device": 8} for order in stopped_and_resumed(what, None)]
     moved = {"name": "dpo-moved", "what": "dpo", "per_device": 8, "folder": "../two/moved"}
@@ -80,6 +84,11 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
     for entry, other in zip(found["log"], expected["log"], strict=True):
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert entry["learning_rate"] == other["learning_rate"]
+        if "score" in other:
+            assert entry.keys() & other.keys() >= PPO_FIGURES
+            assert entry.keys() ^ other.keys() <= {"grad_norm"}  # DeepSpeed has none under ZeRO-0
+            for figure in entry.keys() & other.keys():
+                assert entry[figure] == pytest.approx(other[figure], rel=2e-3, abs=2e-4), figure
     assert expected["weights"].keys() <= found["weights"].keys()  # ZeRO writes a tied head too
     for name, values in expected["weights"].items():
         torch.testing.assert_close(torch.tensor(found["weights"][name]), torch.tensor(values), atol=3e-5, rtol=1e-3, msg=name)
@@ -103,6 +112,12 @@ def test_every_zero_stage_learns_what_plain_data_parallel_training_does(made: Pa
 @pytest.mark.parametrize(("what", "zero"), SHARDED_LORA)
 def test_adapters_train_under_every_zero_stage(made: Path, what: str, zero: str) -> None:
     assert_same_training(result(made / "two", f"{what}-lora-{zero}"), result(made / "two", f"{what}-lora"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("zero", SHARED_CRITIC)
+def test_a_critic_in_the_policys_trunk_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
+    assert_same_training(result(made / "two", f"ppo-shared-{zero}"), result(made / "one", "ppo-shared"))
 
 
 @pytest.mark.timeout(600)
