@@ -1,9 +1,10 @@
 """How much memory a training stage takes on each GPU and host, before anything is loaded.
 
 Weights, gradients and Adam's states by the shares of ZeRO (Rajbhandari et al. 2020, section 3): 2 + 2 + 12 bytes a parameter in
-bfloat16, 4 + 4 + 8 in float32. Activations by Korthikanti et al. (2022, section 4) for attention that keeps no score matrix:
-34 bytes a token, layer and unit of width at 16 bits; with checkpointing 2, and one layer in full. Fragmentation, the libraries' own
-buffers and what a loader holds for a moment come on top: leave a fifth free.
+bfloat16, 4 + 4 + 8 in float32. Activations are the values that a decoder layer of transformers keeps for its backward pass, counted
+with torch's hooks on saved tensors: of H units of width and I of the feed-forward layer, 10 H + 4 I a token with a gate (Llama,
+Qwen, Gemma), 10 H + 5 I without (GPT-2); 4 H of them are float32 always. With checkpointing H, and one layer in full. Gradients of
+activations, fragmentation, the libraries' own buffers and what a loader holds for a moment come on top: leave a fifth free.
 """
 
 import json
@@ -26,6 +27,8 @@ class Shape:
     """What an estimate needs to know of a model.
 
     Attributes:
+        intermediate_size: width of the feed-forward layer; four times the hidden size unless told.
+        gated: whether that has a gate.
         linear_shapes: (inputs, outputs) of each linear layer inside the decoder layers, for the size of adapters.
     """
 
@@ -34,6 +37,14 @@ class Shape:
     hidden_size: int
     vocab_size: int
     linear_shapes: tuple[tuple[int, int], ...] = ()
+    intermediate_size: int | None = None
+    gated: bool = True
+
+    @property
+    def values_per_token(self) -> int:
+        """What a layer keeps for its backward pass."""
+        inner = self.intermediate_size or 4 * self.hidden_size
+        return 10 * self.hidden_size + (4 if self.gated else 5) * inner
 
     def adapter_parameters(self, rank: int) -> int:
         """Of low-rank adapters on every linear layer."""
@@ -140,10 +151,10 @@ def activations(shape: Shape, settings: Training, runtime: Runtime, responses: i
     """What one micro-batch of the longest rows keeps for its gradient, prompts shared by their responses."""
     share = min(runtime.per_device_train_batch_size, settings.batch_size)
     tokens = share * (settings.max_prompt_tokens + responses * settings.max_response_tokens)
-    scale = 1 if bf16 else 2
-    per_layer = 34 * tokens * shape.hidden_size * scale
+    value = 2 if bf16 else 4
+    per_layer = tokens * (shape.values_per_token * value + 4 * shape.hidden_size * (4 - value))
     if runtime.gradient_checkpointing:
-        kept = 2 * tokens * shape.hidden_size * scale * shape.layers + per_layer
+        kept = tokens * shape.hidden_size * value * shape.layers + per_layer
     else:
         kept = per_layer * shape.layers
     logits = min(LOGIT_CHUNK, share * responses * settings.max_response_tokens * shape.vocab_size)
@@ -168,4 +179,6 @@ def shape_of(config: Any) -> Shape:
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         linear_shapes=linear,
+        intermediate_size=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None),
+        gated=any("gate_proj" in name for name, _ in model.named_modules()),
     )

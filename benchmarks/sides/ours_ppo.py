@@ -42,6 +42,7 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         clip_range=0.2,
         value_clip_range=0.2,
         value_coefficient=0.1,
+        critic=settings.get("critic", "separate"),
     )
     student = Student(
         objective=objective,
@@ -57,7 +58,8 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     runtime = Runtime(
         per_device_train_batch_size=batch, per_device_eval_batch_size=prompts_per_update, save_steps=10**6, logging_steps=1
     )
-    policy, critic = load_language_model(policy_at), critic_from_reward_model(reward_at)
+    policy = load_language_model(policy_at)
+    critic = critic_from_reward_model(reward_at) if objective.critic == "separate" else None
     prompts = []
     for row in read_rows(world / "rows.jsonl"):
         messages = (Message(role="user", content=words(row["prompt"])),)

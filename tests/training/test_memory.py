@@ -6,11 +6,15 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 from transformers import LlamaConfig
 
 from aligndistill.config import Lora, Runtime, Training
+from aligndistill.models.groups import collate
+from aligndistill.models.logprobs import token_logprobs
+from aligndistill.training.align import with_adapters
 from aligndistill.training.memory import GIB, MemoryEstimate, Online, Shape, Sharding, estimate, read_sharding, shape_of
-from tests.tiny_models import tiny_model
+from tests.tiny_models import random_groups, tiny_language_model, tiny_model
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "deepspeed"
 SEVEN_B = Shape(parameters=7_000_000_000, layers=32, hidden_size=4096, vocab_size=32_000, linear_shapes=((4096, 4096),) * 128)
@@ -55,11 +59,12 @@ def test_checkpointing_keeps_one_layer_and_the_borders() -> None:
     whole = of(Sharding()).activations
     logits = 2**24 * 4 * 3
     tokens = 512 + 2 * 512
-    assert whole - logits == 34 * tokens * 4096 * 32
+    layer = tokens * ((10 + 16) * 4096 * 2 + 4 * 4096 * 2)
+    assert whole - logits == layer * 32
     runtime = Runtime(per_device_train_batch_size=1, gradient_checkpointing=True)
     less = estimate(SEVEN_B, SETTINGS, runtime, Sharding(), lora=None, responses=2, processes=8, bf16=True).activations
-    assert less - logits == 2 * tokens * 4096 * 32 + 34 * tokens * 4096
-    assert 5 < whole / GIB < 8
+    assert less - logits == 2 * tokens * 4096 * 32 + layer
+    assert 10 < whole / GIB < 12
 
 
 @pytest.mark.parametrize("file", sorted(path.name for path in CONFIGS.glob("*.json")))
@@ -90,3 +95,35 @@ def test_ppo_has_a_critic_a_reference_and_a_reward_model_beside_the_policy() -> 
     assert sharded.activations == ppo.weights  # whole while it samples
     with_adapters = of(Sharding(2, uses_deepspeed=True), online=Online(True, 7_000_000_000), lora=Lora(r=8))
     assert with_adapters.weights == (3 * 7_000_000_000 + 2 * 128 * 8 * 8192) * 2
+
+
+def kept_bytes(shape: str, layers: int, lora: bool) -> int:
+    """What torch keeps for the backward pass, weights left out."""
+    lm = tiny_language_model(shape, **({"n_layer": layers} if shape == "gpt2" else {"num_hidden_layers": layers}), **WIDER[shape])
+    model = with_adapters(lm.model, Lora(r=2, lora_dropout=0.0) if lora else None, "CAUSAL_LM", 0).train()
+    weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    kept: dict[int, Tensor] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if tensor.untyped_storage().data_ptr() not in weights:
+            kept[tensor.untyped_storage().data_ptr()] = tensor
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        token_logprobs(model, collate(random_groups([(32, [16, 16])] * 2), 0, share=True), share=True)
+    return sum(tensor.untyped_storage().nbytes() for tensor in kept.values())
+
+
+WIDER: dict[str, dict[str, int]] = {
+    "llama": {"hidden_size": 64, "intermediate_size": 160, "num_key_value_heads": 4},
+    "qwen2": {"hidden_size": 64, "intermediate_size": 256, "num_key_value_heads": 4},
+    "gpt2": {"n_embd": 64, "n_positions": 128},
+}
+
+
+@pytest.mark.parametrize("lora", [False, True])
+@pytest.mark.parametrize("shape", WIDER)
+def test_a_layer_keeps_what_is_said(shape: str, lora: bool) -> None:
+    one_layer = kept_bytes(shape, 3, lora) - kept_bytes(shape, 2, lora)
+    values = shape_of(tiny_model(shape, **WIDER[shape]).config).values_per_token
+    assert one_layer == pytest.approx(4 * values * 2 * 64, rel=0.1)
