@@ -38,7 +38,7 @@ def audit_run(path: Path, labels: Path | None) -> AuditResult:
     given = Source(path=str(labels)) if labels else None
     if path.is_file():
         judgments = load_judgments(Source(path=str(path)))
-        return audit_labelling(recorded(judgments.records), Audit(labels=given), None, None)
+        return audit_labelling(recorded(judgments.all().records), Audit(labels=given), None, None)
     folders = _folders(path)
     config = load_config([path / "config.yaml"], [])
     settings = config.audit.model_copy(update={"labels": given}) if given else config.audit

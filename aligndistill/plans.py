@@ -85,7 +85,7 @@ def _prompts(config: RunConfig, stages: Iterable[Stage]) -> list[Prompt]:
         folder = stage.folder(config.runtime.store)
         if stage.name == "prompts" and read_manifest(folder) is not None:
             return list(read_jsonl(folder / "prompts.jsonl", Prompt))
-    return list(load_prompts(config.prompts.source, config.prompts.held_out).records) if config.prompts is not None else []
+    return list(load_prompts(config.prompts.source, config.prompts.held_out)) if config.prompts is not None else []
 
 
 # ---------------------------------------------------------------------------------------------------------------- words

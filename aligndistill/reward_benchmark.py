@@ -54,7 +54,7 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
     Raises:
         DataError: no such model or file, or not one row that can be used.
     """
-    loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop"))
+    loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop")).all()
     reward_model = load_reward_model(_pointer(model, layout))
     exchanges = [
         Exchange(row.prompt, [*row.chosen, *row.rejected], ["stop"] * (len(row.chosen) + len(row.rejected)))

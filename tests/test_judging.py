@@ -93,11 +93,11 @@ def test_a_run_by_batch_file_its_audit_and_its_export(config: Path, tmp_path: Pa
     for form, name in (("distilabel", "out.jsonl"), ("rankings", "by_hand.jsonl"), ("ultrafeedback", "u.jsonl")):
         assert call("judge", "export", "runs/small", "--output", name, "--format", form).exit_code == 0
         (made,) = tmp_path.glob("runs/store/rankings-*/rankings.jsonl")
-        assert contents(load_judgments(Source(path=name)).records) == contents(read_jsonl(made, Ranking))
+        assert contents(load_judgments(Source(path=name))) == contents(read_jsonl(made, Ranking))
     assert call("judge", "export", "runs/small", "--output", "pairs.jsonl", "--format", "rewardbench").exit_code == 0
     (made,) = tmp_path.glob("runs/store/rankings-*/rankings.jsonl")
     both = [one for one in read_jsonl(made, Ranking) if one.responses[0].score > one.responses[1].score]
-    assert contents(load_judgments(Source(path="pairs.jsonl")).records) == contents(both)
+    assert contents(load_judgments(Source(path="pairs.jsonl"))) == contents(both)
 
 
 def contents(rankings: Iterable[Ranking]) -> list[Any]:

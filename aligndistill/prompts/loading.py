@@ -1,7 +1,7 @@
 """A source to records, with what was left out: prompts, demonstrations, and preferences made elsewhere."""
 
 from collections import Counter
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Generic, TypeVar
 
@@ -12,7 +12,7 @@ from aligndistill.prompts.formats import Format, Judged, format_of, read_demonst
 from aligndistill.prompts.rows import BadRow, Row
 from aligndistill.prompts.sources import read_rows
 from aligndistill.prompts.split import split_of
-from aligndistill.records import Demonstration, Prompt, Ranking, Response, Split, candidate_id, prompt_id
+from aligndistill.records import Demonstration, Prompt, Ranking, Response, Split, candidate_id, content_hash, prompt_id
 
 T = TypeVar("T")
 
@@ -32,7 +32,28 @@ class Loaded(Generic[T]):
     dropped: dict[str, int]
 
 
-def load_prompts(source: Source, held_out: float) -> Loaded[Prompt]:
+class Loading(Generic[T]):
+    """A source that is read while somebody goes through it, once; what was left out is known at its end.
+
+    Attributes:
+        rows, dropped: as in `Loaded`, of what was read so far.
+    """
+
+    def __init__(self, records: Callable[["Loading[T]"], Iterator[T]]) -> None:
+        self.rows = 0
+        self.dropped: Counter[str] = Counter()
+        self._records = records(self)
+
+    def __iter__(self) -> Iterator[T]:
+        return self._records
+
+    def all(self) -> Loaded[T]:
+        """The whole of it in memory."""
+        records = list(self)
+        return Loaded(records, self.rows, dict(self.dropped))
+
+
+def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
     """The different prompts of a source of any format; a repeated prompt is counted as dropped.
 
     Args:
@@ -49,12 +70,14 @@ def load_prompts(source: Source, held_out: float) -> Loaded[Prompt]:
         identity = prompt_id(messages)
         return Prompt(id=identity, messages=messages, source=row.where, split=split_of(identity, held_out))
 
-    loaded = _without_repeats(_load(source, read), "duplicate prompt", lambda prompt: prompt.id)
-    _check_splits(source, held_out, {prompt.id: prompt.split for prompt in loaded.records})
-    return loaded
+    def records(loading: Loading[Prompt]) -> Iterator[Prompt]:
+        different = _without_repeats(loading, _read(loading, source, read), "duplicate prompt", lambda prompt: prompt.id)
+        return _in_both_splits(source, held_out, different, lambda prompt: (prompt.id, prompt.split))
+
+    return Loading(records)
 
 
-def load_demonstrations(source: Source, held_out: float) -> Loaded[Demonstration]:
+def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstration]:
     """The demonstrations of a source, in both splits: `prompt` and `completion`, or `messages` that end with the assistant.
 
     Args:
@@ -76,10 +99,10 @@ def load_demonstrations(source: Source, held_out: float) -> Loaded[Demonstration
             response=answered.response,
         )
 
-    return _load(source, read)
+    return Loading(lambda loading: _read(loading, source, read))
 
 
-def load_rankings(source: Source, held_out: float) -> Loaded[Ranking]:
+def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
     """Ready-made preferences: pairs and rankings, best first, scores on the data's own scale (1 and 0 for a bare pair).
 
     Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped.
@@ -97,12 +120,14 @@ def load_rankings(source: Source, held_out: float) -> Loaded[Ranking]:
         _require_preferences(row, row_format)
         return _ranking(read_judged(row.values, row_format), held_out)
 
-    loaded = _without_repeats(_load(source, read), "duplicate row", lambda ranking: (ranking.prompt_id, ranking.responses))
-    _check_splits(source, held_out, {ranking.prompt_id: ranking.split for ranking in loaded.records})
-    return loaded
+    def records(loading: Loading[Ranking]) -> Iterator[Ranking]:
+        different = _without_repeats(loading, _read(loading, source, read), "duplicate row", _row_key)
+        return _in_both_splits(source, held_out, different, lambda ranking: (ranking.prompt_id, ranking.split))
+
+    return Loading(records)
 
 
-def load_judgments(source: Source) -> Loaded[Ranking]:
+def load_judgments(source: Source) -> Loading[Ranking]:
     """Ready-made preferences as in `load_rankings`, to be looked at and not to be learnt from: nothing is held out.
 
     Raises:
@@ -114,17 +139,17 @@ def load_judgments(source: Source) -> Loaded[Ranking]:
         _require_preferences(row, row_format)
         return _ranking(read_judged(row.values, row_format), held_out=0.0)
 
-    return _without_repeats(_load(source, read), "duplicate row", lambda ranking: (ranking.prompt_id, ranking.responses))
+    return Loading(lambda loading: _without_repeats(loading, _read(loading, source, read), "duplicate row", _row_key))
 
 
-def load_benchmark(source: Source) -> Loaded[BenchmarkRow]:
+def load_benchmark(source: Source) -> Loading[BenchmarkRow]:
     """The rows of a file in RewardBench's form, repeated ones too.
 
     Raises:
         DataError: a bad row (unless `on_bad_row: drop`), or no rows.
         ConfigError: see `read_rows`.
     """
-    return _load(source, lambda row, _: read_benchmark_row(row.values))
+    return Loading(lambda loading: _read(loading, source, lambda row, _: read_benchmark_row(row.values)))
 
 
 def _require_preferences(row: Row, row_format: Format) -> None:
@@ -149,47 +174,67 @@ def _ranking(judged: Judged, held_out: float) -> Ranking:
     return Ranking(prompt_id=identity, split=split_of(identity, held_out), messages=judged.prompt, responses=responses)
 
 
-def _load(source: Source, read: Callable[[Row, Format], T]) -> Loaded[T]:
+def _read(loading: Loading[T], source: Source, read: Callable[[Row, Format], T]) -> Iterator[T]:
     """Read every row; the first readable one decides the format when the source leaves it open."""
     row_format = None if source.format == "auto" else source.format
-    records: list[T] = []
-    dropped: Counter[str] = Counter()
     for row in read_rows(source):
+        loading.rows += 1
         try:
             if row.fault is not None:
                 raise row.fault
             row_format = row_format or format_of(row)
-            records.append(read(row, row_format))
+            record = read(row, row_format)
         except BadRow as fault:
             if source.on_bad_row == "error":
                 raise DataError(
                     f"{row.where}: {fault}. Mend the row, or set `on_bad_row: drop` to leave such rows out and count them."
                 ) from None
-            dropped[fault.reason] += 1
-    rows = len(records) + dropped.total()
-    if not records:
-        why = f": all {rows} rows were dropped ({_counts(dropped)})." if rows else ": there are no rows in it."
+            loading.dropped[fault.reason] += 1
+            continue
+        yield record
+    if loading.dropped.total() == loading.rows:
+        why = (
+            f": all {loading.rows} rows were dropped ({_counts(loading.dropped)})."
+            if loading.rows
+            else ": there are no rows in it."
+        )
         raise DataError(f"{source.path}: nothing to use{why}")
-    return Loaded(records, rows, dict(dropped))
 
 
 def _counts(dropped: Counter[str]) -> str:
     return ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
 
 
-def _without_repeats(loaded: Loaded[T], reason: str, key: Callable[[T], Hashable]) -> Loaded[T]:
-    first: dict[Hashable, T] = {}
-    for record in loaded.records:
-        first.setdefault(key(record), record)
-    repeats = len(loaded.records) - len(first)
-    return Loaded(list(first.values()), loaded.rows, loaded.dropped | ({reason: repeats} if repeats else {}))
+def _row_key(ranking: Ranking) -> str:
+    return content_hash(ranking.prompt_id, *(f"{response.candidate_id} {response.score!r}" for response in ranking.responses))
 
 
-def _check_splits(source: Source, held_out: float, split_by_prompt: dict[str, Split]) -> None:
-    there = set(split_by_prompt.values())
-    for split, name, remedy in (("held_out", "held-out", "a larger"), ("train", "training", "a smaller")):
-        if split not in there:
+def _without_repeats(loading: Loading[T], records: Iterator[T], reason: str, key: Callable[[T], str]) -> Iterator[T]:
+    """Each record's key is a hash; of those alone all are kept in memory."""
+    seen: set[int] = set()
+    for record in records:
+        hashed = int(key(record), 16)
+        if hashed in seen:
+            loading.dropped[reason] += 1
+        else:
+            seen.add(hashed)
+            yield record
+
+
+def _in_both_splits(
+    source: Source, held_out: float, records: Iterator[T], prompt_and_split: Callable[[T], tuple[str, Split]]
+) -> Iterator[T]:
+    """The records; an error at their end where a split has none."""
+    prompts: set[int] = set()
+    there: set[Split] = set()
+    for record in records:
+        identity, split = prompt_and_split(record)
+        prompts.add(int(identity, 16))
+        there.add(split)
+        yield record
+    for split_name, name, remedy in (("held_out", "held-out", "a larger"), ("train", "training", "a smaller")):
+        if split_name not in there:
             raise DataError(
-                f"{source.path}: no {name} prompts: `held_out: {held_out}` of {len(split_by_prompt)} different prompts leaves "
+                f"{source.path}: no {name} prompts: `held_out: {held_out}` of {len(prompts)} different prompts leaves "
                 f"none. Give more prompts or {remedy} `held_out`."
             )

@@ -134,7 +134,7 @@ def audit_labelling(labelling: Labelling, settings: Audit, truth: str | None, ow
 def _labels_from(source: Source, labelling: Labelling) -> dict[str, dict[str, float]]:
     """What people say, joined by prompt and text."""
     said: dict[tuple[Message, ...], dict[str, float]] = defaultdict(dict)
-    for ranking in load_judgments(source).records:
+    for ranking in load_judgments(source):
         said[ranking.messages] |= {response.text: response.score for response in ranking.responses}
     labels: dict[str, dict[str, float]] = defaultdict(dict)
     for candidate in labelling.candidates:

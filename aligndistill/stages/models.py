@@ -32,7 +32,7 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
         held_out: the run's held-out share: demonstrations of held-out prompts are left out.
         contents: content hashes of the demonstrations and of the model's folder.
     """
-    loaded = load_demonstrations(sft.demonstrations, held_out)
+    loaded = load_demonstrations(sft.demonstrations, held_out).all()
     demonstrations = [one for one in loaded.records if one.split == "train"]
     dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(demonstrations)}
 

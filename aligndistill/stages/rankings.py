@@ -2,7 +2,7 @@
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 
 from aligndistill.config import Rankings
 from aligndistill.preferences.agreement import longer_wins, order_bias
@@ -39,39 +39,41 @@ def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
 def make_ready_made_rankings(work: Work, settings: Rankings, held_out: float, conversational: bool, content: str) -> Made:
     """Rankings that came with the data."""
     assert settings.source is not None
-    loaded = load_rankings(settings.source, held_out)
-    outcomes = (rank_ready_made(ranking, settings) for ranking in loaded.records)
-    return _write(work, settings, conversational, outcomes, {"rows": loaded.rows}, loaded.dropped)
+    loading = load_rankings(settings.source, held_out)
+    outcomes = (rank_ready_made(ranking, settings) for ranking in loading)
+    made = _write(work, settings, conversational, outcomes, loading.dropped)
+    return Made({"rows": loading.rows, **made.counts}, made.dropped, made.figures)
 
 
 def _write(
-    work: Work,
-    settings: Rankings,
-    conversational: bool,
-    outcomes: Iterable[RankingOutcome],
-    counts: dict[str, int],
-    dropped_before: dict[str, int] | None = None,
+    work: Work, settings: Rankings, conversational: bool, outcomes: Iterable[RankingOutcome], dropped_before: Mapping[str, int]
 ) -> Made:
-    dropped: Counter[str] = Counter(dropped_before or {})
-    rankings: list[Ranking] = []
-    for outcome in outcomes:
-        dropped["answers without a verdict"] += outcome.no_verdict
-        if outcome.ranking is None:
-            dropped[str(outcome.dropped)] += 1
-        else:
-            rankings.append(outcome.ranking)
-    require_records(sum(ranking.split == "train" for ranking in rankings), "training rankings", dropped)
-    write_jsonl(work.folder / "rankings.jsonl", rankings)
-    pairs = 0
-    with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
-        for ranking in rankings:
+    """Write what was ranked as it comes. `dropped_before` may grow while the outcomes are gone through."""
+    dropped: Counter[str] = Counter()
+    train = pairs = 0
+
+    def rankings() -> Iterator[Ranking]:
+        nonlocal train, pairs
+        for outcome in outcomes:
+            dropped["answers without a verdict"] += outcome.no_verdict
+            ranking = outcome.ranking
+            if ranking is None:
+                dropped[str(outcome.dropped)] += 1
+                continue
             if ranking.split == "train":
+                train += 1
                 for row in pairs_of(ranking, settings.pairs, conversational=conversational):
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     pairs += 1
-    train = sum(ranking.split == "train" for ranking in rankings)
+            yield ranking
+
+    at = work.folder / "rankings.jsonl"
+    with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
+        written = write_jsonl(at, rankings())
+    dropped += Counter(dropped_before)
+    require_records(train, "training rankings", dropped)
     return Made(
-        counts={**counts, "train": train, "held_out": len(rankings) - train, "pairs": pairs},
+        counts={"train": train, "held_out": written - train, "pairs": pairs},
         dropped={reason: count for reason, count in dropped.items() if count},
-        figures={"longer_wins": longer_wins(rankings).value},
+        figures={"longer_wins": longer_wins(read_jsonl(at, Ranking)).value},
     )

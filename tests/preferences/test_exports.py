@@ -39,7 +39,7 @@ LONGER = ranking(TURNS, ("Red.", 0.1), ("No.", -0.1))
 def read_back(rows: Iterable[Any], folder: Path) -> list[Ranking]:
     path = folder / "rows.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    return load_judgments(Source(path=str(path))).records
+    return load_judgments(Source(path=str(path))).all().records
 
 
 def answers(one: Ranking) -> list[tuple[str, float, str]]:

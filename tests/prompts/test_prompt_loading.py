@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 
 from aligndistill.config import Source
 from aligndistill.errors import ConfigError, DataError
-from aligndistill.prompts.loading import Loaded, load_demonstrations, load_prompts, load_rankings
+from aligndistill.prompts.loading import Loading, load_demonstrations, load_prompts, load_rankings
 from aligndistill.records import Message, candidate_id, prompt_id
 
 Row = dict[str, Any]
-Load = Callable[[Source, float], Loaded[Any]]
+Load = Callable[[Source, float], Loading[Any]]
 
 
 def lines(rows: list[Row]) -> bytes:
@@ -113,7 +113,7 @@ CASES = [(file, kind) for file in WRITERS for kind, row in PROMPTS.items() if fi
 def test_prompts_of_every_format_from_every_kind_of_file(tmp_path: Path, file: str, kind: str) -> None:
     path = tmp_path / file
     WRITERS[file](path, [PROMPTS[kind](number) for number in NUMBERS])
-    loaded = load_prompts(Source(path=str(path)), 0.3)
+    loaded = load_prompts(Source(path=str(path)), 0.3).all()
 
     texts = [prompt.messages for prompt in loaded.records]
     assert texts == [lone(f"p{number}") for number in NUMBERS]
@@ -127,7 +127,7 @@ def test_prompts_of_every_format_from_every_kind_of_file(tmp_path: Path, file: s
 def test_pairs_of_every_format_from_every_kind_of_file(tmp_path: Path, file: str, kind: str) -> None:
     path = tmp_path / file
     WRITERS[file](path, [PREFERENCES[kind](number) for number in NUMBERS])
-    loaded = load_rankings(Source(path=str(path)), 0.3)
+    loaded = load_rankings(Source(path=str(path)), 0.3).all()
 
     assert [ranking.messages for ranking in loaded.records] == [lone(f"p{number}") for number in NUMBERS]
     for ranking in loaded.records:
@@ -143,7 +143,7 @@ def test_rankings_are_best_first_and_keep_scores_and_authors(tmp_path: Path, fil
     path = tmp_path / file
     row = {"responses": ["low", "high", "also high"], "scores": [0.25, 0.75, 0.75], "authors": ["x", "y", "z"]}
     WRITERS[file](path, [{"prompt": f"p{number}"} | row for number in NUMBERS])
-    for ranking in load_rankings(Source(path=str(path)), 0.3).records:
+    for ranking in load_rankings(Source(path=str(path)), 0.3).all().records:
         assert [(response.text, response.score, response.author) for response in ranking.responses] == [
             ("high", 0.75, "y"),
             ("also high", 0.75, "z"),
@@ -159,10 +159,10 @@ def test_demonstrations_have_the_splits_of_the_same_prompts(tmp_path: Path, file
     path = tmp_path / file
     WRITERS[file](path, [PROMPTS[kind](number) for number in NUMBERS])
     source = Source(path=str(path))
-    demonstrations = load_demonstrations(source, 0.3)
+    demonstrations = load_demonstrations(source, 0.3).all()
     assert [(demo.messages, demo.response) for demo in demonstrations.records] == [(lone(f"p{n}"), "c") for n in NUMBERS]
     assert [(demo.prompt_id, demo.split) for demo in demonstrations.records] == [
-        (prompt.id, prompt.split) for prompt in load_prompts(source, 0.3).records
+        (prompt.id, prompt.split) for prompt in load_prompts(source, 0.3).all().records
     ]
 
 
@@ -170,7 +170,7 @@ def test_columns_bring_foreign_names_home(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     write_jsonl(path, [{"query": f"p{n}", "output": "c", "label": 1} for n in NUMBERS])
     source = Source(path=str(path), columns={"prompt": "query", "completion": "output"})
-    assert [demo.response for demo in load_demonstrations(source, 0.3).records] == ["c"] * 20
+    assert [demo.response for demo in load_demonstrations(source, 0.3).all().records] == ["c"] * 20
 
 
 # ------------------------------------------------------------------------------------------------------------- bad rows
@@ -206,11 +206,11 @@ def test_a_bad_row_stops_the_reading_or_is_counted(tmp_path: Path, load: Load, b
     good = [GOOD[load] | {"prompt": f"p{number}"} for number in NUMBERS]
     path.write_bytes(lines(good[:7]) + b"\n" + lines([bad]) + lines(good[7:]) + lines([bad]))
     with pytest.raises(DataError) as caught:
-        load(Source(path=str(path)), 0.3)
+        load(Source(path=str(path)), 0.3).all()
     assert str(caught.value).startswith(f"{path} row 9: {reason}")
     assert "on_bad_row: drop" in str(caught.value)
 
-    loaded = load(Source(path=str(path), on_bad_row="drop"), 0.3)
+    loaded = load(Source(path=str(path), on_bad_row="drop"), 0.3).all()
     assert len(loaded.records) == 20
     assert (loaded.rows, loaded.dropped) == (22, {reason: 2})
 
@@ -235,24 +235,24 @@ def test_a_bad_transcript_stops_the_reading_or_is_counted(tmp_path: Path, chosen
     good = [PREFERENCES["hh"](number) for number in NUMBERS]
     write_csv(path, [*good, {"chosen": chosen, "rejected": rejected}])
     with pytest.raises(DataError) as caught:
-        load_rankings(Source(path=str(path)), 0.3)
+        load_rankings(Source(path=str(path)), 0.3).all()
     assert str(caught.value).startswith(f"{path} row 22: {reason}")
-    loaded = load_rankings(Source(path=str(path), on_bad_row="drop"), 0.3)
+    loaded = load_rankings(Source(path=str(path), on_bad_row="drop"), 0.3).all()
     assert (len(loaded.records), loaded.dropped) == (20, {reason: 1})
 
 
 def test_the_row_that_stops_the_reading_need_not_be_reached(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(lines([{"prompt": f"p{number}"} for number in NUMBERS]) + b"{broken\n")
-    assert load_prompts(Source(path=str(path), limit=20), 0.3).rows == 20
+    assert load_prompts(Source(path=str(path), limit=20), 0.3).all().rows == 20
     with pytest.raises(DataError, match=r"x\.jsonl row 21: not valid JSON"):
-        load_prompts(Source(path=str(path)), 0.3)
+        load_prompts(Source(path=str(path)), 0.3).all()
 
 
 def test_the_first_readable_row_decides_the_format(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     path.write_bytes(b"{broken\n" + lines([PREFERENCES["explicit"](number) for number in NUMBERS]))
-    loaded = load_rankings(Source(path=str(path), on_bad_row="drop"), 0.3)
+    loaded = load_rankings(Source(path=str(path), on_bad_row="drop"), 0.3).all()
     assert (len(loaded.records), loaded.dropped) == (20, {"not valid JSON": 1})
 
 
@@ -262,7 +262,7 @@ def test_the_first_readable_row_decides_the_format(tmp_path: Path) -> None:
 def test_a_prompt_is_kept_once(tmp_path: Path) -> None:
     path = tmp_path / "x.jsonl"
     write_jsonl(path, [{"prompt": f"p{number % 15}"} for number in NUMBERS])
-    loaded = load_prompts(Source(path=str(path)), 0.3)
+    loaded = load_prompts(Source(path=str(path)), 0.3).all()
     assert [prompt.source[-6:].strip() for prompt in loaded.records] == [f"row {n}"[-6:] for n in range(1, 16)]
     assert (loaded.rows, loaded.dropped) == (20, {"duplicate prompt": 5})
 
@@ -272,7 +272,7 @@ def test_rankings_of_one_prompt_stay_apart_and_only_repeated_rows_go(tmp_path: P
     rows = [PREFERENCES["explicit"](number) for number in NUMBERS]
     again = [rows[3], rows[3] | {"chosen": "better"}, rows[3] | {"chosen": "bad", "rejected": "good"}]
     write_jsonl(path, rows + again)
-    loaded = load_rankings(Source(path=str(path)), 0.3)
+    loaded = load_rankings(Source(path=str(path)), 0.3).all()
     assert (len(loaded.records), loaded.rows, loaded.dropped) == (22, 23, {"duplicate row": 1})
     assert [ranking.responses[0].text for ranking in loaded.records if ranking.messages == lone("p3")] == [
         "good",
@@ -294,8 +294,8 @@ def test_splits_do_not_move_when_data_grow_or_change_order(
     order.shuffle(more)
     write_jsonl(folder / "fewer.jsonl", fewer)
     write_jsonl(folder / "more.jsonl", more)
-    before = {p.id: p.split for p in load_prompts(Source(path=str(folder / "fewer.jsonl")), 0.3).records}
-    after = {p.id: p.split for p in load_prompts(Source(path=str(folder / "more.jsonl")), 0.3).records}
+    before = {p.id: p.split for p in load_prompts(Source(path=str(folder / "fewer.jsonl")), 0.3).all().records}
+    after = {p.id: p.split for p in load_prompts(Source(path=str(folder / "more.jsonl")), 0.3).all().records}
     assert before.items() <= after.items()
 
 
@@ -310,7 +310,7 @@ def test_splits_do_not_move_when_data_grow_or_change_order(
 def test_neither_split_may_be_empty(tmp_path: Path, load: Load, held_out: float, message: str) -> None:
     write_jsonl(tmp_path / "x.jsonl", [PREFERENCES["explicit"](number) for number in NUMBERS])
     with pytest.raises(DataError, match=message):
-        load(Source(path=str(tmp_path / "x.jsonl")), held_out)
+        load(Source(path=str(tmp_path / "x.jsonl")), held_out).all()
 
 
 # --------------------------------------------------------------------------------------------------- nothing to work with
@@ -320,37 +320,37 @@ def test_neither_split_may_be_empty(tmp_path: Path, load: Load, held_out: float,
 def test_no_rows(tmp_path: Path, load: Load) -> None:
     (tmp_path / "x.jsonl").write_text("\n")
     with pytest.raises(DataError, match=r"x\.jsonl: nothing to use: there are no rows in it"):
-        load(Source(path=str(tmp_path / "x.jsonl")), 0.3)
+        load(Source(path=str(tmp_path / "x.jsonl")), 0.3).all()
 
 
 def test_no_row_left(tmp_path: Path) -> None:
     (tmp_path / "x.jsonl").write_text('{"prompt": ""}\n{\n{"prompt": ""}\n')
     with pytest.raises(DataError, match=r"all 3 rows were dropped \(empty prompt: 2, not valid JSON: 1\)"):
-        load_prompts(Source(path=str(tmp_path / "x.jsonl"), on_bad_row="drop"), 0.3)
+        load_prompts(Source(path=str(tmp_path / "x.jsonl"), on_bad_row="drop"), 0.3).all()
 
 
 def test_prompts_are_no_preferences(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"prompt": "p", "completion": "c"}])
     for on_bad_row in ("error", "drop"):
         with pytest.raises(DataError, match=r"row 1: the rows have prompts but no preferences.*prompt, completion"):
-            load_rankings(Source(path=str(tmp_path / "x.jsonl"), on_bad_row=on_bad_row), 0.3)
+            load_rankings(Source(path=str(tmp_path / "x.jsonl"), on_bad_row=on_bad_row), 0.3).all()
 
 
 def test_columns_nobody_knows(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"instruction": "p"}])
     with pytest.raises(DataError, match=r"row 1: cannot tell what the rows are.*\(instruction\)"):
-        load_prompts(Source(path=str(tmp_path / "x.jsonl"), on_bad_row="drop"), 0.3)
+        load_prompts(Source(path=str(tmp_path / "x.jsonl"), on_bad_row="drop"), 0.3).all()
     with pytest.raises(DataError, match=r"row 1: missing prompt \(the columns are instruction\)"):
-        load_prompts(Source(path=str(tmp_path / "x.jsonl"), format="rankings"), 0.3)
+        load_prompts(Source(path=str(tmp_path / "x.jsonl"), format="rankings"), 0.3).all()
     with pytest.raises(ConfigError, match="Did you mean 'instruction'"):
-        load_prompts(Source(path=str(tmp_path / "x.jsonl"), columns={"prompt": "instructions"}), 0.3)
+        load_prompts(Source(path=str(tmp_path / "x.jsonl"), columns={"prompt": "instructions"}), 0.3).all()
 
 
 def test_strange_characters_survive_or_are_replaced(tmp_path: Path) -> None:
     strange = ["half \\ud83d", "whole \\ud83d\\ude00", "nul \\u0000", "rtl \\u202e", "x" * 1_000_000]
     body = "".join(f'{{"prompt": "{text} {number}"}}\n' for number in range(10) for text in strange)
     (tmp_path / "x.jsonl").write_text(body)
-    loaded = load_prompts(Source(path=str(tmp_path / "x.jsonl")), 0.3)
+    loaded = load_prompts(Source(path=str(tmp_path / "x.jsonl")), 0.3).all()
     read = [prompt.messages[0].content for prompt in loaded.records]
     assert read[:4] == ["half \ufffd 0", "whole \U0001f600 0", "nul \x00 0", "rtl \u202e 0"]
     assert len(read[4]) == 1_000_002

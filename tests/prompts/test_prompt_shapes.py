@@ -123,8 +123,8 @@ def test_such_files_serve_as_prompts_and_as_judgments(tmp_path: Path) -> None:
     path = tmp_path / "rows.jsonl"
     rows = [{**DISTILABEL, "instruction": f"Name colour {number}."} for number in range(20)]
     path.write_text("".join(json.dumps(row) + "\n" for row in [*rows, rows[0]]))
-    assert len(load_prompts(Source(path=str(path)), 0.5).records) == 20
-    loaded = load_judgments(Source(path=str(path)))
+    assert len(load_prompts(Source(path=str(path)), 0.5).all().records) == 20
+    loaded = load_judgments(Source(path=str(path))).all()
     assert (len(loaded.records), loaded.dropped) == (20, {"duplicate row": 1})
     assert {ranking.split for ranking in loaded.records} == {"train"}
     assert [response.text for response in loaded.records[0].responses] == ["Red.", "No."]
