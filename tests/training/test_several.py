@@ -15,8 +15,8 @@ import torch
 
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
-SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4) if stage >= 2 or what in {"dpo", "ppo"}]
-SHARDED_LORA = [("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
+SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
+SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 SHARED_CRITIC = ("zero2", "zero3")
 PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
