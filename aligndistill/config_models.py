@@ -156,12 +156,26 @@ class EndpointModel(Section):
             raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself")
         return value
 
+    @property
+    def server(self) -> str:
+        """Its address and the model's name there: what is one server to us."""
+        return f"{self.base_url.rstrip('/')} {self.name}"
+
+    @property
+    def identity(self) -> str:
+        """What answers of this model are kept under, however they were asked for."""
+        return f"endpoint {self.server}"
+
 
 class Price(Section):
     """What a server's model costs, US dollars per million tokens."""
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
+
+    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
+        """Of so many tokens."""
+        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class Budget(Section):

@@ -38,9 +38,8 @@ class Endpoints:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
             known = known_servers(self._folder)
             self._capabilities = {name: Capabilities(found, self._remember) for name, found in known.items()}
-        server = f"{config.base_url.rstrip('/')} {config.name}"
-        capabilities = self._capabilities.setdefault(server, Capabilities(remember=self._remember))
-        pace = self._paces.setdefault(server, Pace(config.requests_per_minute, config.tokens_per_minute))
+        capabilities = self._capabilities.setdefault(config.server, Capabilities(remember=self._remember))
+        pace = self._paces.setdefault(config.server, Pace(config.requests_per_minute, config.tokens_per_minute))
         return EndpointChat(config, capabilities, pace, self._account)
 
     def _remember(self, _: Found) -> None:

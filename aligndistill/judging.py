@@ -1,7 +1,6 @@
 """What `aligndistill judge` does: look at a judge's verdicts, hand them to other tools, ask by batch file."""
 
 import json
-from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -14,7 +13,7 @@ from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
 from aligndistill.preferences.exports import distilabel_row, rankings_row, rewardbench_rows, ultrafeedback_row
 from aligndistill.prompts.loading import load_judgments
-from aligndistill.records import Ranking, Verdict
+from aligndistill.records import Ranking, group_by_prompt
 from aligndistill.runs import run
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
 from aligndistill.stages.batches import Imported, import_answers, open_questions, read_results
@@ -54,10 +53,7 @@ def export_run(path: Path, output: Path, form: ExportFormat) -> int:
     folders = _folders(path)
     if "rankings" not in folders:
         raise DataError(f"{path}: this run has no rankings yet. Run it at least `--until rankings`.")
-    verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    if "verdicts" in folders:
-        for verdict in read_verdicts(folders["verdicts"]):
-            verdicts[verdict.prompt_id].append(verdict)
+    verdicts = group_by_prompt(read_verdicts(folders["verdicts"]) if "verdicts" in folders else ())
     rankings = read_jsonl(folders["rankings"] / "rankings.jsonl", Ranking)
     match form:
         case "distilabel":

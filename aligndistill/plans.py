@@ -32,7 +32,9 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
         state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
         yield f"{state:9} {stage.name:24} {folder}"
     try:
-        estimates = [(stage.name, one) for stage in stages for one in _estimates(config, stage, stages)]
+        left = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+        planner = _planner(config, stages) if left else None
+        estimates = [(stage.name, one) for stage in left if planner for one in _estimates(config, stage, planner)]
     except UserError as error:
         yield f"\nNo estimate of what will be asked: {error}"
         return
@@ -46,21 +48,23 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
     yield from _remarks(config.budget, [one for _, one in estimates], spent)
 
 
-def _estimates(config: RunConfig, stage: Stage, stages: Iterable[Stage]) -> Iterator[Estimate]:
-    """What a stage would ask of which model; nothing where it is finished or asks none."""
-    if read_manifest(stage.folder(config.runtime.store)) is not None:
-        return
-    work = work_of(stage, config.runtime)
+def _planner(config: RunConfig, stages: Iterable[Stage]) -> Planner:
     servers = known_servers(config.runtime.runs / config.name)
 
     def gives_logprobs(endpoint: EndpointModel) -> bool:
-        found = servers.get(f"{endpoint.base_url.rstrip('/')} {endpoint.name}")
+        found = servers.get(endpoint.server)
         return found is not None and bool(found.top_logprobs)
+
+    return Planner(gives_logprobs, _prompts(config, stages))
+
+
+def _estimates(config: RunConfig, stage: Stage, planner: Planner) -> Iterator[Estimate]:
+    """What an unfinished stage would ask of which model; nothing where it asks none."""
+    work = work_of(stage, config.runtime)
 
     def ready(*names: str) -> bool:
         return all(read_manifest(work.inputs[name]) is not None for name in names)
 
-    planner = Planner(gives_logprobs, _prompts(config, stages))
     new_tokens = config.evaluation.max_new_tokens or config.candidates.max_new_tokens
     if stage.make is make_candidates:
         yield from planner.candidates(work, stage.settings[0], stage.settings[1])
@@ -107,7 +111,7 @@ def _price(one: Estimate, budget: Budget) -> float | None:
     price = budget.prices.get(one.server.name)
     if price is None:
         return None
-    return (one.asked.prompt_tokens * price.prompt + one.asked.completion_tokens * price.completion) / 1e6
+    return price.usd(one.asked.prompt_tokens, one.asked.completion_tokens)
 
 
 def _seconds(one: Estimate, spent: Iterable[Spent]) -> float:

@@ -4,8 +4,9 @@ Records are frozen. Ids are hashes of content, so the same text has the same id 
 """
 
 import hashlib
-from collections.abc import Sequence
-from typing import Annotated, Literal
+from collections import defaultdict
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -105,6 +106,43 @@ class Grade(Record):
 Verdict = Annotated[Comparison | Grade, Field(discriminator="kind")]
 
 Comparison.model_rebuild()
+
+PROBABILITY_OF: Mapping[Outcome, float | None] = {"first": 1.0, "tie": 0.5, "second": 0.0, "unparsed": None}
+
+
+def probability_first(comparison: Comparison) -> float | None:
+    """P(first is better): the judge's where it gave one, else 1, 0.5 or 0 by its verdict; None for an unparsed reply."""
+    if comparison.outcome == "unparsed" or comparison.probability_first is None:
+        return PROBABILITY_OF[comparison.outcome]
+    return comparison.probability_first
+
+
+def outcome_of(probability: float | None) -> Outcome:
+    """The verdict in words, from P(first is better); `unparsed` where there is none."""
+    if probability is None:
+        return "unparsed"
+    return "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
+
+
+def is_unparsed(verdict: Verdict) -> bool:
+    """Whether the judge's reply could not be read."""
+    return verdict.value is None if isinstance(verdict, Grade) else verdict.outcome == "unparsed"
+
+
+class _OfPrompt(Protocol):
+    @property
+    def prompt_id(self) -> str: ...
+
+
+P = TypeVar("P", bound=_OfPrompt)
+
+
+def group_by_prompt(records: Iterable[P]) -> defaultdict[str, list[P]]:
+    """Prompt id -> its records, in their order; none for a prompt that has none."""
+    grouped: defaultdict[str, list[P]] = defaultdict(list)
+    for record in records:
+        grouped[record.prompt_id].append(record)
+    return grouped
 
 
 class Canary(Record):

@@ -67,7 +67,7 @@ class BatchChat:
     identity: str = field(init=False)
 
     def __post_init__(self) -> None:
-        self.identity = f"endpoint {self.endpoint.base_url.rstrip('/')} {self.endpoint.name}"
+        self.identity = self.endpoint.identity
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
         """See `ChatModel`. One answer holds both the log-probabilities and the text, which is looked at next."""

@@ -120,7 +120,7 @@ class Account:
 
 
 def _amounts(model: str, usage: Usage, price: Price) -> Spent:
-    usd = (usage.prompt_tokens * price.prompt + usage.completion_tokens * price.completion) / 1e6
+    usd = price.usd(usage.prompt_tokens, usage.completion_tokens)
     return Spent(model=model, requests=usage.calls, tokens=usage.prompt_tokens + usage.completion_tokens, usd=usd)
 
 

@@ -32,7 +32,7 @@ class Server:
         self._config = config
         self.base_url = config.base_url.rstrip("/")
         self._key = None if config.api_key_env is None else _key_from(config.api_key_env)
-        self.identity = f"endpoint {self.base_url} {config.name}"
+        self.identity = config.identity
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:

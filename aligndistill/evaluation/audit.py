@@ -12,7 +12,7 @@ import numpy as np
 
 from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, wilson
 from aligndistill.evaluation.wins import by_prompt
-from aligndistill.records import Canary, CanaryKind, Candidate, Comparison, Grade, Record, Verdict
+from aligndistill.records import Canary, CanaryKind, Candidate, Comparison, Grade, Record, Verdict, group_by_prompt, is_unparsed
 
 Labels = Mapping[str, Mapping[str, float]]
 """Prompt id -> candidate id -> how good a person, or the truth, says it is (higher is better)."""
@@ -118,7 +118,7 @@ def audit(evidence: Evidence) -> AuditFigures:
     return AuditFigures(
         verdicts=len(evidence.verdicts),
         prompts=len({verdict.prompt_id for verdict in evidence.verdicts}),
-        unparsed=_share((verdict.prompt_id, _is_unparsed(verdict)) for verdict in asked),
+        unparsed=_share((verdict.prompt_id, is_unparsed(verdict)) for verdict in asked),
         order_flips=_share(_flips(shown)),
         first_position=_share((one.prompt_id, one.outcome == "first") for one in shown if one.outcome in ("first", "second")),
         longer_wins=_share(_longer(choices, text_of)),
@@ -150,10 +150,6 @@ def _asked(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
             if key is None or key not in graded:
                 graded |= {key} if key is not None else set()
                 yield one
-
-
-def _is_unparsed(verdict: Verdict) -> bool:
-    return verdict.value is None if isinstance(verdict, Grade) else verdict.outcome == "unparsed"
 
 
 def _choices(verdicts: Iterable[Verdict]) -> Iterator[_Choice]:
@@ -188,10 +184,7 @@ def _longer_sign(choice: _Choice, text_of: Mapping[str, str]) -> int:
 
 
 def _longer_by_chance(choices: Iterable[_Choice], text_of: Mapping[str, str]) -> Mean | None:
-    of_prompt: dict[str, list[_Choice]] = defaultdict(list)
-    for choice in choices:
-        if choice.sign:
-            of_prompt[choice.prompt_id].append(choice)
+    of_prompt = group_by_prompt(choice for choice in choices if choice.sign)
     generator = np.random.default_rng(0)
     longer_won, differed = np.zeros(SHUFFLES), np.zeros(SHUFFLES)
     for some in of_prompt.values():

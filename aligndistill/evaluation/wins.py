@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
-from aligndistill.records import Comparison, Grade, Verdict
+from aligndistill.records import Grade, Verdict, probability_first
 
 
 @dataclass
@@ -37,15 +37,9 @@ def by_prompt(verdicts: Iterable[Verdict]) -> dict[str, PromptVerdicts]:
         if isinstance(verdict, Grade):
             if verdict.value is not None:
                 of_prompt.grades[verdict.candidate] = verdict.value
-        elif verdict.outcome != "unparsed":
-            of_prompt.comparisons.setdefault((verdict.first, verdict.second), []).append(_probability(verdict))
+        elif (probability := probability_first(verdict)) is not None:
+            of_prompt.comparisons.setdefault((verdict.first, verdict.second), []).append(probability)
     return sorted_verdicts
-
-
-def _probability(comparison: Comparison) -> float:
-    if comparison.probability_first is not None:
-        return comparison.probability_first
-    return {"first": 1.0, "second": 0.0, "tie": 0.5}[comparison.outcome]
 
 
 def win_rates(

@@ -10,7 +10,7 @@ from aligndistill.judges.asking import LETTERS, PLAINLY, Asking, Manner, Opinion
 from aligndistill.judges.parsing import last_line, parse_order
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
-from aligndistill.records import Candidate, Comparison, Outcome, Usage, content_hash, plain_prompt
+from aligndistill.records import Candidate, Comparison, Usage, content_hash, outcome_of, plain_prompt
 from aligndistill.store.cache import Cache
 
 Order = tuple[frozenset[str], ...]
@@ -74,7 +74,7 @@ class ListwiseJudge:
         yield from by_task(tasks, questions, verdicts)
 
     def _questions(self, index: int, task: Task) -> list[Question]:
-        pairs = _pairs(task)
+        pairs = task.wanted_pairs
         listed = sorted(
             {place for pair in pairs for place in pair}, key=lambda place: content_hash("list", task.candidates[place].id)
         )
@@ -95,7 +95,7 @@ class ListwiseJudge:
     def _comparisons(self, task: Task, question: Question, opinions: Opinions) -> list[Comparison]:
         """The pairs that are wanted, as the list showed them. What the reply cost is counted on the first."""
         orders = [order for reply in opinions.replies if (order := self._read(reply, len(question.candidates))) is not None]
-        wanted = {frozenset(task.candidates[place].id for place in pair) for pair in _pairs(task)}
+        wanted = {frozenset(task.candidates[place].id for place in pair) for pair in task.wanted_pairs}
         letter_of = dict(zip(question.candidates, LETTERS, strict=False))
         found: list[Comparison] = []
         for first, second in itertools.combinations(question.candidates, 2):
@@ -107,7 +107,7 @@ class ListwiseJudge:
                         first=first,
                         second=second,
                         probability_first=probability,
-                        outcome=_outcome(probability),
+                        outcome=outcome_of(probability),
                         judge=self.name,
                         reply=opinions.shown,
                         usage=Usage() if found else opinions.usage,
@@ -124,19 +124,9 @@ class ListwiseJudge:
         return parse_order(reply, letters)
 
 
-def _pairs(task: Task) -> Sequence[tuple[int, int]]:
-    return list(itertools.combinations(range(len(task.candidates)), 2)) if task.pairs is None else task.pairs
-
-
 def _probability(orders: Sequence[Order], first: str, second: str) -> float | None:
     def one(order: Order) -> float:
         place = {letter: number for number, group in enumerate(order) for letter in group}
         return (1 + (place[first] < place[second]) - (place[first] > place[second])) / 2
 
     return fmean(map(one, orders)) if orders else None
-
-
-def _outcome(probability: float | None) -> Outcome:
-    if probability is None:
-        return "unparsed"
-    return "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"

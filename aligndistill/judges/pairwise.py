@@ -1,6 +1,5 @@
 """Which of two answers is better, by a chat model."""
 
-import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from statistics import fmean
@@ -11,10 +10,9 @@ from aligndistill.judges.comparing import Pair, Plan, Standing, plan
 from aligndistill.judges.parsing import last_line, parse_preference
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.templates import Template
-from aligndistill.records import Candidate, Comparison, Outcome, content_hash, plain_prompt
+from aligndistill.preferences.scores import sigmoid
+from aligndistill.records import PROBABILITY_OF, Candidate, Comparison, Outcome, content_hash, outcome_of, plain_prompt
 from aligndistill.store.cache import Cache
-
-PROBABILITY_FIRST: dict[Outcome, float | None] = {"first": 1.0, "tie": 0.5, "second": 0.0, "unparsed": None}
 
 
 @dataclass
@@ -162,29 +160,25 @@ class PairwiseJudge:
 
     def _comparison(self, task: Task, question: Question, opinions: Opinions) -> Comparison:
         first, second = question.candidates
-        probability, outcome = self._verdict(opinions)
+        probability = self._probability(opinions)
         return Comparison(
             prompt_id=task.prompt_id,
             first=first,
             second=second,
             probability_first=probability,
-            outcome=outcome,
+            outcome=outcome_of(probability),
             judge=self.name,
             reply=opinions.shown,
             usage=opinions.usage,
         )
 
-    def _verdict(self, opinions: Opinions) -> tuple[float | None, Outcome]:
+    def _probability(self, opinions: Opinions) -> float | None:
         if opinions.label_logprobs is None:
-            read = [PROBABILITY_FIRST[self._read(reply)] for reply in opinions.replies]
+            read = [PROBABILITY_OF[self._read(reply)] for reply in opinions.replies]
             known = [probability for probability in read if probability is not None]
-            if not known:
-                return None, "unparsed"
-            probability = fmean(known)
-        else:
-            first, second = opinions.label_logprobs
-            probability = (1.0 + math.tanh((first - second) / 2)) / 2  # softmax of the two, without overflow
-        return probability, "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
+            return fmean(known) if known else None
+        first, second = opinions.label_logprobs
+        return sigmoid(first - second)  # softmax of the two
 
     def _read(self, reply: str) -> Outcome:
         if self._reasoning:

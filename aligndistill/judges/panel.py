@@ -1,6 +1,5 @@
 """Several judges as one: their probabilities put together, what each of them said kept beside it."""
 
-import itertools
 import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
@@ -9,8 +8,8 @@ from typing import Literal
 
 from aligndistill.chat.usage import total
 from aligndistill.judges.protocol import Judge, Judged, Task
-from aligndistill.preferences.scores import probability_first
-from aligndistill.records import Comparison, Grade, Outcome, Usage, Verdict, content_hash
+from aligndistill.preferences.scores import sigmoid
+from aligndistill.records import Comparison, Grade, Usage, Verdict, content_hash, outcome_of, probability_first
 
 Combine = Literal["mean", "vote", "product"]
 
@@ -76,7 +75,7 @@ class Panel:
                     first=first,
                     second=second,
                     probability_first=probability,
-                    outcome=_outcome(probability),
+                    outcome=outcome_of(probability),
                     judge=self.name,
                     usage=total(*(verdict.usage for verdict in fresh)) if fresh else Usage(),
                     members=tuple(members),
@@ -87,9 +86,8 @@ class Panel:
     def _pairs(self, task: Task, by_member: Sequence["_ByPair"]) -> list[tuple[str, str]]:
         """The pairs that somebody said something of, in an order that says nothing; all that the task names where it does."""
         ids = [candidate.id for candidate in task.candidates]
-        wanted = task.pairs if task.pairs is not None else list(itertools.combinations(range(len(ids)), 2))
         pairs = []
-        for one, other in wanted:
+        for one, other in task.wanted_pairs:
             first, second = sorted((ids[one], ids[other]), key=lambda identity: content_hash("panel", identity))
             if task.pairs is not None or any(known.on(first, second) for known in by_member):
                 pairs.append((first, second))
@@ -124,7 +122,7 @@ class _ByPair:
         """P(first beats second): by both grades, or by the mean over the orders that could be read."""
         if first in self.grades and second in self.grades:
             one, other = self.grades[first].value, self.grades[second].value
-            return None if one is None or other is None else _sigmoid((one - other) / temperature)
+            return None if one is None or other is None else sigmoid((one - other) / temperature)
         read = []
         for comparison in self.comparisons.get(frozenset((first, second)), ()):
             probability = probability_first(comparison)
@@ -144,17 +142,7 @@ def combined(said: Sequence[tuple[float, float]], combine: Combine) -> float | N
         case "vote":
             return sum((1 + (p > 0.5) - (p < 0.5)) / 2 * weight for p, weight in said) / whole
         case "product":
-            return _sigmoid(sum(weight * _logit(min(max(p, 1 - SUREST), SUREST)) for p, weight in said))
-
-
-def _outcome(probability: float | None) -> Outcome:
-    if probability is None:
-        return "unparsed"
-    return "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
-
-
-def _sigmoid(logit: float) -> float:
-    return (1 + math.tanh(logit / 2)) / 2
+            return sigmoid(sum(weight * _logit(min(max(p, 1 - SUREST), SUREST)) for p, weight in said))
 
 
 def _logit(probability: float) -> float:

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import combinations
 from typing import Protocol
 
 from aligndistill.records import Candidate, Comparison, Grade, Message
@@ -19,6 +20,11 @@ class Task:
     messages: tuple[Message, ...]
     candidates: tuple[Candidate, ...]
     pairs: tuple[tuple[int, int], ...] | None = None
+
+    @property
+    def wanted_pairs(self) -> Sequence[tuple[int, int]]:
+        """`pairs`, or all there are."""
+        return tuple(combinations(range(len(self.candidates)), 2)) if self.pairs is None else self.pairs
 
 
 @dataclass(frozen=True)

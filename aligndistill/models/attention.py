@@ -22,6 +22,8 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
+from aligndistill.models.groups import additive
+
 GROUPED = "grouped_sdpa"
 """The name under which transformers knows this attention: that of `sdpa` for rows that share nothing."""
 
@@ -69,7 +71,7 @@ class Blocks:
         if shortest < longest:
             prompt_N1T1 = (segments_NT == 0)[:, None, :, None]
             beyond_N11P = (torch.arange(longest) >= prompts_N.unsqueeze(1))[:, None, None]
-            mask_N11P = torch.zeros(beyond_N11P.shape, dtype=dtype).masked_fill(beyond_N11P, torch.finfo(dtype).min)
+            mask_N11P = additive(beyond_N11P, dtype)
         return cls(
             shortest_prompt=shortest,
             longest_prompt=longest,
@@ -139,7 +141,8 @@ class _Grouped(torch.autograd.Function):
         q_prompt, k_prompt, v_prompt = (x[:, :, :last] for x in (q_NATD, k_NATD, v_NATD))
         q_rest = q_NATD[:, :, first:]
         o_prompt, l_prompt = flash(q_prompt, k_prompt, v_prompt, 0.0, True, scale=scale)
-        o_seen, l_seen = flash(q_rest, k_prompt, v_prompt, 0.0, False, attn_mask=_mask(blocks, q_rest), scale=scale)
+        mask = for_queries(blocks.mask_N11P, q_rest)
+        o_seen, l_seen = flash(q_rest, k_prompt, v_prompt, 0.0, False, attn_mask=mask, scale=scale)
         o_own, l_own = flash(*(_responses(x, blocks) for x in (q_NATD, k_NATD, v_NATD)), 0.0, True, scale=scale)
         o_seen, l_seen, o_prompt, l_prompt = (x.transpose(1, 2) for x in (o_seen, l_seen, o_prompt, l_prompt))
         o_own, l_own = (x.transpose(1, 2).flatten(0, 1)[blocks.slots_NS] for x in (o_own, l_own))
@@ -173,7 +176,7 @@ class _Grouped(torch.autograd.Function):
             return g * counts, o, l.masked_fill(~counts.squeeze(-1), NEVER_SEEN)
 
         dq_p, dk_p, dv_p = _gradients((q_NATD[:, :, :last], k_prompt, v_prompt), part(0, last, True), True, None, ctx.scale)
-        mask = _mask(blocks, q_rest)
+        mask = for_queries(blocks.mask_N11P, q_rest)
         dq_s, dk_s, dv_s = _gradients((q_rest, k_prompt, v_prompt), part(first, q_NATD.shape[2], False), False, mask, ctx.scale)
         g_own, o_own = _responses(g_NATD, blocks), _responses(o_NATD, blocks)
         l_own = _responses(l_NAT.unsqueeze(-1), blocks).squeeze(-1)
@@ -207,7 +210,11 @@ def _responses(x_NATD: Tensor, blocks: Blocks) -> Tensor:
     return x_NATD.transpose(1, 2).flatten(0, 1)[blocks.tokens_NKR].flatten(0, 1).transpose(1, 2)
 
 
-def _mask(blocks: Blocks, q_NASD: Tensor) -> Tensor | None:
-    if blocks.mask_N11P is None:
-        return None
-    return blocks.mask_N11P.expand(-1, -1, q_NASD.shape[2], -1)
+def for_queries(mask_N11P: Tensor | None, q_NASD: Tensor) -> Tensor | None:
+    """A mask of keys, the same for every query, as the kernel wants it."""
+    return None if mask_N11P is None else mask_N11P.expand(-1, -1, q_NASD.shape[2], -1)
+
+
+def unread_mask(dtype: torch.dtype) -> Tensor:
+    """For a model's `attention_mask` where `grouped_attention` knows better: one of four dimensions is handed on as it is."""
+    return torch.zeros(1, 1, 1, 1, dtype=dtype)

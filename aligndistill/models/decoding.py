@@ -1,12 +1,31 @@
-"""Decoding several samples of each prompt on one copy of the prompt's keys and values."""
+"""What is kept of prompts and samples while they are decoded: one copy of a prompt's keys and values, or one for each sample."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
+from transformers import DynamicCache
 
-from aligndistill.models.attention import flash, one_softmax
+from aligndistill.models.attention import flash, for_queries, one_softmax, unread_mask
+from aligndistill.models.groups import additive
+
+
+class RepeatedPrompts:
+    """The prompts' keys and values, once for each sample: right for every model."""
+
+    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int) -> None:
+        prefilled.batch_repeat_interleave(repeats)
+        self._cache, self._mask_NT = prefilled, mask_BP.repeat_interleave(repeats, 0)
+
+    def keep(self, live: Tensor) -> None:
+        """Forget all samples but these."""
+        self._cache.batch_select_indices(live)
+        self._mask_NT = self._mask_NT[live]
+
+    def for_next_token(self) -> dict[str, Any]:
+        """The model's arguments for the samples' next tokens."""
+        self._mask_NT = torch.cat([self._mask_NT, self._mask_NT.new_ones(len(self._mask_NT), 1)], dim=-1)
+        return {"past_key_values": self._cache, "attention_mask": self._mask_NT}
 
 
 class SharedPrompts:
@@ -18,25 +37,27 @@ class SharedPrompts:
     Shapes: B prompts, N live samples, M most live samples of a prompt, G heads of keys, J heads of queries for each of those.
     """
 
-    def __init__(self, prompts: Sequence[tuple[Tensor, Tensor]], mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
-        """Take up a prefilled cache: keys and values (B, G, P, D) of each layer, and which places are no padding."""
+    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
+        """Take up a prefilled cache, and which of its places are no padding."""
+        prompts = [(layer.keys, layer.values) for layer in prefilled.layers]  # (B, G, P, D) each
         self._prompts = prompts
         rows = len(mask_BP) * repeats
         self._own = [tuple(x.new_empty(rows, x.shape[1], max_new_tokens, x.shape[3]) for x in layer) for layer in prompts]
         self._written = 0
         self._prompt_N = torch.arange(len(mask_BP)).repeat_interleave(repeats)
         self._place_N, self._most = _places(self._prompt_N)
-        self.dtype = dtype = prompts[0][0].dtype
-        self._mask_B11P: Tensor | None = None
-        if not bool(mask_BP.all()):
-            hidden_B11P = (mask_BP == 0)[:, None, None]
-            self._mask_B11P = torch.zeros(hidden_B11P.shape, dtype=dtype).masked_fill(hidden_B11P, torch.finfo(dtype).min)
+        self._dtype = prompts[0][0].dtype
+        self._mask_B11P = None if bool(mask_BP.all()) else additive((mask_BP == 0)[:, None, None], self._dtype)
 
     def keep(self, live: Tensor) -> None:
         """Forget all samples but these."""
         self._own = [tuple(x[live] for x in layer) for layer in self._own]
         self._prompt_N = self._prompt_N[live]
         self._place_N, self._most = _places(self._prompt_N)
+
+    def for_next_token(self) -> dict[str, Any]:
+        """The model's arguments for the samples' next tokens."""
+        return {"past_key_values": self, "attention_mask": unread_mask(self._dtype), "prompts": self}
 
     def get_seq_length(self, *_: Any) -> int:
         """Tokens per row, as transformers counts them."""
@@ -58,7 +79,7 @@ class SharedPrompts:
         q_BMGJD = q_NGJD.new_zeros(len(keys), self._most, *q_NGJD.shape[1:])
         q_BMGJD[self._prompt_N, self._place_N] = q_NGJD
         q_BGQD = q_BMGJD.transpose(1, 2).flatten(2, 3)
-        mask = None if self._mask_B11P is None else self._mask_B11P.expand(-1, -1, q_BGQD.shape[2], -1)
+        mask = for_queries(self._mask_B11P, q_BGQD)
         o_BGQD, l_BGQ = flash(q_BGQD, keys, values, 0.0, False, attn_mask=mask, scale=scale)
         o_seen, l_seen = (x.unflatten(2, (self._most, -1)).transpose(1, 2)[self._prompt_N, self._place_N] for x in (o_BGQD, l_BGQ))
         o_own, l_own = flash(q_NGJD, k_NGTD, v_NGTD, 0.0, False, scale=scale)

@@ -146,5 +146,9 @@ def attention_mask(segments_NT: Tensor, dtype: torch.dtype) -> Tensor:
     causal_TT = torch.ones(length, length, dtype=torch.bool, device=segments_NT.device).tril()
     itself_TT = torch.eye(length, dtype=torch.bool, device=segments_NT.device)
     allowed_NTT = causal_TT & ((key_N1T == 0) | (key_N1T == query_NT1)) & (key_N1T >= 0) | itself_TT
-    mask_NTT = torch.zeros(allowed_NTT.shape, dtype=dtype, device=segments_NT.device)
-    return mask_NTT.masked_fill(~allowed_NTT, torch.finfo(dtype).min).unsqueeze(1)
+    return additive(~allowed_NTT, dtype).unsqueeze(1)
+
+
+def additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
+    """The mask that is added to attention's scores, from what must not be seen."""
+    return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, torch.finfo(dtype).min)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from aligndistill.models.attention import GROUPED, Blocks
+from aligndistill.models.attention import GROUPED, Blocks, unread_mask
 from aligndistill.models.groups import GroupedBatch, attention_mask
 
 HEAD_ELEMENTS = 2**24
@@ -114,12 +114,8 @@ def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segmen
         # Rows are padded on the right: under causal attention no token sees padding, and without a mask the kernel can skip half.
         output = trunk(input_ids=input_ids_NT, use_cache=False)
     elif trunk.config._attn_implementation == GROUPED:
-        blocks = Blocks.of(segments_NT, dtype)
-        # A mask of four dimensions is handed on as it is; this one says nothing, and `grouped_attention` does not read it.
-        nothing_1111 = torch.zeros(1, 1, 1, 1, dtype=dtype)
-        output = trunk(
-            input_ids=input_ids_NT, attention_mask=nothing_1111, position_ids=positions_NT, use_cache=False, blocks=blocks
-        )
+        blocks, mask_1111 = Blocks.of(segments_NT, dtype), unread_mask(dtype)
+        output = trunk(input_ids=input_ids_NT, attention_mask=mask_1111, position_ids=positions_NT, use_cache=False, blocks=blocks)
     else:
         mask_N1TT = attention_mask(segments_NT, dtype)
         output = trunk(input_ids=input_ids_NT, attention_mask=mask_N1TT, position_ids=positions_NT, use_cache=False)

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from aligndistill.models.decoding import SharedPrompts
+from aligndistill.models.decoding import RepeatedPrompts, SharedPrompts
 from aligndistill.models.load import LanguageModel
 from aligndistill.records import Finish
 
@@ -73,7 +73,9 @@ def sample(
 
     shared = language_model.decodes_shared(max(len(request.prompt) for request in requests) + max_new_tokens)
     logits_BV, prefilled, mask_BP = _prefill(model, [request.prompt for request in requests], conversation.pad_id)
-    cache = (_Shared if shared else _Repeated)(prefilled, mask_BP, repeats, max_new_tokens)
+    cache: SharedPrompts | RepeatedPrompts = (
+        SharedPrompts(prefilled, mask_BP, repeats, max_new_tokens) if shared else RepeatedPrompts(prefilled, mask_BP, repeats)
+    )
     logits_NV, positions_N = (x.repeat_interleave(repeats, 0) for x in (logits_BV, mask_BP.sum(-1)))
     rows = torch.arange(len(requests) * repeats, device=device)  # which sample each live row is
     tokens_NT = torch.full((len(rows), max_new_tokens), conversation.pad_id, dtype=torch.long, device=device)
@@ -124,37 +126,6 @@ def _prefill(model: Any, prompts: Sequence[list[int]], pad_id: int) -> tuple[Ten
         logits_to_keep=1,
     )
     return output.logits[:, -1], cache, mask_BP
-
-
-class _Repeated:
-    """The prompts' keys and values, once for each sample: right for every model."""
-
-    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
-        prefilled.batch_repeat_interleave(repeats)
-        self._cache, self._mask_NT = prefilled, mask_BP.repeat_interleave(repeats, 0)
-
-    def keep(self, live: Tensor) -> None:
-        self._cache.batch_select_indices(live)
-        self._mask_NT = self._mask_NT[live]
-
-    def for_next_token(self) -> dict[str, Any]:
-        self._mask_NT = torch.cat([self._mask_NT, self._mask_NT.new_ones(len(self._mask_NT), 1)], dim=-1)
-        return {"past_key_values": self._cache, "attention_mask": self._mask_NT}
-
-
-class _Shared:
-    """The prompts' keys and values once for all their samples."""
-
-    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
-        layers = [(layer.keys, layer.values) for layer in prefilled.layers]
-        self._cache = SharedPrompts(layers, mask_BP, repeats, max_new_tokens)
-
-    def keep(self, live: Tensor) -> None:
-        self._cache.keep(live)
-
-    def for_next_token(self) -> dict[str, Any]:
-        nothing_1111 = torch.zeros(1, 1, 1, 1, dtype=self._cache.dtype)
-        return {"past_key_values": self._cache, "attention_mask": nothing_1111, "prompts": self._cache}
 
 
 def uniforms(seed: int, key: str, number: int, count: int) -> Tensor:

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-from aligndistill.records import Comparison, Grade, Ranking, Verdict
+from aligndistill.records import Comparison, Ranking, Verdict, is_unparsed
 
 
 @dataclass(frozen=True)
@@ -13,6 +13,9 @@ class Share:
 
     count: int
     total: int
+
+    def __add__(self, other: "Share") -> "Share":
+        return Share(self.count + other.count, self.total + other.total)
 
     @property
     def value(self) -> float | None:
@@ -59,7 +62,7 @@ def unparsed(verdicts: Iterable[Verdict]) -> Share:
     count = total = 0
     for verdict in verdicts:
         total += 1
-        count += verdict.value is None if isinstance(verdict, Grade) else verdict.outcome == "unparsed"
+        count += is_unparsed(verdict)
     return Share(count, total)
 
 

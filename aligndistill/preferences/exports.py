@@ -4,7 +4,7 @@ from collections.abc import Iterator, Sequence
 from itertools import combinations
 from typing import Any
 
-from aligndistill.records import Comparison, Grade, Message, Ranking, Verdict, plain_prompt
+from aligndistill.records import Comparison, Grade, Message, Ranking, Response, Verdict, plain_prompt
 
 
 def distilabel_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, Any]:
@@ -14,25 +14,23 @@ def distilabel_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, A
     `distilabel_metadata`, those on pairs with the two answers' places in `generations`.
     """
     place = {response.candidate_id: number for number, response in enumerate(ranking.responses)}
-    replies: dict[str, list[str]] = {identity: [] for identity in place}
-    pairs = []
-    for verdict in verdicts:
-        if isinstance(verdict, Grade) and verdict.candidate in place and verdict.reply is not None:
-            replies[verdict.candidate].append(verdict.reply)
-        elif isinstance(verdict, Comparison) and verdict.first in place and verdict.second in place:
-            shown = [place[verdict.first], place[verdict.second]]
-            pairs.append({"shown": shown, "outcome": verdict.outcome, "raw_output": verdict.reply})
+    replies = [_replies_on(response, verdicts) or None for response in ranking.responses]
+    pairs = [
+        {"shown": [place[one.first], place[one.second]], "outcome": one.outcome, "raw_output": one.reply}
+        for one in verdicts
+        if isinstance(one, Comparison) and one.first in place and one.second in place
+    ]
     judges = sorted({verdict.judge for verdict in verdicts})
     return {
         "instruction": plain_prompt(ranking.messages),
         "generations": [response.text for response in ranking.responses],
         "generation_models": [response.author for response in ranking.responses],
         "ratings": [response.score for response in ranking.responses],
-        "rationales": ["\n\n".join(replies[identity]) or None for identity in place],
+        "rationales": replies,
         "model_name": ", ".join(judges) or None,
         "split": ranking.split,
         "distilabel_metadata": {
-            "raw_output_ultra_feedback_0": ["\n\n".join(replies[identity]) or None for identity in place],
+            "raw_output_ultra_feedback_0": replies,
             "raw_output_pairs": pairs,
         },
     }
@@ -45,8 +43,7 @@ def ultrafeedback_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str
     """
     completions = []
     for response in ranking.responses:
-        said = [one for one in verdicts if isinstance(one, Grade) and one.candidate == response.candidate_id]
-        words = "\n\n".join(one.reply for one in said if one.reply is not None)
+        words = _replies_on(response, verdicts)
         completions.append(
             {
                 "model": response.author,
@@ -85,8 +82,14 @@ def rewardbench_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
             }
 
 
+def _replies_on(response: Response, verdicts: Sequence[Verdict]) -> str:
+    """What the judge said of this answer alone."""
+    grades = (one for one in verdicts if isinstance(one, Grade) and one.candidate == response.candidate_id)
+    return "\n\n".join(one.reply for one in grades if one.reply is not None)
+
+
 def _text_or_turns(messages: Sequence[Message]) -> str | list[dict[str, str]]:
-    return messages[0].content if len(messages) == 1 else [{"role": one.role, "content": one.content} for one in messages]
+    return messages[0].content if len(messages) == 1 else [one.model_dump() for one in messages]
 
 
 def rankings_row(ranking: Ranking) -> dict[str, Any]:

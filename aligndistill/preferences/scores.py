@@ -10,21 +10,15 @@ from dataclasses import dataclass
 from statistics import fmean
 
 from aligndistill.preferences.bradley_terry import Contest, Win, first_advantage, strengths
-from aligndistill.records import Comparison, Grade
+from aligndistill.records import Comparison, Grade, group_by_prompt, probability_first
 
 PROMPTS_FOR_ADVANTAGE = 500
 """Enough to know what all share; more would only take time."""
 
-PROBABILITY_OF = {"first": 1.0, "tie": 0.5, "second": 0.0}
 
-
-def probability_first(comparison: Comparison) -> float | None:
-    """P(first is better): the judge's where it gave one, else 1, 0.5 or 0 by its verdict; None for an unparsed reply."""
-    if comparison.outcome == "unparsed":
-        return None
-    if comparison.probability_first is not None:
-        return comparison.probability_first
-    return PROBABILITY_OF[comparison.outcome]
+def sigmoid(logit: float) -> float:
+    """P(i beats j) from the difference of their scores, without overflow."""
+    return (1 + math.tanh(logit / 2)) / 2
 
 
 def bradley_terry(comparisons: Sequence[Comparison], first_advantage: float = 0.0) -> dict[str, float]:
@@ -42,10 +36,8 @@ def judge_advantage(comparisons: Sequence[Comparison]) -> float:
 
     0 where nothing was shown in one order only: then each answer has had the advantage.
     """
-    by_prompt: defaultdict[str, list[Comparison]] = defaultdict(list)
-    for comparison in comparisons:
-        if not comparison.members:  # nobody was shown a panel's verdict in an order
-            by_prompt[comparison.prompt_id].append(comparison)
+    # Nobody was shown a panel's verdict in an order.
+    by_prompt = group_by_prompt(comparison for comparison in comparisons if not comparison.members)
     contests = [_contest(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
     if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in contests):
         return 0.0

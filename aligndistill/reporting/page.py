@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from aligndistill.evaluation.calibration import LengthGapBin, ReliabilityBin
@@ -21,6 +20,7 @@ from aligndistill.reporting.headline import result_sentence
 from aligndistill.reporting.report import Report
 from aligndistill.reporting.rows import table_rows
 from aligndistill.reporting.samples import SamplePrompt
+from aligndistill.reporting.templates import environment
 from aligndistill.reporting.updates import Updates, chosen_samples, updates_plot
 
 
@@ -76,21 +76,15 @@ def write_page(path: Path, data: PageData) -> None:
 
 def render_page(data: PageData) -> str:
     """The page as text; the same for the same data."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"number": writing.number, "with_interval": writing.with_interval, "our_svg": Markup}
+    templates = environment()
+    templates.filters |= {"number": writing.number, "with_interval": writing.with_interval, "our_svg": Markup}
     report = data.report
     models = models_of(report)
     columns = measured(COLUMNS, list(models.values()))
     authors = [answer.author for sample in data.samples for answer in sample.answers]
     series = _series([*models, *data.curves, *data.updates, *data.lengths, *authors])
     means = [value for column in columns for figures in models.values() if isinstance(value := column.value(figures), Mean)]
-    return environment.get_template("page.html.j2").render(
+    return templates.get_template("page.html.j2").render(
         data=data,
         report=report,
         result=result_sentence(report),

@@ -5,9 +5,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from string import ascii_uppercase
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
-
-from aligndistill.records import CanaryKind, Candidate, Comparison, Grade, Verdict
+from aligndistill.records import CanaryKind, Candidate, Comparison, Grade, Verdict, is_unparsed
+from aligndistill.reporting.templates import environment
 
 MOST_PROMPTS = 500
 
@@ -42,25 +41,18 @@ class _Entry:
 def write_verdicts_page(path: Path, judged: Iterable[JudgedPrompt]) -> None:
     """Write the page, UTF-8: canaries first, then prompts with unreadable replies, then the others, at most 500 prompts."""
     everything = list(judged)
-    ordered = sorted(everything, key=lambda one: (one.canary is None, not any(map(_unparsed, one.verdicts))))
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    page = environment.get_template("verdicts.html.j2").render(
-        entries=[_entry(one) for one in ordered[:MOST_PROMPTS]],
-        left_out=max(0, len(everything) - MOST_PROMPTS),
-        verdicts=sum(len(one.verdicts) for one in everything),
-        unparsed=sum(_unparsed(verdict) for one in everything for verdict in one.verdicts),
+    ordered = sorted(everything, key=lambda one: (one.canary is None, not any(map(is_unparsed, one.verdicts))))
+    page = (
+        environment()
+        .get_template("verdicts.html.j2")
+        .render(
+            entries=[_entry(one) for one in ordered[:MOST_PROMPTS]],
+            left_out=max(0, len(everything) - MOST_PROMPTS),
+            verdicts=sum(len(one.verdicts) for one in everything),
+            unparsed=sum(is_unparsed(verdict) for one in everything for verdict in one.verdicts),
+        )
     )
     path.write_bytes(page.encode("utf-8", "replace"))
-
-
-def _unparsed(verdict: Verdict) -> bool:
-    return verdict.value is None if isinstance(verdict, Grade) else verdict.outcome == "unparsed"
 
 
 def _entry(judged: JudgedPrompt) -> _Entry:
@@ -84,9 +76,9 @@ def _letters(count: int) -> Sequence[str]:
 def _line(verdict: Comparison | Grade, letters: dict[str, str]) -> _Line:
     if isinstance(verdict, Grade):
         said = "unreadable" if verdict.value is None else f"{verdict.value:.4g}"
-        return _Line(letters[verdict.candidate], said, verdict.reply, verdict.value is not None)
+        return _Line(letters[verdict.candidate], said, verdict.reply, not is_unparsed(verdict))
     first, second = letters[verdict.first], letters[verdict.second]
     said = {"first": first, "second": second, "tie": "a tie", "unparsed": "unreadable"}[verdict.outcome]
-    if verdict.probability_first is not None and verdict.outcome != "unparsed":
+    if verdict.probability_first is not None and not is_unparsed(verdict):
         said += f", P({first}) = {verdict.probability_first:.2f}"
-    return _Line(f"{first} or {second}", said, verdict.reply, verdict.outcome != "unparsed")
+    return _Line(f"{first} or {second}", said, verdict.reply, not is_unparsed(verdict))

@@ -10,7 +10,7 @@ from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
 from aligndistill.plugins import load_plugin
 from aligndistill.prompts.loading import load_judgments
-from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, plain_prompt
+from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.verdicts import read_verdicts
@@ -151,10 +151,7 @@ def _labels_from(source: Source, labelling: Labelling) -> dict[str, dict[str, fl
 
 def _labels_by_truth(name: str, labelling: Labelling) -> dict[str, dict[str, float]]:
     truth = load_plugin(name)
-    of_prompt: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in labelling.candidates:
-        if candidate.prompt_id in labelling.held_out:
-            of_prompt[candidate.prompt_id].append(candidate)
+    of_prompt = group_by_prompt(candidate for candidate in labelling.candidates if candidate.prompt_id in labelling.held_out)
     return {
         prompt: dict(
             zip(
@@ -169,12 +166,8 @@ def _labels_by_truth(name: str, labelling: Labelling) -> dict[str, dict[str, flo
 
 def judged_prompts(labelling: Labelling) -> Iterator[JudgedPrompt]:
     """Every prompt with all verdicts on it, canaries last."""
-    candidates: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in labelling.candidates:
-        candidates[candidate.prompt_id].append(candidate)
-    verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in [*labelling.verdicts, *labelling.repeats]:
-        verdicts[verdict.prompt_id].append(verdict)
+    candidates = group_by_prompt(labelling.candidates)
+    verdicts = group_by_prompt([*labelling.verdicts, *labelling.repeats])
     for prompt, messages in labelling.messages.items():
         if verdicts[prompt]:
             yield JudgedPrompt(plain_prompt(messages), tuple(candidates[prompt]), tuple(verdicts[prompt]))

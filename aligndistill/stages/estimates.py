@@ -31,7 +31,7 @@ from aligndistill.config_audit import AuditProbes
 from aligndistill.config_judges import judge_models
 from aligndistill.judges.protocol import Task
 from aligndistill.models.load import read_pointer
-from aligndistill.records import Answer, Candidate, Comparison, Message, Prompt, Usage
+from aligndistill.records import Answer, Candidate, Message, Prompt, Usage, is_unparsed
 from aligndistill.stages.evaluation import ANSWERS, evaluation_tasks
 from aligndistill.stages.open_models import Servers, judge_model_input, open_judge
 from aligndistill.stages.rewards import RewardPart, for_part
@@ -225,10 +225,7 @@ class Planner:
             planned = replace(work, open_endpoint=opened, caches=caches)
             for one in open_judge(planned, judge, {**servers, **local_ones}, part).judge(left):
                 verdicts += len(one.verdicts)
-                cached += sum(
-                    verdict.outcome != "unparsed" if isinstance(verdict, Comparison) else verdict.value is not None
-                    for verdict in one.verdicts
-                )
+                cached += sum(not is_unparsed(verdict) for verdict in one.verdicts)
         for number, ((_, name), (chat, server)) in enumerate(chats.items()):
             counted = (prompts, verdicts, cached) if number == 0 else (0, 0, 0)
             yield Estimate(name, server, *counted, chat.asked, chat.tokens.exact, certain)
@@ -242,8 +239,7 @@ class Planner:
 
     def _chat(self, work: Work, name: str, endpoint: EndpointModel | None) -> PlanningChat:
         if endpoint is not None:
-            identity = f"endpoint {endpoint.base_url.rstrip('/')} {endpoint.name}"
-            return PlanningChat(identity, token_count(endpoint), self.gives_logprobs(endpoint))
+            return PlanningChat(endpoint.identity, token_count(endpoint), self.gives_logprobs(endpoint))
         folder = work.inputs.get(name)
         tokens = TokenCount(by_length, exact=False)
         if folder is not None and read_manifest(folder) is not None:

@@ -1,16 +1,16 @@
 """rankings.jsonl and pairs.jsonl: what every student and the reward model learn from."""
 
 import json
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
 from aligndistill.config import Rankings
-from aligndistill.preferences.agreement import longer_wins, order_bias
+from aligndistill.preferences.agreement import Share, longer_wins, order_bias
 from aligndistill.preferences.pairs import pairs_of
 from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
 from aligndistill.preferences.scores import judge_advantage
 from aligndistill.prompts.loading import load_rankings
-from aligndistill.records import Candidate, Comparison, Prompt, Ranking, Verdict
+from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
 from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -18,12 +18,8 @@ from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
     """Rank each prompt's candidates by the verdicts on them."""
-    candidates: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
-        candidates[candidate.prompt_id].append(candidate)
-    verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in read_verdicts(work.inputs["verdicts"]):
-        verdicts[verdict.prompt_id].append(verdict)
+    candidates = group_by_prompt(read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate))
+    verdicts = group_by_prompt(read_verdicts(work.inputs["verdicts"]))
     prompts = read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
     comparisons = [one for many in verdicts.values() for one in many if isinstance(one, Comparison)]
     advantage = judge_advantage(comparisons)
@@ -51,9 +47,10 @@ def _write(
     """Write what was ranked as it comes. `dropped_before` may grow while the outcomes are gone through."""
     dropped: Counter[str] = Counter()
     train = pairs = 0
+    longer = Share(0, 0)
 
     def rankings() -> Iterator[Ranking]:
-        nonlocal train, pairs
+        nonlocal train, pairs, longer
         for outcome in outcomes:
             dropped["answers without a verdict"] += outcome.no_verdict
             ranking = outcome.ranking
@@ -65,15 +62,15 @@ def _write(
                 for row in pairs_of(ranking, settings.pairs, conversational=conversational):
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     pairs += 1
+            longer += longer_wins([ranking])
             yield ranking
 
-    at = work.folder / "rankings.jsonl"
     with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
-        written = write_jsonl(at, rankings())
+        written = write_jsonl(work.folder / "rankings.jsonl", rankings())
     dropped += Counter(dropped_before)
     require_records(train, "training rankings", dropped)
     return Made(
         counts={"train": train, "held_out": written - train, "pairs": pairs},
         dropped={reason: count for reason, count in dropped.items() if count},
-        figures={"longer_wins": longer_wins(read_jsonl(at, Ranking)).value},
+        figures={"longer_wins": longer.value},
     )

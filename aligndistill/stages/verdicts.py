@@ -1,6 +1,5 @@
 """verdicts.jsonl: what the teacher says of each prompt's candidates; and what shows how far to trust it."""
 
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,7 +14,7 @@ from aligndistill.judges.canaries import CanaryTask, canary_tasks
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.progress import track
-from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash
+from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash, group_by_prompt
 from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.sharing import part, parts
 from aligndistill.stages.stage import Made, Work, wait_for_others
@@ -48,9 +47,7 @@ def make_verdicts(work: Work, settings: Judge, servers: Servers, content: str, p
     repeats = _ask(replace(work, seed=work.seed + 1), settings, servers, order.again, "repeats")
     if not is_main_process():
         return Made()
-    of_task: dict[str, list[Verdict]] = defaultdict(list)
-    for verdict in judged:
-        of_task[verdict.prompt_id].append(verdict)
+    of_task = group_by_prompt(judged)
     verdicts = [verdict for task in order.labelled for verdict in of_task[task.prompt_id]]
     write_jsonl(work.folder / "verdicts.jsonl", verdicts)
     write_jsonl(
@@ -111,9 +108,7 @@ def in_order(labelled: list[Task], settings: Judge, probes: AuditProbes) -> Orde
 
 def labelling_tasks(work: Work) -> list[Task]:
     """Every prompt with two candidates or more."""
-    by_prompt: dict[str, list[Candidate]] = defaultdict(list)
-    for candidate in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate):
-        by_prompt[candidate.prompt_id].append(candidate)
+    by_prompt = group_by_prompt(read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate))
     return [
         Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
         for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)

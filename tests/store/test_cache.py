@@ -1,7 +1,6 @@
 import fcntl
 import multiprocessing
 import os
-import signal
 import sqlite3
 import subprocess
 import sys
@@ -16,6 +15,7 @@ from hypothesis import strategies as st
 from aligndistill.errors import DataError
 from aligndistill.store import database, file_systems
 from aligndistill.store.cache import Cache, cache_key
+from tests.store.killing import put_until_killed
 
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
@@ -108,24 +108,8 @@ def test_only_one_process_at_a_time_opens_and_mends_the_file(path: Path) -> None
 
 
 def test_what_was_put_survives_kill_9(path: Path) -> None:
-    code = f"""
-import sys
-from pathlib import Path
-from typing import Any
-from aligndistill.store.cache import Cache
-cache = Cache(Path({str(path)!r}))
-number = 0
-while True:
-    cache.put(str(number), number)
-    print(number, flush=True)
-    number += 1
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        said = [int(process.stdout.readline()) for _ in range(20)]
-        os.kill(process.pid, signal.SIGKILL)
-        said += [int(line) for line in process.stdout.read().split()]
-    assert set(Cache(path).get_many([str(number) for number in said]).values()) == set(said)
+    said = put_until_killed("from aligndistill.store.cache import Cache", f"Cache(Path({str(path)!r}))")
+    assert set(Cache(path).get_many([str(number) for number in said]).values()) == said
 
 
 def _overwrite(path: Path, start: int, data: bytes) -> None:

@@ -1,8 +1,4 @@
 import multiprocessing
-import os
-import signal
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +6,7 @@ import pytest
 
 from aligndistill.errors import DataError
 from aligndistill.store.segments import Segments
+from tests.store.killing import put_until_killed
 
 
 def test_what_one_writes_another_that_is_open_already_sees(tmp_path: Path) -> None:
@@ -40,22 +37,8 @@ def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
 
 
 def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
-    code = f"""
-from pathlib import Path
-from aligndistill.store.segments import Segments
-segments = Segments(Path({str(tmp_path)!r}))
-number = 0
-while True:
-    segments.put(str(number), number)
-    print(number, flush=True)
-    number += 1
-"""
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        said = [int(process.stdout.readline()) for _ in range(20)]
-        os.kill(process.pid, signal.SIGKILL)
-        said += [int(line) for line in process.stdout.read().split()]
-    assert set(Segments(tmp_path).get_many([str(number) for number in said]).values()) == set(said)
+    said = put_until_killed("from aligndistill.store.segments import Segments", f"Segments(Path({str(tmp_path)!r}))")
+    assert set(Segments(tmp_path).get_many([str(number) for number in said]).values()) == said
 
 
 @pytest.mark.parametrize(
