@@ -81,6 +81,10 @@ class Lora(Section):
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
+Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
+"""transformers' names. Kernels from the Hub are left out: they are code that comes over the network."""
+
+
 class LocalModel(Section):
     """A causal language model that runs here.
 
@@ -88,6 +92,7 @@ class LocalModel(Section):
         model: a Hub name or a local folder; leave it out for `from_scratch`.
         layout: how a conversation becomes text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
             `plain`: the response simply continues the prompt.
+        attn_implementation: transformers' choice by default, which is `sdpa` for nearly all.
         trust_remote_code: run code that comes with the model. Off unless asked for, and never inherited.
     """
 
@@ -97,7 +102,7 @@ class LocalModel(Section):
     from_scratch: FromScratch | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
-    attn_implementation: str | None = None
+    attn_implementation: Attention | None = None
     trust_remote_code: bool = False
 
     @model_validator(mode="after")

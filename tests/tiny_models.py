@@ -17,6 +17,7 @@ from transformers import (
     MistralConfig,
     PretrainedConfig,
     Qwen2Config,
+    Qwen3Config,
 )
 
 from aligndistill.config import Runtime, Training
@@ -51,6 +52,7 @@ ROPE = {
 SHAPES: dict[str, Callable[..., PretrainedConfig]] = {
     "llama": lambda **more: LlamaConfig(**{**ROPE, "tie_word_embeddings": True, **more}),
     "qwen2": lambda **more: Qwen2Config(**{**ROPE, **more}),
+    "qwen3": lambda **more: Qwen3Config(**{**ROPE, "head_dim": 8, **more}),
     "gpt2": lambda **more: GPT2Config(**{"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, **more}),
     "gpt_neox": lambda **more: GPTNeoXConfig(**{**ROPE, **more}),
     "gemma": lambda **more: GemmaConfig(**{**ROPE, "head_dim": 4, **more}),

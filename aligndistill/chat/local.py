@@ -23,10 +23,11 @@ class LocalChat:
         identity: the fingerprint of the model's weights and layout.
     """
 
-    def __init__(self, language_model: LanguageModel, identity: str, batch_size: int) -> None:
+    def __init__(self, language_model: LanguageModel, identity: str, batch_size: int, compile_decoding: bool = False) -> None:
         self.identity = identity
         self._language_model = language_model
         self._batch_size = batch_size
+        self._compile_decoding = compile_decoding
 
     def fits(self, messages: tuple[Message, ...], new_tokens: int) -> bool:
         """Whether the model has positions for this prompt and so many more tokens."""
@@ -50,6 +51,7 @@ class LocalChat:
                     temperature=sampling.temperature,
                     max_new_tokens=sampling.max_new_tokens,
                     seed=sampling.seed,
+                    compiled=self._compile_decoding,
                 )
                 for i, sampled in zip(chosen, samples, strict=True):
                     for number, one in zip(requests[i].samples, sampled, strict=True):

@@ -7,7 +7,7 @@ takes away the bias of the sum towards short answers (as in RRHF, eq. 1, Yuan et
 from collections.abc import Iterator, Sequence
 
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.token_grades import GroupGrades, grade_tasks
+from aligndistill.judges.token_grades import GroupGrades, KeptGrades, grade_tasks
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.scoring import score_groups
@@ -16,14 +16,15 @@ from aligndistill.models.scoring import score_groups
 class LikelihoodJudge:
     """Grades by a local language model's length-normalised log-probability."""
 
-    def __init__(self, name: str, teacher: LanguageModel, batch_size: int) -> None:
+    def __init__(self, name: str, teacher: LanguageModel, batch_size: int, kept: KeptGrades | None = None) -> None:
         self.name = name
         self._teacher = teacher
         self._batch_size = batch_size
+        self._kept = kept
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `grade_tasks`."""
-        return grade_tasks(self.name, self._teacher.conversation, self._teacher.max_positions, tasks, self._grade)
+        return grade_tasks(self.name, self._teacher.conversation, self._teacher.max_positions, tasks, self._grade, self._kept)
 
     def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
         for scores in score_groups(self._teacher, groups, self._batch_size):

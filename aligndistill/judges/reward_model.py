@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.token_grades import GroupGrades, grade_tasks
+from aligndistill.judges.token_grades import GroupGrades, KeptGrades, grade_tasks
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.reward import RewardModel, score_rewards
 
@@ -11,15 +11,16 @@ from aligndistill.models.reward import RewardModel, score_rewards
 class RewardModelJudge:
     """Grades by a reward model's score."""
 
-    def __init__(self, name: str, reward_model: RewardModel, batch_size: int) -> None:
+    def __init__(self, name: str, reward_model: RewardModel, batch_size: int, kept: KeptGrades | None = None) -> None:
         self.name = name
         self.reward_model = reward_model
         self._batch_size = batch_size
+        self._kept = kept
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `grade_tasks`."""
         model = self.reward_model
-        return grade_tasks(self.name, model.conversation, model.max_positions, tasks, self._grade)
+        return grade_tasks(self.name, model.conversation, model.max_positions, tasks, self._grade, self._kept)
 
     def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
         for scores in score_rewards(self.reward_model, groups, self._batch_size):

@@ -8,6 +8,7 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.tokenise import Exchange, Limits, tokenise
 from aligndistill.records import Grade, Usage
+from aligndistill.store.cache import Cache, cache_key
 
 UNLIMITED_TOKENS = 2**31
 
@@ -20,27 +21,54 @@ class GroupGrades:
     values: list[float]
 
 
+GradeGroups = Callable[[Sequence[TokenGroup]], Iterator[GroupGrades]]
+"""Grades token groups, in any order."""
+
+
+@dataclass(frozen=True)
+class KeptGrades:
+    """Where grades are kept, and the fingerprint of the model that gives them."""
+
+    cache: Cache
+    model: str
+
+
 def grade_tasks(
     name: str,
     conversation: Conversation,
     positions: int | None,
     tasks: Sequence[Task],
-    grade: Callable[[Sequence[TokenGroup]], Iterator[GroupGrades]],
+    grade: GradeGroups,
+    kept: KeptGrades | None = None,
 ) -> Iterator[Judged]:
     """Tokenise tasks, grade them, and yield each; one whose prompt exceeds the model's positions gets grades without a value.
 
     Args:
         name: the judge's.
         positions: how many the model has; None where it does not say.
-        grade: grades token groups, in any order.
+        kept: what was graded before is taken from there; None grades everything.
     """
     exchanges = [Exchange(task.messages, [c.text for c in task.candidates], [c.finish for c in task.candidates]) for task in tasks]
     limit = UNLIMITED_TOKENS if positions is None else positions
     tokenised = tokenise(conversation, exchanges, Limits(limit, limit, positions))
     for index in set(range(len(tasks))) - set(tokenised.indices):
         yield _judged(name, tasks[index], [None] * len(tasks[index].candidates), 0)
-    for graded in grade(tokenised.groups):
+    for graded in grade(tokenised.groups) if kept is None else _graded_once(tokenised.groups, grade, kept):
         yield _judged(name, tasks[tokenised.indices[graded.index]], graded.values, len(tokenised.groups[graded.index].prompt))
+
+
+def _graded_once(groups: Sequence[TokenGroup], grade: GradeGroups, kept: KeptGrades) -> Iterator[GroupGrades]:
+    """A response is known by the model and all ids that it reads."""
+    keys = [[cache_key(model=kept.model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
+    known = kept.cache.get_many([key for row in keys for key in row])
+    missing = [index for index, row in enumerate(keys) if not all(key in known for key in row)]
+    for index in sorted(set(range(len(groups))) - set(missing)):
+        yield GroupGrades(index, [known[key] for key in keys[index]])
+    for graded in grade([groups[index] for index in missing]):
+        index = missing[graded.index]
+        for key, value in zip(keys[index], graded.values, strict=True):
+            kept.cache.put(key, value)
+        yield GroupGrades(index, graded.values)
 
 
 def _judged(name: str, task: Task, values: Sequence[float | None], prompt_tokens: int) -> Judged:

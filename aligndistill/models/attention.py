@@ -18,6 +18,7 @@ from typing import Any, Protocol
 
 import torch
 from torch import Tensor
+from torch.nn.attention.flex_attention import BlockMask, create_block_mask
 from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
@@ -26,6 +27,9 @@ from aligndistill.models.groups import additive
 
 GROUPED = "grouped_sdpa"
 """The name under which transformers knows this attention: that of `sdpa` for rows that share nothing."""
+
+FLEX = "flex_attention"
+"""transformers' name for torch's compiled attention, which leaves out the forbidden blocks of a mask; on accelerators alone."""
 
 NEVER_SEEN = 1e30
 """A log-sum-exp so large that the probabilities taken from it are 0."""
@@ -208,6 +212,18 @@ def _gradients(
 def _responses(x_NATD: Tensor, blocks: Blocks) -> Tensor:
     """The responses' part, each a row: (N K, A, R, D)."""
     return x_NATD.transpose(1, 2).flatten(0, 1)[blocks.tokens_NKR].flatten(0, 1).transpose(1, 2)
+
+
+def block_mask(segments_NT: Tensor) -> BlockMask:
+    """What `groups.attention_mask` says, as `FLEX` takes it."""
+    rows, length = segments_NT.shape
+
+    def allowed(n: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        segment = segments_NT[n, key]
+        seen = (segment == 0) | (segment == segments_NT[n, query])
+        return (key <= query) & seen & (segment >= 0) | (query == key)
+
+    return create_block_mask(allowed, rows, None, length, length, device=str(segments_NT.device))
 
 
 def for_queries(mask_N11P: Tensor | None, q_NASD: Tensor) -> Tensor | None:

@@ -1,19 +1,48 @@
-"""What is kept of prompts and samples while they are decoded: one copy of a prompt's keys and values, or one for each sample."""
+"""What is kept of prompts and samples while they are decoded: one copy of a prompt's keys and values, or one for each sample.
 
-from typing import Any
+Shapes: B prompts, P prompt tokens, N live samples, T most new tokens, M places, V vocabulary.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
-from transformers import DynamicCache
+from transformers import CompileConfig, DynamicCache, StaticCache
 
-from aligndistill.models.attention import flash, for_queries, one_softmax, unread_mask
+from aligndistill.models.attention import FLEX, flash, for_queries, one_softmax, unread_mask
 from aligndistill.models.groups import additive
+
+
+class Decoding(Protocol):
+    """What is kept of a batch's prompts and of its live samples."""
+
+    def keep(self, live: Tensor) -> None:
+        """Forget all samples but these, in this order."""
+
+    def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
+        """Read a token of each live sample: the logits (N, V) of the next."""
+
+
+@contextmanager
+def attention_for_decoding(model: Any) -> Iterator[None]:
+    """`FLEX` is compiled for whole rows; one token at a time is read by `sdpa`."""
+    if model.config._attn_implementation != FLEX:
+        yield
+        return
+    model.set_attn_implementation("sdpa")
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(FLEX)
 
 
 class RepeatedPrompts:
     """The prompts' keys and values, once for each sample: right for every model."""
 
-    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int) -> None:
+    def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int) -> None:
+        self._model = model
         prefilled.batch_repeat_interleave(repeats)
         self._cache, self._mask_NT = prefilled, mask_BP.repeat_interleave(repeats, 0)
 
@@ -22,10 +51,60 @@ class RepeatedPrompts:
         self._cache.batch_select_indices(live)
         self._mask_NT = self._mask_NT[live]
 
-    def for_next_token(self) -> dict[str, Any]:
-        """The model's arguments for the samples' next tokens."""
+    def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
+        """Read a token of each live sample: the logits (N, V) of the next."""
         self._mask_NT = torch.cat([self._mask_NT, self._mask_NT.new_ones(len(self._mask_NT), 1)], dim=-1)
-        return {"past_key_values": self._cache, "attention_mask": self._mask_NT}
+        return _read(self._model, tokens_N, positions_N, past_key_values=self._cache, attention_mask=self._mask_NT)
+
+
+class StaticPrompts:
+    """`RepeatedPrompts` in tensors that keep their place and shape, so that the step which reads them can be compiled.
+
+    Every shape is compiled anew (on a GPU it is a CUDA graph of its own), so there are few: the number of places is a power of two,
+    halved once half of them stand idle; the length is a multiple of 64.
+    """
+
+    def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
+        self._model = model
+        self._step = model.get_compiled_call(CompileConfig(mode="reduce-overhead"))
+        self._prompt_length = mask_BP.shape[1]
+        self._length = -(-(self._prompt_length + max_new_tokens) // 64) * 64
+        self._mask_MT = mask_BP.new_ones(len(mask_BP) * repeats, self._length)
+        self._mask_MT[:, : self._prompt_length] = mask_BP.repeat_interleave(repeats, 0)
+        prompts = [(layer.keys, layer.values) for layer in prefilled.layers]
+        self._places_N = torch.arange(len(self._mask_MT), device=mask_BP.device)
+        self._cache = self._move([tuple(x.repeat_interleave(repeats, 0) for x in layer) for layer in prompts])
+
+    @staticmethod
+    def takes(prefilled: DynamicCache) -> bool:
+        """Whether every layer keeps all that it has seen: a window would need places that move."""
+        return not any(prefilled.is_sliding)
+
+    def keep(self, live: Tensor) -> None:
+        """Forget all samples but these."""
+        self._places_N = self._places_N[live]
+        if 2 * len(live) <= len(self._mask_MT):
+            written = int(self._cache.get_seq_length())
+            self._cache = self._move([(layer.keys[:, :, :written], layer.values[:, :, :written]) for layer in self._cache.layers])
+
+    def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
+        """Read a token of each live sample: the logits (N, V) of the next."""
+        tokens_M, positions_M = (x.new_zeros(len(self._mask_MT)) for x in (tokens_N, positions_N))
+        tokens_M[self._places_N], positions_M[self._places_N] = tokens_N, positions_N
+        torch.compiler.cudagraph_mark_step_begin()
+        logits_MV = _read(self._step, tokens_M, positions_M, past_key_values=self._cache, attention_mask=self._mask_MT)
+        return logits_MV[self._places_N]
+
+    def _move(self, layers: list[tuple[Tensor, ...]]) -> StaticCache:
+        """Put the live samples' keys, values and masks into as few places as a power of two allows; spare ones repeat the first."""
+        places = 1 << max(len(self._places_N) - 1, 0).bit_length()
+        chosen_M = torch.cat([self._places_N, self._places_N[:1].expand(places - len(self._places_N))])
+        cache = StaticCache(config=self._model.config, max_cache_len=self._length)
+        for layer, (keys, values) in zip(cache.layers, layers, strict=True):
+            layer.update(keys[chosen_M], values[chosen_M])
+        self._mask_MT = self._mask_MT[chosen_M]
+        self._places_N = torch.arange(len(self._places_N), device=chosen_M.device)
+        return cache
 
 
 class SharedPrompts:
@@ -34,11 +113,12 @@ class SharedPrompts:
     transformers calls `update` as it does with a cache of its own; what that returns is the samples' part alone, and
     `attention.grouped_attention` adds the prompts'.
 
-    Shapes: B prompts, N live samples, M most live samples of a prompt, G heads of keys, J heads of queries for each of those.
+    Shapes: here M is the most live samples of a prompt; G heads of keys, J heads of queries for each of those.
     """
 
-    def __init__(self, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
+    def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
         """Take up a prefilled cache, and which of its places are no padding."""
+        self._model = model
         prompts = [(layer.keys, layer.values) for layer in prefilled.layers]  # (B, G, P, D) each
         self._prompts = prompts
         rows = len(mask_BP) * repeats
@@ -55,9 +135,10 @@ class SharedPrompts:
         self._prompt_N = self._prompt_N[live]
         self._place_N, self._most = _places(self._prompt_N)
 
-    def for_next_token(self) -> dict[str, Any]:
-        """The model's arguments for the samples' next tokens."""
-        return {"past_key_values": self, "attention_mask": unread_mask(self._dtype), "prompts": self}
+    def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
+        """Read a token of each live sample: the logits (N, V) of the next."""
+        mask = unread_mask(self._dtype)
+        return _read(self._model, tokens_N, positions_N, past_key_values=self, attention_mask=mask, prompts=self)
 
     def get_seq_length(self, *_: Any) -> int:
         """Tokens per row, as transformers counts them."""
@@ -85,6 +166,12 @@ class SharedPrompts:
         o_own, l_own = flash(q_NGJD, k_NGTD, v_NGTD, 0.0, False, scale=scale)
         o_NGJD, _ = one_softmax(o_seen, l_seen, o_own, l_own)
         return o_NGJD.reshape(rows, 1, heads, size)
+
+
+def _read(forward: Any, tokens_N: Tensor, positions_N: Tensor, **cache: Any) -> Tensor:
+    output = forward(input_ids=tokens_N.unsqueeze(-1), position_ids=positions_N.unsqueeze(-1), use_cache=True, **cache)
+    logits_NV: Tensor = output.logits[:, -1]
+    return logits_NV
 
 
 def _places(prompt_N: Tensor) -> tuple[Tensor, int]:

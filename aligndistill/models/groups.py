@@ -64,7 +64,7 @@ def sharing_pays(groups: Sequence[TokenGroup], hidden_size: int, grouped: bool) 
     """Whether rows that share their prompt cost less than separate ones.
 
     Per layer a row of T tokens costs about 24 H^2 T in its matrices and 4 H for each pair of tokens in its attention: T^2 / 2 in a
-    separate row, T^2 under a mask, and what `attention` says where that computes the rows (`grouped`).
+    separate row, T^2 under a mask, and what `attention` says where forbidden pairs are left out (`grouped`).
     """
 
     def apart(group: TokenGroup) -> float:

@@ -14,6 +14,7 @@ from transformers.utils.logging import disable_progress_bar
 
 from aligndistill.config import LocalModel
 from aligndistill.errors import DataError
+from aligndistill.models.attention import FLEX
 from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
@@ -118,6 +119,7 @@ def load_tokenizer(pointer: ModelPointer) -> Any:
 def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> Any:
     """`auto_class.from_pretrained` with our rules: safetensors, the dtype that suits the machine, dropout off."""
     require_model(pointer)
+    _require_attention(pointer)
     common = {"revision": pointer.revision or "main", "trust_remote_code": pointer.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(pointer.path, **common, **{k: kwargs.pop(k) for k in ("num_labels",) if k in kwargs})
@@ -131,7 +133,7 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
             **common,
             **kwargs,
         )
-    except (OSError, ValueError, SafetensorError) as error:
+    except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise DataError(f"cannot load the model '{pointer.path}': {first_line(error)}") from None
 
 
@@ -154,6 +156,11 @@ def require_model(pointer: ModelPointer) -> None:
         raise DataError(
             f"'{pointer.path}' has no *.safetensors.{found} Save the model with save_pretrained, which writes safetensors."
         )
+
+
+def _require_attention(pointer: ModelPointer) -> None:
+    if pointer.attn_implementation == FLEX and not torch.cuda.is_available():
+        raise DataError(f"'{pointer.path}': {FLEX} cannot train on a CPU. Leave attn_implementation out, or set it to sdpa.")
 
 
 def torch_dtype(name: str, config: Any) -> torch.dtype:

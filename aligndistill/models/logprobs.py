@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from aligndistill.models.attention import GROUPED, Blocks, unread_mask
+from aligndistill.models.attention import FLEX, GROUPED, Blocks, block_mask, unread_mask
 from aligndistill.models.groups import GroupedBatch, attention_mask
 
 HEAD_ELEMENTS = 2**24
@@ -117,8 +117,8 @@ def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segmen
         blocks, mask_1111 = Blocks.of(segments_NT, dtype), unread_mask(dtype)
         output = trunk(input_ids=input_ids_NT, attention_mask=mask_1111, position_ids=positions_NT, use_cache=False, blocks=blocks)
     else:
-        mask_N1TT = attention_mask(segments_NT, dtype)
-        output = trunk(input_ids=input_ids_NT, attention_mask=mask_N1TT, position_ids=positions_NT, use_cache=False)
+        mask = block_mask(segments_NT) if trunk.config._attn_implementation == FLEX else attention_mask(segments_NT, dtype)
+        output = trunk(input_ids=input_ids_NT, attention_mask=mask, position_ids=positions_NT, use_cache=False)
     hidden_NTH: Tensor = output.last_hidden_state
     return hidden_NTH
 

@@ -10,13 +10,12 @@ Shapes: N rows (a prompt's sample each), P prompt tokens, T new tokens, V vocabu
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from torch import Tensor
 from transformers import DynamicCache
 
-from aligndistill.models.decoding import RepeatedPrompts, SharedPrompts
+from aligndistill.models.decoding import Decoding, RepeatedPrompts, SharedPrompts, StaticPrompts, attention_for_decoding
 from aligndistill.models.load import LanguageModel
 from aligndistill.records import Finish
 
@@ -53,17 +52,30 @@ def sample(
     temperature: float,
     max_new_tokens: int,
     seed: int,
+    compiled: bool = False,
 ) -> list[list[Sampled]]:
     """Sample every request at once, as one batch.
 
     Args:
         temperature: the logits are divided by it; 0 takes the likeliest token.
+        compiled: compile the step from one token to the next (see `decoding.StaticPrompts`), where the model lets it.
 
     Returns:
         For each request, its samples in the order of their numbers.
     """
-    model, conversation = language_model.model, language_model.conversation
-    device = language_model.device
+    with attention_for_decoding(language_model.model):
+        return _sample(language_model, requests, temperature, max_new_tokens, seed, compiled)
+
+
+def _sample(
+    language_model: LanguageModel,
+    requests: Sequence[SampleRequest],
+    temperature: float,
+    max_new_tokens: int,
+    seed: int,
+    compiled: bool,
+) -> list[list[Sampled]]:
+    conversation, device = language_model.conversation, language_model.device
     repeats = len(requests[0].samples)
     assert all(len(request.samples) == repeats for request in requests), "every request of a batch has as many samples"
     uniforms_NT = torch.stack(
@@ -71,12 +83,8 @@ def sample(
     ).to(device)
     eos_ids = torch.tensor(sorted(conversation.eos_ids), device=device)
 
-    shared = language_model.decodes_shared(max(len(request.prompt) for request in requests) + max_new_tokens)
-    logits_BV, prefilled, mask_BP = _prefill(model, [request.prompt for request in requests], conversation.pad_id)
-    cache: SharedPrompts | RepeatedPrompts = (
-        SharedPrompts(prefilled, mask_BP, repeats, max_new_tokens) if shared else RepeatedPrompts(prefilled, mask_BP, repeats)
-    )
-    logits_NV, positions_N = (x.repeat_interleave(repeats, 0) for x in (logits_BV, mask_BP.sum(-1)))
+    logits_BV, positions_B, decoding = _prefill(language_model, requests, max_new_tokens, compiled)
+    logits_NV, positions_N = (x.repeat_interleave(repeats, 0) for x in (logits_BV, positions_B))
     rows = torch.arange(len(requests) * repeats, device=device)  # which sample each live row is
     tokens_NT = torch.full((len(rows), max_new_tokens), conversation.pad_id, dtype=torch.long, device=device)
     logprobs_NT = torch.zeros(len(rows), max_new_tokens, device=device)
@@ -96,11 +104,8 @@ def sample(
             break
         if len(live) < len(rows):
             rows, chosen_R, positions_N = rows[live], chosen_R[live], positions_N[live]
-            cache.keep(live)
-        output = model(
-            input_ids=chosen_R.unsqueeze(-1), position_ids=positions_N.unsqueeze(-1), use_cache=True, **cache.for_next_token()
-        )
-        logits_NV, positions_N = output.logits[:, -1], positions_N + 1
+            decoding.keep(live)
+        logits_NV, positions_N = decoding.next_logits(chosen_R, positions_N), positions_N + 1
 
     samples = [
         Sampled(tokens_NT[n, :length].tolist(), logprobs_NT[n, :length].tolist(), "stop" if stopped else "length")
@@ -109,9 +114,12 @@ def sample(
     return [samples[start : start + repeats] for start in range(0, len(samples), repeats)]
 
 
-def _prefill(model: Any, prompts: Sequence[list[int]], pad_id: int) -> tuple[Tensor, DynamicCache, Tensor]:
-    """Run the left-padded prompts once; their last logits, cache and mask."""
-    device = next(model.parameters()).device
+def _prefill(
+    language_model: LanguageModel, requests: Sequence[SampleRequest], max_new_tokens: int, compiled: bool
+) -> tuple[Tensor, Tensor, Decoding]:
+    """Run the left-padded prompts once; their last logits, their lengths, and what decodes their samples."""
+    model, pad_id, device = language_model.model, language_model.conversation.pad_id, language_model.device
+    prompts, repeats = [request.prompt for request in requests], len(requests[0].samples)
     width = max(len(prompt) for prompt in prompts)
     ids_BP = torch.tensor([[pad_id] * (width - len(prompt)) + prompt for prompt in prompts], device=device)
     mask_BP = torch.tensor([[0] * (width - len(prompt)) + [1] * len(prompt) for prompt in prompts], device=device)
@@ -125,7 +133,14 @@ def _prefill(model: Any, prompts: Sequence[list[int]], pad_id: int) -> tuple[Ten
         use_cache=True,
         logits_to_keep=1,
     )
-    return output.logits[:, -1], cache, mask_BP
+    decoding: Decoding
+    if compiled and StaticPrompts.takes(cache):
+        decoding = StaticPrompts(model, cache, mask_BP, repeats, max_new_tokens)
+    elif language_model.decodes_shared(width + max_new_tokens):
+        decoding = SharedPrompts(model, cache, mask_BP, repeats, max_new_tokens)
+    else:
+        decoding = RepeatedPrompts(model, cache, mask_BP, repeats)
+    return output.logits[:, -1], mask_BP.sum(-1), decoding
 
 
 def uniforms(seed: int, key: str, number: int, count: int) -> Tensor:

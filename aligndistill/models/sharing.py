@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from aligndistill.models.attention import GROUPED
+from aligndistill.models.attention import FLEX, GROUPED
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate, sharing_pays
 
 TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-6}
@@ -57,7 +57,7 @@ def shares_prompt_exactly(model: Any, pad_id: int, score: Callable[[Any, Grouped
 def best_shared(config: Any, groups: Sequence[TokenGroup]) -> bool:
     """Whether a model that passed `shares_prompt_exactly` should share the prompts of these groups: exact here too, and cheaper."""
     longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
-    grouped = config._attn_implementation == GROUPED
+    grouped = config._attn_implementation in (GROUPED, FLEX)
     return sees_all_of(config, longest) and sharing_pays(groups, config.get_text_config().hidden_size, grouped)
 
 

@@ -22,7 +22,7 @@ from aligndistill.models.reward import load_reward_model
 from aligndistill.plugins import load_plugin
 from aligndistill.records import Answer, Candidate, Grade, Message, Record, candidate_id, plain_prompt
 from aligndistill.stages.answers import held_out_prompts
-from aligndistill.stages.open_models import Servers
+from aligndistill.stages.open_models import Servers, kept_grades
 from aligndistill.stages.stage import Made, Work
 from aligndistill.stages.verdicts import judge_figures, judge_tasks
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -177,7 +177,8 @@ def _rewards(work: Work, tasks: Sequence[Task]) -> dict[str, float]:
     if "reward_model" not in work.inputs:
         return {}
     reward_model = load_reward_model(read_pointer(work.inputs["reward_model"]))
-    judge = RewardModelJudge("reward_model", reward_model, work.runtime.per_device_eval_batch_size)
+    kept = kept_grades(work, f"reward {work.identities['reward_model']}")
+    judge = RewardModelJudge("reward_model", reward_model, work.runtime.per_device_eval_batch_size, kept)
     grades = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
     return {one.candidate: one.value for one in grades if isinstance(one, Grade) and one.value is not None}
 

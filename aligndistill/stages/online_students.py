@@ -165,7 +165,10 @@ def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageMod
     def win_rate(policy: LanguageModel) -> float:
         conversation = policy.conversation
         prompts = [PolicyPrompt(identity, messages[identity], conversation.prompt_ids(messages[identity])) for identity in chosen]
-        sampling = Sampling(1, watch.evaluation.temperature, longest, work.runtime.per_device_eval_batch_size, work.seed)
+        runtime = work.runtime
+        sampling = Sampling(
+            1, watch.evaluation.temperature, longest, runtime.per_device_eval_batch_size, work.seed, runtime.compile_decoding
+        )
         drawn = draw(policy, prompts, chosen, sampling)
         tasks, ours, theirs = [], {}, {}
         for prompt, (sampled,) in zip(prompts, drawn, strict=True):

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from pathlib import Path
 
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.local import LocalChat
@@ -21,11 +22,13 @@ from aligndistill.judges import function, likelihood, listwise, pairwise, panel,
 from aligndistill.judges.asking import Manner, WorkedExample
 from aligndistill.judges.hardening import control_tokens
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
+from aligndistill.judges.token_grades import KeptGrades
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.reward import load_reward_model
 from aligndistill.plugins import load_plugin
 from aligndistill.records import Message
 from aligndistill.stages.stage import Work
+from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.store.cache import Cache
 
 JUDGE_MODEL = "judge model"
@@ -64,7 +67,9 @@ def open_chat(work: Work, name: str, endpoint: EndpointModel | None) -> OpenChat
         return OpenChat(EndpointChat(endpoint), None)
     language_model = load_language_model(read_pointer(work.inputs[name]))
     identity = f"{name} {work.identities[name]}"
-    return OpenChat(LocalChat(language_model, identity, work.runtime.per_device_eval_batch_size), language_model)
+    runtime = work.runtime
+    chat = LocalChat(language_model, identity, runtime.per_device_eval_batch_size, runtime.compile_decoding)
+    return OpenChat(chat, language_model)
 
 
 def open_judge(work: Work, settings: Judge, servers: Servers, part: str = "") -> protocol.Judge:
@@ -77,8 +82,9 @@ def open_judge(work: Work, settings: Judge, servers: Servers, part: str = "") ->
     name = part or settings.kind
     match settings:
         case LikelihoodJudge():
-            teacher = load_language_model(read_pointer(work.inputs[judge_model_input(part)]))
-            return likelihood.LikelihoodJudge(name, teacher, batch_size)
+            model = judge_model_input(part)
+            teacher = load_language_model(read_pointer(work.inputs[model]))
+            return likelihood.LikelihoodJudge(name, teacher, batch_size, kept_grades(work, f"likelihood {work.identities[model]}"))
         case PairwiseJudge() | ListwiseJudge() | RubricJudge():
             opened = open_chat(work, judge_model_input(part), servers.get(judge_model_input(part)))
             return _chat_judge(work, name, opened, settings)
@@ -91,13 +97,25 @@ def open_judge(work: Work, settings: Judge, servers: Servers, part: str = "") ->
                 layout=settings.layout,
                 trust_remote_code=settings.trust_remote_code,
             )
-            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size)
+            kept = kept_grades(work, f"reward {fingerprint_of(pointer)}")
+            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, kept)
         case PanelJudge():
             members = [
                 panel.Member(open_judge(work, member.judge, servers, member_name), member.weight, member.temperature)
                 for member_name, member in settings.members.items()
             ]
             return panel.Panel(name, members, settings.combine)
+
+
+def kept_grades(work: Work, model: str) -> KeptGrades:
+    """What models that read answers themselves have said before, in any run of this store."""
+    return KeptGrades(Cache(work.caches / "grades.sqlite"), model)
+
+
+def fingerprint_of(pointer: ModelPointer) -> str:
+    """Of the folder's content, or the Hub's name and revision."""
+    folder = Path(pointer.path).expanduser()
+    return content_fingerprint(folder) if folder.is_dir() else f"{pointer.path} {pointer.revision}"
 
 
 def _chat_judge(work: Work, name: str, opened: OpenChat, settings: PairwiseJudge | ListwiseJudge | RubricJudge) -> protocol.Judge:

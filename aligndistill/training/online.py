@@ -59,6 +59,7 @@ def train_ppo(
         job.settings.max_response_tokens,
         job.runtime.per_device_eval_batch_size,
         job.seed,
+        job.runtime.compile_decoding,
     )
     trainer = PpoTrainer(
         settings, policy, work, sampling, model=model, args=arguments, processing_class=policy.conversation.tokenizer

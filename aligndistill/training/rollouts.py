@@ -85,6 +85,7 @@ class Sampling:
     max_new_tokens: int
     batch_size: int
     seed: int
+    compiled: bool = False
 
 
 @torch.no_grad()
@@ -96,7 +97,12 @@ def draw(policy: LanguageModel, prompts: Sequence[PolicyPrompt], keys: Sequence[
         chosen = order[start : start + sampling.batch_size]
         requests = [SampleRequest(prompts[i].ids, keys[i], tuple(range(sampling.samples))) for i in chosen]
         samples = sample(
-            policy, requests, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=sampling.seed
+            policy,
+            requests,
+            temperature=sampling.temperature,
+            max_new_tokens=sampling.max_new_tokens,
+            seed=sampling.seed,
+            compiled=sampling.compiled,
         )
         for i, of_prompt in zip(chosen, samples, strict=True):
             drawn[i] = [_cut_at_stop(policy.conversation, one) for one in of_prompt]

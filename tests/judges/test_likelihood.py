@@ -6,9 +6,11 @@ import torch
 from aligndistill.judges.likelihood import LikelihoodJudge
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.reward_model import RewardModelJudge
+from aligndistill.judges.token_grades import KeptGrades
 from aligndistill.models.load import LanguageModel, ModelPointer
 from aligndistill.models.reward import RewardModel, new_reward_model
 from aligndistill.records import Candidate, Finish, Grade, prompt_id
+from aligndistill.store.cache import Cache
 from tests.tiny_models import tiny_language_model, user, write_tiny_model
 
 
@@ -86,3 +88,22 @@ def test_a_reward_models_grade_is_its_score(batch_size: int, tmp_path: Path) -> 
         expected = [reward_by_hand(reward_model, one, candidate.text, candidate.finish) for candidate in one.candidates]
         assert found[one.prompt_id] == pytest.approx(expected, abs=1e-5)
     assert found[TASKS[2].prompt_id] == [None, None]
+
+
+def test_what_was_graded_before_is_not_read_again(tmp_path: Path) -> None:
+    teacher, cache = tiny_language_model(), Cache(tmp_path / "grades.sqlite")
+    read: list[int] = []
+    teacher.model.get_input_embeddings().register_forward_hook(lambda module, args, output: read.append(args[0].numel()))
+
+    def grades(tasks: list[Task], model: str = "teacher") -> dict[str, list[float | None]]:
+        read.clear()
+        return values(list(LikelihoodJudge("likelihood", teacher, 1, KeptGrades(cache, model)).judge(tasks)))
+
+    expected = values(list(LikelihoodJudge("likelihood", teacher, 1).judge(TASKS)))
+    assert grades(TASKS[:1]) == {TASKS[0].prompt_id: expected[TASKS[0].prompt_id]}
+    assert grades(TASKS) == expected
+    assert len(read) == len(TASKS) - 2  # neither the one that is known nor the one that does not fit is read
+    assert grades(TASKS) == expected
+    assert read == []
+    assert grades(TASKS, "another model") == expected
+    assert len(read) == len(TASKS) - 1

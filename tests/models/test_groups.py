@@ -7,14 +7,15 @@ import torch
 from torch import Tensor
 
 from aligndistill.models import logprobs as logprobs_module
-from aligndistill.models.attention import GROUPED
+from aligndistill.models.attention import FLEX, GROUPED
 from aligndistill.models.groups import GroupedBatch, TokenGroup, attention_mask, collate, sharing_pays
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import token_logprobs
 from aligndistill.models.scoring import score_groups
+from aligndistill.models.sharing import shares_prompt_exactly
 from tests.tiny_models import random_groups, tiny_language_model, tiny_model
 
-EXACT = ["llama", "qwen2", "gpt2", "gpt_neox", "gemma", "mistral"]
+EXACT = ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "mistral"]
 RAGGED = random_groups([(7, [4, 6, 1, 3]), (3, [5, 2]), (9, [8]), (1, [1, 7, 2])])
 
 
@@ -69,6 +70,34 @@ def test_packed_groups_are_their_separate_rows(shape: str, groups: list[TokenGro
     by_hand = gradients(lm.model, weighted(torch.cat([row for rows in expected for row in rows])))
     assert largest_difference(gradients(lm.model, weighted(packed_BKR)), by_hand) < 1e-4
     assert largest_difference(gradients(lm.model, weighted(apart_BKR)), by_hand) < 1e-4
+
+
+@pytest.mark.parametrize("shape", [shape for shape in EXACT if shape != "gpt2"])  # transformers' GPT-2 does not take it
+@torch.no_grad()
+def test_flex_attention_gives_the_same(shape: str) -> None:
+    """Not compiled, and forwards alone: torch has no backward pass for it on a CPU."""
+    lm = tiny_language_model(shape)
+    expected = plain(lm.model, RAGGED)
+    lm.model.set_attn_implementation(FLEX)
+    with torch.compiler.set_stance("force_eager"):
+        for share in (True, False):
+            assert close(token_logprobs(lm.model, collate(RAGGED, 0, share), share), expected)
+        assert shares_prompt_exactly(lm.model, 0, token_logprobs)
+    assert lm.model.config._attn_implementation == FLEX
+    assert lm.shares(RAGGED[:1])
+
+
+@torch.no_grad()
+def test_flex_attention_is_compiled_for_every_length_at_once() -> None:
+    lm = tiny_language_model("llama")
+    lm.model.set_attn_implementation(FLEX)
+    graphs: list[int] = []
+    for prompt in (9, 14, 25, 11, 31, 17):
+        groups = random_groups([(prompt, [4, 6]), (prompt - 2, [5, 3])], seed=prompt)
+        assert close(token_logprobs(lm.model, collate(groups, 0, share=True), share=True), plain(tiny_model("llama"), groups))
+        graphs.append(torch._dynamo.utils.counters["stats"]["unique_graphs"])
+    assert graphs[0] > 0
+    assert graphs[2:] == [graphs[2]] * 4
 
 
 @pytest.mark.parametrize("broken", ["mask", "positions"])

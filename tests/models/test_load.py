@@ -104,6 +104,17 @@ def test_code_that_comes_with_a_model_is_not_run(tmp_path: Path, model_type: str
     assert not ran.exists()
 
 
+@pytest.mark.skipif(torch.cuda.is_available(), reason="they may be there")
+@pytest.mark.parametrize(
+    ("attention", "says"),
+    [("flash_attention_2", "FlashAttention2 .* doesn't seem to be installed"), ("flex_attention", "cannot train on a CPU.* sdpa")],
+)
+def test_attention_that_this_machine_lacks_is_refused_in_plain_words(tmp_path: Path, attention: str, says: str) -> None:
+    there = pointer(write_tiny_model(tmp_path / "model")).model_copy(update={"attn_implementation": attention})
+    with pytest.raises(DataError, match=says):
+        load_language_model(there)
+
+
 def test_a_pointer_survives_its_folder_being_moved(tmp_path: Path) -> None:
     (tmp_path / "stage" / "model").mkdir(parents=True)
     ModelPointer(path="model", layout="plain").write(tmp_path / "stage")

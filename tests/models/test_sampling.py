@@ -16,8 +16,10 @@ def request(number: int, samples: tuple[int, ...] = (0, 1, 2)) -> SampleRequest:
     return SampleRequest(PROMPTS[number], key=f"prompt {number}", samples=samples)
 
 
-def take(lm: LanguageModel, *requests: SampleRequest, temperature: float = 1.0, seed: int = 7) -> list[list[Sampled]]:
-    return sample(lm, requests, temperature=temperature, max_new_tokens=LENGTH, seed=seed)
+def take(
+    lm: LanguageModel, *requests: SampleRequest, temperature: float = 1.0, seed: int = 7, compiled: bool = False
+) -> list[list[Sampled]]:
+    return sample(lm, requests, temperature=temperature, max_new_tokens=LENGTH, seed=seed, compiled=compiled)
 
 
 def often_ending(shape: str = "llama") -> LanguageModel:
@@ -73,6 +75,36 @@ def test_one_copy_of_the_prompts_keys_gives_what_one_for_each_sample_gives(shape
         for one, other in zip(ours, theirs, strict=True):
             assert one.ids == other.ids
             assert one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+
+
+def same(some: list[list[Sampled]], others: list[list[Sampled]]) -> bool:
+    return [[one.ids for one in row] for row in some] == [[one.ids for one in row] for row in others] and all(
+        one.logprobs == pytest.approx(other.logprobs, abs=1e-5)
+        for row, other_row in zip(some, others, strict=True)
+        for one, other in zip(row, other_row, strict=True)
+    )
+
+
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "gpt_neox", "qwen2", "gemma", "mistral_window"])
+def test_tensors_of_fixed_shape_give_the_same(shape: str) -> None:
+    lm = often_ending(shape)
+    plain = take(lm, *map(request, range(5)))
+    places: list[int] = []
+    lm.model.get_input_embeddings().register_forward_hook(lambda module, args, output: places.append(args[0].shape[0]))
+    with torch.compiler.set_stance("force_eager"):
+        assert same(take(lm, *map(request, range(5)), compiled=True), plain)
+    if shape != "mistral_window":  # whose window needs places that move
+        assert sorted(set(places[1:]), reverse=True) == [16, 8, 4, 2, 1][: len(set(places[1:]))]
+        assert places[1:] == sorted(places[1:], reverse=True)
+        assert places[-1] < 16
+
+
+def test_compiled_steps_give_the_same() -> None:
+    lm = often_ending()
+    assert same(take(lm, *map(request, range(5)), compiled=True), take(lm, *map(request, range(5))))
+    for parameter in lm.model.parameters():  # weights that have learned since are read, not the ones that were compiled
+        parameter.data += 0.05 * torch.randn(parameter.shape, generator=torch.Generator().manual_seed(1))
+    assert same(take(lm, *map(request, range(5)), compiled=True), take(lm, *map(request, range(5))))
 
 
 def test_a_window_that_would_hide_the_prompt_is_respected() -> None:
