@@ -248,8 +248,8 @@ class Runtime(Section):
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
         max_tokens_per_batch: most tokens in a micro-batch of training on rankings, padding included. Fewer prompts than
             `per_device_train_batch_size` go into one where they are long; `batch_size` stays what it is.
-        compile_decoding: compile the step from one sampled token to the next, on a GPU into CUDA graphs. Each shape of batch is compiled
-            once, which takes a while: for many answers.
+        compile_decoding: compile the step from one sampled token to the next, on a GPU into CUDA graphs. Each shape of batch is
+            compiled once, which takes a while: for many answers.
         save_steps: optimiser steps between checkpoints.
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
         silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
