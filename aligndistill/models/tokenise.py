@@ -36,24 +36,40 @@ class Exchange:
     finishes: Sequence[Finish]
 
 
-def tokenise(conversation: Conversation, exchanges: Iterable[Exchange], limits: Limits) -> Tokenised:
-    """Tokenise prompts with their responses.
+@dataclass(frozen=True)
+class TokenisedOne:
+    """A prompt with its responses, and how many of those were cut."""
 
-    A prompt over its limit is left out and counted: half a question is another question. A response over its limit is cut and has
-    no end token, as if its author had been stopped there.
+    group: TokenGroup
+    responses_cut: int
+
+
+def tokenise_one(conversation: Conversation, exchange: Exchange, limits: Limits) -> TokenisedOne | None:
+    """Tokenise a prompt with its responses; None where the prompt is over its limit: half a question is another question.
+
+    A response over its limit is cut and has no end token, as if its author had been stopped there.
     """
+    prompt = conversation.prompt_ids(exchange.messages)
+    room = limits.response if limits.positions is None else min(limits.response, limits.positions - len(prompt))
+    if len(prompt) > limits.prompt or room < 1:
+        return None
+    responses = [
+        conversation.response_ids(text, finished=finish == "stop")
+        for text, finish in zip(exchange.texts, exchange.finishes, strict=True)
+    ]
+    cut = sum(len(ids) > room for ids in responses)
+    return TokenisedOne(TokenGroup(prompt, [ids[:room] for ids in responses]), cut)
+
+
+def tokenise(conversation: Conversation, exchanges: Iterable[Exchange], limits: Limits) -> Tokenised:
+    """`tokenise_one` of each; prompts that are left out are counted."""
     result = Tokenised()
     for index, exchange in enumerate(exchanges):
-        prompt = conversation.prompt_ids(exchange.messages)
-        room = limits.response if limits.positions is None else min(limits.response, limits.positions - len(prompt))
-        if len(prompt) > limits.prompt or room < 1:
+        one = tokenise_one(conversation, exchange, limits)
+        if one is None:
             result.too_long += 1
             continue
-        responses = []
-        for text, finish in zip(exchange.texts, exchange.finishes, strict=True):
-            ids = conversation.response_ids(text, finished=finish == "stop")
-            result.responses_cut += len(ids) > room
-            responses.append(ids[:room])
-        result.groups.append(TokenGroup(prompt, responses))
+        result.groups.append(one.group)
         result.indices.append(index)
+        result.responses_cut += one.responses_cut
     return result

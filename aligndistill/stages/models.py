@@ -7,16 +7,17 @@ from transformers import AutoModelForCausalLM
 from aligndistill.config import FromScratch, LocalModel, Lora, Sft
 from aligndistill.models.from_scratch import write_new_model
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, pointer_to
-from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.models.tokenise import Exchange, Limits
 from aligndistill.prompts.loading import load_demonstrations
 from aligndistill.records import Demonstration
 from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.tokens import stored_examples
 from aligndistill.stages.training_log import write_log
 from aligndistill.training.align import train_policy
 from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import Example, cut_counts, dropped_counts
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
+from aligndistill.training.token_files import ScoredExchange
 
 
 def make_named_model(work: Work, model: LocalModel, content: str) -> Made:
@@ -42,17 +43,20 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
         base = pointer_to(model)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
 
-    exchanges = (Exchange(one.messages, [one.response], ["stop"]) for one in demonstrations)
+    exchanges = (ScoredExchange(Exchange(one.messages, [one.response], ["stop"]), [0.0]) for one in demonstrations)
     limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
-    tokenised = tokenise(language_model.conversation, exchanges, limits)
-    dropped = {reason: count for reason, count in {**dropped, **dropped_counts(tokenised)}.items() if count}
-    require_records(len(tokenised.groups), "demonstrations", dropped)
+    source = sft.demonstrations.model_dump(mode="json")
+    examples = stored_examples(
+        work, language_model.conversation, limits, exchanges, demonstrations=source, content=contents[0], held_out=held_out
+    )
+    dropped = {reason: count for reason, count in {**dropped, **examples.dropped}.items() if count}
+    require_records(len(examples), "demonstrations", dropped)
     adapters = lora if base is not None else None
     trained = train_policy(
         language_model,
         "supervised",
         adapters,
-        [Example(group, scores=[0.0]) for group in tokenised.groups],
+        examples,
         Job(f"{work.folder.name.rpartition('-')[0]} sft", sft, work.runtime, work.scratch, work.seed),
     )
     save_model(trained, work.folder / "model", base, adapters is not None, AutoModelForCausalLM)
@@ -64,7 +68,7 @@ def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft
     trained_pointer.write(work.folder)
     write_log(work.folder, trained)
     return Made(
-        counts={"demonstrations": len(tokenised.groups), "steps": trained.steps, **cut_counts(tokenised)},
+        counts={"demonstrations": len(examples), "steps": trained.steps, **examples.cut},
         dropped=dropped,
         figures={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
     )

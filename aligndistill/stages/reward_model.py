@@ -13,13 +13,14 @@ from aligndistill.models.reward import RewardModel as LoadedRewardModel
 from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
 from aligndistill.models.tokenise import Limits
 from aligndistill.progress import track
-from aligndistill.records import Ranking, Record
+from aligndistill.records import Ranking, Record, Split
 from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.tokens import ranking_examples
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.training.align import train_reward_model
 from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import Example, cut_counts, dropped_counts, tokenise_rankings
+from aligndistill.training.examples import tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
 
@@ -39,19 +40,13 @@ class HeldOutPair(Record):
 
 def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
     """Train on the training rankings, score the held-out ones. `content` is the hash of a trunk's own folder."""
-    rankings = list(read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking))
-    train = [ranking for ranking in rankings if ranking.split == "train"]
-    trunk = _trunk(work, settings.model, train)
+    trunk = _trunk(work, settings.model)
     trunk = trunk.for_training(adapters=settings.lora is not None)
     reward_model = new_reward_model(trunk, work.seed)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
-    tokenised = tokenise_rankings(reward_model.conversation, train, limits)
-    require_records(len(tokenised.groups), "training rankings", dropped_counts(tokenised))
-    examples = [
-        Example(group, [response.score for response in train[i].responses])
-        for group, i in zip(tokenised.groups, tokenised.indices, strict=True)
-    ]
+    examples = ranking_examples(work, reward_model.conversation, limits)
+    require_records(len(examples), "training rankings", examples.dropped)
     job = Job("reward model", settings, work.runtime, work.scratch, work.seed)
     trained = train_reward_model(reward_model, settings, examples, job)
     save_model(trained, work.folder / "model", trunk, settings.lora is not None, AutoModelForSequenceClassification)
@@ -59,7 +54,7 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
         return Made()
     ModelPointer(path="model", layout=trunk.layout).write(work.folder)
     write_log(work.folder, trained)
-    held_out = [ranking for ranking in rankings if ranking.split == "held_out"]
+    held_out = _rankings(work, "held_out")
     saved = load_reward_model(read_pointer(work.folder))  # what was saved is what is measured
     pairs = _held_out_pairs(saved, held_out, limits, work.runtime.per_device_eval_batch_size)
     write_jsonl(work.folder / "held_out.jsonl", pairs)
@@ -72,9 +67,9 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
             "held_out": len(held_out),
             "held_out_pairs": len(pairs),
             "steps": trained.steps,
-            **cut_counts(tokenised),
+            **examples.cut,
         },
-        dropped=dropped_counts(tokenised),
+        dropped=examples.dropped,
         figures={
             "train_seconds": trained.seconds,
             "held_out": figures.model_dump() if figures else None,
@@ -83,13 +78,18 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
     )
 
 
-def _trunk(work: Work, model: LocalModel | None, train: Sequence[Ranking]) -> ModelPointer:
+def _rankings(work: Work, split: Split) -> list[Ranking]:
+    return [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == split]
+
+
+def _trunk(work: Work, model: LocalModel | None) -> ModelPointer:
     if model is None:
         return read_pointer(work.inputs["start"])
     if model.from_scratch is None:
         return pointer_to(model)
     folder = work.scratch / "trunk"
     sizes = model.from_scratch
+    train = _rankings(work, "train")
     texts = (text for one in train for text in (*(m.content for m in one.messages), *(r.text for r in one.responses)))
     write_new_model(folder, sizes, texts, work.seed)
     return ModelPointer(path=str(folder), layout=model.layout)

@@ -10,14 +10,12 @@ from aligndistill.models.load import LanguageModel, load_language_model, read_po
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.progress import track
-from aligndistill.records import Ranking
 from aligndistill.stages.stage import Made, Work, require_records, wait_for_others
+from aligndistill.stages.tokens import ranking_examples
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.cache import Cache, cache_key
-from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.align import needs_reference, train_policy
 from aligndistill.training.distributed import is_main_process, local_ranks, our_share
-from aligndistill.training.examples import Example, cut_counts, dropped_counts, tokenise_rankings
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
 
@@ -27,18 +25,12 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
     assert not isinstance(settings.objective, Online), "see online_students"
     start = read_pointer(work.inputs["start"])
     policy = load_language_model(start.for_training(adapters=lora is not None))
-    rankings = [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == "train"]
-    if isinstance(settings.objective, BestOfN):
-        # It looks at nothing else, so nothing else is computed.
-        rankings = [ranking.model_copy(update={"responses": ranking.responses[:1]}) for ranking in rankings]
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
-    tokenised = tokenise_rankings(policy.conversation, rankings, limits)
-    require_records(len(tokenised.groups), "training rankings", dropped_counts(tokenised))
-    scores = [[response.score for response in rankings[i].responses] for i in tokenised.indices]
-    reference: Sequence[list[float] | None] = [None] * len(scores)
+    # Best-of-n looks at nothing but the best, so nothing else is computed.
+    examples = ranking_examples(work, policy.conversation, limits, best_only=isinstance(settings.objective, BestOfN))
+    require_records(len(examples), "training rankings", examples.dropped)
     if needs_reference(settings.objective):
-        reference = reference_logprobs(work, policy, tokenised.groups)
-    examples = [Example(*row) for row in zip(tokenised.groups, scores, reference, strict=True)]
+        examples = examples.with_reference(reference_logprobs(work, policy, examples.groups))
 
     trained = train_policy(policy, settings.objective, lora, examples, Job(name, settings, work.runtime, work.scratch, work.seed))
     save_model(trained, work.folder / "model", start, lora is not None, AutoModelForCausalLM)
@@ -47,8 +39,8 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
     start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(work.folder)
     write_log(work.folder, trained)
     return Made(
-        counts={"rankings": len(examples), "steps": trained.steps, **cut_counts(tokenised)},
-        dropped=dropped_counts(tokenised),
+        counts={"rankings": len(examples), "steps": trained.steps, **examples.cut},
+        dropped=examples.dropped,
         figures={"train_seconds": trained.seconds, "shares_prompt": policy.shares_prompt},
     )
 

@@ -30,10 +30,10 @@ class Example:
 
 
 class Examples(Dataset[Example]):
-    """Examples in memory, as a map-style data set."""
+    """Examples as a map-style data set."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
-        self.examples = list(examples)
+        self.examples = examples
 
     def __len__(self) -> int:
         return len(self.examples)
@@ -89,13 +89,3 @@ def tokenise_rankings(conversation: Conversation, rankings: Sequence[Ranking], l
         for ranking in rankings
     )
     return tokenise(conversation, exchanges, limits)
-
-
-def dropped_counts(tokenised: Tokenised) -> dict[str, int]:
-    """What tokenising left out, by reason, for a manifest."""
-    return {"prompt too long": tokenised.too_long} if tokenised.too_long else {}
-
-
-def cut_counts(tokenised: Tokenised) -> dict[str, int]:
-    """How many responses tokenising cut, for a manifest."""
-    return {"responses_cut": tokenised.responses_cut} if tokenised.responses_cut else {}
