@@ -88,7 +88,13 @@ class Sampling:
 
 
 @torch.no_grad()
-def draw(policy: LanguageModel, prompts: Sequence[PolicyPrompt], keys: Sequence[str], sampling: Sampling) -> list[list[Sampled]]:
+def draw(
+    policy: LanguageModel,
+    prompts: Sequence[PolicyPrompt],
+    keys: Sequence[str],
+    sampling: Sampling,
+    sample: Callable[..., list[list[Sampled]]] = sample,
+) -> list[list[Sampled]]:
     """Sample answers to each prompt, batches of similar length together; `keys` name the random streams."""
     drawn: dict[int, list[Sampled]] = {}
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
