@@ -246,8 +246,8 @@ def test_a_server_that_takes_too_long(start: Path) -> None:
         (choices(token_ids=[5, 5, 5, 5, 5, 100_000]), r"token id 100000; the policy has 320 tokens. It serves another model"),
         (choices(token_ids=[5, 5, 5, 5, 5, -1]), "token id -1"),
         (choices(token_ids=[5, 1, 5, 5, 5, 5]), "tokens behind an end token"),
-        (choices(token_ids=[5], logprobs={"token_logprobs": [-1.0]}), "1 tokens of 6 and no end token"),
-        (choices(token_ids=[5] * 7, logprobs={"token_logprobs": [-1.0] * 7}), "7 tokens of 6 and no end token"),
+        (choices(token_ids=[5], logprobs={"token_logprobs": [-1.0]}), "1 tokens of 6, no end token"),
+        (choices(token_ids=[5] * 7, logprobs={"token_logprobs": [-1.0] * 7}), "7 tokens of 6, no end token"),
     ],
 )
 def test_answers_that_the_policy_cannot_have_given(start: Path, found: list[dict[str, Any]], what: str) -> None:
