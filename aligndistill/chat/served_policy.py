@@ -198,7 +198,7 @@ class ServedPolicy:
 
     def _require_tokens(self, choice: _Choice) -> tuple[list[int], list[float]]:
         if not choice.token_ids:
-            raise self._unusable("no token_ids", "Take a vLLM that knows return_token_ids (0.10.2 and newer).")
+            raise self._unusable("no token_ids", "It must heed return_token_ids, as newer vLLMs do.")
         logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else []
         if len(logprobs) != len(choice.token_ids):
             raise self._unusable(

@@ -9,6 +9,7 @@ from transformers import AutoModelForCausalLM
 
 from aligndistill.chat.served_policy import ServedPolicy
 from aligndistill.config import Evaluation, Judge, Lora, Ppo, Student
+from aligndistill.errors import ConfigError
 from aligndistill.evaluation.wins import by_prompt, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.models.actor_critic import critic_from_reward_model, critic_from_trunk
@@ -161,14 +162,24 @@ def _critic(work: Work, start: ModelPointer, objective: Ppo, lora: Lora | None, 
 
 
 def _served(work: Work, objective: Ppo) -> Served | None:
-    """The server that samples for the policy, if there is one, and there is."""
+    """The server that samples for the policy, if the config names one.
+
+    Raises:
+        ConfigError: there is no place for the weights.
+        TrainingError: the server is not there, or not fit for it.
+    """
     if objective.server is None:
         return None
     server = ServedPolicy(objective.server)
     server.require_ready()
     between = objective.server.weights
-    weights = Path(between).expanduser() / work.folder.name if between else work.scratch / "weights"
-    return Served(server, weights.absolute())
+    weights = (Path(between).expanduser() / work.folder.name if between else work.scratch / "weights").absolute()
+    try:
+        weights.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "Name another in objective.server.weights."
+        raise ConfigError(f"the folder for the weights that the rollout server loads cannot be made: {error}. {advice}") from None
+    return Served(server, weights)
 
 
 def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageModel], float]:

@@ -97,6 +97,7 @@ def test_the_old_log_probs_are_the_trainers_own(server: PolicyServer, tmp_path: 
     assert ran.trained.log[0]["server_gap_nats"] < 1e-4
 
 
+@pytest.mark.filterwarnings("ignore:fan_in_fan_out is set to False")
 @pytest.mark.parametrize("shape", ["llama", "gpt2"])
 def test_adapters_are_served_merged_and_the_base_stays_as_it_is(shape: str, tmp_path: Path) -> None:
     start = write_tiny_model(tmp_path / "start", shape)
@@ -240,7 +241,7 @@ def test_a_server_that_takes_too_long(start: Path) -> None:
     [
         (choices()[:1], "1 choices where n is 2"),
         ([*choices(), *choices()], "4 choices where n is 2"),
-        (choices(token_ids=None), "no token_ids. Take a vLLM that knows return_token_ids"),
+        (choices(token_ids=None), "no token_ids. It must heed return_token_ids"),
         (choices(token_ids=[]), "no token_ids"),
         (choices(logprobs=None), "0 token_logprobs for 6 tokens"),
         (choices(token_ids=[5, 5, 5, 5, 5, 100_000]), r"token id 100000; the policy has 320 tokens. It serves another model"),

@@ -121,10 +121,20 @@ def test_a_server_that_is_not_there_ends_the_stage_before_it_begins(
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("status", [500, 404])
-def test_a_server_that_fails_the_first_of_two_processes_ends_both(status: int, folder: Path, config: dict[str, Any]) -> None:
+def test_a_folder_for_weights_that_cannot_be_made(
+    forked: ForkServer, folder: Path, config: dict[str, Any], server: PolicyServer
+) -> None:
+    write_config(folder / "run.yaml", served(config, {**server.rollouts().model_dump(), "weights": "prompts.jsonl"}))
+    ended = forked.run(folder, "run", "run.yaml", "--until", "student-ppo")
+    assert ended.code == 2
+    assert ended.complaint.startswith("the folder for the weights that the rollout server loads cannot be made: ")
+    assert "Name another in objective.server.weights." in ended.complaint
+
+
+@pytest.mark.timeout(300)
+def test_a_server_that_fails_the_first_of_two_processes_ends_both(folder: Path, config: dict[str, Any]) -> None:
     def in_the_second_update(path: str, body: dict[str, Any], number: int) -> Act | None:
-        return error(status, "out of order") if path == "/collective_rpc" and len(server.loaded) else None
+        return error(500, "out of order") if path == "/collective_rpc" and len(server.loaded) else None
 
     with PolicyServer(folder / "start", instead=in_the_second_update) as server:
         config["runtime"] |= {"launcher": "deepspeed", "processes": 2, "save_steps": 1}
@@ -133,7 +143,7 @@ def test_a_server_that_fails_the_first_of_two_processes_ends_both(status: int, f
     assert ended.code == 1, ended.errors
     last = ended.errors.strip().splitlines()[-1]
     assert last.startswith("error: the rollout server http://127.0.0.1:")
-    assert f"HTTP {status}: " in last
+    assert "HTTP 500: " in last
     assert (student_of(folder) / "scratch/checkpoint-1/aligndistill_checkpoint.json").is_file()
     said = presences(folder)
     assert (said[0]["exit_code"], said[1]["exit_code"]) == (1, None)
