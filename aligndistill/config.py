@@ -54,6 +54,7 @@ from aligndistill.config_objectives import (
     Reward,
     RewardSource,
     Rloo,
+    RolloutServer,
     Rrhf,
     WeightedReward,
 )
@@ -97,6 +98,7 @@ __all__ = [  # the whole schema is imported from here
     "RewardModelJudge",
     "RewardSource",
     "Rloo",
+    "RolloutServer",
     "Rrhf",
     "RubricJudge",
     "RunConfig",

@@ -4,7 +4,7 @@ import re
 from typing import Annotated, Any, ClassVar, Literal
 from urllib.parse import urlsplit
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from aligndistill.config_section import Section as Section  # the other files of the schema import it from here
 from aligndistill.redaction import redact
@@ -118,6 +118,28 @@ class StudentModel(LocalModel):
     lora: Lora | None = None
 
 
+def _without_credentials(value: str) -> str:
+    address = urlsplit(value)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError("expected the address of a server, such as http://localhost:8000/v1")
+    if "@" in address.netloc or address.query or address.fragment:
+        raise ValueError("an address carries no user, password or query, because it is written to files: use 'api_key_env'")
+    return value
+
+
+def _name_of_a_variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value:
+        raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself")
+    return value
+
+
+ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
+"""Where an OpenAI-compatible server is, such as http://localhost:8000/v1. It is written to files, so it carries no secret."""
+
+KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
+"""The name of the environment variable that holds a key."""
+
+
 class EndpointModel(Section):
     """A model behind an OpenAI-compatible HTTP server. The key is read from the environment variable named here, only.
 
@@ -133,9 +155,9 @@ class EndpointModel(Section):
     """Settings that change how the server is reached, never what it answers: they stay out of fingerprints."""
 
     kind: Literal["endpoint"]
-    base_url: str
+    base_url: ServerUrl
     name: str
-    api_key_env: str | None = None
+    api_key_env: KeyVariable | None = None
     concurrency: int = Field(default=8, gt=0)
     timeout_seconds: float = Field(default=120, gt=0)
     max_retries: int = Field(default=5, ge=0)
@@ -143,23 +165,6 @@ class EndpointModel(Section):
     tokens_per_minute: int | None = Field(default=None, gt=0)
     tokenizer: str | None = None
     context_tokens: int | None = Field(default=None, gt=0)
-
-    @field_validator("base_url")
-    @classmethod
-    def _address_without_credentials(cls, value: str) -> str:
-        address = urlsplit(value)
-        if address.scheme not in ("http", "https") or not address.hostname:
-            raise ValueError("expected the address of a server, such as http://localhost:8000/v1")
-        if "@" in address.netloc or address.query or address.fragment:
-            raise ValueError("an address carries no user, password or query, because it is written to files: use 'api_key_env'")
-        return value
-
-    @field_validator("api_key_env")
-    @classmethod
-    def _name_of_a_variable(cls, value: str | None) -> str | None:
-        if value is not None and (not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value):
-            raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself")
-        return value
 
     @property
     def server(self) -> str:

@@ -1,11 +1,11 @@
 """The schema of the objectives: what a student may learn by."""
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from aligndistill.config_judges import Judge
-from aligndistill.config_models import Section, name_or_section
+from aligndistill.config_models import KeyVariable, Section, ServerUrl, name_or_section
 
 
 class Dpo(Section):
@@ -87,6 +87,40 @@ class Online(Section):
     missing_eos_penalty: float = Field(default=1.0, ge=0)
 
 
+class RolloutServer(Section):
+    """A vLLM server that samples for a policy while it learns. Before each update it is given the policy's weights.
+
+    Attributes:
+        base_url: ends in /v1.
+        name: the model's name on the server.
+        concurrency: prompts that each process asks about at the same time.
+        timeout_seconds: for one try of one request; loading the weights is one.
+        max_retries: tries after the first.
+        weights: a folder that is under this path here and at the server, for the weights on their way; by default one inside the
+            store.
+    """
+
+    pace: ClassVar[frozenset[str]] = frozenset(
+        {"base_url", "name", "api_key_env", "concurrency", "timeout_seconds", "max_retries", "weights"}
+    )
+    """All of it stays out of fingerprints: whichever server it is, the weights are the policy's."""
+
+    base_url: ServerUrl
+    name: str
+    api_key_env: KeyVariable | None = None
+    concurrency: int = Field(default=64, gt=0)
+    timeout_seconds: float = Field(default=600, gt=0)
+    max_retries: int = Field(default=5, ge=0)
+    weights: str | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_a_root(cls, value: str) -> str:
+        if not value.rstrip("/").endswith("/v1"):
+            raise ValueError("expected an address that ends in /v1, such as http://localhost:8000/v1: weights are loaded beside it")
+        return value
+
+
 class Ppo(Online):
     """Proximal policy optimisation. One update samples `batch_size * minibatches` prompts and learns from them `ppo_epochs` times.
 
@@ -101,6 +135,7 @@ class Ppo(Online):
         minibatches: optimiser steps per pass over an update's answers.
         evaluate_every: updates between looks at held-out prompts: the win rate over the start, by `evaluation.judge`.
         evaluate_prompts: how many held-out prompts are looked at.
+        server: samples in the policy's place; by default the policy samples in its own process.
     """
 
     kind: Literal["ppo"]
@@ -122,6 +157,7 @@ class Ppo(Online):
     kl_budget: float | None = Field(default=None, gt=0)
     evaluate_every: int | None = Field(default=None, gt=0)
     evaluate_prompts: int = Field(default=64, gt=0)
+    server: RolloutServer | None = None
 
     @property
     def steps_per_update(self) -> int:

@@ -1,4 +1,4 @@
-"""What a run will find on this machine: versions, devices, DeepSpeed, disk, and whether the judge's server answers."""
+"""What a run will find on this machine: versions, devices, DeepSpeed, disk, and whether the servers answer."""
 
 import importlib.util
 import os
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aligndistill.config import EndpointModel, RunConfig
+from aligndistill.config import EndpointModel, Ppo, RolloutServer, RunConfig
 from aligndistill.config_judges import judge_models
 from aligndistill.errors import UserError
 from aligndistill.store.artifacts import library_versions
@@ -82,6 +82,20 @@ def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
     for name, model in named.items():
         if isinstance(model, EndpointModel):
             yield _answers(name, model)
+    for name, student in config.students.items():
+        if isinstance(student.objective, Ppo) and student.objective.server is not None:
+            yield _samples(f"student {name}", student.objective.server)
+
+
+def _samples(name: str, server: RolloutServer) -> Finding:
+    """Whether a server of rollouts is ready for a policy."""
+    from aligndistill.chat.served_policy import ServedPolicy
+
+    try:
+        ServedPolicy(server).require_ready()
+    except UserError as error:
+        return Finding(name, str(error), sound=False)
+    return Finding(name, f"{urlsplit(server.base_url).netloc} samples, and loads weights")
 
 
 def _answers(name: str, model: EndpointModel) -> Finding:

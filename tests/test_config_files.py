@@ -297,6 +297,22 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
             "students: {a: {objective: {kind: dpo}, beta: 0.2}}",
             f"students.a.beta: unknown key; it belongs under 'objective' (known keys: {STUDENT_KEYS})",
         ),
+        (
+            "students: {a: {objective: {kind: ppo, server: {base_url: 'http://h:8000', name: m}}}}",
+            "students.a.objective.server.base_url: expected an address that ends in /v1, such as http://localhost:8000/v1",
+        ),
+        (
+            "students: {a: {objective: {kind: ppo, server: {base_url: 'http://me:pass@h/v1', name: m}}}}",
+            "students.a.objective.server.base_url: an address carries no user, password or query",
+        ),
+        (
+            "students: {a: {objective: {kind: ppo, server: {base_url: 'http://h/v1'}}}}",
+            "students.a.objective.server.name: this key is required",
+        ),
+        (
+            "students: {a: {objective: {kind: grpo, server: {base_url: 'http://h/v1', name: m}}}}",
+            "students.a.objective.server: unknown key",
+        ),
         ("sft: {demonstrations: d.jsonl}", "sft.demonstrations: expected a section with keys of its own, found 'd.jsonl'"),
         (
             "models: {m: {from_scratch: {hidden_size: 10, num_attention_heads: 4}, sft: {demonstrations: {path: d}}}}",

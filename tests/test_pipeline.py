@@ -104,6 +104,17 @@ def test_a_changed_file_is_noticed(folder: Path) -> None:
     assert after["prompts"].fingerprint == before["prompts"].fingerprint
 
 
+def test_which_server_samples_is_not_what_is_learnt_but_whether_one_does_is(folder: Path) -> None:
+    def student(**server: Any) -> str:
+        objective = {"kind": "ppo", "reward": "judge", "samples_per_prompt": 2, **({"server": server} if server else {})}
+        return stages({**small_config(), "students": {"ppo": {"objective": objective}}})["student-ppo"].fingerprint
+
+    one = student(base_url="http://here:8000/v1", name="start")
+    another = {"concurrency": 2, "timeout_seconds": 5, "max_retries": 0, "weights": "/shared", "api_key_env": "KEY"}
+    assert student(base_url="https://there/v1", name="other", **another) == one
+    assert student() != one
+
+
 def test_a_changed_template_is_another_judge(folder: Path) -> None:
     (folder / "mine.txt").write_text("{prompt} {first} {second}")
     config = {**small_config(), "judge": {"kind": "pairwise", "template": "mine.txt"}}

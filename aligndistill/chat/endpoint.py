@@ -16,12 +16,13 @@ from typing import Any
 from aligndistill.chat.budget import Account, Payment
 from aligndistill.chat.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
 from aligndistill.chat.completion import Completion
+from aligndistill.chat.connection import Session
 from aligndistill.chat.in_flight import keep_in_flight
 from aligndistill.chat.label_tokens import label_logprobs
 from aligndistill.chat.pace import Pace
 from aligndistill.chat.protocol import UNANSWERED, Answered, LabelLogprobs, Reply, Request, Sampling
 from aligndistill.chat.retries import LONGEST_WAIT_SECONDS, GaveUp, Refused, Transient, retrying
-from aligndistill.chat.server import Server, Session
+from aligndistill.chat.server import Server
 from aligndistill.chat.token_counts import TokenCount, by_length, token_count
 from aligndistill.chat.usage import total
 from aligndistill.config import EndpointModel

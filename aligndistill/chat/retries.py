@@ -30,6 +30,14 @@ class Refused(Exception):
     """The server took the request for a bad one (too long, a field it does not know)."""
 
 
+class Denied(Exception):
+    """The server will not take any such request: a wrong key, an address that is none, no credit."""
+
+    def __init__(self, words: str, status: int) -> None:
+        super().__init__(words)
+        self.status = status
+
+
 class GaveUp(Exception):
     """A request had no answer in any of its tries."""
 

@@ -7,7 +7,9 @@ from statistics import fmean
 
 from transformers import AutoModelForCausalLM
 
+from aligndistill.chat.served_policy import ServedPolicy
 from aligndistill.config import Evaluation, Judge, Lora, Ppo, Student
+from aligndistill.errors import ConfigError
 from aligndistill.evaluation.wins import by_prompt, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.models.actor_critic import critic_from_reward_model, critic_from_trunk
@@ -28,6 +30,7 @@ from aligndistill.training.online import train_ppo
 from aligndistill.training.ppo import PpoWork
 from aligndistill.training.rollouts import PolicyPrompt, Rollout, Sampling, draw
 from aligndistill.training.save import save_model
+from aligndistill.training.served_rollouts import Served
 
 START_ANSWERS = "answers by start"
 """The name of the input that holds the start's answers to the held-out prompts."""
@@ -82,6 +85,7 @@ def make_ppo_student(
     """Train one student by PPO and save its policy as an ordinary Hugging Face folder."""
     objective = settings.objective
     assert isinstance(objective, Ppo)
+    served = _served(work, objective)
     start = read_pointer(work.inputs["start"])
     trained_from = start.for_training(adapters=lora is not None)
     policy = load_language_model(trained_from)
@@ -96,10 +100,15 @@ def make_ppo_student(
             win_rate=_win_rate(work, watch, objective) if watch else None,
             keep_samples=lambda update, rollouts: samples.add(_shown(update, rollouts)),
             frozen=rewards.models,
+            served=served,
         )
         critic = _critic(work, trained_from, objective, lora, critic_is_reward_model)
         job = Job(name, settings, work.runtime, work.scratch, work.seed)
-        trained = train_ppo(policy, critic, objective, lora, ppo_work, job)
+        try:
+            trained = train_ppo(policy, critic, objective, lora, ppo_work, job)
+        finally:
+            if served is not None and is_main_process():
+                served.clear()
     save_model(trained, work.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
         return Made()
@@ -150,6 +159,27 @@ def _critic(work: Work, start: ModelPointer, objective: Ppo, lora: Lora | None, 
     if is_reward_model:
         return critic_from_reward_model(read_pointer(work.inputs[REWARD_MODEL]).for_training(adapters=lora is not None))
     return critic_from_trunk(start, work.seed)
+
+
+def _served(work: Work, objective: Ppo) -> Served | None:
+    """The server that samples for the policy, if the config names one.
+
+    Raises:
+        ConfigError: there is no place for the weights.
+        TrainingError: the server is not there, or not fit for it.
+    """
+    if objective.server is None:
+        return None
+    server = ServedPolicy(objective.server)
+    server.require_ready()
+    between = objective.server.weights
+    weights = (Path(between).expanduser() / work.folder.name if between else work.scratch / "weights").absolute()
+    try:
+        weights.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "Name another in objective.server.weights."
+        raise ConfigError(f"the folder for the weights that the rollout server loads cannot be made: {error}. {advice}") from None
+    return Served(server, weights)
 
 
 def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageModel], float]:

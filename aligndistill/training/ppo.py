@@ -12,7 +12,7 @@ import json
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -38,6 +38,7 @@ from aligndistill.training.experience import Experience, RunningMoments, experie
 from aligndistill.training.health import new_warnings
 from aligndistill.training.invariants import require_masks_of_lengths, require_ratio_of_one, require_sound_figures
 from aligndistill.training.rollouts import (
+    CHECKED_PROMPTS,
     PolicyPrompt,
     Rollout,
     SampledPrompt,
@@ -50,6 +51,7 @@ from aligndistill.training.rollouts import (
     reference_of,
     sampling_is_training,
 )
+from aligndistill.training.served_rollouts import Gap, Served, gap_sums, require_policys_weights
 from aligndistill.training.watched import Watched
 
 STATE_JSON = "ppo.json"
@@ -81,6 +83,7 @@ class PpoWork:
         win_rate: a policy's win rate over the start on held-out prompts; None where nothing is looked at.
         keep_samples: told of every update's number and rollouts, on the first process.
         frozen: the models that `score` reads; ZeRO-3 shards them, as it does the reference.
+        served: what samples in the policy's place; None where the policy does so itself.
     """
 
     prompts: Sequence[PolicyPrompt]
@@ -89,6 +92,7 @@ class PpoWork:
     win_rate: Callable[[LanguageModel], float] | None
     keep_samples: Callable[[int, Sequence[Rollout]], None]
     frozen: Sequence[Any] = ()
+    served: Served | None = None
 
 
 class BudgetSpent(Exception):
@@ -175,13 +179,14 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         with self._whole_weights(), self.accelerator.autocast():
             keeps = state.keeps_logprobs
             if keeps is None:
-                keeps = sampling_is_training(self._policy, self._work.prompts, self._sampling)
+                keeps = self._work.served is None and sampling_is_training(self._policy, self._work.prompts, self._sampling)
             if self._work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
                 win_rate = self._work.win_rate(self._policy)
             prompts, drawn = self._draw(update)
             sampled = time.monotonic()
             groups = groups_of(prompts, drawn)
             logprobs, of_reference = self._both_logprobs(drawn, groups, keeps)
+            served = self._require_served(drawn, groups, logprobs, of_reference)
             values = critic_values(self.model, self._policy, groups, self._sampling)
         conversation = self._policy.conversation
         texts = [
@@ -199,7 +204,8 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             for prompt, group, one, *figures in zip(prompts, groups, asked, logprobs, of_reference, values, scores, strict=True)
         ]
         everyones = _interleaved(gather_object(rollouts), self.accelerator.num_processes)
-        return self._learn_from(update, everyones, keeps, win_rate, {"rollout": sampled - started, "started": sampled})
+        looked = {**served, **({"held_out_win_rate": win_rate} if win_rate is not None else {})}
+        return self._learn_from(update, everyones, keeps, looked, {"rollout": sampled - started, "started": sampled})
 
     def _draw(self, update: int) -> tuple[list[PolicyPrompt], list[list[Sampled]]]:
         """This process's share of an update's prompts, with their answers."""
@@ -207,19 +213,49 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         places = self.prompts_of(update)
         mine = [(place, self._work.prompts[index]) for place, index in enumerate(places)][process::processes]
         prompts = [prompt for _, prompt in mine]
-        return prompts, draw(self._policy, prompts, [f"{update} {place} {prompt.id}" for place, prompt in mine], self._sampling)
+        keys = [f"{update} {place} {prompt.id}" for place, prompt in mine]
+        served = self._work.served
+        if served is None:
+            return prompts, draw(self._policy, prompts, keys, self._sampling)
+        if self.accelerator.is_main_process:
+            served.hand_over(self._policy.model, update)
+        self.accelerator.wait_for_everyone()
+        at_once = replace(self._sampling, batch_size=len(prompts))  # how many are under way is the server's matter
+        return prompts, draw(self._policy, prompts, keys, at_once, served.server.sample)
 
     def _both_logprobs(
-        self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], keeps: bool
+        self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], keeps: bool, temperature: float | None = None
     ) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
         """Log-probability of every sampled token under the policy and under the reference, nats."""
+        sampling = self._sampling if temperature is None else replace(self._sampling, temperature=temperature)
         logprobs = (
-            [[one.logprobs for one in samples] for samples in drawn]
-            if keeps
-            else policy_logprobs(self._policy, groups, self._sampling)
+            [[one.logprobs for one in samples] for samples in drawn] if keeps else policy_logprobs(self._policy, groups, sampling)
         )
         with reference_of(self._policy, self._work.reference) as reference, frozen.whole(self._frozen_reference()):
-            return logprobs, policy_logprobs(reference, groups, self._sampling)
+            return logprobs, policy_logprobs(reference, groups, sampling)
+
+    def _require_served(
+        self,
+        drawn: Sequence[Sequence[Sampled]],
+        groups: Sequence[TokenGroup],
+        logprobs: Sequence[Sequence[Sequence[float]]],
+        of_reference: Sequence[Sequence[Sequence[float]]],
+    ) -> dict[str, float]:
+        """Hold a server to the policy's weights, and say how near its log-probs are; nothing where there is none.
+
+        Raises:
+            TrainingError: it was another model that answered.
+        """
+        if self._work.served is None:
+            return {}
+        if self._settings.temperature != 1:  # the server's are those at temperature 1
+            drawn, groups = drawn[:CHECKED_PROMPTS], groups[:CHECKED_PROMPTS]
+            logprobs, of_reference = self._both_logprobs(drawn, groups, keeps=False, temperature=1.0)
+        sums = torch.tensor(gap_sums(drawn, logprobs, of_reference), device=self.args.device)
+        from_policy, from_start, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
+        gap = Gap(from_policy / tokens, from_start / tokens)
+        require_policys_weights(gap)
+        return {"server_gap_nats": gap.policy_nats}
 
     def require_budget(self) -> None:
         """Hold what the last update left to `kl_budget` too, by one more sampling; every policy before it was measured.
@@ -233,7 +269,9 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         self.model.eval()
         with self._whole_weights(), self.accelerator.autocast():
             prompts, drawn = self._draw(self.updates)
-            both = self._both_logprobs(drawn, groups_of(prompts, drawn), bool(self.state_of_ppo.keeps_logprobs))
+            groups = groups_of(prompts, drawn)
+            both = self._both_logprobs(drawn, groups, bool(self.state_of_ppo.keeps_logprobs))
+            self._require_served(drawn, groups, *both)
         answers = [
             sum(policy) - sum(reference) for rows in zip(*both, strict=True) for policy, reference in zip(*rows, strict=True)
         ]
@@ -242,7 +280,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             raise BudgetSpent(self.updates, kl_nats)
 
     def _learn_from(
-        self, update: int, rollouts: Sequence[Rollout], keeps: bool, win_rate: float | None, seconds: dict[str, float]
+        self, update: int, rollouts: Sequence[Rollout], keeps: bool, looked: dict[str, float], seconds: dict[str, float]
     ) -> Experience:
         settings, state = self._settings, self.state_of_ppo
         moments = state.moments.with_scores([score for rollout in rollouts for score in rollout.scores if score is not None])
@@ -262,7 +300,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         self._figures = {
             "update": update + 1,
             **experience.figures,
-            **({"held_out_win_rate": win_rate} if win_rate is not None else {}),
+            **looked,
             "rollout_seconds": seconds["rollout"],
             "scoring_seconds": self._learning_since - seconds["started"],
         }

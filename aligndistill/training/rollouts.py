@@ -6,7 +6,8 @@ A process makes its own share of an update's rollouts; nothing here talks to oth
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from functools import partial
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
@@ -46,6 +47,22 @@ class SampledPrompt:
 
 ScoreSamples = Callable[[Sequence[SampledPrompt]], list[list[float | None]]]
 """Prompts with answers -> a score for each answer, higher is better; None where there is none to be had."""
+
+
+class Sampler(Protocol):
+    """`models.sampling.sample`, or what does its work elsewhere."""
+
+    def __call__(
+        self,
+        language_model: LanguageModel,
+        requests: Sequence[SampleRequest],
+        *,
+        temperature: float,
+        max_new_tokens: int,
+        seed: int,
+    ) -> list[list[Sampled]]:
+        """Samples of each request."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -89,20 +106,27 @@ class Sampling:
 
 
 @torch.no_grad()
-def draw(policy: LanguageModel, prompts: Sequence[PolicyPrompt], keys: Sequence[str], sampling: Sampling) -> list[list[Sampled]]:
-    """Sample answers to each prompt, batches of similar length together; `keys` name the random streams."""
+def draw(
+    policy: LanguageModel,
+    prompts: Sequence[PolicyPrompt],
+    keys: Sequence[str],
+    sampling: Sampling,
+    sampler: Sampler | None = None,
+) -> list[list[Sampled]]:
+    """Sample answers to each prompt, batches of similar length together.
+
+    Args:
+        keys: name the random streams.
+        sampler: None samples in this process.
+    """
+    ask = partial(sample, compiled=sampling.compiled) if sampler is None else sampler
     drawn: dict[int, list[Sampled]] = {}
     order = sorted(range(len(prompts)), key=lambda i: (-len(prompts[i].ids), i))
     for start in range(0, len(order), sampling.batch_size):
         chosen = order[start : start + sampling.batch_size]
         requests = [SampleRequest(prompts[i].ids, keys[i], tuple(range(sampling.samples))) for i in chosen]
-        samples = sample(
-            policy,
-            requests,
-            temperature=sampling.temperature,
-            max_new_tokens=sampling.max_new_tokens,
-            seed=sampling.seed,
-            compiled=sampling.compiled,
+        samples = ask(
+            policy, requests, temperature=sampling.temperature, max_new_tokens=sampling.max_new_tokens, seed=sampling.seed
         )
         for i, of_prompt in zip(chosen, samples, strict=True):
             drawn[i] = [_cut_at_stop(policy.conversation, one) for one in of_prompt]

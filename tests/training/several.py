@@ -2,8 +2,8 @@
 
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
 lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
-default), stop_at (the last rank gets SIGTERM in that step), uneven (the head reads its positions in more chunks on the first rank
-than on the others).
+default), served (of ppo: the address of a server that samples), stop_at (the last rank gets SIGTERM in that step), uneven (the
+head reads its positions in more chunks on the first rank than on the others).
 What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
@@ -26,7 +26,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from aligndistill import stopping  # noqa: E402
-from aligndistill.config import BestOfN, Dpo, Lora, Pro, Rrhf  # noqa: E402
+from aligndistill.chat.served_policy import ServedPolicy  # noqa: E402
+from aligndistill.config import BestOfN, Dpo, Lora, Pro, RolloutServer, Rrhf  # noqa: E402
 from aligndistill.config import RewardModel as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
@@ -34,6 +35,7 @@ from aligndistill.models.load import ModelPointer, load_language_model  # noqa: 
 from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
 from aligndistill.training.align import train_policy, train_reward_model  # noqa: E402
 from aligndistill.training.save import save_model  # noqa: E402
+from aligndistill.training.served_rollouts import Served  # noqa: E402
 from aligndistill.training.watched import Watched  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
@@ -107,6 +109,9 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         more = adaptive if critic == "shared" else {"ppo_epochs": 2}
         settings = {"critic": critic, **more, "job": {"lr_scheduler_type": "cosine"}}
         where = {"trunk": folder / "trunk", "runtime": runtime, "lora": lora}
+        if order.get("served"):
+            server = ServedPolicy(RolloutServer(base_url=order["served"], name="policy"))
+            where["served"] = Served(server, job.folder / "weights")
         trained = tiny_ppo(job.folder, updates=2, **where, **settings).trained
         save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
     elif what == "reward_model":

@@ -13,23 +13,32 @@ from typing import Any
 import pytest
 import torch
 
+from tests.chat.policy_server import PolicyServer
+from tests.tiny_models import write_tiny_model
+
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
 SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 SHARED_CRITIC = ("zero2", "zero3")
+SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
 PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 PORT = 29900 + os.getpid() % 90
 
 
-def on_two() -> list[dict[str, Any]]:
+def served(zero: str | None, lora: bool, url: str) -> dict[str, Any]:
+    return {"name": f"ppo-served-{zero}-{lora}", "what": "ppo", "zero": zero, "lora": lora, "served": url}
+
+
+def on_two(url: str) -> list[dict[str, Any]]:
     orders: list[dict[str, Any]] = [{"name": what, "what": what} for what in OBJECTIVES]
     orders += [{"name": f"{what}-{zero}", "what": what, "zero": zero} for what, zero in SHARDED]
     lora = {what for what, _ in SHARDED_LORA}
     orders += [{"name": f"{what}-lora", "what": what, "lora": True} for what in sorted(lora)]
     orders += [{"name": f"{what}-lora-{zero}", "what": what, "zero": zero, "lora": True} for what, zero in SHARDED_LORA]
     orders += [{"name": f"ppo-shared-{zero}", "what": "ppo", "critic": "shared", "zero": zero} for zero in SHARED_CRITIC]
+    orders += [served(zero, lora, url) for zero, lora in SERVED]
     orders += [{"name": "dpo-uneven", "what": "dpo", "zero": "zero3", "uneven": True}]
     for what, zero in [*((what, None) for what in OBJECTIVES), *STOPPED_SHARDED]:
         orders += stopped_and_resumed(what, zero)
@@ -37,9 +46,10 @@ def on_two() -> list[dict[str, Any]]:
     return [*orders, other_shards, {"name": "dpo-moved", "what": "dpo", "folder": "moved", "stop_at": 3}]
 
 
-def on_one() -> list[dict[str, Any]]:
+def on_one(url: str) -> list[dict[str, Any]]:
     orders: list[dict[str, Any]] = [{"name": what, "what": what, "per_device": 8} for what in OBJECTIVES]
     orders += [{"name": f"{what}-accumulated", "what": what, "per_device": 1} for what in OBJECTIVES]
+    orders += [{**served(None, lora, url), "per_device": 8} for lora in (False, True)]
     orders += [{"name": "ppo-shared", "what": "ppo", "critic": "shared", "per_device": 8}]
     for what in OBJECTIVES:
         orders += [{**order, "per_device": 8} for order in stopped_and_resumed(what, None)]
@@ -59,12 +69,16 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
     torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(PORT)]
-    for name, orders, launcher in (("two", on_two(), torchrun), ("one", on_one(), [])):
-        (folder / name).mkdir()
-        (folder / name / "orders.json").write_text(json.dumps(orders))
-        command = [sys.executable, *launcher, "-m", "tests.training.several", str(folder / name)]
-        ended = subprocess.run(command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=500)
-        assert ended.returncode == 0, ended.stderr[-4000:]
+    with PolicyServer(write_tiny_model(folder / "start")) as server:
+        url = server.base_url
+        for name, orders, launcher in (("two", on_two(url), torchrun), ("one", on_one(url), [])):
+            (folder / name).mkdir()
+            (folder / name / "orders.json").write_text(json.dumps(orders))
+            command = [sys.executable, *launcher, "-m", "tests.training.several", str(folder / name)]
+            ended = subprocess.run(
+                command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=500
+            )
+            assert ended.returncode == 0, ended.stderr[-4000:]
     return folder
 
 
@@ -118,6 +132,15 @@ def test_adapters_train_under_every_zero_stage(made: Path, what: str, zero: str)
 @pytest.mark.parametrize("zero", SHARED_CRITIC)
 def test_a_critic_in_the_policys_trunk_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
     assert_same_training(result(made / "two", f"ppo-shared-{zero}"), result(made / "one", "ppo-shared"))
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize(("zero", "lora"), SERVED)
+def test_what_a_server_samples_for_several_processes_is_what_it_samples_for_one(made: Path, zero: str | None, lora: bool) -> None:
+    """The first process hands over whole weights, whatever cut them up; the server's log-probs say so."""
+    found, expected = (result(made / processes, f"ppo-served-{way}-{lora}") for processes, way in (("two", zero), ("one", None)))
+    assert_same_training(found, expected)
+    assert all(entry["server_gap_nats"] < 1e-4 for entry in found["log"] + expected["log"])
 
 
 @pytest.mark.timeout(600)

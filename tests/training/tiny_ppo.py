@@ -13,6 +13,7 @@ from aligndistill.training.job import Trained
 from aligndistill.training.online import train_ppo
 from aligndistill.training.ppo import PpoWork
 from aligndistill.training.rollouts import PolicyPrompt, Rollout, SampledPrompt
+from aligndistill.training.served_rollouts import Served
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user, write_tiny_model
 
 Score = Callable[[Sequence[SampledPrompt]], list[list[float | None]]]
@@ -51,6 +52,7 @@ def tiny_ppo(
     trunk: Path | None = None,
     reference: LanguageModel | None = None,
     win_rate: Callable[[LanguageModel], float] | None = None,
+    served: Served | None = None,
     runtime: dict[str, Any] | None = None,
     job: dict[str, Any] | None = None,
     **settings: Any,
@@ -69,6 +71,7 @@ def tiny_ppo(
         score=score,
         win_rate=win_rate,
         keep_samples=lambda update, found: rollouts.append(list(found)),
+        served=served,
     )
     steps = {"batch_size": 8 // objective.minibatches, "max_steps": updates * objective.steps_per_update, "max_response_tokens": 8}
     trained = train_ppo(
