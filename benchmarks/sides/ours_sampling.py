@@ -15,7 +15,13 @@ def candidates(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     Settings: `k` per prompt (1), prompts `at_once` in a batch (all), `compared` prompts with a greedy answer (all).
     """
     memory = Memory()
-    model = load_language_model(ModelPointer(path=str(world / "policy"), layout="plain", dtype=settings.get("dtype", "float32")))
+    pointer = ModelPointer(
+        path=str(world / "policy"),
+        layout="plain",
+        dtype=settings.get("dtype", "float32"),
+        attn_implementation=settings.get("attn_implementation"),
+    )
+    model = load_language_model(pointer)
     prompts = [row["prompt"] for row in read_rows(world / "rows.jsonl")]
 
     def draw(count: int, k: int, temperature: float, seed: int) -> list[list[Sampled]]:
