@@ -29,11 +29,15 @@ def main() -> None:
     )
     parser.add_argument("names", nargs="*", metavar="NAME", help="rows to run, or the beginning of their names; all by default")
     parser.add_argument("--list", action="store_true", help="name the rows and stop")
-    parser.add_argument("--quick", action="store_true", help="tiny sizes: shows that all runs and agrees, times mean nothing")
+    parser.add_argument(
+        "--quick", action="store_true", help="tiny sizes on the CPU: shows that all runs and agrees, times mean nothing"
+    )
     parser.add_argument("--rounds", type=int, help="turns of each side (3; 1 with --quick)")
     parser.add_argument("--threads", type=int, default=2, help="threads of each side (default: %(default)s)")
     parser.add_argument("--results", type=Path, help="folder for the JSON (benchmarks/results; results/local with --quick)")
     arguments = parser.parse_args()
+    if arguments.quick:
+        os.environ["CUDA_VISIBLE_DEVICES"] = ""
     rows = all_rows(arguments.quick)
     curves = all_curves(arguments.quick)
     names = [*rows, *curves]
@@ -61,6 +65,9 @@ def main() -> None:
             path.write_text(json.dumps(found, indent=1) + "\n")
             continue
         row = rows[name]()
+        if row.gpu and not arguments.quick and not torch.cuda.is_available():
+            print("  skipped: it needs a GPU, and there is none here", flush=True)
+            continue
         try:
             result = run_row(row, rounds, arguments.threads, lambda line: print(line, flush=True))
         except SideFailed as failure:
@@ -73,10 +80,11 @@ def main() -> None:
         found["rows"][name] = result
         # After every row: what is measured stays measured.
         path.write_text(json.dumps(found, indent=1) + "\n")
-    text = table(found)
-    path.with_suffix(".md").write_text(text)
-    print(text)
-    print(f"written to {path} and {path.with_suffix('.md').name}")
+    if path.exists():
+        text = table(found)
+        path.with_suffix(".md").write_text(text)
+        print(text)
+        print(f"written to {path} and {path.with_suffix('.md').name}")
     if failed:
         sys.exit(f"these rows failed: {', '.join(failed)}")
 

@@ -7,20 +7,20 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / ".envs"
 
-PEERS = {"trl-1.16": "1.16.0", "trl-1.12": "1.12.0"}
-"""Environment -> version of TRL. 1.12.0 is the last that has a PPOTrainer (in `trl.experimental.ppo`)."""
+PEERS = {"trl-1.16": ("trl==1.16.0", "peft"), "trl-1.12": ("trl==1.12.0",)}
+"""Environment -> what is of its own in it. 1.12.0 is the last TRL that has a PPOTrainer (in `trl.experimental.ppo`)."""
 
 OURS = "ours"
 
 
 def python_of(environment: str) -> Path:
-    """The environment's interpreter; installs the environment where it is missing."""
+    """The environment's interpreter; installs the environment where it is missing, or lacks a package."""
     if environment == OURS:
         return Path(sys.executable)
     folder = FOLDER / environment
     python = folder / "bin" / "python"
-    finished = folder / ".installed"
-    if not finished.exists():
+    finished, own = folder / ".installed", PEERS[environment]
+    if not finished.exists() or finished.read_text().split() != [*own]:
         print(f"installing {environment} into {folder.relative_to(ROOT)}", file=sys.stderr)
         constraints = folder / "constraints.txt"
         subprocess.run([sys.executable, "-m", "venv", str(folder)], check=True)
@@ -29,6 +29,6 @@ def python_of(environment: str) -> Path:
         install = [str(python), "-m", "pip", "install", "--quiet", "--disable-pip-version-check", "--constraint", str(constraints)]
         # torch by itself first, as `make install` does: the index may offer several builds of the pinned version.
         subprocess.run([*install, "torch"], check=True)
-        subprocess.run([*install, f"trl=={PEERS[environment]}", "transformers", "accelerate", "datasets", "pandas"], check=True)
-        finished.touch()
+        subprocess.run([*install, *own, "transformers", "accelerate", "datasets", "pandas"], check=True)
+        finished.write_text(" ".join(own))
     return python

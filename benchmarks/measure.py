@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import subprocess
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +15,8 @@ from benchmarks.environments import ROOT, python_of
 
 WORK = ROOT / "benchmarks" / ".work"
 TOLERANCE = 1e-4
-"""Losses and gradient norms of two sides that do the same work differ by no more, relative to the larger of 1 and their size."""
+"""Losses and gradient norms of two sides that do the same work in float32 differ by no more, relative to the larger of 1 and
+their size."""
 
 Round = dict[str, Any]
 """What a side says of a round: `seconds` of each timed piece of work, `samples` in each, `added_bytes`, and more."""
@@ -51,6 +53,9 @@ class Row:
         says: what is the same on both sides and what is not.
         most_rounds: where a round takes long.
         timed: False where only the equality of the work is asked, of one round.
+        gpu: whether its full size is for a GPU.
+        tolerance: as `TOLERANCE`, in what the work is computed in.
+        flops: of the files, the operations that one piece needs (see `flops`); with it, shares of the machine's rate are told.
     """
 
     name: str
@@ -64,6 +69,9 @@ class Row:
     says: str = ""
     most_rounds: int = 100
     timed: bool = True
+    gpu: bool = False
+    tolerance: float = TOLERANCE
+    flops: Callable[[Path], float] | None = None
 
 
 @dataclass(frozen=True)
@@ -140,6 +148,8 @@ def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> 
     folder = new_folder(WORK / row.name)
     rounds = min(rounds, row.most_rounds) if row.timed else 1
     row.make_world(folder)
+    flops = row.flops(folder) if row.flops else None
+    rate = measured_rate(threads) if flops else None
     sides = [row.ours, *row.peers]
     found: dict[str, list[Round]] = {side.label: [] for side in sides}
     workers: list[Worker] = []
@@ -155,7 +165,24 @@ def run_row(row: Row, rounds: int, threads: int, say: Callable[[str], None]) -> 
     finally:
         for worker in workers:
             worker.end()
-    return summary(row, found)
+        for path in folder.iterdir():  # the logs stay; models may be large
+            if path.is_dir():
+                shutil.rmtree(path)
+    result = summary(row, found)
+    if flops and rate:
+        result |= {"flops": flops, "matrix_rate": rate}
+        for side in result["sides"].values():
+            side["share"] = flops / side["seconds"] / rate["flops_per_second"]
+    return result
+
+
+def measured_rate(threads: int) -> dict[str, Any]:
+    """What `matrix_rate` prints, of a process of its own: it leaves no memory taken."""
+    environment = os.environ | {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": str(threads)}
+    command = [sys.executable, "-m", "benchmarks.matrix_rate"]
+    done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT, env=environment)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def new_folder(folder: Path) -> Path:
@@ -177,7 +204,7 @@ def summary(row: Row, found: Mapping[str, list[Round]]) -> dict[str, Any]:
             "times_slower": vars(Ratio(median(ratios), min(ratios), max(ratios))),
             "times_the_memory": theirs[0]["added_bytes"] / ours[0]["added_bytes"],
             "curve_difference": difference,
-            "equal_work": None if not peer.same_curve else difference is not None and difference <= TOLERANCE,
+            "equal_work": None if not peer.same_curve else difference is not None and difference <= row.tolerance,
         }
     return {
         "name": row.name,
@@ -188,6 +215,8 @@ def summary(row: Row, found: Mapping[str, list[Round]]) -> dict[str, Any]:
         "says": row.says,
         "settings": dict(row.settings),
         "timed": row.timed,
+        "gpu": row.gpu,
+        "tolerance": row.tolerance,
         "sides": sides,
         "rounds": found,
     }

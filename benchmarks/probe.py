@@ -1,4 +1,4 @@
-"""What is measured inside a side's process: the time of every optimiser step, losses, gradient norms, resident memory.
+"""What is measured inside a side's process: the time of every optimiser step, losses, gradient norms, memory.
 
 Runs in the peers' environments too.
 """
@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 from typing import Any, ClassVar
 
+import torch
 from torch.utils.data import SequentialSampler
 from transformers import Trainer, TrainerCallback
 from transformers.trainer import DEFAULT_CALLBACKS
@@ -21,16 +22,32 @@ def resident_bytes(peak: bool = False) -> int:
     return int(line.split()[1]) * 1024
 
 
-class Memory:
-    """Peak resident memory above what was resident when this was made: before the first model is loaded, imports done."""
+def now() -> float:
+    """Seconds, read when a GPU has done all that it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return time.perf_counter()
 
-    def __init__(self) -> None:
-        CLEAR.write_text("5")  # resets the peak
-        self._before = resident_bytes()
+
+class Memory:
+    """Peak memory above what was taken when this was made: before the first model is loaded, imports done.
+
+    On a GPU what torch's tensors take of it, else (or where `resident` is asked for) this process's resident memory.
+    """
+
+    def __init__(self, resident: bool = False) -> None:
+        self._on_gpu = torch.cuda.is_available() and not resident
+        if self._on_gpu:
+            torch.cuda.init()  # without it there is no peak to reset
+            torch.cuda.reset_peak_memory_stats()
+            self._before = torch.cuda.memory_allocated()
+        else:
+            CLEAR.write_text("5")  # resets the peak
+            self._before = resident_bytes()
 
     def added_bytes(self) -> int:
         """The peak so far."""
-        return resident_bytes(peak=True) - self._before
+        return (torch.cuda.max_memory_allocated() if self._on_gpu else resident_bytes(peak=True)) - self._before
 
 
 class Clock:
@@ -43,7 +60,7 @@ class Clock:
     @classmethod
     def reset(cls) -> None:
         """Forget an earlier round."""
-        cls.start, cls.ends, cls.log = time.perf_counter(), [], []
+        cls.start, cls.ends, cls.log = now(), [], []
 
     @classmethod
     def seconds(cls, warm_up: int, every: int = 1) -> list[float]:
@@ -56,10 +73,10 @@ class StepCallback(TrainerCallback):
     """Tells the `Clock`."""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        Clock.start = time.perf_counter()
+        Clock.start = now()
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        Clock.ends.append(time.perf_counter())
+        Clock.ends.append(now())
 
     def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **kwargs: Any) -> None:
         Clock.log.append(dict(logs or {}))

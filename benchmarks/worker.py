@@ -28,6 +28,8 @@ def main() -> None:
     for line in sys.stdin:
         result = do_round(Path(world), {**json.loads(settings), "round": int(line)})
         gc.collect()
+        if torch.cuda.is_available():
+            torch.cuda.empty_cache()  # the side whose turn is next works on the same GPU
         if sys.platform == "linux":
             ctypes.CDLL("libc.so.6").malloc_trim(0)  # gives back what the allocator keeps, so that a later round can be compared
         answers.write(json.dumps(result) + "\n")

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import LlamaConfig, LlamaForCausalLM, LlamaForSequenceClassification, PreTrainedTokenizerFast
+from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForSequenceClassification, PreTrainedTokenizerFast
 
 PAD, END = 0, 1
 FIRST_WORD = 2
@@ -25,22 +25,25 @@ class Shape:
     hidden: int = 128
     layers: int = 4
     heads: int = 4
+    key_value_heads: int | None = None  # as many as heads
+    intermediate: int | None = None  # four times the hidden size
+    tied: bool = False
 
     def config(self, **more: Any) -> LlamaConfig:
-        """The config of such a model, embeddings and head untied."""
+        """The config of such a model."""
         return LlamaConfig(
             vocab_size=self.vocabulary,
             hidden_size=self.hidden,
-            intermediate_size=4 * self.hidden,
+            intermediate_size=self.intermediate or 4 * self.hidden,
             num_hidden_layers=self.layers,
             num_attention_heads=self.heads,
-            num_key_value_heads=self.heads,
+            num_key_value_heads=self.key_value_heads or self.heads,
             max_position_embeddings=8192,
             initializer_range=self.hidden**-0.5,
             bos_token_id=None,
             eos_token_id=END,
             pad_token_id=PAD,
-            tie_word_embeddings=False,
+            tie_word_embeddings=self.tied,
             **more,
         )
 
@@ -60,10 +63,10 @@ def write_tokenizer(folder: Path, vocabulary: int) -> None:
     ).save_pretrained(folder)
 
 
-def write_language_model(folder: Path, shape: Shape, seed: int = 0) -> None:
+def write_language_model(folder: Path, shape: Shape, seed: int = 0, dtype: str = "float32") -> None:
     """A causal language model with random weights."""
     torch.manual_seed(seed)
-    LlamaForCausalLM(shape.config()).save_pretrained(folder)
+    AutoModelForCausalLM.from_config(shape.config(), dtype=getattr(torch, dtype)).save_pretrained(folder)
     write_tokenizer(folder, shape.vocabulary)
 
 
@@ -107,6 +110,7 @@ class Rows:
 
     Attributes:
         mixed: lengths are spread log-normally (sigma 0.5) below the ones given, instead of all being that long.
+        least_prompt_tokens: prompts are of any length from this to `prompt_tokens`, each as likely.
     """
 
     prompts: int
@@ -115,6 +119,7 @@ class Rows:
     k: int
     vocabulary: int
     mixed: bool = False
+    least_prompt_tokens: int | None = None
 
     def write(self, path: Path, seed: int = 2) -> None:
         """As JSON lines."""
@@ -125,13 +130,18 @@ class Rows:
                 return most
             return max(2, min(most, round(most / 2 * float((0.5 * torch.randn((), generator=generator)).exp()))))
 
+        def prompt_length() -> int:
+            if self.least_prompt_tokens is None:
+                return length(self.prompt_tokens)
+            return int(torch.randint(self.least_prompt_tokens, self.prompt_tokens + 1, (), generator=generator))
+
         def ids(count: int) -> list[int]:
             found: list[int] = torch.randint(FIRST_WORD, self.vocabulary, (count,), generator=generator).tolist()
             return found
 
         rows = [
             {
-                "prompt": ids(length(self.prompt_tokens)),
+                "prompt": ids(prompt_length()),
                 "responses": [[*ids(length(self.response_tokens) - 1), END] for _ in range(self.k)],
                 "scores": [float(self.k - rank) / 2 for rank in range(self.k)],
             }

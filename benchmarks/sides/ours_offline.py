@@ -1,13 +1,12 @@
 """Everything that learns from rankings, by this project, through the functions its own stages call."""
 
 import tempfile
-import time
 from pathlib import Path
 from typing import Any
 
 from pydantic import TypeAdapter
 
-from aligndistill.config import BestOfN, Dpo, OfflineObjective, Pro, Rrhf, Runtime, Training
+from aligndistill.config import BestOfN, Dpo, Lora, OfflineObjective, Pro, Rrhf, Runtime, Training
 from aligndistill.config import RewardModel as RewardModelSettings
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer, load_language_model
@@ -17,7 +16,7 @@ from aligndistill.stages.students import reference_logprobs
 from aligndistill.training.align import train_policy, train_reward_model
 from aligndistill.training.examples import Example
 from aligndistill.training.job import Job
-from benchmarks.probe import Clock, Memory, training_round, watch_every_trainer
+from benchmarks.probe import Clock, Memory, now, training_round, watch_every_trainer
 from benchmarks.worlds import read_rows
 
 watch_every_trainer()
@@ -50,21 +49,34 @@ def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if name != "supervised":
         adapter: TypeAdapter[Dpo | Rrhf | Pro | BestOfN] = TypeAdapter(OfflineObjective)
         objective = adapter.validate_python({"kind": name, **settings.get("options", {})})
-    learner = load_language_model(ModelPointer(path=str(world / "policy"), layout="plain", dtype="float32"))
+    pointer = ModelPointer(
+        path=str(world / "policy"),
+        layout="plain",
+        dtype=settings.get("dtype", "float32"),
+        attn_implementation=settings.get("attn_implementation"),
+    )
+    learner = load_language_model(pointer)
+    lora = Lora(**settings["lora"]) if "lora" in settings else None
     groups = [TokenGroup(row["prompt"], row["responses"][: 1 if name == "supervised" else None]) for row in rows]
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), settings)
         reference: list[list[float] | None] = [None] * len(groups)
-        started = time.perf_counter()
+        started = now()
         if isinstance(objective, Dpo):
             reference = [*reference_logprobs(work, learner, groups)]
-        reference_seconds = time.perf_counter() - started
+        reference_seconds = now() - started
         examples = [Example(*one) for one in zip(groups, [row["scores"] for row in rows], reference, strict=True)]
         job = Job("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
         Clock.reset()
-        train_policy(learner, objective, None, examples, job)
+        train_policy(learner, objective, lora, examples, job)
     charged = reference_seconds / settings["steps"]  # live references would be computed in every step of the one epoch
-    result = training_round(settings["warm_up"], memory, settings["batch"], reference_seconds=reference_seconds)
+    result = training_round(
+        settings["warm_up"],
+        memory,
+        settings["batch"],
+        reference_seconds=reference_seconds,
+        shares_prompt=learner.shares_prompt,
+    )
     if settings.get("whole"):
         return {
             **result,
@@ -98,9 +110,9 @@ def reference_cache(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), settings)
         reference_logprobs(work, start, groups[:before])
-        started = time.perf_counter()
+        started = now()
         found = reference_logprobs(work, start, groups)
-        seconds = time.perf_counter() - started
+        seconds = now() - started
     return {
         "seconds": [seconds],
         "samples": len(groups),

@@ -20,7 +20,7 @@ def through_the_store(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     prompts = Stage("prompts", make_prompts, (Prompts(source=prompts_at), content), {}, seed=0)
     ready_made = (Rankings(source=rankings_at), 0.1, False, content)
     rankings = Stage("rankings", make_ready_made_rankings, ready_made, {}, seed=0)
-    memory = Memory()
+    memory = Memory(resident=True)
     with tempfile.TemporaryDirectory() as folder:
         runtime = Runtime(store=Path(folder))
         started = time.perf_counter()

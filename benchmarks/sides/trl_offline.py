@@ -2,7 +2,6 @@
 
 import shutil
 import tempfile
-import time
 from itertools import combinations
 from pathlib import Path
 from typing import Any
@@ -12,7 +11,7 @@ from datasets import Dataset
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from benchmarks.probe import Clock, Memory, training_round, watch_every_trainer
+from benchmarks.probe import Clock, Memory, now, training_round, watch_every_trainer
 from benchmarks.worlds import read_rows, words
 
 watch_every_trainer()
@@ -24,9 +23,9 @@ _precompute = DPOTrainer._precompute_ref_logps
 
 
 def _timed_precompute(self: Any, *args: Any, **kwargs: Any) -> Any:
-    started = time.perf_counter()
+    started = now()
     found = _precompute(self, *args, **kwargs)
-    precomputing_seconds.append(time.perf_counter() - started)
+    precomputing_seconds.append(now() - started)
     return found
 
 
@@ -34,12 +33,12 @@ DPOTrainer._precompute_ref_logps = _timed_precompute
 
 
 def _arguments(settings: dict[str, Any], folder: str, per_prompt: int = 1) -> dict[str, Any]:
-    """What both sides share, and TRL's best settings on a CPU unless its `defaults` are asked for."""
+    """What both sides share, and TRL's best settings on this machine unless its `defaults` are asked for."""
     tuned = {"bf16": torch.cuda.is_available(), "gradient_checkpointing": False}
     return {
         "output_dir": folder,
         "use_cpu": not torch.cuda.is_available(),
-        "optim": "adamw_torch",
+        "optim": "adamw_torch_fused" if torch.cuda.is_available() else "adamw_torch",
         "learning_rate": settings["learning_rate"],
         "lr_scheduler_type": "constant",
         "warmup_steps": 0,
@@ -73,7 +72,10 @@ def _preferences(rows: list[dict[str, Any]], number: int) -> Dataset:
 
 
 def dpo(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """One training by DPOTrainer, with the reference computed live or, where the settings say `precompute`, beforehand."""
+    """One training by DPOTrainer, with the reference computed live or, where the settings say `precompute`, beforehand.
+
+    What the pass beforehand costs is in the time of the steps that use it, as on our side.
+    """
     memory = Memory()
     rows = read_rows(world / "rows.jsonl")
     precompute = bool(settings.get("precompute"))
@@ -85,13 +87,18 @@ def dpo(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             precompute_ref_log_probs=precompute,
             **({"precompute_ref_batch_size": settings["batch"]} if precompute else {}),
         )
-        trainer = DPOTrainer(
-            model=AutoModelForCausalLM.from_pretrained(world / "policy", dtype="float32"),
-            ref_model=AutoModelForCausalLM.from_pretrained(world / "policy", dtype="float32"),
-            args=arguments,
-            train_dataset=_preferences(rows, settings["round"]),
-            processing_class=AutoTokenizer.from_pretrained(world / "policy"),
-        )
+        dtype = settings.get("dtype", "float32")
+        models: dict[str, Any] = {"model": AutoModelForCausalLM.from_pretrained(world / "policy", dtype=dtype)}
+        if "lora" in settings:
+            from peft import LoraConfig  # only here: what else is measured with this environment does without
+
+            lora = LoraConfig(**settings["lora"], target_modules="all-linear", task_type="CAUSAL_LM")
+            models["peft_config"] = lora  # the reference is the model without its adapters
+        elif not precompute:
+            models["ref_model"] = AutoModelForCausalLM.from_pretrained(world / "policy", dtype=dtype)
+        data, tokenizer = _preferences(rows, settings["round"]), AutoTokenizer.from_pretrained(world / "policy")
+        torch.manual_seed(0)  # the adapters follow from it, as on our side
+        trainer = DPOTrainer(**models, args=arguments, train_dataset=data, processing_class=tokenizer)
         for row, ours in zip(trainer.train_dataset, rows, strict=True):
             assert [row["prompt_ids"], row["chosen_ids"], row["rejected_ids"]] == [ours["prompt"], *ours["responses"]]
         Clock.reset()
@@ -100,7 +107,8 @@ def dpo(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     if settings.get("whole"):
         whole = sum(precomputing_seconds) + Clock.ends[-1] - Clock.start
         return {**result, "seconds": [whole], "samples": settings["batch"] * settings["steps"]}
-    return result
+    charged = sum(precomputing_seconds) / settings["steps"]
+    return {**result, "seconds": [seconds + charged for seconds in result["seconds"]]}
 
 
 def reward_model(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
