@@ -19,7 +19,7 @@ BF16_TOLERANCE = 2e-2
 
 DPO_SAYS = (
     "Trained under autocast to bfloat16 on both sides, all {batch} pairs in one micro-batch, no checkpointing in what is tuned. "
-    "Our reference is computed beforehand, once per row, in the weights' own type; its time is added to the steps that use it."
+    "Our reference is computed beforehand, once per row, under autocast, too; its time is added to the steps that use it."
 )
 
 

@@ -116,6 +116,7 @@ def grouped_attention(
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
         return output, None
     repeats = query.shape[1] // key.shape[1]
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast positions are turned in float32
     output_NTAD: Tensor = _Grouped.apply(query, repeat_kv(key, repeats), repeat_kv(value, repeats), blocks, scaling)
     return output_NTAD, None
 

@@ -15,6 +15,7 @@ from aligndistill.stages.tokens import ranking_examples
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.training.align import needs_reference, train_policy
+from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf16
 from aligndistill.training.distributed import is_main_process, local_ranks, our_share
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
@@ -51,16 +52,17 @@ def reference_logprobs(work: Work, start: LanguageModel, groups: Sequence[TokenG
     The start itself becomes the policy afterwards, so no second model is ever in memory.
     """
     cache = Cache(work.caches / "logprobs.sqlite")
-    model = work.identities["start"]
+    model = f"{work.identities['start']}{' in bfloat16' if trains_in_bf16() else ''}"
     keys = [[cache_key(model=model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
     known = cache.get_many([key for row in keys for key in row])
     ours = our_share(range(len(keys)), local_ranks())
     missing = [i for i in ours if not all(key in known for key in keys[i])]
     scores = score_groups(start, [groups[i] for i in missing], work.runtime.per_device_eval_batch_size)
-    for scored in track(scores, "reference log-probs", len(missing)):
-        for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):
-            known[key] = response.logprob_nats
-            cache.put(key, response.logprob_nats)
+    with rounded_as_in_training():
+        for scored in track(scores, "reference log-probs", len(missing)):
+            for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):
+                known[key] = response.logprob_nats
+                cache.put(key, response.logprob_nats)
     wait_for_others(f"{work.folder.name} has its reference log-probs", local_ranks())
     known |= cache.get_many([key for row in keys for key in row if key not in known])
     cache.close()

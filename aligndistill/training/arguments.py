@@ -1,5 +1,6 @@
 """Our settings as transformers' TrainingArguments: the one place that knows both vocabularies."""
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from transformers import TrainingArguments
 
 from aligndistill.config import Runtime, Training
 from aligndistill.errors import ConfigError
+from aligndistill.models.load import local_device
 from aligndistill.training.distributed import skip_unused_operator, wait_for_builds, world_size
 
 
@@ -43,7 +45,7 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
         "per_device_train_batch_size": split.per_device,
         "gradient_accumulation_steps": split.accumulation,
         "activation_checkpointing": runtime.gradient_checkpointing,
-        "bf16": on_gpu and torch.cuda.is_bf16_supported(),
+        "bf16": trains_in_bf16(),
         "use_cpu": not on_gpu,
         "optim": "adamw_torch_fused",
         "save_strategy": "steps",
@@ -57,6 +59,16 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
         "dataloader_pin_memory": on_gpu,
         "deepspeed": str(runtime.deepspeed) if runtime.deepspeed else None,
     }
+
+
+def trains_in_bf16() -> bool:
+    """Whether training runs under autocast to bfloat16 here."""
+    return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
+
+
+def rounded_as_in_training() -> AbstractContextManager[Any]:
+    """For what is compared with log-probs of training: else the difference of the roundings would count as learnt."""
+    return torch.autocast(local_device().type, torch.bfloat16) if trains_in_bf16() else nullcontext()
 
 
 def within_tokens(runtime: Runtime, longest_row: int) -> Runtime:
