@@ -248,7 +248,7 @@ class Runtime(Section):
         runs: the folder of reports, one folder per run.
         per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by accumulation.
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
-        max_tokens_per_batch: most tokens in a micro-batch of training on rankings, padding included. Fewer prompts than
+        max_tokens_per_batch: most tokens in a micro-batch of training, padding included. Fewer prompts than
             `per_device_train_batch_size` go into one where they are long; `batch_size` stays what it is.
         compile_decoding: compile the step from one sampled token to the next, on a GPU into CUDA graphs. Each shape of batch is
             compiled once, which takes a while: for many answers.

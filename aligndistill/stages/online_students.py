@@ -23,11 +23,11 @@ from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, for_part, open
 from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
+from aligndistill.training.collecting import PpoWork
 from aligndistill.training.distributed import is_main_process
 from aligndistill.training.health import all_warnings
 from aligndistill.training.job import Job
 from aligndistill.training.online import train_ppo
-from aligndistill.training.ppo import PpoWork
 from aligndistill.training.rollouts import PolicyPrompt, Rollout, Sampling, draw
 from aligndistill.training.save import save_model
 from aligndistill.training.served_rollouts import Served

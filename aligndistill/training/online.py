@@ -10,10 +10,11 @@ from aligndistill.models.load import LanguageModel
 from aligndistill.models.reward import RewardModel
 from aligndistill.progress import say
 from aligndistill.training.align import with_adapters
-from aligndistill.training.arguments import training_arguments
+from aligndistill.training.arguments import training_arguments, within_tokens
 from aligndistill.training.checkpoints import all_checkpoints, damage
+from aligndistill.training.collecting import PpoWork
 from aligndistill.training.job import Job, Trained, run
-from aligndistill.training.ppo import BudgetSpent, PpoTrainer, PpoWork
+from aligndistill.training.ppo import BudgetSpent, PpoTrainer
 from aligndistill.training.rollouts import Sampling
 
 ADAM_EPSILON = 1e-5
@@ -39,7 +40,9 @@ def train_ppo(
         with_adapters(critic.model, lora, "SEQ_CLS", job.seed) if critic else None,
     )
     policy = LanguageModel(model.policy, policy.conversation, policy.shares_prompt and (critic is None or critic.shares_prompt))
-    arguments = training_arguments(job.settings, job.runtime, job.folder, job.name, job.seed)
+    samples, longest = settings.samples_per_prompt, max(len(prompt.ids) for prompt in work.prompts)
+    row = longest * (1 if policy.shares_prompt else samples) + samples * job.settings.max_response_tokens
+    arguments = training_arguments(job.settings, within_tokens(job.runtime, row), job.folder, job.name, job.seed)
     steps = settings.steps_per_update
     if arguments.max_steps <= 0:
         passes = len(work.prompts) * job.settings.num_train_epochs

@@ -10,15 +10,13 @@ An update: sample, score, make advantages, then `ppo_epochs` passes of `minibatc
 import hashlib
 import json
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 import torch
-from accelerate.utils import gather_object
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerState
@@ -26,32 +24,18 @@ from transformers.integrations.deepspeed import deepspeed_load_checkpoint
 
 from aligndistill.config import Ppo
 from aligndistill.models.actor_critic import outputs
-from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
-from aligndistill.models.sampling import Sampled
 from aligndistill.objectives.kl import adapted_coefficient
 from aligndistill.objectives.ppo import Collected, Learned, ppo
 from aligndistill.progress import say
 from aligndistill.training import frozen
+from aligndistill.training.collecting import Collector, PpoWork
 from aligndistill.training.examples import grouped_batch
 from aligndistill.training.experience import Experience, RunningMoments, experience_of
+from aligndistill.training.grouped_trainer import split_by_length
 from aligndistill.training.health import new_warnings
 from aligndistill.training.invariants import require_masks_of_lengths, require_ratio_of_one, require_sound_figures
-from aligndistill.training.rollouts import (
-    CHECKED_PROMPTS,
-    PolicyPrompt,
-    Rollout,
-    SampledPrompt,
-    Sampling,
-    ScoreSamples,
-    critic_values,
-    draw,
-    groups_of,
-    policy_logprobs,
-    reference_of,
-    sampling_is_training,
-)
-from aligndistill.training.served_rollouts import Gap, Served, gap_sums, require_policys_weights
+from aligndistill.training.rollouts import Sampling
 from aligndistill.training.watched import Watched
 
 STATE_JSON = "ppo.json"
@@ -71,28 +55,6 @@ class PpoState:
     kl_coefficient: float
     moments: RunningMoments
     keeps_logprobs: bool | None = None
-
-
-@dataclass(frozen=True)
-class PpoWork:
-    """What PPO learns on and from.
-
-    Attributes:
-        reference: the frozen start; None where the policy has adapters that can be switched off.
-        score: the reward source.
-        win_rate: a policy's win rate over the start on held-out prompts; None where nothing is looked at.
-        keep_samples: told of every update's number and rollouts, on the first process.
-        frozen: the models that `score` reads; ZeRO-3 shards them, as it does the reference.
-        served: what samples in the policy's place; None where the policy does so itself.
-    """
-
-    prompts: Sequence[PolicyPrompt]
-    reference: LanguageModel | None
-    score: ScoreSamples
-    win_rate: Callable[[LanguageModel], float] | None
-    keep_samples: Callable[[int, Sequence[Rollout]], None]
-    frozen: Sequence[Any] = ()
-    served: Served | None = None
 
 
 class BudgetSpent(Exception):
@@ -118,7 +80,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         self._settings = settings
         self._policy = policy
         self._work = work
-        self._sampling = sampling
+        self._collector = Collector(settings, self.model, policy, work, sampling, self.accelerator, self._whole_weights)
         self._figures: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._largest: dict[str, Tensor] = {}
@@ -151,7 +113,10 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             for epoch in range(settings.ppo_epochs):
                 order = _shuffled(self.prompts_per_update, self.args.seed, "order", update, epoch)
                 for minibatch in _split(order, settings.minibatches):
-                    for chosen in _split(minibatch[process::processes], self.args.gradient_accumulation_steps):
+                    mine = minibatch[process::processes]
+                    lengths = [experience.groups[p].tokens(self._policy.shares_prompt) for p in mine]
+                    for indices in split_by_length(lengths, self.args.gradient_accumulation_steps):
+                        chosen = [mine[i] for i in indices]
                         groups = [experience.groups[p] for p in chosen]
                         tensors = experience.micro_batch(chosen, self._policy.conversation.pad_id, self._policy.shares(groups))
                         require_masks_of_lengths(tensors["tokens_BKR"], groups)
@@ -171,118 +136,11 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
     # ----------------------------------------------------------------------------------------------------- rollouts
 
     def _experience(self, update: int) -> Experience:
-        """Sample and score an update's prompts, and make the state that a checkpoint after the update holds."""
+        """Collect an update's rollouts, and make the state that a checkpoint after the update holds."""
         settings, state = self._settings, self.state_of_ppo
-        started = time.monotonic()
-        win_rate = None
         self.model.eval()
-        with self._whole_weights(), self.accelerator.autocast():
-            keeps = state.keeps_logprobs
-            if keeps is None:
-                keeps = self._work.served is None and sampling_is_training(self._policy, self._work.prompts, self._sampling)
-            if self._work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
-                win_rate = self._work.win_rate(self._policy)
-            prompts, drawn = self._draw(update)
-            sampled = time.monotonic()
-            groups = groups_of(prompts, drawn)
-            logprobs, of_reference = self._both_logprobs(drawn, groups, keeps)
-            served = self._require_served(drawn, groups, logprobs, of_reference)
-            values = critic_values(self.model, self._policy, groups, self._sampling)
-        conversation = self._policy.conversation
-        texts = [
-            tuple(conversation.response_text(prompt.ids, one.ids) for one in samples)
-            for prompt, samples in zip(prompts, drawn, strict=True)
-        ]
-        asked = [
-            SampledPrompt(prompt.id, prompt.messages, of_prompt, tuple(one.finish for one in samples))
-            for prompt, of_prompt, samples in zip(prompts, texts, drawn, strict=True)
-        ]
-        with frozen.whole(self._work.frozen):
-            scores = self._work.score(asked)
-        rollouts = [
-            Rollout(prompt, group.responses, one.texts, one.finishes, *figures)
-            for prompt, group, one, *figures in zip(prompts, groups, asked, logprobs, of_reference, values, scores, strict=True)
-        ]
-        everyones = _interleaved(gather_object(rollouts), self.accelerator.num_processes)
-        looked = {**served, **({"held_out_win_rate": win_rate} if win_rate is not None else {})}
-        return self._learn_from(update, everyones, keeps, looked, {"rollout": sampled - started, "started": sampled})
-
-    def _draw(self, update: int) -> tuple[list[PolicyPrompt], list[list[Sampled]]]:
-        """This process's share of an update's prompts, with their answers."""
-        process, processes = self.accelerator.process_index, self.accelerator.num_processes
-        places = self.prompts_of(update)
-        mine = [(place, self._work.prompts[index]) for place, index in enumerate(places)][process::processes]
-        prompts = [prompt for _, prompt in mine]
-        keys = [f"{update} {place} {prompt.id}" for place, prompt in mine]
-        served = self._work.served
-        if served is None:
-            return prompts, draw(self._policy, prompts, keys, self._sampling)
-        if self.accelerator.is_main_process:
-            served.hand_over(self._policy.model, update)
-        self.accelerator.wait_for_everyone()
-        at_once = replace(self._sampling, batch_size=len(prompts))  # how many are under way is the server's matter
-        return prompts, draw(self._policy, prompts, keys, at_once, served.server.sample)
-
-    def _both_logprobs(
-        self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], keeps: bool, temperature: float | None = None
-    ) -> tuple[list[list[list[float]]], list[list[list[float]]]]:
-        """Log-probability of every sampled token under the policy and under the reference, nats."""
-        sampling = self._sampling if temperature is None else replace(self._sampling, temperature=temperature)
-        logprobs = (
-            [[one.logprobs for one in samples] for samples in drawn] if keeps else policy_logprobs(self._policy, groups, sampling)
-        )
-        with reference_of(self._policy, self._work.reference) as reference, frozen.whole(self._frozen_reference()):
-            return logprobs, policy_logprobs(reference, groups, sampling)
-
-    def _require_served(
-        self,
-        drawn: Sequence[Sequence[Sampled]],
-        groups: Sequence[TokenGroup],
-        logprobs: Sequence[Sequence[Sequence[float]]],
-        of_reference: Sequence[Sequence[Sequence[float]]],
-    ) -> dict[str, float]:
-        """Hold a server to the policy's weights, and say how near its log-probs are; nothing where there is none.
-
-        Raises:
-            TrainingError: it was another model that answered.
-        """
-        if self._work.served is None:
-            return {}
-        if self._settings.temperature != 1:  # the server's are those at temperature 1
-            drawn, groups = drawn[:CHECKED_PROMPTS], groups[:CHECKED_PROMPTS]
-            logprobs, of_reference = self._both_logprobs(drawn, groups, keeps=False, temperature=1.0)
-        sums = torch.tensor(gap_sums(drawn, logprobs, of_reference), device=self.args.device)
-        from_policy, from_start, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
-        gap = Gap(from_policy / tokens, from_start / tokens)
-        require_policys_weights(gap)
-        return {"server_gap_nats": gap.policy_nats}
-
-    def require_budget(self) -> None:
-        """Hold what the last update left to `kl_budget` too, by one more sampling; every policy before it was measured.
-
-        Raises:
-            BudgetSpent: it is past the budget.
-        """
-        budget = self._settings.kl_budget
-        if budget is None:
-            return
-        self.model.eval()
-        with self._whole_weights(), self.accelerator.autocast():
-            prompts, drawn = self._draw(self.updates)
-            groups = groups_of(prompts, drawn)
-            both = self._both_logprobs(drawn, groups, bool(self.state_of_ppo.keeps_logprobs))
-            self._require_served(drawn, groups, *both)
-        answers = [
-            sum(policy) - sum(reference) for rows in zip(*both, strict=True) for policy, reference in zip(*rows, strict=True)
-        ]
-        kl_nats = fmean(gather_object(answers))
-        if kl_nats > budget:
-            raise BudgetSpent(self.updates, kl_nats)
-
-    def _learn_from(
-        self, update: int, rollouts: Sequence[Rollout], keeps: bool, looked: dict[str, float], seconds: dict[str, float]
-    ) -> Experience:
-        settings, state = self._settings, self.state_of_ppo
+        collected = self._collector.collect(update, self.prompts_of(update), state.keeps_logprobs)
+        rollouts = collected.rollouts
         moments = state.moments.with_scores([score for rollout in rollouts for score in rollout.scores if score is not None])
         experience = experience_of(rollouts, settings, state.kl_coefficient, moments)
         require_sound_figures(experience.figures)
@@ -295,24 +153,29 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         if settings.kl_target is not None:
             samples = len(rollouts) * settings.samples_per_prompt
             coefficient = adapted_coefficient(coefficient, kl_nats, settings.kl_target, settings.kl_horizon, samples)
-        self.state_of_ppo = PpoState(coefficient, moments, keeps)
+        self.state_of_ppo = PpoState(coefficient, moments, collected.keeps_logprobs)
+        self._figures = {"update": update + 1, **experience.figures, **collected.figures}
         self._learning_since = time.monotonic()
-        self._figures = {
-            "update": update + 1,
-            **experience.figures,
-            **looked,
-            "rollout_seconds": seconds["rollout"],
-            "scoring_seconds": self._learning_since - seconds["started"],
-        }
         return experience
 
-    def _frozen_reference(self) -> list[Any]:
-        return [self._work.reference.model] if self._work.reference is not None else []
+    def require_budget(self) -> None:
+        """Hold what the last update left to `kl_budget` too, by one more sampling; every policy before it was measured.
+
+        Raises:
+            BudgetSpent: it is past the budget.
+        """
+        budget = self._settings.kl_budget
+        if budget is None:
+            return
+        self.model.eval()
+        kl_nats = self._collector.kl_nats(self.updates, self.prompts_of(self.updates), bool(self.state_of_ppo.keeps_logprobs))
+        if kl_nats > budget:
+            raise BudgetSpent(self.updates, kl_nats)
 
     def _shard_frozen(self) -> None:
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         if plugin is not None and plugin.zero_stage == 3:
-            frozen.shard([*self._frozen_reference(), *self._work.frozen], plugin.deepspeed_config)
+            frozen.shard([*self._work.reference_models, *self._work.frozen], plugin.deepspeed_config)
 
     def _whole_weights(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3 the weights are gathered once for all that a rollout reads of them."""
@@ -465,9 +328,3 @@ def _split(items: Sequence[int], parts: int) -> list[list[int]]:
     size, rest = divmod(len(items), parts)
     assert not rest, "a batch is a multiple of its parts"
     return [list(items[start : start + size]) for start in range(0, len(items), size)]
-
-
-def _interleaved(rollouts: Sequence[Rollout], processes: int) -> list[Rollout]:
-    """Process after process, put back into the order of the prompts."""
-    share = len(rollouts) // processes
-    return [rollouts[process * share + place] for place in range(share) for process in range(processes)]

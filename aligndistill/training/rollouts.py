@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from aligndistill.models.actor_critic import ActorCritic, token_values
+from aligndistill.models.actor_critic import ActorCritic, outputs, token_values
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import LanguageModel
@@ -44,6 +44,9 @@ class SampledPrompt:
     texts: tuple[str, ...]
     finishes: tuple[Finish, ...]
 
+
+PerToken = list[list[list[float]]]
+"""A number for each token of each answer of each prompt."""
 
 ScoreSamples = Callable[[Sequence[SampledPrompt]], list[list[float | None]]]
 """Prompts with answers -> a score for each answer, higher is better; None where there is none to be had."""
@@ -150,9 +153,9 @@ def groups_of(prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]
 @torch.no_grad()
 def per_token(
     policy: LanguageModel, groups: Sequence[TokenGroup], batch_size: int, read: Callable[[GroupedBatch, bool], Tensor]
-) -> list[list[list[float]]]:
+) -> list[list[list[Any]]]:
     """Whatever `read` says of every response token, for each group and response."""
-    found: list[list[list[float]]] = [[] for _ in groups]
+    found: list[list[list[Any]]] = [[] for _ in groups]
     for laid_out in policy.batches(groups, batch_size):
         values_BKR = read(laid_out.batch, laid_out.share).float().tolist()
         for row, i in enumerate(laid_out.indices):
@@ -177,7 +180,7 @@ def sampling_is_training(policy: LanguageModel, prompts: Sequence[PolicyPrompt],
     return max(differences) <= KEPT_TOLERANCE_NATS
 
 
-def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling) -> list[list[list[float]]]:
+def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling) -> PerToken:
     """Log-probability of every response token under a policy at the sampling temperature, nats."""
 
     def read(batch: GroupedBatch, share: bool) -> Tensor:
@@ -186,15 +189,27 @@ def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], samplin
     return per_token(policy, groups, sampling.batch_size, read)
 
 
-def critic_values(
-    model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling
-) -> list[list[list[float]]]:
+def critic_values(model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling) -> PerToken:
     """The critic's value of every response token."""
 
     def read(batch: GroupedBatch, share: bool) -> Tensor:
         return token_values(model, batch, share)
 
     return per_token(policy, groups, sampling.batch_size, read)
+
+
+def logprobs_and_values(
+    model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling
+) -> tuple[PerToken, PerToken]:
+    """`policy_logprobs` and `critic_values` in one pass, of a critic that is a head on the policy."""
+
+    def read(batch: GroupedBatch, share: bool) -> Tensor:
+        found = outputs(model, batch, share, sampling.temperature)
+        return torch.stack([found.logprobs_BKR, found.values_BKR], -1)
+
+    both = per_token(policy, groups, sampling.batch_size, read)
+    logprobs, values = ([[[pair[n] for pair in row] for row in rows] for rows in both] for n in (0, 1))
+    return logprobs, values
 
 
 @contextmanager

@@ -12,9 +12,9 @@ from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.records import Message, prompt_id
 from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, open_rewards
 from aligndistill.stages.stage import Work
+from aligndistill.training.collecting import PpoWork
 from aligndistill.training.job import Job
 from aligndistill.training.online import train_ppo
-from aligndistill.training.ppo import PpoWork
 from aligndistill.training.rollouts import PolicyPrompt, Rollout
 from benchmarks.probe import Clock, Memory, logged, training_round, watch_every_trainer
 from benchmarks.worlds import read_rows, words

@@ -39,15 +39,15 @@ def in_the_second_update() -> None:
 
 def between_updates() -> None:
     """The first update is over, the second one's answers are scored, and nothing was learnt from them."""
-    plain = ppo.PpoTrainer._learn_from
+    plain = ppo.PpoTrainer._experience
 
-    def learn_from(self: Any, update: int, *args: Any) -> Any:
-        learning = plain(self, update, *args)
+    def experience(self: Any, update: int) -> Any:
+        made = plain(self, update)
         if update == 1:
             kill()
-        return learning
+        return made
 
-    ppo.PpoTrainer._learn_from = learn_from  # type: ignore[method-assign]
+    ppo.PpoTrainer._experience = experience  # type: ignore[method-assign]
 
 
 def before_the_seal_of_the_second() -> None:

@@ -10,7 +10,7 @@ import torch
 
 from aligndistill.errors import InvariantError
 from aligndistill.models.groups import TokenGroup, collate
-from aligndistill.training import experience, ppo, rollouts
+from aligndistill.training import collecting, experience, ppo, rollouts
 from aligndistill.training.invariants import (
     require_masks_of_lengths,
     require_ratio_of_one,
@@ -37,7 +37,7 @@ def test_a_sampler_with_another_temperature(tmp_path: Path, monkeypatch: pytest.
     monkeypatch.setattr(rollouts, "sample", colder)
     ran = tiny_ppo(tmp_path / "measured", updates=1)
     assert ran.trained.trainer.state_of_ppo.keeps_logprobs is False
-    monkeypatch.setattr(ppo, "sampling_is_training", lambda *args: True)
+    monkeypatch.setattr(collecting, "sampling_is_training", lambda *args: True)
     assert invariant(lambda: tiny_ppo(tmp_path / "trusted", updates=1)) == "ratio-is-one"
 
 
@@ -48,15 +48,16 @@ def test_training_at_another_temperature_than_scoring(tmp_path: Path, monkeypatc
 
 
 def test_an_update_that_begins_after_the_policy_has_moved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    plain = ppo.PpoTrainer._learn_from
+    plain = ppo.PpoTrainer._experience
 
-    def moved(self: Any, *args: Any) -> Any:
+    def then_moved(self: Any, update: int) -> Any:
+        made = plain(self, update)
         with torch.no_grad():
             for parameter in self.model.policy.parameters():
                 parameter += 0.05 * torch.randn_like(parameter)
-        return plain(self, *args)
+        return made
 
-    monkeypatch.setattr(ppo.PpoTrainer, "_learn_from", moved)
+    monkeypatch.setattr(ppo.PpoTrainer, "_experience", then_moved)
     assert invariant(lambda: tiny_ppo(tmp_path, updates=1)) == "ratio-is-one"
 
 

@@ -12,12 +12,14 @@ from transformers import AutoModelForCausalLM
 
 from aligndistill.config import Lora
 from aligndistill.errors import TrainingError
+from aligndistill.models.actor_critic import ActorCritic
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, ModelPointer, wrap_language_model
 from aligndistill.training.checkpoints import all_checkpoints
-from aligndistill.training.rollouts import Rollout, SampledPrompt, Sampling, policy_logprobs
+from aligndistill.training.ppo import PpoTrainer
+from aligndistill.training.rollouts import Rollout, SampledPrompt, Sampling, critic_values, logprobs_and_values, policy_logprobs
 from aligndistill.training.save import save_model
-from tests.tiny_models import tiny_language_model, tiny_model, tiny_tokenizer, write_tiny_model
+from tests.tiny_models import random_groups, tiny_language_model, tiny_model, tiny_tokenizer, write_tiny_model
 from tests.training.tiny_ppo import Ran, tiny_ppo, vowels
 
 LOGGED = {
@@ -124,6 +126,56 @@ def test_one_micro_batch_of_eight_and_eight_of_one_make_the_same_update(critic: 
     for ours, theirs in zip(runs[1].trained.log, runs[8].trained.log, strict=True):
         for name in LOGGED - {"rollout_seconds", "scoring_seconds", "update_seconds"}:
             assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
+
+
+def test_micro_batches_hold_answers_of_similar_length(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows: list[list[int]] = []
+    plain = PpoTrainer.compute_loss
+
+    def compute_loss(self: Any, model: Any, inputs: dict[str, Tensor], **more: Any) -> Tensor:
+        per_row = 3 if inputs["share"] else 1
+        rows.append((inputs["segments_NT"] >= 0).sum(1).tolist())
+        assert inputs["tokens_BKR"].shape[:2] == (len(rows[-1]) * per_row // 3, 3)
+        return plain(self, model, inputs, **more)
+
+    monkeypatch.setattr(PpoTrainer, "compute_loss", compute_loss)
+    ran = tiny_ppo(
+        tmp_path, policy=often_ending(), reference=often_ending(), runtime={"per_device_train_batch_size": 2}, critic="separate"
+    )
+    assert ran.trained.trainer.args.gradient_accumulation_steps == 4
+    assert len(rows) == 2 * 2 * 4
+    for step in range(0, len(rows), 4):
+        for longer, shorter in itertools.pairwise(rows[step : step + 4]):
+            assert min(longer) >= max(shorter)
+        assert max(rows[step]) > min(rows[step + 3])
+
+
+def test_a_token_budget_makes_micro_batches_smaller_and_updates_no_other(tmp_path: Path) -> None:
+    plain = tiny_ppo(tmp_path / "plain")
+    longest = max(len(rollout.prompt.ids) for rollout in plain.rollouts[0]) + 3 * 8
+    limited = tiny_ppo(tmp_path / "limited", runtime={"max_tokens_per_batch": 2 * longest + 1})
+    sizes = [ran.trained.trainer.args.per_device_train_batch_size for ran in (plain, limited)]
+    assert sizes == [8, 2]
+    assert ids(limited.rollouts[:1]) == ids(plain.rollouts[:1])
+    require_equal(limited.weights, plain.weights, tolerance=1e-6)
+
+
+def test_one_pass_has_log_probs_and_values_of_a_shared_critic() -> None:
+    policy = tiny_language_model()
+    model = ActorCritic(policy.model, None)
+    assert model.value_head is not None
+    torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(0))
+    sampling = Sampling(samples=3, temperature=0.7, max_new_tokens=8, batch_size=2, seed=0)
+    groups = random_groups([(7, [4, 6, 1]), (3, [5, 2, 8]), (9, [8, 1, 1])])
+    logprobs, values = logprobs_and_values(model, policy, groups, sampling)
+    for ours, theirs in (
+        (logprobs, policy_logprobs(policy, groups, sampling)),
+        (values, critic_values(model, policy, groups, sampling)),
+    ):
+        for group, mine, others in zip(groups, ours, theirs, strict=True):
+            assert list(map(len, mine)) == list(map(len, group.responses))
+            for row, other in zip(mine, others, strict=True):
+                assert row == pytest.approx(other, abs=1e-5)
 
 
 def test_rollouts_do_not_depend_on_how_many_are_made_at_once(tmp_path: Path) -> None:

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from aligndistill.config import Ppo
 from aligndistill.models.load import LanguageModel
+from aligndistill.training.collecting import PpoWork
 from aligndistill.training.online import train_ppo
-from aligndistill.training.ppo import PpoWork
 from aligndistill.training.rollouts import SampledPrompt
 from tests.tiny_models import tiny_job, tiny_language_model, tiny_tokenizer
 from tests.training.tiny_ppo import policy_prompts

@@ -9,9 +9,9 @@ from typing import Any
 from aligndistill.config import Lora, Ppo
 from aligndistill.models.actor_critic import critic_from_trunk
 from aligndistill.models.load import LanguageModel, ModelPointer
+from aligndistill.training.collecting import PpoWork
 from aligndistill.training.job import Trained
 from aligndistill.training.online import train_ppo
-from aligndistill.training.ppo import PpoWork
 from aligndistill.training.rollouts import PolicyPrompt, Rollout, SampledPrompt
 from aligndistill.training.served_rollouts import Served
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user, write_tiny_model
