@@ -4,33 +4,25 @@ Servers differ in what they heed (`n`, `logprobs`, `response_format` may be igno
 for what it is, and what a server was found to ignore is not asked of it again.
 """
 
-import asyncio
 import itertools
 import logging
-import time
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field, replace
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
-from aligndistill.chat.budget import Account, Payment
+from aligndistill.chat.budget import Account
 from aligndistill.chat.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
 from aligndistill.chat.completion import Completion
-from aligndistill.chat.connection import Session
 from aligndistill.chat.in_flight import keep_in_flight
 from aligndistill.chat.label_tokens import label_logprobs
 from aligndistill.chat.pace import Pace
-from aligndistill.chat.protocol import UNANSWERED, Answered, LabelLogprobs, Reply, Request, Sampling
-from aligndistill.chat.retries import LONGEST_WAIT_SECONDS, GaveUp, Refused, Transient, retrying
-from aligndistill.chat.server import Server
-from aligndistill.chat.token_counts import TokenCount, by_length, token_count
+from aligndistill.chat.paced_server import OpenSession, PacedServer
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.retries import GaveUp, Refused
 from aligndistill.chat.usage import total
 from aligndistill.config import EndpointModel
-from aligndistill.errors import JudgeError
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
-MOST_FAILURES_IN_A_ROW = 20
-GREETING_RETRIES = 1
 AGAIN_UNREADABLE = (
     "No verdict could be read in this answer. Give the verdict alone, in the form that was asked for, and nothing else."
 )
@@ -38,7 +30,6 @@ AGAIN_CUT_OFF = (
     "This answer was too long and was cut off. Give the verdict alone, in the form that was asked for, and nothing else."
 )
 LONGEST_REPEATED = 2000  # characters of an answer that could not be read
-HELLO = (Message(role="user", content="Say yes."),)
 
 _log = logging.getLogger(__name__)
 
@@ -68,20 +59,6 @@ class _Got:
         return [replace(self.ask, samples=(sample,)) for sample in self.ask.samples[len(self.replies) :]]
 
 
-@dataclass
-class _Open:
-    """A session with the server, and how it goes.
-
-    Attributes:
-        gone: that the server does not even answer a greeting any more.
-    """
-
-    session: Session
-    greeting: asyncio.Lock = field(default_factory=asyncio.Lock)
-    failures_in_a_row: int = 0
-    gone: JudgeError | None = None
-
-
 class EndpointChat:
     """A chat model at a URL; see `ChatModel`.
 
@@ -101,13 +78,10 @@ class EndpointChat:
         pace: Pace | None = None,
         account: Account | None = None,
     ) -> None:
-        self._config = config
-        self._server = Server(config)
+        self._concurrency = config.concurrency
         self._capabilities = capabilities or Capabilities()
-        self._pace = pace or Pace(config.requests_per_minute, config.tokens_per_minute)
-        self._account = account
-        counted = config.tokenizer is not None or config.context_tokens is not None
-        self._tokens = token_count(config) if counted else TokenCount(by_length, exact=False)
+        pace = pace or Pace(config.requests_per_minute, config.tokens_per_minute)
+        self._server = PacedServer(config, self._capabilities, pace, account)
         self.identity = self._server.identity
 
     # -------------------------------------------------------------------------------------------------------- answers
@@ -117,7 +91,7 @@ class EndpointChat:
         if requests and sampling.answer_schema is not None:
             self._find_answer_format()
 
-        async def ask(session: _Open, item: _Ask) -> _Got:
+        async def ask(session: OpenSession, item: _Ask) -> _Got:
             return _Got(item, await self._replies(session, item, sampling))
 
         def asks(indices: Iterable[int]) -> Iterator[_Ask]:
@@ -133,21 +107,21 @@ class EndpointChat:
         ahead = several[:1] if self._capabilities.found.several is None else []
         others = [index for index in range(len(requests)) if index not in ahead]
         missing: list[_Ask] = []
-        for some, concurrency in ((ahead, 1), (others, self._config.concurrency)):
+        for some, concurrency in ((ahead, 1), (others, self._concurrency)):
             if not (missing or some):
                 continue
             wanted = itertools.chain(missing, asks(some))
             missing = []
-            for got in keep_in_flight(self._session(), ask, wanted, concurrency):
+            for got in keep_in_flight(self._server.session(), ask, wanted, concurrency):
                 yield from got.answered
                 missing += got.missing
         if missing:
-            for got in keep_in_flight(self._session(), ask, missing, self._config.concurrency):
+            for got in keep_in_flight(self._server.session(), ask, missing, self._concurrency):
                 yield from got.answered
 
-    async def _replies(self, session: _Open, item: _Ask, sampling: Sampling) -> list[Reply]:
+    async def _replies(self, session: OpenSession, item: _Ask, sampling: Sampling) -> list[Reply]:
         """What one HTTP request brings: a reply for each sample from a server that heeds `n`, fewer from the others."""
-        if problem := self._too_long(item.messages, sampling.max_new_tokens):
+        if problem := self._server.too_long(item.messages, sampling.max_new_tokens):
             _log.warning("%s: %s", self.identity, problem)
             return [Reply("", "stop", Usage(), problem)] * len(item.samples)
         n = len(item.samples)
@@ -163,9 +137,9 @@ class EndpointChat:
             if n > 1:  # perhaps for the number alone
                 self._capabilities.learn(several=False)
                 return []
-            return [await self._refused(session, item, str(refusal))]
+            return [await self._server.refused(session, item.request, item.messages, str(refusal))]
         except GaveUp as failure:
-            await self._given_up(session, failure)
+            await self._server.given_up(session, failure)
             cost = Usage(calls=1), *[Usage()] * (n - 1)
             return [Reply("", "stop", usage, str(failure)) for usage in cost]
         session.failures_in_a_row = 0
@@ -175,14 +149,14 @@ class EndpointChat:
         return [await self._read_or_asked_again(session, item.messages, fields, sampling, reply) for reply in replies]
 
     async def _read_or_asked_again(
-        self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
+        self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
     ) -> Reply:
         """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
         if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(reply.text)):
             return reply
         why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
         again = (*messages, Message(role="assistant", content=reply.text[:LONGEST_REPEATED]), Message(role="user", content=why))
-        if self._too_long(again, sampling.max_new_tokens):
+        if self._server.too_long(again, sampling.max_new_tokens):
             return reply
         try:
             completion = await self._in_format(
@@ -195,7 +169,7 @@ class EndpointChat:
         return replace(second if better else reply, usage=total(reply.usage, second.usage))
 
     async def _in_format(
-        self, session: _Open, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None
+        self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None
     ) -> Completion:
         """Ask in the strictest form that the server keeps to; a request that is refused so is asked for text."""
         form: dict[str, Any] | None = None
@@ -206,83 +180,29 @@ class EndpointChat:
             form = JSON_OBJECT  # which keys it has, only the request's words can say
         if form is not None:
             try:
-                return await self._complete(session, messages, **fields, response_format=form)
+                return await self._server.complete(session, messages, **fields, response_format=form)
             except Refused:
                 pass
-        return await self._complete(session, messages, **fields)
-
-    async def _refused(self, session: _Open, item: _Ask, words: str) -> Reply:
-        """A reply that says so. When it is not this request but any that is refused, there is nothing to go on for.
-
-        Raises:
-            JudgeError: the server refuses the simplest request, too, or has refused many in a row.
-        """
-        async with session.greeting:
-            if not self._capabilities.found.answers:
-                try:
-                    await self._complete(session, HELLO, temperature=0.0, max_tokens=1)
-                except (GaveUp, Refused):
-                    raise JudgeError(f"{self.identity} refused: {words}. Check base_url and the model's name.") from None
-        length = sum(len(message.content) for message in item.messages)
-        session.failures_in_a_row += 1
-        said = (
-            f"{self.identity} refused request {item.request} ({length} characters): {words}. "
-            "Shorten the prompts or the candidates if it is too long for the model."
-        )
-        if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
-            raise JudgeError(f"{said} The last {session.failures_in_a_row} requests were refused or failed.")
-        _log.warning("%s", said)
-        return Reply("", "stop", Usage(calls=1), words)
-
-    async def _given_up(self, session: _Open, failure: GaveUp) -> None:
-        """Lets a failed request pass while the server answers others: it may be this request that it cannot bear.
-
-        Raises:
-            JudgeError: the server does not answer the simplest request either, or many have failed in a row.
-        """
-        said = f"{self.identity} gave {failure}."
-        async with session.greeting:
-            if session.gone is None:
-                try:
-                    await self._complete(session, HELLO, GREETING_RETRIES, temperature=0.0, max_tokens=1)
-                except (GaveUp, Refused):
-                    advice = "Check that the server is up and that base_url is right; what was answered so far is kept."
-                    session.gone = JudgeError(f"{said} {advice}")
-            if session.gone is not None:
-                raise session.gone
-        session.failures_in_a_row += 1
-        if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
-            raise JudgeError(
-                f"{said} The last {session.failures_in_a_row} requests were refused or failed; what was answered so far is kept."
-            )
-        _log.warning("%s It goes on without this one.", said)
-
-    def _too_long(self, messages: Sequence[Message], new_tokens: int) -> str:
-        """Why a request is not sent; empty where it fits. Some servers answer one that does not fit, with nonsense."""
-        context = self._config.context_tokens
-        if context is None or (length := self._tokens.count(messages)) + new_tokens <= context:
-            return ""
-        about = "" if self._tokens.exact else "about "
-        return f"a prompt of {about}{length} tokens and {new_tokens} new ones do not fit context_tokens ({context}): not sent"
+        return await self._server.complete(session, messages, **fields)
 
     def _find_answer_format(self) -> None:
         """Find out once which form of answer the server keeps to, by answers that have it though their requests do not ask."""
         if self._capabilities.found.answer_format is not None:
             return
 
-        async def ask(session: _Open, probe: FormatProbe) -> bool:
+        async def ask(session: OpenSession, probe: FormatProbe) -> bool:
             form: dict[str, Any] = {"response_format": probe.response_format}
             try:
-                completion = await self._complete(session, probe.messages, temperature=0.0, max_tokens=PROBE_TOKENS, **form)
+                completion = await self._server.complete(session, probe.messages, temperature=0.0, max_tokens=PROBE_TOKENS, **form)
             except Refused:
                 return False
             except GaveUp as failure:
-                await self._given_up(session, failure)
+                await self._server.given_up(session, failure)
                 return False
             return probe.heeded(completion.reply().text)
 
         for probe in FORMAT_PROBES:
-            if next(iter(keep_in_flight(self._session(), ask, [probe], 1))):
+            if next(iter(keep_in_flight(self._server.session(), ask, [probe], 1))):
                 self._capabilities.learn(answer_format=probe.name)
                 return
         self._capabilities.learn(answer_format="text")
@@ -292,20 +212,20 @@ class EndpointChat:
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
         """See `ChatModel`. A server that gives no log-probabilities is asked once."""
 
-        async def ask(session: _Open, index: int) -> LabelLogprobs:
-            if self._too_long(conversations[index], 1):
+        async def ask(session: OpenSession, index: int) -> LabelLogprobs:
+            if self._server.too_long(conversations[index], 1):
                 return LabelLogprobs(index, None, Usage())  # which is said when it is asked for text
             unknown = self._capabilities.found.top_logprobs is None
             refused = Usage()
             for top_logprobs in self._capabilities.top_logprobs:
                 fields: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "seed": 0, "logprobs": True}
                 try:
-                    completion = await self._complete(session, conversations[index], **fields, top_logprobs=top_logprobs)
+                    completion = await self._server.complete(session, conversations[index], **fields, top_logprobs=top_logprobs)
                 except Refused:
                     refused = total(refused, Usage(calls=1))
                     continue
                 except GaveUp as failure:
-                    await self._given_up(session, failure)
+                    await self._server.given_up(session, failure)
                     return LabelLogprobs(index, None, total(refused, Usage(calls=1)))
                 session.failures_in_a_row = 0
                 tokens = completion.first_position()
@@ -319,69 +239,9 @@ class EndpointChat:
         # While it is not known what the server gives, one conversation goes ahead of the others.
         indices = range(len(conversations))
         ahead = 1 if self._capabilities.found.top_logprobs is None else 0
-        for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._config.concurrency)):
+        for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._concurrency)):
             if some:
-                yield from keep_in_flight(self._session(), ask, some, concurrency)
-
-    # -------------------------------------------------------------------------------------------------------- requests
-
-    @asynccontextmanager
-    async def _session(self) -> AsyncIterator[_Open]:
-        async with self._server.session() as session:
-            yield _Open(session)
-
-    async def _complete(
-        self, session: _Open, messages: Sequence[Message], max_retries: int | None = None, **fields: Any
-    ) -> Completion:
-        """One answer, after as many tries as it takes.
-
-        Raises:
-            JudgeError: the server refuses for good.
-            GaveUp: it did not answer in any try.
-            BudgetError: there is no budget left for it.
-            Refused: the server refuses this request.
-        """
-        body = [{"role": message.role, "content": message.content} for message in messages]
-        prompt_tokens = self._tokens.count(messages)
-        at_most = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=fields["max_tokens"] * fields.get("n", 1))
-        retries = self._config.max_retries if max_retries is None else max_retries
-        try:
-            completion: Completion = await retrying(retries)(self._try, session.session, body, fields, at_most)
-        except Transient as failure:
-            raise GaveUp(f"{UNANSWERED} {retries + 1} tries: {failure}") from None
-        self._capabilities.learn(answers=True)
-        return completion
-
-    async def _try(self, session: Session, body: list[dict[str, str]], fields: Mapping[str, Any], at_most: Usage) -> Completion:
-        turn = await self._pace.turn(at_most.prompt_tokens + at_most.completion_tokens)
-        async with self._paying(at_most) as payment:
-            began = time.monotonic()
-            try:
-                completion = await self._server.complete(session, body, fields)
-            except Transient as failure:
-                if failure.retry_after_seconds:
-                    self._pace.pause(min(failure.retry_after_seconds, LONGEST_WAIT_SECONDS))
-                raise
-            payment.cost, payment.seconds = _charged(completion, at_most), time.monotonic() - began
-            turn.tokens = payment.cost.prompt_tokens + payment.cost.completion_tokens
-            return completion
-
-    @asynccontextmanager
-    async def _paying(self, at_most: Usage) -> AsyncIterator[Payment]:
-        if self._account is None:
-            yield Payment(at_most)
-        else:
-            async with self._account.paying(self._config.name, at_most) as payment:
-                yield payment
-
-
-def _charged(completion: Completion, at_most: Usage) -> Usage:
-    """What an answer counts for in budget and pace: what the server says, and our own count where it says nothing."""
-    said = completion.cost()
-    if said.prompt_tokens or said.completion_tokens:
-        return said
-    written = sum(by_length([Message(role="assistant", content=reply.text)]) for reply in completion.replies())
-    return Usage(calls=1, prompt_tokens=at_most.prompt_tokens, completion_tokens=min(written, at_most.completion_tokens))
+                yield from keep_in_flight(self._server.session(), ask, some, concurrency)
 
 
 def _seed(seed: int, messages: Sequence[Message], sample: int) -> int:

@@ -24,7 +24,7 @@ from typing import Any, Literal
 import pytest
 import tenacity
 
-from aligndistill.chat import endpoint, retries
+from aligndistill.chat import paced_server, retries
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.config import EndpointModel
 from aligndistill.errors import JudgeError
@@ -100,7 +100,7 @@ def asked(server: FaultServer) -> list[str]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_backoff", tenacity.wait_fixed(0.01))
-    for module in (retries, endpoint):
+    for module in (retries, paced_server):
         monkeypatch.setattr(module, "LONGEST_WAIT_SECONDS", LONGEST_WAIT)
 
 
