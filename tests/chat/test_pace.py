@@ -72,7 +72,7 @@ def test_a_server_is_asked_as_slowly_as_the_config_says() -> None:
         chat = EndpointChat(server.config(), pace=Pace(4, None, window_seconds=0.3))
         assert len(list(chat.answer(requests(10), Sampling(0.0, 4)))) == 10
     assert most_in_a_window(times, [1] * 10, 0.2) <= 4
-    assert EndpointChat(server.config(requests_per_minute=7, tokens_per_minute=900))._pace._requests == 7
+    assert EndpointChat(server.config(requests_per_minute=7, tokens_per_minute=900))._server._pace._requests == 7
 
 
 def test_all_wait_when_the_server_asks_one_to() -> None:
