@@ -121,11 +121,12 @@ def _generate(quick: bool) -> Row:
         make_world=make_world,
         ours=Side("aligndistill", "ours", "ours_sampling:candidates"),
         peers=[Side("transformers generate", "trl-1.16", "naive_sampling:candidates", {"scored": False})],
-        settings={"new_tokens": new_tokens, "at_once": prompts, "compared": 8, "repeats": 3, "dtype": dtype},
+        settings={"new_tokens": new_tokens, "at_once": prompts, "compared": 8, "repeats": 3, "dtype": dtype, "compiled": True},
         piece="pass over all prompts",
         aims=">= 4x",
         says=(
-            "Sampled at temperature 1 without top-k, all prompts in one batch on both sides (`at_once`). Compared are the mean "
+            "Sampled at temperature 1 without top-k, all prompts in one batch on both sides (`at_once`), "
+            "here with a compiled step, compiled beforehand. Compared are the mean "
             "log-probs of eight greedy answers, which in bfloat16 need not be the same tokens to their end. An answer that ends "
             "early is counted at its full length: with random weights one in a thousand does."
         ),

@@ -12,7 +12,8 @@ from benchmarks.worlds import read_rows
 def candidates(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Sampled candidates for all prompts, some times over, and the log-probs of greedy answers for comparison.
 
-    Settings: `k` per prompt (1), prompts `at_once` in a batch (all), `compared` prompts with a greedy answer (all).
+    Settings: `k` per prompt (1), prompts `at_once` in a batch (all), `compared` prompts with a greedy answer (all), whether the
+    step is `compiled` (no); a first pass, which is not timed, compiles it.
     """
     memory = Memory()
     pointer = ModelPointer(
@@ -22,6 +23,7 @@ def candidates(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         attn_implementation=settings.get("attn_implementation"),
     )
     model = load_language_model(pointer)
+    compiled = bool(settings.get("compiled"))
     prompts = [row["prompt"] for row in read_rows(world / "rows.jsonl")]
 
     def draw(count: int, k: int, temperature: float, seed: int) -> list[list[Sampled]]:
@@ -36,11 +38,14 @@ def candidates(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
                 temperature=temperature,
                 max_new_tokens=settings["new_tokens"],
                 seed=seed,
+                compiled=compiled,
             )
         ]
 
     compared = settings.get("compared", len(prompts))
     greedy = [sum(one.logprobs) / len(one.ids) for samples in draw(compared, 1, 0.0, 0) for one in samples]  # also warms up
+    if compiled:
+        draw(len(prompts), settings.get("k", 1), 1.0, 0)
     seconds, tokens = [], []
     for repeat in range(settings["repeats"]):
         started = now()
