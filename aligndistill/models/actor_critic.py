@@ -109,4 +109,4 @@ def _rows(batch: GroupedBatch) -> dict[str, Tensor]:
 
 
 def _scored(batch: GroupedBatch) -> dict[str, Tensor]:
-    return {"predictors_S": batch.predictors_BKR[batch.tokens_BKR], "targets_S": batch.targets_BKR[batch.tokens_BKR]}
+    return {"predictors_S": batch.predictors_S, "targets_S": batch.targets_S}

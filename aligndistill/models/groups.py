@@ -8,7 +8,8 @@ Each response sees the prompt and itself, never another response, and its positi
 response has exactly the log-probabilities of its own separate row. A model for which that does not hold (see `sharing`) gets
 the separate rows instead, in the same batch form.
 
-Shapes: B prompts, K responses each, R tokens per response, N rows, T tokens per row.
+Shapes: B prompts, K responses each, R tokens per response, N rows, T tokens per row; S is all response tokens, or all responses, in
+order. What has S is laid out here, on the CPU: to find it by a mask on a GPU would wait for all that the GPU has still to do.
 """
 
 from collections.abc import Sequence
@@ -38,20 +39,20 @@ class GroupedBatch:
     Attributes:
         input_ids_NT, positions_NT: what the model reads.
         segments_NT: 0 for the prompt, 1.. for responses, -1 for padding.
-        predictors_BKR: index into the flattened rows of the position that predicts the token.
-        targets_BKR: the token.
-        tokens_BKR: which of those exist.
-        ends_BK: index into the flattened rows of each response's last token.
-        valid_BK: which responses exist.
+        predictors_S: for each response token, the index into the flattened rows of the position that predicts it.
+        targets_S: the tokens.
+        tokens_BKR: where those are, response by response.
+        ends_S: for each response, the index into the flattened rows of its last token.
+        valid_BK: where those responses are.
     """
 
     input_ids_NT: Tensor
     positions_NT: Tensor
     segments_NT: Tensor
-    predictors_BKR: Tensor
-    targets_BKR: Tensor
+    predictors_S: Tensor
+    targets_S: Tensor
     tokens_BKR: Tensor
-    ends_BK: Tensor
+    ends_S: Tensor
     valid_BK: Tensor
 
     @property
@@ -103,23 +104,18 @@ def collate(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> GroupedBa
             segments[-1] += [number + 1 if share else 1] * len(response)
 
     width = max(len(row) for row in rows)
-    batch, most = len(groups), max(len(group.responses) for group in groups)
-    longest = max(len(response) for group in groups for response in group.responses)
-    predictors = torch.zeros(batch, most, longest, dtype=torch.long)
-    targets = torch.zeros(batch, most, longest, dtype=torch.long)
-    tokens = torch.zeros(batch, most, longest, dtype=torch.bool)
-    ends = torch.zeros(batch, most, dtype=torch.long)
-    valid = torch.zeros(batch, most, dtype=torch.bool)
-    for b, group in enumerate(groups):
-        for k, response in enumerate(group.responses):
-            row, first, before = starts[b][k]
-            length = len(response)
-            inside = range(first, first + length - 1)
-            predictors[b, k, :length] = torch.tensor([row * width + t for t in (before, *inside)])
-            targets[b, k, :length] = torch.tensor(response)
-            tokens[b, k, :length] = True
-            ends[b, k] = row * width + first + length - 1
-            valid[b, k] = True
+    predictors: list[int] = []
+    targets: list[int] = []
+    ends: list[int] = []
+    for group, of_group in zip(groups, starts, strict=True):
+        for response, (row, first, before) in zip(group.responses, of_group, strict=True):
+            origin, last = row * width, first + len(response) - 1
+            predictors += [origin + before, *range(origin + first, origin + last)]
+            targets += response
+            ends.append(origin + last)
+    lengths_BK = torch.nn.utils.rnn.pad_sequence(
+        [torch.tensor([len(response) for response in group.responses]) for group in groups], batch_first=True
+    )
 
     def padded(lists: list[list[int]], filler: int) -> Tensor:
         return torch.tensor([row + [filler] * (width - len(row)) for row in lists])
@@ -128,11 +124,11 @@ def collate(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> GroupedBa
         input_ids_NT=padded(rows, pad_id),
         positions_NT=padded(positions, 0),
         segments_NT=padded(segments, -1),
-        predictors_BKR=predictors,
-        targets_BKR=targets,
-        tokens_BKR=tokens,
-        ends_BK=ends,
-        valid_BK=valid,
+        predictors_S=torch.tensor(predictors),
+        targets_S=torch.tensor(targets),
+        tokens_BKR=torch.arange(int(lengths_BK.max())) < lengths_BK.unsqueeze(-1),
+        ends_S=torch.tensor(ends),
+        valid_BK=lengths_BK > 0,
     )
 
 

@@ -36,8 +36,8 @@ def token_logprobs(model: Any, batch: GroupedBatch, share: bool, temperature: fl
         input_ids=batch.input_ids_NT,
         position_ids=batch.positions_NT,
         segments_NT=batch.segments_NT,
-        predictors_S=batch.predictors_BKR[batch.tokens_BKR],
-        targets_S=batch.targets_BKR[batch.tokens_BKR],
+        predictors_S=batch.predictors_S,
+        targets_S=batch.targets_S,
         share=share,
         temperature=temperature,
     )

@@ -102,7 +102,7 @@ def rewards(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
         input_ids=batch.input_ids_NT,
         position_ids=batch.positions_NT,
         segments_NT=batch.segments_NT,
-        ends_S=batch.ends_BK[batch.valid_BK],
+        ends_S=batch.ends_S,
         share=share,
     )
     rewards_BK = torch.zeros(batch.valid_BK.shape, dtype=rewards_S.dtype, device=rewards_S.device)

@@ -52,7 +52,7 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
         log_p_SV, log_q_SV = (
             model.model(
                 input_ids=batch.input_ids_NT, attention_mask=(batch.segments_NT >= 0).long(), use_cache=False
-            ).logits.flatten(0, 1)[batch.predictors_BKR[batch.tokens_BKR]].float().log_softmax(-1)
+            ).logits.flatten(0, 1)[batch.predictors_S].float().log_softmax(-1)
             for model in (policy, reference)
         )  # fmt: skip
         kl_S = (log_p_SV.exp() * (log_p_SV - log_q_SV)).sum(-1)

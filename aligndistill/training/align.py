@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import torch
-from torch import Tensor
 
 from aligndistill.config import BestOfN, Dpo, Lora, OfflineObjective, Pro, Rrhf
 from aligndistill.config import RewardModel as RewardModelSettings
@@ -20,7 +19,7 @@ from aligndistill.objectives.ranked import Loss, Ranked
 from aligndistill.objectives.rrhf import rrhf
 from aligndistill.objectives.supervised import supervised
 from aligndistill.training.arguments import training_arguments, within_tokens
-from aligndistill.training.examples import Collator, Example, Examples
+from aligndistill.training.examples import Collator, Example, Examples, MicroBatch
 from aligndistill.training.grouped_trainer import GroupedTrainer, LossOfBatch, WeightOfBatch, prompts, tokens
 from aligndistill.training.job import Job, Trained, run
 
@@ -34,8 +33,8 @@ def train_policy(
 ) -> Trained:
     """Train a policy by an objective on rankings, or on demonstrations (rankings of one response)."""
 
-    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: dict[str, Tensor]) -> Loss:
-        logprobs_BKR = token_logprobs(model, batch, bool(tensors["share"]))
+    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
+        logprobs_BKR = token_logprobs(model, batch, tensors["share"])
         ranked = Ranked(
             policy_BK=logprobs_BKR.sum(-1),
             reference_BK=tensors.get("reference_BK"),
@@ -54,9 +53,9 @@ def train_policy(
 def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings, examples: Sequence[Example], job: Job) -> Trained:
     """Train a reward model by Bradley-Terry on rankings."""
 
-    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: dict[str, Tensor]) -> Loss:
+    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
         return bradley_terry(
-            rewards(model, batch, bool(tensors["share"])),
+            rewards(model, batch, tensors["share"]),
             tensors["scores_BK"],
             batch.valid_BK,
             labels=settings.labels,

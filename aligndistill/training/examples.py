@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -11,6 +12,9 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.tokenise import Exchange, Limits, Tokenised, tokenise
 from aligndistill.records import Ranking
+
+MicroBatch = dict[str, Any]
+"""What a training step takes: a `GroupedBatch`'s tensors, whether rows `share` their prompts, and what is learnt beside them."""
 
 BATCH_FIELDS = tuple(GroupedBatch.__dataclass_fields__)
 
@@ -44,7 +48,7 @@ class Examples(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples -> the dict of tensors that `GroupedTrainer` takes: a `GroupedBatch` and the scores beside it.
+    """Examples -> a micro-batch, with `scores_BK` and, where there is one, `reference_BK`.
 
     Attributes:
         shares: whether some groups are best laid out with shared prompts.
@@ -59,20 +63,20 @@ class Collator:
         """Tokens that the model computes for an example, padding left aside."""
         return example.group.tokens(self.shares_prompt)
 
-    def __call__(self, examples: Sequence[Example]) -> dict[str, Tensor]:
+    def __call__(self, examples: Sequence[Example]) -> MicroBatch:
         """Pad and stack."""
         groups = [example.group for example in examples]
         share = self.shares(groups)
         batch = collate(groups, self.pad_id, share)
-        tensors = {name: getattr(batch, name) for name in BATCH_FIELDS}
-        tensors["share"] = torch.tensor(share)
+        tensors: MicroBatch = {name: getattr(batch, name) for name in BATCH_FIELDS}
+        tensors["share"] = share
         tensors["scores_BK"] = _padded([example.scores for example in examples])
         if examples[0].reference is not None:
             tensors["reference_BK"] = _padded([example.reference or [] for example in examples])
         return tensors
 
 
-def grouped_batch(tensors: dict[str, Tensor]) -> GroupedBatch:
+def grouped_batch(tensors: MicroBatch) -> GroupedBatch:
     """The `GroupedBatch` in a collated dict."""
     return GroupedBatch(**{name: tensors[name] for name in BATCH_FIELDS})
 

@@ -16,7 +16,7 @@ from aligndistill.config import Ppo
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.objectives.advantages import explained_variance, generalised_advantages, token_rewards, whitened
 from aligndistill.objectives.kl import k1, k3
-from aligndistill.training.examples import BATCH_FIELDS
+from aligndistill.training.examples import BATCH_FIELDS, MicroBatch
 from aligndistill.training.rollouts import Rollout
 
 
@@ -60,13 +60,13 @@ class Experience:
     counted_PKR: Tensor
     figures: dict[str, float]
 
-    def micro_batch(self, prompts: Sequence[int], pad_id: int, share: bool) -> dict[str, Tensor]:
-        """Some of the prompts as the dict of tensors that a training step takes."""
+    def micro_batch(self, prompts: Sequence[int], pad_id: int, share: bool) -> MicroBatch:
+        """Some of the prompts, as a training step takes them."""
         groups = [self.groups[p] for p in prompts]
         batch = collate(groups, pad_id, share)
         width = batch.tokens_BKR.shape[2]
-        tensors = {name: getattr(batch, name) for name in BATCH_FIELDS}
-        tensors["share"] = torch.tensor(share)
+        tensors: MicroBatch = {name: getattr(batch, name) for name in BATCH_FIELDS}
+        tensors["share"] = share
         for name in ("logprobs", "values", "advantages", "returns", "counted"):
             tensors[f"{name}_BKR"] = getattr(self, f"{name}_PKR")[list(prompts)][:, :, :width]
         return tensors

@@ -13,24 +13,24 @@ from transformers import Trainer
 
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.objectives.ranked import Loss
-from aligndistill.training.examples import Collator, grouped_batch
+from aligndistill.training.examples import Collator, MicroBatch, grouped_batch
 from aligndistill.training.watched import Watched
 
-LossOfBatch = Callable[[Any, GroupedBatch, dict[str, Tensor]], Loss]
-"""(model, batch, the collated dict) -> the mean loss over the batch's prompts (or whatever its weight counts)."""
+LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
+"""(model, batch, the micro-batch) -> the mean loss over the batch's prompts (or whatever its weight counts)."""
 
-WeightOfBatch = Callable[[dict[str, Tensor]], int]
+WeightOfBatch = Callable[[MicroBatch], int]
 """How many things the loss is a mean over, in one collated micro-batch."""
 
 
-def prompts(tensors: dict[str, Tensor]) -> int:
+def prompts(tensors: MicroBatch) -> int:
     """The weight of a loss that is a mean over prompts."""
-    return tensors["scores_BK"].shape[0]
+    return len(tensors["scores_BK"])
 
 
-def tokens(tensors: dict[str, Tensor]) -> int:
+def tokens(tensors: MicroBatch) -> int:
     """The weight of a loss that is a mean over response tokens."""
-    return int(tensors["tokens_BKR"].sum())
+    return len(tensors["targets_S"])
 
 
 class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
@@ -59,9 +59,7 @@ class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
         batches = [self._collator([examples[i] for i in indices]) for indices in split_by_length(lengths, len(given))]
         return batches, self._get_num_items_in_batch(batches, device)
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Tensor:
+    def compute_loss(self, model: Any, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
         """This micro-batch's share of the step's loss."""
         assert not return_outputs and num_items_in_batch is not None
         loss = self._loss_of_batch(model, grouped_batch(inputs), inputs)
@@ -71,7 +69,7 @@ class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
         share: Tensor = loss.value * (weight * self.accelerator.num_processes / num_items_in_batch)
         return share
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[MicroBatch], device: torch.device) -> Tensor:
         """The weight of the optimiser step, over all micro-batches and processes."""
         weight = torch.tensor(sum(map(self._weight_of_batch, batch_samples)), device=device)
         total: Tensor = self.accelerator.gather(weight).sum()

@@ -30,7 +30,7 @@ from aligndistill.objectives.ppo import Collected, Learned, ppo
 from aligndistill.progress import say
 from aligndistill.training import frozen
 from aligndistill.training.collecting import Collector, PpoWork
-from aligndistill.training.examples import grouped_batch
+from aligndistill.training.examples import MicroBatch, grouped_batch
 from aligndistill.training.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.grouped_trainer import split_by_length
 from aligndistill.training.health import new_warnings
@@ -104,7 +104,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         """All micro-batches of the training on this process, as one epoch."""
         return _MicroBatches(self)
 
-    def micro_batches(self) -> Iterator[dict[str, Tensor]]:
+    def micro_batches(self) -> Iterator[MicroBatch]:
         """From the update after the last finished step to the last update."""
         settings = self._settings
         processes, process = self.accelerator.num_processes, self.accelerator.process_index
@@ -121,7 +121,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
                         tensors = experience.micro_batch(chosen, self._policy.conversation.pad_id, self._policy.shares(groups))
                         require_masks_of_lengths(tensors["tokens_BKR"], groups)
                         is_first = self.state.global_step == update * settings.steps_per_update
-                        yield {**tensors, "before_first_step": torch.tensor(is_first)}
+                        yield {**tensors, "before_first_step": is_first}
 
     def prompts_of(self, update: int) -> list[int]:
         """The places of an update's prompts: all prompts in a new order, again and again."""
@@ -188,13 +188,11 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
 
     # --------------------------------------------------------------------------------------------------- the training
 
-    def compute_loss(
-        self, model: Any, inputs: dict[str, Tensor], return_outputs: bool = False, num_items_in_batch: Any = None
-    ) -> Tensor:
+    def compute_loss(self, model: Any, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
         """This micro-batch's share of the step's loss, which is a mean over the step's tokens."""
         assert not return_outputs and num_items_in_batch is not None
         settings = self._settings
-        found = outputs(model, grouped_batch(inputs), bool(inputs["share"]), settings.temperature)
+        found = outputs(model, grouped_batch(inputs), inputs["share"], settings.temperature)
         recorded, counted = inputs["logprobs_BKR"], inputs["counted_BKR"]
         if inputs["before_first_step"]:
             dtype = torch.get_autocast_dtype(counted.device.type) if self.args.bf16 else next(self.model.parameters()).dtype
@@ -213,7 +211,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         share: Tensor = loss.value * (tokens * self.accelerator.num_processes / num_items_in_batch)
         return share
 
-    def _get_num_items_in_batch(self, batch_samples: list[dict[str, Tensor]], device: torch.device) -> Tensor:
+    def _get_num_items_in_batch(self, batch_samples: list[MicroBatch], device: torch.device) -> Tensor:
         """The tokens of the optimiser step, over all micro-batches and processes."""
         tokens = sum((tensors["counted_BKR"].sum() for tensors in batch_samples), torch.zeros((), dtype=torch.long)).to(device)
         total: Tensor = self.accelerator.gather(tokens).sum()
@@ -312,7 +310,7 @@ class _MicroBatches:
         trainer = self._trainer
         return int(trainer.updates * trainer._settings.steps_per_update * trainer.args.gradient_accumulation_steps)
 
-    def __iter__(self) -> Iterator[dict[str, Tensor]]:
+    def __iter__(self) -> Iterator[MicroBatch]:
         return self._trainer.micro_batches()
 
 

@@ -207,11 +207,10 @@ def test_the_rows_of_the_picture() -> None:
     assert batch.input_ids_NT.tolist() == [[10, 11, 12, 20, 21, 30], [13, 40, 0, 0, 0, 0]]
     assert batch.positions_NT.tolist() == [[0, 1, 2, 3, 4, 3], [0, 1, 0, 0, 0, 0]]
     assert batch.segments_NT.tolist() == [[0, 0, 0, 1, 1, 2], [0, 1, -1, -1, -1, -1]]
-    assert batch.predictors_BKR[0].tolist() == [[2, 3], [2, 0]]
-    assert batch.predictors_BKR[1, 0].tolist() == [6, 0]
-    assert batch.targets_BKR[0].tolist() == [[20, 21], [30, 0]]
-    assert batch.ends_BK[0].tolist() == [4, 5]
-    assert batch.ends_BK[1, 0].item() == 7
+    assert batch.predictors_S.tolist() == [2, 3, 2, 6]
+    assert batch.targets_S.tolist() == [20, 21, 30, 40]
+    assert batch.tokens_BKR.tolist() == [[[True, True], [True, False]], [[True, False], [False, False]]]
+    assert batch.ends_S.tolist() == [4, 5, 7]
     assert batch.valid_BK.tolist() == [[True, True], [True, False]]
     assert batch.lengths_BK.tolist() == [[2, 1], [1, 0]]
     allowed_TT = attention_mask(batch.segments_NT, torch.float32)[0, 0] == 0

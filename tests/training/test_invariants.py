@@ -76,7 +76,7 @@ def test_predictors_one_place_off(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
 
     def late(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> Any:
         batch = collate(groups, pad_id, share)
-        batch.predictors_BKR[batch.tokens_BKR] += 1
+        batch.predictors_S.add_(1)
         return batch
 
     monkeypatch.setattr(experience, "collate", late)
