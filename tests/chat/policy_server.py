@@ -27,14 +27,14 @@ class PolicyServer(FaultServer):
         loads: whether it does what it answers 200 to, when it is told to load weights.
 
     Attributes:
-        paths: of every request so far.
+        asked: path and body of every request so far.
         loaded: the folders that it was told to load, and for each the weights in it.
         reset: whether its prefix cache was reset after the last load.
         stale: completions that came before such a reset.
     """
 
     def __init__(self, start: Path, *, dev_mode: bool = True, loads: bool = True, instead: Instead | None = None) -> None:
-        self.paths: list[str] = []
+        self.asked: list[tuple[str, dict[str, Any]]] = []
         self.loaded: list[tuple[Path, dict[str, torch.Tensor]]] = []
         self.reset = True
         self.stale = 0
@@ -47,12 +47,16 @@ class PolicyServer(FaultServer):
         settings = {"timeout_seconds": 20, "max_retries": 2, **settings}
         return RolloutServer(base_url=self.base_url, name="policy", **settings)
 
+    @property
+    def paths(self) -> list[str]:
+        return [path for path, _ in self.asked]
+
     def bodies_of(self, path: str) -> list[dict[str, Any]]:
-        return [body for seen, body in zip(self.paths, self.bodies, strict=True) if seen == path]
+        return [body for seen, body in list(self.asked) if seen == path]
 
     def _answer(self, handler: BaseHTTPRequestHandler, body: dict[str, Any], number: int) -> None:
         with self._lock:
-            self.paths.append(handler.path)
+            self.asked.append((handler.path, body))
             act = self._instead(handler.path, body, number) if self._instead else None
             act = act or self._act(handler.path, body)
         act(handler)
