@@ -199,11 +199,14 @@ def summary(row: Row, found: Mapping[str, list[Round]]) -> dict[str, Any]:
     for peer in row.peers:
         theirs = found[peer.label]
         ratios = [median(b["seconds"]) / median(a["seconds"]) for a, b in zip(ours, theirs, strict=True)]
-        difference = curve_difference(ours[0], theirs[0])
+        differences = [curve_difference(a, b) for a, b in zip(ours, theirs, strict=True)]
+        known = [one for one in differences if one is not None]
+        difference = median(known) if len(known) == len(differences) else None
         sides[peer.label] |= {
             "times_slower": vars(Ratio(median(ratios), min(ratios), max(ratios))),
             "times_the_memory": theirs[0]["added_bytes"] / ours[0]["added_bytes"],
             "curve_difference": difference,
+            "curve_differences": differences,
             "equal_work": None if not peer.same_curve else difference is not None and difference <= row.tolerance,
         }
     return {
