@@ -11,8 +11,8 @@ import torch
 from torch import Tensor
 
 from aligndistill.errors import TrainingError
-from aligndistill.models.load import LanguageModel
-from aligndistill.models.sampling import Sampled, SampleRequest
+from aligndistill.models.sampling import Sampled
+from aligndistill.training.rollouts import Sampler
 
 LARGEST_GAP_NATS = 0.5
 """Half precision, another kernel and a merged adapter account for some hundredths."""
@@ -28,16 +28,9 @@ class PolicyServer(Protocol):
         """Take the weights in a Hugging Face folder, and forget what was kept of those before."""
         ...
 
-    def sample(
-        self,
-        language_model: LanguageModel,
-        requests: Sequence[SampleRequest],
-        *,
-        temperature: float,
-        max_new_tokens: int,
-        seed: int,
-    ) -> list[list[Sampled]]:
-        """As `models.sampling.sample`, but that the log-probs are those at temperature 1."""
+    @property
+    def sample(self) -> Sampler:
+        """But that its log-probs are those at temperature 1."""
         ...
 
 
