@@ -67,13 +67,11 @@ class StaticPrompts:
     def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
         self._model = model
         self._step = model.get_compiled_call(CompileConfig(mode="reduce-overhead"))
-        self._prompt_length = mask_BP.shape[1]
-        self._length = -(-(self._prompt_length + max_new_tokens) // 64) * 64
-        self._mask_MT = mask_BP.new_ones(len(mask_BP) * repeats, self._length)
-        self._mask_MT[:, : self._prompt_length] = mask_BP.repeat_interleave(repeats, 0)
-        prompts = [(layer.keys, layer.values) for layer in prefilled.layers]
-        self._places_N = torch.arange(len(self._mask_MT), device=mask_BP.device)
-        self._cache = self._move([tuple(x.repeat_interleave(repeats, 0) for x in layer) for layer in prompts])
+        prompts, width = mask_BP.shape
+        self._length = -(-(width + max_new_tokens) // 64) * 64
+        self._mask_MT = torch.nn.functional.pad(mask_BP, (0, self._length - width), value=1)
+        self._places_N = torch.arange(prompts, device=mask_BP.device).repeat_interleave(repeats)
+        self._cache = self._move([(layer.keys, layer.values) for layer in prefilled.layers])
 
     @staticmethod
     def takes(prefilled: DynamicCache) -> bool:
@@ -95,9 +93,9 @@ class StaticPrompts:
         logits_MV = _read(self._step, tokens_M, positions_M, past_key_values=self._cache, attention_mask=self._mask_MT)
         return logits_MV[self._places_N]
 
-    def _move(self, layers: list[tuple[Tensor, ...]]) -> StaticCache:
+    def _move(self, layers: list[tuple[Tensor, Tensor]]) -> StaticCache:
         """Put the live samples' keys, values and masks into as few places as a power of two allows; spare ones repeat the first."""
-        places = 1 << max(len(self._places_N) - 1, 0).bit_length()
+        places = 1 << (len(self._places_N) - 1).bit_length()
         chosen_M = torch.cat([self._places_N, self._places_N[:1].expand(places - len(self._places_N))])
         cache = StaticCache(config=self._model.config, max_cache_len=self._length)
         for layer, (keys, values) in zip(cache.layers, layers, strict=True):

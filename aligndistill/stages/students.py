@@ -19,6 +19,7 @@ from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf
 from aligndistill.training.distributed import is_main_process, local_ranks, our_share
 from aligndistill.training.job import Job
 from aligndistill.training.save import save_model
+from aligndistill.training.token_files import Picked
 
 
 def make_student(work: Work, name: str, settings: Student, lora: Lora | None) -> Made:
@@ -57,7 +58,7 @@ def reference_logprobs(work: Work, start: LanguageModel, groups: Sequence[TokenG
     known = cache.get_many([key for row in keys for key in row])
     ours = our_share(range(len(keys)), local_ranks())
     missing = [i for i in ours if not all(key in known for key in keys[i])]
-    scores = score_groups(start, [groups[i] for i in missing], work.runtime.per_device_eval_batch_size)
+    scores = score_groups(start, Picked(groups, missing), work.runtime.per_device_eval_batch_size)
     with rounded_as_in_training():
         for scored in track(scores, "reference log-probs", len(missing)):
             for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):

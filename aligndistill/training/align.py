@@ -115,12 +115,14 @@ def _train(
     examples: Sequence[Example],
     job: Job,
 ) -> Trained:
-    longest = max(map(collator.row_tokens, examples), default=1)
+    runtime = job.runtime
+    if runtime.max_tokens_per_batch is not None:  # else nobody asks for the longest, which takes reading them all
+        runtime = within_tokens(runtime, max(map(collator.row_tokens, examples), default=1))
     trainer = GroupedTrainer(
         loss_of_batch,
         weight_of_batch,
         model=model,
-        args=training_arguments(job.settings, within_tokens(job.runtime, longest), job.folder, job.name, job.seed),
+        args=training_arguments(job.settings, runtime, job.folder, job.name, job.seed),
         train_dataset=Examples(examples),
         collator=collator,
         processing_class=tokenizer,

@@ -5,10 +5,11 @@ A Python list of ids takes about 28 bytes a token, in every process; the file ta
 
 import shutil
 import tempfile
+from abc import abstractmethod
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, TypeVar, overload
 
 from pydantic import BaseModel, ValidationError
 
@@ -17,6 +18,8 @@ from aligndistill.models.groups import TokenGroup
 from aligndistill.models.tokenise import Exchange, Limits, tokenise_one
 from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.training.examples import Example
+
+Item = TypeVar("Item", covariant=True)
 
 ROWS, COUNTS = "rows.arrow", "counts.json"
 
@@ -27,6 +30,38 @@ class ScoredExchange:
 
     exchange: Exchange
     scores: Sequence[float]
+
+
+class LazySequence(Sequence[Item]):
+    """Items are read when they are asked for, each time; a slice is a list of them."""
+
+    @abstractmethod
+    def item(self, index: int) -> Item:
+        """Read one."""
+
+    @overload
+    def __getitem__(self, index: int) -> Item: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Item]: ...
+
+    def __getitem__(self, index: int | slice) -> Item | Sequence[Item]:
+        return [self.item(i) for i in range(*index.indices(len(self)))] if isinstance(index, slice) else self.item(index)
+
+
+@dataclass(frozen=True)
+class Picked(LazySequence[Item]):
+    """Some items of a sequence, which are not copied."""
+
+    items: Sequence[Item]
+    places: Sequence[int]
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    def item(self, index: int) -> Item:
+        """That of its place."""
+        return self.items[self.places[index]]
 
 
 class FileCounts(BaseModel):
@@ -43,7 +78,7 @@ class FileCounts(BaseModel):
 
 
 @dataclass(frozen=True)
-class StoredExamples(Sequence[Example]):
+class StoredExamples(LazySequence[Example]):
     """Examples in a file.
 
     Attributes:
@@ -77,35 +112,22 @@ class StoredExamples(Sequence[Example]):
     def __len__(self) -> int:
         return len(self.rows)
 
-    @overload
-    def __getitem__(self, index: int) -> Example: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[Example]: ...
-
-    def __getitem__(self, index: int | slice) -> Example | Sequence[Example]:
-        if isinstance(index, slice):
-            return [self[i] for i in range(*index.indices(len(self)))]
+    def item(self, index: int) -> Example:
+        """Read from the file."""
         row = self.rows[index]
         reference = None if self.reference is None else self.reference[index]
         return Example(TokenGroup(row["prompt"], row["responses"]), row["scores"], reference)
 
 
 @dataclass(frozen=True)
-class _Groups(Sequence[TokenGroup]):
+class _Groups(LazySequence[TokenGroup]):
     examples: StoredExamples
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    @overload
-    def __getitem__(self, index: int) -> TokenGroup: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> Sequence[TokenGroup]: ...
-
-    def __getitem__(self, index: int | slice) -> TokenGroup | Sequence[TokenGroup]:
-        return [one.group for one in self.examples[index]] if isinstance(index, slice) else self.examples[index].group
+    def item(self, index: int) -> TokenGroup:
+        return self.examples.item(index).group
 
 
 def conversation_fingerprint(conversation: Conversation) -> str:
