@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from aligndistill.chat.completion import Completion
 from aligndistill.chat.label_tokens import label_logprobs
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, Sampling
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, Sampling, seed_of
 from aligndistill.config import EndpointModel
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
@@ -103,7 +103,7 @@ class BatchChat:
             "messages": [{"role": message.role, "content": message.content} for message in messages],
             "temperature": sampling.temperature,
             "max_tokens": sampling.max_new_tokens,
-            "seed": int(identity, 16) & 0x7FFFFFFF,
+            "seed": seed_of(identity),
         }
         if self.logprobs:
             body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}

@@ -17,7 +17,7 @@ from aligndistill.chat.in_flight import keep_in_flight
 from aligndistill.chat.label_tokens import label_logprobs
 from aligndistill.chat.pace import Pace
 from aligndistill.chat.paced_server import OpenSession, PacedServer
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling, seed_of
 from aligndistill.chat.retries import GaveUp, Refused
 from aligndistill.chat.usage import total
 from aligndistill.config import EndpointModel
@@ -245,5 +245,5 @@ class EndpointChat:
 
 
 def _seed(seed: int, messages: Sequence[Message], sample: int) -> int:
-    """31 bits (servers keep seeds in signed words) from what names the answer, whatever else is asked beside it."""
-    return int(content_hash(str(seed), prompt_id(messages), str(sample)), 16) & 0x7FFFFFFF
+    """From what names the answer, whatever else is asked beside it."""
+    return seed_of(content_hash(str(seed), prompt_id(messages), str(sample)))

@@ -73,6 +73,11 @@ class LabelLogprobs:
     usage: Usage
 
 
+def seed_of(identity: str) -> int:
+    """A request's seed from the hash that names its answer: 31 bits, for servers keep seeds in signed words."""
+    return int(identity, 16) & 0x7FFFFFFF
+
+
 class ChatModel(Protocol):
     """Answers conversations.
 

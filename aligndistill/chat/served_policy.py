@@ -16,6 +16,7 @@ from pydantic import BaseModel
 
 from aligndistill.chat.connection import Connection, Session, text_of
 from aligndistill.chat.in_flight import keep_in_flight
+from aligndistill.chat.protocol import seed_of
 from aligndistill.chat.retries import Denied, Refused, Transient, retrying
 from aligndistill.config import RolloutServer
 from aligndistill.errors import TrainingError
@@ -113,8 +114,7 @@ class ServedPolicy:
                 len(request.samples),
                 temperature=temperature,
                 max_new_tokens=max_new_tokens,
-                # 31 bits, as in every request here: servers keep seeds in signed words
-                seed=int(content_hash(str(seed), request.key, str(request.samples[0])), 16) & 0x7FFFFFFF,
+                seed=seed_of(content_hash(str(seed), request.key, str(request.samples[0]))),
                 end_ids=end_ids,
             )
             completion = await self._posted(session, COMPLETIONS, body, _Completion.model_validate_json, self._config.max_retries)

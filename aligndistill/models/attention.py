@@ -23,7 +23,7 @@ from transformers import AttentionInterface, AttentionMaskInterface
 from transformers.integrations.sdpa_attention import repeat_kv, sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
-from aligndistill.models.groups import additive
+from aligndistill.models.groups import additive, sees
 
 GROUPED = "grouped_sdpa"
 """The name under which transformers knows this attention: that of `sdpa` for rows that share nothing."""
@@ -219,10 +219,8 @@ def block_mask(segments_NT: Tensor) -> BlockMask:
     """What `groups.attention_mask` says, as `FLEX` takes it."""
     rows, length = segments_NT.shape
 
-    def allowed(n: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
-        segment = segments_NT[n, key]
-        seen = (segment == 0) | (segment == segments_NT[n, query])
-        return (key <= query) & seen & (segment >= 0) | (query == key)
+    def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
+        return sees(segments_NT, row, query, key)
 
     return create_block_mask(allowed, rows, None, length, length, device=str(segments_NT.device))
 

@@ -137,12 +137,16 @@ def attention_mask(segments_NT: Tensor, dtype: torch.dtype) -> Tensor:
 
     Padding sees itself, so that no row of the softmax is empty (an empty one becomes NaN in half precision); nobody reads it.
     """
-    length = segments_NT.shape[1]
-    query_NT1, key_N1T = segments_NT.unsqueeze(2), segments_NT.unsqueeze(1)
-    causal_TT = torch.ones(length, length, dtype=torch.bool, device=segments_NT.device).tril()
-    itself_TT = torch.eye(length, dtype=torch.bool, device=segments_NT.device)
-    allowed_NTT = causal_TT & ((key_N1T == 0) | (key_N1T == query_NT1)) & (key_N1T >= 0) | itself_TT
+    rows_N, places_T = (torch.arange(size, device=segments_NT.device) for size in segments_NT.shape)
+    allowed_NTT = sees(segments_NT, rows_N.view(-1, 1, 1), places_T.unsqueeze(1), places_T)
     return additive(~allowed_NTT, dtype).unsqueeze(1)
+
+
+def sees(segments_NT: Tensor, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
+    """Whether one place of a row sees another, for indices that broadcast: the rule behind every mask of shared rows."""
+    segment = segments_NT[row, key]
+    same = (segment == 0) | (segment == segments_NT[row, query])
+    return (key <= query) & same & (segment >= 0) | (query == key)
 
 
 def additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:

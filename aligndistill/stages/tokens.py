@@ -4,12 +4,13 @@ from collections.abc import Iterable
 from typing import Any
 
 from aligndistill.models.conversation import Conversation
-from aligndistill.models.tokenise import Exchange, Limits
+from aligndistill.models.tokenise import Limits
 from aligndistill.records import Ranking
 from aligndistill.stages.stage import Work, wait_for_others
 from aligndistill.store.cache import cache_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.distributed import local_ranks, rank
+from aligndistill.training.examples import exchange_of
 from aligndistill.training.token_files import (
     ScoredExchange,
     StoredExamples,
@@ -22,7 +23,7 @@ from aligndistill.training.token_files import (
 def ranking_examples(work: Work, conversation: Conversation, limits: Limits, best_only: bool = False) -> StoredExamples:
     """The training rankings of a stage's input; with `best_only`, of each the best response alone."""
     rankings = read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking)
-    exchanges = (_scored(one, 1 if best_only else None) for one in rankings if one.split == "train")
+    exchanges = (_scored(one, best_only) for one in rankings if one.split == "train")
     return stored_examples(work, conversation, limits, exchanges, rankings=work.identities["rankings"], best_only=best_only)
 
 
@@ -44,7 +45,7 @@ def stored_examples(
     return found
 
 
-def _scored(ranking: Ranking, most: int | None) -> ScoredExchange:
-    responses = ranking.responses[:most]
-    exchange = Exchange(ranking.messages, [one.text for one in responses], [one.finish for one in responses])
-    return ScoredExchange(exchange, [one.score for one in responses])
+def _scored(ranking: Ranking, best_only: bool) -> ScoredExchange:
+    if best_only:
+        ranking = ranking.model_copy(update={"responses": ranking.responses[:1]})
+    return ScoredExchange(exchange_of(ranking), [one.score for one in ranking.responses])

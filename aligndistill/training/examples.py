@@ -86,10 +86,11 @@ def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
     return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])
 
 
+def exchange_of(ranking: Ranking) -> Exchange:
+    """A ranking's prompt and responses, to be tokenised."""
+    return Exchange(ranking.messages, [r.text for r in ranking.responses], [r.finish for r in ranking.responses])
+
+
 def tokenise_rankings(conversation: Conversation, rankings: Sequence[Ranking], limits: Limits) -> Tokenised:
     """Rankings as token groups, in the order given."""
-    exchanges = (
-        Exchange(ranking.messages, [r.text for r in ranking.responses], [r.finish for r in ranking.responses])
-        for ranking in rankings
-    )
-    return tokenise(conversation, exchanges, limits)
+    return tokenise(conversation, map(exchange_of, rankings), limits)
