@@ -10,13 +10,12 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aligndistill import stopping
 from aligndistill.errors import DataError, UserError
+from aligndistill.processes import signals
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from aligndistill.config import RunConfig
+    from aligndistill.config.run import RunConfig
+from aligndistill.commands.output import _echo_memory, print_table
 
 app = typer.Typer(
     name="aligndistill",
@@ -43,10 +42,10 @@ def run(
     """Run a config to its report. What is finished already is not done again."""
     with user_errors():
         loaded = _load(config)  # before the heavy imports: a misspelt key is told at once
+        from aligndistill.processes.ranks import is_main_process
         from aligndistill.reporting.report import read_report
         from aligndistill.reporting.table import render_table
-        from aligndistill.runs import run as run_config
-        from aligndistill.training.distributed import is_main_process
+        from aligndistill.runs.run import run as run_config
 
         finished = run_config(loaded, until)
         if not is_main_process():
@@ -71,23 +70,11 @@ def plan(config: ConfigArguments) -> None:
     """Show which stages would run, and what they would ask of models: requests, tokens, price, time. Nothing is asked."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.plans import plan_lines
+        from aligndistill.commands.plan.table import plan_lines
 
         for line in plan_lines(loaded):
             typer.echo(line)
         _echo_memory(loaded)
-
-
-def _echo_memory(config: "RunConfig") -> None:
-    from aligndistill.training.planned_memory import planned_memory
-
-    planned = planned_memory(config)
-    if planned:
-        typer.echo("\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)")
-        typer.echo(f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}")
-    for name, memory in planned.items():
-        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
-        typer.echo(f"{name:24} " + " ".join(f"{part / 2**30:8.2f}" for part in parts))
 
 
 @app.command()
@@ -98,7 +85,7 @@ def stage(
     """Make one stage (and what it needs): what a launcher starts."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.runs import run as run_config
+        from aligndistill.runs.run import run as run_config
 
         finished = run_config(loaded, until=name)
         if not finished.made:
@@ -125,7 +112,7 @@ def doctor(
 ) -> None:
     """Versions, devices, DeepSpeed, disk, and whether the judge can be reached."""
     with user_errors():
-        from aligndistill.doctor import examine
+        from aligndistill.commands.doctor import examine
 
         sound = examine(_load(config) if config else None, typer.echo)
     if not sound:
@@ -147,8 +134,8 @@ def eval_rm(
 ) -> None:
     """How often a reward model puts the right answer first, by subset."""
     with user_errors():
+        from aligndistill.commands.eval_rm import benchmark_reward_model
         from aligndistill.reporting.rewardbench_table import rewardbench_table
-        from aligndistill.reward_benchmark import benchmark_reward_model
 
         found = benchmark_reward_model(model, dataset, layout, batch_size)
         print_table(rewardbench_table(found.figures))
@@ -171,8 +158,8 @@ def audit(
 ) -> None:
     """How far the judge can be trusted. Exit code 4 when a limit of audit.stop is exceeded."""
     with user_errors():
+        from aligndistill.commands.audit import audit_run
         from aligndistill.errors import JudgeError
-        from aligndistill.judging import audit_run
         from aligndistill.reporting.audit_rows import audit_table
 
         result = audit_run(run, labels)
@@ -194,7 +181,7 @@ def export(
 ) -> None:
     """Write a run's rankings, with the judge's replies, for other tools."""
     with user_errors():
-        from aligndistill.judging import export_run
+        from aligndistill.commands.export import export_run
 
         typer.echo(f"{export_run(run, output, form)} rows written to {output}")
 
@@ -208,7 +195,7 @@ def export_batch(
     """Write the judge's open questions as a batch file in the OpenAI form."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.judging import export_batch as export_questions
+        from aligndistill.commands.batch_files import export_batch as export_questions
 
         typer.echo(f"{export_questions(loaded, output, logprobs)} requests written to {output}")
 
@@ -221,7 +208,7 @@ def import_batch(
     """Take a batch's results as the judge's answers. What is missing is asked again by `run` or the next export."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.judging import import_batch as import_results
+        from aligndistill.commands.batch_files import import_batch as import_results
 
         found = import_results(loaded, results)
         typer.echo(
@@ -245,7 +232,7 @@ def main() -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user can mend into one message and an exit code; our own mistakes keep their traceback."""
-    stopping.listen()
+    signals.listen()
     try:
         yield
     except UserError as error:
@@ -260,7 +247,7 @@ def user_errors() -> Iterator[None]:
         )
     except KeyboardInterrupt as stop:
         by = str(stop) or "SIGINT"
-        _fail(f"stopped by {by}. The same command goes on from where this one stopped.", stopping.STOPPED_EXIT)
+        _fail(f"stopped by {by}. The same command goes on from where this one stopped.", signals.STOPPED_EXIT)
 
 
 def means_full_disk(error: BaseException | None) -> bool:
@@ -273,16 +260,6 @@ def means_full_disk(error: BaseException | None) -> bool:
     return any(phrase in words for phrase in FULL_DISK_WORDS) or means_full_disk(error.__cause__ or error.__context__)
 
 
-def print_table(table: "Table") -> None:
-    """Show a table on standard output, as wide as it needs to be where that is no terminal."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
-    console.print(table)
-
-
 def _fail(message: str, code: int) -> None:
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
@@ -291,7 +268,7 @@ def _fail(message: str, code: int) -> None:
 
 def _load(arguments: list[str]) -> "RunConfig":
     """Split files from overrides and load them."""
-    from aligndistill.config_files import load_config
+    from aligndistill.config.load import load_config
 
     files = [Path(argument) for argument in arguments if "=" not in argument or Path(argument).exists()]
     overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]

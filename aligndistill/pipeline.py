@@ -16,46 +16,41 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import (
-    BestOfN,
-    EndpointModel,
+from aligndistill.config.audit import AuditProbes
+from aligndistill.config.judges import (
     FunctionJudge,
     Judge,
     ListwiseJudge,
-    LocalModel,
-    Lora,
-    Online,
     PairwiseJudge,
     PanelJudge,
-    Ppo,
-    Reward,
     RewardModelJudge,
     RubricJudge,
-    RunConfig,
-    Student,
-    WeightedReward,
+    judge_models,
+    judging_author,
 )
-from aligndistill.config_audit import AuditProbes
-from aligndistill.config_judges import judge_models, judging_author
-from aligndistill.config_yaml import dump_yaml
-from aligndistill.plugins import plugin_file
+from aligndistill.config.models import EndpointModel, LocalModel, Lora
+from aligndistill.config.objectives import BestOfN, Online, Ppo, Reward, WeightedReward
+from aligndistill.config.plugins import plugin_file
+from aligndistill.config.run import RunConfig
+from aligndistill.config.students import Student
+from aligndistill.config.yaml import dump_yaml
 from aligndistill.stages.answers import make_answers
 from aligndistill.stages.audit import make_audit
 from aligndistill.stages.candidates import make_candidates
 from aligndistill.stages.evaluation import ANSWERS, make_evaluation
 from aligndistill.stages.models import make_named_model, make_taught_model
-from aligndistill.stages.online_students import Watch, make_ppo_student
-from aligndistill.stages.open_models import judge_model_input
+from aligndistill.stages.opening import judge_model_input
+from aligndistill.stages.ppo_student import Watch, make_ppo_student
 from aligndistill.stages.prompts import make_prompts
 from aligndistill.stages.rankings import make_rankings, make_ready_made_rankings
 from aligndistill.stages.report import STUDENT, make_report
 from aligndistill.stages.reward_model import make_reward_model
 from aligndistill.stages.rewards import RewardPart
-from aligndistill.stages.stage import Made, Stage
 from aligndistill.stages.students import make_student
-from aligndistill.stages.trl_students import make_trl_student
+from aligndistill.stages.trl_student import make_trl_student
 from aligndistill.stages.verdicts import make_verdicts
 from aligndistill.store.artifacts import content_fingerprint
+from aligndistill.store.stage import Made, Stage
 
 SHARED_OUT = {"candidates", "verdicts", "answers", "evaluation"}
 """Stages whose local models write and judge in every process."""

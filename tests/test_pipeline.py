@@ -4,11 +4,11 @@ from typing import Any
 
 import pytest
 
-from aligndistill.config import RunConfig
-from aligndistill.config_checks import check
+from aligndistill.config.checks import check
+from aligndistill.config.run import RunConfig
 from aligndistill.pipeline import pipeline
-from aligndistill.stages.open_models import JUDGE_MODEL
-from aligndistill.stages.stage import Stage
+from aligndistill.stages.opening import JUDGE_MODEL
+from aligndistill.store.stage import Stage
 from tests.e2e.small_run import SIZES, small_config, write_data
 
 SERVER = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}

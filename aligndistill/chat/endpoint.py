@@ -10,18 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aligndistill.chat.budget import Account
-from aligndistill.chat.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
-from aligndistill.chat.completion import Completion
-from aligndistill.chat.in_flight import keep_in_flight
-from aligndistill.chat.label_tokens import label_logprobs
-from aligndistill.chat.pace import Pace
-from aligndistill.chat.paced_server import OpenSession, PacedServer
+from aligndistill.chat.http.budget import Account
+from aligndistill.chat.http.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
+from aligndistill.chat.http.client import OpenSession, PacedServer
+from aligndistill.chat.http.concurrency import keep_in_flight
+from aligndistill.chat.http.rate_limit import Pace
+from aligndistill.chat.http.retries import GaveUp, Refused
+from aligndistill.chat.http.wire import Completion, label_logprobs
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling, seed_of
-from aligndistill.chat.retries import GaveUp, Refused
-from aligndistill.chat.usage import total
-from aligndistill.config import EndpointModel
-from aligndistill.records import Message, Usage, content_hash, prompt_id
+from aligndistill.config.models import EndpointModel
+from aligndistill.records import Message, Usage, content_hash, prompt_id, total
 
 AGAIN_UNREADABLE = (
     "No verdict could be read in this answer. Give the verdict alone, in the form that was asked for, and nothing else."

@@ -20,7 +20,7 @@ from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
 from aligndistill.models.logprobs import causal_lm, hidden_states
-from aligndistill.models.sharing import shares_prompt_exactly
+from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
 PAD_TOKEN = "<|pad|>"
 

@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from aligndistill.objectives.ranked import Loss, differences, mean_over_pairs, ordered_pairs, pair_metric
+from aligndistill.objectives.inputs import Loss
+from aligndistill.objectives.pairs import differences, mean_over_pairs, ordered_pairs, pair_metric
 
 
 def bradley_terry(

@@ -27,15 +27,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from aligndistill.objectives.ranked import (
-    Loss,
-    Ranked,
-    differences,
-    mean_over_pairs,
-    ordered_pairs,
-    pair_metric,
-    without_padding,
-)
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import differences, mean_over_pairs, ordered_pairs, pair_metric
 
 
 def dpo(

@@ -24,7 +24,8 @@ Each term is log(1 + sum_i exp(s_i g_i - s_k g_k)) by logsumexp; the released co
 
 import torch
 
-from aligndistill.objectives.ranked import Loss, Ranked, best, differences, ordered_pairs, pair_metric, without_padding
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import best, differences, ordered_pairs, pair_metric
 
 
 def pro(ranked: Ranked, *, sft_weight: float = 0.05) -> Loss:

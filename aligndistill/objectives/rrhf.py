@@ -19,7 +19,8 @@ The released code (GanjinZero/RRHF, train.py) departs from its paper; this does 
 
 import torch
 
-from aligndistill.objectives.ranked import Loss, Ranked, best, differences, ordered_pairs, pair_metric, without_padding
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import best, differences, ordered_pairs, pair_metric
 
 
 def rrhf(ranked: Ranked, *, sft_weight: float = 1.0) -> Loss:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aligndistill.config import Rankings
+from aligndistill.config.run import Rankings
 from aligndistill.errors import ConfigError
 from aligndistill.preferences import scores
 from aligndistill.records import Candidate, Comparison, Grade, Prompt, Ranking, Response, Verdict

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from aligndistill.preferences.bradley_terry import Contest, Win, first_advantage, strengths
+from aligndistill.preferences.strengths import Contest, Win, first_advantage, strengths
 from aligndistill.records import Comparison, Grade, group_by_prompt, probability_first
 
 PROMPTS_FOR_ADVANTAGE = 500

@@ -3,16 +3,18 @@
 from collections.abc import Mapping, Sequence
 
 from aligndistill.chat.protocol import Sampling
-from aligndistill.config import EndpointModel, Evaluation
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Evaluation
 from aligndistill.errors import DataError
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.models.scoring import kl_nats
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Answer, Message, Prompt, Ranking, Record
-from aligndistill.stages.stage import Made, Work
-from aligndistill.stages.writing import Author, Order, write_samples
+from aligndistill.stages.context import Work
+from aligndistill.stages.sampling import Author, Order, write_samples
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.distributed import is_main_process
+from aligndistill.store.stage import Made
 
 
 class HeldOutPrompt(Record):

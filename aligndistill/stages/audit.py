@@ -5,16 +5,18 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligndistill.config import Audit, Source
+from aligndistill.config.audit import Audit
+from aligndistill.config.data import Source
+from aligndistill.config.plugins import load_plugin
+from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
-from aligndistill.plugins import load_plugin
-from aligndistill.prompts.loading import load_judgments
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
-from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.context import Work
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.stage import Made
 
 AUDIT, PAGE = "audit.json", "verdicts.html"
 RECORDED = "recorded"

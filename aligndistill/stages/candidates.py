@@ -3,12 +3,14 @@
 from collections.abc import Mapping, Sequence
 
 from aligndistill.chat.protocol import Sampling
-from aligndistill.config import Candidates, EndpointModel
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Candidates
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
-from aligndistill.stages.stage import Made, Work, require_records
-from aligndistill.stages.writing import Author, Order, Written, write_samples
+from aligndistill.stages.context import Work, require_records
+from aligndistill.stages.sampling import Author, Order, Written, write_samples
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.distributed import is_main_process
+from aligndistill.store.stage import Made
 
 
 def make_candidates(work: Work, settings: Candidates, endpoints: Mapping[str, EndpointModel]) -> Made:

@@ -10,7 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from aligndistill.config import Evaluation, Judge
+from aligndistill.config.judges import Judge
+from aligndistill.config.plugins import load_plugin
+from aligndistill.config.run import Evaluation
 from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean, bootstrap_mean
 from aligndistill.evaluation.text_metrics import distinct_n, repetition
@@ -19,14 +21,14 @@ from aligndistill.judges.protocol import Task
 from aligndistill.judges.reward_model import RewardModelJudge
 from aligndistill.models.load import read_pointer
 from aligndistill.models.reward import load_reward_model
-from aligndistill.plugins import load_plugin
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Answer, Candidate, Grade, Message, Record, candidate_id, plain_prompt
 from aligndistill.stages.answers import held_out_prompts
-from aligndistill.stages.open_models import Servers, kept_grades
-from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.context import Work
+from aligndistill.stages.opening import Servers, kept_grades
 from aligndistill.stages.verdicts import judge_figures, judge_tasks
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.distributed import is_main_process
+from aligndistill.store.stage import Made
 
 ANSWERS = "answers by "
 """Inputs of this stage that hold an author's answers are named so."""

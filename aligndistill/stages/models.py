@@ -4,20 +4,22 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config import FromScratch, LocalModel, Lora, Sft
+from aligndistill.config.models import FromScratch, LocalModel, Lora
+from aligndistill.config.training import Sft
+from aligndistill.data.loading import load_demonstrations
 from aligndistill.models.from_scratch import write_new_model
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, pointer_to
 from aligndistill.models.tokenise import Exchange, Limits
-from aligndistill.prompts.loading import load_demonstrations
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Demonstration
-from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.context import Work, require_records
+from aligndistill.stages.files import write_log
 from aligndistill.stages.tokens import stored_examples
-from aligndistill.stages.training_log import write_log
-from aligndistill.training.align import train_policy
-from aligndistill.training.distributed import is_main_process
-from aligndistill.training.job import Job
+from aligndistill.store.stage import Made
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.token_dataset import ScoredExchange
 from aligndistill.training.save import save_model
-from aligndistill.training.token_files import ScoredExchange
 
 
 def make_named_model(work: Work, model: LocalModel, content: str) -> Made:

@@ -2,11 +2,12 @@
 
 from collections.abc import Iterator
 
-from aligndistill.config import Prompts
-from aligndistill.prompts.loading import load_prompts
+from aligndistill.config.data import Prompts
+from aligndistill.data.loading import load_prompts
 from aligndistill.records import Prompt
-from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.context import Work
 from aligndistill.store.jsonl import write_jsonl
+from aligndistill.store.stage import Made
 
 
 def make_prompts(work: Work, settings: Prompts, content: str) -> Made:

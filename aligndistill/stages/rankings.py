@@ -4,16 +4,17 @@ import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 
-from aligndistill.config import Rankings
+from aligndistill.config.run import Rankings
+from aligndistill.data.loading import load_rankings
+from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.preferences.agreement import Share, longer_wins, order_bias
-from aligndistill.preferences.pairs import pairs_of
 from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
 from aligndistill.preferences.scores import judge_advantage
-from aligndistill.prompts.loading import load_rankings
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
-from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.context import Work, require_records
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.stage import Made
 
 
 def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:

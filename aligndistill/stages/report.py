@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Online, Student
+from aligndistill.config.objectives import Online
+from aligndistill.config.students import Student
 from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, accuracy_by_length_gap, reliability
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.page import DataCounts, PageData, write_page
@@ -13,14 +14,15 @@ from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, St
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
 from aligndistill.reporting.updates import Updates, WrittenSample
 from aligndistill.stages.audit import AuditResult
+from aligndistill.stages.context import Work
 from aligndistill.stages.evaluation import AuthorFigures, EvaluationResult, ScoredAnswer
-from aligndistill.stages.online_students import SAMPLES, RolloutSample
+from aligndistill.stages.files import read_log
+from aligndistill.stages.ppo_student import SAMPLES, RolloutSample
 from aligndistill.stages.reward_model import HeldOutPair
-from aligndistill.stages.stage import Made, Work
-from aligndistill.stages.training_log import read_log
-from aligndistill.stages.trl_students import trl_entry
+from aligndistill.stages.trl_student import trl_entry
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.stage import Made
 
 STUDENT = "student "
 """Inputs of this stage that are students are named so."""

@@ -5,23 +5,25 @@ from itertools import combinations
 
 from transformers import AutoModelForSequenceClassification
 
-from aligndistill.config import LocalModel, RewardModel
+from aligndistill.config.models import LocalModel
+from aligndistill.config.students import RewardModel
 from aligndistill.evaluation.calibration import preference_figures
 from aligndistill.models.from_scratch import write_new_model
 from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
 from aligndistill.models.reward import RewardModel as LoadedRewardModel
 from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
 from aligndistill.models.tokenise import Limits
-from aligndistill.progress import track
+from aligndistill.processes.progress import track
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Ranking, Record, Split
-from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.context import Work, require_records
+from aligndistill.stages.files import write_log
 from aligndistill.stages.tokens import ranking_examples
-from aligndistill.stages.training_log import write_log
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.align import train_reward_model
-from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import tokenise_rankings
-from aligndistill.training.job import Job
+from aligndistill.store.stage import Made
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.examples import tokenise_rankings
+from aligndistill.training.offline.reward_model import train_reward_model
 from aligndistill.training.save import save_model
 
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
-from aligndistill.config import Judge
+from aligndistill.config.judges import Judge
 from aligndistill.errors import JudgeError
 from aligndistill.judges.protocol import Judge as OpenJudge
 from aligndistill.judges.protocol import Task
@@ -14,9 +14,9 @@ from aligndistill.models.load import read_pointer
 from aligndistill.models.reward import load_reward_model
 from aligndistill.preferences.scores import bradley_terry, judge_advantage, mean_grade
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
-from aligndistill.stages.open_models import Servers, open_judge
-from aligndistill.stages.stage import Work
-from aligndistill.training.rollouts import SampledPrompt
+from aligndistill.stages.context import Work
+from aligndistill.stages.opening import Servers, open_judge
+from aligndistill.training.on_policy.rollouts import SampledPrompt
 
 T = TypeVar("T")
 

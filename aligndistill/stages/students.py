@@ -4,22 +4,26 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config import BestOfN, Lora, Online, Student
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import BestOfN, Online
+from aligndistill.config.students import Student
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
-from aligndistill.progress import track
-from aligndistill.stages.stage import Made, Work, require_records, wait_for_others
+from aligndistill.processes.monitor import wait_for_others
+from aligndistill.processes.progress import track
+from aligndistill.processes.ranks import is_main_process, local_ranks, our_share
+from aligndistill.stages.context import Work, require_records
+from aligndistill.stages.files import write_log
 from aligndistill.stages.tokens import ranking_examples
-from aligndistill.stages.training_log import write_log
 from aligndistill.store.cache import Cache, cache_key
-from aligndistill.training.align import needs_reference, train_policy
+from aligndistill.store.stage import Made
 from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf16
-from aligndistill.training.distributed import is_main_process, local_ranks, our_share
-from aligndistill.training.job import Job
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.policy import needs_reference, train_policy
+from aligndistill.training.offline.token_dataset import Picked
 from aligndistill.training.save import save_model
-from aligndistill.training.token_files import Picked
 
 
 def make_student(work: Work, name: str, settings: Student, lora: Lora | None) -> Made:

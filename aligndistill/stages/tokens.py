@@ -5,13 +5,14 @@ from typing import Any
 
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.tokenise import Limits
+from aligndistill.processes.monitor import wait_for_others
+from aligndistill.processes.ranks import local_ranks, rank
 from aligndistill.records import Ranking
-from aligndistill.stages.stage import Work, wait_for_others
+from aligndistill.stages.context import Work
 from aligndistill.store.cache import cache_key
 from aligndistill.store.jsonl import read_jsonl
-from aligndistill.training.distributed import local_ranks, rank
-from aligndistill.training.examples import exchange_of
-from aligndistill.training.token_files import (
+from aligndistill.training.offline.examples import exchange_of
+from aligndistill.training.offline.token_dataset import (
     ScoredExchange,
     StoredExamples,
     conversation_fingerprint,

@@ -6,20 +6,22 @@ from pathlib import Path
 
 from pydantic import TypeAdapter
 
-from aligndistill.config import Judge
-from aligndistill.config_audit import AuditProbes
+from aligndistill.config.audit import AuditProbes
+from aligndistill.config.judges import Judge
 from aligndistill.errors import JudgeError
-from aligndistill.judges.answer_form import went_unanswered
 from aligndistill.judges.canaries import CanaryTask, canary_tasks
+from aligndistill.judges.parsing import went_unanswered
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
-from aligndistill.progress import track
+from aligndistill.processes.monitor import wait_for_others
+from aligndistill.processes.progress import track
+from aligndistill.processes.ranks import is_main_process, our_share
 from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash, group_by_prompt
-from aligndistill.stages.open_models import Servers, open_judge
-from aligndistill.stages.sharing import part, parts
-from aligndistill.stages.stage import Made, Work, wait_for_others
+from aligndistill.stages.context import Work
+from aligndistill.stages.opening import Servers, open_judge
+from aligndistill.stages.shards import part, parts
 from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
-from aligndistill.training.distributed import is_main_process, our_share
+from aligndistill.store.stage import Made
 
 VERDICTS: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 

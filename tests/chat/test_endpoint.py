@@ -8,9 +8,9 @@ import traceback
 import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
+from aligndistill.chat.http.retries import retry_after_seconds
 from aligndistill.chat.protocol import Answered, Request, Sampling
-from aligndistill.chat.retries import retry_after_seconds
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError, JudgeError
 from aligndistill.records import Message, Usage
 from tests.chat.fault_server import (

@@ -22,7 +22,7 @@ def transcripts(prompts: list[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rows_of", [rankings, transcripts])
-@pytest.mark.parametrize("truth", [None, "aligndistill.smallworld:truth"])
+@pytest.mark.parametrize("truth", [None, "examples.quickstart.truth:truth"])
 def test_students_and_reward_model_learn_from_them(
     folder: Path, forked: ForkServer, config: dict[str, Any], rows_of: Any, truth: str | None
 ) -> None:

@@ -6,12 +6,13 @@ from typing import Any
 import pytest
 import torch
 
-from aligndistill.config import BestOfN, Dpo, Pro, Rrhf
-from aligndistill.config import RewardModel as RewardModelSettings
+from aligndistill.config.objectives import BestOfN, Dpo, Pro, Rrhf
+from aligndistill.config.students import RewardModel as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
-from aligndistill.training.align import train_policy, train_reward_model
-from aligndistill.training.job import Trained
+from aligndistill.training.fit import Trained
+from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.reward_model import train_reward_model
 from tests.tiny_models import (
     ANSWERS,
     QUESTIONS,

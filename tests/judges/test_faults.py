@@ -24,9 +24,10 @@ from typing import Any, Literal
 import pytest
 import tenacity
 
-from aligndistill.chat import paced_server, retries
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.config import EndpointModel
+from aligndistill.chat.http import client as paced_server
+from aligndistill.chat.http import retries
+from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
 from aligndistill.judges.templates import Template

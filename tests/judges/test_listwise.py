@@ -5,10 +5,10 @@ import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.errors import JudgeError
-from aligndistill.judges.asking import Manner
 from aligndistill.judges.listwise import ListwiseJudge
 from aligndistill.judges.parsing import parse_order
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.questions import Manner
 from aligndistill.judges.templates import LISTWISE_FIELDS, load_template
 from aligndistill.preferences.scores import bradley_terry
 from aligndistill.records import Comparison

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from aligndistill.objectives.best_of_n import best_of_n
-from aligndistill.objectives.ranked import Ranked
+from aligndistill.objectives.inputs import Ranked
 
 
 def test_mean_per_token_of_the_best_then_mean_over_prompts() -> None:

@@ -10,7 +10,7 @@ from torch import Tensor
 from trl import DPOTrainer
 
 from aligndistill.objectives.dpo import dpo
-from aligndistill.objectives.ranked import Loss, Ranked
+from aligndistill.objectives.inputs import Loss, Ranked
 
 
 def log_sigmoid(x: float) -> float:

@@ -4,8 +4,8 @@ import math
 import pytest
 import torch
 
+from aligndistill.objectives.inputs import Ranked
 from aligndistill.objectives.pro import pro
-from aligndistill.objectives.ranked import Ranked
 
 
 def one_prompt(policy: list[float], lengths: list[int], scores: list[float]) -> Ranked:

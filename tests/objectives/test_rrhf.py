@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from aligndistill.objectives.ranked import Ranked
+from aligndistill.objectives.inputs import Ranked
 from aligndistill.objectives.rrhf import rrhf
 
 

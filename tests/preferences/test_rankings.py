@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligndistill.config import Rankings
+from aligndistill.config.run import Rankings
 from aligndistill.errors import ConfigError
 from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
 from aligndistill.records import Candidate, Comparison, Grade, Message, Prompt, Ranking, Response

@@ -5,11 +5,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config import Audit, EndpointModel, PairwiseJudge, Runtime
+from aligndistill.config.audit import Audit
+from aligndistill.config.judges import PairwiseJudge
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Runtime
 from aligndistill.records import Candidate, Message, Prompt, prompt_id
 from aligndistill.stages.audit import make_audit
-from aligndistill.stages.open_models import JUDGE_MODEL
-from aligndistill.stages.stage import Work
+from aligndistill.stages.context import Work
+from aligndistill.stages.opening import JUDGE_MODEL
 from aligndistill.stages.verdicts import make_verdicts
 from aligndistill.store.jsonl import write_jsonl
 

@@ -8,7 +8,9 @@ from typing import Any
 
 import pytest
 
-from aligndistill.config import Audit, Rankings, Source
+from aligndistill.config.audit import Audit
+from aligndistill.config.data import Source
+from aligndistill.config.run import Rankings
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditFigures
 from aligndistill.judges.canaries import CONSTANT_ANSWER

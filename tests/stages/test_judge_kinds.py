@@ -9,19 +9,20 @@ from pydantic import TypeAdapter
 
 from aligndistill.chat.batch import read_answers
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config import EndpointModel, Judge, Rankings
-from aligndistill.config_audit import AuditProbes
-from aligndistill.config_judges import judge_models
+from aligndistill.commands.batch_files import import_answers, open_questions
+from aligndistill.config.audit import AuditProbes
+from aligndistill.config.judges import Judge, judge_models
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Rankings
 from aligndistill.models.load import ModelPointer
 from aligndistill.records import Comparison, Message, Ranking
-from aligndistill.stages.batches import import_answers, open_questions
-from aligndistill.stages.open_models import JUDGE_MODEL, Servers, judge_model_input, open_judge
+from aligndistill.stages.context import Work
+from aligndistill.stages.opening import JUDGE_MODEL, Servers, judge_model_input, open_judge
 from aligndistill.stages.rankings import make_rankings
 from aligndistill.stages.rewards import RewardPart, open_rewards
-from aligndistill.stages.stage import Work
 from aligndistill.stages.verdicts import judge_tasks, labelling_order, make_verdicts, read_verdicts
 from aligndistill.store.jsonl import read_jsonl
-from aligndistill.training.rollouts import SampledPrompt
+from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.judges.tasks import task
 from tests.stages.labelled import SERVER, work_of
 from tests.tiny_models import user, write_tiny_model

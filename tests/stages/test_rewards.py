@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config import FunctionJudge, Judge, PairwiseJudge, RubricJudge, Runtime
+from aligndistill.config.judges import FunctionJudge, Judge, PairwiseJudge, RubricJudge
+from aligndistill.config.run import Runtime
 from aligndistill.errors import JudgeError
 from aligndistill.judges import pairwise, rubric
 from aligndistill.judges.protocol import Judge as OpenJudge
@@ -17,10 +18,10 @@ from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model, score_rewards
 from aligndistill.records import Message
 from aligndistill.stages import rewards
+from aligndistill.stages.context import Work
 from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, for_part, open_rewards
-from aligndistill.stages.stage import Work
 from aligndistill.store.cache import Cache
-from aligndistill.training.rollouts import SampledPrompt
+from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.tiny_models import user, write_tiny_model
 
 ASKED: list[tuple[str, list[str]]] = []

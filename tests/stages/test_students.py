@@ -4,10 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from aligndistill.config import Dpo, Runtime, Student
+from aligndistill.config.objectives import Dpo
+from aligndistill.config.run import Runtime
+from aligndistill.config.students import Student
 from aligndistill.models.load import ModelPointer
 from aligndistill.stages import students
-from aligndistill.stages.stage import Work
+from aligndistill.stages.context import Work
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.training import arguments
 from tests.tiny_models import pairs, write_tiny_model

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from aligndistill.config import Runtime
+from aligndistill.config.run import Runtime
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.tokenise import Limits
-from aligndistill.stages.stage import Work
+from aligndistill.stages.context import Work
 from aligndistill.stages.tokens import ranking_examples
 from aligndistill.store.jsonl import write_jsonl
 from tests.tiny_models import ragged_rankings, tiny_tokenizer

@@ -7,16 +7,16 @@ from typing import Any
 import pytest
 import tenacity
 
-from aligndistill.chat import retries
-from aligndistill.config import Audit, EndpointModel
-from aligndistill.config_audit import AuditProbes
+from aligndistill.chat.http import retries
+from aligndistill.config.audit import Audit, AuditProbes
+from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.evaluation.audit import AuditFigures
-from aligndistill.judges.answer_form import went_unanswered
+from aligndistill.judges.parsing import went_unanswered
 from aligndistill.records import Comparison
 from aligndistill.stages.audit import make_audit
-from aligndistill.stages.open_models import JUDGE_MODEL
-from aligndistill.stages.stage import Work
+from aligndistill.stages.context import Work
+from aligndistill.stages.opening import JUDGE_MODEL
 from aligndistill.stages.verdicts import make_verdicts, read_verdicts
 from tests.chat.fault_server import Act, FaultServer, completion, error
 from tests.stages.labelled import judge_of, shown, work_of

@@ -8,7 +8,13 @@ from typing import Any
 
 import pytest
 
-from aligndistill.config import Dpo, EndpointModel, PairwiseJudge, RunConfig, Section, Source, Student
+from aligndistill.config.data import Source
+from aligndistill.config.judges import PairwiseJudge
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import Dpo
+from aligndistill.config.run import RunConfig
+from aligndistill.config.section import Section
+from aligndistill.config.students import Student
 from aligndistill.errors import DataError
 from aligndistill.store.artifacts import (
     LARGE_FILE_BYTES,
@@ -61,7 +67,7 @@ SERVER = EndpointModel(kind="endpoint", base_url="http://localhost:1/v1", name="
 def test_the_same_work_has_the_same_fingerprint_in_every_process() -> None:
     assert of(STUDENT, SERVER, {"b": 1, "a": Path("x")}, prompts="p") == of(STUDENT, SERVER, {"a": Path("x"), "b": 1}, prompts="p")
     code = (
-        "from aligndistill.store.artifacts import fingerprint; from aligndistill.config import Dpo, Student;"
+        "from aligndistill.store.artifacts import fingerprint; from aligndistill.config.run import Dpo, Student;"
         "print(fingerprint('s', 1, (Student(objective=Dpo(kind='dpo', beta=0.1)),), {'prompts': 'p'}))"
     )
     environment = {**os.environ, "PYTHONHASHSEED": "7"}

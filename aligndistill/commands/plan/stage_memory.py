@@ -1,0 +1,82 @@
+"""The memory of each training stage of a config, where its models' shapes can be known before they exist."""
+
+from pathlib import Path
+from typing import Any
+
+from aligndistill.commands.plan.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
+from aligndistill.config.models import LocalModel, Lora
+from aligndistill.config.objectives import BestOfN, Ppo
+from aligndistill.config.run import RunConfig
+from aligndistill.config.students import Student
+from aligndistill.config.training import Training
+from aligndistill.processes.ranks import world_size
+
+
+def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
+    """One process's memory by stage. A model that is known by a Hub name alone is left out: nothing is downloaded for a plan."""
+    start = _shape(config.start)
+    planned: dict[str, MemoryEstimate] = {}
+    lora = config.start.lora if config.start else None
+    if start is not None and config.sft is not None:
+        adapters = None if config.start and config.start.from_scratch else lora
+        planned["start"] = _of(config, start, config.sft, adapters, 1)
+    if config.reward_model is not None:
+        trunk = _shape(config.reward_model.model) if config.reward_model.model else start
+        if trunk is not None:
+            planned["reward_model"] = _of(config, trunk, config.reward_model, config.reward_model.lora, _responses(config))
+    for name, student in config.students.items():
+        if start is not None:
+            planned[f"student-{name}"] = _of_student(config, start, student, lora)
+    return planned
+
+
+def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate:
+    match student.objective:
+        case Ppo() as objective:
+            # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
+            frozen = (lora is None) + (config.reward_model is not None)
+            beside = Online(objective.critic == "separate", frozen * start.parameters)
+            return _of(config, start, student, lora, objective.samples_per_prompt, beside)
+        case BestOfN():
+            return _of(config, start, student, lora, 1)
+    return _of(config, start, student, lora, _responses(config))
+
+
+def _of(
+    config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: Online | None = None
+) -> MemoryEstimate:
+    import torch  # only here, as everywhere that a plan is not asked for
+
+    processes = config.runtime.processes or (world_size() if world_size() > 1 else max(torch.cuda.device_count(), 1))
+    return estimate(
+        shape,
+        settings,
+        config.runtime,
+        read_sharding(config.runtime.deepspeed),
+        lora=lora,
+        responses=responses,
+        processes=processes,
+        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        online=online,
+    )
+
+
+def _responses(config: RunConfig) -> int:
+    """Per prompt at most: a pair where the rankings are ready-made."""
+    return config.candidates.per_prompt * len(config.candidates.authors) if config.rankings.source is None else 2
+
+
+def _shape(model: LocalModel | None) -> Shape | None:
+    if model is None:
+        return None
+    from transformers import AutoConfig
+
+    settings: Any = None
+    if model.from_scratch is not None:
+        sizes = model.from_scratch.model_dump(exclude={"architecture"}, exclude_none=True)
+        sizes.setdefault("intermediate_size", 4 * model.from_scratch.hidden_size)
+        sizes.setdefault("num_key_value_heads", model.from_scratch.num_attention_heads)
+        settings = AutoConfig.for_model(model.from_scratch.architecture, **sizes)
+    elif model.model and Path(model.model).expanduser().is_dir():
+        settings = AutoConfig.from_pretrained(Path(model.model).expanduser(), local_files_only=True)
+    return shape_of(settings) if settings is not None else None

@@ -1,0 +1,183 @@
+"""What a config would do and cost, before anything is spent: its stages, and for each model that is asked, how much."""
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+from aligndistill.chat.http.budget import Spent
+from aligndistill.commands.plan.requests import Estimate, Planner
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import Online
+from aligndistill.config.run import Budget, RunConfig
+from aligndistill.data.loading import load_prompts
+from aligndistill.errors import UserError
+from aligndistill.pipeline import pipeline
+from aligndistill.records import Prompt
+from aligndistill.runs.make import work_of
+from aligndistill.runs.servers import known_servers, spent_so_far
+from aligndistill.stages.candidates import make_candidates
+from aligndistill.stages.evaluation import ANSWERS
+from aligndistill.store.artifacts import read_manifest
+from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.stage import Stage
+
+ASSUMED_SECONDS = 2.0
+"""For one request, where none of this run has been timed."""
+
+SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
+HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
+
+
+def plan_lines(config: RunConfig) -> Iterator[str]:
+    """The stages with what is done of each, then the requests that are left, tokens, price and time, a line each."""
+    stages = pipeline(config).stages
+    for stage in stages:
+        folder = stage.folder(config.runtime.store)
+        state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
+        yield f"{state:9} {stage.name:24} {folder}"
+    try:
+        left = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+        planner = _planner(config, stages) if left else None
+        estimates = [(stage.name, one) for stage in left if planner for one in _estimates(config, stage, planner)]
+    except UserError as error:
+        yield f"\nNo estimate of what will be asked: {error}"
+        return
+    if not estimates:
+        return
+    folder = config.runtime.runs / config.name
+    spent = spent_so_far(folder)
+    yield ""
+    yield from _table([HEADINGS, *(_row(name, one, config.budget, spent) for name, one in estimates)])
+    yield ""
+    yield from _remarks(config.budget, [one for _, one in estimates], spent)
+
+
+def _planner(config: RunConfig, stages: Iterable[Stage]) -> Planner:
+    servers = known_servers(config.runtime.runs / config.name)
+
+    def gives_logprobs(endpoint: EndpointModel) -> bool:
+        found = servers.get(endpoint.server)
+        return found is not None and bool(found.top_logprobs)
+
+    return Planner(gives_logprobs, _prompts(config, stages))
+
+
+def _estimates(config: RunConfig, stage: Stage, planner: Planner) -> Iterator[Estimate]:
+    """What an unfinished stage would ask of which model; nothing where it asks none."""
+    work = work_of(stage, config.runtime)
+
+    def ready(*names: str) -> bool:
+        return all(read_manifest(work.inputs[name]) is not None for name in names)
+
+    new_tokens = config.evaluation.max_new_tokens or config.candidates.max_new_tokens
+    if stage.make is make_candidates:
+        yield from planner.candidates(work, stage.settings[0], stage.settings[1])
+    elif stage.name == "verdicts":
+        done = ready("prompts", "candidates")
+        yield from planner.verdicts(work, stage.settings[0], stage.settings[1], stage.settings[3], config.candidates, done)
+    elif stage.name.startswith("answers-"):
+        author, _, _, longest, endpoint = stage.settings
+        if endpoint is not None:
+            yield from planner.answers(work, author, config.evaluation, longest, endpoint)
+    elif stage.name == "evaluation":
+        settings, judge, judging = stage.settings[:3]
+        if judge is not None:
+            done = ready(*(name for name in work.inputs if name in ("prompts", "rankings") or name.startswith(ANSWERS)))
+            yield from planner.evaluation(work, settings, judge, judging, new_tokens, done)
+    elif stage.name.startswith("student-") and isinstance(stage.settings[1].objective, Online):
+        yield from planner.rewards(work, stage.settings[1], stage.settings[3])
+
+
+def _prompts(config: RunConfig, stages: Iterable[Stage]) -> list[Prompt]:
+    for stage in stages:
+        folder = stage.folder(config.runtime.store)
+        if stage.name == "prompts" and read_manifest(folder) is not None:
+            return list(read_jsonl(folder / "prompts.jsonl", Prompt))
+    return list(load_prompts(config.prompts.source, config.prompts.held_out)) if config.prompts is not None else []
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spent]) -> tuple[str, ...]:
+    name = one.model if one.server is not None else f"{one.model} (here)"
+    counts = (one.prompts, one.verdicts, one.cached, one.asked.calls, one.asked.prompt_tokens, one.asked.completion_tokens)
+    about = "" if one.certain else "<= "
+    shown = [f"{about if number and count else ''}{count:,}" for number, count in enumerate(counts)]
+    price = _price(one, budget)
+    paid = "" if one.server is None else "no price" if price is None else f"{price:.2f}"
+    return (stage, name, *shown, paid, _duration(_seconds(one, spent)) if one.server is not None else "")
+
+
+def _price(one: Estimate, budget: Budget) -> float | None:
+    if one.server is None:
+        return 0.0
+    price = budget.prices.get(one.server.name)
+    if price is None:
+        return None
+    return price.usd(one.asked.prompt_tokens, one.asked.completion_tokens)
+
+
+def _seconds(one: Estimate, spent: Iterable[Spent]) -> float:
+    """As long as the requests take at the server's concurrency, and no less than its limits per minute say."""
+    assert one.server is not None
+    timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
+    each = sum(timed) / len(timed) if timed else ASSUMED_SECONDS
+    seconds = [one.asked.calls * each / one.server.concurrency]
+    tokens = one.asked.prompt_tokens + one.asked.completion_tokens
+    for amount, limit in ((one.asked.calls, one.server.requests_per_minute), (tokens, one.server.tokens_per_minute)):
+        if limit is not None:
+            seconds.append(amount / limit * SECONDS_PER_MINUTE)
+    return max(seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < SECONDS_PER_MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < SECONDS_PER_HOUR:
+        return f"{seconds / SECONDS_PER_MINUTE:.0f} min"
+    return f"{seconds / SECONDS_PER_HOUR:.1f} h"
+
+
+@dataclass(frozen=True)
+class _Limit:
+    name: str
+    limit: float | None
+    spent: float
+    planned: float
+
+
+def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spent]) -> Iterator[str]:
+    asked = [one for one in estimates if one.server is not None]
+    if any(one.exact_tokens for one in asked):
+        yield "Prompt tokens are counted by the model's tokenizer where it is here or named in `tokenizer`."
+    if any(not one.exact_tokens for one in asked):
+        yield "Without its tokenizer, prompt tokens are estimated by length, rather too many: one for every three bytes."
+    yield "Answer tokens are at most: max_new_tokens each. `<=`: if no candidate is dropped and all are of the greatest length."
+    untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
+    if untimed:
+        yield f"Time assumes {ASSUMED_SECONDS:g} s a request for {', '.join(sorted(untimed))}; it is measured once a run has begun."
+    prices = [_price(one, budget) or 0.0 for one in asked]
+    limits = (
+        _Limit("requests", budget.requests, sum(one.requests for one in spent), sum(one.asked.calls for one in asked)),
+        _Limit(
+            "tokens",
+            budget.tokens,
+            sum(one.tokens for one in spent),
+            sum(one.asked.prompt_tokens + one.asked.completion_tokens for one in asked),
+        ),
+        _Limit("usd", budget.usd, sum(one.usd for one in spent), sum(prices)),
+    )
+    for one in limits:
+        if one.limit is not None:
+            enough = "enough" if one.spent + one.planned <= one.limit else "NOT ENOUGH: the run will stop there, and can go on"
+            yield f"budget.{one.name}: {one.limit:,.10g}, spent {one.spent:,.10g}, planned {one.planned:,.10g}: {enough}."
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number < 2 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,186 @@
+"""The schema of the objectives: what a student may learn by."""
+
+from typing import Annotated, Any, ClassVar, Literal
+
+from pydantic import Discriminator, Field, Tag, field_validator
+
+from aligndistill.config.judges import Judge
+from aligndistill.config.models import KeyVariable, ServerUrl
+from aligndistill.config.section import Section, name_or_section
+
+
+class Dpo(Section):
+    """Direct preference optimisation; `loss` also gives IPO and the hinge form (SLiC-HF).
+
+    Attributes:
+        labels: `soft` weighs both directions by the teacher's probability.
+        label_smoothing: conservative DPO: the share of labels believed to be flipped.
+    """
+
+    kind: Literal["dpo"]
+    beta: float = Field(default=0.1, gt=0)
+    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    labels: Literal["hard", "soft"] = "hard"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+
+
+class Rrhf(Section):
+    """Rank responses to align human feedback: hinge on length-normalised log-probs, plus NLL of the best response."""
+
+    kind: Literal["rrhf"]
+    sft_weight: float = Field(default=1.0, ge=0)
+
+
+class Pro(Section):
+    """Preference ranking optimisation: list-wise contrast with reward-gap temperatures, plus NLL of the best response."""
+
+    kind: Literal["pro"]
+    sft_weight: float = Field(default=0.05, ge=0)
+
+
+class BestOfN(Section):
+    """Imitate the best candidate: the baseline that every other student must beat."""
+
+    kind: Literal["best_of_n"]
+
+
+OfflineObjective = Dpo | Rrhf | Pro | BestOfN
+"""What learns from rankings."""
+
+RewardSource = Annotated[
+    Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)
+]
+"""The run's reward model, the run's judge, or a judge of its own."""
+
+
+class WeightedReward(Section):
+    """One part of a reward that is a sum."""
+
+    source: RewardSource
+    weight: float = 1.0
+
+
+def _reward_kind(value: Any) -> str:
+    return "sum" if isinstance(value, list | tuple) else "source"
+
+
+Reward = Annotated[
+    Annotated[RewardSource, Tag("source")] | Annotated[tuple[WeightedReward, ...], Field(min_length=1), Tag("sum")],
+    Discriminator(_reward_kind),
+]
+"""Where the score of a sampled answer comes from: one source, or a list of `{source, weight}` that are added up."""
+
+
+class Online(Section):
+    """What learns from rewards for answers that it samples itself.
+
+    Attributes:
+        samples_per_prompt: answers per prompt and update, from one reading of the prompt.
+        temperature: of the policy that is learned; applied alike when sampling, scoring and training. No top-k, no top-p.
+        kl_coefficient: beta in E[reward] - beta KL(policy || start), reward units per nat.
+        missing_eos_penalty: subtracted from the score of an answer that reached `max_response_tokens` without an end.
+    """
+
+    reward: Reward = "reward_model"
+    samples_per_prompt: int = Field(default=4, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    kl_coefficient: float = Field(default=0.05, ge=0)
+    missing_eos_penalty: float = Field(default=1.0, ge=0)
+
+
+class RolloutServer(Section):
+    """A vLLM server that samples for a policy while it learns. Before each update it is given the policy's weights.
+
+    Attributes:
+        base_url: ends in /v1.
+        name: the model's name on the server.
+        concurrency: prompts that each process asks about at the same time.
+        timeout_seconds: for one try of one request; loading the weights is one.
+        max_retries: tries after the first.
+        weights: a folder that is under this path here and at the server, for the weights on their way; by default one inside the
+            store.
+    """
+
+    pace: ClassVar[frozenset[str]] = frozenset(
+        {"base_url", "name", "api_key_env", "concurrency", "timeout_seconds", "max_retries", "weights"}
+    )
+    """All of it stays out of fingerprints: whichever server it is, the weights are the policy's."""
+
+    base_url: ServerUrl
+    name: str
+    api_key_env: KeyVariable | None = None
+    concurrency: int = Field(default=64, gt=0)
+    timeout_seconds: float = Field(default=600, gt=0)
+    max_retries: int = Field(default=5, ge=0)
+    weights: str | None = None
+
+    @field_validator("base_url")
+    @classmethod
+    def _has_a_root(cls, value: str) -> str:
+        if not value.rstrip("/").endswith("/v1"):
+            raise ValueError("expected an address that ends in /v1, such as http://localhost:8000/v1: weights are loaded beside it")
+        return value
+
+
+class Ppo(Online):
+    """Proximal policy optimisation. One update samples `batch_size * minibatches` prompts and learns from them `ppo_epochs` times.
+
+    Attributes:
+        critic: `separate` is a model of its own, which begins as the reward model where that has the start's trunk and else as the
+            start; `shared` is a value head on the policy's trunk.
+        critic_learning_rate: of a separate critic; the policy's by default.
+        kl_target: nats per answer; moves the coefficient towards it (Ziegler et al. 2019), with `kl_horizon` in samples.
+        kl_budget: nats per answer; once passed, training ends at the last checkpoint that was inside it.
+        normalise_rewards: subtract the running mean of all scores so far and divide by their standard deviation.
+        reward_clip: cut scores (normalised ones, if they are) to this distance from 0.
+        minibatches: optimiser steps per pass over an update's answers.
+        evaluate_every: updates between looks at held-out prompts: the win rate over the start, by `evaluation.judge`.
+        evaluate_prompts: how many held-out prompts are looked at.
+        server: samples in the policy's place; by default the policy samples in its own process.
+    """
+
+    kind: Literal["ppo"]
+    critic: Literal["separate", "shared"] = "separate"
+    critic_learning_rate: float | None = Field(default=None, gt=0)
+    ppo_epochs: int = Field(default=4, gt=0)
+    minibatches: int = Field(default=1, gt=0)
+    gamma: float = Field(default=1.0, gt=0, le=1)
+    gae_lambda: float = Field(default=0.95, ge=0, le=1)
+    clip_range: float = Field(default=0.2, gt=0, lt=1)
+    value_clip_range: float | None = Field(default=0.2, gt=0)
+    value_coefficient: float = Field(default=0.1, ge=0)
+    entropy_coefficient: float = Field(default=0.0, ge=0)
+    whiten_advantages: bool = True
+    normalise_rewards: bool = False
+    reward_clip: float | None = Field(default=None, gt=0)
+    kl_target: float | None = Field(default=None, gt=0)
+    kl_horizon: int = Field(default=10000, gt=0)
+    kl_budget: float | None = Field(default=None, gt=0)
+    evaluate_every: int | None = Field(default=None, gt=0)
+    evaluate_prompts: int = Field(default=64, gt=0)
+    server: RolloutServer | None = None
+
+    @property
+    def steps_per_update(self) -> int:
+        """Optimiser steps between one sampling and the next."""
+        return self.ppo_epochs * self.minibatches
+
+
+class Grpo(Online):
+    """Group-relative policy optimisation by TRL's trainer, with this project's rewards."""
+
+    kind: Literal["grpo"]
+
+
+class Rloo(Online):
+    """REINFORCE leave-one-out by TRL's trainer, with this project's rewards."""
+
+    kind: Literal["rloo"]
+
+
+Objective = Annotated[Dpo | Rrhf | Pro | BestOfN | Ppo | Grpo | Rloo, Field(discriminator="kind")]
+
+PUBLISHED_LEARNING_RATES = {
+    **{"dpo": 5e-7, "rrhf": 2e-5, "pro": 5e-6, "best_of_n": 2e-5},
+    **{"ppo": 3e-6, "grpo": 1e-6, "rloo": 1e-6},
+}

@@ -1,0 +1,56 @@
+"""The folder of a run: what is gathered in it, and where it says that its stages are."""
+
+import json
+from pathlib import Path
+
+from aligndistill.config.load import dump_config
+from aligndistill.config.run import RunConfig
+from aligndistill.errors import DataError
+from aligndistill.stages.audit import PAGE
+from aligndistill.stages.evaluation import MODEL_OUTPUTS
+from aligndistill.stages.files import METRICS, read_log
+from aligndistill.store.stage import Stage
+
+
+def _folders(run_folder: Path) -> dict[str, Path]:
+    try:
+        folders = json.loads((run_folder / "artifacts.json").read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise DataError(
+            f"{run_folder}: no run's folder and no file. Give the folder of a run, such as runs/quickstart, or a file of judgments."
+        ) from None
+    found = {name: Path(folder) for name, folder in folders.items()}
+    gone = [str(folder) for folder in found.values() if not folder.is_dir()]
+    if gone:
+        raise DataError(f"{gone[0]}: not there (looked from {Path.cwd()}). Give the command where the run was started.")
+    if not {"verdicts", "rankings"} & found.keys():
+        raise DataError(f"{run_folder}: this run has no verdicts yet. Run it at least `--until verdicts`.")
+    return found
+
+
+def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    folders = {stage.name: stage.folder(config.runtime.store) for stage in stages}
+    _write(folder / "config.yaml", dump_config(config))
+    _write(folder / "artifacts.json", json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
+    entries = [
+        json.dumps({"stage": name, **entry})
+        for name, path in folders.items()
+        if (path / METRICS).is_file()
+        for entry in read_log(path)
+    ]
+    _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
+    if complete:
+        for name in ("report.html", "report.json"):
+            _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
+    if "audit" in folders:
+        _write(folder / PAGE, (folders["audit"] / PAGE).read_text(encoding="utf-8"))
+    if "evaluation" in folders:
+        for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
+            _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")
