@@ -1,16 +1,13 @@
-"""What `aligndistill judge` does: look at a judge's verdicts, hand them to other tools, ask by batch file."""
+"""`aligndistill judge audit`: how far a judge can be trusted."""
 
-import json
-from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any
 
-from aligndistill.config.audit import Audit
+from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
-from aligndistill.config.judges import judging_author
 from aligndistill.config.load import load_config
+from aligndistill.config.resolve import resolved
 from aligndistill.data.loading import load_judgments
-from aligndistill.runs.folder import _folders
+from aligndistill.runs.folder import stage_folders
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
 
 
@@ -26,17 +23,7 @@ def audit_run(path: Path, labels: Path | None) -> AuditResult:
     given = Source(path=str(labels)) if labels else None
     if path.is_file():
         judgments = load_judgments(Source(path=str(path)))
-        return audit_labelling(recorded(judgments.all().records), Audit(labels=given), None, None)
-    folders = _folders(path)
-    config = load_config([path / "config.yaml"], [])
-    settings = config.audit.model_copy(update={"labels": given}) if given else config.audit
-    return audit_labelling(read_labelling(folders), settings, config.evaluation.truth, judging_author(config.judge))
-
-
-def _write(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    count = 0
-    with path.open("w", encoding="utf-8") as file:
-        for row in rows:
-            file.write(json.dumps(row) + "\n")
-            count += 1
-    return count
+        return audit_labelling(recorded(judgments.all().records), AuditSettings(labels=given))
+    folders = stage_folders(path)
+    settings = resolved(load_config([path / "config.yaml"])).audit_settings
+    return audit_labelling(read_labelling(folders), settings.model_copy(update={"labels": given}) if given else settings)

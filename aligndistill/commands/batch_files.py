@@ -1,4 +1,4 @@
-"""The questions of the stage `verdicts` as a batch file, and a batch's answers into the cache where the stage finds them.
+"""`aligndistill judge export-batch` and `import-batch`: the judge's open questions as a batch file, and its answers into the cache.
 
 Nothing is kept between the two but the questions themselves: what the cache lacks is what is asked, now and the next time.
 """
@@ -10,19 +10,17 @@ from typing import Any
 
 from aligndistill.chat.batch import Answers, BatchChat, read_answers
 from aligndistill.chat.http.wire import Completion
-from aligndistill.commands.audit import _write
-from aligndistill.config.audit import AuditProbes
-from aligndistill.config.judges import Judge
+from aligndistill.commands.export import write_rows
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import RunConfig
 from aligndistill.data.files import read_file
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
-from aligndistill.runs.make import work_of
+from aligndistill.runs.make import arguments_of, context_of
 from aligndistill.runs.run import run
-from aligndistill.stages.context import Work
-from aligndistill.stages.opening import JUDGE_MODEL, Servers, open_judge
-from aligndistill.stages.verdicts import labelling_order
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.opening import open_judge
+from aligndistill.stages.verdicts import labelling_tasks
 
 
 @dataclass(frozen=True)
@@ -40,23 +38,35 @@ class Imported:
     missing: int
 
 
-def open_questions(work: Work, judge: Judge, servers: Servers, probes: AuditProbes, logprobs: bool) -> list[dict[str, Any]]:
+@dataclass(frozen=True)
+class Labelling:
+    """What the stage `verdicts` is given.
+
+    Attributes:
+        arguments: its keyword arguments (see `stages/verdicts.py`).
+    """
+
+    context: StageContext
+    arguments: Mapping[str, Any]
+
+
+def open_questions(labelling: Labelling, logprobs: bool) -> list[dict[str, Any]]:
     """The requests for all verdicts that the cache lacks, in the OpenAI batch form.
 
     Raises:
         ConfigError: the judge is not behind a server.
     """
-    return list(_ask(work, judge, servers, probes, {}, logprobs).missing.values())
+    return list(_ask(labelling, {}, logprobs).missing.values())
 
 
-def import_answers(work: Work, judge: Judge, servers: Servers, probes: AuditProbes, answers: Answers) -> Imported:
+def import_answers(labelling: Labelling, answers: Answers) -> Imported:
     """Put a batch's answers into the cache. A reply that cannot be read is no verdict, and not kept.
 
     Raises:
         ConfigError: the judge is not behind a server.
     """
-    asked = _ask(work, judge, servers, probes, answers.completions, logprobs=False)
-    left = _ask(work, judge, servers, probes, {}, logprobs=False)
+    asked = _ask(labelling, answers.completions, logprobs=False)
+    left = _ask(labelling, {}, logprobs=False)
     return Imported(len(asked.used), answers.failed, len(answers.completions.keys() - asked.used), len(left.missing))
 
 
@@ -81,24 +91,20 @@ class _Asked:
     used: frozenset[str]
 
 
-def _ask(
-    work: Work,
-    judge: Judge,
-    servers: Servers,
-    probes: AuditProbes,
-    completions: Mapping[str, Completion],
-    logprobs: bool,
-) -> _Asked:
+def _ask(labelling: Labelling, completions: Mapping[str, Completion], logprobs: bool) -> _Asked:
     """Have the judge ask its questions of the file. It keeps what it can read; tasks that lack an answer come to nothing."""
-    if not servers or any(name.startswith(JUDGE_MODEL) for name in work.inputs):
+    given = labelling.arguments
+    judge, models, seed = given["judge"], given["models"], given["seed"]
+    if not models or not all(isinstance(model, EndpointModel) for model in models.values()):
         raise ConfigError("a batch file is for a judge behind a server: give all of this judge's models 'kind: endpoint'.")
-    order = labelling_order(work, judge, probes)
+    wanted = labelling_tasks(judge, given["probes"], given["prompts"], given["candidates"])
     missing: dict[str, Any] = {}
     used: set[str] = set()
-    for seed, tasks in ((work.seed, order.tasks), (work.seed + 1, order.again)):
-        chats = _Chats(seed, logprobs, completions)
+    for of_seed, tasks in ((seed, wanted.tasks), (seed + 1, wanted.again)):
+        chats = _Chats(of_seed, logprobs, completions)
         if tasks:
-            for _ in open_judge(replace(work, seed=seed, open_endpoint=chats.open), judge, servers).judge(tasks):
+            context = replace(labelling.context, open_endpoint=chats.open)
+            for _ in open_judge(context, judge, models, of_seed).judge(tasks):
                 pass
         for chat in chats.opened:
             missing |= chat.missing
@@ -126,8 +132,7 @@ def export_batch(config: RunConfig, output: Path, logprobs: bool) -> int:
     Raises:
         ConfigError: the config has no judge behind a server.
     """
-    work, judge, servers, probes = _labelling(config)
-    return _write(output, open_questions(work, judge, servers, probes, logprobs))
+    return write_rows(output, open_questions(labelling_of(config), logprobs))
 
 
 def import_batch(config: RunConfig, results: Sequence[Path]) -> Imported:
@@ -138,16 +143,18 @@ def import_batch(config: RunConfig, results: Sequence[Path]) -> Imported:
         DataError: a file that cannot be read.
     """
     answers = read_results(results)
-    work, judge, servers, probes = _labelling(config)
-    return import_answers(work, judge, servers, probes, answers)
+    return import_answers(labelling_of(config), answers)
 
 
-def _labelling(config: RunConfig) -> tuple[Work, Judge, Servers, AuditProbes]:
-    """What the stage `verdicts` is given, with the candidates made."""
+def labelling_of(config: RunConfig) -> Labelling:
+    """What the stage `verdicts` is given, with the candidates made.
+
+    Raises:
+        ConfigError: this config has no such stage.
+    """
     by_name = {stage.name: stage for stage in pipeline(config).stages}
     if "verdicts" not in by_name:
         raise ConfigError("this config asks no judge to label: it has ready-made rankings.")
     run(config, until="candidates")
     stage = by_name["verdicts"]
-    judge, servers, _, probes = stage.settings
-    return work_of(stage, config.runtime), judge, servers, probes
+    return Labelling(context_of(stage, config.runtime), arguments_of(stage, config.runtime))

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aligndistill.config.judges import judge_models
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import Ppo, RolloutServer
+from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
@@ -79,11 +79,8 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
 def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
     if config is None:
         return
-    judging = {f"judge {asked.part}".strip(): asked.model for asked in judge_models(config.judge)}
-    named = {"teacher": config.teacher, **config.models, **judging}
-    for name, model in named.items():
-        if isinstance(model, EndpointModel):
-            yield _answers(name, model)
+    for name, model in resolved(config).endpoints.items():
+        yield _answers(name, model)
     for name, student in config.students.items():
         if isinstance(student.objective, Ppo) and student.objective.server is not None:
             yield _samples(f"student {name}", student.objective.server)

@@ -3,7 +3,7 @@
 from pydantic import Field
 
 from aligndistill.config.data import Source
-from aligndistill.config.section import Section
+from aligndistill.config.section import PluginName, Section
 
 
 class AuditWarn(Section):
@@ -63,3 +63,18 @@ class Audit(Section):
     labels: Source | None = None
     warn: AuditWarn = AuditWarn()
     stop: AuditStop = AuditStop()
+
+
+class AuditSettings(Section):
+    """What verdicts are measured by, put together from several sections.
+
+    Attributes:
+        truth: the evaluation's truth function; it is shown held-out prompts only, here as there.
+        own_author: the author whose model judges.
+    """
+
+    labels: Source | None = None
+    warn: AuditWarn = AuditWarn()
+    stop: AuditStop = AuditStop()
+    truth: PluginName | None = None
+    own_author: str | None = None

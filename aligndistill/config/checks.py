@@ -1,16 +1,16 @@
 """What the keys of a config promise each other: rules that no single section can check."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
-from aligndistill.config.judges import Judge, ListwiseJudge, PairwiseJudge, PanelJudge, judge_models
-from aligndistill.config.models import EndpointModel, LocalModel, Teacher
-from aligndistill.config.objectives import Online, Ppo, RewardSource
-from aligndistill.config.problems import KeyPath, Problem, did_you_mean
+from aligndistill.config.judges import Judge, JudgeSection
+from aligndistill.config.models import EndpointModel, Teacher
+from aligndistill.config.objectives import OnPolicy, Ppo
+from aligndistill.config.problems import Problem, did_you_mean
 from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath, model_uses
 from aligndistill.config.section import NAME_PATTERN
-from aligndistill.config.students import Student
 
 _TAKEN = frozenset({"prompts", "rankings"})
 """Inputs of the stages that write answers are called so, beside the models'."""
@@ -44,13 +44,14 @@ def _data(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("rankings", "source"), f"'prompts' is given too, and {advice}")
     if config.prompts is None or config.rankings.source is not None:
         return
-    if config.judge is None and (config.reward_model is not None or any(not _is_online(one) for one in config.students.values())):
+    offline = any(not isinstance(one.objective, OnPolicy) for one in config.students.values())
+    if config.judge is None and (config.reward_model is not None or offline):
         yield Problem(("judge",), "the answers to 'prompts' need a judge: add this section")
     elif config.judge is None and not config.students:
         text = "the answers to 'prompts' need a judge: add this section, or students that learn from rewards of their own"
         yield Problem(("judge",), text)
     authors = config.candidates.authors
-    known = _models(config)
+    known = config.named_models
     for number, author in enumerate(authors):
         if author not in known and not (author == "start" and config.start is None):  # a missing start is told elsewhere
             yield Problem(("candidates", "from", number), _no_such_model(author, known))
@@ -63,23 +64,16 @@ def _data(config: RunConfig) -> Iterator[Problem]:
         )
 
 
-def _is_online(student: Student) -> bool:
-    return isinstance(student.objective, Online)
-
-
 def _rewards(config: RunConfig) -> Iterator[Problem]:
     """What students that learn from rewards need: their sources, and something to compare with while they learn."""
     for name, student in config.students.items():
         objective = student.objective
-        if not isinstance(objective, Online):
+        if not isinstance(objective, OnPolicy):
             continue
         path: KeyPath = ("students", name, "objective")
-        sources: list[tuple[KeyPath, RewardSource]] = (
-            [((*path, "reward"), objective.reward)]
-            if not isinstance(objective.reward, tuple)
-            else [((*path, "reward", number, "source"), part.source) for number, part in enumerate(objective.reward)]
-        )
-        for key, source in sources:
+        for number, part in enumerate(objective.rewards):
+            source, place = part.source, (number, "source") if isinstance(objective.reward, tuple) else ()
+            key: KeyPath = (*path, "reward", *place)
             if source == "reward_model" and config.reward_model is None:
                 yield Problem(key, "this run has no 'reward_model': add the section, or name another reward")
             elif source == "judge" and config.judge is None:
@@ -87,7 +81,7 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
             elif not isinstance(source, str):
                 yield from _judge(config, source, key)
             judge = config.judge if source == "judge" else source
-            if isinstance(judge, PairwiseJudge | ListwiseJudge | PanelJudge) and objective.samples_per_prompt < 2:
+            if isinstance(judge, JudgeSection) and judge.compares and objective.samples_per_prompt < 2:
                 yield Problem(
                     (*path, "samples_per_prompt"), f"a {judge.kind} judge compares the answers to a prompt: ask for two or more"
                 )
@@ -155,15 +149,15 @@ def _from_scratch(config: RunConfig) -> Iterator[Problem]:
 
 def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
     """The judge's model is there, and can do what this kind of judge asks of it."""
-    known = _models(config)
-    for asked in judge_models(judge):
-        if isinstance(asked.model, str) and asked.model not in known:
-            yield Problem((*path, *asked.key), _no_such_model(asked.model, known))
+    known = config.named_models
+    for use in model_uses(judge):
+        if isinstance(use.model, str) and use.model not in known:
+            yield Problem((*path, *use.path), _no_such_model(use.model, known))
             continue
-        model = known[asked.model] if isinstance(asked.model, str) else asked.model
-        if asked.must_be_local and isinstance(model, EndpointModel):
+        model = known[use.model] if isinstance(use.model, str) else use.model
+        if isinstance(use.owner, JudgeSection) and use.owner.needs_local_model and isinstance(model, EndpointModel):
             text = "a likelihood judge reads the model's own log-probabilities, which an endpoint does not give"
-            yield Problem((*path, *asked.key), f"{text}: name a local model, or take kind pairwise or rubric")
+            yield Problem((*path, *use.path), f"{text}: name a local model, or take kind pairwise or rubric")
 
 
 def _prices(config: RunConfig) -> Iterator[Problem]:
@@ -176,24 +170,17 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("budget", "prices"), text)
 
 
-def _models(config: RunConfig) -> dict[str, LocalModel | EndpointModel]:
-    """The models that a name may stand for."""
-    named = {"start": config.start, "teacher": config.teacher, **config.models}
-    return {name: model for name, model in named.items() if model is not None}
-
-
 def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel]]:
     """Every model but the start, with its path."""
     if config.teacher is not None:
         yield ("teacher",), config.teacher
     for name, model in config.models.items():
         yield ("models", name), model
-    for path, judge in ((("judge",), config.judge), (("evaluation", "judge"), config.evaluation.judge)):
-        for asked in judge_models(judge if judge != "same" else None):
-            if isinstance(asked.model, Teacher | EndpointModel):
-                yield (*path, *asked.key), asked.model
+    for use in model_uses(config):
+        if isinstance(use.model, Teacher | EndpointModel):
+            yield use.path, use.model
 
 
-def _no_such_model(name: str, known: dict[str, LocalModel | EndpointModel]) -> str:
-    advice = f"models of this run: {', '.join(known)}" if known else "this run has none: add 'teacher' or 'models'"
+def _no_such_model(name: str, known: Iterable[str]) -> str:
+    advice = f"models of this run: {', '.join(known)}" if list(known) else "this run has none: add 'teacher' or 'models'"
     return f"there is no model '{name}'{did_you_mean(name, known)} ({advice})"

@@ -1,10 +1,10 @@
 """The schema of data: where rows come from, and the prompts of a run."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aligndistill.config.section import Section
+from aligndistill.config.section import ReadsFile, Section
 
 # ---------------------------------------------------------------------------------------------------------------- data
 
@@ -26,7 +26,7 @@ class Source(Section):
         on_bad_row: stop at a row that cannot be read, or drop and count it.
     """
 
-    path: str
+    path: Annotated[str, ReadsFile]
     revision: str | None = None
     name: str | None = None
     split: str = "train"

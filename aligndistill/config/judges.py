@@ -1,18 +1,34 @@
 """The schema of the judges."""
 
-from dataclasses import dataclass, replace
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.models import ModelRef
-from aligndistill.config.section import NAME_PATTERN, PluginName, Section
+from aligndistill.config.section import NAME_PATTERN, PluginName, ReadsFile, Section
 
 COMPARISONS_PATTERN = r"^(all|sort|swiss|random\([1-9]\d*\))$"
 
 
-class LikelihoodJudge(Section):
+class JudgeSection(Section):
+    """What every judge's section says of it.
+
+    Attributes:
+        needs_local_model: it reads its model's own log-probabilities, which no server gives.
+        compares: its verdicts compare the answers to a prompt, so it needs two or more.
+        computes: it computes its verdicts, so that asking twice shows nothing.
+    """
+
+    needs_local_model: ClassVar[bool] = False
+    compares: ClassVar[bool] = False
+    computes: ClassVar[bool] = False
+
+
+class LikelihoodJudge(JudgeSection):
     """Grade = the teacher's mean log-probability per token of the response, nats."""
+
+    needs_local_model: ClassVar[bool] = True
+    computes: ClassVar[bool] = True
 
     kind: Literal["likelihood"] = "likelihood"
     model: ModelRef = "teacher"
@@ -38,7 +54,7 @@ class JudgeExample(Section):
         return str(value) if isinstance(value, int) and not isinstance(value, bool) else value
 
 
-class ChatJudge(Section):
+class ChatJudge(JudgeSection):
     """What all judges have that put questions to a chat model.
 
     Attributes:
@@ -78,8 +94,10 @@ class PairwiseJudge(ChatJudge):
         comparisons: which pairs: `all`, or fewer for nearly the same ranking: `sort`, `swiss` or `random(n)`.
     """
 
+    compares: ClassVar[bool] = True
+
     kind: Literal["pairwise"]
-    template: str = "general"
+    template: Annotated[str, ReadsFile] = "general"
     both_orders: bool = True
     comparisons: str = Field(default="all", pattern=COMPARISONS_PATTERN)
 
@@ -96,8 +114,10 @@ class ListwiseJudge(ChatJudge):
         template: `listwise`, or the path of a text file with the fields `{prompt}` and `{responses}`.
     """
 
+    compares: ClassVar[bool] = True
+
     kind: Literal["listwise"]
-    template: str = "listwise"
+    template: Annotated[str, ReadsFile] = "listwise"
     both_orders: bool = True
 
 
@@ -109,7 +129,7 @@ class RubricJudge(ChatJudge):
     """
 
     kind: Literal["rubric"]
-    template: str = "rubric"
+    template: Annotated[str, ReadsFile] = "rubric"
     lowest: int = 1
     highest: int = 10
 
@@ -121,18 +141,20 @@ class RubricJudge(ChatJudge):
         return self
 
 
-class FunctionJudge(Section):
+class FunctionJudge(JudgeSection):
     """Grade = your function: `(prompt: str, responses: list[str]) -> list[float]`."""
 
     kind: Literal["function"]
     function: PluginName
 
 
-class RewardModelJudge(Section):
+class RewardModelJudge(JudgeSection):
     """Grade = the score of a sequence classifier with one label: a Hub name or a local folder."""
 
+    computes: ClassVar[bool] = True
+
     kind: Literal["reward_model"]
-    model: str
+    model: Annotated[str, ReadsFile]
     revision: str | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
     trust_remote_code: bool = False
@@ -162,13 +184,15 @@ class PanelMember(Section):
         return self
 
 
-class PanelJudge(Section):
+class PanelJudge(JudgeSection):
     """Several judges as one that compares.
 
     Attributes:
         members: by name, which their own verdicts carry.
         combine: `mean` of the probabilities, `vote`, or `product` of experts.
     """
+
+    compares: ClassVar[bool] = True
 
     kind: Literal["panel"]
     members: dict[Annotated[str, Field(pattern=NAME_PATTERN)], PanelMember] = Field(min_length=2)
@@ -179,41 +203,3 @@ Judge = Annotated[
     LikelihoodJudge | PairwiseJudge | ListwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge | PanelJudge,
     Field(discriminator="kind"),
 ]
-
-
-@dataclass(frozen=True)
-class JudgeModel:
-    """A language model that a judge asks.
-
-    Attributes:
-        part: tells the models of one judge apart; empty for the only one.
-        key: where the judge's section names it.
-        must_be_local: whether its own log-probabilities are read, which no server gives.
-    """
-
-    part: str
-    key: tuple[str, ...]
-    model: ModelRef
-    must_be_local: bool = False
-
-
-def judge_models(judge: Judge | None) -> tuple[JudgeModel, ...]:
-    """The language models that a judge asks."""
-    match judge:
-        case LikelihoodJudge():
-            return (JudgeModel("", ("model",), judge.model, must_be_local=True),)
-        case PairwiseJudge() | ListwiseJudge() | RubricJudge():
-            return (JudgeModel("", ("model",), judge.model),)
-        case PanelJudge():
-            return tuple(
-                replace(asked, part=name, key=("members", name, "judge", *asked.key))
-                for name, member in judge.members.items()
-                for asked in judge_models(member.judge)
-            )
-    return ()
-
-
-def judging_author(judge: Judge | None) -> str | None:
-    """The author (`teacher`, `start`, a key of `models`) whose model is the judge, if it is one alone."""
-    named = [asked.model for asked in judge_models(judge)]
-    return named[0] if len(named) == 1 and isinstance(named[0], str) else None

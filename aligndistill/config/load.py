@@ -8,8 +8,9 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligndistill.config.checks import check
-from aligndistill.config.problems import KeyPath, Problem, Where, explain
+from aligndistill.config.problems import Problem, Where, explain
 from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath
 from aligndistill.config.secrets import redact
 from aligndistill.config.yaml import Document, dump_yaml, read_yaml, read_yaml_file
 from aligndistill.errors import ConfigError

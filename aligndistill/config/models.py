@@ -1,13 +1,13 @@
 """The schema of what a config names from outside: data, models here and behind servers, and how models are trained."""
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.secrets import redact
-from aligndistill.config.section import Section, name_or_section
+from aligndistill.config.section import NamesModel, NotHashed, ReadsFile, Section, name_or_section
 from aligndistill.config.training import Sft
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -60,7 +60,7 @@ class LocalModel(Section):
     """
 
     kind: Literal["local"] = "local"
-    model: str | None = None
+    model: Annotated[str | None, ReadsFile] = None
     revision: str | None = None
     from_scratch: FromScratch | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
@@ -112,20 +112,15 @@ class EndpointModel(Section):
         context_tokens: the most that prompt and answer may have together. Longer requests are not sent.
     """
 
-    pace: ClassVar[frozenset[str]] = frozenset(
-        {"api_key_env", "concurrency", "timeout_seconds", "max_retries", "requests_per_minute", "tokens_per_minute"}
-    )
-    """Settings that change how the server is reached, never what it answers: they stay out of fingerprints."""
-
     kind: Literal["endpoint"]
     base_url: ServerUrl
     name: str
-    api_key_env: KeyVariable | None = None
-    concurrency: int = Field(default=8, gt=0)
-    timeout_seconds: float = Field(default=120, gt=0)
-    max_retries: int = Field(default=5, ge=0)
-    requests_per_minute: int | None = Field(default=None, gt=0)
-    tokens_per_minute: int | None = Field(default=None, gt=0)
+    api_key_env: Annotated[KeyVariable | None, NotHashed] = None
+    concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
+    timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
+    max_retries: Annotated[int, NotHashed] = Field(default=5, ge=0)
+    requests_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
+    tokens_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
     tokenizer: str | None = None
     context_tokens: int | None = Field(default=None, gt=0)
 
@@ -155,5 +150,5 @@ Model = Annotated[Annotated[Teacher, Tag("local")] | Annotated[EndpointModel, Ta
 """A local model (the default) or an endpoint (`kind: endpoint`)."""
 
 
-ModelRef = Annotated[Annotated[str, Tag("name")] | Annotated[Model, Tag("section")], Discriminator(name_or_section)]
+ModelRef = Annotated[Annotated[str, Tag("name")] | Annotated[Model, Tag("section")], Discriminator(name_or_section), NamesModel]
 """A model written out, or the name of one: `teacher`, `start`, or a key of `models`."""

@@ -6,16 +6,35 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import KeyVariable, ServerUrl
-from aligndistill.config.section import Section, name_or_section
+from aligndistill.config.section import NotHashed, Section, name_or_section
 
 
-class Dpo(Section):
+class Offline(Section):
+    """What learns from rankings.
+
+    Attributes:
+        default_learning_rate: what its paper used.
+        trainer: which stage of `stages/` trains it.
+        reads: what it reads besides the start, by the names of `pipeline.py`.
+        best_only: it looks at nothing but the best response of a ranking.
+    """
+
+    default_learning_rate: ClassVar[float]
+    trainer: ClassVar[Literal["offline"]] = "offline"
+    reads: ClassVar[tuple[str, ...]] = ("rankings",)
+    best_only: ClassVar[bool] = False
+
+
+class Dpo(Offline):
     """Direct preference optimisation; `loss` also gives IPO and the hinge form (SLiC-HF).
 
     Attributes:
         labels: `soft` weighs both directions by the teacher's probability.
         label_smoothing: conservative DPO: the share of labels believed to be flipped.
     """
+
+    default_learning_rate: ClassVar[float] = 5e-7
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "reference")
 
     kind: Literal["dpo"]
     beta: float = Field(default=0.1, gt=0)
@@ -24,22 +43,29 @@ class Dpo(Section):
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 
 
-class Rrhf(Section):
+class Rrhf(Offline):
     """Rank responses to align human feedback: hinge on length-normalised log-probs, plus NLL of the best response."""
+
+    default_learning_rate: ClassVar[float] = 2e-5
 
     kind: Literal["rrhf"]
     sft_weight: float = Field(default=1.0, ge=0)
 
 
-class Pro(Section):
+class Pro(Offline):
     """Preference ranking optimisation: list-wise contrast with reward-gap temperatures, plus NLL of the best response."""
+
+    default_learning_rate: ClassVar[float] = 5e-6
 
     kind: Literal["pro"]
     sft_weight: float = Field(default=0.05, ge=0)
 
 
-class BestOfN(Section):
+class BestOfN(Offline):
     """Imitate the best candidate: the baseline that every other student must beat."""
+
+    default_learning_rate: ClassVar[float] = 2e-5
+    best_only: ClassVar[bool] = True
 
     kind: Literal["best_of_n"]
 
@@ -71,15 +97,19 @@ Reward = Annotated[
 """Where the score of a sampled answer comes from: one source, or a list of `{source, weight}` that are added up."""
 
 
-class Online(Section):
+class OnPolicy(Section):
     """What learns from rewards for answers that it samples itself.
 
     Attributes:
+        default_learning_rate, trainer: as in `Offline`.
         samples_per_prompt: answers per prompt and update, from one reading of the prompt.
         temperature: of the policy that is learned; applied alike when sampling, scoring and training. No top-k, no top-p.
         kl_coefficient: beta in E[reward] - beta KL(policy || start), reward units per nat.
         missing_eos_penalty: subtracted from the score of an answer that reached `max_response_tokens` without an end.
     """
+
+    default_learning_rate: ClassVar[float]
+    trainer: ClassVar[Literal["ppo", "trl"]]
 
     reward: Reward = "reward_model"
     samples_per_prompt: int = Field(default=4, gt=0)
@@ -87,9 +117,22 @@ class Online(Section):
     kl_coefficient: float = Field(default=0.05, ge=0)
     missing_eos_penalty: float = Field(default=1.0, ge=0)
 
+    @property
+    def rewards(self) -> tuple[WeightedReward, ...]:
+        """The parts of the reward; one of weight 1 unless a list is given."""
+        return self.reward if isinstance(self.reward, tuple) else (WeightedReward(source=self.reward),)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """What it reads besides the start, by the names of `pipeline.py`."""
+        uses_reward_model = any(part.source == "reward_model" for part in self.rewards)
+        return ("prompts", *(("reward_model",) if uses_reward_model else ()))
+
 
 class RolloutServer(Section):
     """A vLLM server that samples for a policy while it learns. Before each update it is given the policy's weights.
+
+    All of it stays out of fingerprints: whichever server it is, the weights are the policy's.
 
     Attributes:
         base_url: ends in /v1.
@@ -101,18 +144,13 @@ class RolloutServer(Section):
             store.
     """
 
-    pace: ClassVar[frozenset[str]] = frozenset(
-        {"base_url", "name", "api_key_env", "concurrency", "timeout_seconds", "max_retries", "weights"}
-    )
-    """All of it stays out of fingerprints: whichever server it is, the weights are the policy's."""
-
-    base_url: ServerUrl
-    name: str
-    api_key_env: KeyVariable | None = None
-    concurrency: int = Field(default=64, gt=0)
-    timeout_seconds: float = Field(default=600, gt=0)
-    max_retries: int = Field(default=5, ge=0)
-    weights: str | None = None
+    base_url: Annotated[ServerUrl, NotHashed]
+    name: Annotated[str, NotHashed]
+    api_key_env: Annotated[KeyVariable | None, NotHashed] = None
+    concurrency: Annotated[int, NotHashed] = Field(default=64, gt=0)
+    timeout_seconds: Annotated[float, NotHashed] = Field(default=600, gt=0)
+    max_retries: Annotated[int, NotHashed] = Field(default=5, ge=0)
+    weights: Annotated[str | None, NotHashed] = None
 
     @field_validator("base_url")
     @classmethod
@@ -122,7 +160,7 @@ class RolloutServer(Section):
         return value
 
 
-class Ppo(Online):
+class Ppo(OnPolicy):
     """Proximal policy optimisation. One update samples `batch_size * minibatches` prompts and learns from them `ppo_epochs` times.
 
     Attributes:
@@ -138,6 +176,9 @@ class Ppo(Online):
         evaluate_prompts: how many held-out prompts are looked at.
         server: samples in the policy's place; by default the policy samples in its own process.
     """
+
+    default_learning_rate: ClassVar[float] = 3e-6
+    trainer: ClassVar[Literal["ppo"]] = "ppo"
 
     kind: Literal["ppo"]
     critic: Literal["separate", "shared"] = "separate"
@@ -161,26 +202,34 @@ class Ppo(Online):
     server: RolloutServer | None = None
 
     @property
+    def reads(self) -> tuple[str, ...]:
+        """See `OnPolicy`; also the reference, what a separate critic begins as, and the start's answers to compare with."""
+        critic = ("critic",) if self.critic == "separate" else ()
+        compared = ("start_answers",) if self.evaluate_every is not None else ()
+        return (*super().reads, "reference", *critic, *compared)
+
+    @property
     def steps_per_update(self) -> int:
         """Optimiser steps between one sampling and the next."""
         return self.ppo_epochs * self.minibatches
 
 
-class Grpo(Online):
+class Grpo(OnPolicy):
     """Group-relative policy optimisation by TRL's trainer, with this project's rewards."""
+
+    default_learning_rate: ClassVar[float] = 1e-6
+    trainer: ClassVar[Literal["trl"]] = "trl"
 
     kind: Literal["grpo"]
 
 
-class Rloo(Online):
+class Rloo(OnPolicy):
     """REINFORCE leave-one-out by TRL's trainer, with this project's rewards."""
+
+    default_learning_rate: ClassVar[float] = 1e-6
+    trainer: ClassVar[Literal["trl"]] = "trl"
 
     kind: Literal["rloo"]
 
 
 Objective = Annotated[Dpo | Rrhf | Pro | BestOfN | Ppo | Grpo | Rloo, Field(discriminator="kind")]
-
-PUBLISHED_LEARNING_RATES = {
-    **{"dpo": 5e-7, "rrhf": 2e-5, "pro": 5e-6, "best_of_n": 2e-5},
-    **{"ppo": 3e-6, "grpo": 1e-6, "rloo": 1e-6},
-}

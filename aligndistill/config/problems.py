@@ -3,18 +3,17 @@
 import difflib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
-from types import NoneType, UnionType
-from typing import Annotated, Any, Union, get_args, get_origin
+from types import NoneType
+from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aligndistill.config.judges import COMPARISONS_PATTERN
 from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
 from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
-
-KeyPath = tuple[str | int, ...]
 
 
 @dataclass(frozen=True, order=True)
@@ -85,29 +84,6 @@ class _Place:
     choices: tuple[Any, ...]
 
 
-def _choices(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a type, null aside."""
-    if get_origin(annotation) is Annotated:
-        return _choices(get_args(annotation)[0])
-    if get_origin(annotation) in (Union, UnionType):
-        return tuple(choice for branch in get_args(annotation) for choice in _choices(branch))
-    return () if annotation is NoneType else (annotation,)
-
-
-def _is_section(choice: Any) -> bool:
-    return isinstance(choice, type) and issubclass(choice, Section)
-
-
-def _fields(section: type[Section]) -> dict[str, Any]:
-    """The keys of a section, as users write them, with their types."""
-    return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
-
-
-def _kind(choice: Any) -> str | None:
-    kind = _fields(choice).get("kind") if _is_section(choice) else None
-    return None if kind is None else str(get_args(kind)[0])
-
-
 def _locate(location: tuple[str | int, ...]) -> _Place:
     """Follow a pydantic location through the schema. It also holds the names of union branches, which are no keys."""
     path: list[str | int] = []
@@ -115,16 +91,16 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     choices: tuple[Any, ...] = (RunConfig,)
     for part in location:
         if len(choices) > 1:
-            choices = tuple(choice for choice in choices if _kind(choice) == part) or choices
+            choices = tuple(choice for choice in choices if kind_of(choice) == part) or choices
         elif part != "[key]":
             path.append(part)
             choice: Any = choices[0] if choices else None
             choices = ()
-            if _is_section(choice):
+            if is_section(choice):
                 section = choice
-                choices = _choices(_fields(section).get(str(part), NoneType))
+                choices = alternatives(fields_of(section).get(str(part), NoneType))
             elif get_origin(choice) in (dict, tuple):
-                choices = _choices(get_args(choice)[1 if get_origin(choice) is dict else 0])
+                choices = alternatives(get_args(choice)[1 if get_origin(choice) is dict else 0])
     return _Place(tuple(path), section, choices)
 
 
@@ -158,7 +134,7 @@ _PATTERNS = {
 def _expectation(detail: ErrorDetails, place: _Place) -> str | None:
     """What should stand there, when the value is of the wrong type or out of range."""
     kind, context = detail["type"], detail.get("ctx", {})
-    kinds = [name for choice in place.choices if (name := _kind(choice))]
+    kinds = [name for choice in place.choices if (name := kind_of(choice))]
     if kind in ("dict_type", "model_attributes_type", "model_type") and len(kinds) > 1:
         return f"a section with a kind ({', '.join(kinds)})"
     if kind in _TYPES:
@@ -203,7 +179,7 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
     if kind == "extra_forbidden":
         return Problem(place.path, _unknown_key(str(place.path[-1]), place.section))
     if kind in ("union_tag_not_found", "union_tag_invalid"):
-        kinds = [name for choice in place.choices if (name := _kind(choice))]
+        kinds = [name for choice in place.choices if (name := kind_of(choice))]
         known = f"(known kinds: {', '.join(kinds)})"
         if kind == "union_tag_not_found":
             return Problem((*place.path, "kind"), f"this key is required {known}")
@@ -216,12 +192,12 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
 
 def _unknown_key(key: str, section: type[Section]) -> str:
     """Never with the value, which may be a secret."""
-    known = _fields(section)
+    known = fields_of(section)
     listed = f"(known keys: {', '.join(known)})"
     if names_a_secret(key):
         advice = "set api_key_env" if "api_key_env" in known else "an endpoint's api_key_env names the variable"
         return f"unknown key; keys come from the environment only: {advice} {listed}"
     for name, annotation in known.items():
-        if any(_is_section(choice) and key in _fields(choice) for choice in _choices(annotation)):
+        if any(is_section(choice) and key in fields_of(choice) for choice in alternatives(annotation)):
             return f"unknown key; it belongs under '{name}' {listed}"
     return f"unknown key{did_you_mean(key, known)} {listed}"

@@ -4,15 +4,18 @@ A section's settings decide the result and are hashed into the names of what it 
 it decides where and how fast. Keys that users know from Hugging Face keep their names there and here.
 """
 
+from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import Discriminator, Field, Tag
 
-from aligndistill.config.audit import Audit
+from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
-from aligndistill.config.models import Model, StudentModel
+from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
+from aligndistill.config.schema import models_of
 from aligndistill.config.section import NAME_PATTERN, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardModel, Student
 from aligndistill.config.training import Sft
@@ -159,6 +162,40 @@ class Runtime(Section):
 # ----------------------------------------------------------------------------------------------------------------- run
 
 
+@dataclass(frozen=True)
+class AnswerSampling:
+    """How answers to the held-out prompts are sampled; `prompts` is the most that are answered."""
+
+    prompts: int | None
+    samples_per_prompt: int
+    temperature: float
+    max_prompt_tokens: int
+    max_new_tokens: int
+
+
+@dataclass(frozen=True)
+class Round:
+    """One pass from candidates to students. A config without rounds has one.
+
+    Attributes:
+        name: its number.
+        suffix: behind the names of its stages; empty where it is the only one.
+        roles: which model, or `student` for the one promoted by the round before, is the `start` and which the `reference`.
+        promotes: the student that the next round begins with.
+        compared: roles that answer the held-out prompts beside the students.
+    """
+
+    name: str
+    suffix: str
+    roles: Mapping[str, str]
+    promotes: str | None
+    compared: tuple[str, ...]
+
+    def of(self, stage: str) -> str:
+        """The name of a stage in this round."""
+        return stage + self.suffix
+
+
 class RunConfig(Section):
     """A whole run."""
 
@@ -183,3 +220,57 @@ class RunConfig(Section):
     def held_out(self) -> float:
         """The share of prompts, by hash, that only the evaluation sees."""
         return self.prompts.held_out if self.prompts is not None else self.rankings.held_out
+
+    @property
+    def named_models(self) -> dict[str, StudentModel | Model]:
+        """The models that a name may stand for."""
+        named = {"start": self.start, "teacher": self.teacher, **self.models}
+        return {name: model for name, model in named.items() if model is not None}
+
+    @property
+    def local_models(self) -> dict[str, LocalModel]:
+        """Those that run here."""
+        return {name: model for name, model in self.named_models.items() if isinstance(model, LocalModel)}
+
+    @property
+    def endpoints(self) -> dict[str, EndpointModel]:
+        """Those behind a server."""
+        return {name: model for name, model in self.named_models.items() if isinstance(model, EndpointModel)}
+
+    @property
+    def has_rankings(self) -> bool:
+        """Whether there is anything that offline objectives can learn from."""
+        return self.judge is not None or self.rankings.source is not None
+
+    @property
+    def conversational(self) -> bool:
+        """Whether pairs.jsonl holds message lists: yes, unless the student has no turns."""
+        return self.start is None or self.start.layout == "chat"
+
+    @property
+    def audit_settings(self) -> AuditSettings:
+        """What the verdicts are measured by. The author whose model is the judge is told if that is one alone."""
+        judges, audit = models_of(self.judge), self.audit
+        own_author = judges[0] if len(judges) == 1 else None
+        return AuditSettings(
+            labels=audit.labels, warn=audit.warn, stop=audit.stop, truth=self.evaluation.truth, own_author=own_author
+        )
+
+    @property
+    def answer_sampling(self) -> AnswerSampling:
+        """How the evaluation's answers are sampled."""
+        evaluation, candidates = self.evaluation, self.candidates
+        return AnswerSampling(
+            evaluation.prompts,
+            evaluation.samples_per_prompt,
+            evaluation.temperature,
+            candidates.max_prompt_tokens,
+            evaluation.max_new_tokens or candidates.max_new_tokens,
+        )
+
+    @property
+    def rounds(self) -> tuple[Round, ...]:
+        """The passes from candidates to students, in order."""
+        roles = {"start": "start", "reference": "start"} if self.start is not None else {}
+        compared = tuple(role for role in ("start", "teacher") if role in self.named_models)
+        return (Round("1", "", roles, None, compared),)

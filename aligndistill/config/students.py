@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora
-from aligndistill.config.objectives import PUBLISHED_LEARNING_RATES, Objective, Ppo
+from aligndistill.config.objectives import Objective, Ppo
 from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
@@ -40,7 +40,7 @@ class Student(Training):
     @model_validator(mode="after")
     def _published_learning_rate(self) -> "Student":
         if "learning_rate" not in self.model_fields_set:  # a before-validator would lose the strictness of JSON
-            object.__setattr__(self, "learning_rate", PUBLISHED_LEARNING_RATES[self.objective.kind])
+            object.__setattr__(self, "learning_rate", self.objective.default_learning_rate)
         return self
 
     @model_validator(mode="after")

@@ -10,7 +10,8 @@ from typing import Any
 
 import yaml
 
-from aligndistill.config.problems import KeyPath, Problem, Where, did_you_mean
+from aligndistill.config.problems import Problem, Where, did_you_mean
+from aligndistill.config.schema import KeyPath
 
 MAX_DEPTH = 20
 MAX_NODES = 10_000

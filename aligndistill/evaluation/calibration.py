@@ -8,7 +8,6 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
 from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals
 from aligndistill.records import Record
@@ -132,6 +131,8 @@ def preference_figures(
     Raises:
         ValueError: no pairs, or a number that is not finite.
     """
+    from scipy.special import expit  # only here: importing scipy takes longer than reading a report
+
     differences = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(differences).all():
         raise ValueError(f"the reward difference of pair {int(np.argmin(np.isfinite(differences)))} is not a finite number")

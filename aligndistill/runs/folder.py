@@ -6,13 +6,16 @@ from pathlib import Path
 from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
-from aligndistill.stages.audit import PAGE
-from aligndistill.stages.evaluation import MODEL_OUTPUTS
-from aligndistill.stages.files import METRICS, read_log
+from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
 from aligndistill.store.stage import Stage
 
 
-def _folders(run_folder: Path) -> dict[str, Path]:
+def stage_folders(run_folder: Path) -> dict[str, Path]:
+    """The folder of each finished stage of a run, by the stage's name.
+
+    Raises:
+        DataError: there is no run, its stages are not there, or it has no verdicts yet.
+    """
     try:
         folders = json.loads((run_folder / "artifacts.json").read_text(encoding="utf-8"))
     except FileNotFoundError:
@@ -28,7 +31,8 @@ def _folders(run_folder: Path) -> dict[str, Path]:
     return found
 
 
-def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+def gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+    """Bring the run's folder up to date with what its stages made."""
     folder.mkdir(parents=True, exist_ok=True)
     folders = {stage.name: stage.folder(config.runtime.store) for stage in stages}
     _write(folder / "config.yaml", dump_config(config))
@@ -44,7 +48,7 @@ def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete
         for name in ("report.html", "report.json"):
             _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
     if "audit" in folders:
-        _write(folder / PAGE, (folders["audit"] / PAGE).read_text(encoding="utf-8"))
+        _write(folder / VERDICTS_PAGE, (folders["audit"] / VERDICTS_PAGE).read_text(encoding="utf-8"))
     if "evaluation" in folders:
         for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
             _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))

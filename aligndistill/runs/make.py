@@ -6,6 +6,7 @@ from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.models import EndpointModel
@@ -16,9 +17,9 @@ from aligndistill.processes.memory_errors import means_no_memory
 from aligndistill.processes.monitor import say_to_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, local_ranks, world_size
-from aligndistill.stages.context import Work
+from aligndistill.stages.context import StageContext
 from aligndistill.store.artifacts import MANIFEST, Manifest, finish, locked, read_manifest, set_aside
-from aligndistill.store.stage import Made, Stage
+from aligndistill.store.stage import Stage, StageResult, with_folders
 
 SECONDS_BETWEEN_LOOKS = 0.5
 
@@ -35,21 +36,25 @@ def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointM
         return manifest
     if is_main_process():
         return _make(stage, runtime, folder, open_endpoint)
-    if stage.all_processes and _is_begun(folder):
+    if stage.together and _is_begun(folder):
         return _make(stage, runtime, folder, open_endpoint)
     return _wait_for(folder)
 
 
-def work_of(stage: Stage, runtime: Runtime) -> Work:
-    """What the stage's maker is given; its inputs need to be finished only when they are read."""
-    return Work(
+def context_of(stage: Stage, runtime: Runtime) -> StageContext:
+    """Where a stage works; its inputs need to be finished only when they are read."""
+    return StageContext(
+        name=stage.name,
         folder=stage.folder(runtime.store),
-        inputs={name: needed.folder(runtime.store) for name, needed in stage.inputs.items()},
-        identities={name: needed.fingerprint for name, needed in stage.inputs.items()},
         caches=_caches(runtime.store),
         runtime=runtime,
-        seed=stage.seed,
+        identities={needed.folder(runtime.store): needed.fingerprint for needed in stage.inputs},
     )
+
+
+def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
+    """Its keyword arguments, with a folder for every stage among them."""
+    return {name: with_folders(value, lambda needed: needed.folder(runtime.store)) for name, value in stage.given.items()}
 
 
 def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[[EndpointModel], ChatModel] | None) -> Manifest:
@@ -60,32 +65,33 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
             say_to_others(_begun(folder))
-        work = replace(work_of(stage, runtime), open_endpoint=open_endpoint)
+        context = replace(context_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
-        made = _with_memory(stage, work)
+        result = _call(stage, context)
         if not is_main_process():
             return _wait_for(folder)
         return finish(
             folder,
             stage=stage.name,
             stage_fingerprint=stage.fingerprint,
-            counts=made.counts,
-            dropped=made.dropped,
-            figures=made.figures,
+            counts=result.counts,
+            dropped=result.dropped,
+            metrics=result.metrics,
             wall_seconds=time.monotonic() - started,
         )
 
 
-def _with_memory(stage: Stage, work: Work) -> Made:
-    """Call the stage's maker. A training step that finds no memory has said so itself; this is for sampling and scoring."""
+def _call(stage: Stage, context: StageContext) -> StageResult:
+    """Call the stage's function. A training step that finds no memory has said so itself; this is for sampling and scoring."""
     try:
-        return stage.make(work, *stage.settings)
+        return stage.make(context, **arguments_of(stage, context.runtime))
     except (RuntimeError, MemoryError) as error:
         if not means_no_memory(error):
             raise
         raise TrainingError(
             f"out of memory in the stage {stage.name}. Lower runtime.per_device_eval_batch_size, which is "
-            f"{work.runtime.per_device_eval_batch_size}, for sampling and scoring. The same command goes on: what was done is kept."
+            f"{context.runtime.per_device_eval_batch_size}, for sampling and scoring. "
+            "Run the same command again to resume: what was done is kept."
         ) from error
 
 

@@ -10,17 +10,17 @@ from pathlib import Path
 
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, UserError
-from aligndistill.pipeline import Pipeline, pipeline
+from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import called
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
-from aligndistill.runs.folder import _gather
+from aligndistill.runs.folder import gather
 from aligndistill.runs.make import run_stage
 from aligndistill.runs.servers import Endpoints
 from aligndistill.store.artifacts import Manifest, read_manifest
-from aligndistill.store.stage import Stage
+from aligndistill.store.stage import Pipeline, Stage
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
     if config.runtime.launcher is None or world_size() > 1:
         return []
     missing = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
-    shared = [stage for stage in missing if stage.all_processes]
+    shared = [stage for stage in missing if stage.together]
     if not shared:
         return []
     launch(config, shared[-1].name)
@@ -73,7 +73,7 @@ def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> F
             manifest = run_stage(stage, config.runtime, endpoints.open)
         except UserError:
             if is_main_process():  # what there is, is what `judge audit` looks at
-                _gather(config, stages[:number], folder, complete=False)
+                gather(config, stages[:number], folder, complete=False)
             raise
         if not finished:
             made.append(stage.name)
@@ -81,7 +81,7 @@ def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> F
                 say(f"  {summary(manifest)}")
     complete = stages[-1].name == "report"
     if is_main_process():
-        _gather(config, stages, folder, complete)
+        gather(config, stages, folder, complete)
     return Finished(folder, tuple(made), complete)
 
 

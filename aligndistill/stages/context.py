@@ -1,7 +1,7 @@
-"""What a stage's maker is given."""
+"""What a stage's function is given besides its arguments."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligndistill.chat.protocol import ChatModel
@@ -10,25 +10,27 @@ from aligndistill.config.run import Runtime
 from aligndistill.errors import DataError
 from aligndistill.store.artifacts import SCRATCH
 
+ModelSource = Path | EndpointModel
+"""A model as a stage's function is given it: the folder of a stage with its pointer, or a server."""
+
 
 @dataclass(frozen=True)
-class Work:
-    """What a stage's maker is given.
+class StageContext:
+    """Where a stage works.
 
     Attributes:
+        name: of the stage, for messages and progress.
         folder: where the result goes. It may hold what an interrupted run left.
-        inputs: the finished folders it depends on, by name.
-        identities: the fingerprint of each input.
         caches: a folder for what is kept by content hash, across stages and runs.
+        identities: the fingerprint of each input, by its folder.
         open_endpoint: what stands for a server; None connects to it.
     """
 
+    name: str
     folder: Path
-    inputs: Mapping[str, Path]
-    identities: Mapping[str, str]
     caches: Path
     runtime: Runtime
-    seed: int
+    identities: Mapping[Path, str] = field(default_factory=dict)
     open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
 
     @property
@@ -40,7 +42,7 @@ class Work:
 
 
 def require_records(count: int, what: str, dropped: Mapping[str, int]) -> None:
-    """Refuse to go on with nothing.
+    """Refuse to continue with nothing.
 
     Raises:
         DataError: there are none; it says what was dropped and why.

@@ -1,16 +1,15 @@
-"""A student that learns from rewards for what it samples itself."""
+"""A student that learns by PPO from rewards for its own answers."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config.judges import Judge
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Ppo
-from aligndistill.config.run import Evaluation
+from aligndistill.config.run import AnswerSampling, Evaluation
 from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError
 from aligndistill.evaluation.wins import by_prompt, win_rates
@@ -19,15 +18,15 @@ from aligndistill.models.actor_critic import critic_from_reward_model, critic_fr
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.reward import RewardModel
-from aligndistill.processes.ranks import is_main_process
-from aligndistill.records import Answer, Candidate, Finish, Message, Prompt, Ranking, Record, candidate_id
-from aligndistill.stages.answers import held_out_prompts
-from aligndistill.stages.context import Work, require_records
-from aligndistill.stages.files import write_log
-from aligndistill.stages.opening import Servers, open_judge
-from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, for_part, open_rewards
+from aligndistill.processes.progress import say
+from aligndistill.processes.ranks import from_all, is_main_process, our_share
+from aligndistill.records import Answer, Candidate, Prompt, candidate_id
+from aligndistill.stages.context import ModelSource, StageContext, require_records
+from aligndistill.stages.files import ANSWERS, PROMPTS, SAMPLES, RolloutSample, held_out_prompts, write_log
+from aligndistill.stages.opening import open_judge
+from aligndistill.stages.rewards import open_rewards
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
-from aligndistill.store.stage import Made
+from aligndistill.store.stage import StageResult
 from aligndistill.training.fit import Job
 from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.health import all_warnings
@@ -37,94 +36,75 @@ from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout, Samp
 from aligndistill.training.on_policy.weight_sync import Served
 from aligndistill.training.save import save_model
 
-START_ANSWERS = "answers by start"
-"""The name of the input that holds the start's answers to the held-out prompts."""
-
-SAMPLES = "samples.jsonl"
 SHOWN_PROMPTS = 4
 
 
-class RolloutSample(Record):
-    """One sampled answer of one update: a row of the table of samples.
+@dataclass(frozen=True)
+class PpoInputs:
+    """What PPO reads; see `students.make`."""
 
-    Attributes:
-        place: of its prompt in the update.
-        kl_nats: log(policy / start) of the answer, nats.
-    """
-
-    update: int
-    place: int
-    prompt_id: str
-    messages: tuple[Message, ...]
-    text: str
-    finish: Finish
-    score: float | None
-    kl_nats: float
-    length_tokens: int
+    start: Path
+    reference: Path
+    prompts: Path
+    models: Mapping[str, ModelSource]
+    reward_model: Path | None
+    critic: Path | None
 
 
 @dataclass(frozen=True)
-class Watch:
-    """How a policy is compared with the start on held-out prompts while it learns.
+class HeldOutWinRate:
+    """How a policy is compared with the start on held-out prompts while it learns."""
 
-    Attributes:
-        inputs: put before the names of those of the stage's inputs that are the judge's models.
-    """
-
-    judge: Judge
-    servers: Servers
-    content: str
-    inputs: str
     evaluation: Evaluation
+    sampling: AnswerSampling
+    models: Mapping[str, ModelSource]
+    prompts: Path
+    start_answers: Path
 
 
-def make_ppo_student(
-    work: Work,
-    name: str,
-    settings: Student,
-    lora: Lora | None,
-    parts: Sequence[RewardPart],
-    watch: Watch | None,
-    critic_is_reward_model: bool,
-) -> Made:
+def train_with_ppo(
+    context: StageContext, settings: Student, lora: Lora | None, seed: int, inputs: PpoInputs, watched: HeldOutWinRate | None
+) -> StageResult:
     """Train one student by PPO and save its policy as an ordinary Hugging Face folder."""
     objective = settings.objective
     assert isinstance(objective, Ppo)
-    served = _served(work, objective)
-    start = read_pointer(work.inputs["start"])
+    served = _served(context, objective)
+    start = read_pointer(inputs.start)
     trained_from = start.for_training(adapters=lora is not None)
     policy = load_language_model(trained_from)
-    prompts, dropped = policy_prompts(work, policy.conversation, policy.max_positions, settings)
+    prompts, dropped = policy_prompts(inputs.prompts, policy.conversation, policy.max_positions, settings)
 
-    rewards = open_rewards(work, parts)
-    with Appender(work.scratch / f"samples-{'main' if is_main_process() else 'other'}.jsonl") as samples:
+    rewards = open_rewards(context, objective.rewards, inputs.models, inputs.reward_model, seed)
+    # The policy with its adapters off is its own reference, where that is the start.
+    shares_reference = lora is not None and inputs.reference == inputs.start
+    with Appender(context.scratch / f"samples-{'main' if is_main_process() else 'other'}.jsonl") as samples:
         ppo_work = PpoWork(
             prompts=prompts,
-            reference=load_language_model(start) if lora is None else None,
+            reference=None if shares_reference else load_language_model(read_pointer(inputs.reference)),
             score=rewards,
-            win_rate=_win_rate(work, watch, objective) if watch else None,
+            win_rate=_win_rate(context, watched, objective, seed) if watched else None,
             keep_samples=lambda update, rollouts: samples.add(_shown(update, rollouts)),
             frozen=rewards.models,
             served=served,
         )
-        critic = _critic(work, trained_from, objective, lora, critic_is_reward_model)
-        job = Job(name, settings, work.runtime, work.scratch, work.seed)
+        critic = _critic(inputs, trained_from, objective, lora, seed)
+        job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
         try:
             trained = train_ppo(policy, critic, objective, lora, ppo_work, job)
         finally:
             if served is not None and is_main_process():
                 served.clear()
-    save_model(trained, work.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
-        return Made()
-    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(work.folder)
-    write_log(work.folder, trained)
+        return StageResult()
+    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    write_log(context.folder, trained.log)
     updates = len(trained.log)
-    write_jsonl(work.folder / SAMPLES, _once(work.scratch / "samples-main.jsonl", updates))
-    return Made(
+    write_jsonl(context.folder / SAMPLES, _once(context.scratch / "samples-main.jsonl", updates))
+    return StageResult(
         counts={"prompts": len(prompts), "updates": updates, "steps": trained.steps},
         dropped=dropped,
-        figures={
+        metrics={
             "train_seconds": trained.seconds,
             "shares_prompt": policy.shares_prompt,
             "warnings": [f"update {warning.update}: {warning.text}" for warning in all_warnings(trained.log, objective)],
@@ -133,21 +113,15 @@ def make_ppo_student(
 
 
 def policy_prompts(
-    work: Work, conversation: Conversation, max_positions: int | None, settings: Student
+    folder: Path, conversation: Conversation, max_positions: int | None, settings: Student
 ) -> tuple[list[PolicyPrompt], dict[str, int]]:
     """The training prompts that leave room for an answer, and what was left out by reason.
 
     Raises:
         DataError: none is left.
     """
-    found: dict[str, tuple[Message, ...]] = {}
-    if "prompts" in work.inputs:
-        rows: Iterable[Prompt] = read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
-        found = {prompt.id: prompt.messages for prompt in rows if prompt.split == "train"}
-    else:
-        rankings = read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking)
-        found = {ranking.prompt_id: ranking.messages for ranking in rankings if ranking.split == "train"}
-    prompts = [PolicyPrompt(identity, messages, conversation.prompt_ids(messages)) for identity, messages in found.items()]
+    train = (prompt for prompt in read_jsonl(folder / PROMPTS, Prompt) if prompt.split == "train")
+    prompts = [PolicyPrompt(prompt.id, prompt.messages, conversation.prompt_ids(prompt.messages)) for prompt in train]
     longest = settings.max_prompt_tokens
     if max_positions is not None:
         longest = min(longest, max_positions - settings.max_response_tokens)
@@ -158,15 +132,15 @@ def policy_prompts(
     return fitting, dropped
 
 
-def _critic(work: Work, start: ModelPointer, objective: Ppo, lora: Lora | None, is_reward_model: bool) -> RewardModel | None:
+def _critic(inputs: PpoInputs, start: ModelPointer, objective: Ppo, lora: Lora | None, seed: int) -> RewardModel | None:
     if objective.critic == "shared":
         return None
-    if is_reward_model:
-        return critic_from_reward_model(read_pointer(work.inputs[REWARD_MODEL]).for_training(adapters=lora is not None))
-    return critic_from_trunk(start, work.seed)
+    if inputs.critic is None or inputs.critic == inputs.start:
+        return critic_from_trunk(start, seed)
+    return critic_from_reward_model(read_pointer(inputs.critic).for_training(adapters=lora is not None))
 
 
-def _served(work: Work, objective: Ppo) -> Served | None:
+def _served(context: StageContext, objective: Ppo) -> Served | None:
     """The server that samples for the policy, if the config names one.
 
     Raises:
@@ -178,7 +152,7 @@ def _served(work: Work, objective: Ppo) -> Served | None:
     server = ServedPolicy(objective.server)
     server.require_ready()
     between = objective.server.weights
-    weights = (Path(between).expanduser() / work.folder.name if between else work.scratch / "weights").absolute()
+    weights = (Path(between).expanduser() / context.folder.name if between else context.scratch / "weights").absolute()
     try:
         weights.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -187,22 +161,30 @@ def _served(work: Work, objective: Ppo) -> Served | None:
     return Served(server, weights)
 
 
-def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageModel], float]:
-    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a draw."""
-    start = {
-        answer.prompt_id: answer for answer in reversed(list(read_jsonl(work.inputs[START_ANSWERS] / "answers.jsonl", Answer)))
-    }
-    messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, watch.evaluation.prompts) if prompt.id in start}
-    chosen = sorted(messages)[: objective.evaluate_prompts]
-    judge = open_judge(for_part(work, watch.inputs), watch.judge, watch.servers)
-    longest = max((start[identity].length_tokens for identity in chosen), default=1)
+def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, seed: int) -> Callable[[LanguageModel], float | None]:
+    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a draw.
 
-    def win_rate(policy: LanguageModel) -> float:
+    All processes must ask for it together: each answers its share of the prompts, and all get the same rate. None where no verdict
+    can be read.
+    """
+    start = {answer.prompt_id: answer for answer in reversed(list(read_jsonl(watched.start_answers / ANSWERS, Answer)))}
+    held_out = held_out_prompts(watched.prompts, watched.sampling.prompts)
+    messages = {prompt.id: prompt.messages for prompt in held_out if prompt.id in start}
+    chosen = our_share(sorted(messages)[: objective.evaluate_prompts])
+    assert watched.evaluation.judge is not None and watched.evaluation.judge != "same", "the config's checks see to that"
+    judge = open_judge(context, watched.evaluation.judge, watched.models, seed)
+
+    def rates_here(policy: LanguageModel) -> list[float]:
         conversation = policy.conversation
         prompts = [PolicyPrompt(identity, messages[identity], conversation.prompt_ids(messages[identity])) for identity in chosen]
-        runtime = work.runtime
+        runtime = context.runtime
         sampling = Sampling(
-            1, watch.evaluation.temperature, longest, runtime.per_device_eval_batch_size, work.seed, runtime.compile_decoding
+            1,
+            watched.sampling.temperature,
+            watched.sampling.max_new_tokens,
+            runtime.per_device_eval_batch_size,
+            seed,
+            runtime.compile_decoding,
         )
         drawn = draw(policy, prompts, chosen, sampling)
         tasks, ours, theirs = [], {}, {}
@@ -217,7 +199,15 @@ def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageMod
                 )
                 tasks.append(Task(prompt.id, prompt.messages, candidates, ((0, 1),)))
         verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
-        return fmean(win_rates(by_prompt(verdicts), ours, theirs))
+        return win_rates(by_prompt(verdicts), ours, theirs)
+
+    def win_rate(policy: LanguageModel) -> float | None:
+        rates = from_all(lambda: rates_here(policy))
+        if rates:
+            return fmean(rates)
+        if is_main_process():
+            say(f"  no verdict of {judge.name} on the held-out answers could be read: this update has no win rate")
+        return None
 
     return win_rate
 

@@ -1,24 +1,27 @@
-"""Samples from one author for some prompts, each on disk as it arrives: nothing that was written is asked for again."""
+"""Samples from one author for some prompts, each on disk as it arrives: nothing that was sampled is asked for again."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aligndistill.chat.protocol import Request, Sampling
 from aligndistill.config.models import EndpointModel
-from aligndistill.models.load import LanguageModel
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
 from aligndistill.records import Finish, Message, Record, Usage
-from aligndistill.stages.context import Work
+from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.opening import open_chat
-from aligndistill.stages.shards import part, parts
+from aligndistill.stages.shards import shard, shards
 from aligndistill.store.jsonl import Appender, read_jsonl
 
+if TYPE_CHECKING:
+    from aligndistill.models.load import LanguageModel
 
-class Written(Record):
+
+class StoredSample(Record):
     """One sample as it arrived."""
 
     prompt_id: str
@@ -30,15 +33,7 @@ class Written(Record):
 
 
 @dataclass(frozen=True)
-class Author:
-    """Who writes: the name of the stage's input that holds its model, or a server."""
-
-    name: str
-    endpoint: EndpointModel | None
-
-
-@dataclass(frozen=True)
-class Order:
+class SamplingJob:
     """What is wanted: `samples` answers to each prompt (id -> messages), none to prompts over the limit."""
 
     prompts: Mapping[str, tuple[Message, ...]]
@@ -48,71 +43,69 @@ class Order:
 
 
 @dataclass(frozen=True)
-class Delivery:
-    """What came of it.
+class SampleResult:
+    """The samples of one author.
 
     Attributes:
-        written: every sample, by prompt and sample number, those of earlier tries included; on the first process.
-        too_long: how many prompts the author has no room for.
-        refused: how many answers the author's server refused to give; they are asked for again by a run that goes on.
-        local: the author's model, when it runs here and had something to write.
+        samples: every sample, by prompt and sample number, those of interrupted runs included; on the first process.
+        too_long: how many prompts are too long for the author.
+        refused: how many answers the author's server refused to give; a resumed run asks for them again.
+        local: the author's model, when it runs here and had something to sample.
     """
 
-    written: dict[tuple[str, int], Written]
+    samples: dict[tuple[str, int], StoredSample]
     too_long: int
     refused: int
-    local: LanguageModel | None
+    local: "LanguageModel | None"
 
 
-def write_samples(work: Work, author: Author, order: Order, partial: Path) -> Delivery:
-    """Have an author write what is missing in `partial`, a JSONL file of `Written`, and its parts.
+def sample_answers(context: StageContext, name: str, author: ModelSource, job: SamplingJob, partial: Path) -> SampleResult:
+    """Have an author answer what is missing in `partial`, a JSONL file of `StoredSample`, and its shards.
 
-    Where several processes run, each writes its share of what a local model writes; a server is asked by the first alone.
+    Where several processes run, each samples its share from a local model; a server is asked by the first alone.
     """
-    if author.endpoint is not None and not is_main_process():
-        return Delivery({}, 0, 0, None)
-    with Appender(part(partial)) as appender:
+    on_server = isinstance(author, EndpointModel)
+    if on_server and not is_main_process():
+        return SampleResult({}, 0, 0, None)
+    with Appender(shard(partial)) as appender:
         done: dict[str, set[int]] = defaultdict(set)
-        for one in _written(partial, author):
+        for one in _stored(partial, name):
             done[one.prompt_id].add(one.sample)
-        missing = {prompt: tuple(n for n in range(order.samples) if n not in done[prompt]) for prompt in order.prompts}
+        missing = {prompt: tuple(n for n in range(job.samples) if n not in done[prompt]) for prompt in job.prompts}
         wanted = [prompt for prompt, samples in missing.items() if samples]
         too_long, refused, local = 0, 0, None
         if wanted:
-            chat = open_chat(work, author.name, author.endpoint)
+            chat = open_chat(context, author)
             local = chat.local
-            new_tokens = order.sampling.max_new_tokens
-            fitting = [prompt for prompt in wanted if chat.fits(order.prompts[prompt], order.max_prompt_tokens, new_tokens)]
+            new_tokens = job.sampling.max_new_tokens
+            fitting = [prompt for prompt in wanted if chat.fits(job.prompts[prompt], job.max_prompt_tokens, new_tokens)]
             too_long = len(wanted) - len(fitting)
-            if author.endpoint is None:
-                ours = set(our_share(list(order.prompts)))
+            if not on_server:
+                ours = set(our_share(list(job.prompts)))
                 fitting = [prompt for prompt in fitting if prompt in ours]
-            requests = [Request(order.prompts[prompt], missing[prompt]) for prompt in fitting]
+            requests = [Request(job.prompts[prompt], missing[prompt]) for prompt in fitting]
             total = sum(len(request.samples) for request in requests)
-            for answered in track(chat.model.answer(requests, order.sampling), f"written by {author.name}", total):
+            for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total):
                 if answered.reply.problem:
                     refused += 1
                     continue
-                appender.add(
-                    [
-                        Written(
-                            prompt_id=fitting[answered.request],
-                            author=author.name,
-                            sample=answered.sample,
-                            text=answered.reply.text,
-                            finish=answered.reply.finish,
-                            usage=answered.reply.usage,
-                        )
-                    ]
+                sample = StoredSample(
+                    prompt_id=fitting[answered.request],
+                    author=name,
+                    sample=answered.sample,
+                    text=answered.reply.text,
+                    finish=answered.reply.finish,
+                    usage=answered.reply.usage,
                 )
-    if author.endpoint is None:
-        wait_for_others(f"{work.folder.name} has what {author.name} writes")
+                appender.add([sample])
+    if not on_server:
+        wait_for_others(f"{context.folder.name} has the answers of {name}")
         if not is_main_process():  # the first one may have finished by now, and scratch is gone then
-            return Delivery({}, too_long, refused, local)
-    written = {(one.prompt_id, one.sample): one for one in _written(partial, author)}
-    return Delivery(written, too_long, refused, local)
+            return SampleResult({}, too_long, refused, local)
+    samples = {(one.prompt_id, one.sample): one for one in _stored(partial, name)}
+    return SampleResult(samples, too_long, refused, local)
 
 
-def _written(partial: Path, author: Author) -> Iterator[Written]:
-    for file in parts(partial):
-        yield from (one for one in read_jsonl(file, Written) if one.author == author.name)
+def _stored(partial: Path, author: str) -> Iterator[StoredSample]:
+    for file in shards(partial):
+        yield from (one for one in read_jsonl(file, StoredSample) if one.author == author)

@@ -7,12 +7,10 @@ the same command takes up again.
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -43,7 +41,7 @@ class Manifest(BaseModel):
     Attributes:
         counts: records in and out.
         dropped: records left out, by reason.
-        figures: what was measured on the way (seconds, token usage, losses ...).
+        metrics: what was measured on the way (seconds, token usage, losses ...).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,34 +50,9 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry]
     counts: dict[str, int] = {}
     dropped: dict[str, int] = {}
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     wall_seconds: float
     versions: dict[str, str] = {}
-
-
-def fingerprint(stage: str, stage_version: int, settings: Sequence[Any], inputs: Mapping[str, str]) -> str:
-    """16 hex digits that change when the result would."""
-    description = {
-        "stage": stage,
-        "version": stage_version,
-        "settings": [_plain(item) for item in settings],
-        "inputs": dict(inputs),
-    }
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """Settings as JSON, without those that a section declares to change only the pace."""
-    if isinstance(value, BaseModel):
-        pace: frozenset[str] = getattr(value, "pace", frozenset())
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields if name not in pace}
-    if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
 
 
 def content_fingerprint(path: Path) -> str:
@@ -122,7 +95,7 @@ def finish(
     stage_fingerprint: str,
     counts: Mapping[str, int],
     dropped: Mapping[str, int],
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     wall_seconds: float,
 ) -> Manifest:
     """Hash every file of the folder and write its manifest, last and at once; then clear the scratch."""
@@ -140,7 +113,7 @@ def finish(
         files=files,
         counts=dict(counts),
         dropped=dict(dropped),
-        figures=dict(figures),
+        metrics=dict(metrics),
         wall_seconds=wall_seconds,
         versions=library_versions(),
     )

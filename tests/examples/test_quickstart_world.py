@@ -8,13 +8,13 @@ import sys
 from pathlib import Path
 
 import pytest
-from examples.quickstart.truth import truth
 from hypothesis import given
 from hypothesis import strategies as st
 
 from aligndistill.config.plugins import load_plugin
 from aligndistill.errors import DataError
 from examples.quickstart.__main__ import FLAW_PERCENT, main
+from examples.quickstart.truth import truth
 from examples.quickstart.world import FACTS, flawed_answer, good_answers, phrasings
 
 DATA = Path(__file__).parents[2] / "data"

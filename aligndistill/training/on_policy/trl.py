@@ -8,7 +8,7 @@ from typing import Any
 from datasets import Dataset
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Grpo, Online
+from aligndistill.config.objectives import Grpo, OnPolicy
 from aligndistill.models.conversation import Conversation
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.arguments import training_keywords
@@ -20,7 +20,7 @@ from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 def train_by_trl(
     model: Any,
     conversation: Conversation,
-    objective: Online,
+    objective: OnPolicy,
     lora: Lora | None,
     prompts: Sequence[PolicyPrompt],
     score: ScoreSamples,
