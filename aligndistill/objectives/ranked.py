@@ -31,9 +31,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and what to log beside it: detached scalars.
+    """A scalar to minimise, and what to log beside it, detached.
 
-    A metric that looks at ordered pairs is a mean over the prompts that have one; nan where no prompt of the batch does.
+    A metric on rankings has one number for each prompt, nan where a prompt has none: the log is the mean over the numbers of the
+    whole optimiser step, so it cannot depend on how that was split. (PPO's metrics are scalars, means over tokens.)
     """
 
     value: Tensor
@@ -74,13 +75,18 @@ def pair_weights(mask_BKK: Tensor, dtype: torch.dtype) -> Tensor:
 
 def mean_over_pairs(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
     """The mean over each prompt's ordered pairs, then over all B prompts; a prompt without pairs adds 0 and counts in B."""
-    safe_BKK = torch.where(mask_BKK, values_BKK, 0.0)
-    return (safe_BKK * pair_weights(mask_BKK, values_BKK.dtype)).sum(dim=(1, 2)).mean()
+    return _mean_of_each(values_BKK, mask_BKK).mean()
 
 
 def pair_metric(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
-    """As `mean_over_pairs`, detached, but over the prompts that have a pair only; nan where none has."""
-    return mean_over_pairs(values_BKK.detach(), mask_BKK) / mask_BKK.any(dim=(1, 2)).to(values_BKK.dtype).mean()
+    """metric_B: the mean over each prompt's ordered pairs, detached; nan for a prompt without any."""
+    return torch.where(mask_BKK.any(dim=(1, 2)), _mean_of_each(values_BKK.detach(), mask_BKK), torch.nan)
+
+
+def _mean_of_each(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
+    """mean_B over each prompt's ordered pairs, 0 for a prompt without any."""
+    safe_BKK = torch.where(mask_BKK, values_BKK, 0.0)
+    return (safe_BKK * pair_weights(mask_BKK, values_BKK.dtype)).sum(dim=(1, 2))
 
 
 def best(values_BK: Tensor, scores_BK: Tensor, valid_BK: Tensor) -> Tensor:
