@@ -10,7 +10,16 @@ from aligndistill.objectives.best_of_n import best_of_n
 from aligndistill.objectives.bradley_terry import bradley_terry
 from aligndistill.objectives.dpo import dpo
 from aligndistill.objectives.pro import pro
-from aligndistill.objectives.ranked import Loss, Ranked, best, mean_over_pairs, ordered_pairs, pair_metric, pair_weights
+from aligndistill.objectives.ranked import (
+    Loss,
+    Ranked,
+    best,
+    labelled_pairs,
+    mean_over_pairs,
+    ordered_pairs,
+    pair_metric,
+    pair_weights,
+)
 from aligndistill.objectives.rrhf import rrhf
 
 
@@ -81,6 +90,15 @@ def test_pairs_are_strictly_ordered_and_real() -> None:
     mask_BKK = ordered_pairs(scores_BK, valid_BK)
     assert mask_BKK[0].nonzero().tolist() == [[0, 1], [0, 2]]
     assert pair_weights(mask_BKK, torch.float64)[0, 0].tolist() == [0, 1 / 2, 1 / 2, 0]
+
+
+def test_each_tied_pair_of_real_answers_has_a_soft_label_once() -> None:
+    scores_BK = torch.tensor([[3.0, 1.0, 1.0, 1.0, 3.0]])
+    valid_BK = torch.tensor([[True, True, True, True, False]])
+    soft_BKK = labelled_pairs(scores_BK, valid_BK, "soft")
+    assert soft_BKK[0].nonzero().tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert pair_weights(soft_BKK, torch.float64)[0, 1].tolist() == [0, 0, 1 / 6, 1 / 6, 0]
+    assert torch.equal(labelled_pairs(scores_BK, valid_BK, "hard"), ordered_pairs(scores_BK, valid_BK))
 
 
 def test_a_prompt_without_pairs_adds_nothing_to_the_loss_and_counts_in_its_mean() -> None:
@@ -241,8 +259,14 @@ def test_extreme_inputs_stay_finite(name: str, dtype: torch.dtype, signs: tuple[
     assert all(metric.isfinite() and not metric.requires_grad for metric in loss.metrics.values())
 
 
-@pytest.mark.parametrize("name", ["bradley_terry", "dpo", "dpo_soft", "ipo", "hinge", "pro"])
-@pytest.mark.parametrize("answers", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        *((name, answers) for name in ("dpo", "ipo", "hinge", "pro") for answers in (1, 3)),
+        ("bradley_terry", 1),  # with soft labels a tie is a pair
+        ("dpo_soft", 1),
+    ],
+)
 def test_a_prompt_that_is_all_tied_or_has_one_answer_costs_nothing_and_moves_nothing(name: str, answers: int) -> None:
     ranked = Ranked(
         policy_BK=torch.tensor([[-3.0, -20.0, -7.0]])[:, :answers],
