@@ -1,8 +1,9 @@
 """Judges as reward sources: verdicts on sampled answers become one expected score for each, and sources are added up."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import zip_longest
 from typing import Any, TypeVar
 
 from aligndistill.config import Judge
@@ -16,6 +17,7 @@ from aligndistill.preferences.scores import bradley_terry, judge_advantage, mean
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
 from aligndistill.stages.open_models import Servers, open_judge
 from aligndistill.stages.stage import Work
+from aligndistill.training.distributed import from_all, rank
 from aligndistill.training.rollouts import SampledPrompt
 
 T = TypeVar("T")
@@ -54,24 +56,28 @@ class Rewards:
         return [judge.reward_model.model for judge, _ in self.judges if isinstance(judge, RewardModelJudge)]
 
     def __call__(self, asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
-        """A score for every answer.
+        """A score for every answer. Of several processes each brings its own prompts, and all must come here.
 
         Raises:
-            JudgeError: no answer got one.
+            JudgeError: no answer of any process got one, or the judge of some process failed. All processes raise it alike.
         """
-        tasks = [_task(number, prompt) for number, prompt in enumerate(asked)]
+        numbers = _numbers(asked)
+        tasks = [_task(number, prompt) for number, prompt in zip(numbers, asked, strict=True)]
         total: dict[str, float | None] = {candidate.id: 0.0 for task in tasks for candidate in task.candidates}
         for judge, weight in self.judges:
             found = _scores(judge, tasks)
             for identity, so_far in total.items():
                 one = found.get(identity)
                 total[identity] = None if so_far is None or one is None else so_far + weight * one
-        if total and all(value is None for value in total.values()):
+        scored = [value is not None for value in total.values()]
+        counts = from_all(lambda: [(sum(scored), len(scored))])
+        answers = sum(of_process for _, of_process in counts)
+        if answers and not any(of_process for of_process, _ in counts):
             raise JudgeError(
-                f"not one of {len(total)} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
+                f"not one of {answers} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
                 "Try the judge on a few candidates first, then run again."
             )
-        return [[total[_identity(n, prompt, text)] for text in prompt.texts] for n, prompt in enumerate(asked)]
+        return [[total[_identity(n, prompt, text)] for text in prompt.texts] for n, prompt in zip(numbers, asked, strict=True)]
 
 
 def open_rewards(work: Work, parts: Sequence[RewardPart]) -> Rewards:
@@ -95,6 +101,23 @@ def _open(work: Work, part: RewardPart) -> OpenJudge:
     return open_judge(for_part(work, part.inputs), part.judge, part.servers)
 
 
+def _numbers(asked: Sequence[SampledPrompt]) -> list[int]:
+    """How often each prompt was asked before in this update, by any process.
+
+    So an answer's id, by which a judge may decide which of two is shown first, does not depend on how the prompts were shared out.
+    """
+    everyones = from_all(lambda: [[prompt.prompt_id for prompt in asked]])
+    seen: Counter[str] = Counter()
+    numbers = []
+    for of_place in zip_longest(*everyones):  # processes take the prompts in turn
+        for process, identity in enumerate(of_place):
+            if identity is not None:
+                if process == rank():
+                    numbers.append(seen[identity])
+                seen[identity] += 1
+    return numbers
+
+
 def _identity(number: int, prompt: SampledPrompt, text: str) -> str:
     """Equal answers to a prompt are one answer, judged once. A prompt may be asked twice in one update."""
     return candidate_id(f"{number} {prompt.prompt_id}", "policy", text)
@@ -111,11 +134,18 @@ def _task(number: int, prompt: SampledPrompt) -> Task:
 
 
 def _scores(judge: OpenJudge, tasks: Sequence[Task]) -> dict[str, float]:
-    """Grades as they are, comparisons as Bradley-Terry strengths; an answer without equals to compare with has strength 0."""
+    """Grades as they are, comparisons as Bradley-Terry strengths; an answer without equals to compare with has strength 0.
+
+    What being shown first is worth is read off the comparisons of all processes: it is the judge's, whoever asked it.
+    """
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for judged in judge.judge(tasks):
-        verdicts[judged.prompt_id].extend(judged.verdicts)
-    advantage = judge_advantage([one for some in verdicts.values() for one in some if isinstance(one, Comparison)])
+
+    def comparisons_here() -> list[Comparison]:
+        for judged in judge.judge(tasks):
+            verdicts[judged.prompt_id].extend(judged.verdicts)
+        return [one for some in verdicts.values() for one in some if isinstance(one, Comparison)]
+
+    advantage = judge_advantage(from_all(comparisons_here))
     scores: dict[str, float] = {}
     for task in tasks:
         of_task = verdicts[task.prompt_id]
