@@ -16,6 +16,7 @@ from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled
 from aligndistill.training import frozen
+from aligndistill.training.distributed import from_all
 from aligndistill.training.rollouts import (
     CHECKED_PROMPTS,
     PerToken,
@@ -109,7 +110,7 @@ class Collector:
         figures: dict[str, float] = {}
         with self.whole_weights(), self.accelerator.autocast():
             if keeps is None:
-                keeps = work.served is None and sampling_is_training(self.policy, work.prompts, self.sampling)
+                keeps = work.served is None and self._sampling_is_training()
             if work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
                 figures["held_out_win_rate"] = work.win_rate(self.policy)
             prompts, drawn = self._draw(update, places)
@@ -142,6 +143,10 @@ class Collector:
             for policy, reference in zip(*rows, strict=True)
         ]
         return fmean(gather_object(answers))
+
+    def _sampling_is_training(self) -> bool:
+        """Whether that holds in every process: rounding may differ between their devices, and all must go the same way."""
+        return all(from_all(lambda: [sampling_is_training(self.policy, self.work.prompts, self.sampling)]))
 
     def _draw(self, update: int, places: Sequence[int]) -> tuple[list[PolicyPrompt], list[list[Sampled]]]:
         """This process's share of the prompts, with their answers."""
