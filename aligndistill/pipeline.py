@@ -205,7 +205,8 @@ class _Builder:
             assert judge is not None, "the config's checks see to that"
             needed |= {"watch: " + key: stage for key, stage in self._judge_model(judge).items()}
             needed |= {ANSWERS + "start": start_answers["start"]}
-            watch = Watch(judge, self._judge_endpoint(judge), _judge_content(judge), "watch: ", config.evaluation)
+            endpoint, content = self._judge_endpoint(judge), _judge_content(judge)
+            watch = Watch(judge, endpoint, content, "watch: ", config.evaluation, self._new_tokens)
         begins_as_reward_model = (
             isinstance(objective, Ppo)
             and objective.critic == "separate"
@@ -318,10 +319,14 @@ class _Builder:
     def _answers(self, author: str, inputs: Mapping[str, Stage], endpoint: EndpointModel | None = None) -> Stage:
         """An author's answers to the held-out prompts."""
         config = self.config
-        new_tokens = config.evaluation.max_new_tokens or config.candidates.max_new_tokens
         sampling = config.evaluation.model_copy(update={"judge": None, "truth": None, "against_teacher": False})
-        values = (author, sampling, config.candidates.max_prompt_tokens, new_tokens, endpoint)
+        values = (author, sampling, config.candidates.max_prompt_tokens, self._new_tokens, endpoint)
         return self._stage(f"answers-{author}", make_answers, values, inputs)
+
+    @property
+    def _new_tokens(self) -> int:
+        """The most tokens of an answer to a held-out prompt."""
+        return self.config.evaluation.max_new_tokens or self.config.candidates.max_new_tokens
 
     def _other_answers(self, students: Mapping[str, Stage], inputs: Mapping[str, Stage]) -> Iterator[tuple[str, Stage]]:
         """The answers of the teacher and every student."""

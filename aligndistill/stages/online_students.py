@@ -16,6 +16,7 @@ from aligndistill.models.actor_critic import critic_from_reward_model, critic_fr
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.reward import RewardModel
+from aligndistill.progress import say
 from aligndistill.records import Answer, Candidate, Finish, Message, Prompt, Ranking, Record, candidate_id
 from aligndistill.stages.answers import held_out_prompts
 from aligndistill.stages.open_models import Servers, open_judge
@@ -24,7 +25,7 @@ from aligndistill.stages.stage import Made, Work, require_records
 from aligndistill.stages.training_log import write_log
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
 from aligndistill.training.collecting import PpoWork
-from aligndistill.training.distributed import is_main_process
+from aligndistill.training.distributed import from_all, is_main_process, our_share
 from aligndistill.training.health import all_warnings
 from aligndistill.training.job import Job
 from aligndistill.training.online import train_ppo
@@ -64,6 +65,7 @@ class Watch:
 
     Attributes:
         inputs: put before the names of those of the stage's inputs that are the judge's models.
+        max_new_tokens: of an answer, as the start and the finished student have it.
     """
 
     judge: Judge
@@ -71,6 +73,7 @@ class Watch:
     content: str
     inputs: str
     evaluation: Evaluation
+    max_new_tokens: int
 
 
 def make_ppo_student(
@@ -182,22 +185,30 @@ def _served(work: Work, objective: Ppo) -> Served | None:
     return Served(server, weights)
 
 
-def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageModel], float]:
-    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a draw."""
+def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageModel], float | None]:
+    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a draw.
+
+    All processes must ask for it together: each answers its share of the prompts, and all get the same rate. None where no verdict
+    can be read.
+    """
     start = {
         answer.prompt_id: answer for answer in reversed(list(read_jsonl(work.inputs[START_ANSWERS] / "answers.jsonl", Answer)))
     }
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, watch.evaluation.prompts) if prompt.id in start}
-    chosen = sorted(messages)[: objective.evaluate_prompts]
+    chosen = our_share(sorted(messages)[: objective.evaluate_prompts])
     judge = open_judge(for_part(work, watch.inputs), watch.judge, watch.servers)
-    longest = max((start[identity].length_tokens for identity in chosen), default=1)
 
-    def win_rate(policy: LanguageModel) -> float:
+    def rates_here(policy: LanguageModel) -> list[float]:
         conversation = policy.conversation
         prompts = [PolicyPrompt(identity, messages[identity], conversation.prompt_ids(messages[identity])) for identity in chosen]
         runtime = work.runtime
         sampling = Sampling(
-            1, watch.evaluation.temperature, longest, runtime.per_device_eval_batch_size, work.seed, runtime.compile_decoding
+            1,
+            watch.evaluation.temperature,
+            watch.max_new_tokens,
+            runtime.per_device_eval_batch_size,
+            work.seed,
+            runtime.compile_decoding,
         )
         drawn = draw(policy, prompts, chosen, sampling)
         tasks, ours, theirs = [], {}, {}
@@ -212,7 +223,15 @@ def _win_rate(work: Work, watch: Watch, objective: Ppo) -> Callable[[LanguageMod
                 )
                 tasks.append(Task(prompt.id, prompt.messages, candidates, ((0, 1),)))
         verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
-        return fmean(win_rates(by_prompt(verdicts), ours, theirs))
+        return win_rates(by_prompt(verdicts), ours, theirs)
+
+    def win_rate(policy: LanguageModel) -> float | None:
+        rates = from_all(lambda: rates_here(policy))
+        if rates:
+            return fmean(rates)
+        if is_main_process():
+            say(f"  no verdict of {judge.name} on the held-out answers could be read: this update has no win rate")
+        return None
 
     return win_rate
 

@@ -43,7 +43,8 @@ class PpoWork:
     Attributes:
         reference: the frozen start; None where the policy has adapters that can be switched off.
         score: the reward source.
-        win_rate: a policy's win rate over the start on held-out prompts; None where nothing is looked at.
+        win_rate: a policy's win rate over the start on held-out prompts, which all processes ask for together; it is None where no
+            verdict could be read. None where nothing is looked at.
         keep_samples: told of every update's number and rollouts, on the first process.
         frozen: the models that `score` reads; ZeRO-3 shards them, as it does the reference.
         served: what samples in the policy's place; None where the policy does so itself.
@@ -52,7 +53,7 @@ class PpoWork:
     prompts: Sequence[PolicyPrompt]
     reference: LanguageModel | None
     score: ScoreSamples
-    win_rate: Callable[[LanguageModel], float] | None
+    win_rate: Callable[[LanguageModel], float | None] | None
     keep_samples: Callable[[int, Sequence[Rollout]], None]
     frozen: Sequence[Any] = ()
     served: Served | None = None
@@ -112,7 +113,9 @@ class Collector:
             if keeps is None:
                 keeps = work.served is None and self._sampling_is_training()
             if work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
-                figures["held_out_win_rate"] = work.win_rate(self.policy)
+                win_rate = work.win_rate(self.policy)
+                if win_rate is not None:
+                    figures["held_out_win_rate"] = win_rate
             prompts, drawn = self._draw(update, places)
             sampled = time.monotonic()
             groups = groups_of(prompts, drawn)

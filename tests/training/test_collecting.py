@@ -28,3 +28,8 @@ def test_log_probs_of_sampling_are_kept_only_where_every_process_found_them_equa
         monkeypatch.setattr(collecting, "sampling_is_training", lambda policy, *rest, found=found: found[policy.rank])
         agreed = as_processes(monkeypatch, 2, lambda rank: collector(rank).collect(0, [], None).keeps_logprobs)
         assert agreed == [all(found)] * 2
+
+
+def test_a_win_rate_that_could_not_be_read_is_not_logged() -> None:
+    assert collector(0, lambda policy: 0.0).collect(0, [], keeps=True).figures["held_out_win_rate"] == 0
+    assert "held_out_win_rate" not in collector(0, lambda policy: None).collect(0, [], keeps=True).figures
