@@ -1,4 +1,4 @@
-"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from."""
+"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from; ties.jsonl: for soft labels besides."""
 
 import json
 from collections import Counter
@@ -12,6 +12,7 @@ from aligndistill.preferences.scores import judge_advantage
 from aligndistill.prompts.loading import load_rankings
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
 from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.tokens import TIES
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
@@ -56,6 +57,8 @@ def _write(
             ranking = outcome.ranking
             if ranking is None:
                 dropped[str(outcome.dropped)] += 1
+                if outcome.tied is not None and outcome.tied.split == "train":
+                    ties.write(outcome.tied.model_dump_json() + "\n")
                 continue
             if ranking.split == "train":
                 train += 1
@@ -65,7 +68,10 @@ def _write(
             longer += longer_wins([ranking])
             yield ranking
 
-    with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
+    with (
+        (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file,
+        (work.folder / TIES).open("w", encoding="utf-8", errors="surrogatepass") as ties,
+    ):
         written = write_jsonl(work.folder / "rankings.jsonl", rankings())
     dropped += Counter(dropped_before)
     require_records(train, "training rankings", dropped)

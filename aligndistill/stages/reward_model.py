@@ -45,7 +45,7 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
     reward_model = new_reward_model(trunk, work.seed)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
-    examples = ranking_examples(work, reward_model.conversation, limits)
+    examples = ranking_examples(work, reward_model.conversation, limits, ties=settings.labels == "soft")
     require_records(len(examples), "training rankings", examples.dropped)
     job = Job("reward model", settings, work.runtime, work.scratch, work.seed)
     trained = train_reward_model(reward_model, settings, examples, job)

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config import BestOfN, Lora, Online, Student
+from aligndistill.config import BestOfN, Dpo, Lora, Online, Student
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
@@ -28,8 +28,10 @@ def make_student(work: Work, name: str, settings: Student, lora: Lora | None) ->
     start = read_pointer(work.inputs["start"])
     policy = load_language_model(start.for_training(adapters=lora is not None))
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
-    # Best-of-n looks at nothing but the best, so nothing else is computed.
-    examples = ranking_examples(work, policy.conversation, limits, best_only=isinstance(settings.objective, BestOfN))
+    # Best-of-n looks at nothing but the best, so nothing else is computed; a ranking of ties says something to soft labels alone.
+    best_only = isinstance(settings.objective, BestOfN)
+    ties = isinstance(settings.objective, Dpo) and settings.objective.labels == "soft"
+    examples = ranking_examples(work, policy.conversation, limits, best_only, ties)
     require_records(len(examples), "training rankings", examples.dropped)
     if needs_reference(settings.objective):
         examples = examples.with_reference(reference_logprobs(work, policy, examples.groups))

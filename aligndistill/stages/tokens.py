@@ -1,6 +1,7 @@
 """Training rows as token ids, kept by content beside the other caches."""
 
 from collections.abc import Iterable
+from itertools import chain
 from typing import Any
 
 from aligndistill.models.conversation import Conversation
@@ -19,12 +20,27 @@ from aligndistill.training.token_files import (
     write_examples,
 )
 
+TIES = "ties.jsonl"
+"""Beside the rankings: the training rankings whose answers are all tied."""
 
-def ranking_examples(work: Work, conversation: Conversation, limits: Limits, best_only: bool = False) -> StoredExamples:
-    """The training rankings of a stage's input; with `best_only`, of each the best response alone."""
-    rankings = read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking)
+
+def ranking_examples(
+    work: Work, conversation: Conversation, limits: Limits, best_only: bool = False, ties: bool = False
+) -> StoredExamples:
+    """The training rankings of a stage's input.
+
+    Args:
+        best_only: of each the best response alone.
+        ties: those that are all tied as well, which say something to soft labels only.
+    """
+    folder = work.inputs["rankings"]
+    rankings = read_jsonl(folder / "rankings.jsonl", Ranking)
+    source = {"rankings": work.identities["rankings"], "best_only": best_only}
+    if ties and (folder / TIES).is_file():  # rankings of an earlier version have none
+        rankings = chain(rankings, read_jsonl(folder / TIES, Ranking))
+        source["ties"] = True
     exchanges = (_scored(one, best_only) for one in rankings if one.split == "train")
-    return stored_examples(work, conversation, limits, exchanges, rankings=work.identities["rankings"], best_only=best_only)
+    return stored_examples(work, conversation, limits, exchanges, **source)
 
 
 def stored_examples(
