@@ -24,6 +24,11 @@ class Offline(Section):
     reads: ClassVar[tuple[str, ...]] = ("rankings",)
     best_only: ClassVar[bool] = False
 
+    @property
+    def learns_ties(self) -> bool:
+        """Whether a ranking whose answers are all tied says something to it."""
+        return False
+
 
 class Dpo(Offline):
     """Direct preference optimisation; `loss` also gives IPO and the hinge form (SLiC-HF).
@@ -41,6 +46,11 @@ class Dpo(Offline):
     loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
     labels: Literal["hard", "soft"] = "hard"
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+
+    @property
+    def learns_ties(self) -> bool:
+        """A soft label of one half."""
+        return self.labels == "soft"
 
 
 class Rrhf(Offline):

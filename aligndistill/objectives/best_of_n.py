@@ -18,5 +18,5 @@ def best_of_n(ranked: Ranked) -> Loss:
     mean_logp_BK = clean.policy_BK / clean.lengths_BK
     return Loss(
         value=-best(mean_logp_BK, clean.scores_BK, clean.valid_BK).mean(),
-        metrics={"logps/chosen": best(clean.policy_BK, clean.scores_BK, clean.valid_BK).mean().detach()},
+        metrics={"logps/chosen": best(clean.policy_BK, clean.scores_BK, clean.valid_BK).detach()},
     )

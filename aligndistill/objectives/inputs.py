@@ -27,9 +27,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and what to log beside it: detached scalars.
+    """A scalar to minimise, and what to log beside it, detached.
 
-    A metric that looks at ordered pairs is a mean over the prompts that have one; nan where no prompt of the batch does.
+    A metric on rankings has one number for each prompt, nan where a prompt has none: the log is the mean over the numbers of the
+    whole optimiser step, so it cannot depend on how that was split. (PPO's metrics are scalars, means over tokens.)
     """
 
     value: Tensor

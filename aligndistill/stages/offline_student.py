@@ -46,7 +46,7 @@ def train_offline(
     start = read_pointer(start_folder)
     policy = load_language_model(start.for_training(adapters=lora is not None))
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
-    examples = ranking_examples(context, rankings, policy.conversation, limits, objective.best_only)
+    examples = ranking_examples(context, rankings, policy.conversation, limits, objective.best_only, objective.learns_ties)
     require_records(len(examples), "training rankings", examples.dropped)
     if reference is not None:  # the start itself becomes the policy afterwards, so no second model is ever in memory
         model = policy if reference == start_folder else load_language_model(read_pointer(reference))

@@ -1,4 +1,4 @@
-"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from."""
+"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from; ties.jsonl: for soft labels besides."""
 
 import json
 from collections import Counter
@@ -13,7 +13,7 @@ from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_m
 from aligndistill.preferences.scores import judge_advantage
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
 from aligndistill.stages.context import StageContext, require_records
-from aligndistill.stages.files import CANDIDATES, PAIRS, PROMPTS, RANKINGS
+from aligndistill.stages.files import CANDIDATES, PAIRS, PROMPTS, RANKINGS, TIES
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
@@ -67,6 +67,8 @@ def _write(
             ranking = outcome.ranking
             if ranking is None:
                 dropped[str(outcome.dropped)] += 1
+                if outcome.tied is not None and outcome.tied.split == "train":
+                    ties.write(outcome.tied.model_dump_json() + "\n")
                 continue
             if ranking.split == "train":
                 train += 1
@@ -76,7 +78,10 @@ def _write(
             longer += longer_wins([ranking])
             yield ranking
 
-    with (context.folder / PAIRS).open("w", encoding="utf-8", errors="surrogatepass") as file:
+    with (
+        (context.folder / PAIRS).open("w", encoding="utf-8", errors="surrogatepass") as file,
+        (context.folder / TIES).open("w", encoding="utf-8", errors="surrogatepass") as ties,
+    ):
         written = write_jsonl(context.folder / RANKINGS, rankings())
     dropped += Counter(dropped_before)
     require_records(train, "training rankings", dropped)

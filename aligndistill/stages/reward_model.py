@@ -44,7 +44,7 @@ def make(context: StageContext, *, settings: RewardModel, rankings: Path, seed: 
     reward_model = new_reward_model(trunk, seed)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
-    examples = ranking_examples(context, rankings, reward_model.conversation, limits)
+    examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
     require_records(len(examples), "training rankings", examples.dropped)
     job = Job("reward model", settings, context.runtime, context.scratch, seed)
     trained = train_reward_model(reward_model, settings, examples, job)

@@ -10,7 +10,7 @@ from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.ranks import local_ranks, rank
 from aligndistill.records import Ranking
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.files import RANKINGS
+from aligndistill.stages.files import RANKINGS, TIES
 from aligndistill.store.cache import cache_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.offline.examples import exchange_of
@@ -24,13 +24,24 @@ from aligndistill.training.offline.token_dataset import (
 
 
 def ranking_examples(
-    context: StageContext, rankings: Path, conversation: Conversation, limits: Limits, best_only: bool = False
+    context: StageContext,
+    rankings: Path,
+    conversation: Conversation,
+    limits: Limits,
+    best_only: bool = False,
+    ties: bool = False,
 ) -> StoredExamples:
-    """The training rankings in a stage's folder; with `best_only`, of each the best response alone."""
-    train = (one for one in read_jsonl(rankings / RANKINGS, Ranking) if one.split == "train")
+    """The training rankings in a stage's folder.
+
+    Args:
+        best_only: of each the best response alone.
+        ties: those that are all tied as well, which say something to soft labels only.
+    """
+    files = (RANKINGS, TIES) if ties else (RANKINGS,)
+    train = (one for file in files for one in read_jsonl(rankings / file, Ranking) if one.split == "train")
     exchanges = (_scored(one, best_only) for one in train)
-    identity = context.identities[rankings]
-    return stored_examples(context, conversation, limits, exchanges, rankings=identity, best_only=best_only)
+    source = {"rankings": context.identities[rankings], "best_only": best_only, "ties": ties}
+    return stored_examples(context, conversation, limits, exchanges, **source)
 
 
 def stored_examples(

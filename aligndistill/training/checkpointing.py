@@ -70,10 +70,10 @@ class Watched:
         self._first_bad_step = torch.where(bad_now, self.state.global_step + 1, self._first_bad_step)
         return loss
 
-    def count_metrics(self, metrics: dict[str, Tensor], weight: int = 1) -> None:
-        """Add a micro-batch's figures, means of so many things, to those of the next log entry; nan means that it had none."""
-        for name, value in metrics.items():
-            sum_and_count = weight * torch.stack([value.nan_to_num(), (~value.isnan()).to(value.dtype)])
+    def count_metrics(self, metrics: dict[str, Tensor]) -> None:
+        """Add a micro-batch's figures, one for each prompt, to those of the next log entry; a prompt with nan has none."""
+        for name, values in metrics.items():
+            sum_and_count = torch.stack([values.float().nansum(), (~values.isnan()).sum().float()])
             self._metrics_seen[name] = self._metrics_seen.get(name, torch.zeros_like(sum_and_count)) + sum_and_count
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:

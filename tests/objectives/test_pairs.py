@@ -10,7 +10,7 @@ from aligndistill.objectives.best_of_n import best_of_n
 from aligndistill.objectives.bradley_terry import bradley_terry
 from aligndistill.objectives.dpo import dpo
 from aligndistill.objectives.inputs import Loss, Ranked
-from aligndistill.objectives.pairs import best, mean_over_pairs, ordered_pairs, pair_metric, pair_weights
+from aligndistill.objectives.pairs import best, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric, pair_weights
 from aligndistill.objectives.pro import pro
 from aligndistill.objectives.rrhf import rrhf
 
@@ -84,12 +84,20 @@ def test_pairs_are_strictly_ordered_and_real() -> None:
     assert pair_weights(mask_BKK, torch.float64)[0, 0].tolist() == [0, 1 / 2, 1 / 2, 0]
 
 
+def test_each_tied_pair_of_real_answers_has_a_soft_label_once() -> None:
+    scores_BK = torch.tensor([[3.0, 1.0, 1.0, 1.0, 3.0]])
+    valid_BK = torch.tensor([[True, True, True, True, False]])
+    soft_BKK = labelled_pairs(scores_BK, valid_BK, "soft")
+    assert soft_BKK[0].nonzero().tolist() == [[0, 1], [0, 2], [0, 3], [1, 2], [1, 3], [2, 3]]
+    assert pair_weights(soft_BKK, torch.float64)[0, 1].tolist() == [0, 0, 1 / 6, 1 / 6, 0]
+    assert torch.equal(labelled_pairs(scores_BK, valid_BK, "hard"), ordered_pairs(scores_BK, valid_BK))
+
+
 def test_a_prompt_without_pairs_adds_nothing_to_the_loss_and_counts_in_its_mean() -> None:
     mask_BKK = ordered_pairs(torch.tensor([[2.0, 1.0], [1.0, 1.0]]), torch.ones(2, 2, dtype=torch.bool))
     values_BKK = torch.full((2, 2, 2), 6.0)
     assert mean_over_pairs(values_BKK, mask_BKK).item() == 6.0 / 2
-    assert pair_metric(values_BKK, mask_BKK).item() == 6.0
-    assert pair_metric(values_BKK[1:], mask_BKK[1:]).isnan()
+    torch.testing.assert_close(pair_metric(values_BKK, mask_BKK), torch.tensor([6.0, torch.nan]), equal_nan=True)
 
 
 def test_the_best_of_equals_is_the_first_and_never_padding() -> None:
@@ -117,7 +125,7 @@ def test_padding_changes_neither_loss_nor_gradient_and_gets_none(name: str, garb
     poisoned_loss, poisoned_gradient_BK = with_gradient(OBJECTIVES[name], poisoned)
     torch.testing.assert_close(poisoned_loss.value, loss.value, rtol=0, atol=0)
     torch.testing.assert_close(poisoned_gradient_BK, gradient_BK, rtol=0, atol=0)
-    torch.testing.assert_close(poisoned_loss.metrics, loss.metrics, rtol=0, atol=0)
+    torch.testing.assert_close(poisoned_loss.metrics, loss.metrics, rtol=0, atol=0, equal_nan=True)
     assert (poisoned_gradient_BK[~ranked.valid_BK] == 0).all()
     assert (poisoned_gradient_BK != 0).any()
 
@@ -158,7 +166,8 @@ def test_equal_micro_batches_average_to_the_batch(name: str) -> None:
     torch.testing.assert_close(torch.stack([part.value for part, _ in parts]).mean(), loss.value, rtol=1e-12, atol=0)
     torch.testing.assert_close(torch.cat([gradient for _, gradient in parts]) / 3, gradient_BK, rtol=1e-12, atol=1e-15)
     for key, metric in loss.metrics.items():
-        torch.testing.assert_close(torch.stack([part.metrics[key] for part, _ in parts]).mean(), metric, rtol=1e-12, atol=0)
+        assert metric.shape == (6,)
+        torch.testing.assert_close(torch.cat([part.metrics[key] for part, _ in parts]), metric, rtol=1e-12, atol=0)
 
 
 @objective
@@ -242,8 +251,14 @@ def test_extreme_inputs_stay_finite(name: str, dtype: torch.dtype, signs: tuple[
     assert all(metric.isfinite() and not metric.requires_grad for metric in loss.metrics.values())
 
 
-@pytest.mark.parametrize("name", ["bradley_terry", "dpo", "dpo_soft", "ipo", "hinge", "pro"])
-@pytest.mark.parametrize("answers", [1, 3])
+@pytest.mark.parametrize(
+    ("name", "answers"),
+    [
+        *((name, answers) for name in ("dpo", "ipo", "hinge", "pro") for answers in (1, 3)),
+        ("bradley_terry", 1),  # with soft labels a tie is a pair
+        ("dpo_soft", 1),
+    ],
+)
 def test_a_prompt_that_is_all_tied_or_has_one_answer_costs_nothing_and_moves_nothing(name: str, answers: int) -> None:
     ranked = Ranked(
         policy_BK=torch.tensor([[-3.0, -20.0, -7.0]])[:, :answers],

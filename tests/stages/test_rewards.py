@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,10 +20,11 @@ from aligndistill.models.reward import new_reward_model, score_rewards
 from aligndistill.records import Message
 from aligndistill.stages import rewards
 from aligndistill.stages.context import Work
-from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, for_part, open_rewards
+from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, Rewards, for_part, open_rewards
 from aligndistill.store.cache import Cache
 from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.tiny_models import user, write_tiny_model
+from tests.training.as_processes import as_processes
 
 ASKED: list[tuple[str, list[str]]] = []
 
@@ -31,6 +33,13 @@ def letters(prompt: str, responses: list[str]) -> list[float]:
     """How many letters."""
     ASKED.append((prompt, responses))
     return [float(sum(map(str.isalpha, response))) for response in responses]
+
+
+def picky(prompt: str, responses: list[str]) -> list[float]:
+    """Fails on some answers."""
+    if "bad" in responses:
+        raise ValueError("not that one")
+    return [1.0] * len(responses)
 
 
 def words(prompt: str, responses: list[str]) -> list[float]:
@@ -81,7 +90,7 @@ def test_no_prompts_at_all_are_no_scores(work: Work) -> None:
 Script = Callable[[str], str]
 
 
-def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script) -> list[str]:
+def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script, both_orders: bool = True) -> list[str]:
     """Real pairwise and rubric judges over a chat model that follows a script; returns what it is shown."""
     shown: list[str] = []
 
@@ -93,7 +102,9 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script) ->
         chat, cache = ScriptedChat(answer), Cache(tmp_path / "cache.sqlite")
         if isinstance(settings, PairwiseJudge):
             template = Template("{prompt}|{first}|{second}")
-            return pairwise.PairwiseJudge("pairwise", chat, template, both_orders=True, max_new_tokens=9, cache=cache, seed=0)
+            return pairwise.PairwiseJudge(
+                "pairwise", chat, template, both_orders=both_orders, max_new_tokens=9, cache=cache, seed=0
+            )
         template = Template("{prompt}|{response}|{lowest}|{highest}")
         return rubric.RubricJudge("rubric", chat, template, lowest=1, highest=10, max_new_tokens=9, cache=cache, seed=0)
 
@@ -135,6 +146,53 @@ def test_no_score_for_any_answer_is_the_judges_failure(work: Work, monkeypatch: 
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
     with pytest.raises(JudgeError, match=r"not one of 2 sampled answers got a score from rubric"):
         open_rewards(work, [part(RubricJudge(kind="rubric"))])([asked("a?", "good", "bad", "good")])
+
+
+# --------------------------------------------------------------------------------------------------- several processes
+
+
+def on_two(monkeypatch: pytest.MonkeyPatch, score: Callable[[], Rewards], everything: Sequence[SampledPrompt]) -> list[Any]:
+    """What two processes make of prompts that they take in turn."""
+    return as_processes(monkeypatch, 2, lambda rank: score()(everything[rank::2]), knows_rank=[rewards])
+
+
+def test_scores_do_not_depend_on_the_number_of_processes(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """A judge that is asked in one order, and likes what is shown first where two are close."""
+
+    def biased(shown: str) -> str:
+        _, first, second = shown.split("|")
+        return "B" if len(second) > len(first) + 2 else "A"
+
+    scripted(monkeypatch, tmp_path, biased, both_orders=False)
+    everything = [asked(f"{n % 5}?", *("x" * length for length in (1 + n, 3, 4 + n % 4, 9))) for n in range(8)]  # some twice
+    open_judge = lambda: open_rewards(work, [part(PairwiseJudge(kind="pairwise"))])  # noqa: E731
+    alone = open_judge()(everything)
+    first, second = on_two(monkeypatch, open_judge, everything)
+    assert first == alone[::2]
+    assert second == alone[1::2]
+
+
+def test_one_processs_unscored_answers_end_nothing(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scripted(monkeypatch, tmp_path, lambda shown: "who knows" if "bad" in shown else "7")
+    found = on_two(
+        monkeypatch, lambda: open_rewards(work, [part(RubricJudge(kind="rubric"))]), [asked("a?", "good"), asked("b?", "bad")]
+    )
+    assert found == [[[7.0]], [[None]]]
+
+
+def test_no_score_for_any_answer_of_any_process_ends_all(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    scripted(monkeypatch, tmp_path, lambda shown: "who knows")
+    everything = [asked("a?", "x"), asked("b?", "y", "z"), asked("c?", "u")]
+    found = on_two(monkeypatch, lambda: open_rewards(work, [part(RubricJudge(kind="rubric"))]), everything)
+    assert all(isinstance(error, JudgeError) and "not one of 4 sampled answers" in str(error) for error in found)
+
+
+def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = on_two(
+        monkeypatch, lambda: open_rewards(work, [part("picky"), part("letters")]), [asked("a?", "good"), asked("b?", "bad")]
+    )
+    assert [type(error) for error in found] == [JudgeError, JudgeError]
+    assert all("raised ValueError: not that one" in str(error) for error in found)
 
 
 # -------------------------------------------------------------------------------------------------------- local models

@@ -4,12 +4,15 @@ from pathlib import Path
 
 import pytest
 
+from aligndistill.config.data import Source
 from aligndistill.config.objectives import Dpo
-from aligndistill.config.run import Runtime
-from aligndistill.config.students import Student
+from aligndistill.config.run import Rankings, Runtime
+from aligndistill.config.students import RewardModel, Student
 from aligndistill.models.load import ModelPointer
 from aligndistill.stages import students
 from aligndistill.stages.context import Work
+from aligndistill.stages.rankings import make_ready_made_rankings
+from aligndistill.stages.reward_model import make_reward_model
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.training import arguments
 from tests.tiny_models import pairs, write_tiny_model
@@ -36,3 +39,29 @@ def test_the_reference_is_rounded_as_the_policy_is(bf16: bool, tmp_path: Path, m
     for module in (arguments, students):
         monkeypatch.setattr(module, "trains_in_bf16", lambda: bf16)
     assert first_loss(tmp_path) == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_only_soft_labels_learn_from_rankings_of_ties(tmp_path: Path) -> None:
+    write_tiny_model(tmp_path / "start" / "model")
+    ModelPointer(path="model", layout="chat").write(tmp_path / "start")
+    rows = [{"prompt": f"Question {n}?", "responses": ["yes", "no"], "scores": [1.0, float(n % 2)]} for n in range(24)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    inputs = {"start": tmp_path / "start", "rankings": tmp_path / "rankings"}
+    (tmp_path / "rankings").mkdir()
+
+    def work(name: str) -> Work:
+        (tmp_path / name).mkdir(exist_ok=True)
+        return Work(tmp_path / name, inputs, {one: one for one in inputs}, tmp_path / "caches", Runtime(), 0)
+
+    source = Source(path=str(tmp_path / "rows.jsonl"), format="rankings")
+    made = make_ready_made_rankings(work("rankings"), Rankings(source=source), 0.2, True, "")
+    strict, tied = made.counts["train"], len((tmp_path / "rankings" / "ties.jsonl").read_text().splitlines())
+    assert (strict + made.counts["held_out"], made.dropped) == (12, {"all tied": 12})
+    assert 0 < tied < 12  # the others are held out
+
+    once = {"batch_size": 2, "max_steps": 1}
+    for labels, count in (("hard", strict), ("soft", strict + tied)):
+        dpo = Student(objective=Dpo(kind="dpo", labels=labels), **once)
+        assert students.make_student(work(f"dpo-{labels}"), "dpo", dpo, None).counts["rankings"] == count
+        reward_model = RewardModel(labels=labels, **once)
+        assert make_reward_model(work(f"reward-{labels}"), reward_model, "").counts["train"] == count

@@ -7,7 +7,7 @@ from aligndistill.config.run import Runtime
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.tokenise import Limits
 from aligndistill.stages.context import Work
-from aligndistill.stages.tokens import ranking_examples
+from aligndistill.stages.tokens import TIES, ranking_examples
 from aligndistill.store.jsonl import write_jsonl
 from tests.tiny_models import ragged_rankings, tiny_tokenizer
 
@@ -48,3 +48,16 @@ def test_of_the_best_alone_there_is_one(work: Work) -> None:
     assert [(one.group.prompt, one.group.responses, one.scores) for one in best] == [
         (one.group.prompt, one.group.responses[:1], one.scores[:1]) for one in every
     ]
+
+
+def test_rankings_of_ties_are_for_those_who_ask(work: Work) -> None:
+    conversation = Conversation(tiny_tokenizer(), "chat")
+    plain = list(ranking_examples(work, conversation, LIMITS))
+    assert list(ranking_examples(work, conversation, LIMITS, ties=True)) == plain  # rankings of an earlier version have none
+    first = ragged_rankings()[0]
+    tied = first.model_copy(update={"responses": tuple(one.model_copy(update={"score": 0.5}) for one in first.responses)})
+    write_jsonl(work.inputs["rankings"] / TIES, [tied])
+    assert list(ranking_examples(work, conversation, LIMITS)) == plain
+    *others, last = ranking_examples(work, conversation, LIMITS, ties=True)
+    assert others == plain
+    assert last.scores == [0.5] * len(first.responses)

@@ -15,7 +15,7 @@ from aligndistill.chat.http.budget import Account, Payment
 from aligndistill.chat.http.capabilities import Capabilities
 from aligndistill.chat.http.connection import Connection, Session, text_of
 from aligndistill.chat.http.rate_limit import Pace
-from aligndistill.chat.http.retries import LONGEST_WAIT_SECONDS, Denied, GaveUp, Refused, Transient, retrying
+from aligndistill.chat.http.retries import Denied, GaveUp, Refused, Transient, retrying
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.chat.http.wire import Completion
 from aligndistill.chat.protocol import UNANSWERED, Reply
@@ -97,7 +97,7 @@ class PacedServer:
                 completion = await self._server.complete(session, body, fields)
             except Transient as failure:
                 if failure.retry_after_seconds:
-                    self._pace.pause(min(failure.retry_after_seconds, LONGEST_WAIT_SECONDS))
+                    self._pace.pause(failure.retry_after_seconds)
                 raise
             payment.cost, payment.seconds = _charged(completion, at_most), time.monotonic() - began
             turn.tokens = payment.cost.prompt_tokens + payment.cost.completion_tokens
@@ -204,7 +204,7 @@ class Server:
         try:
             content = await self._connection.post(session, f"{self.base_url}/chat/completions", body)
         except Denied as denied:
-            advice = self._connection.advice(denied.status) or "Check base_url and the model's name."
+            advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
             raise JudgeError(f"{self.identity} refused: {denied}. {advice} What was answered so far is kept.") from None
         try:
             return _completion(content)

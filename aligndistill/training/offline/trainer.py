@@ -66,7 +66,7 @@ class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
         assert not return_outputs and num_items_in_batch is not None
         loss = self._loss_of_batch(model, grouped_batch(inputs), inputs)
         weight = self._weight_of_batch(inputs)
-        self.count_metrics(loss.metrics, weight)
+        self.count_metrics(loss.metrics)
         # Gradients are averaged over processes afterwards, so each one's share is counted that many times.
         share: Tensor = loss.value * (weight * self.accelerator.num_processes / num_items_in_batch)
         return share

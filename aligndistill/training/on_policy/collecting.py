@@ -15,6 +15,7 @@ from aligndistill.models.actor_critic import ActorCritic
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled
+from aligndistill.processes.ranks import from_all
 from aligndistill.training.on_policy import frozen
 from aligndistill.training.on_policy.rollouts import (
     CHECKED_PROMPTS,
@@ -42,7 +43,8 @@ class PpoWork:
     Attributes:
         reference: the frozen start; None where the policy has adapters that can be switched off.
         score: the reward source.
-        win_rate: a policy's win rate over the start on held-out prompts; None where nothing is looked at.
+        win_rate: a policy's win rate over the start on held-out prompts, which all processes ask for together; it is None where no
+            verdict could be read. None where nothing is looked at.
         keep_samples: told of every update's number and rollouts, on the first process.
         frozen: the models that `score` reads; ZeRO-3 shards them, as it does the reference.
         served: what samples in the policy's place; None where the policy does so itself.
@@ -51,7 +53,7 @@ class PpoWork:
     prompts: Sequence[PolicyPrompt]
     reference: LanguageModel | None
     score: ScoreSamples
-    win_rate: Callable[[LanguageModel], float] | None
+    win_rate: Callable[[LanguageModel], float | None] | None
     keep_samples: Callable[[int, Sequence[Rollout]], None]
     frozen: Sequence[Any] = ()
     served: Served | None = None
@@ -109,9 +111,11 @@ class Collector:
         figures: dict[str, float] = {}
         with self.whole_weights(), self.accelerator.autocast():
             if keeps is None:
-                keeps = work.served is None and sampling_is_training(self.policy, work.prompts, self.sampling)
+                keeps = work.served is None and self._sampling_is_training()
             if work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
-                figures["held_out_win_rate"] = work.win_rate(self.policy)
+                win_rate = work.win_rate(self.policy)
+                if win_rate is not None:
+                    figures["held_out_win_rate"] = win_rate
             prompts, drawn = self._draw(update, places)
             sampled = time.monotonic()
             groups = groups_of(prompts, drawn)
@@ -142,6 +146,10 @@ class Collector:
             for policy, reference in zip(*rows, strict=True)
         ]
         return fmean(gather_object(answers))
+
+    def _sampling_is_training(self) -> bool:
+        """Whether that holds in every process: rounding may differ between their devices, and all must go the same way."""
+        return all(from_all(lambda: [sampling_is_training(self.policy, self.work.prompts, self.sampling)]))
 
     def _draw(self, update: int, places: Sequence[int]) -> tuple[list[PolicyPrompt], list[list[Sampled]]]:
         """This process's share of the prompts, with their answers."""
