@@ -51,3 +51,10 @@ class Student(Training):
                 "(ppo_epochs * minibatches): make it a multiple of that"
             )
         return self
+
+    def sampled_prompts(self, train_prompts: int) -> int:
+        """How many prompts an on-policy student samples answers to, repetitions counted."""
+        if self.max_steps <= 0:
+            return round(train_prompts * self.num_train_epochs)
+        passes = self.objective.ppo_epochs if isinstance(self.objective, Ppo) else 1
+        return self.max_steps // passes * self.batch_size

@@ -18,9 +18,6 @@ from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
-import torch
-import torch.distributed as dist
-
 from aligndistill.config.run import Runtime
 from aligndistill.errors import Interrupted, TrainingError, UserError
 from aligndistill.processes.ranks import is_main_process, rank, world_size
@@ -229,6 +226,9 @@ def _leave_word(message: str, code: int) -> None:
 
 def _meet(runtime: Runtime) -> Path:
     """Open the process group, and agree on a folder that no earlier run has used."""
+    import torch  # only here: importing it takes seconds, and most commands have one process
+    import torch.distributed as dist
+
     deadline = timedelta(minutes=runtime.collective_minutes)
     try:
         if not dist.is_initialized():

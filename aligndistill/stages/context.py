@@ -8,6 +8,7 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import DataError
+from aligndistill.judges.protocol import Judge
 from aligndistill.store.artifacts import SCRATCH
 
 ModelSource = Path | EndpointModel
@@ -24,6 +25,7 @@ class StageContext:
         caches: a folder for what is kept by content hash, across stages and runs.
         identities: the fingerprint of each input, by its folder.
         open_endpoint: what stands for a server; None connects to it.
+        open_model, open_grader: what stands, in a dry run, for any chat model, and for a judge (by name) that grades here.
     """
 
     name: str
@@ -32,6 +34,8 @@ class StageContext:
     runtime: Runtime
     identities: Mapping[Path, str] = field(default_factory=dict)
     open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
+    open_model: Callable[[ModelSource], ChatModel] | None = None
+    open_grader: Callable[[str], Judge] | None = None
 
     @property
     def scratch(self) -> Path:

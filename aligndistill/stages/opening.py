@@ -49,6 +49,8 @@ class OpenChat:
 
 def open_chat(context: StageContext, model: ModelSource) -> OpenChat:
     """The chat model in a folder, or on a server."""
+    if context.open_model is not None:
+        return OpenChat(context.open_model(model), None)
     if isinstance(model, EndpointModel):
         from aligndistill.chat.endpoint import EndpointChat
 
@@ -74,6 +76,8 @@ def open_judge(
     """
     batch_size = context.runtime.per_device_eval_batch_size
     name = member or settings.kind
+    if context.open_grader is not None and isinstance(settings, LikelihoodJudge | RewardModelJudge | FunctionJudge):
+        return context.open_grader(name)
     match settings:
         case LikelihoodJudge():
             from aligndistill.judges.likelihood import LikelihoodJudge as Likelihood

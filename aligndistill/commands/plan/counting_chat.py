@@ -1,4 +1,4 @@
-"""A chat model that answers nothing and counts what it would have been asked."""
+"""A chat model that asks nothing: it counts what it would have been asked, and gives placeholder answers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -9,20 +9,22 @@ from aligndistill.records import Message, Usage
 NOT_ASKED = "planned, not asked"
 
 
-class PlanningChat:
-    """See `ChatModel`. Its replies have a `problem`, so that nothing is read in them and none is kept.
+class CountingChat:
+    """See `ChatModel`. Answers are as long as they may be. Verdicts have a `problem`, so that none is read and none is cached.
 
     Args:
-        identity: of the model that it stands for, so that what was kept of that one is found.
-        label_logprobs: whether the model is known to give them: an answer is one token then.
+        name: of the model that it stands for; placeholder answers differ by it.
+        identity: of the model that it stands for, so that its cached verdicts are found.
+        label_logprobs: whether the model is known to give them: a verdict is one token then.
 
     Attributes:
         asked: requests, and tokens: those of the answers are at most so many.
     """
 
-    def __init__(self, identity: str, tokens: TokenCount, label_logprobs: bool) -> None:
+    def __init__(self, name: str, identity: str, tokens: TokenCount, label_logprobs: bool) -> None:
         self.identity = identity
         self.tokens = tokens
+        self._name = name
         self._label_logprobs = label_logprobs
         self._labels_asked = False
         self.asked = Usage()
@@ -35,13 +37,24 @@ class PlanningChat:
 
     def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
         """See `ChatModel`."""
-        longest = 1 if self._label_logprobs and self._labels_asked else sampling.max_new_tokens
+        asks_for_verdict = sampling.readable is not None
+        one_token = asks_for_verdict and self._label_logprobs and self._labels_asked
+        tokens = 1 if one_token else sampling.max_new_tokens
         for index, request in enumerate(requests):
             prompt_tokens = self.tokens.count(request.messages)
             for sample in request.samples:
+                usage = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=tokens)
                 self.asked = Usage(
                     calls=self.asked.calls + 1,
                     prompt_tokens=self.asked.prompt_tokens + prompt_tokens,
-                    completion_tokens=self.asked.completion_tokens + longest,
+                    completion_tokens=self.asked.completion_tokens + tokens,
                 )
-                yield Answered(index, sample, Reply("", "stop", Usage(), NOT_ASKED))
+                if asks_for_verdict:
+                    yield Answered(index, sample, Reply("", "stop", Usage(), NOT_ASKED))
+                else:
+                    yield Answered(index, sample, Reply(placeholder(f"{self._name} {index} {sample}", tokens), "stop", usage))
+
+
+def placeholder(name: str, tokens: int) -> str:
+    """A text of about so many tokens, different for every name."""
+    return name + " the" * tokens

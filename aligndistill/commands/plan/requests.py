@@ -1,40 +1,47 @@
-"""What a stage that is not finished would ask of its models. Nothing is asked and nothing is written.
+"""What the unfinished stages of a run would ask of its models: a dry run.
 
-Where the candidates are there already, the judge's own questions are counted, and those with a kept answer are left out. Otherwise
-as many answers of the greatest length are assumed.
+The stages' own functions are called in a temporary store, with a chat model that counts and gives placeholder answers of the
+greatest length. Nothing is asked, no user's function is called and nothing is trained. Where a stage's inputs are placeholders,
+at most 200 prompts are taken, spread over the data, and the counts are multiplied. Verdicts in the cache are counted apart.
 """
 
+import shutil
 import tempfile
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import chain
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import ceil
 from pathlib import Path
+from typing import Any
 
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
-from aligndistill.chat.protocol import Request, Sampling
-from aligndistill.commands.plan.counting_chat import PlanningChat
-from aligndistill.config.audit import AuditProbes
-from aligndistill.config.judges import FunctionJudge, Judge, LikelihoodJudge, PanelJudge, RewardModelJudge, judge_models
+from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
+from aligndistill.config.judges import Judge, PanelJudge
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import Online, Ppo
-from aligndistill.config.run import Candidates, Evaluation
+from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
-from aligndistill.judges.protocol import Task
-from aligndistill.models.load import read_pointer
-from aligndistill.records import Answer, Candidate, Message, Prompt, Usage, is_unparsed
-from aligndistill.stages.context import Work
-from aligndistill.stages.evaluation import ANSWERS, evaluation_tasks
-from aligndistill.stages.opening import Servers, judge_model_input, open_judge
-from aligndistill.stages.rewards import RewardPart, for_part
-from aligndistill.stages.sampling import Written
-from aligndistill.stages.shards import parts
-from aligndistill.stages.verdicts import JudgedTask, in_order, labelling_order
+from aligndistill.errors import JudgeError
+from aligndistill.judges.protocol import Judged, Task
+from aligndistill.records import Candidate, Grade, Prompt, Usage, Verdict, is_unparsed
+from aligndistill.runs.make import context_of
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.files import PROMPTS
+from aligndistill.stages.opening import open_judge
+from aligndistill.stages.shards import shards
+from aligndistill.stages.verdicts import JudgedTask
 from aligndistill.store.artifacts import SCRATCH, read_manifest
-from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.stage import Stage, with_folders
 
-MOST_MADE_UP = 200
-"""So many tasks are made up and counted; the rest is multiplied."""
+MAX_PLACEHOLDERS = 200
+"""So many prompts get placeholder answers; the rest is multiplied."""
+
+PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings"})
+DATA_KINDS = PROMPT_KINDS | {"rankings.read"}
+"""Stages that read the user's data; a dry run makes them as they are."""
 
 KnowsLogprobs = Callable[[EndpointModel], bool]
 
@@ -45,10 +52,10 @@ class Estimate:
 
     Attributes:
         model: its name; `server` is None for one that runs here.
-        verdicts: comparisons or grades, those included whose answer is kept; 0 where answers are written.
-        cached: verdicts whose answer is kept.
-        tokens: how they were counted.
-        certain: whether the candidates are there, so that nothing but the lengths of answers is assumed.
+        verdicts: comparisons or grades, cached ones included; 0 where answers are sampled.
+        cached: verdicts whose answer is cached.
+        exact_tokens: whether tokens were counted by the model's tokenizer.
+        certain: whether the stage's inputs are there, so that nothing but the lengths of answers is assumed.
     """
 
     model: str
@@ -61,220 +68,201 @@ class Estimate:
     certain: bool
 
 
+def planned_requests(config: RunConfig, stages: Iterable[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
+    """For each unfinished stage that asks models: its name, and what it would ask of which."""
+    with tempfile.TemporaryDirectory() as store:
+        dry = _DryRun(config, Path(store), gives_logprobs)
+        return [(stage.name, estimate) for stage in stages for estimate in dry.of_stage(stage)]
+
+
 @dataclass
-class Planner:
-    """Estimates stages.
-
-    Attributes:
-        gives_logprobs: whether a server is known to.
-        prompts: of the run, whether they have been written or not.
-    """
-
+class _DryRun:
+    config: RunConfig
+    store: Path
     gives_logprobs: KnowsLogprobs
-    prompts: Sequence[Prompt]
+    folders: dict[Stage, Path] = field(default_factory=dict)
+    """Where each stage's result is: in the real store, in the temporary one, or nowhere yet."""
 
-    # -------------------------------------------------------------------------------------------------------- writers
+    prompts: list[Prompt] = field(default_factory=list)
 
-    def candidates(self, work: Work, settings: Candidates, servers: Mapping[str, EndpointModel]) -> Iterator[Estimate]:
-        """Of each author."""
-        written = _written(work)
-        wanted = {prompt.id: prompt.messages for prompt in self.prompts}
-        for author in settings.authors:
-            done = written[author]
-            yield self._writing(work, author, servers.get(author), wanted, settings.per_prompt, settings.max_new_tokens, done)
+    def of_stage(self, stage: Stage) -> Iterator[Estimate]:
+        """What a stage would ask; its result is placed where later stages find it."""
+        real = stage.folder(self.config.runtime.store)
+        finished = read_manifest(real) is not None
+        self.folders[stage] = real if finished else stage.folder(self.store)
+        if not finished:
+            settings = stage.given.get("settings")
+            if isinstance(settings, Student):
+                yield from self._rewards(stage, settings)
+            elif stage.kind in DATA_KINDS:
+                stage.make(self._context(stage, _Chats(self)), **self._arguments(stage))
+            elif models_given(stage):
+                yield from self._asking(stage)
+        if stage.kind in PROMPT_KINDS:
+            self._keep_some(self.folders[stage])
 
-    def answers(
-        self, work: Work, author: str, settings: Evaluation, new_tokens: int, endpoint: EndpointModel | None
-    ) -> Iterator[Estimate]:
-        """Of one author to the held-out prompts."""
-        wanted = {prompt.id: prompt.messages for prompt in self.held_out(settings.prompts)}
-        yield self._writing(work, author, endpoint, wanted, settings.samples_per_prompt, new_tokens, _written(work)[author])
+    def _keep_some(self, folder: Path) -> None:
+        """Remember all prompts; what gets placeholder answers are at most so many of them."""
+        self.prompts = list(read_jsonl(folder / PROMPTS, Prompt))
+        self.some = self.store / "some prompts"
+        self.some.mkdir()
+        write_jsonl(self.some / PROMPTS, spread(self.prompts, MAX_PLACEHOLDERS))
 
-    def held_out(self, limit: int | None) -> list[Prompt]:
-        """The held-out prompts that the evaluation takes."""
-        return sorted((prompt for prompt in self.prompts if prompt.split == "held_out"), key=lambda prompt: prompt.id)[:limit]
+    def _asking(self, stage: Stage) -> Iterator[Estimate]:
+        chats, given = _Chats(self), self._arguments(stage)
+        models = models_given(stage)
+        judges = bool(given.get("judge") or "answers" in given)
+        data = [needed for needed in stage.inputs if needed not in models.values()]
+        certain = not judges or all(self.folders[needed].parent != self.store for needed in data)
+        whole = judges and certain
+        if not whole:
+            given["prompts"] = self.some
+        everyone, used = self.prompts, list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
+        if "probes" not in given and "authors" not in given:  # what is asked about held-out prompts alone
+            limit = given["sampling"].prompts if "sampling" in given else given["settings"].prompts
+            everyone, used = held_out(everyone, limit), held_out(used, limit)
+        given.pop("reference", None)  # a divergence asks nothing
+        context = self._context(stage, chats)
+        with suppress(JudgeError):  # placeholder verdicts cannot be read, which is all that this one says
+            stage.make(context, **given)
+        share = len(everyone) / len(used) if used else 0.0
+        judge = given.get("judge") or getattr(given.get("settings"), "judge", None)
+        verdicts = _verdicts(context) if judges else []
+        sources = {name: with_folders(model, self.folders.__getitem__) for name, model in models.items()}
+        yield from chats.estimates(sources, judge, verdicts, len(everyone), share, certain)
 
-    def _writing(
-        self,
-        work: Work,
-        author: str,
-        endpoint: EndpointModel | None,
-        wanted: Mapping[str, tuple[Message, ...]],
-        samples: int,
-        new_tokens: int,
-        done: Mapping[str, set[int]],
-    ) -> Estimate:
-        chat = self._chat(work, author, endpoint)
-        requests = [
-            Request(messages, tuple(n for n in range(samples) if n not in done.get(prompt, set())))
-            for prompt, messages in wanted.items()
-        ]
-        for _ in chat.answer(requests, Sampling(1.0, new_tokens)):
-            pass
-        model = author if endpoint is None else endpoint.name
-        return Estimate(model, endpoint, len(wanted), 0, 0, chat.asked, chat.tokens.exact, certain=True)
-
-    # --------------------------------------------------------------------------------------------------------- judges
-
-    def verdicts(
-        self, work: Work, settings: Judge, servers: Servers, probes: AuditProbes, candidates: Candidates, done: bool
-    ) -> Iterator[Estimate]:
-        """Of the labelling judge, the audit's probes included. `done` says whether the candidates are there."""
-        second = replace(work, seed=work.seed + 1)
-        if done:
-            order = labelling_order(work, settings, probes)
-            labelling = self.judged(work, settings, servers, order.tasks, "verdicts")
-            return _added_up(labelling, self.judged(second, settings, servers, order.again, "repeats"))
-        texts = candidates.per_prompt * len(candidates.authors)
-        tasks = [_made_up(prompt, texts, candidates.max_new_tokens) for prompt in self.prompts[:MOST_MADE_UP]]
-        order = in_order(tasks, settings, probes)
-        labelling = self._times(self.judged(work, settings, servers, order.labelled, ""), len(self.prompts))
-        canaries = self.judged(work, settings, servers, [canary.task for canary in order.canaries], "")
-        return _added_up(labelling, canaries, self.judged(second, settings, servers, order.again, ""))
-
-    def evaluation(
-        self, work: Work, settings: Evaluation, judge: Judge, servers: Servers, new_tokens: int, done: bool
-    ) -> Iterator[Estimate]:
-        """Of the evaluation's judge. `done` says whether the answers are there."""
-        if done:
-            return self.judged(work, judge, servers, evaluation_tasks(work, settings), "comparisons")
-        prompts = self.held_out(settings.prompts)
-        authors = [name.removeprefix(ANSWERS) for name in work.inputs if name.startswith(ANSWERS)]
-        tasks = []
-        for prompt in prompts[:MOST_MADE_UP]:
-            answers = {
-                author: {prompt.id: [_made_up_answer(prompt.id, author, n, new_tokens) for n in range(settings.samples_per_prompt)]}
-                for author in authors
-            }
-            tasks.append(evaluation_tasks(work, settings, {prompt.id: prompt.messages}, answers)[0])
-        return self._times(self.judged(work, judge, servers, tasks, ""), len(prompts))
-
-    def rewards(self, work: Work, student: Student, parts: Sequence[RewardPart]) -> Iterator[Estimate]:
-        """Of the judges that a student learns from."""
-        objective = student.objective
-        assert isinstance(objective, Online)
+    def _rewards(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
+        """Of the judges that a student learns from: placeholder answers to some prompts, multiplied by how many it will sample."""
+        objective = settings.objective
+        if not isinstance(objective, OnPolicy):
+            return
         train = [prompt for prompt in self.prompts if prompt.split == "train"]
-        sampled = round(len(train) * student.num_train_epochs)
-        if student.max_steps > 0 and isinstance(objective, Ppo):
-            sampled = student.max_steps // objective.ppo_epochs * student.batch_size
-        elif student.max_steps > 0:
-            sampled = student.max_steps * student.batch_size
-        some = train[:MOST_MADE_UP]
-        tasks = [_made_up(prompt, objective.samples_per_prompt, student.max_response_tokens) for prompt in some]
-        for part in parts:
-            if part.judge is not None:
-                yield from self._times(self.judged(for_part(work, part.inputs), part.judge, part.servers, tasks, ""), sampled)
+        some = spread(train, MAX_PLACEHOLDERS)
+        tasks = [_placeholder_task(prompt, objective.samples_per_prompt, settings.max_response_tokens) for prompt in some]
+        sampled = settings.sampled_prompts(len(train))
+        given = self._arguments(stage)
+        for part in objective.rewards:
+            if not isinstance(part.source, str):
+                chats = _Chats(self)
+                judge = open_judge(self._context(stage, chats), part.source, given["models"], given["seed"])
+                verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
+                share = sampled / len(some) if some else 0.0
+                yield from chats.estimates(given["models"], part.source, verdicts, sampled, share, certain=False)
 
-    def judged(self, work: Work, judge: Judge, servers: Servers, tasks: Sequence[Task], partial: str) -> Iterator[Estimate]:
-        """Of one judge on some tasks; those that are judged in the stage's file `partial` are left out."""
-        files = parts(work.folder / SCRATCH / f"{partial}.jsonl") if partial else []
-        judged = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
-        done = sum(len(judged[task.prompt_id].verdicts) for task in tasks if task.prompt_id in judged)
-        left = [task for task in tasks if task.prompt_id not in judged]
-        return self._asked(work, judge, servers, left, len(tasks), done, bool(partial))
+    def _arguments(self, stage: Stage) -> dict[str, Any]:
+        return {name: with_folders(value, self.folders.__getitem__) for name, value in stage.given.items()}
 
-    def _asked(
+    def _context(self, stage: Stage, chats: "_Chats") -> StageContext:
+        """The stage's own, with what it has done so far, in the temporary store."""
+        real = context_of(stage, self.config.runtime)
+        folder = stage.folder(self.store)
+        (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
+        for file in (real.folder / SCRATCH).glob("*.jsonl"):
+            shutil.copy(file, folder / SCRATCH)
+        identities = {self.folders[needed]: needed.fingerprint for needed in stage.inputs}
+        caches = real.caches if real.caches.is_dir() else self.store / "caches"
+        caches.mkdir(exist_ok=True)
+        return replace(real, folder=folder, caches=caches, identities=identities, open_model=chats.open, open_grader=_Ungraded)
+
+
+@dataclass
+class _Chats:
+    """Stands for every model that a stage asks."""
+
+    dry: _DryRun
+    opened: dict[ModelSource, CountingChat] = field(default_factory=dict)
+
+    def open(self, model: ModelSource) -> CountingChat:
+        if model not in self.opened:
+            if isinstance(model, EndpointModel):
+                chat = CountingChat(model.name, model.identity, token_count(model), self.dry.gives_logprobs(model))
+            else:
+                fingerprint = next(stage.fingerprint for stage, folder in self.dry.folders.items() if folder == model)
+                chat = CountingChat(model.name, f"model {fingerprint}", TokenCount(by_length, exact=False), label_logprobs=True)
+            self.opened[model] = chat
+        return self.opened[model]
+
+    def estimates(
         self,
-        work: Work,
-        judge: Judge,
-        servers: Servers,
-        left: Sequence[Task],
+        models: Mapping[str, ModelSource],
+        judge: Judge | None,
+        verdicts: Iterable[Verdict],
         prompts: int,
-        done: int,
+        share: float,
         certain: bool,
-        part: str = "",
     ) -> Iterator[Estimate]:
-        """Of one judge, or of one member of a panel, on what is left of so many prompts; `done` verdicts were given before."""
-        if isinstance(judge, PanelJudge):
-            members = [
-                self._asked(work, member.judge, servers, left, prompts, done, certain, name)
-                for name, member in judge.members.items()
-            ]
-            yield from _added_up(*members)
-            return
-        verdicts = cached = done
-        if isinstance(judge, LikelihoodJudge | FunctionJudge | RewardModelJudge):
-            grades = sum(len(task.candidates) for task in left)
-            yield Estimate(f"({part or judge.kind})", None, prompts, verdicts + grades, cached, Usage(), True, certain)
-            return
-        chats: dict[tuple[str, str], tuple[PlanningChat, EndpointModel | None]] = {}
-
-        def opened(endpoint: EndpointModel) -> PlanningChat:
-            key = (endpoint.base_url, endpoint.name)
-            if key not in chats:
-                server = None if endpoint.base_url == HERE else endpoint
-                chats[key] = (self._chat(work, endpoint.name, server), server)
-            return chats[key][0]
-
-        local_ones = {
-            name: EndpointModel(kind="endpoint", base_url=HERE, name=name)
-            for name in (judge_model_input(part or asked.part) for asked in judge_models(judge))
-            if name not in servers
-        }
-        with tempfile.TemporaryDirectory() as empty:
-            caches = work.caches if work.caches.is_dir() else Path(empty)
-            planned = replace(work, open_endpoint=opened, caches=caches)
-            for one in open_judge(planned, judge, {**servers, **local_ones}, part).judge(left):
-                verdicts += len(one.verdicts)
-                cached += sum(not is_unparsed(verdict) for verdict in one.verdicts)
-        for number, ((_, name), (chat, server)) in enumerate(chats.items()):
-            counted = (prompts, verdicts, cached) if number == 0 else (0, 0, 0)
-            yield Estimate(name, server, *counted, chat.asked, chat.tokens.exact, certain)
-
-    def _times(self, estimates: Iterator[Estimate], prompts: int) -> Iterator[Estimate]:
-        """Estimates of made-up tasks, for so many prompts."""
-        for one in estimates:
-            share = prompts / one.prompts if one.prompts else 1.0
-            asked = Usage(**{name: round(amount * share) for name, amount in one.asked})
-            yield replace(one, prompts=prompts, verdicts=round(one.verdicts * share), asked=asked)
-
-    def _chat(self, work: Work, name: str, endpoint: EndpointModel | None) -> PlanningChat:
-        if endpoint is not None:
-            return PlanningChat(endpoint.identity, token_count(endpoint), self.gives_logprobs(endpoint))
-        folder = work.inputs.get(name)
-        tokens = TokenCount(by_length, exact=False)
-        if folder is not None and read_manifest(folder) is not None:
-            tokens = token_count(EndpointModel(kind="endpoint", base_url=HERE, name=read_pointer(folder).path))
-        return PlanningChat(f"{name} {work.identities.get(name, '')}", tokens, label_logprobs=True)
+        """For each model, what was counted times `share`. The verdicts of a judge are told with its model, where it asks one."""
+        total: Counter[str] = Counter()
+        cached: Counter[str] = Counter()
+        for verdict in verdicts:
+            for one in getattr(verdict, "members", ()) or (verdict,):
+                row = _asked_by(judge, one.judge)
+                total[row] += 1
+                cached[row] += not is_unparsed(one)
+        rows = {name: self.opened[model] for name, model in models.items() if model in self.opened}
+        for row in [*rows, *(row for row in total if row not in rows)]:
+            chat, model = rows.get(row), models.get(row)
+            usage = Usage(**{name: round(amount * share) for name, amount in chat.asked}) if chat else Usage()
+            server = model if isinstance(model, EndpointModel) else None
+            yield Estimate(
+                model=server.name if server else row,
+                server=server,
+                prompts=prompts,
+                verdicts=round(total[row] * share),
+                cached=round(cached[row] * share),
+                asked=usage,
+                exact_tokens=chat.tokens.exact if chat else True,
+                certain=certain,
+            )
 
 
-def _added_up(first: Iterator[Estimate], *more: Iterator[Estimate]) -> Iterator[Estimate]:
-    """One estimate for each model; the prompts are the first's."""
-    sums = {one.model: one for one in first}
-    for one in chain(*more):
-        if one.model in sums:
-            so_far = sums[one.model]
-            asked = Usage(**{name: amount + getattr(one.asked, name) for name, amount in so_far.asked})
-            one = replace(so_far, verdicts=so_far.verdicts + one.verdicts, cached=so_far.cached + one.cached, asked=asked)
-        sums[one.model] = one
-    return iter(sums.values())
+def _asked_by(judge: Judge | None, name: str) -> str:
+    """The model that a judge, or a panel's member of this name, asks; the judge itself in brackets where it asks none."""
+    section = judge.members[name].judge if isinstance(judge, PanelJudge) and name in judge.members else judge
+    asked = models_of(section)
+    return f"({name})" if not asked or (section and section.needs_local_model) else asked[0]
 
 
-HERE = "http://here.invalid"
-"""Stands for this machine where a server's address is expected; nothing is sent to it."""
+def _verdicts(context: StageContext) -> Iterator[Verdict]:
+    """What a judging stage has kept: verdicts of an interrupted run, cached ones, and placeholders."""
+    for label in ("verdicts", "repeats", "comparisons"):
+        files = shards(context.scratch / f"{label}.jsonl")
+        tasks = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
+        yield from (verdict for one in tasks.values() for verdict in one.verdicts)
 
 
-def _written(work: Work) -> dict[str, dict[str, set[int]]]:
-    """Which samples of which prompts each author has written already."""
-    done: dict[str, dict[str, set[int]]] = defaultdict(lambda: defaultdict(set))
-    for file in parts(work.folder / SCRATCH / "written.jsonl"):
-        for one in read_jsonl(file, Written):
-            done[one.author][one.prompt_id].add(one.sample)
-    return done
+@dataclass
+class _Ungraded:
+    """Stands for a judge that computes its grades here: as many as there would be, all missing."""
+
+    name: str
+
+    def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
+        """See `Judge`."""
+        for task in tasks:
+            grades = (Grade(prompt_id=task.prompt_id, candidate=one.id, value=None, judge=self.name) for one in task.candidates)
+            yield Judged(task.prompt_id, tuple(grades))
 
 
-def _text(number: int, tokens: int) -> str:
-    return f"{number}" + " the" * tokens
+def models_given(stage: Stage) -> Mapping[str, Any]:
+    """The models that a stage asks, by name: its authors, its judge's."""
+    author = {stage.given["name"]: stage.given["author"]} if "author" in stage.given else {}
+    return {**stage.given.get("authors", {}), **stage.given.get("models", {}), **author}
 
 
-def _made_up(prompt: Prompt, texts: int, tokens: int) -> Task:
+def held_out(prompts: Iterable[Prompt], limit: int | None) -> list[Prompt]:
+    """Those that the evaluation takes."""
+    return [prompt for prompt in prompts if prompt.split == "held_out"][:limit]
+
+
+def spread(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most so many prompts, spread evenly: what an interrupted run has done is not all among them, nor all missing."""
+    return list(prompts[:: ceil(len(prompts) / most)]) if prompts else []
+
+
+def _placeholder_task(prompt: Prompt, texts: int, tokens: int) -> Task:
     candidates = tuple(
-        Candidate(id=f"{prompt.id}-{n}", prompt_id=prompt.id, text=f"{prompt.id} {_text(n, tokens)}", author="start")
+        Candidate(id=f"{prompt.id}-{n}", prompt_id=prompt.id, text=placeholder(f"{prompt.id} {n}", tokens), author="start")
         for n in range(texts)
     )
     return Task(prompt.id, prompt.messages, candidates)
-
-
-def _made_up_answer(prompt: str, author: str, number: int, tokens: int) -> Answer:
-    text = f"{author} {_text(number, tokens)}"
-    return Answer(prompt_id=prompt, author=author, text=text, finish="stop", length_tokens=tokens)

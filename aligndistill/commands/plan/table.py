@@ -4,21 +4,13 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from aligndistill.chat.http.budget import Spent
-from aligndistill.commands.plan.requests import Estimate, Planner
+from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import Online
 from aligndistill.config.run import Budget, RunConfig
-from aligndistill.data.loading import load_prompts
 from aligndistill.errors import UserError
 from aligndistill.pipeline import pipeline
-from aligndistill.records import Prompt
-from aligndistill.runs.make import work_of
 from aligndistill.runs.servers import known_servers, spent_so_far
-from aligndistill.stages.candidates import make_candidates
-from aligndistill.stages.evaluation import ANSWERS
 from aligndistill.store.artifacts import read_manifest
-from aligndistill.store.jsonl import read_jsonl
-from aligndistill.store.stage import Stage
 
 ASSUMED_SECONDS = 2.0
 """For one request, where none of this run has been timed."""
@@ -35,9 +27,7 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
         state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
         yield f"{state:9} {stage.name:24} {folder}"
     try:
-        left = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
-        planner = _planner(config, stages) if left else None
-        estimates = [(stage.name, one) for stage in left if planner for one in _estimates(config, stage, planner)]
+        estimates = planned_requests(config, stages, _knows_logprobs(config))
     except UserError as error:
         yield f"\nNo estimate of what will be asked: {error}"
         return
@@ -51,48 +41,14 @@ def plan_lines(config: RunConfig) -> Iterator[str]:
     yield from _remarks(config.budget, [one for _, one in estimates], spent)
 
 
-def _planner(config: RunConfig, stages: Iterable[Stage]) -> Planner:
+def _knows_logprobs(config: RunConfig) -> KnowsLogprobs:
     servers = known_servers(config.runtime.runs / config.name)
 
     def gives_logprobs(endpoint: EndpointModel) -> bool:
         found = servers.get(endpoint.server)
         return found is not None and bool(found.top_logprobs)
 
-    return Planner(gives_logprobs, _prompts(config, stages))
-
-
-def _estimates(config: RunConfig, stage: Stage, planner: Planner) -> Iterator[Estimate]:
-    """What an unfinished stage would ask of which model; nothing where it asks none."""
-    work = work_of(stage, config.runtime)
-
-    def ready(*names: str) -> bool:
-        return all(read_manifest(work.inputs[name]) is not None for name in names)
-
-    new_tokens = config.evaluation.max_new_tokens or config.candidates.max_new_tokens
-    if stage.make is make_candidates:
-        yield from planner.candidates(work, stage.settings[0], stage.settings[1])
-    elif stage.name == "verdicts":
-        done = ready("prompts", "candidates")
-        yield from planner.verdicts(work, stage.settings[0], stage.settings[1], stage.settings[3], config.candidates, done)
-    elif stage.name.startswith("answers-"):
-        author, _, _, longest, endpoint = stage.settings
-        if endpoint is not None:
-            yield from planner.answers(work, author, config.evaluation, longest, endpoint)
-    elif stage.name == "evaluation":
-        settings, judge, judging = stage.settings[:3]
-        if judge is not None:
-            done = ready(*(name for name in work.inputs if name in ("prompts", "rankings") or name.startswith(ANSWERS)))
-            yield from planner.evaluation(work, settings, judge, judging, new_tokens, done)
-    elif stage.name.startswith("student-") and isinstance(stage.settings[1].objective, Online):
-        yield from planner.rewards(work, stage.settings[1], stage.settings[3])
-
-
-def _prompts(config: RunConfig, stages: Iterable[Stage]) -> list[Prompt]:
-    for stage in stages:
-        folder = stage.folder(config.runtime.store)
-        if stage.name == "prompts" and read_manifest(folder) is not None:
-            return list(read_jsonl(folder / "prompts.jsonl", Prompt))
-    return list(load_prompts(config.prompts.source, config.prompts.held_out)) if config.prompts is not None else []
+    return gives_logprobs
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
