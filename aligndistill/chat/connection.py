@@ -1,6 +1,8 @@
 """One HTTP request to a server that speaks JSON, and what came of it. The one place where a key is used."""
 
+import logging
 import os
+import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -9,10 +11,13 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
-from aligndistill.chat.retries import Denied, Refused, Transient, failure_kind, retry_after_seconds
+from aligndistill.chat.retries import LONGEST_RETRY_AFTER_SECONDS, Denied, Refused, Transient, failure_kind, retry_after_seconds
 from aligndistill.errors import ConfigError
 
 LONGEST_QUOTE = 500  # characters of a server's words in our messages
+LONGEST_SILENT_WAIT_SECONDS = 5.0  # a longer one that the server asks for is told
+
+_log = logging.getLogger(__name__)
 
 Session = aiohttp.ClientSession
 
@@ -34,6 +39,7 @@ class Connection:
         self._api_key_env = api_key_env
         self._timeout_seconds = timeout_seconds
         self._key = None if api_key_env is None else _key_from(api_key_env)
+        self._told_until = 0.0  # on the monotonic clock: until when a wait was announced
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
@@ -75,10 +81,26 @@ class Connection:
         words = f"HTTP {status}: {self.quote(text)}"
         match failure_kind(status, text):
             case "transient":
-                return Transient(words, retry_after_seconds(retry_after))
+                asked = retry_after_seconds(retry_after)
+                if asked is not None and asked > LONGEST_RETRY_AFTER_SECONDS:
+                    return Denied(
+                        f"{words}; it asks to wait longer than the {LONGEST_RETRY_AFTER_SECONDS / 60:.0f} minutes that a run waits "
+                        f"at most (Retry-After: {self.quote(retry_after or '')[:40]})",
+                        status,
+                        "Give the same command again when that time is over.",
+                    )
+                self._tell_of_wait(words, asked or 0.0)
+                return Transient(words, asked)
             case "per item":
                 return Refused(words)
         return Denied(words, status)
+
+    def _tell_of_wait(self, words: str, seconds: float) -> None:
+        """Say once that requests wait, however many of them the server sends back meanwhile."""
+        now = time.monotonic()
+        if seconds > LONGEST_SILENT_WAIT_SECONDS and now >= self._told_until:
+            self._told_until = now + seconds
+            _log.warning("%s asks to wait %.0f s (Retry-After; %s): waiting. Ctrl-C stops the run.", self._url, seconds, words)
 
     def advice(self, status: int) -> str | None:
         """What to do about a status that denies; None where that depends on what was asked for."""

@@ -14,7 +14,7 @@ from aligndistill.chat.completion import Completion
 from aligndistill.chat.connection import Session
 from aligndistill.chat.pace import Pace
 from aligndistill.chat.protocol import UNANSWERED, Reply
-from aligndistill.chat.retries import LONGEST_WAIT_SECONDS, GaveUp, Refused, Transient, retrying
+from aligndistill.chat.retries import GaveUp, Refused, Transient, retrying
 from aligndistill.chat.server import Server
 from aligndistill.chat.token_counts import TokenCount, by_length, token_count
 from aligndistill.config import EndpointModel
@@ -95,7 +95,7 @@ class PacedServer:
                 completion = await self._server.complete(session, body, fields)
             except Transient as failure:
                 if failure.retry_after_seconds:
-                    self._pace.pause(min(failure.retry_after_seconds, LONGEST_WAIT_SECONDS))
+                    self._pace.pause(failure.retry_after_seconds)
                 raise
             payment.cost, payment.seconds = _charged(completion, at_most), time.monotonic() - began
             turn.tokens = payment.cost.prompt_tokens + payment.cost.completion_tokens

@@ -9,6 +9,11 @@ from typing import Literal
 import tenacity
 
 LONGEST_WAIT_SECONDS = 60.0
+"""Between two tries where the server does not say how long to wait."""
+
+LONGEST_RETRY_AFTER_SECONDS = 900.0
+"""The longest wait that a server may ask for (`Retry-After`); one that asks for more ends the run, which says so."""
+
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and nearly everything from 500 up
 PER_ITEM_STATUS = frozenset({400, 413, 422})
 NEVER_STATUS = frozenset({501, 505})
@@ -31,11 +36,15 @@ class Refused(Exception):
 
 
 class Denied(Exception):
-    """The server will not take any such request: a wrong key, an address that is none, no credit."""
+    """The server will not take any such request: a wrong key, an address that is none, no credit, none for the next hour.
 
-    def __init__(self, words: str, status: int) -> None:
+    `advice` says what to do, where that is known already.
+    """
+
+    def __init__(self, words: str, status: int, advice: str | None = None) -> None:
         super().__init__(words)
         self.status = status
+        self.advice = advice
 
 
 class GaveUp(Exception):
@@ -85,7 +94,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
     assert state.outcome is not None
     error = state.outcome.exception()
     asked = error.retry_after_seconds if isinstance(error, Transient) else None
-    return _backoff(state) if asked is None else min(asked, LONGEST_WAIT_SECONDS)
+    return _backoff(state) if asked is None else asked
 
 
 def retrying(max_retries: int) -> tenacity.AsyncRetrying:

@@ -182,7 +182,7 @@ class ServedPolicy:
             advice = "Is its context (--max-model-len) as long as max_prompt_tokens and max_response_tokens together?"
             words = f"{asked} refused: {refusal}. {advice if path == COMPLETIONS else 'Is it a vLLM that knows this request?'}"
         except Denied as denied:
-            advice = self._connection.advice(denied.status) or "Check base_url and the model's name."
+            advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
             if denied.status == 404 and path != COMPLETIONS:
                 advice = "Start it with VLLM_SERVER_DEV_MODE=1 in its environment: without that vLLM loads no new weights."
             words = f"{asked} refused: {denied}. {advice}"

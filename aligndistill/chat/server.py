@@ -43,7 +43,7 @@ class Server:
         try:
             content = await self._connection.post(session, f"{self.base_url}/chat/completions", body)
         except Denied as denied:
-            advice = self._connection.advice(denied.status) or "Check base_url and the model's name."
+            advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
             raise JudgeError(f"{self.identity} refused: {denied}. {advice} What was answered so far is kept.") from None
         try:
             return _completion(content)
