@@ -47,10 +47,11 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
         UserError: whatever a stage found wrong. What was done stays done.
     """
     choose_accelerator()
-    stages = stages_until(pipeline(config), until)
+    whole = pipeline(config)
+    stages = stages_until(whole, until)
     launched = _launched(config, stages)
     with called(config.runtime):
-        return _run(config, stages, launched)
+        return _run(config, whole, stages, launched)
 
 
 def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
@@ -65,7 +66,7 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
     return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
 
 
-def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
+def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
     made = list(launched)
     folder = config.runtime.runs / config.name
     endpoints = Endpoints(folder, config.budget)
@@ -75,7 +76,7 @@ def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> F
             manifest = run_stage(stage, config.runtime, endpoints.open)
         except UserError:
             if is_main_process():  # what there is, is what `judge audit` looks at
-                _gather(config, stages[:number], folder, complete=False)
+                _gather(config, whole, stages[:number], folder, complete=False)
             raise
         if not finished:
             made.append(stage.name)
@@ -83,7 +84,7 @@ def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> F
                 say(f"  {summary(manifest)}")
     complete = stages[-1].name == "report"
     if is_main_process():
-        _gather(config, stages, folder, complete)
+        _gather(config, whole, stages, folder, complete)
     return Finished(folder, tuple(made), complete)
 
 
@@ -108,9 +109,12 @@ def summary(manifest: Manifest) -> str:
     return "; ".join(parts)
 
 
-def _gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+def _gather(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+    """Write the run's folder: of the stages made now, and of all others of this config that are finished in the store."""
     folder.mkdir(parents=True, exist_ok=True)
-    folders = {stage.name: stage.folder(config.runtime.store) for stage in stages}
+    of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
+    made = {stage.name for stage in stages}
+    folders = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
     _write(folder / "config.yaml", dump_config(config))
     _write(folder / "artifacts.json", json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
     entries = [
