@@ -20,9 +20,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aligndistill.errors import DataError
+from aligndistill.store.file_hashes import file_hash
 
 MANIFEST = "manifest.json"
-LARGE_FILE_BYTES = 64 * 2**20
 SCRATCH = "scratch"
 """The sub-folder of a stage's folder for what is needed only until it is finished (checkpoints, partial answers)."""
 
@@ -85,19 +85,13 @@ def _plain(value: Any) -> Any:
 def content_fingerprint(path: Path) -> str:
     """A hash of a file or folder that a config names, so that changed data is new data.
 
-    Large files (weights) are hashed by size and by their first and last mebibyte.
+    Every file is hashed whole; the hashes of large ones are remembered (`file_hashes.py`).
     """
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path) if path.is_dir() else ''}:{size}:".encode())
-        with file.open("rb") as handle:
-            if size <= LARGE_FILE_BYTES:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-            else:
-                digest.update(handle.read(2**20))
-                handle.seek(-(2**20), os.SEEK_END)
-                digest.update(handle.read(2**20))
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()[:16]
 
 

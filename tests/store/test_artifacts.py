@@ -11,7 +11,6 @@ import pytest
 from aligndistill.config import Dpo, EndpointModel, PairwiseJudge, RunConfig, Section, Source, Student
 from aligndistill.errors import DataError
 from aligndistill.store.artifacts import (
-    LARGE_FILE_BYTES,
     MANIFEST,
     SCRATCH,
     content_fingerprint,
@@ -137,7 +136,7 @@ def test_content_of_a_folder_is_its_files_and_their_names(tmp_path: Path) -> Non
     assert folder("e", {"x": "1", "deep/y": "2", "w": ""}) != same
 
 
-def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path) -> None:
+def test_files_are_told_apart_by_size_and_every_byte(tmp_path: Path) -> None:
     def sparse(name: str, size: int, first: bytes = b"", last: bytes = b"\0") -> str:
         with (tmp_path / name).open("wb") as file:
             file.write(first)
@@ -145,12 +144,13 @@ def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path) -> None:
             file.write(last)
         return content_fingerprint(tmp_path / name)
 
-    size = LARGE_FILE_BYTES + 10
+    size = 2**21
     same = sparse("a", size)
     assert sparse("b", size) == same
     assert sparse("c", size + 1) != same
     assert sparse("d", size, first=b"x") != same
     assert sparse("e", size, last=b"x") != same
+    assert sparse("f", size, last=b"x" + b"\0" * 2**20) != same
 
 
 # ------------------------------------------------------------------------------------------------------------ manifests
