@@ -18,7 +18,7 @@ from aligndistill.pipeline import Pipeline, pipeline
 from aligndistill.progress import say
 from aligndistill.stages.audit import PAGE
 from aligndistill.stages.evaluation import MODEL_OUTPUTS
-from aligndistill.stages.stage import Stage, run_stage
+from aligndistill.stages.stage import Stage, run_stage, set_damaged_aside, wait_for_others
 from aligndistill.stages.training_log import METRICS, read_log
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.training.distributed import choose_accelerator, is_main_process, world_size
@@ -49,8 +49,14 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
     choose_accelerator()
     whole = pipeline(config)
     stages = stages_until(whole, until)
+    if world_size() == 1:
+        set_damaged_aside(stages, config.runtime.store)
     launched = _launched(config, stages)
     with called(config.runtime):
+        if world_size() > 1:
+            if is_main_process():
+                set_damaged_aside(stages, config.runtime.store)
+            wait_for_others("finished work is verified", range(1))
         return _run(config, whole, stages, launched)
 
 

@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import cached_property
@@ -13,7 +13,17 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.config import EndpointModel, Runtime
 from aligndistill.errors import DataError, TrainingError
 from aligndistill.progress import say
-from aligndistill.store.artifacts import MANIFEST, SCRATCH, Manifest, fingerprint, finish, locked, read_manifest, set_aside
+from aligndistill.store.artifacts import (
+    MANIFEST,
+    SCRATCH,
+    Manifest,
+    find_damage,
+    fingerprint,
+    finish,
+    locked,
+    read_manifest,
+    set_aside,
+)
 from aligndistill.training import roll_call
 from aligndistill.training.distributed import is_main_process, local_ranks, world_size
 from aligndistill.training.watched import means_no_memory
@@ -91,6 +101,22 @@ class Stage:
     def folder(self, store: Path) -> Path:
         """Where the result is, or will be."""
         return store / f"{self.name}-{self.fingerprint}"
+
+
+def set_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
+    """Compare what the unfinished stages will read with its manifests, and move what is damaged away: it is unfinished then.
+
+    For the first process alone, while no other has begun: a stage that is made again may need all of them.
+    """
+    found = True
+    while found:  # what is made again has inputs, too
+        found = False
+        missing = [stage for stage in stages if read_manifest(stage.folder(store)) is None]
+        for folder in {needed.folder(store) for stage in missing for needed in stage.inputs.values()}:
+            damage = find_damage(folder)
+            if damage is not None:
+                found = True
+                say(f"  {folder} is damaged ({damage}); moved to {set_aside(folder).name} and made again")
 
 
 def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:
