@@ -117,7 +117,7 @@ def labelling_tasks(work: Work) -> list[Task]:
 
 
 def judge_tasks(work: Work, settings: Judge, servers: Servers, tasks: Sequence[Task], label: str) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are on disk before the next is waited for.
+    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are written before the next is waited for.
 
     Raises:
         JudgeError: not one verdict could be read.

@@ -1,4 +1,4 @@
-"""Samples from one author for some prompts, each on disk as it arrives: nothing that was written is asked for again."""
+"""Samples from one author for some prompts, each written to its file as it arrives: after a kill none is asked for again."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping

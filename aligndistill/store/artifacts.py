@@ -139,7 +139,10 @@ def finish(
     figures: Mapping[str, Any],
     wall_seconds: float,
 ) -> Manifest:
-    """Hash every file of the folder and write its manifest, last and at once; then clear the scratch."""
+    """Hash and sync every file of the folder and write its manifest, last and at once; then clear the scratch.
+
+    When this returns the work survives a power failure, too.
+    """
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(file.relative_to(folder))
@@ -148,6 +151,8 @@ def finish(
                 sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
                 os.fsync(handle.fileno())
             files[name] = FileEntry(size=file.stat().st_size, sha256=sha256)
+    for place in {folder.parent, folder, *((folder / name).parent for name in files)}:  # the files' names are in there
+        _sync_folder(place)
     manifest = Manifest(
         stage=stage,
         fingerprint=stage_fingerprint,
@@ -171,7 +176,12 @@ def write_last(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

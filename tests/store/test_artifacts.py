@@ -170,6 +170,23 @@ def test_a_finished_folder_says_what_is_in_it(folder: Path) -> None:
     assert not (folder / SCRATCH).exists()
 
 
+def test_what_is_finished_is_synced_before_its_manifest_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    really = os.fsync
+
+    def sync(number: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{number}"))
+        really(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    finished(folder)
+    partial = str(folder / (MANIFEST + ".partial"))
+    before = synced[: synced.index(partial)]
+    names = ("", "model", "rows.jsonl", "model/weights")
+    assert set(before) == {str(folder.parent), *(str(folder / name) for name in names)}
+    assert synced[synced.index(partial) :] == [partial, str(folder)]
+
+
 def test_a_folder_without_its_manifest_is_not_finished(folder: Path) -> None:
     finished(folder)
     (folder / MANIFEST).unlink()
