@@ -144,16 +144,17 @@ class EndpointChat:
         if n > 1:
             self._capabilities.learn(several=len(completion.choices) == n)
         replies = completion.replies()[:n]
-        return [await self._read_or_asked_again(session, item.messages, fields, sampling, reply) for reply in replies]
+        return [await self._read_or_asked_again(session, item, fields, sampling, reply) for reply in replies]
 
     async def _read_or_asked_again(
-        self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
+        self, session: OpenSession, item: _Ask, fields: Mapping[str, Any], sampling: Sampling, reply: Reply
     ) -> Reply:
         """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
-        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(reply.text)):
+        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(item.request, reply.text)):
             return reply
         why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
-        again = (*messages, Message(role="assistant", content=reply.text[:LONGEST_REPEATED]), Message(role="user", content=why))
+        answered = Message(role="assistant", content=reply.text[:LONGEST_REPEATED])
+        again = (*item.messages, answered, Message(role="user", content=why))
         if self._server.too_long(again, sampling.max_new_tokens):
             return reply
         try:
@@ -163,7 +164,7 @@ class EndpointChat:
         except (GaveUp, Refused):
             return replace(reply, usage=total(reply.usage, Usage(calls=1)))
         second = completion.reply()
-        better = not second.problem and second.finish == "stop" and sampling.readable(second.text)
+        better = not second.problem and second.finish == "stop" and sampling.readable(item.request, second.text)
         return replace(second if better else reply, usage=total(reply.usage, second.usage))
 
     async def _in_format(

@@ -220,13 +220,12 @@ class Asking:
         ]
         temperature = SAMPLING_TEMPERATURE if self.manner.samples > 1 else 0.0
         schema = None if self.manner.reasoning else answer_schema(self.labels)
-        shown = {len(question.candidates) for question in in_text}
         sampling = Sampling(
             temperature,
             self.max_new_tokens,
             self.seed,
             schema,
-            readable=lambda text: any(self.readable(text, count) for count in shown),
+            readable=lambda request, text: self.readable(text, len(in_text[request].candidates)),
         )
         for answered in self.chat.answer(requests, sampling):
             question, reply = in_text[answered.request], answered.reply

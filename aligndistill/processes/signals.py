@@ -1,7 +1,7 @@
 """Ctrl-C and SIGTERM: the first asks for a stop, and a grace time bounds the wait for it; a second Ctrl-C ends the process at once.
 
 Training defers a stop to the end of an optimiser step, where a checkpoint can be saved. Everywhere else it is a
-`KeyboardInterrupt`, since work in other stages is on disk as it arrives.
+`KeyboardInterrupt`, since work in other stages is handed to the operating system as it arrives.
 
 Python runs a signal's handler only between two instructions of the main thread, and that thread may sit in a collective whose
 partner is gone. So a thread of its own reads the signals' numbers as they arrive, and keeps the deadline.

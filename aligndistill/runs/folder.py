@@ -7,7 +7,8 @@ from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
-from aligndistill.store.stage import Stage
+from aligndistill.store.artifacts import read_manifest
+from aligndistill.store.stage import Pipeline, Stage
 
 
 def stage_folders(run_folder: Path) -> dict[str, Path]:
@@ -31,10 +32,12 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     return found
 
 
-def gather(config: RunConfig, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
-    """Bring the run's folder up to date with what its stages made."""
+def gather(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+    """Write the run's folder: of the stages made now, and of all others of this config that are finished in the store."""
     folder.mkdir(parents=True, exist_ok=True)
-    folders = {stage.name: stage.folder(config.runtime.store) for stage in stages}
+    of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
+    made = {stage.name for stage in stages}
+    folders = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
     _write(folder / "config.yaml", dump_config(config))
     _write(folder / "artifacts.json", json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
     entries = [

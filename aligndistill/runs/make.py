@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import replace
 from pathlib import Path
@@ -18,10 +18,26 @@ from aligndistill.processes.monitor import say_to_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, local_ranks, world_size
 from aligndistill.stages.context import StageContext
-from aligndistill.store.artifacts import MANIFEST, Manifest, finish, locked, read_manifest, set_aside
+from aligndistill.store.artifacts import MANIFEST, Manifest, find_damage, finish, locked, read_manifest, set_aside
 from aligndistill.store.stage import Stage, StageResult, with_folders
 
 SECONDS_BETWEEN_LOOKS = 0.5
+
+
+def set_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
+    """Compare what the unfinished stages will read with its manifests, and move what is damaged away: it is unfinished then.
+
+    For the first process alone, while no other has started: a stage that is rebuilt may need all of them.
+    """
+    found = True
+    while found:  # what is rebuilt has inputs, too
+        found = False
+        missing = [stage for stage in stages if read_manifest(stage.folder(store)) is None]
+        for folder in {needed.folder(store) for stage in missing for needed in stage.inputs}:
+            damage = find_damage(folder)
+            if damage is not None:
+                found = True
+                say(f"  {folder} is damaged ({damage}); moved to {set_aside(folder).name} and rebuilt")
 
 
 def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:

@@ -13,11 +13,11 @@ from aligndistill.errors import ConfigError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.launch import launch
-from aligndistill.processes.monitor import called
+from aligndistill.processes.monitor import called, wait_for_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.folder import gather
-from aligndistill.runs.make import run_stage
+from aligndistill.runs.make import run_stage, set_damaged_aside
 from aligndistill.runs.servers import Endpoints
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
@@ -45,10 +45,17 @@ def run(config: RunConfig, until: str | None = None) -> Finished:
         UserError: whatever a stage found wrong. What was done stays done.
     """
     choose_accelerator()
-    stages = stages_until(pipeline(config), until)
+    whole = pipeline(config)
+    stages = stages_until(whole, until)
+    if world_size() == 1:
+        set_damaged_aside(stages, config.runtime.store)
     launched = _launched(config, stages)
     with called(config.runtime):
-        return _run(config, stages, launched)
+        if world_size() > 1:
+            if is_main_process():
+                set_damaged_aside(stages, config.runtime.store)
+            wait_for_others("finished work is verified", range(1))
+        return _run(config, whole, stages, launched)
 
 
 def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
@@ -63,7 +70,7 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
     return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
 
 
-def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
+def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
     made = list(launched)
     folder = config.runtime.runs / config.name
     endpoints = Endpoints(folder, config.budget)
@@ -73,7 +80,7 @@ def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> F
             manifest = run_stage(stage, config.runtime, endpoints.open)
         except UserError:
             if is_main_process():  # what there is, is what `judge audit` looks at
-                gather(config, stages[:number], folder, complete=False)
+                gather(config, whole, stages[:number], folder, complete=False)
             raise
         if not finished:
             made.append(stage.name)
@@ -81,7 +88,7 @@ def _run(config: RunConfig, stages: tuple[Stage, ...], launched: list[str]) -> F
                 say(f"  {summary(manifest)}")
     complete = stages[-1].name == "report"
     if is_main_process():
-        gather(config, stages, folder, complete)
+        gather(config, whole, stages, folder, complete)
     return Finished(folder, tuple(made), complete)
 
 

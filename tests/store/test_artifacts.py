@@ -17,7 +17,6 @@ from aligndistill.config.section import Section
 from aligndistill.config.students import Student
 from aligndistill.errors import DataError
 from aligndistill.store.artifacts import (
-    LARGE_FILE_BYTES,
     MANIFEST,
     SCRATCH,
     content_fingerprint,
@@ -143,7 +142,7 @@ def test_content_of_a_folder_is_its_files_and_their_names(tmp_path: Path) -> Non
     assert folder("e", {"x": "1", "deep/y": "2", "w": ""}) != same
 
 
-def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path) -> None:
+def test_files_are_told_apart_by_size_and_every_byte(tmp_path: Path) -> None:
     def sparse(name: str, size: int, first: bytes = b"", last: bytes = b"\0") -> str:
         with (tmp_path / name).open("wb") as file:
             file.write(first)
@@ -151,12 +150,13 @@ def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path) -> None:
             file.write(last)
         return content_fingerprint(tmp_path / name)
 
-    size = LARGE_FILE_BYTES + 10
+    size = 2**21
     same = sparse("a", size)
     assert sparse("b", size) == same
     assert sparse("c", size + 1) != same
     assert sparse("d", size, first=b"x") != same
     assert sparse("e", size, last=b"x") != same
+    assert sparse("f", size, last=b"x" + b"\0" * 2**20) != same
 
 
 # ------------------------------------------------------------------------------------------------------------ manifests
@@ -174,6 +174,23 @@ def test_a_finished_folder_says_what_is_in_it(folder: Path) -> None:
     assert (manifest.counts, manifest.dropped, manifest.wall_seconds) == ({"train": 2}, {"all tied": 1}, 1.5)
     assert {"aligndistill", "torch", "transformers"} <= manifest.versions.keys()
     assert not (folder / SCRATCH).exists()
+
+
+def test_what_is_finished_is_synced_before_its_manifest_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    really = os.fsync
+
+    def sync(number: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{number}"))
+        really(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    finished(folder)
+    partial = str(folder / (MANIFEST + ".partial"))
+    before = synced[: synced.index(partial)]
+    names = ("", "model", "rows.jsonl", "model/weights")
+    assert set(before) == {str(folder.parent), *(str(folder / name) for name in names)}
+    assert synced[synced.index(partial) :] == [partial, str(folder)]
 
 
 def test_a_folder_without_its_manifest_is_not_finished(folder: Path) -> None:

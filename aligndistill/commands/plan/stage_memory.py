@@ -1,15 +1,17 @@
 """The memory of each training stage of a config, where its models' shapes can be known before they exist."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from aligndistill.commands.plan.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
-from aligndistill.config.models import LocalModel, Lora
+from aligndistill.config.models import EndpointModel, LocalModel, Lora
 from aligndistill.config.objectives import BestOfN, Ppo
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.config.training import Training
 from aligndistill.processes.ranks import world_size
+
+T = TypeVar("T", bound=Training)
 
 
 def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
@@ -23,7 +25,8 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
     if config.reward_model is not None:
         trunk = _shape(config.reward_model.model) if config.reward_model.model else start
         if trunk is not None:
-            planned["reward_model"] = _of(config, trunk, config.reward_model, config.reward_model.lora, _responses(config))
+            settings = _as_long_as_rankings(config, config.reward_model)
+            planned["reward_model"] = _of(config, trunk, settings, config.reward_model.lora, _responses(config))
     for name, student in config.students.items():
         if start is not None:
             planned[f"student-{name}"] = _of_student(config, start, student, lora)
@@ -38,8 +41,8 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             beside = Online(objective.critic == "separate", frozen * start.parameters)
             return _of(config, start, student, lora, objective.samples_per_prompt, beside)
         case BestOfN():
-            return _of(config, start, student, lora, 1)
-    return _of(config, start, student, lora, _responses(config))
+            return _of(config, start, _as_long_as_rankings(config, student), lora, 1)
+    return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config))
 
 
 def _of(
@@ -59,6 +62,22 @@ def _of(
         bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
         online=online,
     )
+
+
+def _as_long_as_rankings(config: RunConfig, settings: T) -> T:
+    """The settings with the limits that the run's own candidates keep to, where those are lower.
+
+    Only for what learns from rankings: prompts of an online student have no candidates. Servers are asked about prompts of any
+    length, so beside one of them only the section's own limit bounds the prompts.
+    """
+    candidates = config.candidates
+    if config.rankings.source is not None or config.judge is None:
+        return settings
+    lower = {"max_response_tokens": min(settings.max_response_tokens, candidates.max_new_tokens)}
+    models = {"teacher": config.teacher, **config.models}
+    if not any(isinstance(models.get(author), EndpointModel) for author in candidates.authors):
+        lower["max_prompt_tokens"] = min(settings.max_prompt_tokens, candidates.max_prompt_tokens)
+    return settings.model_copy(update=lower)
 
 
 def _responses(config: RunConfig) -> int:
