@@ -84,8 +84,9 @@ class Stage:
         return tuple(found)
 
     def folder(self, store: Path) -> Path:
-        """Where the result is, or will be. Equal stages of different names share it."""
-        return store / f"{self.kind.partition('.')[0]}-{self.fingerprint}"
+        """Where the result is, or will be. Equal stages share a folder, which has the name of the first that was made."""
+        mine = store / f"{self.name}-{self.fingerprint}"
+        return mine if mine.is_dir() else next(iter(sorted(store.glob(f"*-{self.fingerprint}"))), mine)
 
 
 def together(make: Make) -> Make:

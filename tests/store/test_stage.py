@@ -72,9 +72,17 @@ def test_whatever_changes_the_result_changes_the_fingerprint(other: str) -> None
 def test_names_and_what_is_waited_for_change_nothing() -> None:
     one, other = stage("one", make, prompts=PROMPTS), stage("other", make, prompts=PROMPTS, waits_for=PROMPTS)
     assert one.fingerprint == other.fingerprint
-    assert one.folder(Path("store")) == other.folder(Path("store")) == Path(f"store/test_stage-{one.fingerprint}")
     renamed = stage("other name", make, path="p")
     assert of(prompts=renamed) == of(prompts=PROMPTS)
+
+
+def test_equal_stages_share_the_folder_of_the_first(tmp_path: Path) -> None:
+    one, other = stage("one", make, n=1), stage("other", make, n=1)
+    assert other.folder(tmp_path) == tmp_path / f"other-{one.fingerprint}"
+    (tmp_path / f"one-{one.fingerprint}.damaged-1").mkdir()
+    assert other.folder(tmp_path) == tmp_path / f"other-{one.fingerprint}"
+    one.folder(tmp_path).mkdir()
+    assert other.folder(tmp_path) == one.folder(tmp_path) == tmp_path / f"one-{one.fingerprint}"
 
 
 @pytest.mark.parametrize("change", [{"concurrency": 99}, {"timeout_seconds": 1.0}, {"max_retries": 0}, {"api_key_env": "OTHER"}])
