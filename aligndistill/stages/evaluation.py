@@ -22,7 +22,7 @@ from aligndistill.records import Answer, Candidate, Grade, Message, Record, cand
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import ANSWERS, EVALUATION, MODEL_OUTPUTS, SCORED, VERDICTS, held_out_prompts
 from aligndistill.stages.opening import cached_grades
-from aligndistill.stages.verdicts import judge_metrics, judge_tasks
+from aligndistill.stages.verdicts import ask, judge_metrics, require_readable
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
 
@@ -78,7 +78,8 @@ def make(
     by_author = _read_answers(answers)
     tasks = [_task(prompt, messages[prompt], by_author, settings.against_teacher) for prompt in messages]
     tasks = [task for task in tasks if task.candidates]
-    verdicts = judge_tasks(context, judge, models, tasks, seed, "comparisons") if judge else []
+    verdicts = ask(context, judge, models, tasks, seed, "comparisons") if judge else []
+    require_readable(context, verdicts, "comparisons")
     if not is_main_process():
         return StageResult()
     truths = _truths(settings.truth, tasks) if settings.truth else {}

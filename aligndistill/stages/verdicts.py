@@ -53,8 +53,9 @@ def make(
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone: rankings are made of `verdicts.jsonl`.
     """
     asked = labelling_tasks(judge, probes, prompts, candidates)
-    judged = judge_tasks(context, judge, models, asked.tasks, seed, "verdicts")
-    repeats = _ask(context, judge, models, asked.again, seed + 1, "repeats")
+    judged = ask(context, judge, models, asked.tasks, seed, "verdicts")
+    repeats = ask(context, judge, models, asked.again, seed + 1, "repeats")
+    require_readable(context, judged, "verdicts")
     if not is_main_process():
         return StageResult()
     of_task = group_by_prompt(judged)
@@ -117,15 +118,12 @@ def labelling_tasks(judge: Judge, probes: AuditProbes, prompts: Path, candidates
     return LabellingTasks(labelled, list(canaries.values()), [task for some in mixed for task in some], again)
 
 
-def judge_tasks(
-    context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
-) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are written before the next is waited for.
+def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: str) -> None:
+    """Refuse to continue with verdicts of which none could be read.
 
     Raises:
-        JudgeError: not one verdict could be read.
+        JudgeError: it shows the first reply.
     """
-    verdicts = _ask(context, judge, models, tasks, seed, label)
     share = unparsed(verdicts)
     if verdicts and share.count == share.total:
         replies = [verdict.reply for verdict in verdicts if verdict.reply][:1]
@@ -135,13 +133,15 @@ def judge_tasks(
             + "Change the template, raise max_new_tokens, or take another judge; then delete "
             + f"{context.scratch / f'{label}.jsonl'} to ask again."
         )
-    return verdicts
 
 
-def _ask(
+def ask(
     context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
 ) -> list[Verdict]:
-    """On the first process alone where servers are asked; else every process judges its share, and the first gets all."""
+    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are written before the next is waited for.
+
+    Servers are asked by the first process alone; else every process judges its share, and the first gets all.
+    """
     on_server = any(isinstance(model, EndpointModel) for model in models.values())
     if on_server and not is_main_process():
         return []

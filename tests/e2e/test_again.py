@@ -127,6 +127,8 @@ def test_two_runs_share_a_store(copied_run: FinishedRun, forked: ForkServer) -> 
 def test_until_stops_there_and_a_stage_makes_what_it_needs(copied_run: FinishedRun, forked: ForkServer) -> None:
     before = stages(copied_run)
     ended = forked.run(copied_run.folder, "run", "small.yaml", "seed=9", "--until", "prompts")
+    assert (ended.code, NOTHING in ended.output) == (0, True), "reading prompts draws nothing"
+    ended = forked.run(copied_run.folder, "run", "small.yaml", "prompts.held_out=0.4", "--until", "prompts")
     assert ended.code == 0, ended.errors
     assert new_stages(copied_run, before) == {"prompts"}
     assert "Report" not in ended.output

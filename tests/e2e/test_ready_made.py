@@ -41,7 +41,7 @@ def test_students_and_reward_model_learn_from_them(
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
     made = {path.name.rpartition("-")[0] for path in (folder / "runs/store").iterdir() if path.name != "caches"}
-    assert not made & {"prompts", "candidates", "verdicts"}
+    assert not made & {"candidates", "verdicts"}
 
     report = json.loads((folder / "runs/run/report.json").read_text())
     assert report["judge"] is None

@@ -5,19 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from aligndistill.stages.online_students import START_ANSWERS, Watch, _win_rate
-from aligndistill.stages.stage import Work
-from aligndistill.training.rollouts import PolicyPrompt, Sampling
 
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config import Evaluation, PairwiseJudge, Ppo, Runtime
+from aligndistill.config.judges import PairwiseJudge
+from aligndistill.config.objectives import Ppo
+from aligndistill.config.run import Evaluation, Runtime
 from aligndistill.judges import pairwise
 from aligndistill.judges.templates import Template
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled
 from aligndistill.records import Answer, Message, Prompt
-from aligndistill.stages import online_students
+from aligndistill.stages import ppo_student as online_students
+from aligndistill.stages.context import Work
+from aligndistill.stages.ppo_student import START_ANSWERS, Watch, _win_rate
 from aligndistill.store.jsonl import write_jsonl
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, Sampling
 from tests.tiny_models import QUESTIONS, tiny_language_model, user
 from tests.training.as_processes import as_processes
 

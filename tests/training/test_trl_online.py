@@ -6,10 +6,10 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 import pytest
-from aligndistill.training.rollouts import PolicyPrompt, SampledPrompt
-from aligndistill.training.trl_online import reward_function, train_by_trl
 
-from aligndistill.config import Grpo, Online, Rloo
+from aligndistill.config.objectives import Grpo, Online, Rloo
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
+from aligndistill.training.on_policy.trl import reward_function, train_by_trl
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user
 
 PENALTY = 3.0
