@@ -5,11 +5,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from aligndistill.training.collecting import Collector, PpoWork
-from aligndistill.training.rollouts import Sampling
 
-from aligndistill.config import Ppo
-from aligndistill.training import collecting
+from aligndistill.config.objectives import Ppo
+from aligndistill.training.on_policy import collecting
+from aligndistill.training.on_policy.collecting import Collector, PpoWork
+from aligndistill.training.on_policy.rollouts import Sampling
 from tests.training.as_processes import as_processes
 
 
