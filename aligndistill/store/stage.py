@@ -45,14 +45,14 @@ class Stage:
         name: what users call it; it decides nothing.
         make: called with a `StageContext` and the given arguments; writes the result into the context's folder.
         given: its keyword arguments.
-        version: raised when `make` would give another result for the same arguments.
+        fingerprint: 16 hex digits that change when the result would. Files that settings name were read when the stage was built.
         waits_for: a stage that must be finished before, though nothing is read from it: what it finds may stop the run.
     """
 
     name: str
     make: Callable[..., StageResult]
     given: Mapping[str, Any]
-    version: int = 1
+    fingerprint: str
     waits_for: "Stage | None" = None
 
     @property
@@ -68,7 +68,7 @@ class Stage:
     @property
     def kind(self) -> str:
         """The function, as its module and name: `students.make`."""
-        return f"{self.make.__module__.rpartition('.')[2]}.{self.make.__name__}"
+        return _kind(self.make)
 
     @property
     def inputs(self) -> tuple["Stage", ...]:
@@ -83,16 +83,10 @@ class Stage:
             found |= dict.fromkeys((*needed.upstream, needed))
         return tuple(found)
 
-    @cached_property
-    def fingerprint(self) -> str:
-        """16 hex digits that change when the result would."""
-        given = {name: hashed(value) for name, value in self.given.items()}
-        description = {"store": STORE_VERSION, "kind": self.kind, "version": self.version, "given": given}
-        return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-
     def folder(self, store: Path) -> Path:
-        """Where the result is, or will be. Equal stages of different names share it."""
-        return store / f"{self.kind.partition('.')[0]}-{self.fingerprint}"
+        """Where the result is, or will be. Equal stages share a folder, which has the name of the first that was made."""
+        mine = store / f"{self.name}-{self.fingerprint}"
+        return mine if mine.is_dir() else next(iter(sorted(store.glob(f"*-{self.fingerprint}"))), mine)
 
 
 def together(make: Make) -> Make:
@@ -112,11 +106,21 @@ def stage(
 ) -> Stage:
     """A stage of these arguments.
 
+    Args:
+        version: raised when `make` would give another result for the same arguments.
+
     Raises:
         TypeError: `make` does not take them.
     """
     inspect.signature(make).bind(None, **given)
-    return Stage(name, make, given, version, waits_for)
+    by_keyword = {keyword: hashed(value) for keyword, value in given.items()}
+    description = {"store": STORE_VERSION, "kind": _kind(make), "version": version, "given": by_keyword}
+    fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
+    return Stage(name, make, given, fingerprint, waits_for)
+
+
+def _kind(make: Callable[..., Any]) -> str:
+    return f"{make.__module__.rpartition('.')[2]}.{make.__name__}"
 
 
 @dataclass(frozen=True)

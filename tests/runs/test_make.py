@@ -10,9 +10,10 @@ import pytest
 from aligndistill.config.run import Runtime
 from aligndistill.errors import DataError
 from aligndistill.runs.make import run_stage
-from aligndistill.stages.context import Work, require_records
+from aligndistill.stages.context import StageContext, require_records
 from aligndistill.store.artifacts import locked, read_manifest
-from aligndistill.store.stage import Made, Stage
+from aligndistill.store.stage import Stage, StageResult
+from aligndistill.store.stage import stage as new_stage
 
 MADE: list[str] = []
 
@@ -27,26 +28,26 @@ def runtime(tmp_path: Path) -> Runtime:
     return Runtime(store=tmp_path / "store")
 
 
-def make(work: Work, text: str) -> Made:
+def make(context: StageContext, *, text: str, inputs: Mapping[str, Path], seed: int = 7) -> StageResult:
     MADE.append(text)
-    given = "".join((work.inputs[name] / "text").read_text() for name in sorted(work.inputs))
-    (work.scratch / "partial").write_text("x")
-    (work.folder / "text").write_text(given + text)
-    return Made(counts={"letters": len(text)}, figures={"seed": work.seed})
+    given = "".join((inputs[name] / "text").read_text() for name in sorted(inputs))
+    (context.scratch / "partial").write_text("x")
+    (context.folder / "text").write_text(given + text)
+    return StageResult(counts={"letters": len(text)}, metrics={"seed": seed})
 
 
-def make_half(work: Work, text: str) -> Made:
-    """Fails the first time, and goes on the second."""
-    half = work.scratch / "half"
+def make_half(context: StageContext, *, text: str, inputs: Mapping[str, Path]) -> StageResult:
+    """Fails the first time, and resumes the second."""
+    half = context.scratch / "half"
     if not half.exists():
         half.write_text(text)
         raise DataError("half way")
-    (work.folder / "text").write_text(half.read_text() + text)
-    return Made()
+    (context.folder / "text").write_text(half.read_text() + text)
+    return StageResult()
 
 
 def stage(name: str, text: str, inputs: Mapping[str, Stage] | None = None, **more: Any) -> Stage:
-    return Stage(name, more.pop("make", make), (text,), inputs or {}, seed=7, **more)
+    return new_stage(name, more.pop("make", make), text=text, inputs=inputs or {}, **more)
 
 
 def test_a_stage_reads_its_inputs_and_is_made_once(runtime: Runtime) -> None:
@@ -58,7 +59,7 @@ def test_a_stage_reads_its_inputs_and_is_made_once(runtime: Runtime) -> None:
     assert MADE == ["a", "b"]
     assert (second.folder(runtime.store) / "text").read_text() == "ab"
     assert (manifest.stage, manifest.fingerprint) == ("second", second.fingerprint)
-    assert (manifest.counts, manifest.figures) == ({"letters": 1}, {"seed": 7})
+    assert (manifest.counts, manifest.metrics) == ({"letters": 1}, {"seed": 7})
     assert manifest.files.keys() == {"text"}
 
 
@@ -69,7 +70,7 @@ def test_a_stage_depends_on_all_that_comes_before(runtime: Runtime) -> None:
     assert third("a").fingerprint == third("a").fingerprint
     assert third("a").fingerprint != third("A").fingerprint
     assert third("a").fingerprint != third("a", version=2).fingerprint
-    assert third("a").fingerprint != Stage("third", make, ("c",), third("a").inputs, seed=8).fingerprint
+    assert third("a").fingerprint != stage("third", "c", third("a").given["inputs"], seed=8).fingerprint
 
 
 def test_work_goes_on_from_what_a_failure_left(runtime: Runtime) -> None:

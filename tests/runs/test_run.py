@@ -10,29 +10,29 @@ from typing import Any
 import pytest
 
 from aligndistill.config.run import RunConfig
-from aligndistill.pipeline import Pipeline
 from aligndistill.runs import run as runs
-from aligndistill.stages.context import Work
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import METRICS
 from aligndistill.store import artifacts
-from aligndistill.store.stage import Made, Stage
+from aligndistill.store.stage import Pipeline, Stage, StageResult
+from aligndistill.store.stage import stage as new_stage
 
 MADE: list[str] = []
 
 
-def make(work: Work, text: str) -> Made:
-    MADE.append(work.folder.name.rpartition("-")[0])
-    given = "".join((work.inputs[name] / "text").read_text() for name in sorted(work.inputs))
-    (work.folder / "text").write_text(given + text)
-    if work.folder.name.startswith("student-"):
-        (work.folder / METRICS).write_text(json.dumps({"step": 1, "loss": 0.5}) + "\n")
+def make(context: StageContext, *, text: str, inputs: Mapping[str, Path]) -> StageResult:
+    MADE.append(context.name)
+    given = "".join((inputs[name] / "text").read_text() for name in sorted(inputs))
+    (context.folder / "text").write_text(given + text)
+    if context.name.startswith("student-"):
+        (context.folder / METRICS).write_text(json.dumps({"step": 1, "loss": 0.5}) + "\n")
     for name in ("report.html", "report.json"):
-        (work.folder / name).write_text("{}")
-    return Made()
+        (context.folder / name).write_text("{}")
+    return StageResult()
 
 
 def stage(name: str, inputs: Mapping[str, Stage] | None = None) -> Stage:
-    return Stage(name, make, (f"<{name}>",), inputs or {}, seed=7)
+    return new_stage(name, make, text=f"<{name}>", inputs=inputs or {})
 
 
 PROMPTS = stage("prompts")
@@ -44,7 +44,7 @@ REPORT = stage("report", {"dpo": DPO, "pro": PRO})
 def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
     MADE.clear()
     artifacts._verified.clear()  # as in a new process
-    monkeypatch.setattr(runs, "pipeline", lambda _: Pipeline((PROMPTS, DPO, PRO, REPORT)))
+    monkeypatch.setattr(runs, "pipeline", lambda _: Pipeline(REPORT))
     values: dict[str, Any] = {
         "name": "run",
         "rankings": {"source": {"path": "pairs.jsonl"}},
@@ -105,7 +105,7 @@ def test_a_damaged_input_is_found_by_its_content_and_made_again(config: RunConfi
     assert MADE == ["prompts", "student-dpo"]
     assert (prompts.with_name(prompts.name + ".damaged-1") / "text").is_file()
     said = "".join(capsys.readouterr().err.split())  # however wide the terminal is
-    assert f"{prompts}isdamaged(text);movedto{prompts.name}.damaged-1andmadeagain" in said
+    assert f"{prompts}isdamaged(text);movedto{prompts.name}.damaged-1andrebuilt" in said
 
 
 def test_inputs_of_what_was_found_damaged_are_verified_too(config: RunConfig) -> None:

@@ -2,7 +2,6 @@
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
-from statistics import fmean
 from typing import Any
 
 from datasets import Dataset
@@ -65,13 +64,15 @@ def train_by_trl(
 
 def reward_function(
     conversation: Conversation, prompts: Sequence[PolicyPrompt], score: ScoreSamples, missing_eos_penalty: float
-) -> Callable[..., list[float]]:
+) -> Callable[..., list[float | None]]:
     """A reward source as TRL calls one: columns of a batch in, one number per answer out.
 
-    An answer without a score gets the mean of its prompt's others, which gives it no advantage.
+    An answer without a score stays without one, and is not penalised: TRL leaves None out of its group's mean, deviation and
+    leave-one-out baselines, and gives it the advantage 0, as it does every answer of a group with fewer than two scores. What
+    remains of such an answer is GRPO's KL term, and that its tokens count in the mean that the loss is.
     """
 
-    def reward(completion_ids: list[list[int]], place: list[int], **columns: Any) -> list[float]:
+    def reward(completion_ids: list[list[int]], place: list[int], **columns: Any) -> list[float | None]:
         rows: dict[int, list[int]] = defaultdict(list)
         for row, number in enumerate(place):
             rows[number].append(row)
@@ -85,12 +86,11 @@ def reward_function(
             )
             for number, of_prompt in rows.items()
         ]
-        rewards = [0.0] * len(place)
+        rewards: list[float | None] = [None] * len(place)
         for of_prompt, scores in zip(rows.values(), score(asked), strict=True):
-            known = [one for one in scores if one is not None]
             for row, one in zip(of_prompt, scores, strict=True):
-                value = one if one is not None else fmean(known) if known else 0.0
-                rewards[row] = value - (0.0 if ended[row] else missing_eos_penalty)
+                if one is not None:
+                    rewards[row] = one - (0.0 if ended[row] else missing_eos_penalty)
         return rewards
 
     return reward
