@@ -23,6 +23,9 @@ from aligndistill.config.section import NotHashed, Section
 from aligndistill.pipeline import pipeline
 from aligndistill.store import stage
 from aligndistill.store.stage import hashed
+from tests.e2e.command import command
+from tests.e2e.small_run import small_config, write_config, write_data
+from tests.imports import HEAVY, TOLD, imported
 
 PACKAGE = Path(aligndistill.__file__).parent
 
@@ -50,10 +53,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"config", "stages", "store"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
-    "cli": {"commands", "config", "processes", "reporting", "runs"},
+    "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},
 }
 ROOT_FILES = {"__init__", "__main__", "cli", "errors", "pipeline", "records"}
+PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 
 
@@ -126,16 +130,13 @@ def test_every_module_can_be_imported(module: str) -> None:
         importlib.import_module(module)
 
 
-def test_help_costs_nothing() -> None:
+def test_help_costs_nothing(tmp_path: Path) -> None:
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    asked = subprocess.run(
-        [sys.executable, "-X", "importtime", "-m", "aligndistill", "--help"], capture_output=True, text=True, timeout=60, check=True
-    )
+    asked = command(tmp_path, "--help", environment=TOLD)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
-    assert "run" in asked.stdout
-    imported = {line.rpartition("|")[2].strip().split(".")[0] for line in asked.stderr.splitlines() if "|" in line}
-    assert "typer" in imported
-    assert not imported & {"torch", "transformers", "datasets", "trl", "deepspeed", "numpy", "pydantic"}
+    assert "run" in asked.output
+    assert "typer" in imported(asked)
+    assert not imported(asked) & {*HEAVY, "pydantic"}
     assert (after.ru_utime + after.ru_stime) - (before.ru_utime + before.ru_stime) < 2
 
 
@@ -209,3 +210,28 @@ def test_every_shipped_config_is_a_pipeline_of_stages_that_can_be_called(
     for number, one in enumerate(stages):
         assert set(one.upstream) <= set(stages[:number])
         assert len(one.fingerprint) == 16
+
+
+@pytest.mark.parametrize("about", ["check", "plan"])
+def test_what_only_looks_imports_no_library_that_computes(tmp_path: Path, about: str) -> None:
+    """With models here and behind servers, judges that compare and that score, students that rank and that sample.
+
+    What a run with nothing to do imports: tests/e2e/test_again.py.
+    """
+    write_data(tmp_path)
+    config = small_config()
+    config["models"] = {"server": {"kind": "endpoint", "base_url": "http://localhost/v1", "name": "m"}}
+    config["judge"] = {"kind": "panel", "members": {"one": {"judge": config["judge"]}, "two": {"judge": PAIRWISE}}}
+    config["students"]["ppo"] = {"objective": {"kind": "ppo"}, "batch_size": 16, "max_steps": 4}
+    write_config(tmp_path / "small.yaml", config)
+    ended = command(tmp_path, about, "small.yaml", environment={**TOLD, "CUDA_VISIBLE_DEVICES": ""})
+    assert ended.code == 0, ended.output
+    if about == "plan":
+        assert "student-ppo" in ended.output.partition("memory of each process")[2]
+    assert "pydantic" in imported(ended)
+    assert not imported(ended) & HEAVY
+
+
+def test_a_pipeline_is_built_without_torch(tmp_path: Path) -> None:
+    code = "import sys, aligndistill.pipeline; sys.exit(any(name in sys.modules for name in ('torch', 'transformers', 'numpy')))"
+    assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, timeout=60, check=False).returncode == 0

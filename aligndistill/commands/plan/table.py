@@ -3,8 +3,11 @@
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
+import typer
+
 from aligndistill.chat.http.budget import Spent
 from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
+from aligndistill.commands.plan.stage_memory import memory_lines
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget, RunConfig
 from aligndistill.errors import UserError
@@ -17,6 +20,13 @@ ASSUMED_SECONDS = 2.0
 
 SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
 HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
+
+
+def print_plan(config: RunConfig) -> None:
+    """Show the stages, what they would ask, and the memory that training takes."""
+    for lines in (plan_lines(config), memory_lines(config)):
+        for line in lines:
+            typer.echo(line)
 
 
 def plan_lines(config: RunConfig) -> Iterator[str]:
