@@ -12,10 +12,11 @@ import typer
 
 from aligndistill.errors import DataError, UserError
 from aligndistill.processes import signals
+from aligndistill.processes.environment import set_environment_defaults
 
 if TYPE_CHECKING:
     from aligndistill.config.run import RunConfig
-from aligndistill.commands.output import _echo_memory, print_table
+from aligndistill.commands.output import print_table
 
 app = typer.Typer(
     name="aligndistill",
@@ -70,11 +71,9 @@ def plan(config: ConfigArguments) -> None:
     """Show which stages would run, and what they would ask of models: requests, tokens, price, time. Nothing is asked."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.commands.plan.table import plan_lines
+        from aligndistill.commands.plan.plan import plan as plan_config
 
-        for line in plan_lines(loaded):
-            typer.echo(line)
-        _echo_memory(loaded)
+        typer.echo(plan_config(loaded))
 
 
 @app.command()
@@ -219,11 +218,7 @@ def import_batch(
 
 def main() -> None:
     """The entry point of `aligndistill` and of `python -m aligndistill`."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL and the Hub client would report usage
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Threads that spin while they wait made small models 2 to 4 times slower on two cores (docs/running.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_environment_defaults()
     # DeepSpeed's launcher puts this in front unless told not to; the environment says the same.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     app()
