@@ -1,6 +1,5 @@
 """The command line: arguments in, pipeline called, errors printed. No logic of its own, and no heavy import before it is needed."""
 
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ import typer
 
 from aligndistill.errors import DataError, UserError
 from aligndistill.processes import signals
+from aligndistill.processes.environment import set_environment_defaults
 from aligndistill.processes.full_disk import means_full_disk
 
 if TYPE_CHECKING:
@@ -56,9 +56,9 @@ def plan(config: ConfigArguments) -> None:
     """Show which stages would run, and what they would ask of models: requests, tokens, price, time. Nothing is asked."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.commands.plan.table import print_plan
+        from aligndistill.commands.plan.plan import plan as plan_config
 
-        print_plan(loaded)
+        typer.echo(plan_config(loaded))
 
 
 @app.command()
@@ -181,11 +181,7 @@ def import_batch(
 
 def main() -> None:
     """The entry point of `aligndistill` and of `python -m aligndistill`."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL and the Hub client would report usage
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Threads that spin while they wait made small models 2 to 4 times slower on two cores (docs/running.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_environment_defaults()
     # DeepSpeed's launcher puts this in front unless told not to; the environment says the same.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     app()

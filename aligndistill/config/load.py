@@ -3,7 +3,7 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from pydantic import ValidationError
 
@@ -15,9 +15,12 @@ from aligndistill.config.secrets import redact
 from aligndistill.config.yaml import Document, dump_yaml, read_yaml, read_yaml_file
 from aligndistill.errors import ConfigError
 
+ConfigFiles: TypeAlias = str | Path | Sequence[str | Path]
+"""One config file, or several that compose left to right."""
 
-def load_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConfig:
-    """Read files and overrides into one checked config.
+
+def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunConfig:
+    """Read one file or several, and overrides, into one checked config.
 
     Files compose left to right, and the overrides come last, as if they were one more file:
 
@@ -32,15 +35,16 @@ def load_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConf
     Paths inside a config are relative to the working directory, not to the file they are written in.
 
     Args:
-        paths: the files, each with a mapping at the top.
-        overrides: `section.key=value` arguments.
+        paths: the file or files, each with a mapping at the top.
+        overrides: `section.key=value` arguments, or a single one.
 
     Raises:
         ConfigError: with every problem found, one a line, each with its file and line (or argument), its key and what to do.
             No value that may be a secret is in it. Rules between sections are checked when the sections themselves are right.
     """
-    documents = [read_yaml_file(path, index) for index, path in enumerate(paths)]
-    documents.append(_read_overrides(overrides, len(paths)))
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
+    documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
     problems = [problem for document in documents for problem in document.problems]
     if any(document.data is None for document in documents):
         raise _error(problems, documents, {})
@@ -56,6 +60,15 @@ def load_config(paths: Sequence[Path], overrides: Sequence[str] = ()) -> RunConf
     if problems:
         raise _error(problems, documents, data)
     return config
+
+
+def as_config(config: RunConfig | ConfigFiles) -> RunConfig:
+    """The config itself, or the one in these files.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return config if isinstance(config, RunConfig) else load_config(config)
 
 
 def dump_config(config: RunConfig) -> str:

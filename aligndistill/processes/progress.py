@@ -1,5 +1,6 @@
 """Progress on the terminal: a bar where there is one, a plain line every ten seconds where there is not."""
 
+import sys
 import time
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -10,7 +11,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
-console = Console(stderr=True, highlight=False)
+# Plain text in a notebook, too, and there on standard output: it would show standard error as if something had gone wrong.
+console = Console(stderr="ipykernel" not in sys.modules, highlight=False, force_jupyter=False)
 SECONDS_BETWEEN_LINES = 10.0
 
 
@@ -71,4 +73,4 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 def say(text: str) -> None:
     """A line about what happens, beside the bars."""
-    console.print(text, markup=False)
+    console.print(text, markup=False, soft_wrap=True)

@@ -10,6 +10,34 @@ from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, rea
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 
+ARTIFACTS = "artifacts.json"
+
+
+def finished_stages(run_folder: Path) -> dict[str, Path]:
+    """The absolute folder of each finished stage of a run, by the stage's name.
+
+    Paths in a run's folder are relative to where the run was started: the working directory, or a folder above the run's.
+
+    Raises:
+        DataError: there is no run, or its stages are not there.
+    """
+    try:
+        folders: dict[str, str] = json.loads((run_folder / ARTIFACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{run_folder}: there is no {ARTIFACTS} that can be read. Give the folder of a run, such as runs/quickstart."
+        ) from None
+    bases = (Path.cwd(), *run_folder.absolute().parents)
+    for base in bases:
+        found = {name: base / folder for name, folder in folders.items()}
+        if all(folder.is_dir() for folder in found.values()):
+            return found
+    gone = next(folder for folder in folders.values() if not Path(folder).is_dir())
+    raise DataError(
+        f"{gone}: not there (looked from {bases[0]} and from the folders above {run_folder}). "
+        "Change to the folder where the run was started, or run its config again."
+    )
+
 
 def stage_folders(run_folder: Path) -> dict[str, Path]:
     """The folder of each finished stage of a run, by the stage's name.
@@ -17,16 +45,11 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     Raises:
         DataError: there is no run, its stages are not there, or it has no verdicts yet.
     """
-    try:
-        folders = json.loads((run_folder / "artifacts.json").read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    if not (run_folder / ARTIFACTS).is_file():
         raise DataError(
             f"{run_folder}: no run's folder and no file. Give the folder of a run, such as runs/quickstart, or a file of judgments."
-        ) from None
-    found = {name: Path(folder) for name, folder in folders.items()}
-    gone = [str(folder) for folder in found.values() if not folder.is_dir()]
-    if gone:
-        raise DataError(f"{gone[0]}: not there (looked from {Path.cwd()}). Give the command where the run was started.")
+        )
+    found = finished_stages(run_folder)
     if not {"verdicts", "rankings"} & found.keys():
         raise DataError(f"{run_folder}: this run has no verdicts yet. Run it at least `--until verdicts`.")
     return found
@@ -39,7 +62,7 @@ def gather(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], folder
     made = {stage.name for stage in stages}
     folders = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
     _write(folder / "config.yaml", dump_config(config))
-    _write(folder / "artifacts.json", json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
+    _write(folder / ARTIFACTS, json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
     entries = [
         json.dumps({"stage": name, **entry})
         for name, path in folders.items()

@@ -5,9 +5,7 @@ report, and `model_outputs/` for AlpacaEval. Everything in it is derived from th
 what `endpoints.py` keeps there.
 """
 
-from dataclasses import dataclass
-from pathlib import Path
-
+from aligndistill.config.load import ConfigFiles, as_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, UserError
 from aligndistill.pipeline import pipeline
@@ -18,32 +16,23 @@ from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.folder import gather
 from aligndistill.runs.make import run_stage, set_damaged_aside
+from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 
 
-@dataclass(frozen=True)
-class Finished:
-    """What a run came to.
-
-    Attributes:
-        folder: the run's folder.
-        made: names of the stages that had to be made now; empty when all was there already.
-        complete: whether the report was among the stages asked for.
-    """
-
-    folder: Path
-    made: tuple[str, ...]
-    complete: bool
-
-
-def run(config: RunConfig, until: str | None = None) -> Finished:
+def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     """Make every stage that is missing, up to `until`.
+
+    Args:
+        config: a config, or the file or files to load it from.
+        until: the last stage to make, such as `rankings` or `student-dpo`; by default the report.
 
     Raises:
         UserError: whatever a stage found wrong. What was done stays done.
     """
+    config = as_config(config)
     whole = pipeline(config)
     stages = stages_until(whole, until)
     if world_size() == 1:
@@ -75,7 +64,7 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
     return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
 
 
-def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Finished:
+def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Run:
     made = list(launched)
     folder = config.runtime.runs / config.name
     endpoints = Endpoints(folder, config.budget)
@@ -94,7 +83,7 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
     complete = stages[-1].name == "report"
     if is_main_process():
         gather(config, whole, stages, folder, complete)
-    return Finished(folder, tuple(made), complete)
+    return Run(folder, config, tuple(made), complete)
 
 
 def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:

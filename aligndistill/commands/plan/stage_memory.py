@@ -1,12 +1,11 @@
 """The memory of each training stage of a config, where its models' shapes can be known before they exist."""
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TypeVar
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
-from aligndistill.commands.plan.memory import GIB, MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
+from aligndistill.commands.plan.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
 from aligndistill.config.models import EndpointModel, LocalModel, Lora
 from aligndistill.config.objectives import BestOfN, Ppo
 from aligndistill.config.run import RunConfig
@@ -35,17 +34,6 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
         if start is not None:
             planned[f"student-{name}"] = _of_student(config, start, student, lora)
     return planned
-
-
-def memory_lines(config: RunConfig) -> Iterator[str]:
-    """The same as a table, a line each; none where nothing is trained whose shape is known."""
-    planned = planned_memory(config)
-    if planned:
-        yield "\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)"
-        yield f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
-    for name, memory in planned.items():
-        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
-        yield f"{name:24} " + " ".join(f"{part / GIB:8.2f}" for part in parts)
 
 
 def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate:

@@ -1,19 +1,13 @@
-"""What a config would do and cost, before anything is spent: its stages, and for each model that is asked, how much."""
+"""A plan as lines of text."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-
-import typer
+from pathlib import Path
 
 from aligndistill.chat.http.budget import Spent
-from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
-from aligndistill.commands.plan.stage_memory import memory_lines
-from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget, RunConfig
-from aligndistill.errors import UserError
-from aligndistill.pipeline import pipeline
-from aligndistill.runs.servers import known_servers, spent_so_far
-from aligndistill.store.artifacts import read_manifest
+from aligndistill.commands.plan.memory import GIB, MemoryEstimate
+from aligndistill.commands.plan.requests import Estimate
+from aligndistill.config.run import Budget
 
 ASSUMED_SECONDS = 2.0
 """For one request, where none of this run has been timed."""
@@ -22,43 +16,27 @@ SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
 HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
 
 
-def print_plan(config: RunConfig) -> None:
-    """Show the stages, what they would ask, and the memory that training takes."""
-    for lines in (plan_lines(config), memory_lines(config)):
-        for line in lines:
-            typer.echo(line)
+def stage_lines(stages: Iterable[tuple[str, str, Path]]) -> Iterator[str]:
+    """A line for each stage: its state, its name and its folder."""
+    for state, name, folder in stages:
+        yield f"{state:9} {name:24} {folder}"
 
 
-def plan_lines(config: RunConfig) -> Iterator[str]:
-    """The stages with what is done of each, then the requests that are left, tokens, price and time, a line each."""
-    stages = pipeline(config).stages
-    for stage in stages:
-        folder = stage.folder(config.runtime.store)
-        state = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
-        yield f"{state:9} {stage.name:24} {folder}"
-    try:
-        estimates = planned_requests(config, stages, _knows_logprobs(config))
-    except UserError as error:
-        yield f"\nNo estimate of what will be asked: {error}"
-        return
-    if not estimates:
-        return
-    folder = config.runtime.runs / config.name
-    spent = spent_so_far(folder)
+def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spent]) -> Iterator[str]:
+    """A line for each model that a stage asks: requests, tokens, price and time; then what is assumed, and the budget."""
     yield ""
-    yield from _table([HEADINGS, *(_row(name, one, config.budget, spent) for name, one in estimates)])
+    yield from _table([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
     yield ""
-    yield from _remarks(config.budget, [one for _, one in estimates], spent)
+    yield from _remarks(budget, [one for _, one in estimates], spent)
 
 
-def _knows_logprobs(config: RunConfig) -> KnowsLogprobs:
-    servers = known_servers(config.runtime.runs / config.name)
-
-    def gives_logprobs(endpoint: EndpointModel) -> bool:
-        found = servers.get(endpoint.server)
-        return found is not None and bool(found.top_logprobs)
-
-    return gives_logprobs
+def memory_lines(planned: Mapping[str, MemoryEstimate]) -> Iterator[str]:
+    """A line for each stage that trains."""
+    yield "\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)"
+    yield f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
+    for name, memory in planned.items():
+        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
+        yield f"{name:24} " + " ".join(f"{part / GIB:8.2f}" for part in parts)
 
 
 # ---------------------------------------------------------------------------------------------------------------- words
@@ -69,12 +47,13 @@ def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spent]) -> t
     counts = (one.prompts, one.verdicts, one.cached, one.asked.calls, one.asked.prompt_tokens, one.asked.completion_tokens)
     about = "" if one.certain else "<= "
     shown = [f"{about if number and count else ''}{count:,}" for number, count in enumerate(counts)]
-    price = _price(one, budget)
+    price = price_usd(one, budget)
     paid = "" if one.server is None else "no price" if price is None else f"{price:.2f}"
-    return (stage, name, *shown, paid, _duration(_seconds(one, spent)) if one.server is not None else "")
+    return (stage, name, *shown, paid, _duration(request_seconds(one, spent)) if one.server is not None else "")
 
 
-def _price(one: Estimate, budget: Budget) -> float | None:
+def price_usd(one: Estimate, budget: Budget) -> float | None:
+    """What it would cost at most, US dollars; None without a price."""
     if one.server is None:
         return 0.0
     price = budget.prices.get(one.server.name)
@@ -83,7 +62,7 @@ def _price(one: Estimate, budget: Budget) -> float | None:
     return price.usd(one.asked.prompt_tokens, one.asked.completion_tokens)
 
 
-def _seconds(one: Estimate, spent: Iterable[Spent]) -> float:
+def request_seconds(one: Estimate, spent: Iterable[Spent]) -> float:
     """As long as the requests take at the server's concurrency, and no less than its limits per minute say."""
     assert one.server is not None
     timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
@@ -122,7 +101,7 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
     untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
     if untimed:
         yield f"Time assumes {ASSUMED_SECONDS:g} s a request for {', '.join(sorted(untimed))}; it is measured once a run has begun."
-    prices = [_price(one, budget) or 0.0 for one in asked]
+    prices = [price_usd(one, budget) or 0.0 for one in asked]
     limits = (
         _Limit("requests", budget.requests, sum(one.requests for one in spent), sum(one.asked.calls for one in asked)),
         _Limit(
