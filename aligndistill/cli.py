@@ -1,7 +1,5 @@
 """The command line: arguments in, pipeline called, errors printed. No logic of its own, and no heavy import before it is needed."""
 
-import errno
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,13 +8,13 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aligndistill import stopping
 from aligndistill.errors import DataError, UserError
+from aligndistill.processes import signals
+from aligndistill.processes.environment import set_environment_defaults
+from aligndistill.processes.full_disk import means_full_disk
 
 if TYPE_CHECKING:
-    from rich.table import Table
-
-    from aligndistill.config import RunConfig
+    from aligndistill.config.run import RunConfig
 
 app = typer.Typer(
     name="aligndistill",
@@ -30,9 +28,6 @@ ConfigArguments = Annotated[
     list[str],
     typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
 ]
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-FULL_DISK_WORDS = (*map(os.strerror, DISK_FULL), "iostream error", "PytorchStreamWriter failed")
-"""What safetensors and tokenizers (in the system's words), and torch, say of a full disk."""
 
 
 @app.command()
@@ -43,19 +38,9 @@ def run(
     """Run a config to its report. What is finished already is not done again."""
     with user_errors():
         loaded = _load(config)  # before the heavy imports: a misspelt key is told at once
-        from aligndistill.reporting.report import read_report
-        from aligndistill.reporting.table import render_table
-        from aligndistill.runs import run as run_config
-        from aligndistill.training.distributed import is_main_process
+        from aligndistill.commands.run import run_and_print
 
-        finished = run_config(loaded, until)
-        if not is_main_process():
-            return
-        if not finished.made:
-            typer.echo("Nothing to do: every stage of this config is finished.")
-        if finished.complete:
-            print_table(render_table(read_report(finished.folder / "report.json")))
-            typer.echo(f"Report: {finished.folder / 'report.html'}")
+        run_and_print(loaded, until)
 
 
 @app.command()
@@ -71,23 +56,9 @@ def plan(config: ConfigArguments) -> None:
     """Show which stages would run, and what they would ask of models: requests, tokens, price, time. Nothing is asked."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.plans import plan_lines
+        from aligndistill.commands.plan.plan import plan as plan_config
 
-        for line in plan_lines(loaded):
-            typer.echo(line)
-        _echo_memory(loaded)
-
-
-def _echo_memory(config: "RunConfig") -> None:
-    from aligndistill.training.planned_memory import planned_memory
-
-    planned = planned_memory(config)
-    if planned:
-        typer.echo("\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)")
-        typer.echo(f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}")
-    for name, memory in planned.items():
-        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
-        typer.echo(f"{name:24} " + " ".join(f"{part / 2**30:8.2f}" for part in parts))
+        typer.echo(plan_config(loaded))
 
 
 @app.command()
@@ -98,11 +69,9 @@ def stage(
     """Make one stage (and what it needs): what a launcher starts."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.runs import run as run_config
+        from aligndistill.commands.run import make_stage
 
-        finished = run_config(loaded, until=name)
-        if not finished.made:
-            typer.echo(f"Nothing to do: {name} is finished.")
+        make_stage(loaded, name)
 
 
 @app.command()
@@ -111,10 +80,9 @@ def compare(
 ) -> None:
     """One table for several runs."""
     with user_errors():
-        from aligndistill.reporting.report import read_report
-        from aligndistill.reporting.table import compare_table
+        from aligndistill.commands.compare import print_comparison
 
-        print_table(compare_table([read_report(folder / "report.json") for folder in runs]))
+        print_comparison(runs)
 
 
 @app.command()
@@ -125,7 +93,7 @@ def doctor(
 ) -> None:
     """Versions, devices, DeepSpeed, disk, and whether the judge can be reached."""
     with user_errors():
-        from aligndistill.doctor import examine
+        from aligndistill.commands.doctor import examine
 
         sound = examine(_load(config) if config else None, typer.echo)
     if not sound:
@@ -147,17 +115,9 @@ def eval_rm(
 ) -> None:
     """How often a reward model puts the right answer first, by subset."""
     with user_errors():
-        from aligndistill.reporting.rewardbench_table import rewardbench_table
-        from aligndistill.reward_benchmark import benchmark_reward_model
+        from aligndistill.commands.eval_rm import print_benchmark
 
-        found = benchmark_reward_model(model, dataset, layout, batch_size)
-        print_table(rewardbench_table(found.figures))
-        for reason, count in found.dropped.items():
-            typer.echo(f"left out: {count} rows ({reason})")
-        if found.cut:
-            typer.echo(f"{found.cut} answers were too long for the model and were cut")
-        if output is not None:
-            output.write_text(found.as_json(model, dataset), encoding="utf-8")
+        print_benchmark(model, dataset, output, layout, batch_size)
 
 
 judge_app = typer.Typer(help="Look at a judge's verdicts, hand them on, or ask by batch file.", no_args_is_help=True)
@@ -171,16 +131,9 @@ def audit(
 ) -> None:
     """How far the judge can be trusted. Exit code 4 when a limit of audit.stop is exceeded."""
     with user_errors():
-        from aligndistill.errors import JudgeError
-        from aligndistill.judging import audit_run
-        from aligndistill.reporting.audit_rows import audit_table
+        from aligndistill.commands.audit import print_audit
 
-        result = audit_run(run, labels)
-        print_table(audit_table(result.figures))
-        for warning in result.warnings:
-            typer.echo(f"warning: {warning}")
-        if result.stops:
-            raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
+        print_audit(run, labels)
 
 
 @judge_app.command()
@@ -194,7 +147,7 @@ def export(
 ) -> None:
     """Write a run's rankings, with the judge's replies, for other tools."""
     with user_errors():
-        from aligndistill.judging import export_run
+        from aligndistill.commands.export import export_run
 
         typer.echo(f"{export_run(run, output, form)} rows written to {output}")
 
@@ -208,7 +161,7 @@ def export_batch(
     """Write the judge's open questions as a batch file in the OpenAI form."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.judging import export_batch as export_questions
+        from aligndistill.commands.batch_files import export_batch as export_questions
 
         typer.echo(f"{export_questions(loaded, output, logprobs)} requests written to {output}")
 
@@ -221,22 +174,14 @@ def import_batch(
     """Take a batch's results as the judge's answers. What is missing is asked again by `run` or the next export."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.judging import import_batch as import_results
+        from aligndistill.commands.batch_files import import_batch as import_results
 
-        found = import_results(loaded, results)
-        typer.echo(
-            f"{found.read} answers taken, {found.failed} failed, {found.unknown} to questions that are not open; "
-            f"{found.missing} questions are open still."
-        )
+        typer.echo(import_results(loaded, results).summary)
 
 
 def main() -> None:
     """The entry point of `aligndistill` and of `python -m aligndistill`."""
-    os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")  # TRL and the Hub client would report usage
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    # Threads that spin while they wait made small models 2 to 4 times slower on two cores (docs/running.md).
-    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+    set_environment_defaults()
     # DeepSpeed's launcher puts this in front unless told not to; the environment says the same.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     app()
@@ -245,7 +190,7 @@ def main() -> None:
 @contextmanager
 def user_errors() -> Iterator[None]:
     """Turn what a user can mend into one message and an exit code; our own mistakes keep their traceback."""
-    stopping.listen()
+    signals.listen()
     try:
         yield
     except UserError as error:
@@ -260,27 +205,7 @@ def user_errors() -> Iterator[None]:
         )
     except KeyboardInterrupt as stop:
         by = str(stop) or "SIGINT"
-        _fail(f"stopped by {by}. The same command goes on from where this one stopped.", stopping.STOPPED_EXIT)
-
-
-def means_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that there is no more room; only Python's own carry it as a number."""
-    if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return True
-    words = str(error)
-    return any(phrase in words for phrase in FULL_DISK_WORDS) or means_full_disk(error.__cause__ or error.__context__)
-
-
-def print_table(table: "Table") -> None:
-    """Show a table on standard output, as wide as it needs to be where that is no terminal."""
-    from rich.console import Console
-
-    console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
-    console.print(table)
+        _fail(f"stopped by {by}. The same command goes on from where this one stopped.", signals.STOPPED_EXIT)
 
 
 def _fail(message: str, code: int) -> None:
@@ -291,7 +216,7 @@ def _fail(message: str, code: int) -> None:
 
 def _load(arguments: list[str]) -> "RunConfig":
     """Split files from overrides and load them."""
-    from aligndistill.config_files import load_config
+    from aligndistill.config.load import load_config
 
     files = [Path(argument) for argument in arguments if "=" not in argument or Path(argument).exists()]
     overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]

@@ -51,7 +51,7 @@ def main() -> None:
 def timed(verdicts: int, concurrency: int) -> Timed:
     """Ask a fresh server with a fresh cache."""
     from aligndistill.chat.endpoint import EndpointChat
-    from aligndistill.config import EndpointModel
+    from aligndistill.config.models import EndpointModel
     from aligndistill.judges.pairwise import PairwiseJudge
     from aligndistill.judges.protocol import Task
     from aligndistill.judges.templates import PAIRWISE_FIELDS, load_template

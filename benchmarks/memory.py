@@ -17,14 +17,17 @@ from pathlib import Path
 import torch
 from transformers import AutoModelForCausalLM, Qwen2Config
 
-from aligndistill.config import Lora, Pro, Runtime, Training
+from aligndistill.commands.plan.memory import estimate, read_sharding, shape_of
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import Pro
+from aligndistill.config.run import Runtime
+from aligndistill.config.training import Training
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import wrap_language_model
-from aligndistill.training.align import train_policy
-from aligndistill.training.examples import Example
-from aligndistill.training.job import Job
-from aligndistill.training.memory import estimate, read_sharding, shape_of
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.examples import Example
+from aligndistill.training.offline.policy import train_policy
 
 MIB = 2**20
 RESPONSES = 2

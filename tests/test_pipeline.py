@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 
-from aligndistill.config import RunConfig
-from aligndistill.config_checks import check
+from aligndistill.config.checks import check
+from aligndistill.config.run import RunConfig
 from aligndistill.pipeline import pipeline
-from aligndistill.stages.open_models import JUDGE_MODEL
-from aligndistill.stages.stage import Stage
+from aligndistill.stages import prompts
+from aligndistill.store import stage as store_stage
+from aligndistill.store.stage import Stage
 from tests.e2e.small_run import SIZES, small_config, write_data
 
 SERVER = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}
@@ -45,7 +46,7 @@ TOLD = {"evaluation", "report"}
 def test_a_stage_comes_after_what_it_needs(folder: Path) -> None:
     made: set[str] = set()
     for stage in pipeline(RunConfig.model_validate(small_config())).stages:
-        assert {needed.name for needed in stage.inputs.values()} <= made
+        assert {needed.name for needed in stage.inputs} <= made
         made.add(stage.name)
     assert stage.name == "report"
 
@@ -54,6 +55,21 @@ def test_nothing_is_trained_before_the_audit(folder: Path) -> None:
     built = pipeline(RunConfig.model_validate(small_config()))
     for trained in ("reward_model", "student-dpo"):
         assert "audit" in {stage.name for stage in built.upstream_of(trained)}
+
+
+def test_a_name_decides_nothing(folder: Path) -> None:
+    """A student under another name is the same student; two equal ones share what was made."""
+    config = small_config()
+    built = stages({**config, "students": {"first": config["students"]["dpo"], "second": config["students"]["dpo"]}})
+    before = stages(config)["student-dpo"]
+    (folder / f"student-dpo-{before.fingerprint}").mkdir()
+    for name in ("student-first", "student-second"):
+        assert built[name].folder(folder) == before.folder(folder)
+
+
+def test_a_wrong_argument_is_found_when_the_stage_is_built() -> None:
+    with pytest.raises(TypeError, match="prompt"):
+        store_stage.stage("prompts", prompts.read, settings=None, prompt=1)
 
 
 def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
@@ -145,12 +161,12 @@ def test_each_judge_has_its_own_model(folder: Path) -> None:
         "evaluation": {"judge": {"kind": "pairwise", "model": {"model": "./two"}}},
     }
     built = stages(config)
-    labelling, evaluating = built["verdicts"].inputs[JUDGE_MODEL], built["evaluation"].inputs[JUDGE_MODEL]
-    assert labelling.settings[0].model == "./one"
-    assert evaluating.settings[0].model == "./two"
+    (labelling,), (evaluating,) = (built[name].given["models"].values() for name in ("verdicts", "evaluation"))
+    assert labelling.given["settings"].model == "./one"
+    assert evaluating.given["settings"].model == "./two"
     del config["evaluation"]
     built = stages(config)
-    assert built["evaluation"].inputs[JUDGE_MODEL] is built["verdicts"].inputs[JUDGE_MODEL]
+    assert built["evaluation"].given["models"] == built["verdicts"].given["models"]
 
 
 def test_models_may_be_named_as_stages_are(folder: Path) -> None:
@@ -159,8 +175,8 @@ def test_models_may_be_named_as_stages_are(folder: Path) -> None:
     config |= {"models": {"verdicts": other, "judge_model": other}}
     config["candidates"]["from"] = ["start", "verdicts", "judge_model"]
     built = stages(config)
-    assert built["candidates"].inputs["verdicts"].name == "model-verdicts"
-    assert {needed.name for needed in built["verdicts"].inputs.values()} == {"prompts", "candidates", "teacher"}
+    assert built["candidates"].given["authors"]["verdicts"].name == "model-verdicts"
+    assert {needed.name for needed in built["verdicts"].inputs} == {"prompts", "candidates", "teacher"}
 
 
 @pytest.mark.parametrize("name", ["prompts", "rankings", "a/b", ".."])
@@ -176,7 +192,7 @@ def test_a_teacher_behind_a_server_writes_and_judges_without_a_model_here(folder
     config["candidates"]["from"] = ["start", "teacher"]
     built = stages(config)
     assert "teacher" not in built
-    assert JUDGE_MODEL not in built["verdicts"].inputs
+    assert {needed.name for needed in built["verdicts"].inputs} == {"prompts", "candidates"}
     assert "answers-teacher" in built
     slower = {**config, "teacher": {**SERVER, "concurrency": 1, "max_retries": 0, "timeout_seconds": 9, "api_key_env": "KEY"}}
     for name, stage in stages(slower).items():
@@ -189,12 +205,13 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
         del config[section]
     (folder / "pairs.jsonl").write_text("")
     built = stages({**config, "rankings": {"source": {"path": "pairs.jsonl"}}})
-    assert not {"prompts", "candidates", "verdicts"} & built.keys()
-    assert built["rankings"].inputs == {}
-    assert built["answers-dpo"].inputs.keys() == {"rankings", "start", "dpo"}
+    assert not {"candidates", "verdicts"} & built.keys()
+    assert built["rankings"].inputs == ()
+    assert built["prompts"].inputs == (built["rankings"],)
+    assert {needed.name for needed in built["answers-dpo"].inputs} == {"prompts", "start", "student-dpo"}
 
 
 def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
     built = stages(small_config())
-    assert {name for name, stage in built.items() if not stage.all_processes} == {"prompts", "audit", "rankings", "report"}
+    assert {name for name, stage in built.items() if not stage.together} == {"prompts", "audit", "rankings", "report"}
     assert {"start", "teacher", *LEARNT} < built.keys()

@@ -24,7 +24,8 @@ from transformers import (
     TrainingArguments,
 )
 
-from aligndistill.config import Runtime, Training
+from aligndistill.config.run import Runtime
+from aligndistill.config.training import Training
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.groups import TokenGroup
@@ -32,8 +33,8 @@ from aligndistill.models.load import LanguageModel, switch_dropout_off, wrap_lan
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Message, Ranking, Response, prompt_id
-from aligndistill.training.examples import Example, tokenise_rankings
-from aligndistill.training.job import Job
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.examples import Example, tokenise_rankings
 
 TEXTS = (
     "What is the capital of France?",

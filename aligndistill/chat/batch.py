@@ -12,10 +12,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligndistill.chat.completion import Completion
-from aligndistill.chat.label_tokens import label_logprobs
+from aligndistill.chat.http.wire import Completion, label_logprobs
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, Sampling, seed_of
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
 URL = "/v1/chat/completions"

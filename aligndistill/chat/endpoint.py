@@ -10,18 +10,16 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from aligndistill.chat.budget import Account
-from aligndistill.chat.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
-from aligndistill.chat.completion import Completion
-from aligndistill.chat.in_flight import keep_in_flight
-from aligndistill.chat.label_tokens import label_logprobs
-from aligndistill.chat.pace import Pace
-from aligndistill.chat.paced_server import OpenSession, PacedServer
+from aligndistill.chat.http.budget import Account
+from aligndistill.chat.http.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
+from aligndistill.chat.http.client import OpenSession, PacedServer
+from aligndistill.chat.http.concurrency import keep_in_flight
+from aligndistill.chat.http.rate_limit import Pace
+from aligndistill.chat.http.retries import GaveUp, Refused
+from aligndistill.chat.http.wire import Completion, label_logprobs
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling, seed_of
-from aligndistill.chat.retries import GaveUp, Refused
-from aligndistill.chat.usage import total
-from aligndistill.config import EndpointModel
-from aligndistill.records import Message, Usage, content_hash, prompt_id
+from aligndistill.config.models import EndpointModel
+from aligndistill.records import Message, Usage, content_hash, prompt_id, total
 
 AGAIN_UNREADABLE = (
     "No verdict could be read in this answer. Give the verdict alone, in the form that was asked for, and nothing else."
@@ -146,16 +144,17 @@ class EndpointChat:
         if n > 1:
             self._capabilities.learn(several=len(completion.choices) == n)
         replies = completion.replies()[:n]
-        return [await self._read_or_asked_again(session, item.messages, fields, sampling, reply) for reply in replies]
+        return [await self._read_or_asked_again(session, item, fields, sampling, reply) for reply in replies]
 
     async def _read_or_asked_again(
-        self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], sampling: Sampling, reply: Reply
+        self, session: OpenSession, item: _Ask, fields: Mapping[str, Any], sampling: Sampling, reply: Reply
     ) -> Reply:
         """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
-        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(reply.text)):
+        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(item.request, reply.text)):
             return reply
         why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
-        again = (*messages, Message(role="assistant", content=reply.text[:LONGEST_REPEATED]), Message(role="user", content=why))
+        answered = Message(role="assistant", content=reply.text[:LONGEST_REPEATED])
+        again = (*item.messages, answered, Message(role="user", content=why))
         if self._server.too_long(again, sampling.max_new_tokens):
             return reply
         try:
@@ -165,7 +164,7 @@ class EndpointChat:
         except (GaveUp, Refused):
             return replace(reply, usage=total(reply.usage, Usage(calls=1)))
         second = completion.reply()
-        better = not second.problem and second.finish == "stop" and sampling.readable(second.text)
+        better = not second.problem and second.finish == "stop" and sampling.readable(item.request, second.text)
         return replace(second if better else reply, usage=total(reply.usage, second.usage))
 
     async def _in_format(

@@ -21,14 +21,14 @@ class Sampling:
 
     Attributes:
         answer_schema: the JSON schema of an answer, for servers that can hold a model to one. The others leave it out.
-        readable: whether an answer says what it should. A server is asked once more for one that does not.
+        readable: whether an answer to a request, by its index, says what it should. If not, a server is asked once more.
     """
 
     temperature: float
     max_new_tokens: int
     seed: int = 0
     answer_schema: Mapping[str, Any] | None = None
-    readable: Callable[[str], bool] | None = None
+    readable: Callable[[int, str], bool] | None = None
 
 
 UNANSWERED = "no answer in"

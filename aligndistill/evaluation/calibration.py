@@ -8,49 +8,9 @@ from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy.special import expit
 
+from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures, ReliabilityBin
 from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals
-from aligndistill.records import Record
-
-
-class ReliabilityBin(Record):
-    """Pairs that were ordered with about the same confidence.
-
-    Attributes:
-        low, high: the bin, in [0.5, 1].
-        confidence: mean probability given to the answer that was preferred.
-        accuracy: share in which it was the better one.
-    """
-
-    low: float
-    high: float
-    count: int
-    confidence: float
-    accuracy: float
-
-
-class LengthGapBin(Record):
-    """Pairs with about the same length gap: `low <= gap < high` tokens; None is an open end."""
-
-    low: float | None
-    high: float | None
-    count: int
-    accuracy: float
-
-
-class PreferenceFigures(Record):
-    """Agreement with known preferences; `n` of each figure is the number of prompts.
-
-    Attributes:
-        accuracy: share of pairs in which the chosen answer gets the higher reward.
-        longer_wins: share in which the chosen answer is the longer one: what accuracy "the longer is better" would have.
-        ece: expected calibration error.
-    """
-
-    accuracy: Mean
-    longer_wins: Mean | None
-    ece: Mean
 
 
 def accuracy(differences: ArrayLike) -> float:
@@ -132,6 +92,8 @@ def preference_figures(
     Raises:
         ValueError: no pairs, or a number that is not finite.
     """
+    from scipy.special import expit  # only here: importing scipy takes longer than reading a report
+
     differences = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(differences).all():
         raise ValueError(f"the reward difference of pair {int(np.argmin(np.isfinite(differences)))} is not a finite number")

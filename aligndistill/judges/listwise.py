@@ -6,9 +6,9 @@ from statistics import fmean
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import JudgeError
-from aligndistill.judges.asking import LETTERS, PLAINLY, Asking, Manner, Opinions, Question, by_task
 from aligndistill.judges.parsing import last_line, parse_order
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.questions import LETTERS, PLAINLY, Asking, Manner, Opinions, Question, by_task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Comparison, Usage, content_hash, outcome_of, plain_prompt
 from aligndistill.store.cache import Cache

@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from aligndistill.chat.protocol import ChatModel
-from aligndistill.judges.asking import PLAINLY, Asking, Manner, Opinions, Question
-from aligndistill.judges.comparing import Pair, Plan, Standing, plan
+from aligndistill.judges.pair_selection import Pair, Plan, Standing, plan
 from aligndistill.judges.parsing import last_line, parse_preference
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.questions import PLAINLY, Asking, Manner, Opinions, Question
 from aligndistill.judges.templates import Template
 from aligndistill.preferences.scores import sigmoid
 from aligndistill.records import PROBABILITY_OF, Candidate, Comparison, Outcome, content_hash, outcome_of, plain_prompt

@@ -6,10 +6,9 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aligndistill.chat.usage import total
 from aligndistill.judges.protocol import Judge, Judged, Task
 from aligndistill.preferences.scores import sigmoid
-from aligndistill.records import Comparison, Grade, Usage, Verdict, content_hash, outcome_of, probability_first
+from aligndistill.records import Comparison, Grade, Usage, Verdict, content_hash, outcome_of, probability_first, total
 
 Combine = Literal["mean", "vote", "product"]
 

@@ -6,9 +6,9 @@ from statistics import fmean
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import ConfigError
-from aligndistill.judges.asking import PLAINLY, Asking, Manner, Opinions, Question, by_task
 from aligndistill.judges.parsing import last_line, parse_grade
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.questions import PLAINLY, Asking, Manner, Opinions, Question, by_task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Grade, plain_prompt
 from aligndistill.store.cache import Cache

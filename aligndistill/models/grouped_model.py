@@ -9,7 +9,7 @@ import torch
 from aligndistill.models.attention import GROUPED
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
-from aligndistill.models.sharing import best_shared, sees_all_of, to_device
+from aligndistill.models.prompt_sharing import best_shared, sees_all_of, to_device
 
 
 @dataclass(frozen=True)

@@ -12,13 +12,13 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from aligndistill.config import LocalModel
+from aligndistill.config.models import LocalModel
 from aligndistill.errors import DataError
 from aligndistill.models.attention import FLEX
 from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
-from aligndistill.models.sharing import shares_prompt_exactly
+from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
 disable_progress_bar()  # it loads in a moment, and another bar stands there already
 

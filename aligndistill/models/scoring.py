@@ -9,7 +9,7 @@ from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import token_logprobs
-from aligndistill.models.sharing import to_device
+from aligndistill.models.prompt_sharing import to_device
 
 
 @dataclass(frozen=True)

@@ -5,7 +5,8 @@
 Dividing by the length makes every prompt count the same. It is "BoN" in Song et al. 2023 (PRO, arXiv:2306.17492), table 2.
 """
 
-from aligndistill.objectives.ranked import Loss, Ranked, best, without_padding
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import best
 
 
 def best_of_n(ranked: Ranked) -> Loss:
@@ -17,5 +18,5 @@ def best_of_n(ranked: Ranked) -> Loss:
     mean_logp_BK = clean.policy_BK / clean.lengths_BK
     return Loss(
         value=-best(mean_logp_BK, clean.scores_BK, clean.valid_BK).mean(),
-        metrics={"logps/chosen": best(clean.policy_BK, clean.scores_BK, clean.valid_BK).mean().detach()},
+        metrics={"logps/chosen": best(clean.policy_BK, clean.scores_BK, clean.valid_BK).detach()},
     )

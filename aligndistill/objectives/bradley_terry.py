@@ -1,17 +1,17 @@
-"""The reward model's loss: Bradley-Terry over all strictly ordered pairs of a prompt's responses.
+"""The reward model's loss: Bradley-Terry over all pairs of a prompt's responses.
 
 With d_ij = reward_i - reward_j - margin * (score_i - score_j) and p_ij the label,
 
-    loss = mean over prompts of [ mean over pairs with score_i > score_j of
+    loss = mean over prompts of [ mean over the prompt's pairs of
              -(p_ij log sigmoid(d_ij) + (1 - p_ij) log sigmoid(-d_ij)) + centering * (reward_i + reward_j)^2 ]
 
 - All pairs of one prompt together, weighted 1 / their number: Ouyang et al. 2022 (InstructGPT, arXiv:2203.02155), eq. 1.
-- Hard labels: p = 1. Soft labels: p = sigmoid(score_i - score_j), the teacher's probability, as Lee et al. 2023 (RLAIF,
-  arXiv:2309.00267) train theirs.
+- Hard labels: the pairs have score_i > score_j, and p = 1. Soft labels: p = sigmoid(score_i - score_j), the teacher's
+  probability, as Lee et al. 2023 (RLAIF, arXiv:2309.00267) train theirs; tied responses are a pair too, with p = 1/2.
 - Margin: Touvron et al. 2023 (Llama 2, arXiv:2307.09288), eq. 2, with the teacher's score difference as the margin.
 - Centering: as `center_rewards_coefficient` of TRL's RewardTrainer, which this equals for two responses per prompt.
 
-A prompt without an ordered pair adds nothing, and counts in the mean over prompts.
+A prompt without a pair adds nothing, and counts in the mean over prompts.
 """
 
 from typing import Literal
@@ -20,7 +20,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from aligndistill.objectives.ranked import Loss, differences, mean_over_pairs, ordered_pairs, pair_metric
+from aligndistill.objectives.inputs import Loss
+from aligndistill.objectives.pairs import differences, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric
 
 
 def bradley_terry(
@@ -46,7 +47,7 @@ def bradley_terry(
     loss_BKK = -(label_BKK * logsigmoid(logit_BKK) + (1 - label_BKK) * logsigmoid(-logit_BKK))
     centre_BKK = (rewards_BK.unsqueeze(2) + rewards_BK.unsqueeze(1)) ** 2
     return Loss(
-        value=mean_over_pairs(loss_BKK + centering * centre_BKK, mask_BKK),
+        value=mean_over_pairs(loss_BKK + centering * centre_BKK, labelled_pairs(scores_BK, valid_BK, labels)),
         metrics={
             "accuracy": pair_metric((reward_gap_BKK > 0).to(rewards_BK.dtype), mask_BKK),
             "margin": pair_metric(reward_gap_BKK, mask_BKK),

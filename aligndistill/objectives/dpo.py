@@ -1,4 +1,4 @@
-"""Direct preference optimisation over all strictly ordered pairs of a prompt's responses.
+"""Direct preference optimisation over all pairs of a prompt's responses.
 
 With the implicit reward r_i = beta * log(policy_i / reference_i) and d = r_i - r_j for score_i > score_j, one pair costs
 
@@ -14,6 +14,9 @@ sigmoid(score_i - score_j) (soft: the teacher's probability), then p <- (1 - lab
 With hard labels and the sigmoid that is conservative DPO (Mitchell 2023), as in the authors' `preference_loss`. TRL 1.16 has no
 smoothing for these three losses.
 
+Tied responses make a pair only with soft labels: the teacher's probability is 1/2 then, which says that the two implicit rewards
+should be equal. It is counted once, since both directions cost the same.
+
 The loss is the mean over a prompt's pairs, then over prompts; a prompt without a pair adds nothing and counts in that mean.
 
 `logps/chosen` may fall while everything is well: the loss sees only the difference, and pushing the rejected response down
@@ -27,15 +30,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
-from aligndistill.objectives.ranked import (
-    Loss,
-    Ranked,
-    differences,
-    mean_over_pairs,
-    ordered_pairs,
-    pair_metric,
-    without_padding,
-)
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import differences, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric
 
 
 def dpo(
@@ -63,7 +59,7 @@ def dpo(
     loss_BKK = label_BKK * _cost(logit_BKK, loss, beta) + (1 - label_BKK) * _cost(-logit_BKK, loss, beta)
 
     return Loss(
-        value=mean_over_pairs(loss_BKK, mask_BKK),
+        value=mean_over_pairs(loss_BKK, labelled_pairs(clean.scores_BK, clean.valid_BK, labels)),
         metrics={
             "rewards/chosen": pair_metric(reward_BK.unsqueeze(2).expand_as(mask_BKK), mask_BKK),
             "rewards/rejected": pair_metric(reward_BK.unsqueeze(1).expand_as(mask_BKK), mask_BKK),

@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from aligndistill.objectives.inputs import Loss
 from aligndistill.objectives.kl import LOG_RATIO_LIMIT, k3
-from aligndistill.objectives.ranked import Loss
 
 
 @dataclass(frozen=True)

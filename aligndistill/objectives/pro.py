@@ -24,13 +24,14 @@ Each term is log(1 + sum_i exp(s_i g_i - s_k g_k)) by logsumexp; the released co
 
 import torch
 
-from aligndistill.objectives.ranked import Loss, Ranked, best, differences, ordered_pairs, pair_metric, without_padding
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import best, differences, ordered_pairs, pair_metric
 
 
 def pro(ranked: Ranked, *, sft_weight: float = 0.05) -> Loss:
     """PRO loss; scores serve as the rewards.
 
-    Metrics: `rank_loss` (L_PRO) and `sft_loss` (L_SFT, without beta), means over prompts; `accuracy`, the share of ordered
+    Metrics: `rank_loss` (L_PRO) and `sft_loss` (L_SFT, without beta); `accuracy`, the share of ordered
     pairs in which the better response has the higher log-probability per token.
     """
     beats_BKK = ordered_pairs(ranked.scores_BK, ranked.valid_BK)
@@ -54,8 +55,8 @@ def pro(ranked: Ranked, *, sft_weight: float = 0.05) -> Loss:
     return Loss(
         value=(rank_loss_B + sft_weight * terms_B**2 * sft_loss_B).mean(),
         metrics={
-            "rank_loss": rank_loss_B.mean().detach(),
-            "sft_loss": sft_loss_B.mean().detach(),
+            "rank_loss": rank_loss_B.detach(),
+            "sft_loss": sft_loss_B.detach(),
             "accuracy": pair_metric((differences(mean_logp_BK) > 0).to(mean_logp_BK.dtype), beats_BKK),
         },
     )

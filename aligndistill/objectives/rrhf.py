@@ -19,25 +19,26 @@ The released code (GanjinZero/RRHF, train.py) departs from its paper; this does 
 
 import torch
 
-from aligndistill.objectives.ranked import Loss, Ranked, best, differences, ordered_pairs, pair_metric, without_padding
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
+from aligndistill.objectives.pairs import best, differences, ordered_pairs, pair_metric
 
 
 def rrhf(ranked: Ranked, *, sft_weight: float = 1.0) -> Loss:
     """RRHF loss.
 
-    Metrics: `rank_loss` and `sft_loss` (unweighted, means over prompts); `accuracy`, the share of ordered pairs in which the
+    Metrics: `rank_loss` and `sft_loss` (unweighted); `accuracy`, the share of ordered pairs in which the
     better response has the higher log-probability per token.
     """
     mask_BKK = ordered_pairs(ranked.scores_BK, ranked.valid_BK)
     clean = without_padding(ranked)
     gap_BKK = differences(clean.policy_BK / clean.lengths_BK)
-    rank_loss = torch.where(mask_BKK, torch.relu(-gap_BKK), 0.0).sum(dim=(1, 2)).mean()
-    sft_loss = -best(clean.policy_BK, clean.scores_BK, clean.valid_BK).mean()
+    rank_loss_B = torch.where(mask_BKK, torch.relu(-gap_BKK), 0.0).sum(dim=(1, 2))
+    sft_loss_B = -best(clean.policy_BK, clean.scores_BK, clean.valid_BK)
     return Loss(
-        value=rank_loss + sft_weight * sft_loss,
+        value=rank_loss_B.mean() + sft_weight * sft_loss_B.mean(),
         metrics={
-            "rank_loss": rank_loss.detach(),
-            "sft_loss": sft_loss.detach(),
+            "rank_loss": rank_loss_B.detach(),
+            "sft_loss": sft_loss_B.detach(),
             "accuracy": pair_metric((gap_BKK > 0).to(gap_BKK.dtype), mask_BKK),
         },
     )

@@ -6,7 +6,7 @@ more than a short one. (`best_of_n` gives every prompt the same weight instead, 
 
 import torch
 
-from aligndistill.objectives.ranked import Loss, Ranked, without_padding
+from aligndistill.objectives.inputs import Loss, Ranked, without_padding
 
 
 def supervised(demonstrated: Ranked) -> Loss:

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from aligndistill.config import Rankings
+from aligndistill.config.run import Rankings
 from aligndistill.errors import ConfigError
 from aligndistill.preferences import scores
 from aligndistill.records import Candidate, Comparison, Grade, Prompt, Ranking, Response, Verdict
@@ -29,11 +29,13 @@ class RankingOutcome:
         ranking: the ranking, or None when the prompt was dropped.
         dropped: why it was dropped, or None.
         no_verdict: how many answers were left out because no verdict on them could be read.
+        tied: the ranking that was dropped because all of it is tied: nothing to a hard label, and P = 1/2 to a soft one.
     """
 
     ranking: Ranking | None
     dropped: DropReason | None
     no_verdict: int
+    tied: Ranking | None = None
 
 
 def rank(
@@ -107,9 +109,10 @@ def _finished(ranking: Ranking, tie_margin: float, no_verdict: int) -> RankingOu
     responses = _ordered(ranking.responses, max(tie_margin, ARITHMETIC_MARGIN))
     if len(responses) < 2:
         return RankingOutcome(None, "fewer than two answers", no_verdict)
+    ordered = ranking.model_copy(update={"responses": responses})
     if responses[0].score == responses[-1].score:
-        return RankingOutcome(None, "all tied", no_verdict)
-    return RankingOutcome(ranking.model_copy(update={"responses": responses}), None, no_verdict)
+        return RankingOutcome(None, "all tied", no_verdict, ordered)
+    return RankingOutcome(ordered, None, no_verdict)
 
 
 def _ordered(responses: Iterable[Response], margin: float) -> tuple[Response, ...]:

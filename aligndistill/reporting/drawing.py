@@ -137,6 +137,7 @@ _PLACES = ((8, 7), (8, -9), (-8, 7), (-8, -9), (0, 13), (0, -14), (8, 20), (8, -
 
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], bars: Sequence[Segment]) -> None:
     """Write each label beside its point, where it covers points, bars and earlier labels least. Axis limits must be set."""
+    # adjustText 1.4 was tried in its place: it leaves short labels upon their markers, and moves others to their neighbours'.
     figure.draw_without_rendering()  # the layout decides where points are
     points_per_pixel = 72 / figure.dpi
 

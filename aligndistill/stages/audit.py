@@ -5,18 +5,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligndistill.config import Audit, Source
+from aligndistill.config.audit import AuditSettings
+from aligndistill.config.data import Source
+from aligndistill.config.plugins import load_plugin
+from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
-from aligndistill.plugins import load_plugin
-from aligndistill.prompts.loading import load_judgments
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
-from aligndistill.stages.stage import Made, Work
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.files import AUDIT, CANARIES, CANDIDATES, PROMPTS, RANKINGS, REPEATS, VERDICTS_PAGE
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.stage import StageResult
 
-AUDIT, PAGE = "audit.json", "verdicts.html"
 RECORDED = "recorded"
 """The judge's name in verdicts that came with the data."""
 
@@ -46,45 +48,49 @@ class Labelling:
     canaries: Sequence[Canary] = ()
 
 
-def make_audit(work: Work, settings: Audit, truth: str | None, own_author: str | None, contents: Sequence[str]) -> Made:
+def make(
+    context: StageContext,
+    *,
+    settings: AuditSettings,
+    prompts: Path | None = None,
+    candidates: Path | None = None,
+    verdicts: Path | None = None,
+    rankings: Path | None = None,
+) -> StageResult:
     """Measure the verdicts, or the ready-made rankings, and stop where a limit is exceeded.
-
-    Args:
-        truth: the evaluation's truth function; it is shown held-out prompts only, here as there.
-        own_author: the author whose model judges.
-        contents: hashes of the labels and of the truth's module.
 
     Raises:
         JudgeError: a limit of `audit.stop` is exceeded. What was measured is written all the same.
     """
-    labelling = read_labelling(work.inputs)
-    result = audit_labelling(labelling, settings, truth, own_author)
-    (work.folder / AUDIT).write_text(result.model_dump_json(indent=2) + "\n")
-    write_verdicts_page(work.folder / PAGE, judged_prompts(labelling))
+    given = {"prompts": prompts, "candidates": candidates, "verdicts": verdicts, "rankings": rankings}
+    labelling = read_labelling({name: folder for name, folder in given.items() if folder is not None})
+    result = audit_labelling(labelling, settings)
+    (context.folder / AUDIT).write_text(result.model_dump_json(indent=2) + "\n")
+    write_verdicts_page(context.folder / VERDICTS_PAGE, judged_prompts(labelling))
     if result.stops:
         raise JudgeError(
             f"the judge cannot be trusted, so nothing is trained on its verdicts: {'; '.join(result.stops)}. "
-            f"Its replies are in {work.folder / PAGE}. Mend the template or take another judge, "
-            "or raise the limit under audit.stop (null takes it away)."
+            f"Its replies are in {context.folder / VERDICTS_PAGE}. Fix the template or take another judge, "
+            "or raise the limit under audit.stop (null disables it)."
         )
-    return Made(
+    return StageResult(
         counts={"verdicts": len(labelling.verdicts), "canaries": len(labelling.canaries), "warnings": len(result.warnings)},
-        figures=result.model_dump(mode="json"),
+        metrics=result.model_dump(mode="json"),
     )
 
 
 def read_labelling(folders: Mapping[str, Path]) -> Labelling:
     """From the finished stages `prompts`, `candidates` and `verdicts`, or from ready-made `rankings`."""
     if "verdicts" not in folders:
-        return recorded(read_jsonl(folders["rankings"] / "rankings.jsonl", Ranking))
-    prompts = list(read_jsonl(folders["prompts"] / "prompts.jsonl", Prompt))
+        return recorded(read_jsonl(folders["rankings"] / RANKINGS, Ranking))
+    prompts = list(read_jsonl(folders["prompts"] / PROMPTS, Prompt))
     return Labelling(
         messages={prompt.id: prompt.messages for prompt in prompts},
         held_out=frozenset(prompt.id for prompt in prompts if prompt.split == "held_out"),
-        candidates=list(read_jsonl(folders["candidates"] / "candidates.jsonl", Candidate)),
+        candidates=list(read_jsonl(folders["candidates"] / CANDIDATES, Candidate)),
         verdicts=list(read_verdicts(folders["verdicts"])),
-        repeats=list(read_verdicts(folders["verdicts"], "repeats.jsonl")),
-        canaries=list(read_jsonl(folders["verdicts"] / "canaries.jsonl", Canary)),
+        repeats=list(read_verdicts(folders["verdicts"], REPEATS)),
+        canaries=list(read_jsonl(folders["verdicts"] / CANARIES, Canary)),
     )
 
 
@@ -107,7 +113,7 @@ def recorded(rankings: Iterable[Ranking]) -> Labelling:
     return Labelling(messages, frozenset(held_out), candidates, grades)
 
 
-def audit_labelling(labelling: Labelling, settings: Audit, truth: str | None, own_author: str | None) -> AuditResult:
+def audit_labelling(labelling: Labelling, settings: AuditSettings) -> AuditResult:
     """The figures against the limits.
 
     Raises:
@@ -116,7 +122,7 @@ def audit_labelling(labelling: Labelling, settings: Audit, truth: str | None, ow
     if settings.labels is not None:
         labels = _labels_from(settings.labels, labelling)
     else:
-        labels = _labels_by_truth(truth, labelling) if truth else {}
+        labels = _labels_by_truth(settings.truth, labelling) if settings.truth else {}
     figures = audit(
         Evidence(
             verdicts=labelling.verdicts,
@@ -124,7 +130,7 @@ def audit_labelling(labelling: Labelling, settings: Audit, truth: str | None, ow
             repeats=labelling.repeats,
             canaries=labelling.canaries,
             labels=labels,
-            own_author=own_author,
+            own_author=settings.own_author,
         )
     )
     warnings, stops = (tuple(exceeded(figures, limits.model_dump())) for limits in (settings.warn, settings.stop))

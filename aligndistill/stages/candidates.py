@@ -1,54 +1,57 @@
 """candidates.jsonl: what the configured models answer to each prompt, exact duplicates dropped."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 
 from aligndistill.chat.protocol import Sampling
-from aligndistill.config import Candidates, EndpointModel
+from aligndistill.config.run import Candidates
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
-from aligndistill.stages.stage import Made, Work, require_records
-from aligndistill.stages.writing import Author, Order, Written, write_samples
+from aligndistill.stages.context import ModelSource, StageContext, require_records
+from aligndistill.stages.files import CANDIDATES, PROMPTS
+from aligndistill.stages.sampling import SamplingJob, StoredSample, sample_answers
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.distributed import is_main_process
+from aligndistill.store.stage import StageResult, together
 
 
-def make_candidates(work: Work, settings: Candidates, endpoints: Mapping[str, EndpointModel]) -> Made:
-    """Sample from every author; what was sampled before a kill is kept.
-
-    Args:
-        endpoints: the authors that are servers; the others are inputs of the stage.
-    """
-    prompts = list(read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt))
-    sampling = Sampling(settings.temperature, settings.max_new_tokens, work.seed)
-    messages = {prompt.id: prompt.messages for prompt in prompts}
-    order = Order(messages, settings.per_prompt, settings.max_prompt_tokens, sampling)
-    written: dict[tuple[str, str, int], Written] = {}
+@together
+def make(
+    context: StageContext, *, settings: Candidates, authors: Mapping[str, ModelSource], prompts: Path, seed: int
+) -> StageResult:
+    """Sample from every author; what was sampled before a kill is kept."""
+    asked = list(read_jsonl(prompts / PROMPTS, Prompt))
+    messages = {prompt.id: prompt.messages for prompt in asked}
+    job = SamplingJob(
+        messages, settings.per_prompt, settings.max_prompt_tokens, Sampling(settings.temperature, settings.max_new_tokens, seed)
+    )
+    sampled: dict[tuple[str, str, int], StoredSample] = {}
     too_long = refused = 0
-    for author in settings.authors:
-        delivery = write_samples(work, Author(author, endpoints.get(author)), order, work.scratch / "written.jsonl")
-        written |= {(prompt, author, sample): one for (prompt, sample), one in delivery.written.items()}
-        too_long += delivery.too_long
-        refused += delivery.refused
+    for name, author in authors.items():
+        result = sample_answers(context, name, author, job, context.scratch / "sampled.jsonl")
+        sampled |= {(prompt, name, sample): one for (prompt, sample), one in result.samples.items()}
+        too_long += result.too_long
+        refused += result.refused
 
     if not is_main_process():
-        return Made()
-    candidates, dropped = _distinct(prompts, settings, written)
+        return StageResult()
+    candidates, dropped = _distinct(asked, settings, sampled)
     dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long, "refused": refused}.items() if count}
     require_records(len(candidates), "candidates", dropped)
-    write_jsonl(work.folder / "candidates.jsonl", candidates)
-    usage = [one.usage for one in written.values()]
-    return Made(
-        counts={"prompts": len(prompts), "sampled": len(written), "candidates": len(candidates)},
+    write_jsonl(context.folder / CANDIDATES, candidates)
+    usage = [one.usage for one in sampled.values()]
+    return StageResult(
+        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": len(candidates)},
         dropped=dropped,
-        figures={
+        metrics={
             "calls": sum(one.calls for one in usage),
             "completion_tokens": sum(one.completion_tokens for one in usage),
-            "stopped": sum(one.finish == "stop" for one in written.values()) / len(written),
+            "stopped": sum(one.finish == "stop" for one in sampled.values()) / len(sampled),
         },
     )
 
 
 def _distinct(
-    prompts: Sequence[Prompt], settings: Candidates, written: Mapping[tuple[str, str, int], Written]
+    prompts: Sequence[Prompt], settings: Candidates, sampled: Mapping[tuple[str, str, int], StoredSample]
 ) -> tuple[list[Candidate], dict[str, int]]:
     candidates: list[Candidate] = []
     dropped = {"empty": 0, "duplicate": 0}
@@ -56,7 +59,7 @@ def _distinct(
         texts: set[str] = set()
         for author in settings.authors:
             for sample in range(settings.per_prompt):
-                one = written.get((prompt.id, author, sample))
+                one = sampled.get((prompt.id, author, sample))
                 if one is None:
                     continue
                 if not one.text.strip():

@@ -10,28 +10,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from aligndistill.config import Evaluation, Judge
+from aligndistill.config.plugins import load_plugin
+from aligndistill.config.run import Evaluation
 from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean, bootstrap_mean
 from aligndistill.evaluation.text_metrics import distinct_n, repetition
 from aligndistill.evaluation.wins import PromptVerdicts, by_prompt, win_rates
 from aligndistill.judges.protocol import Task
-from aligndistill.judges.reward_model import RewardModelJudge
-from aligndistill.models.load import read_pointer
-from aligndistill.models.reward import load_reward_model
-from aligndistill.plugins import load_plugin
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Answer, Candidate, Grade, Message, Record, candidate_id, plain_prompt
-from aligndistill.stages.answers import held_out_prompts
-from aligndistill.stages.open_models import Servers, kept_grades
-from aligndistill.stages.stage import Made, Work
-from aligndistill.stages.verdicts import judge_figures, judge_tasks
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.files import ANSWERS, EVALUATION, MODEL_OUTPUTS, SCORED, VERDICTS, held_out_prompts
+from aligndistill.stages.opening import cached_grades
+from aligndistill.stages.verdicts import ask, judge_metrics, require_readable
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.distributed import is_main_process
-
-ANSWERS = "answers by "
-"""Inputs of this stage that hold an author's answers are named so."""
-
-MODEL_OUTPUTS = "model_outputs"
+from aligndistill.store.stage import StageResult, together
 
 
 class AuthorFigures(Record):
@@ -67,56 +60,50 @@ class ScoredAnswer(Record):
     win: float | None
 
 
-def make_evaluation(work: Work, settings: Evaluation, judge: Judge | None, servers: Servers, contents: Sequence[str]) -> Made:
-    """Score the answers by truth, reward model and judge, and put intervals over prompts around the means.
-
-    `contents` are the hashes of the judge's files and of the truth's module: another template is another judge.
-    """
-    messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
-    answers = _answers(work)
-    tasks = evaluation_tasks(work, settings, messages, answers)
-    verdicts = judge_tasks(work, judge, servers, tasks, "comparisons") if judge else []
+@together
+def make(
+    context: StageContext,
+    *,
+    settings: Evaluation,
+    models: Mapping[str, ModelSource],
+    prompts: Path,
+    answers: Mapping[str, Path],
+    reward_model: Path | None,
+    seed: int,
+) -> StageResult:
+    """Score the answers by truth, reward model and judge, and put intervals over prompts around the means."""
+    assert settings.judge != "same", "a resolved config names the judge"
+    judge = settings.judge
+    messages = {prompt.id: prompt.messages for prompt in held_out_prompts(prompts, settings.prompts)}
+    by_author = _read_answers(answers)
+    tasks = [_task(prompt, messages[prompt], by_author, settings.against_teacher) for prompt in messages]
+    tasks = [task for task in tasks if task.candidates]
+    verdicts = ask(context, judge, models, tasks, seed, "comparisons") if judge else []
+    require_readable(context, verdicts, "comparisons")
     if not is_main_process():
-        return Made()
+        return StageResult()
     truths = _truths(settings.truth, tasks) if settings.truth else {}
-    rewards = _rewards(work, tasks)
-    write_jsonl(work.folder / "verdicts.jsonl", verdicts)
+    rewards = _rewards(context, reward_model, tasks) if reward_model else {}
+    write_jsonl(context.folder / VERDICTS, verdicts)
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))
     result = EvaluationResult(
-        authors={author: _figures(author, answers, scores, judge is not None) for author in answers},
-        judge=judge_figures(verdicts) if judge else None,
+        authors={author: _metrics(author, by_author, scores, judge is not None) for author in by_author},
+        judge=judge_metrics(verdicts) if judge else None,
     )
-    (work.folder / "evaluation.json").write_text(result.model_dump_json(indent=2) + "\n")
-    write_jsonl(work.folder / "scored.jsonl", _scored(answers, messages, scores))
-    _write_model_outputs(work.folder / MODEL_OUTPUTS, answers, messages)
-    return Made(counts={"prompts": len(tasks), "answers": sum(len(a) for by in answers.values() for a in by.values())})
+    (context.folder / EVALUATION).write_text(result.model_dump_json(indent=2) + "\n")
+    write_jsonl(context.folder / SCORED, _scored(by_author, messages, scores))
+    _write_model_outputs(context.folder / MODEL_OUTPUTS, by_author, messages)
+    return StageResult(counts={"prompts": len(tasks), "answers": sum(len(a) for by in by_author.values() for a in by.values())})
 
 
-Answers = Mapping[str, Mapping[str, Sequence[Answer]]]
-"""By author and prompt."""
-
-
-def evaluation_tasks(
-    work: Work, settings: Evaluation, messages: Mapping[str, tuple[Message, ...]] | None = None, answers: Answers | None = None
-) -> list[Task]:
-    """What the judge is asked: of the stage's own prompts and answers, unless others are given."""
-    if messages is None:
-        messages = {prompt.id: prompt.messages for prompt in held_out_prompts(work, settings.prompts)}
-    if answers is None:
-        answers = _answers(work)
-    tasks = [_task(prompt, messages[prompt], answers, settings.against_teacher) for prompt in messages]
-    return [task for task in tasks if task.candidates]
-
-
-def _answers(work: Work) -> dict[str, dict[str, list[Answer]]]:
+def _read_answers(folders: Mapping[str, Path]) -> dict[str, dict[str, list[Answer]]]:
+    """By author and prompt."""
     answers: dict[str, dict[str, list[Answer]]] = {}
-    for name in work.inputs:
-        if name.startswith(ANSWERS):
-            author = name.removeprefix(ANSWERS)
-            answers[author] = defaultdict(list)
-            for answer in read_jsonl(work.inputs[name] / "answers.jsonl", Answer):
-                answers[author][answer.prompt_id].append(answer)
+    for author, folder in folders.items():
+        answers[author] = defaultdict(list)
+        for answer in read_jsonl(folder / ANSWERS, Answer):
+            answers[author][answer.prompt_id].append(answer)
     return answers
 
 
@@ -173,17 +160,19 @@ def _truths(name: str, tasks: Sequence[Task]) -> dict[str, float]:
     return scores
 
 
-def _rewards(work: Work, tasks: Sequence[Task]) -> dict[str, float]:
-    if "reward_model" not in work.inputs:
-        return {}
-    reward_model = load_reward_model(read_pointer(work.inputs["reward_model"]))
-    kept = kept_grades(work, f"reward {work.identities['reward_model']}")
-    judge = RewardModelJudge("reward_model", reward_model, work.runtime.per_device_eval_batch_size, kept)
+def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict[str, float]:
+    from aligndistill.judges.reward_model import RewardModelJudge
+    from aligndistill.models.load import read_pointer
+    from aligndistill.models.reward import load_reward_model
+
+    reward_model = load_reward_model(read_pointer(folder))
+    kept = cached_grades(context, f"reward {context.identities[folder]}")
+    judge = RewardModelJudge("reward_model", reward_model, context.runtime.per_device_eval_batch_size, kept)
     grades = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
     return {one.candidate: one.value for one in grades if isinstance(one, Grade) and one.value is not None}
 
 
-def _figures(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, judged: bool) -> AuthorFigures:
+def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, judged: bool) -> AuthorFigures:
     ours = answers[author]
 
     def per_prompt(value: Callable[[Answer], float | None]) -> Mean | None:

@@ -1,81 +1,89 @@
-"""model.json, and a model folder beside it where one was trained: the start, the teacher and whoever else writes or judges."""
+"""model.json, and a model folder beside it where one was trained: the start, the teacher and every other model that runs here."""
 
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
-from transformers import AutoModelForCausalLM
-
-from aligndistill.config import FromScratch, LocalModel, Lora, Sft
-from aligndistill.models.from_scratch import write_new_model
-from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, pointer_to
-from aligndistill.models.tokenise import Exchange, Limits
-from aligndistill.prompts.loading import load_demonstrations
+from aligndistill.config.models import FromScratch, LocalModel
+from aligndistill.config.training import Sft
+from aligndistill.data.loading import load_demonstrations
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Demonstration
-from aligndistill.stages.stage import Made, Work, require_records
-from aligndistill.stages.tokens import stored_examples
-from aligndistill.stages.training_log import write_log
-from aligndistill.training.align import train_policy
-from aligndistill.training.distributed import is_main_process
-from aligndistill.training.job import Job
-from aligndistill.training.save import save_model
-from aligndistill.training.token_files import ScoredExchange
+from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.files import write_log
+from aligndistill.store.stage import StageResult, trains
+
+if TYPE_CHECKING:
+    from aligndistill.models.load import LanguageModel
 
 
-def make_named_model(work: Work, model: LocalModel, content: str) -> Made:
-    """A model that is used as it is: where it lies and how to speak to it."""
-    pointer_to(model).write(work.folder)
-    return Made()
+def point(context: StageContext, *, settings: LocalModel) -> StageResult:
+    """A model that is used as it is: where it is and how to speak to it."""
+    from aligndistill.models.load import pointer_to
+
+    pointer_to(settings).write(context.folder)
+    return StageResult()
 
 
-def make_taught_model(work: Work, model: LocalModel, lora: Lora | None, sft: Sft, held_out: float, contents: Sequence[str]) -> Made:
-    """A model that imitates demonstrations first, of training prompts only.
+@trains
+def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out: float, seed: int) -> StageResult:
+    """A model fine-tuned on demonstrations of training prompts only.
 
     Args:
-        held_out: the run's held-out share: demonstrations of held-out prompts are left out.
-        contents: content hashes of the demonstrations and of the model's folder.
+        held_out: the run's held-out share: demonstrations of held-out prompts are dropped.
     """
+    from transformers import AutoModelForCausalLM
+
+    from aligndistill.models.load import ModelPointer, load_language_model, pointer_to
+    from aligndistill.models.tokenise import Exchange, Limits
+    from aligndistill.stages.tokens import stored_examples
+    from aligndistill.store.stage import hashed
+    from aligndistill.training.fit import Job
+    from aligndistill.training.offline.policy import train_policy
+    from aligndistill.training.offline.token_dataset import ScoredExchange
+    from aligndistill.training.save import save_model
+
     loaded = load_demonstrations(sft.demonstrations, held_out).all()
     demonstrations = [one for one in loaded.records if one.split == "train"]
     dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(demonstrations)}
 
-    if model.from_scratch is not None:
-        language_model, base = _from_scratch(work, model, model.from_scratch, demonstrations), None
+    lora = getattr(settings, "lora", None)
+    if settings.from_scratch is not None:
+        language_model, base = _from_scratch(context, settings, settings.from_scratch, demonstrations, seed), None
     else:
-        base = pointer_to(model)
+        base = pointer_to(settings)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
 
     exchanges = (ScoredExchange(Exchange(one.messages, [one.response], ["stop"]), [0.0]) for one in demonstrations)
     limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
-    source = sft.demonstrations.model_dump(mode="json")
-    examples = stored_examples(
-        work, language_model.conversation, limits, exchanges, demonstrations=source, content=contents[0], held_out=held_out
-    )
+    source = hashed(sft.demonstrations)
+    examples = stored_examples(context, language_model.conversation, limits, exchanges, demonstrations=source, held_out=held_out)
     dropped = {reason: count for reason, count in {**dropped, **examples.dropped}.items() if count}
     require_records(len(examples), "demonstrations", dropped)
     adapters = lora if base is not None else None
-    trained = train_policy(
-        language_model,
-        "supervised",
-        adapters,
-        examples,
-        Job(f"{work.folder.name.rpartition('-')[0]} sft", sft, work.runtime, work.scratch, work.seed),
-    )
-    save_model(trained, work.folder / "model", base, adapters is not None, AutoModelForCausalLM)
+    job = Job(f"{context.name} sft", sft, context.runtime, context.scratch, seed)
+    trained = train_policy(language_model, "supervised", adapters, examples, job)
+    save_model(trained, context.folder / "model", base, adapters is not None, AutoModelForCausalLM)
     if not is_main_process():
-        return Made()
-    trained_pointer = ModelPointer(
-        path="model", layout=model.layout, dtype=model.dtype, attn_implementation=model.attn_implementation
+        return StageResult()
+    pointer = ModelPointer(
+        path="model", layout=settings.layout, dtype=settings.dtype, attn_implementation=settings.attn_implementation
     )
-    trained_pointer.write(work.folder)
-    write_log(work.folder, trained)
-    return Made(
+    pointer.write(context.folder)
+    write_log(context.folder, trained.log)
+    return StageResult(
         counts={"demonstrations": len(examples), "steps": trained.steps, **examples.cut},
         dropped=dropped,
-        figures={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
+        metrics={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
     )
 
 
-def _from_scratch(work: Work, model: LocalModel, sizes: FromScratch, demonstrations: Sequence[Demonstration]) -> LanguageModel:
+def _from_scratch(
+    context: StageContext, model: LocalModel, sizes: FromScratch, demonstrations: Sequence[Demonstration], seed: int
+) -> "LanguageModel":
+    from aligndistill.models.from_scratch import write_new_model
+    from aligndistill.models.load import ModelPointer, load_language_model
+
     texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
-    folder = work.scratch / "new"
-    write_new_model(folder, sizes, texts, work.seed)
+    folder = context.scratch / "new"
+    write_new_model(folder, sizes, texts, seed)
     return load_language_model(ModelPointer(path=str(folder), layout=model.layout))

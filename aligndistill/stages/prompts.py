@@ -1,17 +1,34 @@
-"""prompts.jsonl: the different prompts of the configured source, each in its split."""
+"""prompts.jsonl: the different prompts of the run, each in its split."""
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from pathlib import Path
 
-from aligndistill.config import Prompts
-from aligndistill.prompts.loading import load_prompts
-from aligndistill.records import Prompt
-from aligndistill.stages.stage import Made, Work
-from aligndistill.store.jsonl import write_jsonl
+from aligndistill.config.data import Prompts
+from aligndistill.data.loading import load_prompts
+from aligndistill.records import Prompt, Ranking
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.files import PROMPTS, RANKINGS
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.stage import StageResult
 
 
-def make_prompts(work: Work, settings: Prompts, content: str) -> Made:
-    """Read and split the prompts. `content` is the source's content hash, so that changed data is read again."""
+def read(context: StageContext, *, settings: Prompts) -> StageResult:
+    """Read and split the prompts of the configured source."""
     prompts = load_prompts(settings.source, settings.held_out)
+    counts = _write(context, prompts)
+    return StageResult(counts={"rows": prompts.rows, **counts}, dropped=dict(prompts.dropped))
+
+
+def of_rankings(context: StageContext, *, rankings: Path) -> StageResult:
+    """The prompts of ready-made rankings, each once."""
+    found = {
+        one.prompt_id: Prompt(id=one.prompt_id, messages=one.messages, source="rankings", split=one.split)
+        for one in read_jsonl(rankings / RANKINGS, Ranking)
+    }
+    return StageResult(counts=_write(context, found.values()))
+
+
+def _write(context: StageContext, prompts: Iterable[Prompt]) -> dict[str, int]:
     held_out = 0
 
     def counted() -> Iterator[Prompt]:
@@ -20,8 +37,5 @@ def make_prompts(work: Work, settings: Prompts, content: str) -> Made:
             held_out += prompt.split == "held_out"
             yield prompt
 
-    written = write_jsonl(work.folder / "prompts.jsonl", counted())
-    return Made(
-        counts={"rows": prompts.rows, "train": written - held_out, "held_out": held_out},
-        dropped=dict(prompts.dropped),
-    )
+    written = write_jsonl(context.folder / PROMPTS, counted())
+    return {"train": written - held_out, "held_out": held_out}

@@ -1,49 +1,60 @@
-"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from."""
+"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from; ties.jsonl: for soft labels besides."""
 
 import json
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
 
-from aligndistill.config import Rankings
+from aligndistill.config.run import Rankings
+from aligndistill.data.loading import load_rankings
+from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.preferences.agreement import Share, longer_wins, order_bias
-from aligndistill.preferences.pairs import pairs_of
 from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
 from aligndistill.preferences.scores import judge_advantage
-from aligndistill.prompts.loading import load_rankings
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
-from aligndistill.stages.stage import Made, Work, require_records
+from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.files import CANDIDATES, PAIRS, PROMPTS, RANKINGS, TIES
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.stage import StageResult
 
 
-def make_rankings(work: Work, settings: Rankings, conversational: bool) -> Made:
+def make(
+    context: StageContext, *, settings: Rankings, conversational: bool, prompts: Path, candidates: Path, verdicts: Path
+) -> StageResult:
     """Rank each prompt's candidates by the verdicts on them."""
-    candidates = group_by_prompt(read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate))
-    verdicts = group_by_prompt(read_verdicts(work.inputs["verdicts"]))
-    prompts = read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)
-    comparisons = [one for many in verdicts.values() for one in many if isinstance(one, Comparison)]
+    of_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
+    judged = group_by_prompt(read_verdicts(verdicts))
+    comparisons = [one for many in judged.values() for one in many if isinstance(one, Comparison)]
     advantage = judge_advantage(comparisons)
-    outcomes = (rank(prompt, candidates[prompt.id], verdicts[prompt.id], settings, advantage) for prompt in prompts)
-    made = _write(work, settings, conversational, outcomes, {})
+    outcomes = (
+        rank(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
+        for prompt in read_jsonl(prompts / PROMPTS, Prompt)
+    )
+    result = _write(context, settings, conversational, outcomes, {})
     if not comparisons:
-        return made
+        return result
     bias = order_bias(comparisons)
     shown = {"order_flips": bias.flips.value, "first_wins": bias.first_wins.value, "first_advantage": advantage}
-    return Made(made.counts, made.dropped, {**made.figures, **shown})
+    return StageResult(result.counts, result.dropped, {**result.metrics, **shown})
 
 
-def make_ready_made_rankings(work: Work, settings: Rankings, held_out: float, conversational: bool, content: str) -> Made:
+def read(context: StageContext, *, settings: Rankings, conversational: bool) -> StageResult:
     """Rankings that came with the data."""
     assert settings.source is not None
-    loading = load_rankings(settings.source, held_out)
+    loading = load_rankings(settings.source, settings.held_out)
     outcomes = (rank_ready_made(ranking, settings) for ranking in loading)
-    made = _write(work, settings, conversational, outcomes, loading.dropped)
-    return Made({"rows": loading.rows, **made.counts}, made.dropped, made.figures)
+    result = _write(context, settings, conversational, outcomes, loading.dropped)
+    return StageResult({"rows": loading.rows, **result.counts}, result.dropped, result.metrics)
 
 
 def _write(
-    work: Work, settings: Rankings, conversational: bool, outcomes: Iterable[RankingOutcome], dropped_before: Mapping[str, int]
-) -> Made:
+    context: StageContext,
+    settings: Rankings,
+    conversational: bool,
+    outcomes: Iterable[RankingOutcome],
+    dropped_before: Mapping[str, int],
+) -> StageResult:
     """Write what was ranked as it comes. `dropped_before` may grow while the outcomes are gone through."""
     dropped: Counter[str] = Counter()
     train = pairs = 0
@@ -56,6 +67,8 @@ def _write(
             ranking = outcome.ranking
             if ranking is None:
                 dropped[str(outcome.dropped)] += 1
+                if outcome.tied is not None and outcome.tied.split == "train":
+                    ties.write(outcome.tied.model_dump_json() + "\n")
                 continue
             if ranking.split == "train":
                 train += 1
@@ -65,12 +78,15 @@ def _write(
             longer += longer_wins([ranking])
             yield ranking
 
-    with (work.folder / "pairs.jsonl").open("w", encoding="utf-8", errors="surrogatepass") as file:
-        written = write_jsonl(work.folder / "rankings.jsonl", rankings())
+    with (
+        (context.folder / PAIRS).open("w", encoding="utf-8", errors="surrogatepass") as file,
+        (context.folder / TIES).open("w", encoding="utf-8", errors="surrogatepass") as ties,
+    ):
+        written = write_jsonl(context.folder / RANKINGS, rankings())
     dropped += Counter(dropped_before)
     require_records(train, "training rankings", dropped)
-    return Made(
+    return StageResult(
         counts={"train": train, "held_out": written - train, "pairs": pairs},
         dropped={reason: count for reason, count in dropped.items() if count},
-        figures={"longer_wins": longer.value},
+        metrics={"longer_wins": longer.value},
     )

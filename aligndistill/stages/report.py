@@ -3,79 +3,105 @@
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from aligndistill.config import Online, Student
-from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, accuracy_by_length_gap, reliability
+from aligndistill.config.students import Student
 from aligndistill.records import plain_prompt
-from aligndistill.reporting.page import DataCounts, PageData, write_page
 from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures, write_report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
-from aligndistill.reporting.updates import Updates, WrittenSample
 from aligndistill.stages.audit import AuditResult
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorFigures, EvaluationResult, ScoredAnswer
-from aligndistill.stages.online_students import SAMPLES, RolloutSample
-from aligndistill.stages.reward_model import HeldOutPair
-from aligndistill.stages.stage import Made, Work
-from aligndistill.stages.training_log import read_log
-from aligndistill.stages.trl_students import trl_entry
+from aligndistill.stages.files import EVALUATION, HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.stage import StageResult
 
-STUDENT = "student "
-"""Inputs of this stage that are students are named so."""
+if TYPE_CHECKING:
+    from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures
+    from aligndistill.reporting.page import DataCounts
+    from aligndistill.reporting.updates import Updates
 
 LENGTH_GAP_EDGES_TOKENS = (-50, -10, 0, 10, 50)
 
 
-def make_report(
-    work: Work, run: str, students: Mapping[str, Student], judge_kind: str | None, config_yaml: str, store: str
-) -> Made:
-    """Gather what the other stages measured. `store` is the absolute path of the store, since the report names models in it."""
-    manifests = {name: _manifest(work, name) for name in work.inputs}
-    evaluation = _evaluation(work)
-    judge = _judge(judge_kind, manifests, evaluation)
-    audit = AuditResult.model_validate(manifests["audit"].figures) if "audit" in manifests else None
+def make(
+    context: StageContext,
+    *,
+    run: str,
+    seed: int,
+    settings: Mapping[str, Student],
+    judge: str | None,
+    shown: str,
+    store: Path,
+    data: Mapping[str, Path],
+    students: Mapping[str, Path],
+    evaluation: Path | None,
+) -> StageResult:
+    """Gather what the other stages measured.
+
+    Args:
+        judge: its kind.
+        shown: the config as the page shows it.
+        store: the absolute path of the store, since the report names models in it.
+        data: the stages from prompts to reward model, by name.
+    """
+    from aligndistill.evaluation.calibration import reliability
+    from aligndistill.reporting.page import PageData, write_page
+
+    manifests = {name: _manifest(folder) for name, folder in data.items()}
+    training = {name: _manifest(folder) for name, folder in students.items()}
+    evaluated = _evaluation(evaluation)
+    judge_metrics = _judge(judge, manifests, evaluated)
+    audit = AuditResult.model_validate(manifests["audit"].metrics) if "audit" in manifests else None
     report = Report(
         run=run,
-        seed=work.seed,
-        start=StartFigures(**_figures(evaluation, "start", StartFigures)),
-        teacher=ModelFigures(**_figures(evaluation, "teacher", ModelFigures)) if "teacher" in evaluation.authors else None,
-        judge=judge,
+        seed=seed,
+        start=StartFigures(**_metrics(evaluated, "start", StartFigures)),
+        teacher=ModelFigures(**_metrics(evaluated, "teacher", ModelFigures)) if "teacher" in evaluated.authors else None,
+        judge=judge_metrics,
         audit=audit.figures if audit else None,
         reward_model=_reward_model(manifests),
-        students={name: _student(work, evaluation, manifests, name, settings) for name, settings in students.items()},
-        warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, evaluation, judge)),
+        students={
+            name: StudentFigures(
+                objective=settings[name].objective.kind,
+                model=str(store / folder.name / "model"),
+                train_seconds=training[name].metrics["train_seconds"],
+                **_metrics(evaluated, name, StudentFigures),
+            )
+            for name, folder in students.items()
+        },
+        warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
     )
-    write_report(work.folder / "report.json", report)
-    pairs = _held_out_pairs(work)
+    write_report(context.folder / "report.json", report)
+    pairs = list(read_jsonl(data["reward_model"] / HELD_OUT_PAIRS, HeldOutPair)) if "reward_model" in data else []
+    answers = list(read_jsonl(evaluation / SCORED, ScoredAnswer)) if evaluation else []
+    on_policy = {name: folder for name, folder in students.items() if settings[name].objective.trainer != "offline"}
     write_page(
-        work.folder / "report.html",
+        context.folder / "report.html",
         PageData(
             report=report,
             curves={
-                name: [(int(entry["step"]), entry["loss"]) for entry in read_log(work.inputs[STUDENT + name])]
-                for name, student in students.items()
-                if not isinstance(student.objective, Online)
+                name: [(int(entry["step"]), entry["loss"]) for entry in read_log(folder)]
+                for name, folder in students.items()
+                if name not in on_policy
             },
-            updates={
-                name: _updates(work.inputs[STUDENT + name])
-                for name, student in students.items()
-                if isinstance(student.objective, Online)
-            },
-            lengths=_lengths(work),
-            samples=choose_samples(_samples(work)),
+            updates={name: _updates(folder) for name, folder in on_policy.items()},
+            lengths=_lengths(answers),
+            samples=choose_samples(_samples(answers)),
             reliability=reliability(*_probabilities(pairs)) if pairs else (),
             length_gaps=_by_length_gap(pairs) if pairs else (),
-            counts=_counts(manifests),
-            config_yaml=config_yaml,
+            counts=_counts({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}}),
+            config_yaml=shown,
         ),
     )
-    return Made(counts={"students": len(students)})
+    return StageResult(counts={"students": len(students)})
 
 
-def _updates(folder: Path) -> Updates:
+def _updates(folder: Path) -> "Updates":
+    from aligndistill.reporting.updates import Updates, WrittenSample
+
     entries = read_log(folder)
     shown = read_jsonl(folder / SAMPLES, RolloutSample) if (folder / SAMPLES).is_file() else ()
     samples = [
@@ -84,19 +110,25 @@ def _updates(folder: Path) -> Updates:
     return Updates([entry if "update" in entry else trl_entry(entry) for entry in entries], samples)
 
 
-def _manifest(work: Work, name: str) -> Manifest:
-    manifest = read_manifest(work.inputs[name])
-    assert manifest is not None, f"{name} is not finished"
+def trl_entry(entry: Mapping[str, float]) -> dict[str, float]:
+    """An entry of TRL's log under this project's names, where it has the same metric. Its KL is per token, so it has none here."""
+    names = {"step": "update", "reward": "score", "entropy": "entropy_nats", "completions/mean_length": "length_tokens"}
+    return {ours: entry[theirs] for theirs, ours in names.items() if theirs in entry}
+
+
+def _manifest(folder: Path) -> Manifest:
+    manifest = read_manifest(folder)
+    assert manifest is not None, f"{folder} is not finished"
     return manifest
 
 
-def _evaluation(work: Work) -> EvaluationResult:
-    if "evaluation" not in work.inputs:
+def _evaluation(folder: Path | None) -> EvaluationResult:
+    if folder is None:
         return EvaluationResult(authors={}, judge=None)
-    return EvaluationResult.model_validate_json((work.inputs["evaluation"] / "evaluation.json").read_bytes())
+    return EvaluationResult.model_validate_json((folder / EVALUATION).read_bytes())
 
 
-def _figures(evaluation: EvaluationResult, author: str, kind: type[ModelFigures]) -> dict[str, Any]:
+def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelFigures]) -> dict[str, Any]:
     """The figures of an author that this kind of entry shows."""
     figures = evaluation.authors.get(author)
     if figures is None:
@@ -104,20 +136,9 @@ def _figures(evaluation: EvaluationResult, author: str, kind: type[ModelFigures]
     return {name: getattr(figures, name) for name in AuthorFigures.model_fields if name in kind.model_fields}
 
 
-def _student(
-    work: Work, evaluation: EvaluationResult, manifests: Mapping[str, Manifest], name: str, settings: Student
-) -> StudentFigures:
-    return StudentFigures(
-        objective=settings.objective.kind,
-        model=str((work.inputs[STUDENT + name] / "model").absolute()),
-        train_seconds=manifests[STUDENT + name].figures["train_seconds"],
-        **_figures(evaluation, name, StudentFigures),
-    )
-
-
 def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: EvaluationResult) -> JudgeFigures | None:
     """What labelling and evaluation asked of the judge together."""
-    parts = [manifests[name].figures for name in ("verdicts",) if name in manifests]
+    parts = [manifests[name].metrics for name in ("verdicts",) if name in manifests]
     parts += [evaluation.judge] if evaluation.judge else []
     if kind is None or not parts:
         return None
@@ -125,13 +146,11 @@ def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: Eval
     return JudgeFigures(kind=kind, **{name: sum(int(part[name]) for part in parts) for name in names})
 
 
-def _reward_model(manifests: Mapping[str, Manifest]) -> PreferenceFigures | None:
-    figures = manifests["reward_model"].figures["held_out"] if "reward_model" in manifests else None
+def _reward_model(manifests: Mapping[str, Manifest]) -> "PreferenceFigures | None":
+    from aligndistill.evaluation.calibration_figures import PreferenceFigures
+
+    figures = manifests["reward_model"].metrics["held_out"] if "reward_model" in manifests else None
     return PreferenceFigures.model_validate(figures) if figures else None
-
-
-def _held_out_pairs(work: Work) -> list[HeldOutPair]:
-    return list(read_jsonl(work.inputs["reward_model"] / "held_out.jsonl", HeldOutPair)) if "reward_model" in work.inputs else []
 
 
 def _probabilities(pairs: Iterable[HeldOutPair]) -> tuple[list[float], list[float]]:
@@ -141,26 +160,24 @@ def _probabilities(pairs: Iterable[HeldOutPair]) -> tuple[list[float], list[floa
     return probabilities, [1.0] * len(probabilities)
 
 
-def _by_length_gap(pairs: Sequence[HeldOutPair]) -> list[LengthGapBin]:
+def _by_length_gap(pairs: Sequence[HeldOutPair]) -> "list[LengthGapBin]":
+    from aligndistill.evaluation.calibration import accuracy_by_length_gap
+
     gaps = [pair.length_gap_tokens for pair in pairs]
     return accuracy_by_length_gap([pair.difference for pair in pairs], gaps, LENGTH_GAP_EDGES_TOKENS)
 
 
-def _lengths(work: Work) -> dict[str, list[int]]:
+def _lengths(answers: Iterable[ScoredAnswer]) -> dict[str, list[int]]:
     lengths: dict[str, list[int]] = defaultdict(list)
-    for answer in _scored(work):
+    for answer in answers:
         lengths[answer.author].append(answer.length_tokens)
     return dict(lengths)
 
 
-def _scored(work: Work) -> list[ScoredAnswer]:
-    return list(read_jsonl(work.inputs["evaluation"] / "scored.jsonl", ScoredAnswer)) if "evaluation" in work.inputs else []
-
-
-def _samples(work: Work) -> list[SamplePrompt]:
+def _samples(answers: Iterable[ScoredAnswer]) -> list[SamplePrompt]:
     """Each held-out prompt with every author's first answer."""
     first: dict[str, dict[str, ScoredAnswer]] = defaultdict(dict)
-    for answer in _scored(work):
+    for answer in answers:
         first[answer.prompt_id].setdefault(answer.author, answer)
     return [
         SamplePrompt(
@@ -171,7 +188,9 @@ def _samples(work: Work) -> list[SamplePrompt]:
     ]
 
 
-def _counts(manifests: Mapping[str, Manifest]) -> DataCounts:
+def _counts(manifests: Mapping[str, Manifest]) -> "DataCounts":
+    from aligndistill.reporting.page import DataCounts
+
     def count(stage: str, name: str) -> int | None:
         return manifests[stage].counts.get(name) if stage in manifests else None
 
@@ -187,15 +206,17 @@ def _counts(manifests: Mapping[str, Manifest]) -> DataCounts:
     )
 
 
-def _warnings(manifests: Mapping[str, Manifest], evaluation: EvaluationResult, judge: JudgeFigures | None) -> Iterable[str]:
+def _warnings(
+    manifests: Mapping[str, Manifest], training: Mapping[str, Manifest], evaluation: EvaluationResult, judge: JudgeFigures | None
+) -> Iterable[str]:
     """What a careful reader should know before believing the table."""
     if judge and judge.verdicts and judge.unparsed / judge.verdicts > 0.05:
-        yield f"{judge.unparsed} of the judge's {judge.verdicts} verdicts could not be read; they count for nobody."
-    for name, manifest in manifests.items():
-        if name.startswith(STUDENT) and not manifest.figures.get("shares_prompt", True):
-            yield f"{name}: this model type does not share prompts exactly; separate rows were used (slower, same result)."
-        if name.startswith(STUDENT):
-            yield from (f"{name.removeprefix(STUDENT)}, {warning}" for warning in manifest.figures.get("warnings", ()))
+        yield f"{judge.unparsed} of the judge's {judge.verdicts} verdicts could not be read; they are not counted."
+    for name, manifest in training.items():
+        if not manifest.metrics.get("shares_prompt", True):
+            text = "this model type does not share prompts exactly; separate rows were used (slower, same result)."
+            yield f"student {name}: {text}"
+        yield from (f"{name}, {warning}" for warning in manifest.metrics.get("warnings", ()))
     start = evaluation.authors.get("start")
     for author, figures in evaluation.authors.items():
         if start and author not in ("start", "teacher") and figures.length_tokens.low > 1.5 * start.length_tokens.high:

@@ -1,67 +1,66 @@
-"""A reward model that learned the training rankings, and what it makes of the held-out ones."""
+"""A reward model that learned the training rankings, and how well it orders the held-out ones."""
 
 from collections.abc import Sequence
 from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING
 
-from transformers import AutoModelForSequenceClassification
-
-from aligndistill.config import LocalModel, RewardModel
-from aligndistill.evaluation.calibration import preference_figures
-from aligndistill.models.from_scratch import write_new_model
-from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
-from aligndistill.models.reward import RewardModel as LoadedRewardModel
-from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
-from aligndistill.models.tokenise import Limits
-from aligndistill.progress import track
-from aligndistill.records import Ranking, Record, Split
-from aligndistill.stages.stage import Made, Work, require_records
-from aligndistill.stages.tokens import ranking_examples
-from aligndistill.stages.training_log import write_log
+from aligndistill.config.models import LocalModel
+from aligndistill.config.students import RewardModel
+from aligndistill.processes.progress import track
+from aligndistill.processes.ranks import is_main_process
+from aligndistill.records import Ranking, Split
+from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.files import HELD_OUT_PAIRS, RANKINGS, HeldOutPair, write_log
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.training.align import train_reward_model
-from aligndistill.training.distributed import is_main_process
-from aligndistill.training.examples import tokenise_rankings
-from aligndistill.training.job import Job
-from aligndistill.training.save import save_model
+from aligndistill.store.stage import StageResult, trains
+
+if TYPE_CHECKING:
+    from aligndistill.models import reward
+    from aligndistill.models.load import ModelPointer
+    from aligndistill.models.tokenise import Limits
 
 
-class HeldOutPair(Record):
-    """One strictly ordered pair of a held-out prompt, as the reward model sees it.
+@trains
+def make(context: StageContext, *, settings: RewardModel, rankings: Path, seed: int, start: Path | None = None) -> StageResult:
+    """Train on the training rankings, score the held-out ones.
 
-    Attributes:
-        difference: reward of the better answer minus that of the worse; P(better) = sigmoid(difference).
-        length_gap_tokens: tokens of the better answer minus those of the worse.
+    Args:
+        start: the model whose trunk is taken, unless the settings name another.
     """
+    from transformers import AutoModelForSequenceClassification
 
-    prompt_id: str
-    difference: float
-    length_gap_tokens: int
+    from aligndistill.evaluation.calibration import preference_figures
+    from aligndistill.models.load import ModelPointer, read_pointer
+    from aligndistill.models.reward import load_reward_model, new_reward_model
+    from aligndistill.models.tokenise import Limits
+    from aligndistill.stages.tokens import ranking_examples
+    from aligndistill.training.fit import Job
+    from aligndistill.training.offline.reward_model import train_reward_model
+    from aligndistill.training.save import save_model
 
-
-def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
-    """Train on the training rankings, score the held-out ones. `content` is the hash of a trunk's own folder."""
-    trunk = _trunk(work, settings.model)
+    trunk = _trunk(context, settings.model, start, rankings, seed)
     trunk = trunk.for_training(adapters=settings.lora is not None)
-    reward_model = new_reward_model(trunk, work.seed)
+    reward_model = new_reward_model(trunk, seed)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
-    examples = ranking_examples(work, reward_model.conversation, limits)
+    examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
     require_records(len(examples), "training rankings", examples.dropped)
-    job = Job("reward model", settings, work.runtime, work.scratch, work.seed)
+    job = Job("reward model", settings, context.runtime, context.scratch, seed)
     trained = train_reward_model(reward_model, settings, examples, job)
-    save_model(trained, work.folder / "model", trunk, settings.lora is not None, AutoModelForSequenceClassification)
+    save_model(trained, context.folder / "model", trunk, settings.lora is not None, AutoModelForSequenceClassification)
     if not is_main_process():
-        return Made()
-    ModelPointer(path="model", layout=trunk.layout).write(work.folder)
-    write_log(work.folder, trained)
-    held_out = _rankings(work, "held_out")
-    saved = load_reward_model(read_pointer(work.folder))  # what was saved is what is measured
-    pairs = _held_out_pairs(saved, held_out, limits, work.runtime.per_device_eval_batch_size)
-    write_jsonl(work.folder / "held_out.jsonl", pairs)
-    figures = preference_figures(
+        return StageResult()
+    ModelPointer(path="model", layout=trunk.layout).write(context.folder)
+    write_log(context.folder, trained.log)
+    held_out = _rankings(rankings, "held_out")
+    saved = load_reward_model(read_pointer(context.folder))  # what was saved is what is measured
+    pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size)
+    write_jsonl(context.folder / HELD_OUT_PAIRS, pairs)
+    metrics = preference_figures(
         [pair.difference for pair in pairs], [pair.length_gap_tokens for pair in pairs], [pair.prompt_id for pair in pairs]
     ) if pairs else None  # fmt: skip
-    return Made(
+    return StageResult(
         counts={
             "train": len(examples),
             "held_out": len(held_out),
@@ -70,34 +69,40 @@ def make_reward_model(work: Work, settings: RewardModel, content: str) -> Made:
             **examples.cut,
         },
         dropped=examples.dropped,
-        figures={
+        metrics={
             "train_seconds": trained.seconds,
-            "held_out": figures.model_dump() if figures else None,
+            "held_out": metrics.model_dump() if metrics else None,
             "shares_prompt": reward_model.shares_prompt,
         },
     )
 
 
-def _rankings(work: Work, split: Split) -> list[Ranking]:
-    return [one for one in read_jsonl(work.inputs["rankings"] / "rankings.jsonl", Ranking) if one.split == split]
+def _rankings(folder: Path, split: Split) -> list[Ranking]:
+    return [one for one in read_jsonl(folder / RANKINGS, Ranking) if one.split == split]
 
 
-def _trunk(work: Work, model: LocalModel | None) -> ModelPointer:
+def _trunk(context: StageContext, model: LocalModel | None, start: Path | None, rankings: Path, seed: int) -> "ModelPointer":
+    from aligndistill.models.from_scratch import write_new_model
+    from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
+
     if model is None:
-        return read_pointer(work.inputs["start"])
+        assert start is not None, "the config's checks see to that"
+        return read_pointer(start)
     if model.from_scratch is None:
         return pointer_to(model)
-    folder = work.scratch / "trunk"
-    sizes = model.from_scratch
-    train = _rankings(work, "train")
+    folder = context.scratch / "trunk"
+    train = _rankings(rankings, "train")
     texts = (text for one in train for text in (*(m.content for m in one.messages), *(r.text for r in one.responses)))
-    write_new_model(folder, sizes, texts, work.seed)
+    write_new_model(folder, model.from_scratch, texts, seed)
     return ModelPointer(path=str(folder), layout=model.layout)
 
 
 def _held_out_pairs(
-    reward_model: LoadedRewardModel, rankings: Sequence[Ranking], limits: Limits, batch_size: int
+    reward_model: "reward.RewardModel", rankings: Sequence[Ranking], limits: "Limits", batch_size: int
 ) -> list[HeldOutPair]:
+    from aligndistill.models.reward import score_rewards
+    from aligndistill.training.offline.examples import tokenise_rankings
+
     tokenised = tokenise_rankings(reward_model.conversation, rankings, limits)
     pairs: list[list[HeldOutPair]] = [[] for _ in tokenised.groups]
     for scored in track(score_rewards(reward_model, tokenised.groups, batch_size), "held-out rewards", len(tokenised.groups)):

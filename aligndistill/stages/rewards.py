@@ -1,52 +1,31 @@
 """Judges as reward sources: verdicts on sampled answers become one expected score for each, and sources are added up."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
 
-from aligndistill.config import Judge
+from aligndistill.config.objectives import WeightedReward
 from aligndistill.errors import JudgeError
-from aligndistill.judges.protocol import Judge as OpenJudge
-from aligndistill.judges.protocol import Task
+from aligndistill.judges.protocol import Judge, Task
 from aligndistill.judges.reward_model import RewardModelJudge
 from aligndistill.models.load import read_pointer
 from aligndistill.models.reward import load_reward_model
 from aligndistill.preferences.scores import bradley_terry, judge_advantage, mean_grade
+from aligndistill.processes.ranks import from_all, rank
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
-from aligndistill.stages.open_models import Servers, open_judge
-from aligndistill.stages.stage import Work
-from aligndistill.training.rollouts import SampledPrompt
-
-T = TypeVar("T")
-
-REWARD_MODEL = "reward_model"
-"""The name of a stage's input that holds the run's reward model."""
-
-
-@dataclass(frozen=True)
-class RewardPart:
-    """One source of a reward.
-
-    Attributes:
-        judge: None for the run's reward model.
-        servers: the judge's servers (see `open_judge`).
-        content: the hash of the judge's files.
-        inputs: put before the names of those of the stage's inputs that are the judge's models.
-    """
-
-    judge: Judge | None
-    servers: Servers
-    content: str
-    inputs: str
-    weight: float
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.opening import open_judge
+from aligndistill.training.on_policy.rollouts import SampledPrompt
 
 
 @dataclass(frozen=True)
 class Rewards:
     """The weighted sum of what the sources say of an answer; no score where one of them has none. A `ScoreSamples`."""
 
-    judges: Sequence[tuple[OpenJudge, float]]
+    judges: Sequence[tuple[Judge, float]]
 
     @property
     def models(self) -> list[Any]:
@@ -54,45 +33,69 @@ class Rewards:
         return [judge.reward_model.model for judge, _ in self.judges if isinstance(judge, RewardModelJudge)]
 
     def __call__(self, asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
-        """A score for every answer.
+        """A score for every answer. Of several processes each brings its own prompts, and all must come here.
 
         Raises:
-            JudgeError: no answer got one.
+            JudgeError: no answer of any process got one, or the judge of some process failed. All processes raise it alike.
         """
-        tasks = [_task(number, prompt) for number, prompt in enumerate(asked)]
+        numbers = _numbers(asked)
+        tasks = [_task(number, prompt) for number, prompt in zip(numbers, asked, strict=True)]
         total: dict[str, float | None] = {candidate.id: 0.0 for task in tasks for candidate in task.candidates}
         for judge, weight in self.judges:
             found = _scores(judge, tasks)
             for identity, so_far in total.items():
                 one = found.get(identity)
                 total[identity] = None if so_far is None or one is None else so_far + weight * one
-        if total and all(value is None for value in total.values()):
+        scored = [value is not None for value in total.values()]
+        counts = from_all(lambda: [(sum(scored), len(scored))])
+        answers = sum(of_process for _, of_process in counts)
+        if answers and not any(of_process for of_process, _ in counts):
             raise JudgeError(
-                f"not one of {len(total)} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
+                f"not one of {answers} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
                 "Try the judge on a few candidates first, then run again."
             )
-        return [[total[_identity(n, prompt, text)] for text in prompt.texts] for n, prompt in enumerate(asked)]
+        return [[total[_identity(n, prompt, text)] for text in prompt.texts] for n, prompt in zip(numbers, asked, strict=True)]
 
 
-def open_rewards(work: Work, parts: Sequence[RewardPart]) -> Rewards:
-    """The sources, with their models loaded."""
-    return Rewards([(_open(work, part), part.weight) for part in parts])
+def open_rewards(
+    context: StageContext,
+    parts: Sequence[WeightedReward],
+    models: Mapping[str, ModelSource],
+    reward_model: Path | None,
+    seed: int,
+) -> Rewards:
+    """The sources, with their models loaded.
+
+    Args:
+        models: those that the judges name.
+        reward_model: the run's.
+    """
+
+    def opened(part: WeightedReward) -> Judge:
+        if isinstance(part.source, str):
+            assert part.source == "reward_model" and reward_model is not None, "the config is resolved and checked"
+            loaded = load_reward_model(read_pointer(reward_model))
+            return RewardModelJudge("reward_model", loaded, context.runtime.per_device_eval_batch_size)
+        return open_judge(context, part.source, models, seed)
+
+    return Rewards([(opened(part), part.weight) for part in parts])
 
 
-def for_part(work: Work, prefix: str) -> Work:
-    """The work as a judge sees it whose models are inputs with this prefix."""
+def _numbers(asked: Sequence[SampledPrompt]) -> list[int]:
+    """How often each prompt was asked before in this update, by any process.
 
-    def own(names: Mapping[str, T]) -> dict[str, T]:
-        return {name.removeprefix(prefix): value for name, value in names.items() if name.startswith(prefix)}
-
-    return replace(work, inputs={**work.inputs, **own(work.inputs)}, identities={**work.identities, **own(work.identities)})
-
-
-def _open(work: Work, part: RewardPart) -> OpenJudge:
-    if part.judge is None:
-        reward_model = load_reward_model(read_pointer(work.inputs[REWARD_MODEL]))
-        return RewardModelJudge("reward_model", reward_model, work.runtime.per_device_eval_batch_size)
-    return open_judge(for_part(work, part.inputs), part.judge, part.servers)
+    So an answer's id, by which a judge may decide which of two is shown first, does not depend on how the prompts were shared out.
+    """
+    everyones = from_all(lambda: [[prompt.prompt_id for prompt in asked]])
+    seen: Counter[str] = Counter()
+    numbers = []
+    for of_place in zip_longest(*everyones):  # processes take the prompts in turn
+        for process, identity in enumerate(of_place):
+            if identity is not None:
+                if process == rank():
+                    numbers.append(seen[identity])
+                seen[identity] += 1
+    return numbers
 
 
 def _identity(number: int, prompt: SampledPrompt, text: str) -> str:
@@ -110,12 +113,19 @@ def _task(number: int, prompt: SampledPrompt) -> Task:
     return Task(f"{number} {prompt.prompt_id}", prompt.messages, tuple(candidates.values()))
 
 
-def _scores(judge: OpenJudge, tasks: Sequence[Task]) -> dict[str, float]:
-    """Grades as they are, comparisons as Bradley-Terry strengths; an answer without equals to compare with has strength 0."""
+def _scores(judge: Judge, tasks: Sequence[Task]) -> dict[str, float]:
+    """Grades as they are, comparisons as Bradley-Terry strengths; an answer without equals to compare with has strength 0.
+
+    What being shown first is worth is read off the comparisons of all processes: it is the judge's, whoever asked it.
+    """
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
-    for judged in judge.judge(tasks):
-        verdicts[judged.prompt_id].extend(judged.verdicts)
-    advantage = judge_advantage([one for some in verdicts.values() for one in some if isinstance(one, Comparison)])
+
+    def comparisons_here() -> list[Comparison]:
+        for judged in judge.judge(tasks):
+            verdicts[judged.prompt_id].extend(judged.verdicts)
+        return [one for some in verdicts.values() for one in some if isinstance(one, Comparison)]
+
+    advantage = judge_advantage(from_all(comparisons_here))
     scores: dict[str, float] = {}
     for task in tasks:
         of_task = verdicts[task.prompt_id]

@@ -7,12 +7,10 @@ the same command takes up again.
 
 import fcntl
 import hashlib
-import json
 import os
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import fields, is_dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -20,9 +18,9 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from aligndistill.errors import DataError
+from aligndistill.store.file_hashes import file_hash
 
 MANIFEST = "manifest.json"
-LARGE_FILE_BYTES = 64 * 2**20
 SCRATCH = "scratch"
 """The sub-folder of a stage's folder for what is needed only until it is finished (checkpoints, partial answers)."""
 
@@ -43,7 +41,7 @@ class Manifest(BaseModel):
     Attributes:
         counts: records in and out.
         dropped: records left out, by reason.
-        figures: what was measured on the way (seconds, token usage, losses ...).
+        metrics: what was measured on the way (seconds, token usage, losses ...).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -52,57 +50,26 @@ class Manifest(BaseModel):
     files: dict[str, FileEntry]
     counts: dict[str, int] = {}
     dropped: dict[str, int] = {}
-    figures: dict[str, Any] = {}
+    metrics: dict[str, Any] = {}
     wall_seconds: float
     versions: dict[str, str] = {}
-
-
-def fingerprint(stage: str, stage_version: int, settings: Sequence[Any], inputs: Mapping[str, str]) -> str:
-    """16 hex digits that change when the result would."""
-    description = {
-        "stage": stage,
-        "version": stage_version,
-        "settings": [_plain(item) for item in settings],
-        "inputs": dict(inputs),
-    }
-    return hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-
-
-def _plain(value: Any) -> Any:
-    """Settings as JSON, without those that a section declares to change only the pace."""
-    if isinstance(value, BaseModel):
-        pace: frozenset[str] = getattr(value, "pace", frozenset())
-        return {name: _plain(getattr(value, name)) for name in type(value).model_fields if name not in pace}
-    if is_dataclass(value):
-        return {one.name: _plain(getattr(value, one.name)) for one in fields(value)}
-    if isinstance(value, list | tuple):
-        return [_plain(item) for item in value]
-    if isinstance(value, dict):
-        return {key: _plain(item) for key, item in value.items()}
-    return str(value) if isinstance(value, Path) else value
 
 
 def content_fingerprint(path: Path) -> str:
     """A hash of a file or folder that a config names, so that changed data is new data.
 
-    Large files (weights) are hashed by size and by their first and last mebibyte.
+    Every file is hashed whole; the hashes of large ones are remembered (`file_hashes.py`).
     """
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
         size = file.stat().st_size
         digest.update(f"{file.relative_to(path) if path.is_dir() else ''}:{size}:".encode())
-        with file.open("rb") as handle:
-            if size <= LARGE_FILE_BYTES:
-                digest.update(hashlib.file_digest(handle, "sha256").digest())
-            else:
-                digest.update(handle.read(2**20))
-                handle.seek(-(2**20), os.SEEK_END)
-                digest.update(handle.read(2**20))
+        digest.update(bytes.fromhex(file_hash(file)))
     return digest.hexdigest()[:16]
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a finished, undamaged folder; None when the work is missing, unfinished or no longer whole."""
+    """The manifest of a finished folder; None when the work is missing, unfinished or no longer whole by its files' sizes."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
@@ -115,6 +82,26 @@ def read_manifest(folder: Path) -> Manifest | None:
     return manifest if whole else None
 
 
+_verified: set[Path] = set()
+"""The folders that this process has compared with their manifests."""
+
+
+def find_damage(folder: Path) -> str | None:
+    """The first file of a finished folder that is not what its manifest says; None where all are. Looks once in a process.
+
+    Costs a read of every file, but of large ones that were read before (`file_hashes.py`); `read_manifest` compares sizes alone.
+    """
+    folder = folder.absolute()
+    manifest = read_manifest(folder)
+    if manifest is None or folder in _verified:
+        return None
+    for name, entry in manifest.files.items():
+        if file_hash(folder / name) != entry.sha256:
+            return name
+    _verified.add(folder)
+    return None
+
+
 def finish(
     folder: Path,
     *,
@@ -122,10 +109,13 @@ def finish(
     stage_fingerprint: str,
     counts: Mapping[str, int],
     dropped: Mapping[str, int],
-    figures: Mapping[str, Any],
+    metrics: Mapping[str, Any],
     wall_seconds: float,
 ) -> Manifest:
-    """Hash every file of the folder and write its manifest, last and at once; then clear the scratch."""
+    """Hash and sync every file of the folder and write its manifest, last and at once; then clear the scratch.
+
+    When this returns the work survives a power failure, too.
+    """
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
         name = str(file.relative_to(folder))
@@ -134,13 +124,15 @@ def finish(
                 sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
                 os.fsync(handle.fileno())
             files[name] = FileEntry(size=file.stat().st_size, sha256=sha256)
+    for place in {folder.parent, folder, *((folder / name).parent for name in files)}:  # the files' names are in there
+        _sync_folder(place)
     manifest = Manifest(
         stage=stage,
         fingerprint=stage_fingerprint,
         files=files,
         counts=dict(counts),
         dropped=dict(dropped),
-        figures=dict(figures),
+        metrics=dict(metrics),
         wall_seconds=wall_seconds,
         versions=library_versions(),
     )
@@ -157,7 +149,12 @@ def write_last(path: Path, text: str) -> None:
         file.flush()
         os.fsync(file.fileno())
     os.replace(partial, path)
-    folder = os.open(path.parent, os.O_RDONLY)
+    _sync_folder(path.parent)
+
+
+def _sync_folder(path: Path) -> None:
+    """Have the names in a folder on disk."""
+    folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     finally:

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aligndistill.store.database import Database
+from aligndistill.store.append_cache import Segments
 from aligndistill.store.file_systems import is_on_network
-from aligndistill.store.segments import Segments
+from aligndistill.store.sqlite_cache import Database
 
 
 def cache_key(**parts: Any) -> str:

@@ -14,9 +14,12 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Appender:
-    """Appends records, each on disk before `add` returns to whoever might ask again after a kill.
+    """Appends records, each handed to the operating system before `add` returns.
 
-    Opening a file whose last line was torn cuts that line off.
+    So they survive the end of the process, also by `kill -9`; not a power failure or a crash of the machine, which may take the
+    last seconds' records: they are not synced one by one, since that would take longer than many an answer. What is read from them
+    into a stage's result is synced when the stage is finished (`artifacts.finish`). Opening a file whose last line was torn cuts
+    that line off.
     """
 
     def __init__(self, path: Path) -> None:
@@ -26,7 +29,7 @@ class Appender:
         self._file.truncate(keep)
 
     def add(self, records: Iterable[BaseModel]) -> None:
-        """Write some records together; they reach the operating system before this returns."""
+        """Write some records together; they outlive the process when this returns."""
         self._file.write("".join(record.model_dump_json() + "\n" for record in records).encode("utf-8", "surrogatepass"))
         self._file.flush()
 
@@ -53,7 +56,10 @@ def _length_of_whole_lines(size: int, path: Path) -> int:
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
-    """Write a file whole: under another name first, then renamed. Returns how many records it holds."""
+    """Write a file whole: under another name first, then renamed. Returns how many records it holds.
+
+    It is not synced here: `artifacts.finish` does that for all files of a stage.
+    """
     count = 0
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:

@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from transformers import TrainingArguments
 
-from aligndistill.config import Runtime, Training
+from aligndistill.config.run import Runtime
+from aligndistill.config.training import Training
 from aligndistill.errors import ConfigError
 from aligndistill.models.load import local_device
-from aligndistill.training.distributed import skip_unused_operator, wait_for_builds, world_size
+from aligndistill.processes.deepspeed import skip_unused_operator, wait_for_builds
+from aligndistill.processes.ranks import world_size
 
 
 def training_arguments(settings: Training, runtime: Runtime, output_dir: Path, run_name: str, seed: int) -> TrainingArguments:

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.errors import DataError
-from aligndistill.progress import say
+from aligndistill.processes.progress import say
 from aligndistill.store.artifacts import write_last
 
 CHECKPOINT_MANIFEST = "aligndistill_checkpoint.json"

@@ -6,7 +6,7 @@ from typing import Any
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from aligndistill.models.load import ModelPointer, from_pretrained
-from aligndistill.training.job import Trained
+from aligndistill.training.fit import Trained
 
 
 def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: bool, auto_class: Any) -> None:

@@ -6,16 +6,20 @@ from typing import Any
 
 from pydantic import TypeAdapter
 
-from aligndistill.config import BestOfN, Dpo, Lora, OfflineObjective, Pro, Rrhf, Runtime, Training
-from aligndistill.config import RewardModel as RewardModelSettings
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import BestOfN, Dpo, OfflineObjective, Pro, Rrhf
+from aligndistill.config.run import Runtime
+from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.config.training import Training
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.models.reward import load_reward_model
-from aligndistill.stages.stage import Work
+from aligndistill.stages.context import Work
 from aligndistill.stages.students import reference_logprobs
-from aligndistill.training.align import train_policy, train_reward_model
-from aligndistill.training.examples import Example
-from aligndistill.training.job import Job
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.examples import Example
+from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.reward_model import train_reward_model
 from benchmarks.probe import Clock, Memory, now, training_round, watch_every_trainer
 from benchmarks.worlds import read_rows
 

@@ -6,16 +6,18 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Ppo, Runtime, Student
+from aligndistill.config.objectives import Ppo
+from aligndistill.config.run import Runtime
+from aligndistill.config.students import Student
 from aligndistill.models.actor_critic import critic_from_reward_model
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.records import Message, prompt_id
+from aligndistill.stages.context import Work
 from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, open_rewards
-from aligndistill.stages.stage import Work
-from aligndistill.training.collecting import PpoWork
-from aligndistill.training.job import Job
-from aligndistill.training.online import train_ppo
-from aligndistill.training.rollouts import PolicyPrompt, Rollout
+from aligndistill.training.fit import Job
+from aligndistill.training.on_policy.collecting import PpoWork
+from aligndistill.training.on_policy.ppo import train_ppo
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout
 from benchmarks.probe import Clock, Memory, logged, training_round, watch_every_trainer
 from benchmarks.worlds import read_rows, words
 

@@ -5,10 +5,12 @@ import time
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config import Prompts, Rankings, Runtime, Source
+from aligndistill.config.data import Prompts, Source
+from aligndistill.config.run import Rankings, Runtime
+from aligndistill.runs.make import run_stage
 from aligndistill.stages.prompts import make_prompts
 from aligndistill.stages.rankings import make_ready_made_rankings
-from aligndistill.stages.stage import Stage, run_stage
+from aligndistill.store.stage import Stage
 from benchmarks.probe import Memory
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 
 Act = Callable[[BaseHTTPRequestHandler], None]
 """What the server does with one request."""

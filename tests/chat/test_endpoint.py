@@ -1,6 +1,8 @@
 import asyncio
 import email.utils
 import math
+import os
+import signal
 import threading
 import time
 import traceback
@@ -8,9 +10,10 @@ import traceback
 import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
+from aligndistill.chat.http.rate_limit import Pace
+from aligndistill.chat.http.retries import retry_after_seconds, retrying
 from aligndistill.chat.protocol import Answered, Request, Sampling
-from aligndistill.chat.retries import retry_after_seconds
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError, JudgeError
 from aligndistill.records import Message, Usage
 from tests.chat.fault_server import (
@@ -303,6 +306,46 @@ def test_retry_after_in_its_forms(header: str | None, seconds: float | None) -> 
 def test_retry_after_as_a_date_to_come() -> None:
     header = email.utils.formatdate(time.time() + 20, usegmt=True)
     assert retry_after_seconds(header) == pytest.approx(20, abs=2)
+
+
+def test_a_wait_is_as_long_as_the_server_asks_and_is_told_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    waits: list[float] = []
+
+    async def no_sleep(seconds: float) -> None:
+        waits.append(seconds)
+
+    monkeypatch.setattr(Pace, "pause", lambda _, seconds: waits.append(seconds))
+    retry = retrying(3).copy(sleep=no_sleep)
+    monkeypatch.setattr("aligndistill.chat.http.client.retrying", lambda _: retry)
+    with serve(*[error(429, headers={"Retry-After": "300"})] * 3, completion("x")) as server:
+        assert ask(server)[0].reply.text == "x"
+    assert waits == [300.0] * 6  # by the request itself and by all, in three tries
+    told = [record.getMessage() for record in caplog.records if "300 s" in record.getMessage()]
+    assert len(told) == 1
+    assert server.base_url in told[0]
+
+
+@pytest.mark.parametrize("header", ["901", "9" * 400, email.utils.formatdate(time.time() + 7200, usegmt=True)])
+def test_a_longer_wait_than_a_run_waits_is_an_error_that_says_so(header: str) -> None:
+    with serve(error(429, headers={"Retry-After": header})) as server, pytest.raises(JudgeError) as failure:
+        ask(server)
+    assert len(server.bodies) == 1
+    assert server.base_url in str(failure.value)
+    assert f"longer than the 15 minutes that a run waits at most (Retry-After: {header[:40]})" in str(failure.value)
+    assert "Give the same command again when that time is over." in str(failure.value)
+
+
+def test_an_interrupt_ends_a_long_wait() -> None:
+    def behave(body: dict, number: int):
+        threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGINT)).start()
+        return error(429, headers={"Retry-After": "600"})
+
+    with FaultServer(behave) as server, pytest.raises(KeyboardInterrupt):
+        ask(server)
+    assert len(server.bodies) == 1
+    assert not [thread for thread in threading.enumerate() if thread.name == "calls in flight"]
 
 
 # ---------------------------------------------------------------------------------------------------- keys and addresses

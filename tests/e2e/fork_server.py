@@ -15,7 +15,7 @@ from typing import Any
 
 # What a run imports on its way, so that a child need not.
 PRELOADED = (
-    "aligndistill.runs",
+    "aligndistill.runs.run",
     "aligndistill.chat.endpoint",
     "aligndistill.reporting.table",
     "deepspeed",

@@ -6,7 +6,7 @@ from typing import Any
 
 import yaml
 
-from aligndistill.smallworld.__main__ import quickstart_files
+from examples.quickstart.__main__ import quickstart_files
 
 PROMPTS, DEMONSTRATIONS = 60, 300
 SIZES = {
@@ -65,7 +65,7 @@ def small_config() -> dict[str, Any]:
             "dpo": {"objective": {"kind": "dpo"}, **training},
             "pro": {"objective": {"kind": "pro"}, **training},
         },
-        "evaluation": {"truth": "aligndistill.smallworld:truth"},
+        "evaluation": {"truth": "examples.quickstart.truth:truth"},
         "runtime": {"save_steps": 2, "per_device_train_batch_size": 16},
     }
 

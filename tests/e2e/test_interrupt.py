@@ -16,11 +16,11 @@ from tests.e2e.small_run import read_rows, small_config, write_config
 
 SEALED = "checkpoint-*/aligndistill_checkpoint.json"
 STOPS = {
-    "candidates": "written.jsonl",
+    "candidates": "sampled.jsonl",
     "verdicts": "verdicts.jsonl",
     "reward_model": SEALED,
     "student-ppo": SEALED,
-    "answers-ppo": "written.jsonl",
+    "answers-ppo": "sampled.jsonl",
     "evaluation": "comparisons.jsonl",
 }
 """Where a run spends its time, and what lies in the stage's scratch as soon as something is kept."""

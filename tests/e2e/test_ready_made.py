@@ -22,7 +22,7 @@ def transcripts(prompts: list[str]) -> list[dict[str, Any]]:
 
 
 @pytest.mark.parametrize("rows_of", [rankings, transcripts])
-@pytest.mark.parametrize("truth", [None, "aligndistill.smallworld:truth"])
+@pytest.mark.parametrize("truth", [None, "examples.quickstart.truth:truth"])
 def test_students_and_reward_model_learn_from_them(
     folder: Path, forked: ForkServer, config: dict[str, Any], rows_of: Any, truth: str | None
 ) -> None:
@@ -41,7 +41,7 @@ def test_students_and_reward_model_learn_from_them(
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
     made = {path.name.rpartition("-")[0] for path in (folder / "runs/store").iterdir() if path.name != "caches"}
-    assert not made & {"prompts", "candidates", "verdicts"}
+    assert not made & {"candidates", "verdicts"}
 
     report = json.loads((folder / "runs/run/report.json").read_text())
     assert report["judge"] is None

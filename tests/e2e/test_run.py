@@ -9,7 +9,7 @@ import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
 
-from aligndistill.config_files import load_config
+from aligndistill.config.load import load_config
 from tests.e2e.conftest import FinishedRun
 from tests.e2e.small_run import DEMONSTRATIONS, PROMPTS, read_rows, small_config
 

@@ -13,10 +13,10 @@ from typing import Any
 import pytest
 
 from tests.chat.fault_server import Act, error
-from tests.chat.policy_server import PolicyServer
 from tests.e2e.command import ForkServer, command
 from tests.e2e.small_run import read_rows, write_config
 from tests.e2e.test_processes import presences, zero
+from tests.training.on_policy.policy_server import PolicyServer
 
 COMPLETIONS = "/v1/completions"
 

@@ -7,12 +7,14 @@ from typing import Any
 import pytest
 import torch
 
-from aligndistill.config import BestOfN, Dpo, Pro, Rrhf
-from aligndistill.config import RewardModel as RewardModelSettings
+from aligndistill.config.objectives import BestOfN, Dpo, Pro, Rrhf
+from aligndistill.config.students import RewardModel as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
-from aligndistill.training.align import train_policy, train_reward_model
-from aligndistill.training.job import Trained
+from aligndistill.records import Ranking
+from aligndistill.training.fit import Trained
+from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.reward_model import train_reward_model
 from tests.tiny_models import (
     ANSWERS,
     QUESTIONS,
@@ -47,22 +49,30 @@ def weights(trained: Trained) -> dict[str, torch.Tensor]:
     return {name: parameter.detach().clone() for name, parameter in trained.trainer.model.named_parameters()}
 
 
-def train(what: str, per_device: int, folder: Path) -> Trained:
+def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Trained:
     # 2 steps of 8 prompts: the second shows what the first left behind.
     job = tiny_job(folder / "job", max_steps=2, runtime={"per_device_train_batch_size": per_device})
+    rankings = with_ties(ragged_rankings()) if ties else ragged_rankings()
     if what == "reward_model":
         trunk = ModelPointer(path=str(write_tiny_model(folder / "trunk")), layout="chat")
         reward_model = new_reward_model(trunk, seed=1)
-        examples = ranking_examples(reward_model.conversation, ragged_rankings())
+        examples = ranking_examples(reward_model.conversation, rankings)
         return train_reward_model(reward_model, RewardModelSettings(), examples, job)
     policy = tiny_language_model()
     objective: Any = OBJECTIVES[what]
     if what == "supervised":
         rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
-    else:
-        rankings = ragged_rankings()
     reference = tiny_language_model() if isinstance(objective, Dpo) else None
     return train_policy(policy, objective, None, ranking_examples(policy.conversation, rankings, reference), job)
+
+
+def with_ties(rankings: list[Ranking]) -> list[Ranking]:
+    """The same, with all answers of every prompt but the first, the third and the last equally good."""
+
+    def tied(one: Ranking) -> Ranking:
+        return one.model_copy(update={"responses": tuple(r.model_copy(update={"score": 0.0}) for r in one.responses)})
+
+    return [one if n in {0, 2, 7} else tied(one) for n, one in enumerate(rankings)]
 
 
 @pytest.mark.parametrize("what", [*OBJECTIVES, "reward_model"])
@@ -83,3 +93,24 @@ def test_eight_ones_four_twos_two_fours_one_eight(what: str, tmp_path: Path) -> 
                 if name in theirs:
                     assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
         assert_same_steps(weights(split), weights(whole))
+
+
+@pytest.mark.parametrize("what", ["dpo", "rrhf", "pro", "reward_model"])
+def test_metrics_over_pairs_are_those_of_the_step_where_some_prompts_have_no_pair(what: str, tmp_path: Path) -> None:
+    whole, *splits = (train(what, per_device, tmp_path / str(per_device), ties=True) for per_device in (8, 4, 2, 1))
+    names = {name for name in whole.log[0] if name in METRICS or name.startswith(("rewards/", "logps/"))}
+    names -= {"rewards/accuracies"}  # the policy begins as the reference, so at first rounding decides whose reward is higher
+    assert names - {"grad_norm"}
+    for split in splits:
+        for ours, theirs in zip(split.log, whole.log, strict=True):
+            for name in names:
+                assert ours[name] == pytest.approx(theirs[name], rel=1e-4, abs=1e-5), name
+
+
+def test_a_step_without_any_pair_has_no_metric_over_pairs(tmp_path: Path) -> None:
+    policy = tiny_language_model()
+    rankings = with_ties(ragged_rankings())[3:7]
+    job = tiny_job(tmp_path / "job", max_steps=1, batch_size=4, runtime={"per_device_train_batch_size": 2})
+    trained = train_policy(policy, Rrhf(kind="rrhf"), None, ranking_examples(policy.conversation, rankings), job)
+    assert {"rank_loss", "sft_loss"} <= trained.log[0].keys()
+    assert "accuracy" not in trained.log[0]

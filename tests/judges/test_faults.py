@@ -24,9 +24,9 @@ from typing import Any, Literal
 import pytest
 import tenacity
 
-from aligndistill.chat import paced_server, retries
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.config import EndpointModel
+from aligndistill.chat.http import retries
+from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
 from aligndistill.judges.templates import Template
@@ -39,7 +39,6 @@ TASKS = [task(f"prompt {n}", *(f"answer {n}{letter}" for letter in "abc")) for n
 TEMPLATE = Template("{prompt} / {first} / {second}")
 QUESTIONS = 24  # three pairs in both orders for each task
 FAULTY = 8
-LONGEST_WAIT = 0.3
 
 Expected = Literal["verdict", "unparsed", "stops"]
 """What becomes of the questions that meet the fault: a verdict after all, none, or the end of the asking until it is mended."""
@@ -100,8 +99,6 @@ def asked(server: FaultServer) -> list[str]:
 @pytest.fixture(autouse=True)
 def short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(retries, "_backoff", tenacity.wait_fixed(0.01))
-    for module in (retries, paced_server):
-        monkeypatch.setattr(module, "LONGEST_WAIT_SECONDS", LONGEST_WAIT)
 
 
 def raw(data: bytes, close: bool = True) -> Act:
@@ -143,8 +140,8 @@ FAULTS: dict[str, tuple[Act, Expected]] = {
     # Row 11: how long to wait, and what no waiting helps.
     "11 seconds": (error(429, headers={"Retry-After": "0.2"}), "verdict"),
     "11 date": (error(503, headers={"Retry-After": in_a_while(1)}), "verdict"),
-    "11 huge": (error(429, headers={"Retry-After": "99999999"}), "verdict"),
-    "11 far date": (error(429, headers={"Retry-After": in_a_while(1e7)}), "verdict"),
+    "11 huge": (error(429, headers={"Retry-After": "99999999"}), "stops"),
+    "11 far date": (error(429, headers={"Retry-After": in_a_while(1e7)}), "stops"),
     "11 negative": (error(429, headers={"Retry-After": "-7"}), "verdict"),
     "11 unreadable": (error(429, headers={"Retry-After": "a moment"}), "verdict"),
     "11 quota": (error(429, "quota", code="insufficient_quota"), "stops"),
@@ -435,7 +432,7 @@ def test_a_killed_run_repeats_no_call_that_was_answered(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 from tests.judges.test_faults import Run
 Run(Path(sys.argv[2])).ask(EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=1))
 """

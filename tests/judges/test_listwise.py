@@ -1,17 +1,20 @@
 import re
 from collections.abc import Callable
+from typing import Any
 
 import pytest
 
+from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.errors import JudgeError
-from aligndistill.judges.asking import Manner
 from aligndistill.judges.listwise import ListwiseJudge
 from aligndistill.judges.parsing import parse_order
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.questions import Manner
 from aligndistill.judges.templates import LISTWISE_FIELDS, load_template
 from aligndistill.preferences.scores import bradley_terry
 from aligndistill.records import Comparison
+from tests.chat.fault_server import Act, FaultServer, completion
 from tests.judges.tasks import task
 
 TEMPLATE = load_template("listwise", LISTWISE_FIELDS)
@@ -76,6 +79,25 @@ def test_equals_and_several_replies_make_soft_verdicts() -> None:
 def test_a_list_that_is_no_order_of_all_is_unparsed(reply: str) -> None:
     (judged,) = ListwiseJudge("j", scripted(lambda *_: reply), TEMPLATE).judge([task("why", "x", "yy", "zzz")])
     assert {(one.outcome, one.probability_first, one.reply) for one in comparisons(judged)} == {("unparsed", None, reply)}
+
+
+def test_an_order_of_fewer_answers_than_were_shown_is_asked_for_again_though_another_list_is_as_short() -> None:
+    wrong_first: set[str] = set()
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        messages = body["messages"]
+        letters = [letter for letter, _, _ in SHOWN.findall(messages[0]["content"])]
+        if len(letters) == 3 and len(messages) == 1:  # the first try
+            wrong_first.add(messages[0]["content"])
+            return completion("B > A")
+        return completion(" > ".join(letters))
+
+    with FaultServer(behave) as server:
+        judge = ListwiseJudge("j", EndpointChat(server.config()), TEMPLATE)
+        found = [comparisons(judged) for judged in judge.judge([task("one", "x", "yy", "zzz"), task("two", "x", "yy")])]
+    assert len(wrong_first) == 2
+    assert sorted(len(of_task) for of_task in found) == [2, 6]
+    assert {one.outcome for of_task in found for one in of_task} == {"first"}
 
 
 def test_only_the_answers_of_the_named_pairs_are_listed() -> None:

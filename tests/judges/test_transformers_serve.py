@@ -4,10 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from aligndistill.chat.capabilities import Capabilities, Found
 from aligndistill.chat.endpoint import EndpointChat
+from aligndistill.chat.http.capabilities import Capabilities, Found
 from aligndistill.chat.protocol import Request, Sampling
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
 from aligndistill.judges.rubric import RubricJudge

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from aligndistill.config import Lora
+from aligndistill.config.models import Lora
 from aligndistill.models import logprobs as logprobs_module
 from aligndistill.models.actor_critic import (
     ActorCritic,
@@ -22,7 +22,7 @@ from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.logprobs import read_logits
 from aligndistill.models.reward import RewardModel, new_reward_model, score_rewards
-from aligndistill.training.align import with_adapters
+from aligndistill.training.adapters import with_adapters
 from tests.tiny_models import random_groups, tiny_language_model, write_tiny_model
 
 GROUPS = random_groups([(7, [4, 6, 1]), (3, [25, 2]), (9, [38])], seed=2)  # 76 tokens; chunks of the head hold 64 at least

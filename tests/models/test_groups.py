@@ -11,8 +11,8 @@ from aligndistill.models.attention import FLEX, GROUPED
 from aligndistill.models.groups import GroupedBatch, TokenGroup, attention_mask, collate, sharing_pays
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import token_logprobs
+from aligndistill.models.prompt_sharing import shares_prompt_exactly
 from aligndistill.models.scoring import score_groups
-from aligndistill.models.sharing import shares_prompt_exactly
 from tests.tiny_models import random_groups, tiny_language_model, tiny_model
 
 EXACT = ["llama", "qwen2", "qwen3", "gpt2", "gpt_neox", "gemma", "mistral"]

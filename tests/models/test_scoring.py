@@ -1,8 +1,9 @@
 import pytest
 import torch
 
+from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.scoring import batches_by_length, kl_nats
+from aligndistill.models.scoring import kl_nats
 from aligndistill.models.tokenise import Exchange, Limits, tokenise
 from tests.tiny_models import random_groups, tiny_language_model, user
 

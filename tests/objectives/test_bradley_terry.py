@@ -24,13 +24,35 @@ def test_every_ordered_pair_of_a_prompt_weighs_the_same() -> None:
     loss = bradley_terry(torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 2.0, 1.0]]), ALL)
     pairs = [-log_sigmoid(0.5 - 2.0), -log_sigmoid(0.5 + 1.0), -log_sigmoid(2.0 + 1.0)]
     assert loss.value.item() == pytest.approx(sum(pairs) / 3)
-    assert loss.metrics["accuracy"].item() == pytest.approx(2 / 3)
-    assert loss.metrics["margin"].item() == pytest.approx((-1.5 + 1.5 + 3.0) / 3)
+    assert loss.metrics["accuracy"].nanmean().item() == pytest.approx(2 / 3)
+    assert loss.metrics["margin"].nanmean().item() == pytest.approx((-1.5 + 1.5 + 3.0) / 3)
 
 
 def test_a_tie_is_no_pair() -> None:
     loss = bradley_terry(torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 1.0, 1.0]]), ALL)
     assert loss.value.item() == pytest.approx((-log_sigmoid(-1.5) - log_sigmoid(1.5)) / 2)
+
+
+def test_a_tie_is_a_pair_of_probability_one_half_under_soft_labels() -> None:
+    rewards_BK = torch.tensor([[0.5, 2.0, -1.0, 9.0]])  # the last is padding
+    valid_BK = torch.tensor([[True, True, True, False]])
+    loss = bradley_terry(rewards_BK, torch.tensor([[3.0, 1.0, 1.0, 1.0]]), valid_BK, labels="soft", margin=0.25, centering=0.1)
+    p = sigmoid(3.0 - 1.0)
+    strict = [-(p * log_sigmoid(gap - 0.5) + (1 - p) * log_sigmoid(0.5 - gap)) for gap in (0.5 - 2.0, 0.5 + 1.0)]
+    tie = -(log_sigmoid(2.0 + 1.0) + log_sigmoid(-3.0)) / 2  # 1.5486: the margin asks nothing of it
+    assert tie == pytest.approx(1.5 + math.log1p(math.exp(-3.0)))
+    centre = 0.1 * (2.5**2 + (-0.5) ** 2 + 1.0**2)
+    assert loss.value.item() == pytest.approx((sum(strict) + tie + centre) / 3)
+    assert loss.metrics["accuracy"].tolist() == [1 / 2]  # of the strict pairs alone
+    assert loss.metrics["margin"].tolist() == [0.0]
+
+
+def test_answers_that_are_all_tied_are_drawn_together_by_soft_labels_alone() -> None:
+    for labels, expected in (("soft", [1.0, -1.0]), ("hard", [0.0, 0.0])):
+        rewards_BK = torch.tensor([[2.0, 1.0]], requires_grad=True)
+        bradley_terry(rewards_BK, torch.tensor([[0.5, 0.5]]), ALL[:, :2], labels=labels).value.backward()  # type: ignore[arg-type]
+        assert rewards_BK.grad is not None
+        assert rewards_BK.grad[0].tolist() == pytest.approx([(sigmoid(1.0) - 0.5) * sign for sign in expected])
 
 
 def test_soft_labels_weigh_both_directions_by_the_teachers_probability() -> None:
@@ -92,4 +114,4 @@ def test_two_answers_a_prompt_cost_what_trl_charges(centering: float, margin: fl
     (our_gradient,) = torch.autograd.grad(ours.value, rewards_BK)
     (their_gradient,) = torch.autograd.grad(theirs, rewards_BK)
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-12, atol=1e-15)
-    assert {key: value.item() for key, value in ours.metrics.items()} == pytest.approx(metrics, rel=1e-6)
+    assert {key: value.nanmean().item() for key, value in ours.metrics.items()} == pytest.approx(metrics, rel=1e-6)

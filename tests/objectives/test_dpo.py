@@ -1,5 +1,6 @@
 import math
 from collections import defaultdict
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any, Literal
 
@@ -10,7 +11,7 @@ from torch import Tensor
 from trl import DPOTrainer
 
 from aligndistill.objectives.dpo import dpo
-from aligndistill.objectives.ranked import Loss, Ranked
+from aligndistill.objectives.inputs import Loss, Ranked
 
 
 def log_sigmoid(x: float) -> float:
@@ -35,7 +36,7 @@ def test_sigmoid_by_hand() -> None:
     loss = dpo(THREE, beta=0.5)
     gaps = [0.5 * (1 - -1), 0.5 * (1 - 2), 0.5 * (-1 - 2)]
     assert loss.value.item() == pytest.approx(sum(-log_sigmoid(gap) for gap in gaps) / 3)
-    assert {key: value.item() for key, value in loss.metrics.items()} == pytest.approx(
+    assert {key: value.nanmean().item() for key, value in loss.metrics.items()} == pytest.approx(
         {
             "rewards/chosen": 0.5 * (1 + 1 - 1) / 3,
             "rewards/rejected": 0.5 * (-1 + 2 + 2) / 3,
@@ -64,6 +65,27 @@ def test_soft_labels_take_the_teachers_probability() -> None:
     p = 1 / (1 + math.exp(-1.0))
     gap = 0.5 * 2
     assert dpo(ranked, beta=0.5, labels="soft").value.item() == pytest.approx(-(p * log_sigmoid(gap) + (1 - p) * log_sigmoid(-gap)))
+
+
+@pytest.mark.parametrize("loss", ["sigmoid", "hinge", "ipo"])
+def test_a_tie_is_a_pair_of_probability_one_half_under_soft_labels(loss: Literal["sigmoid", "ipo", "hinge"]) -> None:
+    # Log-ratios 1, -1 and 2; the second and the third answer are tied, and stand 3 apart.
+    ranked = one_prompt([-10.0, -12.0, -7.0], [-11.0, -11.0, -9.0], [2.0, 1.0, 1.0])
+    p = 1 / (1 + math.exp(-1.0))
+    costs: dict[str, Callable[[float], float]] = {
+        "sigmoid": lambda gap: -log_sigmoid(0.5 * gap),
+        "hinge": lambda gap: max(0.0, 1 - 0.5 * gap),
+        "ipo": lambda gap: (gap - 1) ** 2,  # beta is 1/2, and every answer has one token
+    }
+    cost = costs[loss]
+    strict = [p * cost(gap) + (1 - p) * cost(-gap) for gap in (1 - -1, 1 - 2)]
+    tie = (cost(-1 - 2) + cost(2 - -1)) / 2
+    assert tie == pytest.approx({"sigmoid": 0.75 + math.log1p(math.exp(-1.5)), "hinge": 1.25, "ipo": 10.0}[loss])
+    soft, hard = (dpo(ranked, beta=0.5, loss=loss, labels=labels) for labels in ("soft", "hard"))  # type: ignore[arg-type]
+    assert soft.value.item() == pytest.approx((sum(strict) + tie) / 3)
+    assert hard.value.item() == pytest.approx((cost(2) + cost(-1)) / 2)
+    torch.testing.assert_close(soft.metrics, hard.metrics)  # over strict pairs, whatever the labels
+    assert soft.metrics["rewards/accuracies"].tolist() == [1 / 2]
 
 
 def test_soft_labels_are_met_when_rewards_differ_as_scores_do() -> None:
@@ -167,7 +189,7 @@ def test_two_answers_a_prompt_cost_what_trl_charges(loss: Literal["sigmoid", "ip
     (our_gradient,) = torch.autograd.grad(ours.value, ranked.policy_BK)
     (their_gradient,) = torch.autograd.grad(theirs, ranked.policy_BK)
     torch.testing.assert_close(our_gradient, their_gradient, rtol=1e-12, atol=1e-15)
-    assert {key: value.item() for key, value in ours.metrics.items()} == pytest.approx(metrics, rel=1e-6)
+    assert {key: value.nanmean().item() for key, value in ours.metrics.items()} == pytest.approx(metrics, rel=1e-6)
 
 
 def test_smoothing_is_that_of_the_authors_code() -> None:

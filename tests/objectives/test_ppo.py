@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from aligndistill.objectives.inputs import Loss
 from aligndistill.objectives.kl import LOG_RATIO_LIMIT
 from aligndistill.objectives.ppo import Collected, Learned, ppo
-from aligndistill.objectives.ranked import Loss
 
 NAN, INF = math.nan, math.inf
 MASK_NR = torch.tensor([[True, True, True], [True, False, False]])

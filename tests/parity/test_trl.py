@@ -8,12 +8,13 @@ from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from aligndistill.config import Dpo
-from aligndistill.config import RewardModel as RewardModelSettings
+from aligndistill.config.objectives import Dpo
+from aligndistill.config.students import RewardModel as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
-from aligndistill.training.align import train_policy, train_reward_model
-from aligndistill.training.examples import Example
+from aligndistill.training.offline.examples import Example
+from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.reward_model import train_reward_model
 from tests.tiny_models import (
     ANSWERS,
     QUESTIONS,

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aligndistill.config import Rankings
+from aligndistill.config.run import Rankings
 from aligndistill.errors import ConfigError
 from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
 from aligndistill.records import Candidate, Comparison, Grade, Message, Prompt, Ranking, Response
@@ -70,6 +70,14 @@ def test_a_prompt_whose_answers_are_all_tied_is_dropped() -> None:
     assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.0), Rankings()).dropped == "all tied"
     assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.5)).dropped == "all tied"
     assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.4 - 1e-6)).dropped is None
+
+
+def test_a_ranking_that_is_all_tied_is_kept_for_soft_labels() -> None:
+    tied = rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.5)).tied
+    assert tied is not None
+    assert [(one.text, one.score) for one in tied.responses] == [("text of a", 1.4), ("text of b", 1.4)]
+    assert rank(PROMPT, candidates("a"), grades(a=1.0), Rankings()).tied is None
+    assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=2.0), Rankings()).tied is None
 
 
 def test_differences_that_are_only_rounding_are_ties() -> None:

@@ -8,14 +8,11 @@ from typing import Any
 
 import pytest
 
-from aligndistill.config import Dpo, EndpointModel, PairwiseJudge, RunConfig, Section, Source, Student
 from aligndistill.errors import DataError
 from aligndistill.store.artifacts import (
-    LARGE_FILE_BYTES,
     MANIFEST,
     SCRATCH,
     content_fingerprint,
-    fingerprint,
     finish,
     locked,
     read_manifest,
@@ -30,7 +27,7 @@ def finished(folder: Path) -> None:
         stage_fingerprint="f" * 16,
         counts={"train": 2},
         dropped={"all tied": 1},
-        figures={"longer_wins": 0.5},
+        metrics={"longer_wins": 0.5},
         wall_seconds=1.5,
     )
 
@@ -45,72 +42,6 @@ def folder(tmp_path: Path) -> Path:
     (folder / SCRATCH / "partial").write_text("x")
     (folder / "rows.jsonl.partial").write_text("x")
     return folder
-
-
-# -------------------------------------------------------------------------------------------------------- fingerprints
-
-
-def of(*settings: Any, stage: str = "s", version: int = 1, **inputs: str) -> str:
-    return fingerprint(stage, version, settings, inputs)
-
-
-STUDENT = Student(objective=Dpo(kind="dpo", beta=0.1))
-SERVER = EndpointModel(kind="endpoint", base_url="http://localhost:1/v1", name="m")
-
-
-def test_the_same_work_has_the_same_fingerprint_in_every_process() -> None:
-    assert of(STUDENT, SERVER, {"b": 1, "a": Path("x")}, prompts="p") == of(STUDENT, SERVER, {"a": Path("x"), "b": 1}, prompts="p")
-    code = (
-        "from aligndistill.store.artifacts import fingerprint; from aligndistill.config import Dpo, Student;"
-        "print(fingerprint('s', 1, (Student(objective=Dpo(kind='dpo', beta=0.1)),), {'prompts': 'p'}))"
-    )
-    environment = {**os.environ, "PYTHONHASHSEED": "7"}
-    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
-    assert printed.strip() == of(STUDENT, prompts="p")
-    assert len(printed.strip()) == 16
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        of(STUDENT, prompts="p", stage="t"),
-        of(STUDENT, prompts="p", version=2),
-        of(STUDENT.model_copy(update={"learning_rate": 1e-3}), prompts="p"),
-        of(STUDENT.model_copy(update={"objective": Dpo(kind="dpo", beta=0.2)}), prompts="p"),
-        of(STUDENT, prompts="q"),
-        of(STUDENT, prompt="p"),
-        of(STUDENT, prompts="p", more="p"),
-        of(STUDENT, 1, prompts="p"),
-        of((STUDENT, 1), prompts="p"),
-    ],
-)
-def test_whatever_changes_the_result_changes_the_fingerprint(other: str) -> None:
-    assert other != of(STUDENT, prompts="p")
-
-
-@pytest.mark.parametrize("change", [{"concurrency": 99}, {"timeout_seconds": 1.0}, {"max_retries": 0}, {"api_key_env": "OTHER"}])
-def test_the_pace_of_a_server_changes_nothing(change: dict[str, Any]) -> None:
-    other = SERVER.model_copy(update=change)
-    assert of(other) == of(SERVER)
-    assert of({"teacher": [other]}) == of({"teacher": [SERVER]})
-    assert of(PairwiseJudge(kind="pairwise", model=other)) == of(PairwiseJudge(kind="pairwise", model=SERVER))
-
-
-@pytest.mark.parametrize("change", [{"name": "n"}, {"base_url": "http://localhost:2/v1"}])
-def test_another_server_or_model_is_another_teacher(change: dict[str, Any]) -> None:
-    assert of(SERVER.model_copy(update=change)) != of(SERVER)
-
-
-def test_a_setting_that_is_named_for_its_pace_exists() -> None:
-    """A misspelt name would let the pace back into the fingerprint."""
-    sections = [Section]
-    for section in sections:
-        sections += section.__subclasses__()
-    paced = {section for section in sections if getattr(section, "pace", None)}
-    assert EndpointModel in paced
-    assert RunConfig in sections
-    for section in paced:
-        assert section.pace <= set(section.model_fields)  # type: ignore[attr-defined]
 
 
 def test_content_is_what_a_file_holds_not_when_it_was_written(tmp_path: Path) -> None:
@@ -137,7 +68,7 @@ def test_content_of_a_folder_is_its_files_and_their_names(tmp_path: Path) -> Non
     assert folder("e", {"x": "1", "deep/y": "2", "w": ""}) != same
 
 
-def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path) -> None:
+def test_files_are_told_apart_by_size_and_every_byte(tmp_path: Path) -> None:
     def sparse(name: str, size: int, first: bytes = b"", last: bytes = b"\0") -> str:
         with (tmp_path / name).open("wb") as file:
             file.write(first)
@@ -145,12 +76,13 @@ def test_large_files_are_told_apart_by_size_and_ends(tmp_path: Path) -> None:
             file.write(last)
         return content_fingerprint(tmp_path / name)
 
-    size = LARGE_FILE_BYTES + 10
+    size = 2**21
     same = sparse("a", size)
     assert sparse("b", size) == same
     assert sparse("c", size + 1) != same
     assert sparse("d", size, first=b"x") != same
     assert sparse("e", size, last=b"x") != same
+    assert sparse("f", size, last=b"x" + b"\0" * 2**20) != same
 
 
 # ------------------------------------------------------------------------------------------------------------ manifests
@@ -168,6 +100,23 @@ def test_a_finished_folder_says_what_is_in_it(folder: Path) -> None:
     assert (manifest.counts, manifest.dropped, manifest.wall_seconds) == ({"train": 2}, {"all tied": 1}, 1.5)
     assert {"aligndistill", "torch", "transformers"} <= manifest.versions.keys()
     assert not (folder / SCRATCH).exists()
+
+
+def test_what_is_finished_is_synced_before_its_manifest_says_so(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    synced: list[str] = []
+    really = os.fsync
+
+    def sync(number: int) -> None:
+        synced.append(os.readlink(f"/proc/self/fd/{number}"))
+        really(number)
+
+    monkeypatch.setattr(os, "fsync", sync)
+    finished(folder)
+    partial = str(folder / (MANIFEST + ".partial"))
+    before = synced[: synced.index(partial)]
+    names = ("", "model", "rows.jsonl", "model/weights")
+    assert set(before) == {str(folder.parent), *(str(folder / name) for name in names)}
+    assert synced[synced.index(partial) :] == [partial, str(folder)]
 
 
 def test_a_folder_without_its_manifest_is_not_finished(folder: Path) -> None:
@@ -249,8 +198,3 @@ def test_a_folder_that_cannot_be_made(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(DataError, match=r"runtime\.store"), locked(tmp_path / "file" / "rankings-0123"):
         pass
-
-
-def test_sources_are_hashed_by_their_settings() -> None:
-    assert of(Source(path="a.jsonl", columns={"prompt": "q"})) != of(Source(path="a.jsonl", columns={"prompt": "r"}))
-    assert of(Source(path="a.jsonl", limit=5)) != of(Source(path="a.jsonl"))

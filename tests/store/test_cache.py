@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligndistill.errors import DataError
-from aligndistill.store import database, file_systems
+from aligndistill.store import file_systems
+from aligndistill.store import sqlite_cache as database
 from aligndistill.store.cache import Cache, cache_key
 from tests.store.killing import put_until_killed
 

@@ -12,7 +12,7 @@ from typing import Any
 import torch
 
 from aligndistill.training.checkpoints import newest_sound_checkpoint
-from tests.training.interrupted import in_a_child, kill, never
+from tests.training.offline.interrupted import in_a_child, kill, never
 
 SECOND = "checkpoint-4"
 

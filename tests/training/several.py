@@ -15,7 +15,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from aligndistill.training.distributed import choose_accelerator, is_main_process, world_size
+from aligndistill.processes.deepspeed import choose_accelerator
+from aligndistill.processes.ranks import is_main_process, world_size
 
 choose_accelerator()
 
@@ -25,18 +26,20 @@ from safetensors.torch import load_file  # noqa: E402
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification  # noqa: E402
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
-from aligndistill import stopping  # noqa: E402
-from aligndistill.chat.served_policy import ServedPolicy  # noqa: E402
-from aligndistill.config import BestOfN, Dpo, Lora, Pro, RolloutServer, Rrhf  # noqa: E402
-from aligndistill.config import RewardModel as RewardModelSettings  # noqa: E402
+from aligndistill.config.models import Lora  # noqa: E402
+from aligndistill.config.objectives import BestOfN, Dpo, Pro, RolloutServer, Rrhf  # noqa: E402
+from aligndistill.config.students import RewardModel as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
 from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
 from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
-from aligndistill.training.align import train_policy, train_reward_model  # noqa: E402
+from aligndistill.processes import signals  # noqa: E402
+from aligndistill.training.checkpointing import Watched  # noqa: E402
+from aligndistill.training.offline.policy import train_policy  # noqa: E402
+from aligndistill.training.offline.reward_model import train_reward_model  # noqa: E402
+from aligndistill.training.on_policy.rollout_server import ServedPolicy  # noqa: E402
+from aligndistill.training.on_policy.weight_sync import Served  # noqa: E402
 from aligndistill.training.save import save_model  # noqa: E402
-from aligndistill.training.served_rollouts import Served  # noqa: E402
-from aligndistill.training.watched import Watched  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
     QUESTIONS,
@@ -49,7 +52,7 @@ from tests.tiny_models import (  # noqa: E402
     tiny_language_model,
     write_tiny_model,
 )
-from tests.training.tiny_ppo import tiny_ppo  # noqa: E402
+from tests.training.on_policy.tiny_ppo import tiny_ppo  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES: dict[str, Any] = {
@@ -84,7 +87,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     AcceleratorState._reset_state(reset_partial_state=True)
     seen.clear()
     stop_at = order.get("stop_at")
-    stopping.listen()
+    signals.listen()
     what, lora = order["what"], Lora(r=2, lora_dropout=0.0) if order.get("lora") else None
     trunk = ModelPointer(path=str(folder / "trunk"), layout="chat")
     runtime = {

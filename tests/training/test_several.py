@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 import torch
 
-from tests.chat.policy_server import PolicyServer
 from tests.tiny_models import assert_same_steps, write_tiny_model
+from tests.training.on_policy.policy_server import PolicyServer
 
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")

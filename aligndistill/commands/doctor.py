@@ -1,0 +1,113 @@
+"""What a run will find on this machine: versions, devices, DeepSpeed, disk, and whether the servers answer."""
+
+import importlib.util
+import os
+import platform
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import Ppo, RolloutServer
+from aligndistill.config.resolve import resolved
+from aligndistill.config.run import RunConfig
+from aligndistill.errors import UserError
+from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
+from aligndistill.store.artifacts import library_versions
+from aligndistill.store.file_systems import file_system, is_on_network
+
+LOW_DISK_GIB = 5
+
+
+@dataclass(frozen=True)
+class Finding:
+    """One thing looked at: what, what was found, and whether a run can live with it."""
+
+    what: str
+    found: str
+    sound: bool = True
+
+
+def examine(config: RunConfig | None, show: Callable[[str], None]) -> bool:
+    """Look, show each finding on a line, and say whether all is sound."""
+    findings = [*_machine(), *_disk(config), *_endpoints(config)]
+    for finding in findings:
+        show(f"{'ok ' if finding.sound else 'BAD'}  {finding.what:20} {finding.found}")
+    return all(finding.sound for finding in findings)
+
+
+def _machine() -> Iterator[Finding]:
+    import torch
+
+    yield Finding("python", platform.python_version())
+    for name, version in library_versions().items():
+        yield Finding(name, version)
+    cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    yield Finding("cpu", f"{cpus} cores, {torch.get_num_threads()} torch threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            device = torch.cuda.get_device_properties(index)
+            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: float32 will be used"
+            yield Finding(f"gpu {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}")
+    else:
+        yield Finding("gpu", "none: training runs on the CPU in float32")
+    if importlib.util.find_spec("deepspeed") is None:
+        yield Finding("deepspeed", "not installed: pip install deepspeed", sound=False)
+    elif shutil.which("c++") is None or shutil.which("ninja") is None:
+        yield Finding("compiler", "no c++ or no ninja: offload to the host (configs/deepspeed/*_offload.json) needs both")
+    for lock, seconds in build_locks():
+        if seconds > STALE_BUILD_SECONDS:
+            yield Finding(
+                "operators", f"a build was killed {seconds / 60:.0f} min ago and left {lock}: runs under DeepSpeed remove it"
+            )
+
+
+def _disk(config: RunConfig | None) -> Iterator[Finding]:
+    folder = config.runtime.store if config else Path("runs/store")
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    free_gib = shutil.disk_usage(existing).free / 2**30
+    yield Finding("disk", f"{free_gib:.0f} GiB free for {folder}", sound=free_gib >= LOW_DISK_GIB)
+    yield Finding(
+        "writing", f"{existing} {'can' if os.access(existing, os.W_OK) else 'cannot'} be written", os.access(existing, os.W_OK)
+    )
+    if is_on_network(existing):
+        yield Finding("file system", f"{file_system(existing)}: caches in {folder} are append-only files, not SQLite")
+
+
+def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
+    if config is None:
+        return
+    for name, model in resolved(config).endpoints.items():
+        yield _answers(name, model)
+    for name, student in config.students.items():
+        if isinstance(student.objective, Ppo) and student.objective.server is not None:
+            yield _samples(f"student {name}", student.objective.server)
+
+
+def _samples(name: str, server: RolloutServer) -> Finding:
+    """Whether a server of rollouts is ready for a policy."""
+    from aligndistill.training.on_policy.rollout_server import ServedPolicy
+
+    try:
+        ServedPolicy(server).require_ready()
+    except UserError as error:
+        return Finding(name, str(error), sound=False)
+    return Finding(name, f"{urlsplit(server.base_url).netloc} samples, and loads weights")
+
+
+def _answers(name: str, model: EndpointModel) -> Finding:
+    """Ask the smallest question there is."""
+    from aligndistill.chat.endpoint import EndpointChat
+    from aligndistill.chat.protocol import Request, Sampling
+    from aligndistill.records import Message
+
+    hello = Request((Message(role="user", content="Say yes."),))
+    try:
+        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([hello], Sampling(0.0, 4)):
+            said = answered.reply.problem or f"answers: {answered.reply.text[:40]!r}"
+            return Finding(name, f"{urlsplit(model.base_url).netloc} {said}", sound=not answered.reply.problem)
+    except UserError as error:
+        return Finding(name, str(error), sound=False)
+    return Finding(name, f"{model.base_url} gave no answer", sound=False)

@@ -1,0 +1,111 @@
+"""What `aligndistill eval-rm` does: a reward model on a file of RewardBench's form."""
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+import typer
+
+from aligndistill.commands.output import print_table
+from aligndistill.config.data import Source
+from aligndistill.data.loading import load_benchmark
+from aligndistill.errors import DataError
+from aligndistill.evaluation.rewardbench import RewardBench, RewardedRow, rewardbench
+from aligndistill.models.conversation import Layout
+from aligndistill.models.load import MODEL_JSON, ModelPointer, read_pointer
+from aligndistill.models.reward import load_reward_model, score_rewards
+from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.processes.progress import track
+from aligndistill.records import prompt_id
+from aligndistill.reporting.rewardbench_table import rewardbench_table
+
+UNLIMITED_TOKENS = 2**31
+
+
+@dataclass(frozen=True)
+class Benchmarked:
+    """What came of it.
+
+    Attributes:
+        dropped: rows that were left out, by reason.
+        cut: answers that were too long for the model, and scored as far as they went.
+    """
+
+    figures: RewardBench
+    dropped: dict[str, int]
+    cut: int
+
+    def as_json(self, model: str, dataset: Path) -> str:
+        """Everything, with what it was measured on."""
+        of = {
+            "model": model,
+            "dataset": str(dataset),
+            **self.figures.model_dump(),
+            "left_out": self.dropped,
+            "answers_cut": self.cut,
+        }
+        return json.dumps(of, indent=2) + "\n"
+
+
+def print_benchmark(model: str, dataset: Path, output: Path | None, layout: Layout | None, batch_size: int) -> None:
+    """Show how often a reward model puts the right answer first; with `output`, also write it to a JSON file.
+
+    Raises:
+        DataError: no such model or file, or not one row that can be used.
+    """
+    found = benchmark_reward_model(model, dataset, layout, batch_size)
+    print_table(rewardbench_table(found.figures))
+    for reason, count in found.dropped.items():
+        typer.echo(f"left out: {count} rows ({reason})")
+    if found.cut:
+        typer.echo(f"{found.cut} answers were too long for the model and were cut")
+    if output is not None:
+        output.write_text(found.as_json(model, dataset), encoding="utf-8")
+
+
+def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, batch_size: int) -> Benchmarked:
+    """Score every row's answers, and count how often the right one is best.
+
+    Args:
+        model: a run's folder, a finished reward model's, or any sequence classifier with one label.
+        layout: how it reads conversations; None takes what our own model says, and `chat` for others.
+
+    Raises:
+        DataError: no such model or file, or not one row that can be used.
+    """
+    loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop")).all()
+    reward_model = load_reward_model(_pointer(model, layout))
+    exchanges = [
+        Exchange(row.prompt, [*row.chosen, *row.rejected], ["stop"] * (len(row.chosen) + len(row.rejected)))
+        for row in loaded.records
+    ]
+    positions = reward_model.max_positions
+    room = positions or UNLIMITED_TOKENS
+    tokenised = tokenise(reward_model.conversation, exchanges, Limits(room, room, positions))
+    if not tokenised.groups:
+        raise DataError(f"{dataset}: every prompt is too long for this model ({room} tokens).")
+    rewarded = []
+    for scored in track(score_rewards(reward_model, tokenised.groups, batch_size), "rewards", len(tokenised.groups)):
+        row = loaded.records[tokenised.indices[scored.index]]
+        if not all(map(math.isfinite, scored.rewards)):
+            raise DataError(f"{model}: it gives rewards that are not finite numbers ({scored.rewards}).")
+        chosen, rejected = scored.rewards[: len(row.chosen)], scored.rewards[len(row.chosen) :]
+        ties = row.identity if row.in_ties else ""
+        rewarded.append(RewardedRow(row.subset, prompt_id(row.prompt), ties, tuple(chosen), tuple(rejected), row.pair))
+    too_long = {"prompt too long for the model": tokenised.too_long} if tokenised.too_long else {}
+    return Benchmarked(rewardbench(rewarded), {**loaded.dropped, **too_long}, tokenised.responses_cut)
+
+
+def _pointer(model: str, layout: Layout | None) -> ModelPointer:
+    """Where the model is: the one that a run's folder names, one with our `model.json`, or anybody's."""
+    folder = Path(model)
+    if (folder / "artifacts.json").is_file():
+        made = json.loads((folder / "artifacts.json").read_text(encoding="utf-8"))
+        if "reward_model" not in made:
+            raise DataError(f"{folder}: this run has no reward model. Its config needs a section reward_model.")
+        folder = Path(made["reward_model"])
+    if (folder / MODEL_JSON).is_file():
+        pointer = read_pointer(folder)
+        return pointer.model_copy(update={"layout": layout}) if layout else pointer
+    return ModelPointer(path=str(folder.absolute()) if folder.is_dir() else model, layout=layout or "chat")

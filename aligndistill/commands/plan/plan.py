@@ -1,0 +1,146 @@
+"""What a config would do and cost, before anything is spent: its stages, what they would ask of models, and their memory."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal
+
+from aligndistill.chat.http.budget import Spent
+from aligndistill.commands.plan.memory import MemoryEstimate
+from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
+from aligndistill.commands.plan.stage_memory import planned_memory
+from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
+from aligndistill.config.load import ConfigFiles, as_config
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Budget, RunConfig
+from aligndistill.errors import UserError
+from aligndistill.pipeline import pipeline
+from aligndistill.runs.servers import known_servers, spent_so_far
+from aligndistill.store.artifacts import read_manifest
+from aligndistill.store.stage import Stage
+
+State = Literal["finished", "begun", "to do"]
+
+
+@dataclass(frozen=True)
+class PlannedStage:
+    """A stage, how far it is, and where its result is or will be."""
+
+    name: str
+    state: State
+    folder: Path
+
+
+@dataclass(frozen=True)
+class PlannedRequests:
+    """What an unfinished stage would ask of one model. Counts are at most so many unless they are `certain`.
+
+    Attributes:
+        server: the server's address; None for a model that runs here.
+        prompts: that it is asked about.
+        verdicts: comparisons or grades, cached ones included; 0 where answers are sampled.
+        cached: verdicts whose answer is cached.
+        answer_tokens: at most.
+        exact_tokens: whether prompt tokens were counted by the model's tokenizer; else they are estimated by length.
+        certain: whether the stage's inputs are there, so that nothing but the lengths of answers is assumed.
+        usd: at most; None without a price in `budget.prices`.
+        seconds: at the server's concurrency and limits; None for a model that runs here.
+    """
+
+    stage: str
+    model: str
+    server: str | None
+    prompts: int
+    verdicts: int
+    cached: int
+    requests: int
+    prompt_tokens: int
+    answer_tokens: int
+    exact_tokens: bool
+    certain: bool
+    usd: float | None
+    seconds: float | None
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a config would do. `print(plan)` shows what `aligndistill plan` shows.
+
+    Attributes:
+        stages: all of them, in the order in which they are made.
+        requests: what unfinished stages would ask, by stage and model.
+        no_estimate: why that is not known; None where it is.
+        memory: bytes that each stage takes while it trains, by name, where the shape of its model is known.
+        text: all of it as a table.
+    """
+
+    stages: tuple[PlannedStage, ...]
+    requests: tuple[PlannedRequests, ...]
+    no_estimate: str | None
+    memory: Mapping[str, MemoryEstimate]
+    text: str = field(repr=False)
+
+    def __str__(self) -> str:
+        return self.text
+
+
+def plan(config: RunConfig | ConfigFiles) -> Plan:
+    """What a config, or the one in these files, would do and cost. Nothing is asked, trained or downloaded.
+
+    Raises:
+        ConfigError: the config cannot be used.
+    """
+    config = as_config(config)
+    stages = pipeline(config).stages
+    spent = spent_so_far(config.runtime.runs / config.name)
+    estimates: list[tuple[str, Estimate]] = []
+    no_estimate = None
+    try:
+        estimates = planned_requests(config, stages, _knows_logprobs(config))
+    except UserError as error:
+        no_estimate = str(error)
+    planned = tuple(_planned_stage(stage, config.runtime.store) for stage in stages)
+    memory = planned_memory(config)
+    lines = list(stage_lines((stage.state, stage.name, stage.folder) for stage in planned))
+    if no_estimate is not None:
+        lines.append(f"\nNo estimate of what will be asked: {no_estimate}")
+    if estimates:
+        lines += request_lines(estimates, config.budget, spent)
+    if memory:
+        lines += memory_lines(memory)
+    requests = tuple(_planned_requests(stage, one, config.budget, spent) for stage, one in estimates)
+    return Plan(planned, requests, no_estimate, memory, "\n".join(lines))
+
+
+def _planned_stage(stage: Stage, store: Path) -> PlannedStage:
+    folder = stage.folder(store)
+    state: State = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
+    return PlannedStage(stage.name, state, folder)
+
+
+def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spent]) -> PlannedRequests:
+    return PlannedRequests(
+        stage=stage,
+        model=one.model,
+        server=one.server.base_url if one.server else None,
+        prompts=one.prompts,
+        verdicts=one.verdicts,
+        cached=one.cached,
+        requests=one.asked.calls,
+        prompt_tokens=one.asked.prompt_tokens,
+        answer_tokens=one.asked.completion_tokens,
+        exact_tokens=one.exact_tokens,
+        certain=one.certain,
+        usd=price_usd(one, budget),
+        seconds=request_seconds(one, spent) if one.server else None,
+    )
+
+
+def _knows_logprobs(config: RunConfig) -> KnowsLogprobs:
+    servers = known_servers(config.runtime.runs / config.name)
+
+    def gives_logprobs(endpoint: EndpointModel) -> bool:
+        found = servers.get(endpoint.server)
+        return found is not None and bool(found.top_logprobs)
+
+    return gives_logprobs

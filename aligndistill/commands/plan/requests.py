@@ -1,0 +1,268 @@
+"""What the unfinished stages of a run would ask of its models: a dry run.
+
+The stages' own functions are called in a temporary store, with a chat model that counts and gives placeholder answers of the
+greatest length. Nothing is asked, no user's function is called and nothing is trained. Where a stage's inputs are placeholders,
+at most 200 prompts are taken, spread over the data, and the counts are multiplied. Verdicts in the cache are counted apart.
+"""
+
+import shutil
+import tempfile
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from math import ceil
+from pathlib import Path
+from typing import Any
+
+from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
+from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
+from aligndistill.config.judges import Judge, PanelJudge
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import models_of
+from aligndistill.config.students import Student
+from aligndistill.errors import JudgeError
+from aligndistill.judges.protocol import Judged, Task
+from aligndistill.records import Candidate, Grade, Prompt, Usage, Verdict, is_unparsed
+from aligndistill.runs.make import context_of
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.files import PROMPTS
+from aligndistill.stages.opening import open_judge
+from aligndistill.stages.shards import shards
+from aligndistill.stages.verdicts import JudgedTask
+from aligndistill.store.artifacts import SCRATCH, read_manifest
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.stage import Stage, with_folders
+
+MAX_PLACEHOLDERS = 200
+"""So many prompts get placeholder answers; the rest is multiplied."""
+
+PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings"})
+DATA_KINDS = PROMPT_KINDS | {"rankings.read"}
+"""Stages that read the user's data; a dry run makes them as they are."""
+
+KnowsLogprobs = Callable[[EndpointModel], bool]
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What would be asked of one model.
+
+    Attributes:
+        model: its name; `server` is None for one that runs here.
+        verdicts: comparisons or grades, cached ones included; 0 where answers are sampled.
+        cached: verdicts whose answer is cached.
+        exact_tokens: whether tokens were counted by the model's tokenizer.
+        certain: whether the stage's inputs are there, so that nothing but the lengths of answers is assumed.
+    """
+
+    model: str
+    server: EndpointModel | None
+    prompts: int
+    verdicts: int
+    cached: int
+    asked: Usage
+    exact_tokens: bool
+    certain: bool
+
+
+def planned_requests(config: RunConfig, stages: Iterable[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
+    """For each unfinished stage that asks models: its name, and what it would ask of which."""
+    with tempfile.TemporaryDirectory() as store:
+        dry = _DryRun(config, Path(store), gives_logprobs)
+        return [(stage.name, estimate) for stage in stages for estimate in dry.of_stage(stage)]
+
+
+@dataclass
+class _DryRun:
+    config: RunConfig
+    store: Path
+    gives_logprobs: KnowsLogprobs
+    folders: dict[Stage, Path] = field(default_factory=dict)
+    """Where each stage's result is: in the real store, in the temporary one, or nowhere yet."""
+
+    prompts: list[Prompt] = field(default_factory=list)
+
+    def of_stage(self, stage: Stage) -> Iterator[Estimate]:
+        """What a stage would ask; its result is placed where later stages find it."""
+        real = stage.folder(self.config.runtime.store)
+        finished = read_manifest(real) is not None
+        self.folders[stage] = real if finished else stage.folder(self.store)
+        if not finished:
+            settings = stage.given.get("settings")
+            if isinstance(settings, Student):
+                yield from self._rewards(stage, settings)
+            elif stage.kind in DATA_KINDS:
+                stage.make(self._context(stage, _Chats(self)), **self._arguments(stage))
+            elif models_given(stage):
+                yield from self._asking(stage)
+        if stage.kind in PROMPT_KINDS:
+            self._keep_some(self.folders[stage])
+
+    def _keep_some(self, folder: Path) -> None:
+        """Remember all prompts; what gets placeholder answers are at most so many of them."""
+        self.prompts = list(read_jsonl(folder / PROMPTS, Prompt))
+        self.some = self.store / "some prompts"
+        self.some.mkdir()
+        write_jsonl(self.some / PROMPTS, spread(self.prompts, MAX_PLACEHOLDERS))
+
+    def _asking(self, stage: Stage) -> Iterator[Estimate]:
+        chats, given = _Chats(self), self._arguments(stage)
+        models = models_given(stage)
+        judges = bool(given.get("judge") or "answers" in given)
+        data = [needed for needed in stage.inputs if needed not in models.values()]
+        certain = not judges or all(self.folders[needed].parent != self.store for needed in data)
+        whole = judges and certain
+        if not whole:
+            given["prompts"] = self.some
+        everyone, used = self.prompts, list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
+        if "probes" not in given and "authors" not in given:  # what is asked about held-out prompts alone
+            limit = given["sampling"].prompts if "sampling" in given else given["settings"].prompts
+            everyone, used = held_out(everyone, limit), held_out(used, limit)
+        given.pop("reference", None)  # a divergence asks nothing
+        context = self._context(stage, chats)
+        with suppress(JudgeError):  # placeholder verdicts cannot be read, which is all that this one says
+            stage.make(context, **given)
+        share = len(everyone) / len(used) if used else 0.0
+        judge = given.get("judge") or getattr(given.get("settings"), "judge", None)
+        verdicts = _verdicts(context) if judges else []
+        sources = {name: with_folders(model, self.folders.__getitem__) for name, model in models.items()}
+        yield from chats.estimates(sources, judge, verdicts, len(everyone), share, certain)
+
+    def _rewards(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
+        """Of the judges that a student learns from: placeholder answers to some prompts, multiplied by how many it will sample."""
+        objective = settings.objective
+        if not isinstance(objective, OnPolicy):
+            return
+        train = [prompt for prompt in self.prompts if prompt.split == "train"]
+        some = spread(train, MAX_PLACEHOLDERS)
+        tasks = [_placeholder_task(prompt, objective.samples_per_prompt, settings.max_response_tokens) for prompt in some]
+        sampled = settings.sampled_prompts(len(train))
+        given = self._arguments(stage)
+        for part in objective.rewards:
+            if not isinstance(part.source, str):
+                chats = _Chats(self)
+                judge = open_judge(self._context(stage, chats), part.source, given["models"], given["seed"])
+                verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
+                share = sampled / len(some) if some else 0.0
+                yield from chats.estimates(given["models"], part.source, verdicts, sampled, share, certain=False)
+
+    def _arguments(self, stage: Stage) -> dict[str, Any]:
+        return {name: with_folders(value, self.folders.__getitem__) for name, value in stage.given.items()}
+
+    def _context(self, stage: Stage, chats: "_Chats") -> StageContext:
+        """The stage's own, with what it has done so far, in the temporary store."""
+        real = context_of(stage, self.config.runtime)
+        folder = stage.folder(self.store)
+        (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
+        for file in (real.folder / SCRATCH).glob("*.jsonl"):
+            shutil.copy(file, folder / SCRATCH)
+        identities = {self.folders[needed]: needed.fingerprint for needed in stage.inputs}
+        caches = real.caches if real.caches.is_dir() else self.store / "caches"
+        caches.mkdir(exist_ok=True)
+        return replace(real, folder=folder, caches=caches, identities=identities, open_model=chats.open, open_grader=_Ungraded)
+
+
+@dataclass
+class _Chats:
+    """Stands for every model that a stage asks."""
+
+    dry: _DryRun
+    opened: dict[ModelSource, CountingChat] = field(default_factory=dict)
+
+    def open(self, model: ModelSource) -> CountingChat:
+        if model not in self.opened:
+            if isinstance(model, EndpointModel):
+                chat = CountingChat(model.name, model.identity, token_count(model), self.dry.gives_logprobs(model))
+            else:
+                fingerprint = next(stage.fingerprint for stage, folder in self.dry.folders.items() if folder == model)
+                chat = CountingChat(model.name, f"model {fingerprint}", TokenCount(by_length, exact=False), label_logprobs=True)
+            self.opened[model] = chat
+        return self.opened[model]
+
+    def estimates(
+        self,
+        models: Mapping[str, ModelSource],
+        judge: Judge | None,
+        verdicts: Iterable[Verdict],
+        prompts: int,
+        share: float,
+        certain: bool,
+    ) -> Iterator[Estimate]:
+        """For each model, what was counted times `share`. The verdicts of a judge are told with its model, where it asks one."""
+        total: Counter[str] = Counter()
+        cached: Counter[str] = Counter()
+        for verdict in verdicts:
+            for one in getattr(verdict, "members", ()) or (verdict,):
+                row = _asked_by(judge, one.judge)
+                total[row] += 1
+                cached[row] += not is_unparsed(one)
+        rows = {name: self.opened[model] for name, model in models.items() if model in self.opened}
+        for row in [*rows, *(row for row in total if row not in rows)]:
+            chat, model = rows.get(row), models.get(row)
+            usage = Usage(**{name: round(amount * share) for name, amount in chat.asked}) if chat else Usage()
+            server = model if isinstance(model, EndpointModel) else None
+            yield Estimate(
+                model=server.name if server else row,
+                server=server,
+                prompts=prompts,
+                verdicts=round(total[row] * share),
+                cached=round(cached[row] * share),
+                asked=usage,
+                exact_tokens=chat.tokens.exact if chat else True,
+                certain=certain,
+            )
+
+
+def _asked_by(judge: Judge | None, name: str) -> str:
+    """The model that a judge, or a panel's member of this name, asks; the judge itself in brackets where it asks none."""
+    section = judge.members[name].judge if isinstance(judge, PanelJudge) and name in judge.members else judge
+    asked = models_of(section)
+    return f"({name})" if not asked or (section and section.needs_local_model) else asked[0]
+
+
+def _verdicts(context: StageContext) -> Iterator[Verdict]:
+    """What a judging stage has kept: verdicts of an interrupted run, cached ones, and placeholders."""
+    for label in ("verdicts", "repeats", "comparisons"):
+        files = shards(context.scratch / f"{label}.jsonl")
+        tasks = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
+        yield from (verdict for one in tasks.values() for verdict in one.verdicts)
+
+
+@dataclass
+class _Ungraded:
+    """Stands for a judge that computes its grades here: as many as there would be, all missing."""
+
+    name: str
+
+    def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
+        """See `Judge`."""
+        for task in tasks:
+            grades = (Grade(prompt_id=task.prompt_id, candidate=one.id, value=None, judge=self.name) for one in task.candidates)
+            yield Judged(task.prompt_id, tuple(grades))
+
+
+def models_given(stage: Stage) -> Mapping[str, Any]:
+    """The models that a stage asks, by name: its authors, its judge's."""
+    author = {stage.given["name"]: stage.given["author"]} if "author" in stage.given else {}
+    return {**stage.given.get("authors", {}), **stage.given.get("models", {}), **author}
+
+
+def held_out(prompts: Iterable[Prompt], limit: int | None) -> list[Prompt]:
+    """Those that the evaluation takes."""
+    return [prompt for prompt in prompts if prompt.split == "held_out"][:limit]
+
+
+def spread(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
+    """At most so many prompts, spread evenly: what an interrupted run has done is not all among them, nor all missing."""
+    return list(prompts[:: ceil(len(prompts) / most)]) if prompts else []
+
+
+def _placeholder_task(prompt: Prompt, texts: int, tokens: int) -> Task:
+    candidates = tuple(
+        Candidate(id=f"{prompt.id}-{n}", prompt_id=prompt.id, text=placeholder(f"{prompt.id} {n}", tokens), author="start")
+        for n in range(texts)
+    )
+    return Task(prompt.id, prompt.messages, candidates)

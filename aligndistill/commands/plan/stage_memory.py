@@ -1,0 +1,120 @@
+"""The memory of each training stage of a config, where its models' shapes can be known before they exist."""
+
+import json
+from pathlib import Path
+from typing import Any, TypeVar
+
+from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
+from aligndistill.commands.plan.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
+from aligndistill.config.models import EndpointModel, LocalModel, Lora
+from aligndistill.config.objectives import BestOfN, Ppo
+from aligndistill.config.run import RunConfig
+from aligndistill.config.students import Student
+from aligndistill.config.training import Training
+from aligndistill.processes.devices import find_gpus
+from aligndistill.processes.ranks import world_size
+
+T = TypeVar("T", bound=Training)
+
+
+def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
+    """One process's memory by stage. A model that is known by a Hub name alone is left out: nothing is downloaded for a plan."""
+    start = _shape(config.start)
+    planned: dict[str, MemoryEstimate] = {}
+    lora = config.start.lora if config.start else None
+    if start is not None and config.sft is not None:
+        adapters = None if config.start and config.start.from_scratch else lora
+        planned["start"] = _of(config, start, config.sft, adapters, 1)
+    if config.reward_model is not None:
+        trunk = _shape(config.reward_model.model) if config.reward_model.model else start
+        if trunk is not None:
+            settings = _as_long_as_rankings(config, config.reward_model)
+            planned["reward_model"] = _of(config, trunk, settings, config.reward_model.lora, _responses(config))
+    for name, student in config.students.items():
+        if start is not None:
+            planned[f"student-{name}"] = _of_student(config, start, student, lora)
+    return planned
+
+
+def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate:
+    match student.objective:
+        case Ppo() as objective:
+            # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
+            frozen = (lora is None) + (config.reward_model is not None)
+            beside = Online(objective.critic == "separate", frozen * start.parameters)
+            return _of(config, start, student, lora, objective.samples_per_prompt, beside)
+        case BestOfN():
+            return _of(config, start, _as_long_as_rankings(config, student), lora, 1)
+    return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config))
+
+
+def _of(
+    config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: Online | None = None
+) -> MemoryEstimate:
+    gpus = find_gpus()
+    processes = config.runtime.processes or (world_size() if world_size() > 1 else max(gpus.count, 1))
+    return estimate(
+        shape,
+        settings,
+        config.runtime,
+        read_sharding(config.runtime.deepspeed),
+        lora=lora,
+        responses=responses,
+        processes=processes,
+        bf16=gpus.bf16,
+        online=online,
+    )
+
+
+def _as_long_as_rankings(config: RunConfig, settings: T) -> T:
+    """The settings with the limits that the run's own candidates keep to, where those are lower.
+
+    Only for what learns from rankings: prompts of an online student have no candidates. Servers are asked about prompts of any
+    length, so beside one of them only the section's own limit bounds the prompts.
+    """
+    candidates = config.candidates
+    if config.rankings.source is not None or config.judge is None:
+        return settings
+    lower = {"max_response_tokens": min(settings.max_response_tokens, candidates.max_new_tokens)}
+    models = {"teacher": config.teacher, **config.models}
+    if not any(isinstance(models.get(author), EndpointModel) for author in candidates.authors):
+        lower["max_prompt_tokens"] = min(settings.max_prompt_tokens, candidates.max_prompt_tokens)
+    return settings.model_copy(update=lower)
+
+
+def _responses(config: RunConfig) -> int:
+    """Per prompt at most: a pair where the rankings are ready-made."""
+    return config.candidates.per_prompt * len(config.candidates.authors) if config.rankings.source is None else 2
+
+
+def _shape(model: LocalModel | None) -> Shape | None:
+    if model is None:
+        return None
+    folder = Path(model.model).expanduser() if model.model else Path()
+    if model.from_scratch is not None:
+        numbers = model.from_scratch.model_dump(exclude={"architecture"}, exclude_none=True)
+        numbers |= {"model_type": model.from_scratch.architecture}
+        numbers.setdefault("intermediate_size", 4 * model.from_scratch.hidden_size)
+        numbers.setdefault("num_key_value_heads", model.from_scratch.num_attention_heads)
+    elif folder.is_dir():
+        numbers = _read_numbers(folder / "config.json")
+    else:
+        return None
+    return shape_from_numbers(numbers) or _shape_by_torch(numbers if model.from_scratch else folder)
+
+
+def _read_numbers(file: Path) -> dict[str, Any]:
+    """A model's config; nothing where that cannot be read, for which transformers has its own words."""
+    try:
+        numbers = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return numbers if isinstance(numbers, dict) else {}
+
+
+def _shape_by_torch(model: Path | dict[str, Any]) -> Shape:
+    from transformers import AutoConfig  # only for what cannot be counted without it: it takes seconds
+
+    if isinstance(model, Path):
+        return shape_of(AutoConfig.from_pretrained(model, local_files_only=True))
+    return shape_of(AutoConfig.for_model(**model))

@@ -1,0 +1,128 @@
+"""A plan as lines of text."""
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from aligndistill.chat.http.budget import Spent
+from aligndistill.commands.plan.memory import GIB, MemoryEstimate
+from aligndistill.commands.plan.requests import Estimate
+from aligndistill.config.run import Budget
+
+ASSUMED_SECONDS = 2.0
+"""For one request, where none of this run has been timed."""
+
+SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
+HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
+
+
+def stage_lines(stages: Iterable[tuple[str, str, Path]]) -> Iterator[str]:
+    """A line for each stage: its state, its name and its folder."""
+    for state, name, folder in stages:
+        yield f"{state:9} {name:24} {folder}"
+
+
+def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spent]) -> Iterator[str]:
+    """A line for each model that a stage asks: requests, tokens, price and time; then what is assumed, and the budget."""
+    yield ""
+    yield from _table([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
+    yield ""
+    yield from _remarks(budget, [one for _, one in estimates], spent)
+
+
+def memory_lines(planned: Mapping[str, MemoryEstimate]) -> Iterator[str]:
+    """A line for each stage that trains."""
+    yield "\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)"
+    yield f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
+    for name, memory in planned.items():
+        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
+        yield f"{name:24} " + " ".join(f"{part / GIB:8.2f}" for part in parts)
+
+
+# ---------------------------------------------------------------------------------------------------------------- words
+
+
+def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spent]) -> tuple[str, ...]:
+    name = one.model if one.server is not None else f"{one.model} (here)"
+    counts = (one.prompts, one.verdicts, one.cached, one.asked.calls, one.asked.prompt_tokens, one.asked.completion_tokens)
+    about = "" if one.certain else "<= "
+    shown = [f"{about if number and count else ''}{count:,}" for number, count in enumerate(counts)]
+    price = price_usd(one, budget)
+    paid = "" if one.server is None else "no price" if price is None else f"{price:.2f}"
+    return (stage, name, *shown, paid, _duration(request_seconds(one, spent)) if one.server is not None else "")
+
+
+def price_usd(one: Estimate, budget: Budget) -> float | None:
+    """What it would cost at most, US dollars; None without a price."""
+    if one.server is None:
+        return 0.0
+    price = budget.prices.get(one.server.name)
+    if price is None:
+        return None
+    return price.usd(one.asked.prompt_tokens, one.asked.completion_tokens)
+
+
+def request_seconds(one: Estimate, spent: Iterable[Spent]) -> float:
+    """As long as the requests take at the server's concurrency, and no less than its limits per minute say."""
+    assert one.server is not None
+    timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
+    each = sum(timed) / len(timed) if timed else ASSUMED_SECONDS
+    seconds = [one.asked.calls * each / one.server.concurrency]
+    tokens = one.asked.prompt_tokens + one.asked.completion_tokens
+    for amount, limit in ((one.asked.calls, one.server.requests_per_minute), (tokens, one.server.tokens_per_minute)):
+        if limit is not None:
+            seconds.append(amount / limit * SECONDS_PER_MINUTE)
+    return max(seconds)
+
+
+def _duration(seconds: float) -> str:
+    if seconds < SECONDS_PER_MINUTE:
+        return f"{seconds:.0f} s"
+    if seconds < SECONDS_PER_HOUR:
+        return f"{seconds / SECONDS_PER_MINUTE:.0f} min"
+    return f"{seconds / SECONDS_PER_HOUR:.1f} h"
+
+
+@dataclass(frozen=True)
+class _Limit:
+    name: str
+    limit: float | None
+    spent: float
+    planned: float
+
+
+def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spent]) -> Iterator[str]:
+    asked = [one for one in estimates if one.server is not None]
+    if any(one.exact_tokens for one in asked):
+        yield "Prompt tokens are counted by the model's tokenizer where it is here or named in `tokenizer`."
+    if any(not one.exact_tokens for one in asked):
+        yield "Without its tokenizer, prompt tokens are estimated by length, rather too many: one for every three bytes."
+    yield "Answer tokens are at most: max_new_tokens each. `<=`: if no candidate is dropped and all are of the greatest length."
+    untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
+    if untimed:
+        yield f"Time assumes {ASSUMED_SECONDS:g} s a request for {', '.join(sorted(untimed))}; it is measured once a run has begun."
+    prices = [price_usd(one, budget) or 0.0 for one in asked]
+    limits = (
+        _Limit("requests", budget.requests, sum(one.requests for one in spent), sum(one.asked.calls for one in asked)),
+        _Limit(
+            "tokens",
+            budget.tokens,
+            sum(one.tokens for one in spent),
+            sum(one.asked.prompt_tokens + one.asked.completion_tokens for one in asked),
+        ),
+        _Limit("usd", budget.usd, sum(one.usd for one in spent), sum(prices)),
+    )
+    for one in limits:
+        if one.limit is not None:
+            enough = "enough" if one.spent + one.planned <= one.limit else "NOT ENOUGH: the run will stop there, and can go on"
+            yield f"budget.{one.name}: {one.limit:,.10g}, spent {one.spent:,.10g}, planned {one.planned:,.10g}: {enough}."
+
+
+def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    for row in rows:
+        cells = [
+            cell.ljust(width) if number < 2 else cell.rjust(width)
+            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        yield "  ".join(cells).rstrip()

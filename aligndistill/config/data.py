@@ -1,0 +1,46 @@
+"""The schema of data: where rows come from, and the prompts of a run."""
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from aligndistill.config.section import ReadsFile, Section
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+class Source(Section):
+    """Where rows come from: a file, a folder of files, or a data set on the Hub at a pinned revision.
+
+    Attributes:
+        path: a JSON, JSONL, CSV or Parquet file (`.gz` too), a folder of such files or from `save_to_disk`, or the Hub name of a
+            data set.
+        revision: the commit of the Hub data set; required for one, so that a run means the same tomorrow.
+        name: the Hub data set's configuration.
+        split: the Hub data set's split.
+        format: `auto` reads it off the columns. `hh`: transcripts in `chosen`/`rejected`. `preference`: TRL's, with an explicit
+            or implicit prompt. `prompts`: prompt-only, `messages`, or `prompt` and `completion`. `rankings`: `prompt`,
+            `responses`, `scores`. `distilabel`, `rewardbench` (version 2), `ultrafeedback`: the data sets' own columns.
+        columns: our name to the file's name, as in `{prompt: question}`.
+        limit: read no more rows than this.
+        on_bad_row: stop at a row that cannot be read, or drop and count it.
+    """
+
+    path: Annotated[str, ReadsFile]
+    revision: str | None = None
+    name: str | None = None
+    split: str = "train"
+    format: Literal["auto", "distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"] = "auto"
+    columns: dict[str, str] = Field(default={})
+    limit: int | None = Field(default=None, gt=0)
+    on_bad_row: Literal["error", "drop"] = "error"
+
+
+# ---------------------------------------------------------------------------------------------------------------- data
+
+
+class Prompts(Section):
+    """The prompts of the run. `held_out` is the share, by hash of the prompt, that only the evaluation sees."""
+
+    source: Source
+    held_out: float = Field(default=0.1, gt=0, lt=1)

@@ -1,0 +1,142 @@
+"""From YAML files and `section.key=value` to a checked `RunConfig`, and back to YAML."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, TypeAlias
+
+from pydantic import ValidationError
+
+from aligndistill.config.checks import check
+from aligndistill.config.problems import Problem, Where, explain
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath
+from aligndistill.config.secrets import redact
+from aligndistill.config.yaml import Document, dump_yaml, read_yaml, read_yaml_file
+from aligndistill.errors import ConfigError
+
+ConfigFiles: TypeAlias = str | Path | Sequence[str | Path]
+"""One config file, or several that compose left to right."""
+
+
+def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunConfig:
+    """Read one file or several, and overrides, into one checked config.
+
+    Files compose left to right, and the overrides come last, as if they were one more file:
+
+    - Sections merge key by key. Everything else (numbers, texts, lists) is replaced; `null` takes an optional section out.
+    - A section whose `kind` changes is replaced whole, because the keys of the old kind mean nothing to the new one: an
+      overlay with `judge: {kind: pairwise, ...}` leaves nothing of a likelihood judge behind. A model without `kind` counts
+      as `local`. A section that has no kind yet is merged.
+    - An override is `section.key=value`, its value read as YAML: `a.b=1e-6`, `a.b=null`, `a.b=[x, y]`, `a={b: 1, c: 2}`, and
+      `a.b=` is null. Of two overrides of one key the later one holds. A name with a dot in it is written inside braces:
+      `students={dpo-0.1: {learning_rate: 1e-6}}`.
+
+    Paths inside a config are relative to the working directory, not to the file they are written in.
+
+    Args:
+        paths: the file or files, each with a mapping at the top.
+        overrides: `section.key=value` arguments, or a single one.
+
+    Raises:
+        ConfigError: with every problem found, one a line, each with its file and line (or argument), its key and what to do.
+            No value that may be a secret is in it. Rules between sections are checked when the sections themselves are right.
+    """
+    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
+    documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
+    problems = [problem for document in documents for problem in document.problems]
+    if any(document.data is None for document in documents):
+        raise _error(problems, documents, {})
+
+    data: dict[str, Any] = {}
+    for document in documents:
+        data = _merge(data, document.data, ())
+    try:
+        config = RunConfig.model_validate_json(json.dumps(data), strict=True, by_alias=True, by_name=False)
+    except ValidationError as error:
+        raise _error([*problems, *explain(error)], documents, data) from None
+    problems += check(config)
+    if problems:
+        raise _error(problems, documents, data)
+    return config
+
+
+def as_config(config: RunConfig | ConfigFiles) -> RunConfig:
+    """The config itself, or the one in these files.
+
+    Raises:
+        ConfigError: as `load_config`.
+    """
+    return config if isinstance(config, RunConfig) else load_config(config)
+
+
+def dump_config(config: RunConfig) -> str:
+    """The config as YAML with every default written out; `load_config` reads an equal config from it."""
+    return dump_yaml(config.model_dump(mode="json", by_alias=True))
+
+
+def _read_overrides(overrides: Sequence[str], first_index: int) -> Document:
+    """All overrides as one document."""
+    together = Document({})
+    for index, override in enumerate(overrides, first_index):
+        key, equals, text = override.partition("=")
+        path = tuple(key.split("."))
+        where = Where(index, redact(f"argument {key}=...") if equals else "argument")
+        if not equals or not all(path):
+            shown = f"'{override}'" if not equals else f"'{key}'"
+            problem = Problem((), f"{shown} is not of the form section.key=value", where)
+            together.problems.append(problem)
+            continue
+        document = read_yaml(text, where, path)
+        together.problems += document.problems
+        if document.data is None and document.problems:
+            continue
+        section = together.data
+        for depth, part in enumerate(path[:-1], 1):
+            together.places[path[:depth]] = where
+            if not isinstance(section.get(part), dict):
+                section[part] = {}
+            section = section[part]
+        section[path[-1]] = document.data
+        together.places |= {path: where, **document.places}
+    return together
+
+
+def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:
+    if not isinstance(base, dict) or not isinstance(overlay, dict):
+        return overlay
+    kind = base.get("kind", _implied_kind(path))
+    if kind is not None and overlay.get("kind", kind) != kind:
+        return overlay
+    merged = {key: _merge(base[key], value, (*path, key)) if key in base else value for key, value in overlay.items()}
+    return base | merged
+
+
+def _implied_kind(path: KeyPath) -> str | None:
+    """The kind of a section that names none: only models have one."""
+    is_model = path[-1:] in (("teacher",), ("model",)) or (len(path) == 2 and path[0] == "models")
+    return "local" if is_model else None
+
+
+def _error(problems: Sequence[Problem], documents: Sequence[Document], data: Any) -> ConfigError:
+    """All problems in the order of the files and their lines."""
+    placed = [(problem.where or _place(problem.path, documents, data), problem) for problem in problems]
+    placed.sort(key=lambda entry: entry[0])
+    return ConfigError("\n".join(dict.fromkeys(problem.line(where) for where, problem in placed)))
+
+
+def _place(path: KeyPath, documents: Sequence[Document], data: Any) -> Where:
+    """Where the key stands or, when it is missing, the section it belongs to. The last file that wrote it counts."""
+    there: list[str | int] = []
+    for part in path:
+        if not (part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))):
+            break
+        there.append(part)
+        data = data[part]
+    for length in range(len(there), 0, -1):
+        for document in reversed(documents):
+            if tuple(there[:length]) in document.places:
+                return document.places[tuple(there[:length])]
+    files = [place.source for document in documents for place in [document.places.get(())] if place]
+    return Where(0, ", ".join(files) or "the arguments")

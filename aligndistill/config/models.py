@@ -1,0 +1,154 @@
+"""The schema of what a config names from outside: data, models here and behind servers, and how models are trained."""
+
+import re
+from typing import Annotated, Any, Literal
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+
+from aligndistill.config.secrets import redact
+from aligndistill.config.section import NamesModel, NotHashed, ReadsFile, Section, name_or_section
+from aligndistill.config.training import Sft
+
+# -------------------------------------------------------------------------------------------------------------- models
+
+
+class FromScratch(Section):
+    """A new model of a Hugging Face architecture, with a byte-level BPE tokenizer trained on the demonstrations."""
+
+    architecture: str = "llama"
+    vocab_size: int = Field(default=1024, ge=300)
+    hidden_size: int = Field(default=128, gt=0)
+    num_hidden_layers: int = Field(default=3, gt=0)
+    num_attention_heads: int = Field(default=4, gt=0)
+    num_key_value_heads: int | None = Field(default=None, gt=0)
+    intermediate_size: int | None = Field(default=None, gt=0)
+    max_position_embeddings: int = Field(default=256, gt=0)
+    tie_word_embeddings: bool = True
+
+    @model_validator(mode="after")
+    def _heads_divide(self) -> "FromScratch":
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError("'hidden_size' must be a multiple of 'num_attention_heads'")
+        if self.num_attention_heads % (self.num_key_value_heads or 1):
+            raise ValueError("'num_attention_heads' must be a multiple of 'num_key_value_heads'")
+        return self
+
+
+class Lora(Section):
+    """Low-rank adapters through peft; names are peft's."""
+
+    r: int = Field(default=16, gt=0)
+    lora_alpha: int = Field(default=32, gt=0)
+    lora_dropout: float = Field(default=0.0, ge=0, lt=1)
+    target_modules: str | tuple[str, ...] = "all-linear"
+
+
+Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
+"""transformers' names. Kernels from the Hub are left out: they are code that comes over the network."""
+
+
+class LocalModel(Section):
+    """A causal language model that runs here.
+
+    Attributes:
+        model: a Hub name or a local folder; leave it out for `from_scratch`.
+        layout: how a conversation becomes text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
+            `plain`: the response simply continues the prompt.
+        attn_implementation: transformers' choice by default, which is `sdpa` for nearly all.
+        trust_remote_code: run code that comes with the model. Off unless asked for, and never inherited.
+    """
+
+    kind: Literal["local"] = "local"
+    model: Annotated[str | None, ReadsFile] = None
+    revision: str | None = None
+    from_scratch: FromScratch | None = None
+    layout: Literal["chat", "transcript", "plain"] = "chat"
+    dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
+    attn_implementation: Attention | None = None
+    trust_remote_code: bool = False
+
+    @model_validator(mode="after")
+    def _one_origin(self) -> "LocalModel":
+        if (self.model is None) == (self.from_scratch is None):
+            raise ValueError("give either 'model' (a Hub name or a folder) or 'from_scratch'; the other one must be absent or null")
+        return self
+
+
+class StudentModel(LocalModel):
+    """The student before it is aligned; with `lora`, adapters are trained instead of all weights."""
+
+    lora: Lora | None = None
+
+
+def _without_credentials(value: str) -> str:
+    address = urlsplit(value)
+    if address.scheme not in ("http", "https") or not address.hostname:
+        raise ValueError("expected the address of a server, such as http://localhost:8000/v1")
+    if "@" in address.netloc or address.query or address.fragment:
+        raise ValueError("an address carries no user, password or query, because it is written to files: use 'api_key_env'")
+    return value
+
+
+def _name_of_a_variable(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value:
+        raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself")
+    return value
+
+
+ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
+"""Where an OpenAI-compatible server is, such as http://localhost:8000/v1. It is written to files, so it carries no secret."""
+
+KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
+"""The name of the environment variable that holds a key."""
+
+
+class EndpointModel(Section):
+    """A model behind an OpenAI-compatible HTTP server. The key is read from the environment variable named here, only.
+
+    Attributes:
+        requests_per_minute, tokens_per_minute: the most that the server allows; no limit unless given.
+        tokenizer: the model's, a folder or a Hub name, to count tokens with; else they are estimated.
+        context_tokens: the most that prompt and answer may have together. Longer requests are not sent.
+    """
+
+    kind: Literal["endpoint"]
+    base_url: ServerUrl
+    name: str
+    api_key_env: Annotated[KeyVariable | None, NotHashed] = None
+    concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
+    timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
+    max_retries: Annotated[int, NotHashed] = Field(default=5, ge=0)
+    requests_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
+    tokens_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
+    tokenizer: str | None = None
+    context_tokens: int | None = Field(default=None, gt=0)
+
+    @property
+    def server(self) -> str:
+        """Its address and the model's name there: what is one server to us."""
+        return f"{self.base_url.rstrip('/')} {self.name}"
+
+    @property
+    def identity(self) -> str:
+        """What answers of this model are kept under, however they were asked for."""
+        return f"endpoint {self.server}"
+
+
+class Teacher(LocalModel):
+    """A local teacher, which may be taught by demonstrations first."""
+
+    sft: Sft | None = None
+
+
+def _model_kind(value: Any) -> str:
+    kind = value.get("kind", "local") if isinstance(value, dict) else getattr(value, "kind", "local")
+    return str(kind)
+
+
+Model = Annotated[Annotated[Teacher, Tag("local")] | Annotated[EndpointModel, Tag("endpoint")], Discriminator(_model_kind)]
+"""A local model (the default) or an endpoint (`kind: endpoint`)."""
+
+
+ModelRef = Annotated[Annotated[str, Tag("name")] | Annotated[Model, Tag("section")], Discriminator(name_or_section), NamesModel]
+"""A model written out, or the name of one: `teacher`, `start`, or a key of `models`."""

@@ -1,0 +1,74 @@
+"""`package.module:name` -> the object. The working directory is importable, as it is for `python -m`."""
+
+import importlib
+import importlib.util
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from aligndistill.errors import ConfigError
+
+
+def load_plugin(name: str) -> Any:
+    """Import the object that `package.module:name` names.
+
+    Raises:
+        ConfigError: no such module or no such name in it. An error inside the module is the user's and passes through.
+    """
+    module_name, attribute = _parts(name)
+    try:
+        module = _newest(module_name)
+    except ModuleNotFoundError as error:
+        if error.name is None or not module_name.startswith(error.name):
+            raise
+        raise ConfigError(
+            f"cannot import '{name}': there is no module '{error.name}'. "
+            "Write it as package.module:name, importable from the working directory or the environment."
+        ) from None
+    try:
+        return getattr(module, attribute)
+    except AttributeError:
+        raise ConfigError(f"cannot import '{name}': module '{module_name}' has no '{attribute}'.") from None
+
+
+_contents: dict[str, bytes] = {}
+"""What was in a module's file when it was imported here."""
+
+
+def _newest(module_name: str) -> ModuleType:
+    """Import a module, or load it again where its file has changed since: in a notebook, users edit it between two runs.
+
+    Fingerprints follow the file, so results of older code would be stored as those of the newer.
+    """
+    module = importlib.import_module(module_name)
+    file = getattr(module, "__file__", None)
+    if file and file.endswith(".py"):
+        content = Path(file).read_bytes()
+        if _contents.setdefault(module_name, content) != content:
+            _contents[module_name] = content
+            module = importlib.reload(module)
+    return module
+
+
+def plugin_file(name: str) -> Path | None:
+    """The file of the module that `package.module:name` names; None where there is none to be seen."""
+    try:
+        found = importlib.util.find_spec(_parts(name)[0])
+    except ModuleNotFoundError:
+        return None
+    return Path(found.origin) if found is not None and found.origin else None
+
+
+def _parts(name: str) -> tuple[str, str]:
+    """Module and name in it; the working directory is importable from here on."""
+    module_name, _, attribute = name.partition(":")
+    if module_name == "__main__":
+        raise ConfigError(
+            f"cannot import '{name}': a later run could not find what only this notebook or script defines. "
+            f"Put it into a file beside it, such as my_functions.py, and write my_functions:{attribute}."
+        )
+    here = str(Path.cwd())
+    if here not in sys.path:
+        sys.path.insert(0, here)
+    return module_name, attribute

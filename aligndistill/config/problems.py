@@ -1,0 +1,203 @@
+"""What is wrong with a config, in plain words: where, which key, what was expected, what to do."""
+
+import difflib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from types import NoneType
+from typing import Any, get_args, get_origin
+
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from aligndistill.config.judges import COMPARISONS_PATTERN
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
+from aligndistill.config.secrets import names_a_secret, redact
+from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
+
+
+@dataclass(frozen=True, order=True)
+class Where:
+    """A place in what the user gave: the line of a file (0 for the whole file), or a command-line argument.
+
+    Attributes:
+        index: position of the file or argument among all that were given.
+    """
+
+    index: int
+    source: str
+    line: int = 0
+
+    def __str__(self) -> str:
+        return f"{self.source}:{self.line}" if self.line else self.source
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing to mend. Without `where`, the place is that of the key."""
+
+    path: KeyPath
+    text: str
+    where: Where | None = None
+
+    def line(self, where: Where) -> str:
+        """The problem as a line of an error message, without anything that looks like a secret."""
+        return f"{where}: " + redact(f"{show_key(self.path)}: {self.text}" if self.path else self.text)
+
+
+def show_key(path: KeyPath) -> str:
+    """`("candidates", "from", 1)` -> `candidates.from[1]`."""
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in path).removeprefix(".")
+
+
+def did_you_mean(word: str, known: Iterable[str]) -> str:
+    """`"; did you mean 'x'?"` for the known word that is close to this one, or nothing."""
+    close = difflib.get_close_matches(word, list(known), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def explain(error: ValidationError) -> Iterator[Problem]:
+    """Pydantic's errors about a `RunConfig` that was read from JSON, one problem for each key, in plain words."""
+    expected: dict[KeyPath, list[str]] = {}
+    found: dict[KeyPath, str] = {}
+    for detail in error.errors(include_url=False):
+        place = _locate(detail["loc"])
+        expectation = _expectation(detail, place)
+        if expectation is None:
+            yield _statement(detail, place)
+        else:  # the branches of a union disagree with the same value, each in its own way
+            expected.setdefault(place.path, []).append(expectation)
+            found[place.path] = _found(place.path, detail)
+    for path, expectations in expected.items():
+        yield Problem(path, f"expected {' or '.join(dict.fromkeys(expectations))}, found {found[path]}")
+
+
+# -------------------------------------------------------------------------------------------------------------- schema
+
+
+@dataclass(frozen=True)
+class _Place:
+    """Where pydantic found an error: the keys, the section the last key belongs to, and the types that may stand there."""
+
+    path: KeyPath
+    section: type[Section]
+    choices: tuple[Any, ...]
+
+
+def _locate(location: tuple[str | int, ...]) -> _Place:
+    """Follow a pydantic location through the schema. It also holds the names of union branches, which are no keys."""
+    path: list[str | int] = []
+    section: type[Section] = RunConfig
+    choices: tuple[Any, ...] = (RunConfig,)
+    for part in location:
+        if len(choices) > 1:
+            choices = tuple(choice for choice in choices if kind_of(choice) == part) or choices
+        elif part != "[key]":
+            path.append(part)
+            choice: Any = choices[0] if choices else None
+            choices = ()
+            if is_section(choice):
+                section = choice
+                choices = alternatives(fields_of(section).get(str(part), NoneType))
+            elif get_origin(choice) in (dict, tuple):
+                choices = alternatives(get_args(choice)[1 if get_origin(choice) is dict else 0])
+    return _Place(tuple(path), section, choices)
+
+
+# --------------------------------------------------------------------------------------------------------------- words
+
+_TYPES = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "text",
+    "tuple_type": "a list",
+    "dict_type": "a section with keys of its own",
+    "model_attributes_type": "a section with keys of its own",
+    "model_type": "a section with keys of its own",
+}
+_BOUNDS = {
+    "greater_than": ("gt", "a number greater than"),
+    "greater_than_equal": ("ge", "a number not less than"),
+    "less_than": ("lt", "a number less than"),
+    "less_than_equal": ("le", "a number not greater than"),
+}
+_PATTERNS = {
+    COMPARISONS_PATTERN: "all, sort, swiss or random(n)",
+    PLUGIN_PATTERN: "package.module:name",
+    NAME_PATTERN: "a name of letters, digits, '.', '-' and '_' that begins with a letter or a digit",
+}
+
+
+def _expectation(detail: ErrorDetails, place: _Place) -> str | None:
+    """What should stand there, when the value is of the wrong type or out of range."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    kinds = [name for choice in place.choices if (name := kind_of(choice))]
+    if kind in ("dict_type", "model_attributes_type", "model_type") and len(kinds) > 1:
+        return f"a section with a kind ({', '.join(kinds)})"
+    if kind in _TYPES:
+        return _TYPES[kind]
+    if kind in _BOUNDS:
+        name, words = _BOUNDS[kind]
+        return f"{words} {context[name]:g}"
+    if kind == "literal_error":
+        return f"{context['expected']}" + (f" or a section with a kind ({', '.join(kinds)})" if kinds else "")
+    if kind == "too_short":
+        return f"at least {context['min_length']} in the list"
+    if kind == "string_pattern_mismatch":
+        return _PATTERNS[context["pattern"]]
+    return None
+
+
+def _found(path: KeyPath, detail: ErrorDetails) -> str:
+    """The value as it may be shown, with a hint where the form is the whole fault."""
+    value = detail["input"]
+    if value is None:
+        return "nothing (null)"
+    if isinstance(value, dict):
+        return "a section"
+    if isinstance(value, list):
+        return f"a list of {len(value)}"
+    if any(names_a_secret(str(part)) for part in path):
+        return "a value that is not shown"
+    if isinstance(value, str):
+        hint = " (put it in square brackets)" if detail["type"] == "tuple_type" else ""
+        if detail["type"] == "literal_error":
+            hint = did_you_mean(value, detail["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))
+        return f"'{value if len(value) <= 60 else value[:60] + '...'}'{hint}"
+    text = str(value).lower() if isinstance(value, bool) else str(value)
+    return text + (" (put it in quotes)" if detail["type"] == "string_type" else "")
+
+
+def _statement(detail: ErrorDetails, place: _Place) -> Problem:
+    """Everything that is not about one value: missing and unknown keys, unknown kinds, rules of a section."""
+    kind, context = detail["type"], detail.get("ctx", {})
+    if kind == "missing":
+        return Problem(place.path, "this key is required")
+    if kind == "extra_forbidden":
+        return Problem(place.path, _unknown_key(str(place.path[-1]), place.section))
+    if kind in ("union_tag_not_found", "union_tag_invalid"):
+        kinds = [name for choice in place.choices if (name := kind_of(choice))]
+        known = f"(known kinds: {', '.join(kinds)})"
+        if kind == "union_tag_not_found":
+            return Problem((*place.path, "kind"), f"this key is required {known}")
+        tag = context["tag"]
+        return Problem((*place.path, "kind"), f"unknown kind '{tag}'{did_you_mean(tag, kinds)} {known}")
+    if kind == "value_error":
+        return Problem(place.path, str(context["error"]))
+    return Problem(place.path, detail["msg"])
+
+
+def _unknown_key(key: str, section: type[Section]) -> str:
+    """Never with the value, which may be a secret."""
+    known = fields_of(section)
+    listed = f"(known keys: {', '.join(known)})"
+    if names_a_secret(key):
+        advice = "set api_key_env" if "api_key_env" in known else "an endpoint's api_key_env names the variable"
+        return f"unknown key; keys come from the environment only: {advice} {listed}"
+    for name, annotation in known.items():
+        if any(is_section(choice) and key in fields_of(choice) for choice in alternatives(annotation)):
+            return f"unknown key; it belongs under '{name}' {listed}"
+    return f"unknown key{did_you_mean(key, known)} {listed}"

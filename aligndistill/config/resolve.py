@@ -1,0 +1,50 @@
+"""A config in which everything that stands for something else is spelled out, so that nobody has to look twice."""
+
+from typing import Any
+
+from aligndistill.config.judges import Judge
+from aligndistill.config.models import Model
+from aligndistill.config.objectives import BestOfN, OnPolicy, WeightedReward
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import with_named_models
+from aligndistill.config.students import Student
+
+
+def resolved(config: RunConfig) -> RunConfig:
+    """The config as `pipeline.py` reads it.
+
+    - Models that a judge has written out become models of the run, named after their place (`judge`, `evaluation_judge`,
+      `NAME_reward`, with a panel's member or a reward's number behind); equal ones are one model.
+    - `evaluation.judge: same` and `reward: judge` become the judge itself.
+    - The students have best-of-n beside them where none was asked for: every other one must beat it. It needs rankings.
+    """
+    named: dict[str, Any] = dict(config.named_models)
+    judge: Judge | None = with_named_models(config.judge, "judge", named) if config.judge is not None else None
+    own = config.evaluation.judge
+    evaluating = judge if own == "same" or own is None else with_named_models(own, "evaluation_judge", named)
+    evaluation = config.evaluation.model_copy(update={"judge": evaluating if own is not None else None})
+    students = {name: _student(one, name, judge, named) for name, one in with_baseline(config).items()}
+    models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
+    return config.model_copy(update={"judge": judge, "evaluation": evaluation, "students": students, "models": models})
+
+
+def with_baseline(config: RunConfig) -> dict[str, Student]:
+    """The students of the report, best-of-n among them."""
+    students = config.students
+    if not students or not config.has_rankings or any(isinstance(one.objective, BestOfN) for one in students.values()):
+        return dict(students)
+    return {"best_of_n": Student(objective=BestOfN(kind="best_of_n")), **students}
+
+
+def _student(student: Student, name: str, judge: Judge | None, named: dict[str, Any]) -> Student:
+    objective = student.objective
+    if not isinstance(objective, OnPolicy):
+        return student
+    parts = []
+    for number, part in enumerate(objective.rewards):
+        source = judge if part.source == "judge" else part.source
+        if source is not None and not isinstance(source, str):
+            place = f"{name}_reward-{number}" if len(objective.rewards) > 1 else f"{name}_reward"
+            source = with_named_models(source, place, named)
+        parts.append(WeightedReward.model_construct(source=source, weight=part.weight))
+    return student.model_copy(update={"objective": objective.model_copy(update={"reward": tuple(parts)})})

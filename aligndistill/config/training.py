@@ -1,0 +1,36 @@
+"""The schema of training: how long and how hard, and supervised starts."""
+
+from pydantic import Field
+
+from aligndistill.config.data import Source
+from aligndistill.config.section import Section
+
+# ------------------------------------------------------------------------------------------------------------ training
+
+
+class Training(Section):
+    """How long and how hard to train.
+
+    Attributes:
+        batch_size: prompts per optimiser step, over all processes; how it is split is `runtime`'s.
+        max_steps: stop after so many optimiser steps; -1 trains `num_train_epochs`.
+        max_prompt_tokens: prompts longer than this are left out and counted: half a question is another question.
+        max_response_tokens: longer responses are cut, and have no end token then.
+    """
+
+    learning_rate: float = Field(default=2e-5, gt=0)
+    batch_size: int = Field(default=32, gt=0)
+    num_train_epochs: float = Field(default=1.0, gt=0)
+    max_steps: int = -1
+    warmup_ratio: float = Field(default=0.03, ge=0, lt=1)
+    lr_scheduler_type: str = "cosine"
+    weight_decay: float = Field(default=0.0, ge=0)
+    max_grad_norm: float = Field(default=1.0, gt=0)
+    max_prompt_tokens: int = Field(default=512, gt=0)
+    max_response_tokens: int = Field(default=512, gt=0)
+
+
+class Sft(Training):
+    """Supervised start: the model imitates demonstrations (rows with a prompt and a completion, or `messages`)."""
+
+    demonstrations: Source

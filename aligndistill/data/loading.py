@@ -1,0 +1,240 @@
+"""A source to records, with what was left out: prompts, demonstrations, and preferences made elsewhere."""
+
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Generic, TypeVar
+
+from aligndistill.config.data import Source
+from aligndistill.data.benchmark import BenchmarkRow, read_benchmark_row
+from aligndistill.data.files import BadRow, Row
+from aligndistill.data.formats import Format, Judged, format_of, read_demonstration, read_judged, read_prompt
+from aligndistill.data.sources import read_rows
+from aligndistill.data.split import split_of
+from aligndistill.errors import DataError
+from aligndistill.records import Demonstration, Prompt, Ranking, Response, Split, candidate_id, content_hash, prompt_id
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True)
+class Loaded(Generic[T]):
+    """What a source gave.
+
+    Attributes:
+        records: in the source's order.
+        rows: how many rows were read; `len(records)` plus all of `dropped`.
+        dropped: rows left out, by reason.
+    """
+
+    records: list[T]
+    rows: int
+    dropped: dict[str, int]
+
+
+class Loading(Generic[T]):
+    """A source that is read while somebody goes through it, once; what was left out is known at its end.
+
+    Attributes:
+        rows, dropped: as in `Loaded`, of what was read so far.
+    """
+
+    def __init__(self, records: Callable[["Loading[T]"], Iterator[T]]) -> None:
+        self.rows = 0
+        self.dropped: Counter[str] = Counter()
+        self._records = records(self)
+
+    def __iter__(self) -> Iterator[T]:
+        return self._records
+
+    def all(self) -> Loaded[T]:
+        """The whole of it in memory."""
+        records = list(self)
+        return Loaded(records, self.rows, dict(self.dropped))
+
+
+def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
+    """The different prompts of a source of any format; a repeated prompt is counted as dropped.
+
+    Args:
+        source: where to read.
+        held_out: the share of prompts to hold out, see `split_of`.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), no prompts, or no prompts in one of the two splits.
+        ConfigError: see `read_rows`.
+    """
+
+    def read(row: Row, row_format: Format) -> Prompt:
+        messages = read_prompt(row.values, row_format)
+        identity = prompt_id(messages)
+        return Prompt(id=identity, messages=messages, source=row.where, split=split_of(identity, held_out))
+
+    def records(loading: Loading[Prompt]) -> Iterator[Prompt]:
+        different = _without_repeats(loading, _read(loading, source, read), "duplicate prompt", lambda prompt: prompt.id)
+        return _in_both_splits(source, held_out, different, lambda prompt: (prompt.id, prompt.split))
+
+    return Loading(records)
+
+
+def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstration]:
+    """The demonstrations of a source, in both splits: `prompt` and `completion`, or `messages` that end with the assistant.
+
+    Args:
+        source: where to read.
+        held_out: the share of prompts to hold out, see `split_of`; the run's own, so that its held-out prompts stay unseen.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), or no demonstrations.
+        ConfigError: see `read_rows`.
+    """
+
+    def read(row: Row, _: Format) -> Demonstration:
+        answered = read_demonstration(row.values)
+        identity = prompt_id(answered.prompt)
+        return Demonstration(
+            prompt_id=identity,
+            split=split_of(identity, held_out),
+            messages=answered.prompt,
+            response=answered.response,
+        )
+
+    return Loading(lambda loading: _read(loading, source, read))
+
+
+def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
+    """Ready-made preferences: pairs and rankings, best first, scores on the data's own scale (1 and 0 for a bare pair).
+
+    Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped.
+
+    Args:
+        source: where to read.
+        held_out: the share of prompts to hold out, see `split_of`.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), no preferences, or none in one of the two splits.
+        ConfigError: see `read_rows`.
+    """
+
+    def read(row: Row, row_format: Format) -> Ranking:
+        _require_preferences(row, row_format)
+        return _ranking(read_judged(row.values, row_format), held_out)
+
+    def records(loading: Loading[Ranking]) -> Iterator[Ranking]:
+        different = _without_repeats(loading, _read(loading, source, read), "duplicate row", _row_key)
+        return _in_both_splits(source, held_out, different, lambda ranking: (ranking.prompt_id, ranking.split))
+
+    return Loading(records)
+
+
+def load_judgments(source: Source) -> Loading[Ranking]:
+    """Ready-made preferences as in `load_rankings`, to be looked at and not to be learnt from: nothing is held out.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), or no preferences.
+        ConfigError: see `read_rows`.
+    """
+
+    def read(row: Row, row_format: Format) -> Ranking:
+        _require_preferences(row, row_format)
+        return _ranking(read_judged(row.values, row_format), held_out=0.0)
+
+    return Loading(lambda loading: _without_repeats(loading, _read(loading, source, read), "duplicate row", _row_key))
+
+
+def load_benchmark(source: Source) -> Loading[BenchmarkRow]:
+    """The rows of a file in RewardBench's form, repeated ones too.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), or no rows.
+        ConfigError: see `read_rows`.
+    """
+    return Loading(lambda loading: _read(loading, source, lambda row, _: read_benchmark_row(row.values)))
+
+
+def _require_preferences(row: Row, row_format: Format) -> None:
+    if row_format == "prompts":
+        raise DataError(
+            f"{row.where}: the rows have prompts but no preferences; the columns are {', '.join(row.values)}. "
+            "Preferences are chosen and rejected, or prompt, responses and scores."
+        )
+
+
+def _ranking(judged: Judged, held_out: float) -> Ranking:
+    identity = prompt_id(judged.prompt)
+    responses = tuple(
+        Response(
+            text=answer.text,
+            score=answer.score,
+            author=answer.author,
+            candidate_id=candidate_id(identity, answer.author, answer.text),
+        )
+        for answer in sorted(judged.answers, key=lambda answer: -answer.score)
+    )
+    return Ranking(prompt_id=identity, split=split_of(identity, held_out), messages=judged.prompt, responses=responses)
+
+
+def _read(loading: Loading[T], source: Source, read: Callable[[Row, Format], T]) -> Iterator[T]:
+    """Read every row; the first readable one decides the format when the source leaves it open."""
+    row_format = None if source.format == "auto" else source.format
+    for row in read_rows(source):
+        loading.rows += 1
+        try:
+            if row.fault is not None:
+                raise row.fault
+            row_format = row_format or format_of(row)
+            record = read(row, row_format)
+        except BadRow as fault:
+            if source.on_bad_row == "error":
+                raise DataError(
+                    f"{row.where}: {fault}. Mend the row, or set `on_bad_row: drop` to leave such rows out and count them."
+                ) from None
+            loading.dropped[fault.reason] += 1
+            continue
+        yield record
+    if loading.dropped.total() == loading.rows:
+        why = (
+            f": all {loading.rows} rows were dropped ({_counts(loading.dropped)})."
+            if loading.rows
+            else ": there are no rows in it."
+        )
+        raise DataError(f"{source.path}: nothing to use{why}")
+
+
+def _counts(dropped: Counter[str]) -> str:
+    return ", ".join(f"{reason}: {count}" for reason, count in dropped.most_common())
+
+
+def _row_key(ranking: Ranking) -> str:
+    return content_hash(ranking.prompt_id, *(f"{response.candidate_id} {response.score!r}" for response in ranking.responses))
+
+
+def _without_repeats(loading: Loading[T], records: Iterator[T], reason: str, key: Callable[[T], str]) -> Iterator[T]:
+    """Each record's key is a hash; of those alone all are kept in memory."""
+    seen: set[int] = set()
+    for record in records:
+        hashed = int(key(record), 16)
+        if hashed in seen:
+            loading.dropped[reason] += 1
+        else:
+            seen.add(hashed)
+            yield record
+
+
+def _in_both_splits(
+    source: Source, held_out: float, records: Iterator[T], prompt_and_split: Callable[[T], tuple[str, Split]]
+) -> Iterator[T]:
+    """The records; an error at their end where a split has none."""
+    prompts: set[int] = set()
+    there: set[Split] = set()
+    for record in records:
+        identity, split = prompt_and_split(record)
+        prompts.add(int(identity, 16))
+        there.add(split)
+        yield record
+    for split_name, name, remedy in (("held_out", "held-out", "a larger"), ("train", "training", "a smaller")):
+        if split_name not in there:
+            raise DataError(
+                f"{source.path}: no {name} prompts: `held_out: {held_out}` of {len(prompts)} different prompts leaves "
+                f"none. Give more prompts or {remedy} `held_out`."
+            )

@@ -1,0 +1,151 @@
+"""Where rows come from: a file, a folder, or a data set on the Hub; and our names for their columns."""
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from difflib import get_close_matches
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from aligndistill.config.data import Source
+from aligndistill.data.files import KINDS, Row, data_suffix, read_file
+from aligndistill.errors import ConfigError, DataError
+
+COLUMNS = (
+    *("prompt", "completion", "messages", "chosen", "rejected", "score_chosen", "score_rejected"),
+    *("responses", "scores", "authors", "chosen_model", "rejected_model"),
+    *("instruction", "completions", "generations", "ratings", "generation_models"),
+)
+"""The column names that the formats know; `columns` maps to these."""
+
+
+def read_rows(source: Source) -> Iterator[Row]:
+    """The rows of a source, in order, at most `source.limit` of them, with `source.columns` applied.
+
+    A row that cannot be read comes with its fault; the reader of the rows decides whether to stop.
+
+    Raises:
+        ConfigError: `columns` names a column that is not there, or a Hub data set has no `revision`.
+        DataError: no such file, a file that cannot be read, or a Hub that cannot be reached.
+    """
+    for ours in source.columns:
+        if ours not in COLUMNS:
+            raise ConfigError(f"`columns`: there is no '{ours}' to map to; there is {_listed(ours, COLUMNS)}")
+    path = Path(source.path).expanduser()
+    if path.is_dir():
+        rows = _folder(path, source.split)
+    elif path.exists():
+        rows = read_file(path)
+    elif _looks_like_a_path(source.path):
+        raise DataError(f"{source.path}: no such file or folder{_near(path)} (looked from {Path.cwd()}).")
+    else:
+        rows = _hub(source)
+    return islice(_renamed(rows, source.columns), source.limit)
+
+
+def _looks_like_a_path(path: str) -> bool:
+    """Hub names are `name` or `owner/name`; anything that a person would take for a file is never looked up there."""
+    return (
+        path.startswith((".", "/", "~"))
+        or path.count("/") > 1
+        or data_suffix(Path(path)) is not None
+        or ("/" in path and Path(path).parent.is_dir())
+    )
+
+
+def _near(path: Path) -> str:
+    siblings = [entry.name for entry in path.parent.iterdir()] if path.parent.is_dir() else []
+    close = get_close_matches(path.name, siblings, n=1)
+    return f"; did you mean {path.parent / close[0]}?" if close else ""
+
+
+def _listed(wanted: str, there: Iterable[str]) -> str:
+    """`a, b, c. Did you mean 'b'?`"""
+    names = sorted(there)
+    close = get_close_matches(wanted, names, n=1)
+    return ", ".join(names) + (f". Did you mean '{close[0]}'?" if close else ".")
+
+
+def _renamed(rows: Iterator[Row], columns: Mapping[str, str]) -> Iterator[Row]:
+    checked = False
+    for row in rows:
+        if row.fault is None and not checked:
+            _check_columns(row, columns)
+            checked = True
+        kept = {name: value for name, value in row.values.items() if name not in columns.values()}
+        mapped = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
+        yield Row(row.where, kept | mapped, row.fault)
+
+
+def _check_columns(row: Row, columns: Mapping[str, str]) -> None:
+    for ours, theirs in columns.items():
+        if theirs not in row.values:
+            there = _listed(theirs, row.values)
+            raise ConfigError(f"{row.where}: `columns` maps {ours} to '{theirs}', which is not there. The columns are {there}")
+
+
+# ------------------------------------------------------------------------------------------------------------- folders
+
+
+def _folder(folder: Path, split: str) -> Iterator[Row]:
+    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+        return _saved_to_disk(folder, split)
+    files = sorted(entry for entry in folder.iterdir() if data_suffix(entry) and not entry.name.startswith("."))
+    if not files:
+        raise DataError(f"{folder}: no data files in this folder. Expected {KINDS}, or a folder that save_to_disk wrote.")
+    return (row for file in _of_split(files, split) for row in read_file(file))
+
+
+def _of_split(files: list[Path], split: str) -> list[Path]:
+    """The files named after the split (`train.jsonl`, `train-00000-of-00002.parquet`); all, when no file is named after one."""
+    named = {file: re.split(r"[-.]", file.name)[0] for file in files}
+    if not {"train", "validation", "test", split} & set(named.values()):
+        return files
+    chosen = [file for file in files if named[file] == split]
+    if not chosen:
+        raise DataError(f"{files[0].parent}: no file of split '{split}'. The files are {_listed(split, set(named.values()))}")
+    return chosen
+
+
+def _saved_to_disk(folder: Path, split: str) -> Iterator[Row]:
+    import datasets
+
+    try:
+        saved = datasets.load_from_disk(str(folder))
+    except (OSError, ValueError, KeyError) as error:
+        raise DataError(f"{folder}: cannot be read as a data set that save_to_disk wrote ({error}).") from None
+    if not isinstance(saved, datasets.DatasetDict):
+        return _numbered(saved, str(folder))
+    if split not in saved:
+        raise DataError(f"{folder}: no split '{split}'. The splits are {_listed(split, saved)}")
+    return _numbered(saved[split], f"{folder} {split}")
+
+
+def _numbered(rows: Iterable[dict[str, Any]], name: str) -> Iterator[Row]:
+    return (Row(f"{name} row {number}", values) for number, values in enumerate(rows, start=1))
+
+
+# ----------------------------------------------------------------------------------------------------------------- hub
+
+
+def _hub(source: Source) -> Iterator[Row]:
+    if source.revision is None:
+        raise ConfigError(
+            f"'{source.path}' is no file or folder here, so it is taken for a data set on the Hub, and that needs `revision`: "
+            "a commit, so that the run reads the same rows tomorrow. Copy one from "
+            f"https://huggingface.co/datasets/{source.path}/commits/main"
+        )
+    import datasets
+
+    try:
+        rows = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
+    except ConnectionError as error:
+        raise DataError(
+            f"'{source.path}': the Hub cannot be reached and the data set is not in the cache ({error}). "
+            "Without a network, give the path of a local copy."
+        ) from None
+    except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
+        raise DataError(
+            f"'{source.path}' at revision {source.revision}, split '{source.split}': cannot be loaded from the Hub ({error})."
+        ) from None
+    return _numbered(rows, f"{source.path}@{source.revision[:8]} {source.split}")

@@ -1,0 +1,62 @@
+"""What every offline objective takes and gives, and the arithmetic on ordered pairs that they share.
+
+Padded slots may hold anything, even inf and nan: objectives read them only through `without_padding`, so their gradients
+are exactly zero. Every loss is a mean over prompts, so micro-batches of equal size average to the batch's loss.
+"""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+
+def ordered_pairs(scores_BK: Tensor, valid_BK: Tensor) -> Tensor:
+    """mask_BKK: [b, i, j] is True where both responses are real and i has strictly the higher score. Ties are no pair."""
+    both_valid_BKK = valid_BK.unsqueeze(2) & valid_BK.unsqueeze(1)
+    return both_valid_BKK & (scores_BK.unsqueeze(2) > scores_BK.unsqueeze(1))
+
+
+def labelled_pairs(scores_BK: Tensor, valid_BK: Tensor, labels: Literal["hard", "soft"]) -> Tensor:
+    """mask_BKK of the pairs that have a label: the ordered ones and, with soft labels, each tied pair once.
+
+    A soft label of a tie is P = 1/2, which a hard label cannot say.
+    """
+    mask_BKK = ordered_pairs(scores_BK, valid_BK)
+    if labels == "hard":
+        return mask_BKK
+    both_valid_BKK = valid_BK.unsqueeze(2) & valid_BK.unsqueeze(1)
+    tied_BKK = both_valid_BKK & (scores_BK.unsqueeze(2) == scores_BK.unsqueeze(1))
+    return mask_BKK | tied_BKK.triu(diagonal=1)  # a tie costs the same in either direction
+
+
+def differences(values_BK: Tensor) -> Tensor:
+    """[b, i, j] = values[b, i] - values[b, j]."""
+    return values_BK.unsqueeze(2) - values_BK.unsqueeze(1)
+
+
+def pair_weights(mask_BKK: Tensor, dtype: torch.dtype) -> Tensor:
+    """1 / (the prompt's number of pairs) at each of them, 0 elsewhere: all zeros for a prompt without any."""
+    count_B11 = mask_BKK.sum(dim=(1, 2), keepdim=True)
+    return mask_BKK.to(dtype) / count_B11.clamp(min=1)
+
+
+def mean_over_pairs(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
+    """The mean over each prompt's pairs, then over all B prompts; a prompt without pairs adds 0 and counts in B."""
+    return _mean_of_each(values_BKK, mask_BKK).mean()
+
+
+def pair_metric(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
+    """metric_B: the mean over each prompt's pairs, detached; nan for a prompt without any."""
+    return torch.where(mask_BKK.any(dim=(1, 2)), _mean_of_each(values_BKK.detach(), mask_BKK), torch.nan)
+
+
+def _mean_of_each(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
+    """mean_B over each prompt's pairs, 0 for a prompt without any."""
+    safe_BKK = torch.where(mask_BKK, values_BKK, 0.0)
+    return (safe_BKK * pair_weights(mask_BKK, values_BKK.dtype)).sum(dim=(1, 2))
+
+
+def best(values_BK: Tensor, scores_BK: Tensor, valid_BK: Tensor) -> Tensor:
+    """values_B of each prompt's best response; of several with the best score, the first."""
+    index_B1 = torch.where(valid_BK, scores_BK, -torch.inf).argmax(dim=1, keepdim=True)
+    return values_BK.gather(1, index_B1).squeeze(1)

@@ -1,0 +1,110 @@
+"""Ctrl-C and SIGTERM: the first asks for a stop, and a grace time bounds the wait for it; a second Ctrl-C ends the process at once.
+
+Training defers a stop to the end of an optimiser step, where a checkpoint can be saved. Everywhere else it is a
+`KeyboardInterrupt`, since work in other stages is handed to the operating system as it arrives.
+
+Python runs a signal's handler only between two instructions of the main thread, and that thread may sit in a collective whose
+partner is gone. So a thread of its own reads the signals' numbers as they arrive, and keeps the deadline.
+"""
+
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+STOPPED_EXIT = 5
+AT_ONCE_EXIT = 130
+GRACE_SECONDS = 25.0
+"""DeepSpeed's launcher and torchrun kill what is still there 30 s after their SIGTERM."""
+
+
+class _Asked:
+    """What was asked of this process; a process gets signals once, so this is one object."""
+
+    def __init__(self) -> None:
+        self.by: str | None = None
+        self.deferred = False
+        self.grace_seconds = GRACE_SECONDS
+
+
+_asked = _Asked()
+
+
+def listen() -> None:
+    """Take SIGINT and SIGTERM over, from the main thread."""
+    _asked.by, _asked.deferred = None, False
+    read_end, write_end = os.pipe()
+    os.set_blocking(write_end, False)
+    signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
+    threading.Thread(target=_keep_deadline, args=(read_end,), name="signals", daemon=True).start()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, _ask)
+
+
+def allow(grace_seconds: float) -> None:
+    """How long a stop may take."""
+    _asked.grace_seconds = grace_seconds
+
+
+def asked() -> str | None:
+    """The signal that asked this process to stop, if one did."""
+    return _asked.by
+
+
+@contextmanager
+def deferred() -> Iterator[None]:
+    """Inside, signals are only noted (see `asked`).
+
+    Raises:
+        KeyboardInterrupt: at the end, if nobody heeded one.
+    """
+    _asked.deferred = True
+    try:
+        yield
+    finally:
+        _asked.deferred = False
+    if _asked.by is not None:
+        raise KeyboardInterrupt(_asked.by)
+
+
+def only_note() -> None:
+    """From now on signals are only noted: this process is about to end, and has its reason to say. The grace time holds."""
+    _asked.deferred = True
+
+
+def _ask(number: int, frame: object) -> None:
+    first = _asked.by is None
+    _asked.by = _asked.by or signal.Signals(number).name
+    if first and not _asked.deferred:
+        raise KeyboardInterrupt(_asked.by)
+
+
+def _keep_deadline(read_end: int) -> None:
+    interrupts, deadline = 0, None
+    while True:
+        for number in os.read(read_end, 64):
+            if number not in (signal.SIGINT, signal.SIGTERM):
+                continue
+            interrupts += number == signal.SIGINT
+            if interrupts > 1:
+                _leave("interrupted twice: ended at once, without saving.", AT_ONCE_EXIT)
+            if deadline is None:
+                deadline = time.monotonic() + _asked.grace_seconds
+                threading.Thread(target=_end_after, args=(deadline,), name="grace time", daemon=True).start()
+
+
+def _end_after(deadline: float) -> None:
+    time.sleep(max(0.0, deadline - time.monotonic()))
+    _leave(
+        f"the stop took longer than its grace time of {_asked.grace_seconds:.0f} s, so nothing more was saved. The same command "
+        "goes on from the last checkpoint.",
+        STOPPED_EXIT,
+    )
+
+
+def _leave(message: str, code: int) -> None:
+    print(f"error: {message}", file=sys.stderr, flush=True)
+    os._exit(code)

@@ -1,0 +1,86 @@
+"""The folder of a run: what is gathered in it, and where it says that its stages are."""
+
+import json
+from pathlib import Path
+
+from aligndistill.config.load import dump_config
+from aligndistill.config.run import RunConfig
+from aligndistill.errors import DataError
+from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
+from aligndistill.store.artifacts import read_manifest
+from aligndistill.store.stage import Pipeline, Stage
+
+ARTIFACTS = "artifacts.json"
+
+
+def finished_stages(run_folder: Path) -> dict[str, Path]:
+    """The absolute folder of each finished stage of a run, by the stage's name.
+
+    Paths in a run's folder are relative to where the run was started: the working directory, or a folder above the run's.
+
+    Raises:
+        DataError: there is no run, or its stages are not there.
+    """
+    try:
+        folders: dict[str, str] = json.loads((run_folder / ARTIFACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{run_folder}: there is no {ARTIFACTS} that can be read. Give the folder of a run, such as runs/quickstart."
+        ) from None
+    bases = (Path.cwd(), *run_folder.absolute().parents)
+    for base in bases:
+        found = {name: base / folder for name, folder in folders.items()}
+        if all(folder.is_dir() for folder in found.values()):
+            return found
+    gone = next(folder for folder in folders.values() if not Path(folder).is_dir())
+    raise DataError(
+        f"{gone}: not there (looked from {bases[0]} and from the folders above {run_folder}). "
+        "Change to the folder where the run was started, or run its config again."
+    )
+
+
+def stage_folders(run_folder: Path) -> dict[str, Path]:
+    """The folder of each finished stage of a run, by the stage's name.
+
+    Raises:
+        DataError: there is no run, its stages are not there, or it has no verdicts yet.
+    """
+    if not (run_folder / ARTIFACTS).is_file():
+        raise DataError(
+            f"{run_folder}: no run's folder and no file. Give the folder of a run, such as runs/quickstart, or a file of judgments."
+        )
+    found = finished_stages(run_folder)
+    if not {"verdicts", "rankings"} & found.keys():
+        raise DataError(f"{run_folder}: this run has no verdicts yet. Run it at least `--until verdicts`.")
+    return found
+
+
+def gather(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+    """Write the run's folder: of the stages made now, and of all others of this config that are finished in the store."""
+    folder.mkdir(parents=True, exist_ok=True)
+    of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
+    made = {stage.name for stage in stages}
+    folders = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
+    _write(folder / "config.yaml", dump_config(config))
+    _write(folder / ARTIFACTS, json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
+    entries = [
+        json.dumps({"stage": name, **entry})
+        for name, path in folders.items()
+        if (path / METRICS).is_file()
+        for entry in read_log(path)
+    ]
+    _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
+    if complete:
+        for name in ("report.html", "report.json"):
+            _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
+    if "audit" in folders:
+        _write(folder / VERDICTS_PAGE, (folders["audit"] / VERDICTS_PAGE).read_text(encoding="utf-8"))
+    if "evaluation" in folders:
+        for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
+            _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))
+
+
+def _write(path: Path, text: str) -> None:
+    if not path.is_file() or path.read_text(encoding="utf-8") != text:
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(text, encoding="utf-8")

@@ -1,0 +1,121 @@
+"""A run as Python values: its report, its tables, and the models that it trained. Nothing is read before it is asked for."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from aligndistill.config.load import load_config
+from aligndistill.config.resolve import with_baseline
+from aligndistill.config.run import RunConfig
+from aligndistill.errors import DataError
+from aligndistill.runs.folder import finished_stages
+from aligndistill.runs.tables import read_table
+
+if TYPE_CHECKING:
+    from pandas import DataFrame
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+    from aligndistill.reporting.report import Report, StudentFigures
+
+MODEL = "model"
+"""Where a training stage's folder has what it trained."""
+
+
+@dataclass(frozen=True)
+class TrainedStudent:
+    """A student that a run has trained.
+
+    Attributes:
+        objective: the kind of objective that it was trained with, such as `dpo`.
+        path: the folder that `from_pretrained` loads; adapters are merged.
+        metrics: its figures in the report; None where the run has no report yet.
+    """
+
+    name: str
+    objective: str
+    path: Path
+    metrics: "StudentFigures | None" = field(repr=False)
+
+    def load(self, **options: Any) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
+        """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) go to the model's `from_pretrained`."""
+        from transformers import AutoModelForCausalLM, AutoTokenizer  # only here: importing it takes seconds
+
+        return AutoModelForCausalLM.from_pretrained(self.path, **options), AutoTokenizer.from_pretrained(self.path)
+
+
+@dataclass(frozen=True, eq=False)
+class Run:
+    """A run and what it has made so far.
+
+    Attributes:
+        folder: `<runs>/<name>`, with `report.html` once the run is complete.
+        config: what was run.
+        made: names of the stages that were made by this call of `run`; empty when all was there already.
+        complete: whether it was run up to its report.
+    """
+
+    folder: Path
+    config: RunConfig = field(repr=False)
+    made: tuple[str, ...] = ()
+    complete: bool = False
+
+    @cached_property
+    def stages(self) -> Mapping[str, Path]:
+        """The folder of each finished stage, by its name.
+
+        Raises:
+            DataError: the run's folder or a stage's is gone.
+        """
+        return finished_stages(self.folder)
+
+    @cached_property
+    def report(self) -> "Report":
+        """What was measured: the content of `report.json`.
+
+        Raises:
+            DataError: the run is not complete.
+        """
+        from aligndistill.reporting.report import read_report
+
+        if "report" not in self.stages:
+            raise DataError(f"{self.folder}: this run has no report yet. Run its config to the end, without `until`.")
+        return read_report(self.stages["report"] / "report.json")
+
+    @cached_property
+    def students(self) -> Mapping[str, TrainedStudent]:
+        """The students that are trained, by name, in the order of the config; best-of-n among them where that was added."""
+        measured = self.report.students if "report" in self.stages else {}
+        folders = {name: self.stages.get(f"student-{name}") for name in with_baseline(self.config)}
+        objectives = {name: student.objective.kind for name, student in with_baseline(self.config).items()}
+        return {
+            name: TrainedStudent(name, objectives[name], folder / MODEL, measured.get(name))
+            for name, folder in folders.items()
+            if folder is not None
+        }
+
+    @property
+    def reward_model(self) -> Path | None:
+        """The folder that `AutoModelForSequenceClassification.from_pretrained` loads; None where no reward model is trained."""
+        folder = self.stages.get("reward_model")
+        return folder / MODEL if folder is not None else None
+
+    def table(self, name: str) -> "DataFrame":
+        """One of the run's tables: `prompts`, `candidates`, `verdicts`, `rankings`, `answers` or `metrics` (docs/python.md).
+
+        Raises:
+            DataError: there is no such table, or its stage is not made yet.
+        """
+        return read_table(name, self.folder, self.stages)
+
+
+def open_run(folder: str | Path) -> Run:
+    """A run that was started before, from its folder; nothing is run.
+
+    Raises:
+        DataError: there is no run, or what it made is gone.
+        ConfigError: its config is not one that this version reads.
+    """
+    stages = finished_stages(Path(folder))
+    return Run(Path(folder), load_config(Path(folder) / "config.yaml"), complete="report" in stages)

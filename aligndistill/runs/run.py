@@ -1,0 +1,107 @@
+"""A run from its config to its folder: makes what is missing, in order, and gathers the report.
+
+`<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves), the
+report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs; but not
+what `endpoints.py` keeps there.
+"""
+
+from aligndistill.config.load import ConfigFiles, as_config
+from aligndistill.config.run import RunConfig
+from aligndistill.errors import ConfigError, UserError
+from aligndistill.pipeline import pipeline
+from aligndistill.processes.deepspeed import choose_accelerator
+from aligndistill.processes.launch import launch
+from aligndistill.processes.monitor import called, wait_for_others
+from aligndistill.processes.progress import say
+from aligndistill.processes.ranks import is_main_process, world_size
+from aligndistill.runs.folder import gather
+from aligndistill.runs.make import run_stage, set_damaged_aside
+from aligndistill.runs.results import Run
+from aligndistill.runs.servers import Endpoints
+from aligndistill.store.artifacts import Manifest, read_manifest
+from aligndistill.store.stage import Pipeline, Stage
+
+
+def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
+    """Make every stage that is missing, up to `until`.
+
+    Args:
+        config: a config, or the file or files to load it from.
+        until: the last stage to make, such as `rankings` or `student-dpo`; by default the report.
+
+    Raises:
+        UserError: whatever a stage found wrong. What was done stays done.
+    """
+    config = as_config(config)
+    whole = pipeline(config)
+    stages = stages_until(whole, until)
+    if world_size() == 1:
+        set_damaged_aside(stages, config.runtime.store)
+    if world_size() > 1 or _missing(config, stages):  # it may import torch, for which a run that has nothing to do does not wait
+        choose_accelerator()
+    launched = _launched(config, stages)
+    with called(config.runtime):
+        if world_size() > 1:
+            if is_main_process():
+                set_damaged_aside(stages, config.runtime.store)
+            wait_for_others("finished work is verified", range(1))
+        return _run(config, whole, stages, launched)
+
+
+def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
+    return [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+
+
+def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
+    """Have the launcher make what several processes can share, if the config names one; what it made."""
+    if config.runtime.launcher is None or world_size() > 1:
+        return []
+    missing = _missing(config, stages)
+    shared = [stage for stage in missing if stage.together]
+    if not shared:
+        return []
+    launch(config, shared[-1].name)
+    return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
+
+
+def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Run:
+    made = list(launched)
+    folder = config.runtime.runs / config.name
+    endpoints = Endpoints(folder, config.budget)
+    for number, stage in enumerate(stages):
+        finished = read_manifest(stage.folder(config.runtime.store)) is not None
+        try:
+            manifest = run_stage(stage, config.runtime, endpoints.open)
+        except UserError:
+            if is_main_process():  # what there is, is what `judge audit` looks at
+                gather(config, whole, stages[:number], folder, complete=False)
+            raise
+        if not finished:
+            made.append(stage.name)
+            if is_main_process():
+                say(f"  {summary(manifest)}")
+    complete = stages[-1].name == "report"
+    if is_main_process():
+        gather(config, whole, stages, folder, complete)
+    return Run(folder, config, tuple(made), complete)
+
+
+def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
+    """The stages to make.
+
+    Raises:
+        ConfigError: the pipeline of this config has no such stage.
+    """
+    try:
+        return whole.upstream_of(until or "report")
+    except KeyError:
+        names = ", ".join(stage.name for stage in whole.stages)
+        raise ConfigError(f"this config has no stage '{until}'. Its stages are: {names}.") from None
+
+
+def summary(manifest: Manifest) -> str:
+    """One line of what a stage made."""
+    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in manifest.counts.items())
+    dropped = ", ".join(f"{number} {reason}" for reason, number in manifest.dropped.items())
+    parts = [part for part in (counts, f"dropped: {dropped}" if dropped else "", f"{manifest.wall_seconds:.1f} s") if part]
+    return "; ".join(parts)

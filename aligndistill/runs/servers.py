@@ -1,0 +1,83 @@
+"""The servers of a run: what each was found to do, how fast it may be asked, and what was spent on all of them.
+
+`<runs>/<name>/spent.jsonl` has a line for every request, and `servers.json` what was found out, so that a run that goes on neither
+spends its budget twice nor asks a server again what it can do.
+"""
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pydantic import TypeAdapter, ValidationError
+
+from aligndistill.chat.http.budget import Account, Spent
+from aligndistill.chat.http.capabilities import Capabilities, Found
+from aligndistill.chat.http.rate_limit import Pace
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Budget
+from aligndistill.store.append_log import Ledger
+
+if TYPE_CHECKING:
+    from aligndistill.chat.endpoint import EndpointChat
+
+SPENT, SERVERS = "spent.jsonl", "servers.json"
+_FOUND = TypeAdapter(dict[str, Found])
+
+
+class Endpoints:
+    """Opens the servers of the run in `folder`."""
+
+    def __init__(self, folder: Path, budget: Budget) -> None:
+        self._folder = folder
+        self._budget = budget
+        self._account: Account | None = None
+        self._capabilities: dict[str, Capabilities] = {}
+        self._paces: dict[str, Pace] = {}
+
+    def open(self, config: EndpointModel) -> "EndpointChat":
+        """The chat model behind a server. All that are opened for one server share its pace, all of the run its budget."""
+        from aligndistill.chat.endpoint import EndpointChat  # only where a server is asked: it imports an HTTP client
+
+        if self._account is None:
+            self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
+            known = known_servers(self._folder)
+            self._capabilities = {name: Capabilities(found, self._remember) for name, found in known.items()}
+        capabilities = self._capabilities.setdefault(config.server, Capabilities(remember=self._remember))
+        pace = self._paces.setdefault(config.server, Pace(config.requests_per_minute, config.tokens_per_minute))
+        return EndpointChat(config, capabilities, pace, self._account)
+
+    def _remember(self, _: Found) -> None:
+        found = {name: one.found.model_dump() for name, one in self._capabilities.items()}
+        partial = self._folder / f"{SERVERS}.{os.getpid()}.partial"
+        partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self._folder / SERVERS)
+
+
+def known_servers(folder: Path) -> dict[str, Found]:
+    """What a run found out about its servers, by address and model; nothing where that cannot be read."""
+    try:
+        return _FOUND.validate_json((folder / SERVERS).read_bytes())
+    except (OSError, ValidationError):
+        return {}
+
+
+def spent_so_far(folder: Path) -> list[Spent]:
+    """Every request that a run has paid for."""
+    return list(_SpentFile(folder / SPENT).news()) if (folder / SPENT).exists() else []
+
+
+class _SpentFile:
+    def __init__(self, path: Path) -> None:
+        self._ledger = Ledger(path)
+
+    def add(self, entry: Spent) -> None:
+        self._ledger.add(entry.model_dump())
+
+    def news(self) -> Iterator[Spent]:
+        for entry in self._ledger.news():
+            try:
+                yield Spent.model_validate(entry)
+            except ValidationError:
+                continue

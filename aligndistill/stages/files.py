@@ -1,0 +1,66 @@
+"""The files of artifacts: the name of each, and how what is not a list of records is read."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+from aligndistill.records import Finish, Message, Prompt, Record
+from aligndistill.store.jsonl import read_jsonl
+
+PROMPTS = "prompts.jsonl"
+CANDIDATES = "candidates.jsonl"
+VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
+AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"
+RANKINGS, PAIRS, TIES = "rankings.jsonl", "pairs.jsonl", "ties.jsonl"
+HELD_OUT_PAIRS = "held_out.jsonl"
+ANSWERS = "answers.jsonl"
+EVALUATION, SCORED, MODEL_OUTPUTS = "evaluation.json", "scored.jsonl", "model_outputs"
+METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+
+
+class RolloutSample(Record):
+    """One sampled answer of one update of PPO: a row of `samples.jsonl`.
+
+    Attributes:
+        place: of its prompt in the update.
+        kl_nats: log(policy / start) of the answer, nats.
+    """
+
+    update: int
+    place: int
+    prompt_id: str
+    messages: tuple[Message, ...]
+    text: str
+    finish: Finish
+    score: float | None
+    kl_nats: float
+    length_tokens: int
+
+
+class HeldOutPair(Record):
+    """One strictly ordered pair of a held-out prompt, as the reward model sees it: a row of `held_out.jsonl`.
+
+    Attributes:
+        difference: reward of the better answer minus that of the worse; P(better) = sigmoid(difference).
+        length_gap_tokens: tokens of the better answer minus those of the worse.
+    """
+
+    prompt_id: str
+    difference: float
+    length_gap_tokens: int
+
+
+def held_out_prompts(prompts: Path, limit: int | None) -> list[Prompt]:
+    """The prompts that only the evaluation sees; the first `limit` by id."""
+    found = [prompt for prompt in read_jsonl(prompts / PROMPTS, Prompt) if prompt.split == "held_out"]
+    return sorted(found, key=lambda prompt: prompt.id)[:limit]
+
+
+def write_log(folder: Path, entries: Sequence[dict[str, float]]) -> None:
+    """Write the log of a training run, one line per entry."""
+    (folder / METRICS).write_text("".join(json.dumps(entry) + "\n" for entry in entries))
+
+
+def read_log(folder: Path) -> list[dict[str, float]]:
+    """Read it back."""
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]

@@ -1,0 +1,90 @@
+"""A student that learns from rankings."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM
+
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.students import Student
+from aligndistill.models.groups import TokenGroup
+from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
+from aligndistill.models.scoring import score_groups
+from aligndistill.models.tokenise import Limits
+from aligndistill.processes.monitor import wait_for_others
+from aligndistill.processes.progress import track
+from aligndistill.processes.ranks import is_main_process, local_ranks, our_share
+from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.files import write_log
+from aligndistill.stages.tokens import ranking_examples
+from aligndistill.store.cache import Cache, cache_key
+from aligndistill.store.stage import StageResult
+from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf16
+from aligndistill.training.fit import Job
+from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.token_dataset import Picked
+from aligndistill.training.save import save_model
+
+
+def train_offline(
+    context: StageContext,
+    settings: Student,
+    lora: Lora | None,
+    seed: int,
+    start_folder: Path,
+    rankings: Path,
+    reference: Path | None,
+) -> StageResult:
+    """Train one student by an objective on rankings, and save it as an ordinary Hugging Face folder.
+
+    Args:
+        reference: the frozen model that the objective compares the policy with.
+    """
+    objective = settings.objective
+    assert not isinstance(objective, OnPolicy), "see ppo_student and trl_student"
+    start = read_pointer(start_folder)
+    policy = load_language_model(start.for_training(adapters=lora is not None))
+    limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
+    examples = ranking_examples(context, rankings, policy.conversation, limits, objective.best_only, objective.learns_ties)
+    require_records(len(examples), "training rankings", examples.dropped)
+    if reference is not None:  # the start itself becomes the policy afterwards, so no second model is ever in memory
+        model = policy if reference == start_folder else load_language_model(read_pointer(reference))
+        logprobs = reference_logprobs(context, model, context.identities[reference], examples.groups)
+        examples = examples.with_reference(logprobs)
+        del model
+
+    job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
+    trained = train_policy(policy, objective, lora, examples, job)
+    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    if not is_main_process():
+        return StageResult()
+    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    write_log(context.folder, trained.log)
+    return StageResult(
+        counts={"rankings": len(examples), "steps": trained.steps, **examples.cut},
+        dropped=examples.dropped,
+        metrics={"train_seconds": trained.seconds, "shares_prompt": policy.shares_prompt},
+    )
+
+
+def reference_logprobs(
+    context: StageContext, reference: LanguageModel, identity: str, groups: Sequence[TokenGroup]
+) -> list[list[float]]:
+    """The reference's log-probability of each response, nats: computed once per row and cached by what it is made of."""
+    cache = Cache(context.caches / "logprobs.sqlite")
+    model = f"{identity}{' in bfloat16' if trains_in_bf16() else ''}"
+    keys = [[cache_key(model=model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
+    known = cache.get_many([key for row in keys for key in row])
+    ours = our_share(range(len(keys)), local_ranks())
+    missing = [i for i in ours if not all(key in known for key in keys[i])]
+    scores = score_groups(reference, Picked(groups, missing), context.runtime.per_device_eval_batch_size)
+    with rounded_as_in_training():
+        for scored in track(scores, "reference log-probs", len(missing)):
+            for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):
+                known[key] = response.logprob_nats
+                cache.put(key, response.logprob_nats)
+    wait_for_others(f"{context.folder.name} has its reference log-probs", local_ranks())
+    known |= cache.get_many([key for row in keys for key in row if key not in known])
+    cache.close()
+    return [[known[key] for key in row] for row in keys]

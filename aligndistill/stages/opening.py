@@ -1,0 +1,179 @@
+"""From what a stage is given to models in memory: the chat models that answer, and the judges."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from aligndistill.chat.protocol import ChatModel
+from aligndistill.config.judges import (
+    FunctionJudge,
+    Judge,
+    LikelihoodJudge,
+    ListwiseJudge,
+    PairwiseJudge,
+    PanelJudge,
+    RewardModelJudge,
+    RubricJudge,
+)
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.plugins import load_plugin
+from aligndistill.judges import function, listwise, pairwise, panel, protocol, rubric
+from aligndistill.judges.questions import Manner, WorkedExample
+from aligndistill.judges.sanitising import control_tokens
+from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
+from aligndistill.records import Message
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.store.artifacts import content_fingerprint
+from aligndistill.store.cache import Cache
+
+if TYPE_CHECKING:  # what imports torch is imported where it is used: a plan opens judges, too
+    from aligndistill.judges.token_grades import KeptGrades
+    from aligndistill.models.load import LanguageModel, ModelPointer
+
+
+@dataclass(frozen=True)
+class OpenChat:
+    """A chat model, and its language model when it runs here."""
+
+    model: ChatModel
+    local: "LanguageModel | None"
+
+    def fits(self, messages: tuple[Message, ...], max_prompt_tokens: int, new_tokens: int) -> bool:
+        """Whether a prompt is short enough. A server's own limit is for the server to tell."""
+        if self.local is None:
+            return True
+        length, positions = len(self.local.conversation.prompt_ids(messages)), self.local.max_positions
+        return length <= max_prompt_tokens and (positions is None or length + new_tokens <= positions)
+
+
+def open_chat(context: StageContext, model: ModelSource) -> OpenChat:
+    """The chat model in a folder, or on a server."""
+    if context.open_model is not None:
+        return OpenChat(context.open_model(model), None)
+    if isinstance(model, EndpointModel):
+        from aligndistill.chat.endpoint import EndpointChat
+
+        return OpenChat(context.open_endpoint(model) if context.open_endpoint else EndpointChat(model), None)
+    from aligndistill.chat.local import LocalChat
+    from aligndistill.models.load import load_language_model, read_pointer
+
+    language_model = load_language_model(read_pointer(model))
+    runtime = context.runtime
+    identity = f"model {context.identities[model]}"
+    chat = LocalChat(language_model, identity, runtime.per_device_eval_batch_size, runtime.compile_decoding)
+    return OpenChat(chat, language_model)
+
+
+def open_judge(
+    context: StageContext, settings: Judge, models: Mapping[str, ModelSource], seed: int, member: str = ""
+) -> protocol.Judge:
+    """The configured judge.
+
+    Args:
+        models: those that it names.
+        member: which member of a panel it is; that is its name then.
+    """
+    batch_size = context.runtime.per_device_eval_batch_size
+    name = member or settings.kind
+    if context.open_grader is not None and isinstance(settings, LikelihoodJudge | RewardModelJudge | FunctionJudge):
+        return context.open_grader(name)
+    match settings:
+        case LikelihoodJudge():
+            from aligndistill.judges import likelihood
+            from aligndistill.models.load import load_language_model, read_pointer
+
+            model = models[_name(settings.model)]
+            assert isinstance(model, Path), "the config's checks see to that"
+            kept = cached_grades(context, f"likelihood {context.identities[model]}")
+            return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, kept)
+        case PairwiseJudge() | ListwiseJudge() | RubricJudge():
+            return _chat_judge(context, name, open_chat(context, models[_name(settings.model)]), settings, seed)
+        case FunctionJudge():
+            return function.FunctionJudge(member or settings.function, load_plugin(settings.function))
+        case RewardModelJudge():
+            from aligndistill.judges import reward_model
+            from aligndistill.models.load import ModelPointer
+            from aligndistill.models.reward import load_reward_model
+
+            pointer = ModelPointer(
+                path=settings.model,
+                revision=settings.revision,
+                layout=settings.layout,
+                trust_remote_code=settings.trust_remote_code,
+            )
+            kept = cached_grades(context, f"reward {fingerprint_of(pointer)}")
+            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, kept)
+        case PanelJudge():
+            members = [
+                panel.Member(open_judge(context, one.judge, models, seed, member_name), one.weight, one.temperature)
+                for member_name, one in settings.members.items()
+            ]
+            return panel.Panel(name, members, settings.combine)
+
+
+def _name(model: object) -> str:
+    assert isinstance(model, str), "a resolved config names its models"
+    return model
+
+
+def cached_grades(context: StageContext, model: str) -> "KeptGrades":
+    """What models that read answers themselves have said before, in any run of this store."""
+    from aligndistill.judges.token_grades import KeptGrades
+
+    return KeptGrades(Cache(context.caches / "grades.sqlite"), model)
+
+
+def fingerprint_of(pointer: "ModelPointer") -> str:
+    """Of the folder's content, or the Hub's name and revision."""
+    folder = Path(pointer.path).expanduser()
+    return content_fingerprint(folder) if folder.is_dir() else f"{pointer.path} {pointer.revision}"
+
+
+def _chat_judge(
+    context: StageContext, name: str, opened: OpenChat, settings: PairwiseJudge | ListwiseJudge | RubricJudge, seed: int
+) -> protocol.Judge:
+    manner = Manner(
+        reasoning=settings.reasoning,
+        samples=settings.samples,
+        examples=tuple(WorkedExample(one.prompt, one.answers, one.verdict, one.reason) for one in settings.examples),
+        max_answer_characters=settings.max_answer_characters,
+        control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
+    )
+    cache = Cache(context.caches / "verdicts.sqlite")
+    match settings:
+        case PairwiseJudge():
+            return pairwise.PairwiseJudge(
+                name,
+                opened.model,
+                load_template(settings.template, PAIRWISE_FIELDS),
+                both_orders=settings.both_orders,
+                max_new_tokens=settings.reply_tokens,
+                cache=cache,
+                seed=seed,
+                manner=manner,
+                comparisons=settings.comparisons,
+            )
+        case ListwiseJudge():
+            return listwise.ListwiseJudge(
+                name,
+                opened.model,
+                load_template(settings.template, LISTWISE_FIELDS),
+                both_orders=settings.both_orders,
+                max_new_tokens=settings.reply_tokens,
+                cache=cache,
+                seed=seed,
+                manner=manner,
+            )
+        case RubricJudge():
+            return rubric.RubricJudge(
+                name,
+                opened.model,
+                load_template(settings.template, RUBRIC_FIELDS),
+                lowest=settings.lowest,
+                highest=settings.highest,
+                max_new_tokens=settings.reply_tokens,
+                cache=cache,
+                seed=seed,
+                manner=manner,
+            )

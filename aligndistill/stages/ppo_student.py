@@ -1,0 +1,236 @@
+"""A student that learns by PPO from rewards for its own answers."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean
+
+from transformers import AutoModelForCausalLM
+
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import Ppo
+from aligndistill.config.run import AnswerSampling, Evaluation
+from aligndistill.config.students import Student
+from aligndistill.errors import ConfigError
+from aligndistill.evaluation.wins import by_prompt, win_rates
+from aligndistill.judges.protocol import Task
+from aligndistill.models.actor_critic import critic_from_reward_model, critic_from_trunk
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
+from aligndistill.models.reward import RewardModel
+from aligndistill.processes.progress import say
+from aligndistill.processes.ranks import from_all, is_main_process, our_share
+from aligndistill.records import Answer, Candidate, Prompt, candidate_id
+from aligndistill.stages.context import ModelSource, StageContext, require_records
+from aligndistill.stages.files import ANSWERS, PROMPTS, SAMPLES, RolloutSample, held_out_prompts, write_log
+from aligndistill.stages.opening import open_judge
+from aligndistill.stages.rewards import open_rewards
+from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
+from aligndistill.store.stage import StageResult
+from aligndistill.training.fit import Job
+from aligndistill.training.on_policy.collecting import PpoWork
+from aligndistill.training.on_policy.health import all_warnings
+from aligndistill.training.on_policy.ppo import train_ppo
+from aligndistill.training.on_policy.rollout_server import ServedPolicy
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout, Sampling, draw
+from aligndistill.training.on_policy.weight_sync import Served
+from aligndistill.training.save import save_model
+
+SHOWN_PROMPTS = 4
+
+
+@dataclass(frozen=True)
+class PpoInputs:
+    """What PPO reads; see `students.make`."""
+
+    start: Path
+    reference: Path
+    prompts: Path
+    models: Mapping[str, ModelSource]
+    reward_model: Path | None
+    critic: Path | None
+
+
+@dataclass(frozen=True)
+class HeldOutWinRate:
+    """How a policy is compared with the start on held-out prompts while it learns."""
+
+    evaluation: Evaluation
+    sampling: AnswerSampling
+    models: Mapping[str, ModelSource]
+    prompts: Path
+    start_answers: Path
+
+
+def train_with_ppo(
+    context: StageContext, settings: Student, lora: Lora | None, seed: int, inputs: PpoInputs, watched: HeldOutWinRate | None
+) -> StageResult:
+    """Train one student by PPO and save its policy as an ordinary Hugging Face folder."""
+    objective = settings.objective
+    assert isinstance(objective, Ppo)
+    served = _served(context, objective)
+    start = read_pointer(inputs.start)
+    trained_from = start.for_training(adapters=lora is not None)
+    policy = load_language_model(trained_from)
+    prompts, dropped = policy_prompts(inputs.prompts, policy.conversation, policy.max_positions, settings)
+
+    rewards = open_rewards(context, objective.rewards, inputs.models, inputs.reward_model, seed)
+    # The policy with its adapters off is its own reference, where that is the start.
+    shares_reference = lora is not None and inputs.reference == inputs.start
+    with Appender(context.scratch / f"samples-{'main' if is_main_process() else 'other'}.jsonl") as samples:
+        ppo_work = PpoWork(
+            prompts=prompts,
+            reference=None if shares_reference else load_language_model(read_pointer(inputs.reference)),
+            score=rewards,
+            win_rate=_win_rate(context, watched, objective, seed) if watched else None,
+            keep_samples=lambda update, rollouts: samples.add(_shown(update, rollouts)),
+            frozen=rewards.models,
+            served=served,
+        )
+        critic = _critic(inputs, trained_from, objective, lora, seed)
+        job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
+        try:
+            trained = train_ppo(policy, critic, objective, lora, ppo_work, job)
+        finally:
+            if served is not None and is_main_process():
+                served.clear()
+    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    if not is_main_process():
+        return StageResult()
+    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    write_log(context.folder, trained.log)
+    updates = len(trained.log)
+    write_jsonl(context.folder / SAMPLES, _once(context.scratch / "samples-main.jsonl", updates))
+    return StageResult(
+        counts={"prompts": len(prompts), "updates": updates, "steps": trained.steps},
+        dropped=dropped,
+        metrics={
+            "train_seconds": trained.seconds,
+            "shares_prompt": policy.shares_prompt,
+            "warnings": [f"update {warning.update}: {warning.text}" for warning in all_warnings(trained.log, objective)],
+        },
+    )
+
+
+def policy_prompts(
+    folder: Path, conversation: Conversation, max_positions: int | None, settings: Student
+) -> tuple[list[PolicyPrompt], dict[str, int]]:
+    """The training prompts that leave room for an answer, and what was left out by reason.
+
+    Raises:
+        DataError: none is left.
+    """
+    train = (prompt for prompt in read_jsonl(folder / PROMPTS, Prompt) if prompt.split == "train")
+    prompts = [PolicyPrompt(prompt.id, prompt.messages, conversation.prompt_ids(prompt.messages)) for prompt in train]
+    longest = settings.max_prompt_tokens
+    if max_positions is not None:
+        longest = min(longest, max_positions - settings.max_response_tokens)
+    fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
+    too_long = len(prompts) - len(fitting)
+    dropped = {"prompt too long": too_long} if too_long else {}
+    require_records(len(fitting), "training prompts", dropped)
+    return fitting, dropped
+
+
+def _critic(inputs: PpoInputs, start: ModelPointer, objective: Ppo, lora: Lora | None, seed: int) -> RewardModel | None:
+    if objective.critic == "shared":
+        return None
+    if inputs.critic is None or inputs.critic == inputs.start:
+        return critic_from_trunk(start, seed)
+    return critic_from_reward_model(read_pointer(inputs.critic).for_training(adapters=lora is not None))
+
+
+def _served(context: StageContext, objective: Ppo) -> Served | None:
+    """The server that samples for the policy, if the config names one.
+
+    Raises:
+        ConfigError: there is no place for the weights.
+        TrainingError: the server is not there, or not fit for it.
+    """
+    if objective.server is None:
+        return None
+    server = ServedPolicy(objective.server)
+    server.require_ready()
+    between = objective.server.weights
+    weights = (Path(between).expanduser() / context.folder.name if between else context.scratch / "weights").absolute()
+    try:
+        weights.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        advice = "Name another in objective.server.weights."
+        raise ConfigError(f"the folder for the weights that the rollout server loads cannot be made: {error}. {advice}") from None
+    return Served(server, weights)
+
+
+def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, seed: int) -> Callable[[LanguageModel], float | None]:
+    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a draw.
+
+    All processes must ask for it together: each answers its share of the prompts, and all get the same rate. None where no verdict
+    can be read.
+    """
+    start = {answer.prompt_id: answer for answer in reversed(list(read_jsonl(watched.start_answers / ANSWERS, Answer)))}
+    held_out = held_out_prompts(watched.prompts, watched.sampling.prompts)
+    messages = {prompt.id: prompt.messages for prompt in held_out if prompt.id in start}
+    chosen = our_share(sorted(messages)[: objective.evaluate_prompts])
+    assert watched.evaluation.judge is not None and watched.evaluation.judge != "same", "the config's checks see to that"
+    judge = open_judge(context, watched.evaluation.judge, watched.models, seed)
+
+    def rates_here(policy: LanguageModel) -> list[float]:
+        conversation = policy.conversation
+        prompts = [PolicyPrompt(identity, messages[identity], conversation.prompt_ids(messages[identity])) for identity in chosen]
+        runtime = context.runtime
+        sampling = Sampling(
+            1,
+            watched.sampling.temperature,
+            watched.sampling.max_new_tokens,
+            runtime.per_device_eval_batch_size,
+            seed,
+            runtime.compile_decoding,
+        )
+        drawn = draw(policy, prompts, chosen, sampling)
+        tasks, ours, theirs = [], {}, {}
+        for prompt, (sampled,) in zip(prompts, drawn, strict=True):
+            answer, before = conversation.response_text(prompt.ids, sampled.ids), start[prompt.id]
+            ours[prompt.id], theirs[prompt.id] = ([candidate_id(prompt.id, "", text)] for text in (answer, before.text))
+            if answer != before.text:
+                pair = ((ours, answer, sampled.finish), (theirs, before.text, before.finish))
+                candidates = tuple(
+                    Candidate(id=ids[prompt.id][0], prompt_id=prompt.id, text=text, author="policy", finish=finish)
+                    for ids, text, finish in pair
+                )
+                tasks.append(Task(prompt.id, prompt.messages, candidates, ((0, 1),)))
+        verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
+        return win_rates(by_prompt(verdicts), ours, theirs)
+
+    def win_rate(policy: LanguageModel) -> float | None:
+        rates = from_all(lambda: rates_here(policy))
+        if rates:
+            return fmean(rates)
+        if is_main_process():
+            say(f"  no verdict of {judge.name} on the held-out answers could be read: this update has no win rate")
+        return None
+
+    return win_rate
+
+
+def _shown(update: int, rollouts: Sequence[Rollout]) -> list[RolloutSample]:
+    """The first answers to the first prompts of an update."""
+    return [
+        RolloutSample(
+            update=update + 1,
+            place=place,
+            prompt_id=rollout.prompt.id,
+            messages=rollout.prompt.messages,
+            text=rollout.texts[0],
+            finish=rollout.finishes[0],
+            score=rollout.scores[0],
+            kl_nats=sum(rollout.logprobs[0]) - sum(rollout.reference[0]),
+            length_tokens=len(rollout.responses[0]),
+        )
+        for place, rollout in enumerate(rollouts[:SHOWN_PROMPTS])
+    ]
+
+
+def _once(path: Path, updates: int) -> list[RolloutSample]:
+    """An update that was made again after a kill counts once; one that was taken back, not at all."""
+    rows = {(row.update, row.place): row for row in read_jsonl(path, RolloutSample)}
+    return [rows[key] for key in sorted(rows) if key[0] <= updates]

@@ -1,0 +1,51 @@
+"""A student that one of TRL's on-policy trainers trains with this project's rewards."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from transformers import AutoModelForCausalLM
+
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.students import Student
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.load import from_pretrained, generation_eos_ids, load_tokenizer, read_pointer
+from aligndistill.processes.ranks import is_main_process
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.files import write_log
+from aligndistill.stages.ppo_student import policy_prompts
+from aligndistill.stages.rewards import open_rewards
+from aligndistill.store.stage import StageResult
+from aligndistill.training.fit import Job
+from aligndistill.training.on_policy.trl import train_by_trl
+from aligndistill.training.save import save_model
+
+
+def train_with_trl(
+    context: StageContext,
+    settings: Student,
+    lora: Lora | None,
+    seed: int,
+    start_folder: Path,
+    prompts_folder: Path,
+    models: Mapping[str, ModelSource],
+    reward_model: Path | None,
+) -> StageResult:
+    """Train one student by GRPO or RLOO and save it as an ordinary Hugging Face folder."""
+    objective = settings.objective
+    assert isinstance(objective, OnPolicy)
+    start = read_pointer(start_folder)
+    model = from_pretrained(AutoModelForCausalLM, start.for_training(adapters=lora is not None))
+    conversation = Conversation(load_tokenizer(start), start.layout, generation_eos_ids(model))
+    positions = getattr(model.config, "max_position_embeddings", None)
+    prompts, dropped = policy_prompts(prompts_folder, conversation, positions, settings)
+    job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
+    rewards = open_rewards(context, objective.rewards, models, reward_model, seed)
+    trained = train_by_trl(model, conversation, objective, lora, prompts, rewards, job)
+    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    if not is_main_process():
+        return StageResult()
+    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    write_log(context.folder, trained.log)
+    counts = {"prompts": len(prompts), "steps": trained.steps}
+    return StageResult(counts=counts, dropped=dropped, metrics={"train_seconds": trained.seconds})

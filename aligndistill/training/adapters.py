@@ -1,0 +1,21 @@
+"""Low-rank adapters around a model."""
+
+from typing import Any
+
+import torch
+
+from aligndistill.config.models import Lora
+
+
+def with_adapters(model: Any, lora: Lora | None, task: str, seed: int) -> Any:
+    """The model itself, or peft's wrapper of it with new low-rank adapters, which follow from the seed alone."""
+    if lora is None:
+        return model
+    from peft import LoraConfig, get_peft_model  # only here: importing peft takes a second
+
+    torch.manual_seed(seed)  # else what was trained earlier in this process would show in them
+    target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
+    return get_peft_model(
+        model,
+        LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, target_modules=target, task_type=task),
+    )

@@ -1,0 +1,70 @@
+"""Training on rankings: one function for the reward model, and one for every student and supervised start."""
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import BestOfN, Dpo, OfflineObjective, Pro, Rrhf
+from aligndistill.models.groups import GroupedBatch
+from aligndistill.models.load import LanguageModel
+from aligndistill.models.logprobs import token_logprobs
+from aligndistill.objectives.best_of_n import best_of_n
+from aligndistill.objectives.dpo import dpo
+from aligndistill.objectives.inputs import Loss, Ranked
+from aligndistill.objectives.pro import pro
+from aligndistill.objectives.rrhf import rrhf
+from aligndistill.objectives.supervised import supervised
+from aligndistill.training.adapters import with_adapters
+from aligndistill.training.fit import Job, Trained
+from aligndistill.training.offline.examples import Collator, Example, MicroBatch
+from aligndistill.training.offline.trainer import _train, prompts, tokens
+
+
+def train_policy(
+    policy: LanguageModel,
+    objective: OfflineObjective | Literal["supervised"],
+    lora: Lora | None,
+    examples: Sequence[Example],
+    job: Job,
+) -> Trained:
+    """Train a policy by an objective on rankings, or on demonstrations (rankings of one response)."""
+
+    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
+        logprobs_BKR = token_logprobs(model, batch, tensors["share"])
+        ranked = Ranked(
+            policy_BK=logprobs_BKR.sum(-1),
+            reference_BK=tensors.get("reference_BK"),
+            scores_BK=tensors["scores_BK"],
+            lengths_BK=batch.lengths_BK,
+            valid_BK=batch.valid_BK,
+        )
+        return supervised(ranked) if objective == "supervised" else objective_loss(objective, ranked)
+
+    collator = Collator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
+    model = with_adapters(policy.model, lora, "CAUSAL_LM", job.seed)
+    weight = tokens if objective == "supervised" else prompts
+    return _train(model, policy.conversation.tokenizer, loss_of_batch, weight, collator, examples, job)
+
+
+def objective_loss(objective: OfflineObjective, ranked: Ranked) -> Loss:
+    """The configured objective's loss."""
+    match objective:
+        case Dpo():
+            return dpo(
+                ranked,
+                beta=objective.beta,
+                loss=objective.loss,
+                labels=objective.labels,
+                label_smoothing=objective.label_smoothing,
+            )
+        case Rrhf():
+            return rrhf(ranked, sft_weight=objective.sft_weight)
+        case Pro():
+            return pro(ranked, sft_weight=objective.sft_weight)
+        case BestOfN():
+            return best_of_n(ranked)
+
+
+def needs_reference(objective: OfflineObjective) -> bool:
+    """Whether an objective compares the policy with a frozen reference."""
+    return isinstance(objective, Dpo)

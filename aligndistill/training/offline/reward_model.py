@@ -1,0 +1,32 @@
+"""Training a reward model on rankings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.models.groups import GroupedBatch
+from aligndistill.models.reward import RewardModel, rewards
+from aligndistill.objectives.bradley_terry import bradley_terry
+from aligndistill.objectives.inputs import Loss
+from aligndistill.training.adapters import with_adapters
+from aligndistill.training.fit import Job, Trained
+from aligndistill.training.offline.examples import Collator, Example, MicroBatch
+from aligndistill.training.offline.trainer import _train, prompts
+
+
+def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings, examples: Sequence[Example], job: Job) -> Trained:
+    """Train a reward model by Bradley-Terry on rankings."""
+
+    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
+        return bradley_terry(
+            rewards(model, batch, tensors["share"]),
+            tensors["scores_BK"],
+            batch.valid_BK,
+            labels=settings.labels,
+            margin=settings.margin,
+            centering=settings.centering,
+        )
+
+    collator = Collator(reward_model.conversation.pad_id, reward_model.shares, reward_model.shares_prompt)
+    model = with_adapters(reward_model.model, settings.lora, "SEQ_CLS", job.seed)
+    return _train(model, reward_model.conversation.tokenizer, loss_of_batch, prompts, collator, examples, job)

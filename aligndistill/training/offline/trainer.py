@@ -1,0 +1,131 @@
+"""The trainer of everything offline: the reward model and every objective on rankings share its loader, forward pass and loop.
+
+`transformers.Trainer` brings resume, schedules, trackers and DeepSpeed; the subclass says what a batch is and what the loss is.
+"""
+
+from collections.abc import Callable, Sequence
+from itertools import islice
+from typing import Any
+
+import torch
+from torch import Tensor
+from transformers import Trainer
+
+from aligndistill.models.groups import GroupedBatch
+from aligndistill.objectives.inputs import Loss
+from aligndistill.training.arguments import training_arguments, within_tokens
+from aligndistill.training.checkpointing import Watched
+from aligndistill.training.fit import Job, Trained, run
+from aligndistill.training.offline.examples import Collator, Example, Examples, MicroBatch, grouped_batch
+
+LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
+"""(model, batch, the micro-batch) -> the mean loss over the batch's prompts (or whatever its weight counts)."""
+
+WeightOfBatch = Callable[[MicroBatch], int]
+"""How many things the loss is a mean over, in one collated micro-batch."""
+
+
+def prompts(tensors: MicroBatch) -> int:
+    """The weight of a loss that is a mean over prompts."""
+    return len(tensors["scores_BK"])
+
+
+def tokens(tensors: MicroBatch) -> int:
+    """The weight of a loss that is a mean over response tokens."""
+    return len(tensors["targets_S"])
+
+
+class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
+    """Trains on grouped batches.
+
+    The loss is the mean over the whole optimiser step, whichever way that is split into micro-batches and over processes. So the
+    loader hands over examples, and a process's share of a step is split by length: similar ones share a micro-batch.
+    """
+
+    stops_after_any_step = True
+
+    def __init__(
+        self, loss_of_batch: LossOfBatch, weight_of_batch: WeightOfBatch = prompts, *, collator: Collator, **kwargs: Any
+    ) -> None:
+        super().__init__(data_collator=list, **kwargs)
+        self._loss_of_batch = loss_of_batch
+        self._weight_of_batch = weight_of_batch
+        self._collator = collator
+        self.loss_is_scaled_for_ga = True
+
+    def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
+        """One optimiser step's micro-batches, as many as the loader gave, and its weight."""
+        given = list(islice(epoch_iterator, num_batches))
+        examples = [example for batch in given for example in batch]
+        lengths = [self._collator.row_tokens(example) for example in examples]
+        batches = [self._collator([examples[i] for i in indices]) for indices in split_by_length(lengths, len(given))]
+        return batches, self._get_num_items_in_batch(batches, device)
+
+    def compute_loss(self, model: Any, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
+        """This micro-batch's share of the step's loss."""
+        assert not return_outputs and num_items_in_batch is not None
+        loss = self._loss_of_batch(model, grouped_batch(inputs), inputs)
+        weight = self._weight_of_batch(inputs)
+        self.count_metrics(loss.metrics)
+        # Gradients are averaged over processes afterwards, so each one's share is counted that many times.
+        share: Tensor = loss.value * (weight * self.accelerator.num_processes / num_items_in_batch)
+        return share
+
+    def _get_num_items_in_batch(self, batch_samples: list[MicroBatch], device: torch.device) -> Tensor:
+        """The weight of the optimiser step, over all micro-batches and processes."""
+        weight = torch.tensor(sum(map(self._weight_of_batch, batch_samples)), device=device)
+        total: Tensor = self.accelerator.gather(weight).sum()
+        return total
+
+
+def split_by_length(lengths: Sequence[int], parts: int) -> list[list[int]]:
+    """Split indices into so many parts of similar lengths, such that the largest part is as small as it can be.
+
+    A part's size is its number of rows times its longest row: what is computed when shorter ones are padded. No part is empty.
+    """
+    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
+
+    def filled(most: int) -> list[list[int]]:
+        """Parts of at most that size, as few as there can be: longest first, and each as full as it gets."""
+        found: list[list[int]] = []
+        for i in order:
+            if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= most:
+                found[-1].append(i)
+            else:
+                found.append([i])
+        return found
+
+    low, high = max(lengths, default=0), sum(lengths) + max(lengths, default=0) * len(lengths)
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if len(filled(middle)) <= parts else (middle + 1, high)
+    found = filled(low)
+    while len(found) < min(parts, len(order)):  # fewer would do; the largest is halved
+        largest = max(range(len(found)), key=lambda n: (len(found[n]) > 1, lengths[found[n][0]] * len(found[n])))
+        part = found[largest]
+        found[largest : largest + 1] = [part[: len(part) // 2], part[len(part) // 2 :]]
+    return found
+
+
+def _train(
+    model: Any,
+    tokenizer: Any,
+    loss_of_batch: LossOfBatch,
+    weight_of_batch: WeightOfBatch,
+    collator: Collator,
+    examples: Sequence[Example],
+    job: Job,
+) -> Trained:
+    runtime = job.runtime
+    if runtime.max_tokens_per_batch is not None:  # else nobody asks for the longest, which takes reading them all
+        runtime = within_tokens(runtime, max(map(collator.row_tokens, examples), default=1))
+    trainer = GroupedTrainer(
+        loss_of_batch,
+        weight_of_batch,
+        model=model,
+        args=training_arguments(job.settings, runtime, job.folder, job.name, job.seed),
+        train_dataset=Examples(examples),
+        collator=collator,
+        processing_class=tokenizer,
+    )
+    return run(trainer, job)

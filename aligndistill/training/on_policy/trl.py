@@ -1,0 +1,96 @@
+"""GRPO and RLOO by TRL's own trainers: their loop and loss, this project's rewards, checkpoints and log."""
+
+from collections import defaultdict
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from datasets import Dataset
+
+from aligndistill.config.models import Lora
+from aligndistill.config.objectives import Grpo, OnPolicy
+from aligndistill.models.conversation import Conversation
+from aligndistill.training.adapters import with_adapters
+from aligndistill.training.arguments import training_keywords
+from aligndistill.training.checkpointing import Watched
+from aligndistill.training.fit import Job, Trained, run
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples
+
+
+def train_by_trl(
+    model: Any,
+    conversation: Conversation,
+    objective: OnPolicy,
+    lora: Lora | None,
+    prompts: Sequence[PolicyPrompt],
+    score: ScoreSamples,
+    job: Job,
+) -> Trained:
+    """Train a policy by TRL's `GRPOTrainer` or `RLOOTrainer`; settings that are not named here are TRL's defaults.
+
+    Args:
+        model: a causal language model as transformers loaded it.
+    """
+    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # only here: importing them takes seconds
+
+    trainer_class, config_class = (GRPOTrainer, GRPOConfig) if isinstance(objective, Grpo) else (RLOOTrainer, RLOOConfig)
+    watched = type(f"Watched{trainer_class.__name__}", (Watched, trainer_class), {})
+    keywords = training_keywords(job.settings, job.runtime, job.folder, job.name, job.seed)
+    keywords["per_device_train_batch_size"] *= objective.samples_per_prompt  # TRL counts answers
+    arguments = config_class(
+        **keywords,
+        num_generations=objective.samples_per_prompt,
+        temperature=objective.temperature,
+        beta=objective.kl_coefficient,
+        max_completion_length=job.settings.max_response_tokens,
+        disable_dropout=True,
+    )
+    text = conversation.layout != "chat"
+    rows = {
+        "prompt": [
+            conversation.prompt_text(one.messages) if text else [message.model_dump() for message in one.messages]
+            for one in prompts
+        ],
+        "place": list(range(len(prompts))),
+    }
+    trainer = watched(
+        model=with_adapters(model, lora, "CAUSAL_LM", job.seed),
+        reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty),
+        args=arguments,
+        train_dataset=Dataset.from_dict(rows),
+        processing_class=conversation.tokenizer,
+    )
+    return run(trainer, job)
+
+
+def reward_function(
+    conversation: Conversation, prompts: Sequence[PolicyPrompt], score: ScoreSamples, missing_eos_penalty: float
+) -> Callable[..., list[float | None]]:
+    """A reward source as TRL calls one: columns of a batch in, one number per answer out.
+
+    An answer without a score stays without one, and is not penalised: TRL leaves None out of its group's mean, deviation and
+    leave-one-out baselines, and gives it the advantage 0, as it does every answer of a group with fewer than two scores. What
+    remains of such an answer is GRPO's KL term, and that its tokens count in the mean that the loss is.
+    """
+
+    def reward(completion_ids: list[list[int]], place: list[int], **columns: Any) -> list[float | None]:
+        rows: dict[int, list[int]] = defaultdict(list)
+        for row, number in enumerate(place):
+            rows[number].append(row)
+        ended = [any(token in conversation.eos_ids for token in ids) for ids in completion_ids]
+        asked = [
+            SampledPrompt(
+                prompts[number].id,
+                prompts[number].messages,
+                tuple(conversation.response_text(prompts[number].ids, completion_ids[row]) for row in of_prompt),
+                tuple("stop" if ended[row] else "length" for row in of_prompt),
+            )
+            for number, of_prompt in rows.items()
+        ]
+        rewards: list[float | None] = [None] * len(place)
+        for of_prompt, scores in zip(rows.values(), score(asked), strict=True):
+            for row, one in zip(of_prompt, scores, strict=True):
+                if one is not None:
+                    rewards[row] = one - (0.0 if ended[row] else missing_eos_penalty)
+        return rewards
+
+    return reward

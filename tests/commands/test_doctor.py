@@ -1,0 +1,36 @@
+import os
+import time
+from pathlib import Path
+
+import pytest
+
+from aligndistill.commands.doctor import examine
+from aligndistill.config.run import RunConfig
+from tests.e2e.small_run import small_config
+from tests.tiny_models import write_tiny_model
+from tests.training.on_policy.policy_server import PolicyServer
+
+
+def test_the_lock_of_a_killed_build_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TORCH_EXTENSIONS_DIR", str(tmp_path))
+    old, new = tmp_path / "cpu_adam" / "lock", tmp_path / "other" / "lock"
+    for lock, age in ((old, 720), (new, 0)):
+        lock.parent.mkdir()
+        lock.touch()
+        os.utime(lock, (time.time() - age,) * 2)
+    lines: list[str] = []
+    examine(None, lines.append)
+    told = [line for line in lines if "lock" in line]
+    assert len(told) == 1
+    assert f"a build was killed 12 min ago and left {old}" in told[0]
+
+
+@pytest.mark.parametrize("dev_mode", [True, False])
+def test_a_server_of_rollouts_is_asked_whether_it_is_ready(dev_mode: bool, tmp_path: Path) -> None:
+    with PolicyServer(write_tiny_model(tmp_path / "start"), dev_mode=dev_mode) as server:
+        objective = {"kind": "ppo", "server": server.rollouts().model_dump()}
+        lines: list[str] = []
+        examine(RunConfig.model_validate({**small_config(), "students": {"mine": {"objective": objective}}}), lines.append)
+    (line,) = [line for line in lines if "student mine" in line]
+    assert line.startswith("ok " if dev_mode else "BAD")
+    assert f"127.0.0.1:{server.port} samples, and loads weights" in line or "VLLM_SERVER_DEV_MODE=1" in line

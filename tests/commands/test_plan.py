@@ -1,0 +1,57 @@
+"""Prices and times of a plan; tests/e2e/test_plan_and_budget.py compares plans with what runs ask."""
+
+from typing import Any
+
+import pytest
+
+from aligndistill.chat.http.budget import Spent
+from aligndistill.commands.plan.requests import Estimate
+from aligndistill.commands.plan.table import _duration, _remarks, _row, price_usd, request_seconds
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Budget, Price
+from aligndistill.records import Usage
+
+ASKED = Usage(calls=600, prompt_tokens=300_000, completion_tokens=60_000)
+
+
+def estimate(**settings: Any) -> Estimate:
+    server = EndpointModel(kind="endpoint", base_url="http://localhost/v1", name="m", concurrency=10, **settings)
+    return Estimate("m", server, 100, 1200, 600, ASKED, exact_tokens=True, certain=False)
+
+
+def test_the_price_is_that_of_both_kinds_of_tokens() -> None:
+    budget = Budget(prices={"m": Price(prompt=2.0, completion=5.0)})
+    assert price_usd(estimate(), budget) == pytest.approx(0.3 * 2 + 0.06 * 5)
+    assert price_usd(estimate(), Budget()) is None
+
+
+@pytest.mark.parametrize(
+    ("settings", "spent", "seconds"),
+    [
+        ({}, [], 600 * 2 / 10),
+        ({}, [Spent(model="m", seconds=1.0), Spent(model="m", seconds=2.0), Spent(model="other", seconds=99.0)], 600 * 1.5 / 10),
+        ({}, [Spent(model="m", seconds=0.0)], 600 * 2 / 10),  # a try that failed says nothing of how long an answer takes
+        ({"requests_per_minute": 100}, [], 360),
+        ({"tokens_per_minute": 36_000}, [], 600),
+        ({"requests_per_minute": 10_000, "tokens_per_minute": 10**9}, [], 120),
+    ],
+)
+def test_the_time_is_that_of_the_narrowest_place(settings: dict[str, Any], spent: list[Spent], seconds: float) -> None:
+    assert request_seconds(estimate(**settings), spent) == pytest.approx(seconds)
+
+
+def test_times_in_words() -> None:
+    assert [_duration(seconds) for seconds in (5, 120, 7200)] == ["5 s", "2 min", "2.0 h"]
+
+
+def test_a_line_says_what_is_assumed() -> None:
+    assert _row("verdicts", estimate(), Budget(), []) == (
+        *("verdicts", "m", "100", "<= 1,200", "<= 600", "<= 600", "<= 300,000", "<= 60,000", "no price", "2 min"),
+    )
+
+
+@pytest.mark.parametrize(("limit", "word"), [(700, "enough"), (699, "NOT ENOUGH")])
+def test_what_was_spent_counts_for_the_budget(limit: int, word: str) -> None:
+    spent = [Spent(model="m", requests=60), Spent(model="other", requests=40)]
+    (line,) = (line for line in _remarks(Budget(requests=limit), [estimate()], spent) if line.startswith("budget.requests"))
+    assert line.startswith(f"budget.requests: {limit}, spent 100, planned 600: {word}")

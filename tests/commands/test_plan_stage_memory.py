@@ -1,0 +1,64 @@
+"""Whose limits bound the rows that a plan counts, against sums worked out by hand."""
+
+from typing import Any
+
+import pytest
+
+from aligndistill.commands.plan.stage_memory import planned_memory
+from aligndistill.config.run import RunConfig
+
+SIZES = {"architecture": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
+PER_TOKEN = (10 * 8 + 4 * 16) * 4 * 2  # values of a layer, float32, two layers
+LOGITS = 320 * 4 * 3  # of each response token: vocabulary, float32, copies
+
+
+def activations(**changes: Any) -> dict[str, int]:
+    """Of each stage: four prompts at once, two candidates each."""
+    config = {
+        "name": "plan",
+        "prompts": {"source": {"path": "prompts.jsonl"}},
+        "start": {"from_scratch": {**SIZES, "vocab_size": 320}},
+        "judge": {"kind": "rubric", "model": "start"},
+        "candidates": {"per_prompt": 2, "max_prompt_tokens": 96, "max_new_tokens": 32},
+        "reward_model": {"batch_size": 4},
+        "students": {
+            "dpo": {"objective": {"kind": "dpo"}, "batch_size": 4},
+            "short": {"objective": {"kind": "dpo"}, "batch_size": 4, "max_prompt_tokens": 50, "max_response_tokens": 20},
+            "best": {"objective": {"kind": "best_of_n"}, "batch_size": 4},
+            "ppo": {"objective": {"kind": "ppo", "samples_per_prompt": 2}, "batch_size": 4},
+        },
+        "runtime": {"per_device_train_batch_size": 4},
+        **changes,
+    }
+    return {name: memory.activations for name, memory in planned_memory(RunConfig.model_validate(config)).items()}
+
+
+def of(prompt: int, response: int, responses: int = 2) -> int:
+    return 4 * (prompt + responses * response) * PER_TOKEN + 4 * responses * response * LOGITS
+
+
+@pytest.fixture(autouse=True)
+def on_a_cpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+
+
+def test_candidates_bound_what_learns_from_them() -> None:
+    found = activations()
+    assert found == {
+        "reward_model": of(96, 32),
+        "student-dpo": of(96, 32),
+        "student-short": of(50, 20),
+        "student-best": of(96, 32, 1),
+        "student-ppo": of(512, 512),  # its prompts are the run's, whatever candidates they have, and its answers its own
+    }
+
+
+def test_a_server_answers_prompts_of_any_length() -> None:
+    teacher = {"kind": "endpoint", "base_url": "http://localhost/v1", "name": "m"}
+    candidates = {"per_prompt": 1, "from": ["start", "teacher"], "max_prompt_tokens": 96, "max_new_tokens": 32}
+    assert activations(teacher=teacher, candidates=candidates)["student-dpo"] == of(512, 32)
+
+
+def test_ready_made_rankings_are_bounded_by_nothing_else() -> None:
+    source = {"rankings": {"source": {"path": "pairs.jsonl"}}, "prompts": None, "judge": None}
+    assert activations(**source, students={"dpo": {"objective": {"kind": "dpo"}, "batch_size": 4}})["student-dpo"] == of(512, 512)

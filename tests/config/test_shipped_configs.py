@@ -1,0 +1,218 @@
+"""Every file in configs/ can be used as it is, and every launch script passes its arguments on."""
+
+import json
+import os
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import yaml
+from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
+
+from aligndistill.config.load import dump_config, load_config
+from aligndistill.config.models import EndpointModel
+from aligndistill.errors import ConfigError
+
+ROOT = Path(__file__).parents[2]
+CONFIGS = ROOT / "configs"
+RUNS = sorted(CONFIGS.glob("*.yaml"))
+OVERLAID = [path for path in RUNS if path.stem != "frontier"]  # an experiment with a judge and measures of its own
+OBJECTIVES = sorted(CONFIGS.glob("objectives/*.yaml"))
+JUDGES = sorted(CONFIGS.glob("judges/*.yaml"))
+SHARDINGS = sorted(CONFIGS.glob("deepspeed/*.json"))
+SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "slurm.sbatch")]
+
+COMMIT = "prompts.source.revision=" + "a1b2c3d4e5" * 4
+LOCAL_TEACHER = "teacher={kind: local, model: some/teacher}"
+
+
+def by_name(path: Path) -> str:
+    return path.stem
+
+
+def test_the_shipped_files_are_found():
+    assert {path.stem for path in RUNS} >= {"hh", "ultrafeedback"}
+    assert {path.stem for path in OBJECTIVES} == {"dpo", "ipo", "rrhf", "pro", "best_of_n", "ppo", "grpo", "rloo"}
+    assert len(JUDGES) == 8
+    assert {path.stem for path in SHARDINGS} == {"zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"}
+
+
+@pytest.mark.parametrize("path", RUNS, ids=by_name)
+def test_a_run_is_valid_and_its_dump_reads_back_equal(path: Path, tmp_path: Path):
+    config = load_config([path], [COMMIT] if "Hub" in path.read_text() else [])
+    dumped = tmp_path / "config.yaml"
+    dumped.write_text(dump_config(config), encoding="utf-8")
+    assert load_config([dumped]) == config
+    assert "authors" not in yaml.safe_load(dumped.read_text())["candidates"]
+
+
+@pytest.mark.parametrize("run", OVERLAID, ids=by_name)
+@pytest.mark.parametrize("overlay", OBJECTIVES, ids=by_name)
+def test_an_objective_overlay_adds_a_student_of_its_name(run: Path, overlay: Path):
+    before, after = load_config([run]), load_config([run, overlay])
+    assert set(after.students) == set(before.students) | {overlay.stem}
+
+
+def assert_holds(dumped: dict[str, Any], written: dict[str, Any]) -> None:
+    """What is written is there, beside defaults; a model's own keys are tested with models."""
+    for key in written.keys() - {"model"}:
+        if isinstance(written[key], dict):
+            assert_holds(dumped[key], written[key])
+        else:
+            assert dumped[key] == written[key]
+
+
+@pytest.mark.parametrize("run", OVERLAID, ids=by_name)
+@pytest.mark.parametrize("overlay", JUDGES, ids=by_name)
+def test_a_judge_overlay_replaces_the_judge(run: Path, overlay: Path):
+    teacher = load_config([run]).teacher
+    judge = load_config([run, overlay], [LOCAL_TEACHER] if isinstance(teacher, EndpointModel) else []).judge
+    assert judge is not None
+    written = yaml.safe_load(overlay.read_text())["judge"]
+    assert_holds(judge.model_dump(mode="json"), written)
+
+
+def test_the_likelihood_overlay_says_why_it_cannot_use_an_endpoint():
+    with pytest.raises(ConfigError, match=r"judge\.model: a likelihood judge reads the model's own log-probabilities"):
+        load_config([CONFIGS / "hh.yaml", CONFIGS / "judges/likelihood.yaml"])
+
+
+def test_the_command_that_ultrafeedback_gives_for_ready_made_preferences_is_valid():
+    source = "{path: HuggingFaceH4/ultrafeedback_binarized, split: train_prefs, format: preference, revision: 0a1b}"
+    overrides = ["prompts=null", "judge=null", "evaluation.against_teacher=false", f"rankings.source={source}"]
+    config = load_config([CONFIGS / "ultrafeedback.yaml"], overrides)
+    assert config.prompts is None
+    assert config.rankings.source is not None
+    assert config.rankings.source.revision == "0a1b"
+
+
+@pytest.mark.parametrize("path", [*RUNS, *OBJECTIVES, *JUDGES], ids=by_name)
+def test_every_file_begins_with_a_comment_on_when_to_use_it(path: Path):
+    lines = path.read_text(encoding="utf-8").splitlines()
+    assert lines[0].startswith("# ")
+    assert lines[1].startswith("#")
+
+
+@pytest.mark.parametrize("path", RUNS, ids=by_name)
+def test_files_that_a_run_names_are_there(path: Path):
+    deepspeed = load_config([path]).runtime.deepspeed
+    assert deepspeed is None or (ROOT / deepspeed).is_file()
+
+
+@pytest.mark.parametrize("path", SHARDINGS, ids=by_name)
+def test_the_trainer_fills_every_auto_value(path: Path):
+    """With transformers' own code; the arguments are those it reads."""
+    arguments = SimpleNamespace(
+        world_size=4,
+        per_device_train_batch_size=2,
+        gradient_accumulation_steps=8,
+        max_grad_norm=0.5,
+        learning_rate=1e-6,
+        adam_beta1=0.9,
+        adam_beta2=0.999,
+        adam_epsilon=1e-8,
+        weight_decay=0.0,
+        save_on_each_node=False,
+        fp16=False,
+        fp16_full_eval=False,
+        bf16=True,
+        bf16_full_eval=False,
+        get_warmup_steps=lambda steps: 0,
+    )
+    deepspeed = HfTrainerDeepSpeedConfig(str(path))
+    deepspeed.trainer_config_process(arguments)
+    deepspeed.trainer_config_finalize(arguments, SimpleNamespace(config=SimpleNamespace(hidden_size=64)), 100)
+    assert '"auto"' not in json.dumps(deepspeed.config)
+    assert deepspeed.config["train_batch_size"] == 4 * 2 * 8
+    assert deepspeed.config["gradient_clipping"] == 0.5
+
+    zero = deepspeed.config["zero_optimization"]
+    assert zero["stage"] == int(path.stem[4])
+    assert ("offload_optimizer" in zero) == path.stem.endswith("_offload")
+    assert ("offload_param" in zero) == (path.stem == "zero3_offload")
+    assert zero.get("stage3_gather_16bit_weights_on_model_save", False) == (zero["stage"] == 3)
+
+
+# ------------------------------------------------------------------------------------------------------------- scripts
+
+
+@pytest.fixture
+def recorded(tmp_path: Path):
+    """Run a script with programs in PATH that print their name and arguments, one a line."""
+    programs = tmp_path / "bin"
+    programs.mkdir()
+    for name in ("deepspeed", "srun"):
+        program = programs / name
+        program.write_text('#!/usr/bin/env bash\nprintf "%s\\n" "$(basename "$0")" "$@"\n')
+        program.chmod(0o755)
+    scontrol = programs / "scontrol"
+    scontrol.write_text("#!/usr/bin/env bash\nprintf 'node-7\\nnode-9\\n'\n")
+    scontrol.chmod(0o755)
+
+    def run(script: str, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+        environment = {"PATH": f"{programs}:{os.environ['PATH']}", **variables}
+        command = [str(ROOT / "launch" / script), *arguments]
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=20, check=False)
+
+    return run
+
+
+ARGUMENTS = ["configs/hh.yaml", "judge={kind: function, function: 'a:b'}"]
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_is_bash_and_stops_at_the_first_error(script: Path):
+    assert subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False).returncode == 0
+    assert "set -euo pipefail" in script.read_text()
+    assert os.access(script, os.X_OK)
+
+
+@pytest.mark.parametrize("script", [path.name for path in SCRIPTS])
+def test_a_script_explains_itself(recorded, script: str):
+    asked, bare = recorded(script, "--help"), recorded(script)
+    assert (asked.returncode, bare.returncode) == (0, 2)
+    assert "CONFIG [CONFIG ...] [section.key=value ...]" in asked.stdout
+    assert bare.stderr == asked.stdout
+
+
+def test_local_passes_arguments_on_whole(recorded):
+    tail = ["--no_local_rank", "--module", "aligndistill", "run", *ARGUMENTS]
+    assert recorded("local.sh", *ARGUMENTS).stdout.splitlines() == ["deepspeed", *tail]
+    assert recorded("local.sh", *ARGUMENTS, NUM_GPUS="4").stdout.splitlines() == ["deepspeed", "--num_gpus", "4", *tail]
+
+
+def test_multinode_with_and_without_ssh(recorded, tmp_path: Path):
+    hosts = str(ROOT / "launch/hostfile.example")
+    head, tail = ["deepspeed", "--hostfile", hosts], ["--no_local_rank", "--module", "aligndistill", "run", *ARGUMENTS]
+    by_ssh = recorded("multinode.sh", *ARGUMENTS, HOSTFILE=hosts)
+    assert by_ssh.stdout.splitlines() == [*head, "--master_port", "29500", *tail]
+
+    alone = recorded("multinode.sh", *ARGUMENTS, HOSTFILE=hosts, NODE_RANK="0", MASTER_ADDR="w1", MASTER_PORT="29600")
+    rank = ["--master_port", "29600", "--no_ssh", "--node_rank", "0", "--master_addr", "w1"]
+    assert alone.stdout.splitlines() == [*head, *rank, *tail]
+
+
+def test_multinode_refuses_what_deepspeed_would_let_pass(recorded):
+    missing = recorded("multinode.sh", *ARGUMENTS, HOSTFILE="nowhere")
+    assert (missing.returncode, missing.stdout) == (2, "")
+    assert "there is no hostfile 'nowhere'" in missing.stderr
+    unaddressed = recorded("multinode.sh", *ARGUMENTS, HOSTFILE=str(ROOT / "launch/hostfile.example"), NODE_RANK="1")
+    assert (unaddressed.returncode, unaddressed.stdout) == (2, "")
+
+
+def test_slurm_starts_one_torchrun_a_node_and_meets_on_the_first(recorded):
+    job = {
+        "SLURM_JOB_ID": "42",
+        "SLURM_JOB_NODELIST": "node-[7,9]",
+        "SLURM_JOB_NUM_NODES": "2",
+        "SLURM_GPUS_ON_NODE": "8",
+        "SLURM_CPUS_PER_TASK": "32",
+    }
+    lines = recorded("slurm.sbatch", *ARGUMENTS, **job).stdout.splitlines()
+    assert lines[:4] == ["srun", "--kill-on-bad-exit=1", "--cpus-per-task=32", "torchrun"]
+    assert lines[lines.index("--rdzv-endpoint") + 1] == "node-7:29500"
+    assert lines[lines.index("--nnodes") + 1] == "2"
+    assert lines[-5:] == ["--module", "aligndistill", "run", *ARGUMENTS]
+    assert recorded("slurm.sbatch", *ARGUMENTS).returncode == 2

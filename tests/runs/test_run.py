@@ -1,0 +1,147 @@
+"""What a run gathers in its folder, and what it does about damage, with stages that write a word."""
+
+import json
+import shutil
+from collections.abc import Mapping
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligndistill.config.run import RunConfig
+from aligndistill.runs import run as runs
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.files import METRICS
+from aligndistill.store import artifacts
+from aligndistill.store.stage import Pipeline, Stage, StageResult
+from aligndistill.store.stage import stage as new_stage
+
+MADE: list[str] = []
+
+
+def make(context: StageContext, *, text: str, inputs: Mapping[str, Path]) -> StageResult:
+    MADE.append(context.name)
+    given = "".join((inputs[name] / "text").read_text() for name in sorted(inputs))
+    (context.folder / "text").write_text(given + text)
+    if context.name.startswith("student-"):
+        (context.folder / METRICS).write_text(json.dumps({"step": 1, "loss": 0.5}) + "\n")
+    for name in ("report.html", "report.json"):
+        (context.folder / name).write_text("{}")
+    return StageResult()
+
+
+def stage(name: str, inputs: Mapping[str, Stage] | None = None) -> Stage:
+    return new_stage(name, make, text=f"<{name}>", inputs=inputs or {})
+
+
+PROMPTS = stage("prompts")
+DPO, PRO = stage("student-dpo", {"prompts": PROMPTS}), stage("student-pro", {"prompts": PROMPTS})
+REPORT = stage("report", {"dpo": DPO, "pro": PRO})
+
+
+@pytest.fixture
+def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> RunConfig:
+    MADE.clear()
+    artifacts._verified.clear()  # as in a new process
+    monkeypatch.setattr(runs, "pipeline", lambda _: Pipeline(REPORT))
+    values: dict[str, Any] = {
+        "name": "run",
+        "rankings": {"source": {"path": "pairs.jsonl"}},
+        "start": {"model": "./start"},
+        "students": {"dpo": {"objective": {"kind": "dpo"}}},
+        "runtime": {"store": tmp_path / "store", "runs": tmp_path / "runs"},
+    }
+    return RunConfig.model_validate(values)
+
+
+def flip(folder: Path) -> None:
+    """Damage that leaves the size as it was."""
+    content = (folder / "text").read_bytes()
+    (folder / "text").write_bytes(bytes([content[0] ^ 1]) + content[1:])
+
+
+def forget(stage: Stage, config: RunConfig) -> None:
+    shutil.rmtree(stage.folder(config.runtime.store))
+    MADE.clear()
+
+
+def listed(config: RunConfig) -> tuple[list[str], list[str]]:
+    """The stages in artifacts.json and those with curves in metrics.jsonl."""
+    folder = config.runtime.runs / config.name
+    artifacts = json.loads((folder / "artifacts.json").read_text())
+    curves = [json.loads(line)["stage"] for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    return list(artifacts), curves
+
+
+def test_a_part_of_a_run_keeps_what_the_whole_of_it_has_made(config: RunConfig) -> None:
+    runs.run(config, "student-pro")
+    assert listed(config) == (["prompts", "student-pro"], ["student-pro"])
+    runs.run(config, "student-dpo")
+    assert listed(config) == (["prompts", "student-dpo", "student-pro"], ["student-dpo", "student-pro"])
+    runs.run(config)
+    whole = listed(config)
+    assert whole == (["prompts", "student-dpo", "student-pro", "report"], ["student-dpo", "student-pro"])
+    runs.run(config, "student-dpo")
+    assert listed(config) == whole
+    assert MADE == ["prompts", "student-pro", "student-dpo", "report"]
+
+
+def test_what_is_not_finished_any_more_is_not_listed(config: RunConfig) -> None:
+    runs.run(config)
+    (DPO.folder(config.runtime.store) / "text").unlink()
+    runs.run(config, "student-pro")
+    assert listed(config) == (["prompts", "student-pro", "report"], ["student-pro"])
+
+
+def test_a_damaged_input_is_found_by_its_content_and_made_again(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
+    runs.run(config)
+    prompts = PROMPTS.folder(config.runtime.store)
+    whole = (DPO.folder(config.runtime.store) / "text").read_text()
+    forget(DPO, config)
+    flip(prompts)
+    assert runs.run(config).made == ("prompts", "student-dpo")
+    assert (DPO.folder(config.runtime.store) / "text").read_text() == whole
+    assert MADE == ["prompts", "student-dpo"]
+    assert (prompts.with_name(prompts.name + ".damaged-1") / "text").is_file()
+    said = "".join(capsys.readouterr().err.split())  # however wide the terminal is
+    assert f"{prompts}isdamaged(text);movedto{prompts.name}.damaged-1andrebuilt" in said
+
+
+def test_inputs_of_what_was_found_damaged_are_verified_too(config: RunConfig) -> None:
+    runs.run(config)
+    forget(REPORT, config)
+    flip(PRO.folder(config.runtime.store))
+    flip(PROMPTS.folder(config.runtime.store))
+    runs.run(config)
+    assert MADE == ["prompts", "student-pro", "report"]
+
+
+def test_an_input_is_verified_once_and_only_where_something_reads_it(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.run(config)
+    hashed: list[Path] = []
+    really = artifacts.file_hash
+    monkeypatch.setattr(artifacts, "file_hash", lambda path: hashed.append(path) or really(path))
+    runs.run(config)
+    assert hashed == []
+    forget(DPO, config)
+    forget(PRO, config)
+    runs.run(config)
+    text = PROMPTS.folder(config.runtime.store) / "text"
+    assert hashed.count(text) == 1
+    assert MADE == ["student-dpo", "student-pro"]
+
+
+def test_the_other_processes_wait_until_the_first_has_verified(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.run(config)
+    forget(DPO, config)
+    order: list[str] = []
+    monkeypatch.setattr(runs, "world_size", lambda: 2)
+    monkeypatch.setattr(runs, "called", lambda _: nullcontext())
+    monkeypatch.setattr(runs, "set_damaged_aside", lambda *_: order.append("verified"))
+    monkeypatch.setattr(runs, "wait_for_others", lambda words, ranks: order.append(f"waited for {list(ranks)}"))
+    runs.run(config, "prompts")
+    assert order == ["verified", "waited for [0]"]
+    monkeypatch.setattr(runs, "is_main_process", lambda: False)
+    runs.run(config, "prompts")
+    assert order[2:] == ["waited for [0]"]

@@ -1,0 +1,175 @@
+"""What a fingerprint depends on, and what it does not."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligndistill.config.data import Source
+from aligndistill.config.judges import FunctionJudge, PairwiseJudge
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import Dpo, Ppo, RolloutServer
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import marks
+from aligndistill.config.section import NotHashed, Section
+from aligndistill.config.students import Student
+from aligndistill.store.stage import Stage, StageResult, hashed, stage, together, trains, with_folders
+
+STUDENT = Student(objective=Dpo(kind="dpo", beta=0.1))
+SERVER = EndpointModel(kind="endpoint", base_url="http://localhost:1/v1", name="m")
+
+
+def make(context: Any, **given: Any) -> StageResult:
+    return StageResult()
+
+
+def make_other(context: Any, **given: Any) -> StageResult:
+    return StageResult()
+
+
+def of(function: Any = make, version: int = 1, **given: Any) -> str:
+    return stage("s", function, version=version, **given).fingerprint
+
+
+PROMPTS = stage("prompts", make, path="p")
+
+
+def test_the_same_work_has_the_same_fingerprint_in_every_process() -> None:
+    assert of(a=STUDENT, b={"b": 1, "a": Path("x")}) == of(b={"a": Path("x"), "b": 1}, a=STUDENT)
+    code = (
+        "from tests.store.test_stage import of, STUDENT, PROMPTS, SERVER;"
+        "print(of(settings=STUDENT, prompts=PROMPTS, models={'teacher': SERVER}))"
+    )
+    environment = {**os.environ, "PYTHONHASHSEED": "7"}
+    printed = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environment).stdout
+    assert printed.strip() == of(settings=STUDENT, prompts=PROMPTS, models={"teacher": SERVER})
+    assert len(printed.strip()) == 16
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        of(make_other, settings=STUDENT, prompts=PROMPTS),
+        of(version=2, settings=STUDENT, prompts=PROMPTS),
+        of(settings=STUDENT.model_copy(update={"learning_rate": 1e-3}), prompts=PROMPTS),
+        of(settings=STUDENT.model_copy(update={"objective": Dpo(kind="dpo", beta=0.2)}), prompts=PROMPTS),
+        of(settings=STUDENT, prompts=stage("prompts", make, path="q")),
+        of(settings=STUDENT, prompts=stage("prompts", make_other, path="p")),
+        of(settings=STUDENT, prompt=PROMPTS),
+        of(settings=STUDENT, prompts=PROMPTS, more=PROMPTS),
+        of(settings=STUDENT, prompts=PROMPTS, seed=0),
+        of(settings=(STUDENT, 1), prompts=PROMPTS),
+        of(settings=STUDENT, prompts={"prompts": PROMPTS}),
+    ],
+)
+def test_whatever_changes_the_result_changes_the_fingerprint(other: str) -> None:
+    assert other != of(settings=STUDENT, prompts=PROMPTS)
+
+
+def test_names_and_what_is_waited_for_change_nothing() -> None:
+    one, other = stage("one", make, prompts=PROMPTS), stage("other", make, prompts=PROMPTS, waits_for=PROMPTS)
+    assert one.fingerprint == other.fingerprint
+    renamed = stage("other name", make, path="p")
+    assert of(prompts=renamed) == of(prompts=PROMPTS)
+
+
+def test_equal_stages_share_the_folder_of_the_first(tmp_path: Path) -> None:
+    one, other = stage("one", make, n=1), stage("other", make, n=1)
+    assert other.folder(tmp_path) == tmp_path / f"other-{one.fingerprint}"
+    (tmp_path / f"one-{one.fingerprint}.damaged-1").mkdir()
+    assert other.folder(tmp_path) == tmp_path / f"other-{one.fingerprint}"
+    one.folder(tmp_path).mkdir()
+    assert other.folder(tmp_path) == one.folder(tmp_path) == tmp_path / f"one-{one.fingerprint}"
+
+
+@pytest.mark.parametrize("change", [{"concurrency": 99}, {"timeout_seconds": 1.0}, {"max_retries": 0}, {"api_key_env": "OTHER"}])
+def test_how_a_server_is_reached_changes_nothing(change: dict[str, Any]) -> None:
+    other = SERVER.model_copy(update=change)
+    assert of(model=other) == of(model=SERVER)
+    assert of(models={"teacher": [other]}) == of(models={"teacher": [SERVER]})
+    judges = [PairwiseJudge(kind="pairwise", model=model) for model in (other, SERVER)]
+    assert of(judge=judges[0]) == of(judge=judges[1])
+
+
+@pytest.mark.parametrize("change", [{"name": "n"}, {"base_url": "http://localhost:2/v1"}])
+def test_another_server_or_model_is_another_teacher(change: dict[str, Any]) -> None:
+    assert of(model=SERVER.model_copy(update=change)) != of(model=SERVER)
+
+
+def test_whether_a_server_samples_counts_and_not_which() -> None:
+    def ppo(url: str | None) -> str:
+        server = RolloutServer(base_url=url, name="m") if url else None
+        return of(settings=Student(objective=Ppo(kind="ppo", server=server)))
+
+    assert ppo("http://one/v1") == ppo("http://two/v1") != ppo(None)
+
+
+def test_not_everything_is_left_out() -> None:
+    """Most fields are hashed; those that are not were marked one by one."""
+    sections = [Section]
+    for section in sections:
+        sections += section.__subclasses__()
+    assert RunConfig in sections
+    left_out = {section.__name__ for section in sections if any(NotHashed in found for found in marks(section).values())}
+    assert left_out == {"EndpointModel", "RolloutServer"}
+
+
+def test_a_file_that_a_section_names_counts_by_its_content(tmp_path: Path) -> None:
+    data, template = tmp_path / "rows.jsonl", tmp_path / "template.txt"
+    data.write_text("{}\n")
+    template.write_text("{prompt}")
+    source, judge = Source(path=str(data)), PairwiseJudge(kind="pairwise", template=str(template))
+    before = of(source=source), of(judge=judge), of(judge=PairwiseJudge(kind="pairwise", template="general"))
+    data.write_text("[]\n")
+    template.write_text("{prompt}!")
+    after = of(source=source), of(judge=judge), of(judge=PairwiseJudge(kind="pairwise", template="general"))
+    assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+
+
+def test_the_module_of_a_function_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine.py").write_text("def score(prompt, responses): return [0.0]")
+    judge = FunctionJudge(kind="function", function="mine:score")
+    before = of(judge=judge)
+    (tmp_path / "mine.py").write_text("def score(prompt, responses): return [1.0]")
+    assert of(judge=judge) != before
+
+
+def test_what_has_no_fingerprint_is_refused() -> None:
+    with pytest.raises(AssertionError, match="has no fingerprint"):
+        hashed({"one": object()})
+
+
+def test_upstream_comes_in_an_order_in_which_it_can_be_made() -> None:
+    first = stage("first", make, n=1)
+    second = stage("second", make, models={"a": first})
+    audit = stage("audit", make, n=2)
+    last = stage("last", make, inputs={"x": {"y": second}}, also=first, waits_for=audit)
+    assert [one.name for one in last.upstream] == ["first", "second", "audit"]
+    assert [one.name for one in last.inputs] == ["second", "first"]
+
+
+def test_folders_take_the_place_of_stages() -> None:
+    given = with_folders({"a": PROMPTS, "b": [1], "server": SERVER}, lambda one: Path(one.name))
+    assert given == {"a": Path("prompts"), "b": [1], "server": SERVER}
+
+
+def test_marks_on_functions() -> None:
+    @together
+    def shared(context: Any) -> StageResult:
+        return StageResult()
+
+    @trains
+    def training(context: Any) -> StageResult:
+        return StageResult()
+
+    built: list[Stage] = [stage("s", function) for function in (make, shared, training)]
+    assert [(one.together, one.trains) for one in built] == [(False, False), (True, False), (True, True)]
+
+
+def test_sources_are_hashed_by_their_settings() -> None:
+    assert of(source=Source(path="a.jsonl", columns={"prompt": "q"})) != of(source=Source(path="a.jsonl", columns={"prompt": "r"}))
+    assert of(source=Source(path="a.jsonl", limit=5)) != of(source=Source(path="a.jsonl"))

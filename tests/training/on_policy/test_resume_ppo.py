@@ -1,0 +1,57 @@
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.training.on_policy.interrupted_ppo import KILLS, KINDS, STEPS_PER_UPDATE, UPDATES
+
+REPOSITORY = Path(__file__).parents[3]
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs, made by one process."""
+    folder = tmp_path_factory.mktemp("interrupted")
+    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
+    subprocess.run(
+        [sys.executable, "-m", "tests.training.on_policy.interrupted_ppo", str(folder)], cwd=REPOSITORY, env=environment, check=True
+    )
+    return folder
+
+
+def result(folder: Path) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
+    found["log"] = [{name: value for name, value in entry.items() if not name.endswith("seconds")} for entry in found["log"]]
+    return found
+
+
+@pytest.mark.parametrize(
+    ("kind", "interruption"),
+    [*(("shared", name) for name in KILLS), ("separate", "in_the_second_update"), ("lora", "in_the_second_update")],
+)
+def test_a_killed_run_ends_where_an_uninterrupted_one_does(runs: Path, kind: str, interruption: str) -> None:
+    codes = json.loads((runs / "codes.json").read_text())
+    assert codes[f"{kind} uninterrupted"] == [0]
+    assert codes[f"{kind} {interruption}"] == [-signal.SIGKILL, 0]
+    whole, resumed = result(runs / kind / "uninterrupted"), result(runs / kind / interruption)
+    assert resumed["steps"] == whole["steps"] == UPDATES * STEPS_PER_UPDATE
+    assert resumed["weights"] == whole["weights"]  # to the bit
+    assert resumed["log"] == whole["log"]
+    assert resumed["state"] == whole["state"]
+    assert resumed["last_answers"] == whole["last_answers"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_what_must_be_taken_up_again_had_moved(runs: Path, kind: str) -> None:
+    """Else the test above could not fail."""
+    whole = result(runs / kind / "uninterrupted")
+    assert [entry["update"] for entry in whole["log"]] == [1, 2, 3]
+    assert len({entry["kl_coefficient"] for entry in whole["log"]}) == len({entry["learning_rate"] for entry in whole["log"]}) == 3
+    assert whole["state"]["moments"]["count"] == UPDATES * 8 * 3
+    assert whole["state"]["keeps_logprobs"] is True
+    assert whole["log"][-1]["kl_k3_nats"] > 0.01
