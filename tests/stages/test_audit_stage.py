@@ -73,7 +73,7 @@ def candidates_of(context: StageContext) -> list[Candidate]:
 def test_an_honest_teacher_passes(tmp_path: Path) -> None:
     found = audited(context_in(tmp_path), honest)
     assert (found["warnings"], found["stops"]) == ([], [])
-    metrics = AuditMetrics.model_validate(found["figures"])
+    metrics = AuditMetrics.model_validate(found["metrics"])
     assert metrics.canaries is not None
     assert (metrics.canaries.mean, metrics.canaries.n) == (0, 20)
     assert {kind: rate.n for kind, rate in metrics.canaries_by_kind.items()} == dict.fromkeys(
@@ -165,7 +165,7 @@ def test_a_fickle_teacher(tmp_path: Path) -> None:
         return other[said] if times[prompt, first, second] == 2 else said
 
     found: Any = audited(context_in(tmp_path), fickle)
-    assert found["figures"]["self_consistency"]["mean"] == 0
+    assert found["metrics"]["self_consistency"]["mean"] == 0
     assert ["asked twice" in warning for warning in found["warnings"]] == [True]
 
 
@@ -181,7 +181,7 @@ def test_labels_are_joined_by_prompt_and_text(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = Audit(labels=Source(path=str(path)))
     audit_of(context, settings)
-    metrics = AuditMetrics.model_validate(json.loads((tmp_path / "audit.json").read_text())["figures"])
+    metrics = AuditMetrics.model_validate(json.loads((tmp_path / "audit.json").read_text())["metrics"])
     assert metrics.labels is not None
     assert (metrics.labels.agreement.mean, metrics.labels.agreement.n, metrics.labels.kappa.mean) == (1, 60, 1)
     path.write_text(json.dumps({"prompt": "Another?", "responses": ["a", "b"], "scores": [0, 1]}) + "\n")

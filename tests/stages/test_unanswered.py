@@ -62,7 +62,7 @@ def test_a_question_without_an_answer_is_counted_and_asked_again_by_the_next_run
         assert all(verdict.outcome == "unparsed" and "this one crashes me" in (verdict.reply or "") for verdict in lost)
         assert [verdict for verdict in verdicts if verdict.outcome == "unparsed"] == lost
         audit_of(context, Audit(probes=PROBES))
-        metrics = AuditMetrics.model_validate(json.loads((context.folder / "audit.json").read_text())["figures"])
+        metrics = AuditMetrics.model_validate(json.loads((context.folder / "audit.json").read_text())["metrics"])
         assert metrics.unparsed.mean == pytest.approx(3 / QUESTIONS)
 
         sick = False
