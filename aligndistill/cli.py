@@ -1,7 +1,5 @@
 """The command line: arguments in, pipeline called, errors printed. No logic of its own, and no heavy import before it is needed."""
 
-import errno
-import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,10 +11,10 @@ import typer
 from aligndistill.errors import DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
+from aligndistill.processes.full_disk import means_full_disk
 
 if TYPE_CHECKING:
     from aligndistill.config.run import RunConfig
-from aligndistill.commands.output import print_table
 
 app = typer.Typer(
     name="aligndistill",
@@ -30,9 +28,6 @@ ConfigArguments = Annotated[
     list[str],
     typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
 ]
-DISK_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
-FULL_DISK_WORDS = (*map(os.strerror, DISK_FULL), "iostream error", "PytorchStreamWriter failed")
-"""What safetensors and tokenizers (in the system's words), and torch, say of a full disk."""
 
 
 @app.command()
@@ -43,19 +38,9 @@ def run(
     """Run a config to its report. What is finished already is not done again."""
     with user_errors():
         loaded = _load(config)  # before the heavy imports: a misspelt key is told at once
-        from aligndistill.processes.ranks import is_main_process
-        from aligndistill.reporting.report import read_report
-        from aligndistill.reporting.table import render_table
-        from aligndistill.runs.run import run as run_config
+        from aligndistill.commands.run import run_and_print
 
-        finished = run_config(loaded, until)
-        if not is_main_process():
-            return
-        if not finished.made:
-            typer.echo("Nothing to do: every stage of this config is finished.")
-        if finished.complete:
-            print_table(render_table(read_report(finished.folder / "report.json")))
-            typer.echo(f"Report: {finished.folder / 'report.html'}")
+        run_and_print(loaded, until)
 
 
 @app.command()
@@ -84,11 +69,9 @@ def stage(
     """Make one stage (and what it needs): what a launcher starts."""
     with user_errors():
         loaded = _load(config)
-        from aligndistill.runs.run import run as run_config
+        from aligndistill.commands.run import make_stage
 
-        finished = run_config(loaded, until=name)
-        if not finished.made:
-            typer.echo(f"Nothing to do: {name} is finished.")
+        make_stage(loaded, name)
 
 
 @app.command()
@@ -97,10 +80,9 @@ def compare(
 ) -> None:
     """One table for several runs."""
     with user_errors():
-        from aligndistill.reporting.report import read_report
-        from aligndistill.reporting.table import compare_table
+        from aligndistill.commands.compare import print_comparison
 
-        print_table(compare_table([read_report(folder / "report.json") for folder in runs]))
+        print_comparison(runs)
 
 
 @app.command()
@@ -133,17 +115,9 @@ def eval_rm(
 ) -> None:
     """How often a reward model puts the right answer first, by subset."""
     with user_errors():
-        from aligndistill.commands.eval_rm import benchmark_reward_model
-        from aligndistill.reporting.rewardbench_table import rewardbench_table
+        from aligndistill.commands.eval_rm import print_benchmark
 
-        found = benchmark_reward_model(model, dataset, layout, batch_size)
-        print_table(rewardbench_table(found.figures))
-        for reason, count in found.dropped.items():
-            typer.echo(f"left out: {count} rows ({reason})")
-        if found.cut:
-            typer.echo(f"{found.cut} answers were too long for the model and were cut")
-        if output is not None:
-            output.write_text(found.as_json(model, dataset), encoding="utf-8")
+        print_benchmark(model, dataset, output, layout, batch_size)
 
 
 judge_app = typer.Typer(help="Look at a judge's verdicts, hand them on, or ask by batch file.", no_args_is_help=True)
@@ -157,16 +131,9 @@ def audit(
 ) -> None:
     """How far the judge can be trusted. Exit code 4 when a limit of audit.stop is exceeded."""
     with user_errors():
-        from aligndistill.commands.audit import audit_run
-        from aligndistill.errors import JudgeError
-        from aligndistill.reporting.audit_rows import audit_table
+        from aligndistill.commands.audit import print_audit
 
-        result = audit_run(run, labels)
-        print_table(audit_table(result.figures))
-        for warning in result.warnings:
-            typer.echo(f"warning: {warning}")
-        if result.stops:
-            raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
+        print_audit(run, labels)
 
 
 @judge_app.command()
@@ -209,11 +176,7 @@ def import_batch(
         loaded = _load(config)
         from aligndistill.commands.batch_files import import_batch as import_results
 
-        found = import_results(loaded, results)
-        typer.echo(
-            f"{found.read} answers taken, {found.failed} failed, {found.unknown} to questions that are not open; "
-            f"{found.missing} questions are open still."
-        )
+        typer.echo(import_results(loaded, results).summary)
 
 
 def main() -> None:
@@ -243,16 +206,6 @@ def user_errors() -> Iterator[None]:
     except KeyboardInterrupt as stop:
         by = str(stop) or "SIGINT"
         _fail(f"stopped by {by}. The same command goes on from where this one stopped.", signals.STOPPED_EXIT)
-
-
-def means_full_disk(error: BaseException | None) -> bool:
-    """Whether an error, or one behind it, says that there is no more room; only Python's own carry it as a number."""
-    if error is None:
-        return False
-    if isinstance(error, OSError) and error.errno in DISK_FULL:
-        return True
-    words = str(error)
-    return any(phrase in words for phrase in FULL_DISK_WORDS) or means_full_disk(error.__cause__ or error.__context__)
 
 
 def _fail(message: str, code: int) -> None:

@@ -2,13 +2,33 @@
 
 from pathlib import Path
 
+import typer
+
+from aligndistill.commands.output import print_table
 from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
 from aligndistill.config.load import load_config
 from aligndistill.config.resolve import resolved
 from aligndistill.data.loading import load_judgments
+from aligndistill.errors import JudgeError
+from aligndistill.reporting.audit_rows import audit_table
 from aligndistill.runs.folder import stage_folders
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
+
+
+def print_audit(path: Path, labels: Path | None) -> None:
+    """Audit a run and show the figures.
+
+    Raises:
+        DataError: there is nothing there to audit.
+        JudgeError: a limit of `audit.stop` is exceeded.
+    """
+    result = audit_run(path, labels)
+    print_table(audit_table(result.figures))
+    for warning in result.warnings:
+        typer.echo(f"warning: {warning}")
+    if result.stops:
+        raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
 
 
 def audit_run(path: Path, labels: Path | None) -> AuditResult:

@@ -37,6 +37,14 @@ class Imported:
     unknown: int
     missing: int
 
+    @property
+    def summary(self) -> str:
+        """All of it in a sentence."""
+        return (
+            f"{self.read} answers taken, {self.failed} failed, {self.unknown} to questions that are not open; "
+            f"{self.missing} questions are open still."
+        )
+
 
 @dataclass(frozen=True)
 class Labelling:

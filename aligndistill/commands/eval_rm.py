@@ -5,6 +5,9 @@ import math
 from dataclasses import dataclass
 from pathlib import Path
 
+import typer
+
+from aligndistill.commands.output import print_table
 from aligndistill.config.data import Source
 from aligndistill.data.loading import load_benchmark
 from aligndistill.errors import DataError
@@ -15,6 +18,7 @@ from aligndistill.models.reward import load_reward_model, score_rewards
 from aligndistill.models.tokenise import Exchange, Limits, tokenise
 from aligndistill.processes.progress import track
 from aligndistill.records import prompt_id
+from aligndistill.reporting.rewardbench_table import rewardbench_table
 
 UNLIMITED_TOKENS = 2**31
 
@@ -42,6 +46,22 @@ class Benchmarked:
             "answers_cut": self.cut,
         }
         return json.dumps(of, indent=2) + "\n"
+
+
+def print_benchmark(model: str, dataset: Path, output: Path | None, layout: Layout | None, batch_size: int) -> None:
+    """Show how often a reward model puts the right answer first; with `output`, also write it to a JSON file.
+
+    Raises:
+        DataError: no such model or file, or not one row that can be used.
+    """
+    found = benchmark_reward_model(model, dataset, layout, batch_size)
+    print_table(rewardbench_table(found.figures))
+    for reason, count in found.dropped.items():
+        typer.echo(f"left out: {count} rows ({reason})")
+    if found.cut:
+        typer.echo(f"{found.cut} answers were too long for the model and were cut")
+    if output is not None:
+        output.write_text(found.as_json(model, dataset), encoding="utf-8")
 
 
 def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, batch_size: int) -> Benchmarked:

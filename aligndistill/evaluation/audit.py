@@ -8,8 +8,6 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
-
 from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, wilson
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import Canary, CanaryKind, Candidate, Comparison, Grade, Record, Verdict, group_by_prompt, is_unparsed
@@ -184,6 +182,8 @@ def _longer_sign(choice: _Choice, text_of: Mapping[str, str]) -> int:
 
 
 def _longer_by_chance(choices: Iterable[_Choice], text_of: Mapping[str, str]) -> Mean | None:
+    import numpy as np  # only here: a pipeline is built by importing this file, too
+
     of_prompt = group_by_prompt(choice for choice in choices if choice.sign)
     generator = np.random.default_rng(0)
     longer_won, differed = np.zeros(SHUFFLES), np.zeros(SHUFFLES)
@@ -273,12 +273,15 @@ def _label_figures(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping
     agreement = _share((judged.prompt_id, (1 + judged.sign * label.sign) / 2) for judged, label in decided)
     if agreement is None:
         return None
-    rows: dict[str, FloatArray] = defaultdict(lambda: np.zeros(3))
+    rows: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
     for judged, label in decided:
-        rows[judged.prompt_id] += (1, judged.sign == label.sign, judged.sign == 0)
+        row = rows[judged.prompt_id]
+        row[0] += 1
+        row[1] += judged.sign == label.sign
+        row[2] += judged.sign == 0
     return LabelFigures(
         agreement=agreement,
-        kappa=bootstrap_totals(np.array(list(rows.values())), _kappa),
+        kappa=bootstrap_totals(list(rows.values()), _kappa),
         longer_wins=_share(_longer([label for _, label in decided], text_of)),
     )
 
@@ -287,15 +290,17 @@ def _kappa(totals_RC: FloatArray) -> FloatArray:
     """From pairs, agreements and the judge's ties. A pair has no first answer: by chance, half of its decisions agree."""
     pairs, same, ties = totals_RC.T
     agreement, expected = same / pairs, (1 - ties / pairs) / 2
-    return np.asarray((agreement - expected) / (1 - expected))
+    kappa: FloatArray = (agreement - expected) / (1 - expected)
+    return kappa
 
 
 def _share(counted: Iterable[tuple[str, float]]) -> Mean | None:
     """The mean of what was counted, by prompt; None where nothing was."""
-    rows: dict[str, FloatArray] = defaultdict(lambda: np.zeros(2))
+    rows: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for prompt, value in counted:
-        rows[prompt] += (value, 1)
-    return bootstrap_totals(np.array(list(rows.values())), lambda totals: totals[:, 0] / totals[:, 1]) if rows else None
+        rows[prompt][0] += value
+        rows[prompt][1] += 1
+    return bootstrap_totals(list(rows.values()), lambda totals: totals[:, 0] / totals[:, 1]) if rows else None
 
 
 # ------------------------------------------------------------------------------------------------------------- limits

@@ -2,14 +2,17 @@
 
 import math
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
-import numpy as np
-from numpy.typing import ArrayLike, NDArray
 from pydantic import FiniteFloat, NonNegativeInt, model_validator
 
 from aligndistill.records import Record
 
-FloatArray = NDArray[np.float64]
+if TYPE_CHECKING:  # figures are read here, too, by whoever computes none: numpy is imported where numbers are made
+    import numpy as np
+    from numpy.typing import ArrayLike, NDArray
+
+FloatArray: TypeAlias = "NDArray[np.float64]"
 
 _CELLS_AT_ONCE = 4_000_000  # resamples are drawn in blocks of about this many counts, 32 MB
 
@@ -59,12 +62,14 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 2000
     Raises:
         ValueError: no values, or one that is not finite.
     """
+    import numpy as np
+
     count = len(values)
     return bootstrap_totals(np.reshape(values, (count, 1)), lambda totals: totals[:, 0] / count, seed, resamples, confidence)
 
 
 def bootstrap_totals(
-    rows_NC: ArrayLike,
+    rows_NC: "ArrayLike",
     statistic: Callable[[FloatArray], FloatArray],
     seed: int = 0,
     resamples: int = 2000,
@@ -88,6 +93,8 @@ def bootstrap_totals(
     Raises:
         ValueError: no rows, or a number that is not finite.
     """
+    import numpy as np
+
     rows = np.asarray(rows_NC, dtype=np.float64)
     count = len(rows)
     if count == 0:
@@ -106,7 +113,9 @@ def bootstrap_totals(
     return Mean(mean=figure, low=min(float(low), figure), high=max(float(high), figure), n=count)
 
 
-def _times_drawn(generator: np.random.Generator, resamples: int, count: int) -> FloatArray:
+def _times_drawn(generator: "np.random.Generator", resamples: int, count: int) -> FloatArray:
     """How often each of `count` rows is drawn in each resample, (resamples, count). Totals need no more than that."""
+    import numpy as np
+
     drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]
     return np.bincount(drawn.ravel(), minlength=resamples * count).reshape(resamples, count).astype(np.float64)

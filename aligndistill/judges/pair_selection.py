@@ -13,7 +13,6 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from aligndistill.errors import ConfigError
-from aligndistill.preferences.strengths import Win, strengths
 
 Pair = tuple[int, int]
 Plan = Iterator[list[Pair]]
@@ -53,6 +52,8 @@ class Standing:
 
     def strengths(self) -> list[float]:
         """Bradley-Terry strengths."""
+        from aligndistill.preferences.strengths import Win, strengths  # only here: a plan imports this file, too, and numpy is slow
+
         return strengths(self.n_candidates, [Win(*pair, p) for pair, p in self.shown.items() if p is not None])
 
     def groups(self) -> list[int]:

@@ -8,9 +8,12 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 from statistics import fmean
+from typing import TYPE_CHECKING
 
-from aligndistill.preferences.strengths import Contest, Win, first_advantage, strengths
 from aligndistill.records import Comparison, Grade, group_by_prompt, probability_first
+
+if TYPE_CHECKING:  # it imports numpy, which whoever only builds a pipeline does not wait for
+    from aligndistill.preferences.strengths import Win
 
 PROMPTS_FOR_ADVANTAGE = 500
 """Enough to know what all share; more would only take time."""
@@ -27,6 +30,8 @@ def bradley_terry(comparisons: Sequence[Comparison], first_advantage: float = 0.
     Args:
         first_advantage: of the judge, logits (see `judge_advantage`); taken off pairs that were shown in one order only.
     """
+    from aligndistill.preferences.strengths import strengths
+
     contest = _contest(comparisons)
     return dict(zip(contest.ids, strengths(len(contest.ids), contest.wins, first_advantage=first_advantage), strict=True))
 
@@ -36,6 +41,8 @@ def judge_advantage(comparisons: Sequence[Comparison]) -> float:
 
     0 where nothing was shown in one order only: then each answer has had the advantage.
     """
+    from aligndistill.preferences.strengths import Contest, first_advantage
+
     # Nobody was shown a panel's verdict in an order.
     by_prompt = group_by_prompt(comparison for comparison in comparisons if not comparison.members)
     contests = [_contest(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
@@ -49,10 +56,12 @@ class _ById:
     """The comparisons of one prompt with its candidates numbered."""
 
     ids: list[str]
-    wins: list[Win]
+    wins: "list[Win]"
 
 
 def _contest(comparisons: Sequence[Comparison]) -> _ById:
+    from aligndistill.preferences.strengths import Win
+
     readable = _readable(comparisons)
     ids = sorted({candidate for first, second, _ in readable for candidate in (first, second)})
     number = {candidate: index for index, candidate in enumerate(ids)}

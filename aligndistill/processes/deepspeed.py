@@ -6,8 +6,7 @@ import warnings
 from contextlib import suppress
 from pathlib import Path
 
-import torch
-
+from aligndistill.processes.devices import has_gpu
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process
 
@@ -55,7 +54,7 @@ def skip_unused_operator() -> None:
 
 def choose_accelerator() -> None:
     """Tell DeepSpeed where it runs before anything imports it: without a GPU it would guess, and warn that it did."""
-    if not torch.cuda.is_available():
+    if not has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
     # One line per call of DeepSpeed's, in every process: torch has new names for what it calls.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from aligndistill.evaluation.calibration import LengthGapBin, ReliabilityBin
+from aligndistill.evaluation.calibration_figures import LengthGapBin, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting import plots, writing
 from aligndistill.reporting.audit_rows import audit_rows

@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from aligndistill.evaluation.calibration import LengthGapBin, ReliabilityBin
+from aligndistill.evaluation.calibration_figures import LengthGapBin, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.drawing import INK, SERIES, WIDTH, Label, Plot, Segment, canvas, colour, marker, place_labels, svg_of
 from aligndistill.reporting.writing import number, shortened, with_interval

@@ -7,7 +7,7 @@ from pydantic import FiniteFloat, ValidationError
 
 from aligndistill.errors import DataError
 from aligndistill.evaluation.audit import AuditFigures
-from aligndistill.evaluation.calibration import PreferenceFigures
+from aligndistill.evaluation.calibration_figures import PreferenceFigures
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.records import Record
 

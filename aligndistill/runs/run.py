@@ -33,11 +33,12 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         UserError: whatever a stage found wrong. What was done stays done.
     """
     config = as_config(config)
-    choose_accelerator()
     whole = pipeline(config)
     stages = stages_until(whole, until)
     if world_size() == 1:
         set_damaged_aside(stages, config.runtime.store)
+    if world_size() > 1 or _missing(config, stages):  # it may import torch, for which a run that has nothing to do does not wait
+        choose_accelerator()
     launched = _launched(config, stages)
     with called(config.runtime):
         if world_size() > 1:
@@ -47,11 +48,15 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         return _run(config, whole, stages, launched)
 
 
+def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
+    return [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+
+
 def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
     """Have the launcher make what several processes can share, if the config names one; what it made."""
     if config.runtime.launcher is None or world_size() > 1:
         return []
-    missing = [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+    missing = _missing(config, stages)
     shared = [stage for stage in missing if stage.together]
     if not shared:
         return []

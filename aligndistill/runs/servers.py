@@ -8,16 +8,19 @@ import json
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.http.budget import Account, Spent
 from aligndistill.chat.http.capabilities import Capabilities, Found
 from aligndistill.chat.http.rate_limit import Pace
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget
 from aligndistill.store.append_log import Ledger
+
+if TYPE_CHECKING:
+    from aligndistill.chat.endpoint import EndpointChat
 
 SPENT, SERVERS = "spent.jsonl", "servers.json"
 _FOUND = TypeAdapter(dict[str, Found])
@@ -33,8 +36,10 @@ class Endpoints:
         self._capabilities: dict[str, Capabilities] = {}
         self._paces: dict[str, Pace] = {}
 
-    def open(self, config: EndpointModel) -> EndpointChat:
+    def open(self, config: EndpointModel) -> "EndpointChat":
         """The chat model behind a server. All that are opened for one server share its pace, all of the run its budget."""
+        from aligndistill.chat.endpoint import EndpointChat  # only where a server is asked: it imports an HTTP client
+
         if self._account is None:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
             known = known_servers(self._folder)

@@ -80,19 +80,19 @@ def open_judge(
         return context.open_grader(name)
     match settings:
         case LikelihoodJudge():
-            from aligndistill.judges.likelihood import LikelihoodJudge as Likelihood
+            from aligndistill.judges import likelihood
             from aligndistill.models.load import load_language_model, read_pointer
 
             model = models[_name(settings.model)]
             assert isinstance(model, Path), "the config's checks see to that"
             kept = cached_grades(context, f"likelihood {context.identities[model]}")
-            return Likelihood(name, load_language_model(read_pointer(model)), batch_size, kept)
+            return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, kept)
         case PairwiseJudge() | ListwiseJudge() | RubricJudge():
             return _chat_judge(context, name, open_chat(context, models[_name(settings.model)]), settings, seed)
         case FunctionJudge():
             return function.FunctionJudge(member or settings.function, load_plugin(settings.function))
         case RewardModelJudge():
-            from aligndistill.judges.reward_model import RewardModelJudge as Classifier
+            from aligndistill.judges import reward_model
             from aligndistill.models.load import ModelPointer
             from aligndistill.models.reward import load_reward_model
 
@@ -103,7 +103,7 @@ def open_judge(
                 trust_remote_code=settings.trust_remote_code,
             )
             kept = cached_grades(context, f"reward {fingerprint_of(pointer)}")
-            return Classifier(name, load_reward_model(pointer), batch_size, kept)
+            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, kept)
         case PanelJudge():
             members = [
                 panel.Member(open_judge(context, one.judge, models, seed, member_name), one.weight, one.temperature)

@@ -18,7 +18,7 @@ from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 
 if TYPE_CHECKING:
-    from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures
+    from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures
     from aligndistill.reporting.page import DataCounts
     from aligndistill.reporting.updates import Updates
 
@@ -147,7 +147,7 @@ def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: Eval
 
 
 def _reward_model(manifests: Mapping[str, Manifest]) -> "PreferenceFigures | None":
-    from aligndistill.evaluation.calibration import PreferenceFigures
+    from aligndistill.evaluation.calibration_figures import PreferenceFigures
 
     figures = manifests["reward_model"].metrics["held_out"] if "reward_model" in manifests else None
     return PreferenceFigures.model_validate(figures) if figures else None

@@ -16,8 +16,8 @@ from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, trains
 
 if TYPE_CHECKING:
+    from aligndistill.models import reward
     from aligndistill.models.load import ModelPointer
-    from aligndistill.models.reward import RewardModel as LoadedRewardModel
     from aligndistill.models.tokenise import Limits
 
 
@@ -98,7 +98,7 @@ def _trunk(context: StageContext, model: LocalModel | None, start: Path | None, 
 
 
 def _held_out_pairs(
-    reward_model: "LoadedRewardModel", rankings: Sequence[Ranking], limits: "Limits", batch_size: int
+    reward_model: "reward.RewardModel", rankings: Sequence[Ranking], limits: "Limits", batch_size: int
 ) -> list[HeldOutPair]:
     from aligndistill.models.reward import score_rewards
     from aligndistill.training.offline.examples import tokenise_rankings

@@ -318,7 +318,7 @@ def test_a_wait_is_as_long_as_the_server_asks_and_is_told_once(
 
     monkeypatch.setattr(Pace, "pause", lambda _, seconds: waits.append(seconds))
     retry = retrying(3).copy(sleep=no_sleep)
-    monkeypatch.setattr("aligndistill.chat.paced_server.retrying", lambda _: retry)
+    monkeypatch.setattr("aligndistill.chat.http.client.retrying", lambda _: retry)
     with serve(*[error(429, headers={"Retry-After": "300"})] * 3, completion("x")) as server:
         assert ask(server)[0].reply.text == "x"
     assert waits == [300.0] * 6  # by the request itself and by all, in three tries

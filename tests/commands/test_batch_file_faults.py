@@ -13,13 +13,12 @@ import pytest
 
 from aligndistill.commands.batch_files import import_answers, open_questions, read_results
 from aligndistill.config.audit import AuditProbes
-from aligndistill.config.models import EndpointModel
 from aligndistill.errors import DataError
 from aligndistill.records import Comparison
-from aligndistill.stages.opening import JUDGE_MODEL
-from aligndistill.stages.verdicts import make_verdicts, read_verdicts
+from aligndistill.stages.context import ModelSource
+from aligndistill.stages.verdicts import read_verdicts
 from tests.chat.fault_server import Act, FaultServer, completion
-from tests.stages.labelled import judge_of, shown, work_of
+from tests.stages.labelled import context_in, judge_of, label, labelling_of, shown
 
 PROBES = AuditProbes(canaries=2, repeats=0)
 QUESTIONS = 5 * 6 + 2 * 2  # three pairs of five prompts in both orders, and two canaries
@@ -102,29 +101,30 @@ FAULTS: dict[str, tuple[Callable[[list[Row]], Files], tuple[int, int, int, int]]
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_batch_is_joined_by_id_and_only_the_rest_is_asked(fault: str, tmp_path: Path) -> None:
     make, (read, bad, unknown, missing) = FAULTS[fault]
-    work = work_of(tmp_path, prompts=5)
+    context = context_in(tmp_path, prompts=5)
 
     def behave(body: Row, _: int) -> Act:
         text = body["messages"][0]["content"]
         return completion(says(text) if "<<" in text else "hello")
 
     with FaultServer(behave) as server:
-        servers: dict[str, EndpointModel] = {JUDGE_MODEL: server.config()}
-        requests = list(open_questions(work, judge_of(tmp_path), servers, PROBES, logprobs=False))
+        models: dict[str, ModelSource] = {"judge": server.config()}
+        labelling = labelling_of(context, judge_of(tmp_path), models, PROBES)
+        requests = list(open_questions(labelling, logprobs=False))
         files = []
         for number, content in enumerate(make(requests)):
             files.append(tmp_path / f"results-{number}.jsonl")
             files[-1].write_text("\n".join(content))
-        found = import_answers(work, judge_of(tmp_path), servers, PROBES, read_results(files))
+        found = import_answers(labelling, read_results(files))
         assert (found.read, found.failed, found.unknown, found.missing) == (read, bad, unknown, missing)
-        again = list(open_questions(work, judge_of(tmp_path), servers, PROBES, logprobs=False))
+        again = list(open_questions(labelling, logprobs=False))
         assert len(again) == missing
 
-        make_verdicts(work, judge_of(tmp_path), servers, "", PROBES)
+        label(context, judge_of(tmp_path), models, PROBES)
         asked = [one["messages"][0]["content"] for one in server.bodies if "logprobs" not in one and "response_format" not in one]
     assert sorted(text for text in asked if "<<" in text) == sorted(one["body"]["messages"][0]["content"] for one in again)
 
-    verdicts = [one for one in read_verdicts(work.folder) if isinstance(one, Comparison)]
+    verdicts = [one for one in read_verdicts(context.folder) if isinstance(one, Comparison)]
     assert len({(one.first, one.second) for one in verdicts}) == len(verdicts) == 30
     texts = {one["id"]: one["text"] for one in map(json.loads, (tmp_path / "in" / "candidates.jsonl").read_text().splitlines())}
     for one in verdicts:
@@ -133,19 +133,20 @@ def test_a_batch_is_joined_by_id_and_only_the_rest_is_asked(fault: str, tmp_path
 
 @pytest.mark.parametrize("turn", ["first", "last"])
 def test_two_different_answers_to_one_question_are_one_verdict(turn: str, tmp_path: Path) -> None:
-    work = work_of(tmp_path, prompts=5)
+    context = context_in(tmp_path, prompts=5)
     with FaultServer(lambda body, _: completion("[[A]]")) as server:
-        servers: dict[str, EndpointModel] = {JUDGE_MODEL: server.config()}
-        requests = list(open_questions(work, judge_of(tmp_path), servers, PROBES, logprobs=False))
+        models: dict[str, ModelSource] = {"judge": server.config()}
+        labelling = labelling_of(context, judge_of(tmp_path), models, PROBES)
+        requests = list(open_questions(labelling, logprobs=False))
         rows = [row(one) for one in requests]
         rows = [other_way(requests[0]), *rows] if turn == "first" else [*rows, other_way(requests[0])]
         (tmp_path / "results.jsonl").write_text("\n".join(lines(rows)))
         for _ in range(2):  # taken twice, it is still what it was
-            found = import_answers(work, judge_of(tmp_path), servers, PROBES, read_results([tmp_path / "results.jsonl"]))
+            found = import_answers(labelling, read_results([tmp_path / "results.jsonl"]))
             assert (found.failed, found.missing) == (0, 0)
-        make_verdicts(work, judge_of(tmp_path), servers, "", PROBES)
+        label(context, judge_of(tmp_path), models, PROBES)
         assert not server.bodies
-    assert len(list(read_verdicts(work.folder))) == 30
+    assert len(list(read_verdicts(context.folder))) == 30
 
 
 @pytest.mark.parametrize("content", [b"<html>Not logged in</html>", b"\x1f\x8b\x08", b'{"custom_id": "'])

@@ -12,9 +12,9 @@ from aligndistill.commands.batch_files import import_answers, open_questions
 from aligndistill.config.audit import Audit, AuditProbes
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError
-from aligndistill.stages.context import Work
-from aligndistill.stages.verdicts import make_verdicts, read_verdicts
-from tests.stages.labelled import SERVER, SERVERS, judge_of, labelled, shown, with_teacher, work_of
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.verdicts import read_verdicts
+from tests.stages.labelled import MODELS, SERVER, context_in, judge_of, label, labelled, labelling_of, shown, with_teacher
 
 PROBES = AuditProbes(canaries=5, repeats=2)
 ENDPOINT = EndpointModel.model_validate(SERVER)
@@ -22,13 +22,13 @@ QUESTIONS = 10 * 6 + 5 * 2 + 2 * 6
 """Labels, canaries, and what is asked again."""
 
 
-def export(work: Work, logprobs: bool = False) -> list[dict[str, Any]]:
-    requests = open_questions(work, judge_of(work.folder), SERVERS, PROBES, logprobs)
+def export(context: StageContext, logprobs: bool = False) -> list[dict[str, Any]]:
+    requests = open_questions(labelling_of(context, judge_of(context.folder), MODELS, PROBES), logprobs)
     return [json.loads(json.dumps(request)) for request in requests]
 
 
-def import_(work: Work, rows: list[dict[str, Any]]) -> tuple[int, int, int, int]:
-    found = import_answers(work, judge_of(work.folder), SERVERS, PROBES, read_answers(rows))
+def import_(context: StageContext, rows: list[dict[str, Any]]) -> tuple[int, int, int, int]:
+    found = import_answers(labelling_of(context, judge_of(context.folder), MODELS, PROBES), read_answers(rows))
     return found.read, found.failed, found.unknown, found.missing
 
 
@@ -49,7 +49,7 @@ def answered(request: dict[str, Any], reply: str = "", **choice: Any) -> dict[st
 
 
 def test_requests_have_the_openai_form(tmp_path: Path) -> None:
-    requests = export(work_of(tmp_path, prompts=10), logprobs=True)
+    requests = export(context_in(tmp_path, prompts=10), logprobs=True)
     assert len(requests) == len({request["custom_id"] for request in requests}) == QUESTIONS
     for request in requests:
         assert request.keys() == {"custom_id", "method", "url", "body"}
@@ -58,12 +58,12 @@ def test_requests_have_the_openai_form(tmp_path: Path) -> None:
         assert [message["role"] for message in request["body"]["messages"]] == ["user"]
         assert (request["body"]["temperature"], request["body"]["max_tokens"]) == (0.0, 64)
         assert (request["body"]["logprobs"], request["body"]["top_logprobs"]) == (True, 20)
-    assert "logprobs" not in export(work_of(tmp_path / "plain", prompts=10))[0]["body"]
+    assert "logprobs" not in export(context_in(tmp_path / "plain", prompts=10))[0]["body"]
 
 
 def test_a_batch_comes_back_in_parts_and_only_the_rest_is_asked_again(tmp_path: Path) -> None:
-    work = work_of(tmp_path, prompts=10)
-    requests = export(work)
+    context = context_in(tmp_path, prompts=10)
+    requests = export(context)
     failed = [
         {"custom_id": requests[0]["custom_id"], "response": None, "error": {"code": "batch_expired", "message": "too late"}},
         {"custom_id": requests[1]["custom_id"], "response": {"status_code": 500, "body": {"error": {}}}, "error": None},
@@ -72,12 +72,12 @@ def test_a_batch_comes_back_in_parts_and_only_the_rest_is_asked_again(tmp_path: 
     unreadable = answered(requests[3], "Well, who can say?")
     stranger = {**answered(requests[4]), "custom_id": "of another batch"}
     some = [answered(request) for request in reversed(requests[4:50])]
-    assert import_(work, [*failed, unreadable, stranger, *some]) == (47, 3, 1, QUESTIONS - 46)
+    assert import_(context, [*failed, unreadable, stranger, *some]) == (47, 3, 1, QUESTIONS - 46)
 
-    left = export(work)
+    left = export(context)
     assert {request["custom_id"] for request in left} == {request["custom_id"] for request in [*requests[:4], *requests[50:]]}
     last = left.pop()
-    assert import_(work, [answered(request) for request in left]) == (len(left), 0, 0, 1)
+    assert import_(context, [answered(request) for request in left]) == (len(left), 0, 0, 1)
 
     asked = []
 
@@ -85,30 +85,30 @@ def test_a_batch_comes_back_in_parts_and_only_the_rest_is_asked_again(tmp_path: 
         asked.append((prompt, first, second))
         return "[[A]]" if len(first) >= len(second) else "[[B]]"
 
-    judge = judge_of(work.folder)
-    scripted = with_teacher(work, live)
+    judge = judge_of(context.folder)
+    scripted = with_teacher(context, live)
     assert scripted.open_endpoint is not None
     scripted.open_endpoint(ENDPOINT).identity = BatchChat(ENDPOINT, 0, False, {}).identity
-    make_verdicts(scripted, judge, SERVERS, "", PROBES)
+    label(scripted, judge, MODELS, PROBES)
     assert asked == [shown(last["body"]["messages"][0]["content"])]
 
-    one_by_one = labelled(work_of(tmp_path / "live", prompts=10), live, Audit(probes=PROBES))
+    one_by_one = labelled(context_in(tmp_path / "live", prompts=10), live, Audit(probes=PROBES))
     as_told = [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(one_by_one.folder)]
-    assert [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(work.folder)] == as_told
+    assert [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(context.folder)] == as_told
 
 
 def test_log_probabilities_in_a_batch_become_soft_verdicts(tmp_path: Path) -> None:
-    work = work_of(tmp_path, prompts=10)
+    context = context_in(tmp_path, prompts=10)
     top = [{"token": "A", "logprob": -0.2231435513}, {"token": "B", "logprob": -1.6094379124}]  # 0.8 and 0.2
     logprobs = {"content": [{"token": "A", "logprob": -0.22, "top_logprobs": top}]}
-    rows = [answered(request, logprobs=logprobs) for request in export(work, logprobs=True)]
-    assert import_(work, rows) == (QUESTIONS, 0, 0, 0)
-    judge = judge_of(work.folder)
-    scripted = with_teacher(work, lambda *_: pytest.fail("asked again"))
+    rows = [answered(request, logprobs=logprobs) for request in export(context, logprobs=True)]
+    assert import_(context, rows) == (QUESTIONS, 0, 0, 0)
+    judge = judge_of(context.folder)
+    scripted = with_teacher(context, lambda *_: pytest.fail("asked again"))
     assert scripted.open_endpoint is not None
     scripted.open_endpoint(ENDPOINT).identity = BatchChat(ENDPOINT, 0, False, {}).identity
-    make_verdicts(scripted, judge, SERVERS, "", PROBES)
-    for verdict in read_verdicts(work.folder):
+    label(scripted, judge, MODELS, PROBES)
+    for verdict in read_verdicts(context.folder):
         assert verdict.kind == "comparison"
         assert verdict.probability_first == pytest.approx(0.8)
 
@@ -118,6 +118,6 @@ def test_a_batch_is_kept_under_the_servers_own_name() -> None:
 
 
 def test_a_local_judge_has_no_batches(tmp_path: Path) -> None:
-    work = work_of(tmp_path, prompts=10)
+    context = context_in(tmp_path, prompts=10)
     with pytest.raises(ConfigError, match="behind a server"):
-        open_questions(work, judge_of(work.folder), {}, PROBES, logprobs=False)
+        open_questions(labelling_of(context, judge_of(context.folder), {}, PROBES), logprobs=False)

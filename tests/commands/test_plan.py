@@ -6,7 +6,7 @@ import pytest
 
 from aligndistill.chat.http.budget import Spent
 from aligndistill.commands.plan.requests import Estimate
-from aligndistill.commands.plan.table import _duration, _price, _remarks, _row, _seconds
+from aligndistill.commands.plan.table import _duration, _remarks, _row, price_usd, request_seconds
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget, Price
 from aligndistill.records import Usage
@@ -21,8 +21,8 @@ def estimate(**settings: Any) -> Estimate:
 
 def test_the_price_is_that_of_both_kinds_of_tokens() -> None:
     budget = Budget(prices={"m": Price(prompt=2.0, completion=5.0)})
-    assert _price(estimate(), budget) == pytest.approx(0.3 * 2 + 0.06 * 5)
-    assert _price(estimate(), Budget()) is None
+    assert price_usd(estimate(), budget) == pytest.approx(0.3 * 2 + 0.06 * 5)
+    assert price_usd(estimate(), Budget()) is None
 
 
 @pytest.mark.parametrize(
@@ -37,7 +37,7 @@ def test_the_price_is_that_of_both_kinds_of_tokens() -> None:
     ],
 )
 def test_the_time_is_that_of_the_narrowest_place(settings: dict[str, Any], spent: list[Spent], seconds: float) -> None:
-    assert _seconds(estimate(**settings), spent) == pytest.approx(seconds)
+    assert request_seconds(estimate(**settings), spent) == pytest.approx(seconds)
 
 
 def test_times_in_words() -> None:

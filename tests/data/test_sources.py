@@ -184,9 +184,9 @@ def hub() -> Iterator[str]:
 
 SCRIPT = """
 import json, sys
-from aligndistill.config import Source
+from aligndistill.config.data import Source
+from aligndistill.data.sources import read_rows
 from aligndistill.errors import UserError
-from aligndistill.prompts.sources import read_rows
 try:
     for row in read_rows(Source(**json.loads(sys.argv[1]))):
         print(row.where, row.values)

@@ -9,6 +9,7 @@ import pytest
 from tests.e2e.command import ForkServer, command
 from tests.e2e.conftest import FinishedRun
 from tests.e2e.small_run import read_rows, small_config, write_config, write_rows
+from tests.imports import HEAVY, TOLD, imported
 
 NOTHING = "Nothing to do"
 
@@ -34,8 +35,10 @@ def new_stages(run: FinishedRun, before: set[str]) -> set[str]:
 
 def test_a_finished_run_does_nothing(small_run: FinishedRun) -> None:
     before = snapshot(small_run.folder / "runs")
-    ended = command(small_run.folder, "run", "small.yaml")
+    ended = command(small_run.folder, "run", "small.yaml", environment=TOLD)
     assert (ended.code, NOTHING in ended.output) == (0, True), ended.errors
+    assert "typer" in imported(ended)
+    assert not imported(ended) & HEAVY
     assert snapshot(small_run.folder / "runs") == before
     assert ended.output.rstrip().endswith("Report: runs/small/report.html")
 

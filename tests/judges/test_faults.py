@@ -432,7 +432,7 @@ def test_a_killed_run_repeats_no_call_that_was_answered(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 from tests.judges.test_faults import Run
 Run(Path(sys.argv[2])).ask(EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=1))
 """

@@ -289,7 +289,7 @@ def test_kill_9_while_judging_repeats_no_call_whose_reply_had_arrived(tmp_path: 
 import sys
 from pathlib import Path
 from tests.judges.test_pairwise import TASKS, TEMPLATE, Cache, EndpointChat, PairwiseJudge
-from aligndistill.config import EndpointModel
+from aligndistill.config.models import EndpointModel
 model = EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=4)
 list(PairwiseJudge("j", EndpointChat(model), TEMPLATE, cache=Cache(Path(sys.argv[2]))).judge(TASKS))
 """

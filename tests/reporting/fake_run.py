@@ -1,7 +1,7 @@
 """A small run with every section measured, for the tests of the page, the table and the report."""
 
 from aligndistill.evaluation.audit import AuditFigures, LabelFigures
-from aligndistill.evaluation.calibration import LengthGapBin, PreferenceFigures, ReliabilityBin
+from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.page import DataCounts, PageData
 from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures

@@ -1,4 +1,4 @@
-from aligndistill.evaluation.calibration import PreferenceFigures
+from aligndistill.evaluation.calibration_figures import PreferenceFigures
 from aligndistill.reporting.headline import result_sentence
 from aligndistill.reporting.report import Report, StudentFigures
 from tests.reporting.fake_run import full_report, mean, student

@@ -17,10 +17,11 @@ from aligndistill.judges.canaries import CONSTANT_ANSWER
 from aligndistill.preferences.agreement import order_bias
 from aligndistill.preferences.rankings import rank
 from aligndistill.records import Candidate, Comparison, Prompt
-from aligndistill.stages.audit import make_audit, read_labelling
+from aligndistill.stages.audit import read_labelling
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
-from tests.stages.labelled import Teacher, audited, labelled, work_of
+from tests.stages.labelled import Teacher, audit_of, audited, context_in, inputs_of, labelled
 
 
 def share(*texts: str) -> float:
@@ -61,8 +62,16 @@ def canary_lover(prompt: str, first: str, second: str) -> str:
     return "[[A]]" if worth(prompt, first) < worth(prompt, second) else "[[B]]"
 
 
+def prompts_of(context: StageContext) -> list[Prompt]:
+    return list(read_jsonl(inputs_of(context)["prompts"] / "prompts.jsonl", Prompt))
+
+
+def candidates_of(context: StageContext) -> list[Candidate]:
+    return list(read_jsonl(inputs_of(context)["candidates"] / "candidates.jsonl", Candidate))
+
+
 def test_an_honest_teacher_passes(tmp_path: Path) -> None:
-    found = audited(work_of(tmp_path), honest)
+    found = audited(context_in(tmp_path), honest)
     assert (found["warnings"], found["stops"]) == ([], [])
     figures = AuditFigures.model_validate(found["figures"])
     assert figures.canaries is not None
@@ -84,7 +93,7 @@ def test_an_honest_teacher_passes(tmp_path: Path) -> None:
     ],
 )
 def test_a_planted_bias_is_caught(tmp_path: Path, teacher: Teacher, complaints: Sequence[str]) -> None:
-    found: Any = audited(work_of(tmp_path, prompts=100), teacher)
+    found: Any = audited(context_in(tmp_path, prompts=100), teacher)
     for words in complaints:
         assert any(words in warning for warning in found["warnings"]), (words, found["warnings"])
     assert not found["stops"]
@@ -96,13 +105,13 @@ def test_both_orders_take_the_position_bias_out_of_the_rankings(tmp_path: Path) 
     def pulled(prompt: str, first: str, second: str) -> str:
         return "[[B]]" if worth(prompt, second) > worth(prompt, first) + 0.3 else "[[A]]"
 
-    work = labelled(work_of(tmp_path, prompts=100, answers=2), pulled)
-    verdicts = list(read_verdicts(work.folder))
+    context = labelled(context_in(tmp_path, prompts=100, answers=2), pulled)
+    verdicts = list(read_verdicts(context.folder))
     flips = order_bias([one for one in verdicts if isinstance(one, Comparison)]).flips
     assert 0.2 < flips.count / flips.total < 0.8
-    candidates = list(read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate))
+    candidates = candidates_of(context)
     tied = 0
-    for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt):
+    for prompt in prompts_of(context):
         of_prompt = [one for one in candidates if one.prompt_id == prompt.id]
         outcome = rank(prompt, of_prompt, [one for one in verdicts if one.prompt_id == prompt.id], Rankings())
         if outcome.ranking is None:
@@ -115,23 +124,24 @@ def test_both_orders_take_the_position_bias_out_of_the_rankings(tmp_path: Path) 
 
 def test_a_teacher_that_loves_canaries_stops_the_run(tmp_path: Path) -> None:
     with pytest.raises(JudgeError, match=r"nothing is trained.*100% .* known-bad answers are preferred.*audit\.stop") as caught:
-        audited(work_of(tmp_path), canary_lover)
+        audited(context_in(tmp_path), canary_lover)
     assert caught.value.exit_code == 4
     assert "known-bad" in (tmp_path / "audit.json").read_text()  # what was measured is there to look at
     assert "Known-bad answer: echo" in (tmp_path / "verdicts.html").read_text()
     lenient = Audit.model_validate({"stop": {"canaries": None}})
-    make_audit(labelled(work_of(tmp_path / "again"), canary_lover), lenient, None, None, ())
+    audit_of(labelled(context_in(tmp_path / "again"), canary_lover), lenient)
 
 
 def test_canaries_never_enter_the_labels(tmp_path: Path) -> None:
-    work = labelled(work_of(tmp_path), honest)
-    prompts = {prompt.id for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)}
-    candidates = {one.id for one in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate)}
-    verdicts = [verdict for verdict in read_verdicts(work.folder) if isinstance(verdict, Comparison)]
+    context = labelled(context_in(tmp_path), honest)
+    prompts = {prompt.id for prompt in prompts_of(context)}
+    candidates = {one.id for one in candidates_of(context)}
+    verdicts = [verdict for verdict in read_verdicts(context.folder) if isinstance(verdict, Comparison)]
     assert len(verdicts) == 60 * 6
     assert {verdict.prompt_id for verdict in verdicts} == prompts
     assert {one for verdict in verdicts for one in (verdict.first, verdict.second)} <= candidates
-    assert not {verdict.prompt_id for canary in read_labelling(work.inputs).canaries for verdict in canary.verdicts} & prompts
+    canaries = read_labelling({**inputs_of(context), "verdicts": context.folder}).canaries
+    assert not {verdict.prompt_id for canary in canaries for verdict in canary.verdicts} & prompts
 
 
 def test_no_probes_where_none_are_wanted(tmp_path: Path) -> None:
@@ -141,7 +151,7 @@ def test_no_probes_where_none_are_wanted(tmp_path: Path) -> None:
         asked.append((prompt, first, second))
         return honest(prompt, first, second)
 
-    labelled(work_of(tmp_path), counting, Audit.model_validate({"probes": {"canaries": 0, "repeats": 0}}))
+    labelled(context_in(tmp_path), counting, Audit.model_validate({"probes": {"canaries": 0, "repeats": 0}}))
     assert len(asked) == len(set(asked)) == 60 * 6
 
 
@@ -154,15 +164,15 @@ def test_a_fickle_teacher(tmp_path: Path) -> None:
         said = honest(prompt, first, second)
         return other[said] if times[prompt, first, second] == 2 else said
 
-    found: Any = audited(work_of(tmp_path), fickle)
+    found: Any = audited(context_in(tmp_path), fickle)
     assert found["figures"]["self_consistency"]["mean"] == 0
     assert ["asked twice" in warning for warning in found["warnings"]] == [True]
 
 
 def test_labels_are_joined_by_prompt_and_text(tmp_path: Path) -> None:
-    work = labelled(work_of(tmp_path), honest)
-    candidates = [one for one in read_jsonl(work.inputs["candidates"] / "candidates.jsonl", Candidate) if not one.id.endswith("-2")]
-    prompts = {prompt.id: prompt.messages[0].content for prompt in read_jsonl(work.inputs["prompts"] / "prompts.jsonl", Prompt)}
+    context = labelled(context_in(tmp_path), honest)
+    candidates = [one for one in candidates_of(context) if not one.id.endswith("-2")]
+    prompts = {prompt.id: prompt.messages[0].content for prompt in prompts_of(context)}
     rows = []
     for identity, prompt in prompts.items():
         texts = [one.text for one in candidates if one.prompt_id == identity]
@@ -170,20 +180,20 @@ def test_labels_are_joined_by_prompt_and_text(tmp_path: Path) -> None:
     path = tmp_path / "labels.jsonl"
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = Audit(labels=Source(path=str(path)))
-    make_audit(work, settings, None, None, ())
+    audit_of(context, settings)
     figures = AuditFigures.model_validate(json.loads((tmp_path / "audit.json").read_text())["figures"])
     assert figures.labels is not None
     assert (figures.labels.agreement.mean, figures.labels.agreement.n, figures.labels.kappa.mean) == (1, 60, 1)
     path.write_text(json.dumps({"prompt": "Another?", "responses": ["a", "b"], "scores": [0, 1]}) + "\n")
     with pytest.raises(DataError, match="none of its labels are for two answers that were judged here"):
-        make_audit(work, settings, None, None, ())
+        audit_of(context, settings)
 
 
 def test_the_page_shows_every_reply_and_trusts_none(tmp_path: Path) -> None:
     def hostile(prompt: str, first: str, second: str) -> str:
         return f"<script>alert(1)</script> {honest(prompt, first, second)}"
 
-    audited(work_of(tmp_path), hostile)
+    audited(context_in(tmp_path), hostile)
     page = (tmp_path / "verdicts.html").read_text()
     assert "<script>" not in page
     # 360 labels, 40 on canaries, 5 prompts asked again.

@@ -9,23 +9,23 @@ import pytest
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.judges import PairwiseJudge
 from aligndistill.config.objectives import Ppo
-from aligndistill.config.run import Evaluation, Runtime
+from aligndistill.config.run import AnswerSampling, Evaluation, Runtime
 from aligndistill.judges import pairwise
 from aligndistill.judges.templates import Template
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled
 from aligndistill.records import Answer, Message, Prompt
-from aligndistill.stages import ppo_student as online_students
-from aligndistill.stages.context import Work
-from aligndistill.stages.ppo_student import START_ANSWERS, Watch, _win_rate
+from aligndistill.stages import ppo_student
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.ppo_student import HeldOutWinRate, _win_rate
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, Sampling
 from tests.tiny_models import QUESTIONS, tiny_language_model, user
 from tests.training.as_processes import as_processes
 
 POLICY = tiny_language_model()
-SETTINGS = PairwiseJudge(kind="pairwise")
-WATCH = Watch(SETTINGS, {}, "", "watch: ", Evaluation(judge=SETTINGS), max_new_tokens=17)
+EVALUATION = Evaluation(judge=PairwiseJudge(kind="pairwise"))
+SAMPLING = AnswerSampling(prompts=None, samples_per_prompt=1, temperature=1.0, max_prompt_tokens=512, max_new_tokens=17)
 OBJECTIVE = Ppo(kind="ppo", evaluate_every=1, evaluate_prompts=6)
 TEMPLATE = Template("{prompt}|{first}|{second}")
 
@@ -41,7 +41,8 @@ class Look:
         for name, rows in (("prompts", prompts), ("answers", answers)):
             (folder / name).mkdir()
             write_jsonl(folder / name / f"{name}.jsonl", rows)
-        self._work = Work(folder, {"prompts": folder / "prompts", START_ANSWERS: folder / "answers"}, {}, folder, Runtime(), 0)
+        self._context = StageContext("student", folder, folder, Runtime())
+        self._watched = HeldOutWinRate(EVALUATION, SAMPLING, {}, folder / "prompts", folder / "answers")
 
         def draw(policy: Any, some: Sequence[PolicyPrompt], keys: Sequence[str], sampling: Sampling) -> list[list[Sampled]]:
             self.sampled += [(prompt.id, sampling.max_new_tokens) for prompt in some]
@@ -55,11 +56,11 @@ class Look:
         def open_judge(*_: object) -> pairwise.PairwiseJudge:
             return pairwise.PairwiseJudge("pairwise", ScriptedChat(reply), TEMPLATE, both_orders=False, max_new_tokens=9)
 
-        monkeypatch.setattr(online_students, "draw", draw)
-        monkeypatch.setattr(online_students, "open_judge", open_judge)
+        monkeypatch.setattr(ppo_student, "draw", draw)
+        monkeypatch.setattr(ppo_student, "open_judge", open_judge)
 
     def win_rate(self) -> Callable[[LanguageModel], float | None]:
-        return _win_rate(self._work, WATCH, OBJECTIVE)
+        return _win_rate(self._context, self._watched, OBJECTIVE, seed=0)
 
 
 def likes_blue(prompt: str, first: str, second: str) -> str:

@@ -1,6 +1,8 @@
 """Every kind of judge from its section in the config, for labelling, for rewards and for evaluation, and by batch file."""
 
 import re
+from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -11,20 +13,22 @@ from aligndistill.chat.batch import read_answers
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.commands.batch_files import import_answers, open_questions
 from aligndistill.config.audit import AuditProbes
-from aligndistill.config.judges import Judge, judge_models
+from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import WeightedReward
 from aligndistill.config.run import Rankings
+from aligndistill.config.schema import with_named_models
 from aligndistill.models.load import ModelPointer
 from aligndistill.records import Comparison, Message, Ranking
-from aligndistill.stages.context import Work
-from aligndistill.stages.opening import JUDGE_MODEL, Servers, judge_model_input, open_judge
-from aligndistill.stages.rankings import make_rankings
-from aligndistill.stages.rewards import RewardPart, open_rewards
-from aligndistill.stages.verdicts import judge_tasks, labelling_order, make_verdicts, read_verdicts
+from aligndistill.stages import rankings
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.opening import open_judge
+from aligndistill.stages.rewards import open_rewards
+from aligndistill.stages.verdicts import judge_tasks, labelling_tasks, read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.judges.tasks import task
-from tests.stages.labelled import SERVER, work_of
+from tests.stages.labelled import SERVER, context_in, inputs_of, label, labelling_of
 from tests.tiny_models import user, write_tiny_model
 
 JUDGE: TypeAdapter[Judge] = TypeAdapter(Judge)
@@ -66,29 +70,27 @@ KINDS: dict[str, dict[str, Any]] = {
 }
 
 
-def settings_of(kind: str) -> Judge:
-    return JUDGE.validate_python(KINDS[kind])
+def judge_of(kind: str) -> tuple[Judge, Mapping[str, ModelSource]]:
+    """The judge as a resolved config has it, and the models that it names."""
+    models: dict[str, Any] = {}
+    judge: Judge = with_named_models(JUDGE.validate_python(KINDS[kind]), "judge", models)
+    return judge, models
 
 
-def servers_of(judge: Judge) -> Servers:
-    return {judge_model_input(one.part): one.model for one in judge_models(judge) if isinstance(one.model, EndpointModel)}
-
-
-def with_longest(work: Work) -> Work:
-    return Work(**{**vars(work), "open_endpoint": lambda _: ScriptedChat(longest)})
+def with_longest(context: StageContext) -> StageContext:
+    return replace(context, open_endpoint=lambda _: ScriptedChat(longest))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_labels_and_its_rankings_have_the_teachers_order(kind: str, tmp_path: Path) -> None:
-    work = with_longest(work_of(tmp_path, prompts=12, answers=4))
-    judge = settings_of(kind)
-    make_verdicts(work, judge, servers_of(judge), "", NO_PROBES)
-    make_rankings(work, Rankings(), conversational=True)
-    rankings = list(read_jsonl(work.folder / "rankings.jsonl", Ranking))
-    assert len(rankings) == 12
+    context = with_longest(context_in(tmp_path, prompts=12, answers=4))
+    label(context, *judge_of(kind), NO_PROBES)
+    rankings.make(context, settings=Rankings(), conversational=True, **inputs_of(context), verdicts=context.folder)
+    ranked = list(read_jsonl(context.folder / "rankings.jsonl", Ranking))
+    assert len(ranked) == 12
     wrong = sum(
         better.score > worse.score and len(better.text) < len(worse.text)
-        for ranking in rankings
+        for ranking in ranked
         for better in ranking.responses
         for worse in ranking.responses
     )
@@ -97,8 +99,9 @@ def test_each_kind_labels_and_its_rankings_have_the_teachers_order(kind: str, tm
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_gives_rewards(kind: str, tmp_path: Path) -> None:
-    judge = settings_of(kind)
-    score = open_rewards(with_longest(work_of(tmp_path, prompts=1)), [RewardPart(judge, servers_of(judge), "", "", 1.0)])
+    judge, models = judge_of(kind)
+    parts = [WeightedReward(source=judge, weight=1.0)]
+    score = open_rewards(with_longest(context_in(tmp_path, prompts=1)), parts, models, None, seed=0)
     ((short, middle, long, middle_again), (alone,)) = score(
         [
             SampledPrompt("a?", user("a?"), ("x" * 5, "x" * 25, "x" * 45, "x" * 25), ("stop",) * 4),
@@ -115,10 +118,10 @@ def test_each_kind_gives_rewards(kind: str, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_each_kind_judges_the_pairs_that_an_evaluation_names(kind: str, tmp_path: Path) -> None:
-    judge = settings_of(kind)
+    judge, models = judge_of(kind)
     whole = task("why", "x" * 5, "x" * 25, "x" * 45)
     named = type(whole)(whole.prompt_id, whole.messages, whole.candidates, pairs=((0, 2),))
-    verdicts = judge_tasks(with_longest(work_of(tmp_path, prompts=1)), judge, servers_of(judge), [named], "comparisons")
+    verdicts = judge_tasks(with_longest(context_in(tmp_path, prompts=1)), judge, models, [named], 0, "comparisons")
     compared = {frozenset((one.first, one.second)) for one in verdicts if isinstance(one, Comparison)}
     assert compared in (set(), {frozenset((whole.candidates[0].id, whole.candidates[2].id))})  # none: it grades
     assert verdicts
@@ -130,12 +133,12 @@ def test_members_have_their_own_local_models_and_names(tmp_path: Path) -> None:
         folder = tmp_path / name
         folder.mkdir()
         ModelPointer(path=str(write_tiny_model(folder / "model", seed=number)), layout="chat").write(folder)
-        folders[judge_model_input(name)] = folder
-    members = {name: {"judge": {"kind": "likelihood"}} for name in ("one", "other")}
+        folders[name] = folder
+    members = {name: {"judge": {"kind": "likelihood", "model": name}} for name in ("one", "other")}
     judge = JUDGE.validate_python({"kind": "panel", "members": members})
-    work = work_of(tmp_path / "work", prompts=1)
-    work = Work(**{**vars(work), "inputs": {**work.inputs, **folders}, "identities": {name: name for name in folders}})
-    (judged,) = open_judge(work, judge, {}).judge([task("No?", "blue", "Paris")])
+    context = context_in(tmp_path / "judged", prompts=1)
+    context = replace(context, identities={folder: name for name, folder in folders.items()})
+    (judged,) = open_judge(context, judge, folders, seed=0).judge([task("No?", "blue", "Paris")])
     (verdict,) = judged.verdicts
     assert isinstance(verdict, Comparison)
     assert [member.judge for member in verdict.members] == ["one", "one", "other", "other"]
@@ -146,23 +149,23 @@ def test_members_have_their_own_local_models_and_names(tmp_path: Path) -> None:
 @pytest.mark.parametrize("kind", ["swiss", "sort", "listwise", "panel"])
 def test_batches_go_on_until_every_round_is_answered(kind: str, tmp_path: Path) -> None:
     """A plan of several rounds takes several batches; the verdicts are those of asking the server."""
-    work = work_of(tmp_path / "batch", prompts=4, answers=4)
-    judge = settings_of(kind)
-    servers = servers_of(judge)
+    context = context_in(tmp_path / "batch", prompts=4, answers=4)
+    judge, models = judge_of(kind)
+    labelling = labelling_of(context, judge, models, NO_PROBES)
     batches = 0
-    while requests := open_questions(work, judge, servers, NO_PROBES, logprobs=False):
+    while requests := open_questions(labelling, logprobs=False):
         batches += 1
         rows = []
         for request in requests:
             messages = tuple(Message.model_validate(message) for message in request["body"]["messages"])
             body = {"choices": [{"message": {"role": "assistant", "content": longest(messages, 0)}, "finish_reason": "stop"}]}
             rows.append({"custom_id": request["custom_id"], "response": {"status_code": 200, "body": body}, "error": None})
-        import_answers(work, judge, servers, NO_PROBES, read_answers(rows))
+        import_answers(labelling, read_answers(rows))
     assert (batches > 1) == (kind in ("swiss", "sort"))
-    assert labelling_order(work, judge, NO_PROBES).tasks
+    assert labelling_tasks(judge, NO_PROBES, **inputs_of(context)).tasks
 
-    def outcomes(made: Work) -> list[tuple[str, str, str]]:
-        make_verdicts(made, judge, servers, "", NO_PROBES)
+    def outcomes(made: StageContext) -> list[tuple[str, str, str]]:
+        label(made, judge, models, NO_PROBES)
         return [(v.first, v.second, v.outcome) for v in read_verdicts(made.folder) if isinstance(v, Comparison)]
 
     def nobody(messages: tuple[Message, ...], sample: int) -> str:
@@ -171,10 +174,18 @@ def test_batches_go_on_until_every_round_is_answered(kind: str, tmp_path: Path) 
     # The cache knows an answer by its server.
     endpoint = EndpointModel.model_validate(SERVER)
     identity = f"endpoint {endpoint.base_url.rstrip('/')} {endpoint.name}"
-    silent = Work(**{**vars(work), "open_endpoint": lambda _: ScriptedChat(nobody, identity=identity)})
-    assert outcomes(silent) == outcomes(with_longest(work_of(tmp_path / "asked", prompts=4, answers=4)))
+    silent = replace(context, open_endpoint=lambda _: ScriptedChat(nobody, identity=identity))
+    assert outcomes(silent) == outcomes(with_longest(context_in(tmp_path / "asked", prompts=4, answers=4)))
 
 
-def test_the_only_model_of_a_judge_that_is_no_panel_has_the_plain_name() -> None:
-    assert set(servers_of(settings_of("listwise"))) == {JUDGE_MODEL}
-    assert set(servers_of(settings_of("panel"))) == {f"{JUDGE_MODEL} pairs", f"{JUDGE_MODEL} list"}
+def test_equal_models_of_a_panel_are_one_and_others_are_named_by_their_member() -> None:
+    assert judge_of("listwise")[1].keys() == {"judge"}
+    _, models = judge_of("panel")  # two members ask one server
+    assert len(models) == 1
+    panel = {
+        "kind": "panel",
+        "members": {name: {"judge": {"kind": "pairwise", "model": {**SERVER, "name": name}}} for name in "ab"},
+    }
+    named: dict[str, Any] = {}
+    with_named_models(JUDGE.validate_python(panel), "judge", named)
+    assert {name: model.name for name, model in named.items()} == {"judge-a": "a", "judge-b": "b"}

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,8 @@ import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.judges import FunctionJudge, Judge, PairwiseJudge, RubricJudge
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import WeightedReward
 from aligndistill.config.run import Runtime
 from aligndistill.errors import JudgeError
 from aligndistill.judges import pairwise, rubric
@@ -19,8 +22,8 @@ from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model, score_rewards
 from aligndistill.records import Message
 from aligndistill.stages import rewards
-from aligndistill.stages.context import Work
-from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, Rewards, for_part, open_rewards
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.rewards import Rewards, open_rewards
 from aligndistill.store.cache import Cache
 from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.tiny_models import user, write_tiny_model
@@ -48,40 +51,45 @@ def words(prompt: str, responses: list[str]) -> list[float]:
 
 
 @pytest.fixture
-def work(tmp_path: Path) -> Work:
+def context(tmp_path: Path) -> StageContext:
     ASKED.clear()
-    return Work(tmp_path, {}, {}, tmp_path, Runtime(), seed=0)
+    return StageContext(name="student", folder=tmp_path, caches=tmp_path, runtime=Runtime())
 
 
-def part(judge: Judge | str | None, weight: float = 1.0, inputs: str = "") -> RewardPart:
-    section = FunctionJudge(kind="function", function=f"{__name__}:{judge}") if isinstance(judge, str) else judge
-    return RewardPart(section, None, "", inputs, weight)
+def part(source: Judge | str, weight: float = 1.0) -> WeightedReward:
+    """Of a judge, or of a function here."""
+    section = FunctionJudge(kind="function", function=f"{__name__}:{source}") if isinstance(source, str) else source
+    return WeightedReward(source=section, weight=weight)
+
+
+def opened(context: StageContext, *parts: WeightedReward) -> Rewards:
+    return open_rewards(context, parts, {}, None, seed=0)
 
 
 def asked(question: str, *texts: str) -> SampledPrompt:
     return SampledPrompt(question, user(question), texts, ("stop",) * len(texts))
 
 
-def test_one_source_as_it_is(work: Work) -> None:
-    score = open_rewards(work, [part("letters")])
+def test_one_source_as_it_is(context: StageContext) -> None:
+    score = opened(context, part("letters"))
     assert score([asked("a?", "no.", "yes!"), asked("b?", "")]) == [[2.0, 3.0], [0.0]]
     assert ASKED == [("a?", ["no.", "yes!"]), ("b?", [""])]
 
 
-def test_several_are_added_up_by_their_weights(work: Work) -> None:
-    score = open_rewards(work, [part("letters"), part("words", weight=-0.5)])
+def test_several_are_added_up_by_their_weights(context: StageContext) -> None:
+    score = opened(context, part("letters"), part("words", weight=-0.5))
     assert score([asked("a?", "one two", "three")]) == [[6 - 0.5 * 2, 5 - 0.5 * 1]]
 
 
-def test_equal_answers_are_judged_once_and_a_prompt_asked_twice_is_two(work: Work) -> None:
-    score = open_rewards(work, [part("letters")])
+def test_equal_answers_are_judged_once_and_a_prompt_asked_twice_is_two(context: StageContext) -> None:
+    score = opened(context, part("letters"))
     assert score([asked("a?", "no", "yes", "no"), asked("a?", "no", "no", "no")]) == [[2.0, 3.0, 2.0], [2.0] * 3]
     assert ASKED == [("a?", ["no", "yes"]), ("a?", ["no"])]
 
 
-def test_no_prompts_at_all_are_no_scores(work: Work) -> None:
+def test_no_prompts_at_all_are_no_scores(context: StageContext) -> None:
     """A process may have none of an update's prompts."""
-    assert open_rewards(work, [part("letters")])([]) == []
+    assert opened(context, part("letters"))([]) == []
 
 
 # ------------------------------------------------------------------------------------------------------- chat judges
@@ -98,15 +106,15 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script, bo
         shown.append(messages[0].content)
         return script(messages[0].content)
 
-    def open_judge(work: Work, settings: Judge, endpoint: object) -> OpenJudge:
+    def open_judge(context: StageContext, settings: Judge, models: object, seed: int) -> OpenJudge:
         chat, cache = ScriptedChat(answer), Cache(tmp_path / "cache.sqlite")
         if isinstance(settings, PairwiseJudge):
             template = Template("{prompt}|{first}|{second}")
             return pairwise.PairwiseJudge(
-                "pairwise", chat, template, both_orders=both_orders, max_new_tokens=9, cache=cache, seed=0
+                "pairwise", chat, template, both_orders=both_orders, max_new_tokens=9, cache=cache, seed=seed
             )
         template = Template("{prompt}|{response}|{lowest}|{highest}")
-        return rubric.RubricJudge("rubric", chat, template, lowest=1, highest=10, max_new_tokens=9, cache=cache, seed=0)
+        return rubric.RubricJudge("rubric", chat, template, lowest=1, highest=10, max_new_tokens=9, cache=cache, seed=seed)
 
     monkeypatch.setattr(rewards, "open_judge", open_judge)
     return shown
@@ -117,9 +125,9 @@ def longer(shown: str) -> str:
     return "A" if len(first) > len(second) else "B" if len(second) > len(first) else "tie"
 
 
-def test_comparisons_become_strengths(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_comparisons_become_strengths(context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown = scripted(monkeypatch, tmp_path, longer)
-    score = open_rewards(work, [part(PairwiseJudge(kind="pairwise"), weight=2.0)])
+    score = opened(context, part(PairwiseJudge(kind="pairwise"), weight=2.0))
     ((short, long, long_again), (alone, alike)) = score([asked("a?", "x", "xx", "xx"), asked("b?", "y", "y")])
     assert long == long_again == -short > 0  # type: ignore[operator]
     # Two comparisons, both lost, and a pseudo-tie of weight 0.1: the strength solves 2 sigmoid(2s) = 2 + 0.1 (1/2 - sigmoid(s)).
@@ -133,19 +141,21 @@ def test_comparisons_become_strengths(work: Work, monkeypatch: pytest.MonkeyPatc
     assert len(shown) == 2
 
 
-def test_what_cannot_be_read_is_no_score(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_what_cannot_be_read_is_no_score(context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows" if "bad" in shown else "7")
     settings = RubricJudge(kind="rubric")
-    assert open_rewards(work, [part(settings)])([asked("a?", "good", "bad")]) == [[7.0, None]]
+    assert opened(context, part(settings))([asked("a?", "good", "bad")]) == [[7.0, None]]
     # And none of the sum either.
-    both = open_rewards(work, [part(settings), part(settings, weight=0.5)])
+    both = opened(context, part(settings), part(settings, weight=0.5))
     assert both([asked("a?", "good", "bad", "good")]) == [[10.5, None, 10.5]]
 
 
-def test_no_score_for_any_answer_is_the_judges_failure(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_score_for_any_answer_is_the_judges_failure(
+    context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
     with pytest.raises(JudgeError, match=r"not one of 2 sampled answers got a score from rubric"):
-        open_rewards(work, [part(RubricJudge(kind="rubric"))])([asked("a?", "good", "bad", "good")])
+        opened(context, part(RubricJudge(kind="rubric")))([asked("a?", "good", "bad", "good")])
 
 
 # --------------------------------------------------------------------------------------------------- several processes
@@ -156,7 +166,9 @@ def on_two(monkeypatch: pytest.MonkeyPatch, score: Callable[[], Rewards], everyt
     return as_processes(monkeypatch, 2, lambda rank: score()(everything[rank::2]), knows_rank=[rewards])
 
 
-def test_scores_do_not_depend_on_the_number_of_processes(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_scores_do_not_depend_on_the_number_of_processes(
+    context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     """A judge that is asked in one order, and likes what is shown first where two are close."""
 
     def biased(shown: str) -> str:
@@ -165,32 +177,32 @@ def test_scores_do_not_depend_on_the_number_of_processes(work: Work, monkeypatch
 
     scripted(monkeypatch, tmp_path, biased, both_orders=False)
     everything = [asked(f"{n % 5}?", *("x" * length for length in (1 + n, 3, 4 + n % 4, 9))) for n in range(8)]  # some twice
-    open_judge = lambda: open_rewards(work, [part(PairwiseJudge(kind="pairwise"))])  # noqa: E731
+    open_judge = lambda: opened(context, part(PairwiseJudge(kind="pairwise")))  # noqa: E731
     alone = open_judge()(everything)
     first, second = on_two(monkeypatch, open_judge, everything)
     assert first == alone[::2]
     assert second == alone[1::2]
 
 
-def test_one_processs_unscored_answers_end_nothing(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_one_processs_unscored_answers_end_nothing(context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows" if "bad" in shown else "7")
     found = on_two(
-        monkeypatch, lambda: open_rewards(work, [part(RubricJudge(kind="rubric"))]), [asked("a?", "good"), asked("b?", "bad")]
+        monkeypatch, lambda: opened(context, part(RubricJudge(kind="rubric"))), [asked("a?", "good"), asked("b?", "bad")]
     )
     assert found == [[[7.0]], [[None]]]
 
 
-def test_no_score_for_any_answer_of_any_process_ends_all(work: Work, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_no_score_for_any_answer_of_any_process_ends_all(
+    context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
     everything = [asked("a?", "x"), asked("b?", "y", "z"), asked("c?", "u")]
-    found = on_two(monkeypatch, lambda: open_rewards(work, [part(RubricJudge(kind="rubric"))]), everything)
+    found = on_two(monkeypatch, lambda: opened(context, part(RubricJudge(kind="rubric"))), everything)
     assert all(isinstance(error, JudgeError) and "not one of 4 sampled answers" in str(error) for error in found)
 
 
-def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(work: Work, monkeypatch: pytest.MonkeyPatch) -> None:
-    found = on_two(
-        monkeypatch, lambda: open_rewards(work, [part("picky"), part("letters")]), [asked("a?", "good"), asked("b?", "bad")]
-    )
+def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(context: StageContext, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = on_two(monkeypatch, lambda: opened(context, part("picky"), part("letters")), [asked("a?", "good"), asked("b?", "bad")])
     assert [type(error) for error in found] == [JudgeError, JudgeError]
     assert all("raised ValueError: not that one" in str(error) for error in found)
 
@@ -198,36 +210,33 @@ def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(work: Work, m
 # -------------------------------------------------------------------------------------------------------- local models
 
 
-def test_the_runs_reward_model_scores_as_it_does_elsewhere(work: Work, tmp_path: Path) -> None:
+def test_the_runs_reward_model_scores_as_it_does_elsewhere(context: StageContext, tmp_path: Path) -> None:
     pointer = ModelPointer(path=str(write_tiny_model(tmp_path / "trunk")), layout="chat")
     made = new_reward_model(pointer, seed=1)
     folder = tmp_path / "made"
     made.model.save_pretrained(folder / "model")
     made.conversation.tokenizer.save_pretrained(folder / "model")
     ModelPointer(path="model", layout="chat").write(folder)
-    inside = Work(work.folder, {REWARD_MODEL: folder}, {REWARD_MODEL: "x"}, work.caches, work.runtime, 0)
-    (found,) = open_rewards(inside, [part(None, weight=3.0)])([asked("No?", "blue", "Paris")])
+    parts = [WeightedReward(source="reward_model", weight=3.0)]
+    (found,) = open_rewards(context, parts, {}, folder, seed=0)([asked("No?", "blue", "Paris")])
     conversation = made.conversation
     group = TokenGroup(conversation.prompt_ids(user("No?")), [conversation.response_ids(text) for text in ("blue", "Paris")])
     (expected,) = score_rewards(made, [group], 1)
     assert found == pytest.approx([3 * value for value in expected.rewards], abs=1e-5)
 
 
-def test_each_part_sees_its_own_models() -> None:
-    inputs = {"start": Path("s"), "reward 0: judge model": Path("zero"), "reward 1: judge model": Path("one")}
-    work = Work(Path("f"), inputs, {name: str(path) for name, path in inputs.items()}, Path("c"), Runtime(), 0)
-    for number, path in enumerate(("zero", "one")):
-        seen = for_part(work, f"reward {number}: ")
-        assert seen.inputs["judge model"] == Path(path)
-        assert seen.identities["judge model"] == path
-        assert seen.inputs["start"] == Path("s")
-    assert "judge model" not in work.inputs
+def test_each_part_asks_its_own_model(context: StageContext) -> None:
+    """Two judges of one kind, each with the model that it names; the rewards of the second count a thousandfold."""
+    models: dict[str, ModelSource] = {
+        name: EndpointModel(kind="endpoint", base_url="http://localhost:1/v1", name=grade)
+        for name, grade in (("start", "9"), ("zero", "2"), ("one", "5"))
+    }
+    spoken = replace(context, open_endpoint=lambda server: ScriptedChat(lambda *_: server.name, identity=server.name))
+    parts = [WeightedReward(source=RubricJudge(kind="rubric", model=name), weight=w) for name, w in (("zero", 1), ("one", 1000))]
+    assert open_rewards(spoken, parts, models, None, seed=0)([asked("a?", "x")]) == [[5002.0]]
+    assert open_rewards(spoken, parts[::-1], models, None, seed=0)([asked("a?", "x")]) == [[5002.0]]
 
 
-def test_an_empty_prefix_changes_nothing(work: Work) -> None:
-    assert for_part(work, "") == work
-
-
-def test_scores_stand_in_the_order_of_the_answers(work: Work) -> None:
+def test_scores_stand_in_the_order_of_the_answers(context: StageContext) -> None:
     texts: Sequence[str] = ["x" * n for n in (5, 1, 4, 2)]
-    assert open_rewards(work, [part("letters")])([asked("a?", *texts)]) == [[5.0, 1.0, 4.0, 2.0]]
+    assert opened(context, part("letters"))([asked("a?", *texts)]) == [[5.0, 1.0, 4.0, 2.0]]

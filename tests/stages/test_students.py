@@ -1,6 +1,7 @@
 import json
 import math
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -9,13 +10,18 @@ from aligndistill.config.objectives import Dpo
 from aligndistill.config.run import Rankings, Runtime
 from aligndistill.config.students import RewardModel, Student
 from aligndistill.models.load import ModelPointer
-from aligndistill.stages import students
-from aligndistill.stages.context import Work
-from aligndistill.stages.rankings import make_ready_made_rankings
-from aligndistill.stages.reward_model import make_reward_model
+from aligndistill.stages import offline_student, rankings, reward_model, students
+from aligndistill.stages.context import StageContext
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.training import arguments
 from tests.tiny_models import pairs, write_tiny_model
+
+
+def context_of(folder: Path, name: str, **runtime: Any) -> StageContext:
+    """Of a stage in its own folder, beside those of the start and the rankings."""
+    (folder / name).mkdir(exist_ok=True)
+    identities = {folder / one: one for one in ("start", "rankings")}
+    return StageContext(name, folder / name, folder / "caches", Runtime(**runtime), identities)
 
 
 def first_loss(folder: Path) -> float:
@@ -24,19 +30,17 @@ def first_loss(folder: Path) -> float:
     ModelPointer(path="model", layout="chat").write(folder / "start")
     (folder / "rankings").mkdir()
     write_jsonl(folder / "rankings" / "rankings.jsonl", pairs())
-    (folder / "student").mkdir()
-    inputs = {"start": folder / "start", "rankings": folder / "rankings"}
-    work = Work(folder / "student", inputs, {name: name for name in inputs}, folder / "caches", Runtime(logging_steps=1), 0)
+    inputs = {"start": folder / "start", "rankings": folder / "rankings", "reference": folder / "start"}
     dpo = Student(objective=Dpo(kind="dpo", beta=5.0), learning_rate=1e-5, batch_size=8, max_steps=1)
-    students.make_student(work, "dpo", dpo, None)
-    loss: float = json.loads((folder / "student" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
+    students.make(context_of(folder, "student-dpo", logging_steps=1), settings=dpo, lora=None, seed=0, models={}, **inputs)
+    loss: float = json.loads((folder / "student-dpo" / "metrics.jsonl").read_text().splitlines()[0])["loss"]
     return loss
 
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_reference_is_rounded_as_the_policy_is(bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Before the first step the policy is the reference, so the loss is log 2."""
-    for module in (arguments, students):
+    for module in (arguments, offline_student):
         monkeypatch.setattr(module, "trains_in_bf16", lambda: bf16)
     assert first_loss(tmp_path) == pytest.approx(math.log(2), abs=1e-6)
 
@@ -47,14 +51,9 @@ def test_only_soft_labels_learn_from_rankings_of_ties(tmp_path: Path) -> None:
     rows = [{"prompt": f"Question {n}?", "responses": ["yes", "no"], "scores": [1.0, float(n % 2)]} for n in range(24)]
     (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     inputs = {"start": tmp_path / "start", "rankings": tmp_path / "rankings"}
-    (tmp_path / "rankings").mkdir()
-
-    def work(name: str) -> Work:
-        (tmp_path / name).mkdir(exist_ok=True)
-        return Work(tmp_path / name, inputs, {one: one for one in inputs}, tmp_path / "caches", Runtime(), 0)
-
     source = Source(path=str(tmp_path / "rows.jsonl"), format="rankings")
-    made = make_ready_made_rankings(work("rankings"), Rankings(source=source), 0.2, True, "")
+    settings = Rankings(source=source, held_out=0.2)
+    made = rankings.read(context_of(tmp_path, "rankings"), settings=settings, conversational=True)
     strict, tied = made.counts["train"], len((tmp_path / "rankings" / "ties.jsonl").read_text().splitlines())
     assert (strict + made.counts["held_out"], made.dropped) == (12, {"all tied": 12})
     assert 0 < tied < 12  # the others are held out
@@ -62,6 +61,9 @@ def test_only_soft_labels_learn_from_rankings_of_ties(tmp_path: Path) -> None:
     once = {"batch_size": 2, "max_steps": 1}
     for labels, count in (("hard", strict), ("soft", strict + tied)):
         dpo = Student(objective=Dpo(kind="dpo", labels=labels), **once)
-        assert students.make_student(work(f"dpo-{labels}"), "dpo", dpo, None).counts["rankings"] == count
-        reward_model = RewardModel(labels=labels, **once)
-        assert make_reward_model(work(f"reward-{labels}"), reward_model, "").counts["train"] == count
+        learning: Any = {"lora": None, "seed": 0, "models": {}, "reference": tmp_path / "start"}
+        student = students.make(context_of(tmp_path, f"student-{labels}"), settings=dpo, **learning, **inputs)
+        assert student.counts["rankings"] == count
+        of_reward = RewardModel(labels=labels, **once)
+        trained = reward_model.make(context_of(tmp_path, f"reward-{labels}"), settings=of_reward, seed=0, **inputs)
+        assert trained.counts["train"] == count

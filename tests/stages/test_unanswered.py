@@ -1,6 +1,7 @@
 """Questions that a server does not answer: counted, told apart from unreadable replies, and asked again. Real sockets."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,17 +10,14 @@ import tenacity
 
 from aligndistill.chat.http import retries
 from aligndistill.config.audit import Audit, AuditProbes
-from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.evaluation.audit import AuditFigures
 from aligndistill.judges.parsing import went_unanswered
 from aligndistill.records import Comparison
-from aligndistill.stages.audit import make_audit
-from aligndistill.stages.context import Work
-from aligndistill.stages.opening import JUDGE_MODEL
-from aligndistill.stages.verdicts import make_verdicts, read_verdicts
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.verdicts import read_verdicts
 from tests.chat.fault_server import Act, FaultServer, completion, error
-from tests.stages.labelled import judge_of, shown, work_of
+from tests.stages.labelled import audit_of, context_in, judge_of, label, shown
 
 PROBES = AuditProbes(canaries=0, repeats=0)
 PROMPTS = 10
@@ -35,10 +33,9 @@ def questions(server: FaultServer) -> list[str]:
     return [text for text in (body["messages"][0]["content"] for body in server.bodies if "logprobs" not in body) if "<<" in text]
 
 
-def judged(work: Work, server: FaultServer) -> list[Comparison]:
-    servers: dict[str, EndpointModel] = {JUDGE_MODEL: server.config(max_retries=1, concurrency=2)}
-    make_verdicts(work, judge_of(work.folder), servers, "", PROBES)
-    return [verdict for verdict in read_verdicts(work.folder) if isinstance(verdict, Comparison)]
+def judged(context: StageContext, server: FaultServer) -> list[Comparison]:
+    label(context, judge_of(context.folder), {"judge": server.config(max_retries=1, concurrency=2)}, PROBES)
+    return [verdict for verdict in read_verdicts(context.folder) if isinstance(verdict, Comparison)]
 
 
 def unanswered(verdicts: list[Comparison]) -> list[Comparison]:
@@ -56,22 +53,22 @@ def test_a_question_without_an_answer_is_counted_and_asked_again_by_the_next_run
             return error(500, "this one crashes me")
         return completion("[[A]]" if len(first) >= len(second) else "[[B]]")
 
-    work = work_of(tmp_path / "one", PROMPTS)
+    context = context_in(tmp_path / "one", PROMPTS)
     with FaultServer(behave) as server:
-        verdicts = judged(work, server)
+        verdicts = judged(context, server)
         assert len(verdicts) == QUESTIONS
         lost = unanswered(verdicts)
         assert len(lost) == 3  # of question 7's three pairs, each in one of its orders
         assert all(verdict.outcome == "unparsed" and "this one crashes me" in (verdict.reply or "") for verdict in lost)
         assert [verdict for verdict in verdicts if verdict.outcome == "unparsed"] == lost
-        make_audit(work, Audit(probes=PROBES), None, None, ())
-        figures = AuditFigures.model_validate(json.loads((work.folder / "audit.json").read_text())["figures"])
+        audit_of(context, Audit(probes=PROBES))
+        figures = AuditFigures.model_validate(json.loads((context.folder / "audit.json").read_text())["figures"])
         assert figures.unparsed.mean == pytest.approx(3 / QUESTIONS)
 
         sick = False
         before = len(questions(server))
-        other = work_of(tmp_path / "two", PROMPTS)  # another run of the same store
-        again = judged(Work(**{**vars(other), "caches": work.caches}), server)
+        other = context_in(tmp_path / "two", PROMPTS)  # another run of the same store
+        again = judged(replace(other, caches=context.caches), server)
         assert len(questions(server)) - before == len(set(questions(server)[before:])) == 3
     assert not unanswered(again)
     assert [verdict.outcome for verdict in again if verdict.outcome == "unparsed"] == []
@@ -93,13 +90,13 @@ def test_a_run_that_was_stopped_asks_again_what_failed_and_not_what_was_unreadab
             return error(503)
         return completion("[[A]]" if len(first) >= len(second) else "[[B]]")
 
-    work = work_of(tmp_path, PROMPTS)
+    context = context_in(tmp_path, PROMPTS)
     with FaultServer(behave) as server:
         with pytest.raises(JudgeError, match="the server is up"):
-            judged(work, server)
+            judged(context, server)
         dying = False
         before = list(questions(server))
-        verdicts = judged(work, server)
+        verdicts = judged(context, server)
         again = questions(server)[len(before) :]
     assert len(verdicts) == QUESTIONS
     assert not unanswered(verdicts)

@@ -10,7 +10,7 @@ from typing import Any
 import accelerate.utils
 import pytest
 
-from aligndistill.training import distributed
+from aligndistill.processes import ranks
 
 SECONDS_FOR_A_COLLECTIVE = 60
 
@@ -44,6 +44,6 @@ def as_processes(
     with monkeypatch.context() as patch, ThreadPoolExecutor(count) as threads:
         patch.setenv("WORLD_SIZE", str(count))
         patch.setattr(accelerate.utils, "gather_object", gather_object)
-        for module in (distributed, *knows_rank):
+        for module in (ranks, *knows_rank):
             patch.setattr(module, "rank", lambda: here.rank)
         return list(threads.map(process, range(count)))

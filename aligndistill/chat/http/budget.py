@@ -4,7 +4,6 @@ So the limits hold however many requests are in flight. A server that reports fe
 our own count of the prompt.
 """
 
-import asyncio
 import threading
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -81,6 +80,8 @@ class Account:
         Raises:
             BudgetError: there is not so much left.
         """
+        import asyncio  # only here and in `rate_limit.py`: a plan reads what was spent, and asks nobody
+
         price = self._budget.prices.get(model, FREE)
         most = _amounts(model, at_most, price)
         while not self._hold(most):

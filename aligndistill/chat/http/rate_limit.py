@@ -1,6 +1,5 @@
 """No more requests and tokens a minute than a server allows, and a pause for all when it asks one to wait."""
 
-import asyncio
 import threading
 import time
 from collections import deque
@@ -41,6 +40,8 @@ class Pace:
 
     async def turn(self, tokens: int) -> Turn:
         """Wait until a request of about so many tokens may be sent. Set the turn's `tokens` right when they are known."""
+        import asyncio  # only here: a plan imports this file, too
+
         while isinstance(found := self._try(tokens), float):
             await asyncio.sleep(found)
         return found

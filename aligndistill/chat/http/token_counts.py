@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError
@@ -43,7 +44,9 @@ def by_length(messages: Sequence[Message]) -> int:
 
 
 def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] | None:
-    from transformers import AutoTokenizer  # only where a tokenizer is asked for: it takes seconds
+    if not must and not _is_here(name):
+        return None
+    from transformers import AutoTokenizer  # only where there may be a tokenizer: it takes seconds
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=not must)
@@ -59,3 +62,10 @@ def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] |
         return len(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
 
     return count
+
+
+def _is_here(name: str) -> bool:
+    """Whether there is a folder of this name, or something of this name was ever fetched from the Hub."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    return Path(name).is_dir() or Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}").is_dir()

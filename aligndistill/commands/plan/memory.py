@@ -167,13 +167,14 @@ def shape_of(config: Any) -> Shape:
     """Count a transformers config's model without making its weights."""
     import torch  # only here: the arithmetic above needs no more than Python
     from transformers import AutoModelForCausalLM
+    from transformers.pytorch_utils import Conv1D
 
     with torch.device("meta"):
         model = AutoModelForCausalLM.from_config(config)
     linear = tuple(
-        (module.in_features, module.out_features)
+        (module.nx, module.nf) if isinstance(module, Conv1D) else (module.in_features, module.out_features)
         for name, module in model.named_modules()
-        if isinstance(module, torch.nn.Linear) and name.rpartition(".")[2] not in {"lm_head", "embed_out"}
+        if isinstance(module, torch.nn.Linear | Conv1D) and name.rpartition(".")[2] not in {"lm_head", "embed_out"}
     )
     return Shape(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -181,6 +182,7 @@ def shape_of(config: Any) -> Shape:
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         linear_shapes=linear,
-        intermediate_size=getattr(config, "intermediate_size", None) or getattr(config, "n_inner", None),
+        # GPT-2 and its kin read n_inner alone, whatever else their config carries.
+        intermediate_size=config.n_inner if hasattr(config, "n_inner") else getattr(config, "intermediate_size", None),
         gated=any("gate_proj" in name for name, _ in model.named_modules()),
     )

@@ -9,7 +9,7 @@ from aligndistill.chat.http.budget import Spent
 from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
-from aligndistill.commands.plan.table import _price, _seconds, memory_lines, request_lines, stage_lines
+from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
 from aligndistill.config.load import ConfigFiles, as_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget, RunConfig
@@ -131,8 +131,8 @@ def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spe
         answer_tokens=one.asked.completion_tokens,
         exact_tokens=one.exact_tokens,
         certain=one.certain,
-        usd=_price(one, budget),
-        seconds=_seconds(one, spent) if one.server else None,
+        usd=price_usd(one, budget),
+        seconds=request_seconds(one, spent) if one.server else None,
     )
 
 

@@ -1,14 +1,17 @@
 """The memory of each training stage of a config, where its models' shapes can be known before they exist."""
 
+import json
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.commands.plan.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
 from aligndistill.config.models import EndpointModel, LocalModel, Lora
 from aligndistill.config.objectives import BestOfN, Ppo
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.config.training import Training
+from aligndistill.processes.devices import find_gpus
 from aligndistill.processes.ranks import world_size
 
 T = TypeVar("T", bound=Training)
@@ -48,9 +51,8 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
 def _of(
     config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: Online | None = None
 ) -> MemoryEstimate:
-    import torch  # only here, as everywhere that a plan is not asked for
-
-    processes = config.runtime.processes or (world_size() if world_size() > 1 else max(torch.cuda.device_count(), 1))
+    gpus = find_gpus()
+    processes = config.runtime.processes or (world_size() if world_size() > 1 else max(gpus.count, 1))
     return estimate(
         shape,
         settings,
@@ -59,7 +61,7 @@ def _of(
         lora=lora,
         responses=responses,
         processes=processes,
-        bf16=torch.cuda.is_available() and torch.cuda.is_bf16_supported(),
+        bf16=gpus.bf16,
         online=online,
     )
 
@@ -88,14 +90,31 @@ def _responses(config: RunConfig) -> int:
 def _shape(model: LocalModel | None) -> Shape | None:
     if model is None:
         return None
-    from transformers import AutoConfig
-
-    settings: Any = None
+    folder = Path(model.model).expanduser() if model.model else Path()
     if model.from_scratch is not None:
-        sizes = model.from_scratch.model_dump(exclude={"architecture"}, exclude_none=True)
-        sizes.setdefault("intermediate_size", 4 * model.from_scratch.hidden_size)
-        sizes.setdefault("num_key_value_heads", model.from_scratch.num_attention_heads)
-        settings = AutoConfig.for_model(model.from_scratch.architecture, **sizes)
-    elif model.model and Path(model.model).expanduser().is_dir():
-        settings = AutoConfig.from_pretrained(Path(model.model).expanduser(), local_files_only=True)
-    return shape_of(settings) if settings is not None else None
+        numbers = model.from_scratch.model_dump(exclude={"architecture"}, exclude_none=True)
+        numbers |= {"model_type": model.from_scratch.architecture}
+        numbers.setdefault("intermediate_size", 4 * model.from_scratch.hidden_size)
+        numbers.setdefault("num_key_value_heads", model.from_scratch.num_attention_heads)
+    elif folder.is_dir():
+        numbers = _read_numbers(folder / "config.json")
+    else:
+        return None
+    return shape_from_numbers(numbers) or _shape_by_torch(numbers if model.from_scratch else folder)
+
+
+def _read_numbers(file: Path) -> dict[str, Any]:
+    """A model's config; nothing where that cannot be read, for which transformers has its own words."""
+    try:
+        numbers = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return numbers if isinstance(numbers, dict) else {}
+
+
+def _shape_by_torch(model: Path | dict[str, Any]) -> Shape:
+    from transformers import AutoConfig  # only for what cannot be counted without it: it takes seconds
+
+    if isinstance(model, Path):
+        return shape_of(AutoConfig.from_pretrained(model, local_files_only=True))
+    return shape_of(AutoConfig.for_model(**model))

@@ -47,12 +47,13 @@ def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spent]) -> t
     counts = (one.prompts, one.verdicts, one.cached, one.asked.calls, one.asked.prompt_tokens, one.asked.completion_tokens)
     about = "" if one.certain else "<= "
     shown = [f"{about if number and count else ''}{count:,}" for number, count in enumerate(counts)]
-    price = _price(one, budget)
+    price = price_usd(one, budget)
     paid = "" if one.server is None else "no price" if price is None else f"{price:.2f}"
-    return (stage, name, *shown, paid, _duration(_seconds(one, spent)) if one.server is not None else "")
+    return (stage, name, *shown, paid, _duration(request_seconds(one, spent)) if one.server is not None else "")
 
 
-def _price(one: Estimate, budget: Budget) -> float | None:
+def price_usd(one: Estimate, budget: Budget) -> float | None:
+    """What it would cost at most, US dollars; None without a price."""
     if one.server is None:
         return 0.0
     price = budget.prices.get(one.server.name)
@@ -61,7 +62,7 @@ def _price(one: Estimate, budget: Budget) -> float | None:
     return price.usd(one.asked.prompt_tokens, one.asked.completion_tokens)
 
 
-def _seconds(one: Estimate, spent: Iterable[Spent]) -> float:
+def request_seconds(one: Estimate, spent: Iterable[Spent]) -> float:
     """As long as the requests take at the server's concurrency, and no less than its limits per minute say."""
     assert one.server is not None
     timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
@@ -100,7 +101,7 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
     untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
     if untimed:
         yield f"Time assumes {ASSUMED_SECONDS:g} s a request for {', '.join(sorted(untimed))}; it is measured once a run has begun."
-    prices = [_price(one, budget) or 0.0 for one in asked]
+    prices = [price_usd(one, budget) or 0.0 for one in asked]
     limits = (
         _Limit("requests", budget.requests, sum(one.requests for one in spent), sum(one.asked.calls for one in asked)),
         _Limit(

@@ -79,8 +79,9 @@ def test_what_was_spent_before_a_kill_is_spent(tmp_path: Path) -> None:
 import sys
 from pathlib import Path
 from aligndistill.chat.protocol import Sampling
-from aligndistill.config import Budget, EndpointModel
-from aligndistill.endpoints import Endpoints
+from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Budget
+from aligndistill.runs.servers import Endpoints
 from tests.chat.http.test_budget import requests
 model = EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=1)
 list(Endpoints(Path(sys.argv[2]), Budget(requests=30)).open(model).answer(requests(100), Sampling(0.0, 6)))

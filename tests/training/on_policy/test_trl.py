@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from aligndistill.config.objectives import Grpo, Online, Rloo
+from aligndistill.config.objectives import Grpo, OnPolicy, Rloo
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import reward_function, train_by_trl
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user
@@ -30,7 +30,7 @@ def test_an_answer_without_a_score_gets_neither_a_reward_nor_the_penalty() -> No
 
 
 @pytest.mark.parametrize("objective", [Grpo(kind="grpo", samples_per_prompt=4), Rloo(kind="rloo", samples_per_prompt=4)])
-def test_a_missing_score_is_no_advantage_and_moves_no_other(objective: Online, tmp_path: Path) -> None:
+def test_a_missing_score_is_no_advantage_and_moves_no_other(objective: OnPolicy, tmp_path: Path) -> None:
     given: dict[str, list[float | None]] = {"0": [1.0, 3.0, None, 8.0], "1": [None] * 4, "2": [None, 5.0, None, None]}
 
     def score(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:

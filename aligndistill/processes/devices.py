@@ -1,0 +1,46 @@
+"""The GPUs of this machine, without importing torch where there can be none: that takes seconds."""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+DEVICE_FILES = ("nvidia[0-9]*", "nvmap", "kfd", "dxg")
+"""What the drivers put into /dev: NVIDIA's, NVIDIA's for Jetson, AMD's, and that of Windows' Linux."""
+
+
+@dataclass(frozen=True)
+class Gpus:
+    """What torch can use.
+
+    Attributes:
+        bf16: whether they compute in bfloat16.
+    """
+
+    count: int = 0
+    bf16: bool = False
+
+
+def find_gpus() -> Gpus:
+    """All that torch can use."""
+    if not has_gpu():
+        return Gpus()
+    import torch
+
+    return Gpus(torch.cuda.device_count(), torch.cuda.is_bf16_supported())
+
+
+def has_gpu() -> bool:
+    """Whether torch can use one."""
+    if not may_have_gpu():
+        return False
+    import torch
+
+    return torch.cuda.is_available()
+
+
+def may_have_gpu(devices: Path = Path("/dev")) -> bool:
+    """Whether torch needs to be asked."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
+        return False
+    return sys.platform != "linux" or any(True for pattern in DEVICE_FILES for _ in devices.glob(pattern))
