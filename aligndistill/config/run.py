@@ -131,6 +131,8 @@ class Runtime(Section):
             `per_device_train_batch_size` go into one where they are long; `batch_size` stays what it is.
         compile_decoding: compile the step from one sampled token to the next, on a GPU into CUDA graphs. Each shape of batch is
             compiled once, which takes a while: for many answers.
+        deterministic: have GPUs compute the same to the bit every time, by slower kernels; CPUs do so anyway. An operation for
+            which torch has no such kernel ends the run.
         save_steps: optimiser steps between checkpoints.
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
         silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
@@ -147,6 +149,7 @@ class Runtime(Section):
     max_tokens_per_batch: int | None = Field(default=None, gt=0)
     gradient_checkpointing: bool = False
     compile_decoding: bool = False
+    deterministic: bool = False
     save_steps: int = Field(default=100, gt=0)
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)
