@@ -50,6 +50,17 @@ def at_tokens(values_S: Tensor, batch: GroupedBatch) -> Tensor:
     return values_BKR.masked_scatter(batch.tokens_BKR, values_S)
 
 
+def places(values_NTX: Tensor, places_S: Tensor) -> Tensor:
+    """What stands at these places of the flattened rows, (S, X), by an operator whose gradient is the same to the bit every time.
+
+    A shared prompt's last token is read once for each response, so its gradient is a sum. On CPUs the gradient of `values[places]`
+    adds up in whatever order torch's threads arrive; that of `index_select` goes through the places one by one, and is no slower.
+    On GPUs it is the other way round: the first sorts the places, the second adds as threads arrive.
+    """
+    flat = values_NTX.flatten(0, 1)
+    return flat.index_select(0, places_S) if flat.device.type == "cpu" else flat[places_S]
+
+
 @dataclass
 class Trunk:
     """Whether a model's trunk and head, called one after the other, are known to give what its own forward pass gives."""
@@ -93,10 +104,10 @@ def use_grouped_forward(model: Any) -> Trunk:
             output = plain_forward(
                 input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False, output_hidden_states=value_head is not None
             )
-            hidden_SH = output.hidden_states[-1].flatten(0, 1)[predictors_S] if value_head is not None else None
-            outputs = read_logits(output.logits.flatten(0, 1)[predictors_S], targets_S, temperature, entropy)
+            hidden_SH = places(output.hidden_states[-1], predictors_S) if value_head is not None else None
+            outputs = read_logits(places(output.logits, predictors_S), targets_S, temperature, entropy)
         else:
-            hidden_SH = hidden_states(model, **rows, share=share).flatten(0, 1)[predictors_S]
+            hidden_SH = places(hidden_states(model, **rows, share=share), predictors_S)
             outputs = head_outputs(causal_lm(model).get_output_embeddings(), hidden_SH, targets_S, temperature, entropy)
         if value_head is not None:
             outputs = (*outputs, value_head(hidden_SH).squeeze(-1).float())

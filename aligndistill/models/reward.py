@@ -19,7 +19,7 @@ from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
-from aligndistill.models.logprobs import causal_lm, hidden_states
+from aligndistill.models.logprobs import causal_lm, hidden_states, places
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
 PAD_TOKEN = "<|pad|>"
@@ -90,8 +90,9 @@ def use_reward_forward(model: Any) -> None:
     ) -> Any:
         if segments_NT is None:
             return plain_forward(*args, **kwargs)
+        assert ends_S is not None, "grouped rows come with the ends of their responses"
         hidden_NTH = hidden_states(model, kwargs["input_ids"], kwargs["position_ids"], segments_NT, share)
-        return causal_lm(model).score(hidden_NTH.flatten(0, 1)[ends_S]).squeeze(-1).float()
+        return causal_lm(model).score(places(hidden_NTH, ends_S)).squeeze(-1).float()
 
     model.forward = forward
 

@@ -36,7 +36,7 @@ def launch(config: RunConfig, stage: str) -> None:
     Raises:
         UserError: as in the process that failed first.
     """
-    with tempfile.TemporaryDirectory(prefix="aligndistill-") as folder:
+    with tempfile.TemporaryDirectory(prefix="aligndistill-", ignore_cleanup_errors=True) as folder:
         resolved, last_error = Path(folder, "config.yaml"), Path(folder, "error")
         resolved.write_text(dump_config(config), encoding="utf-8")
         count = ["--num_gpus", str(config.runtime.processes)] if config.runtime.processes else []

@@ -13,18 +13,21 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from aligndistill.config.run import Runtime
 from aligndistill.errors import Interrupted, TrainingError, UserError
+from aligndistill.processes import signals
 from aligndistill.processes.ranks import is_main_process, process_rank, world_size
 
 HEARTBEAT_SECONDS = 1.0
 POLL_SECONDS = 0.2
 SHUTDOWN_SECONDS = 10.0
+SECONDS_TO_DIE = 1.0
+"""A killed process closes its connections a little before the system counts it as ended."""
 
 
 @dataclass
@@ -90,16 +93,22 @@ class RollCall:
         while not all(other == process_rank() or self.has_said(other, words) for other in others):
             time.sleep(POLL_SECONDS)
 
-    def missing(self) -> str | None:
-        """Which process died without a word, if one did."""
-        self._look()
-        for other, seen in self._others.items():
-            if seen is not None and not seen.presence.left and seen.presence.exit_code is None and seen.presence.is_gone:
+    def missing(self, within_seconds: float = 0.0) -> str | None:
+        """Which process died without a word, if one did, or does so within that time."""
+        deadline = time.monotonic() + within_seconds
+        while True:
+            gone = {other for other, seen in self._others.items() if seen is not None and seen.presence.is_gone}
+            self._look()  # only now, else its last words could come between this look and its end
+            for other, seen in self._others.items():
+                if other not in gone or seen is None or seen.presence.left or seen.presence.exit_code is not None:
+                    continue
                 return (
                     f"{_name(other, seen.presence)} died without a word: killed, perhaps for want of memory (see dmesg). "
                     "The same command goes on from where this one stopped."
                 )
-        return None
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_SECONDS)
 
     def fail(self, exit_code: int) -> None:
         """Tell the others, and let them leave first, so that the cause is the last thing said.
@@ -145,12 +154,12 @@ class RollCall:
             if silent_seconds > self._silence_seconds:
                 last = f" The last that it said: {seen.presence.said[-1]}." if seen and seen.presence.said else ""
                 name = _name(other, seen.presence) if seen else f"process {other}"
-                print(
-                    f"error: {name} has not been heard of for {silent_seconds:.0f} s: it is frozen, or its machine is "
-                    f"gone or does not see {self._folder.parent}.{last} The same command goes on from where this one stopped.",
-                    file=sys.stderr,
-                    flush=True,
+                message = (
+                    f"{name} has not been heard of for {silent_seconds:.0f} s: it is frozen, or its machine is "
+                    f"gone or does not see {self._folder.parent}.{last} The same command goes on from where this one stopped."
                 )
+                _leave_word(message, TrainingError.exit_code)
+                print(f"error: {message}", file=sys.stderr, flush=True)
                 os._exit(TrainingError.exit_code)
 
     def _look(self) -> None:
@@ -199,13 +208,18 @@ def called(runtime: Runtime) -> Iterator[None]:
 
 
 def _explain(present: RollCall, error: BaseException) -> None:
-    """Say it once, where all stop alike; and name the process that died, where this error is only its echo."""
+    """Say it once, where all stop alike; and name the process that died, where this error is only its echo.
+
+    Launchers send SIGTERM to whatever is left when a process has ended. So the cause is written down before the others are told to
+    end, and from here on a signal is only noted: it must not take the place of what this process is about to say.
+    """
+    signals.only_note()
     stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     if not isinstance(error, UserError):
-        missing = present.missing()
+        missing = present.missing(0.0 if stopped else SECONDS_TO_DIE)
         if missing is not None:
-            present.fail(TrainingError.exit_code)
             _leave_word(missing, TrainingError.exit_code)
+            present.fail(TrainingError.exit_code)
             raise TrainingError(missing) from None
     if stopped:
         present.leave()
@@ -213,15 +227,19 @@ def _explain(present: RollCall, error: BaseException) -> None:
             os._exit(Interrupted.exit_code)
         return
     code = error.exit_code if isinstance(error, UserError) else 1
-    present.fail(code)
     _leave_word(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}", code)
+    present.fail(code)
 
 
 def _leave_word(message: str, code: int) -> None:
-    """For whatever started the launcher, which prints it last."""
+    """For whatever started the launcher, which prints it last. The first process to fail has the word: all of it, or nothing."""
     path = os.environ.get("ALIGNDISTILL_LAST_ERROR")
-    if path and not Path(path).exists():
-        Path(path).write_text(f"{code}\n{message}", encoding="utf-8")
+    if not path:
+        return
+    new = Path(f"{path}.{process_rank()}")
+    with suppress(OSError):  # it is there already; or it cannot be written, which must not hide the error itself
+        new.write_text(f"{code}\n{message}", encoding="utf-8")
+        os.link(new, path)
 
 
 def _meet(runtime: Runtime) -> Path:

@@ -43,6 +43,7 @@ from aligndistill.training.save import save_model  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
     QUESTIONS,
+    damped_adam,
     pairs,
     ragged_rankings,
     ranking,
@@ -153,7 +154,8 @@ def main(folder: Path) -> None:
             pass
     for order in json.loads((folder / "orders.json").read_text()):
         try:
-            result = carry_out(folder, order)
+            with damped_adam():
+                result = carry_out(folder, order)
         except UserError as error:
             result = {"error": str(error), "code": error.exit_code, "seen": list(seen)}
         (folder / f"{order['name']}.{RANK}.json").write_text(json.dumps(result))
