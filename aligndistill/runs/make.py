@@ -12,9 +12,8 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import TrainingError
-from aligndistill.processes import monitor
 from aligndistill.processes.memory_errors import means_no_memory
-from aligndistill.processes.monitor import say_to_others
+from aligndistill.processes.monitor import announce, current_monitor
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, local_ranks, world_size
 from aligndistill.stages.context import StageContext
@@ -52,7 +51,7 @@ def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointM
         return manifest
     if is_main_process():
         return _make(stage, runtime, folder, open_endpoint)
-    if stage.together and _is_begun(folder):
+    if stage.together and _is_started(folder):
         return _make(stage, runtime, folder, open_endpoint)
     return _wait_for(folder)
 
@@ -80,7 +79,7 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
-            say_to_others(_begun(folder))
+            announce(_started(folder))
         context = replace(context_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
         result = _call(stage, context)
@@ -111,15 +110,15 @@ def _call(stage: Stage, context: StageContext) -> StageResult:
         ) from error
 
 
-def _begun(folder: Path) -> str:
-    return f"{folder.name} is begun"
+def _started(folder: Path) -> str:
+    return f"{folder.name} is started"
 
 
-def _is_begun(folder: Path) -> bool:
+def _is_started(folder: Path) -> bool:
     """Wait for the first process to begin a stage, or to find it finished. A damaged folder is out of the way then."""
-    present = monitor.here()
-    assert present is not None
-    while not present.has_said(0, _begun(folder)):
+    monitor = current_monitor()
+    assert monitor is not None
+    while not monitor.has_announced(0, _started(folder)):
         if read_manifest(folder) is not None:
             return False
         time.sleep(POLL_SECONDS)

@@ -13,7 +13,7 @@ from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.launch import launch
-from aligndistill.processes.monitor import called, wait_for_others
+from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.folder import gather
@@ -45,7 +45,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     if world_size() > 1 or _missing(config, stages):  # it may import torch, for which a run that has nothing to do does not wait
         choose_accelerator()
     launched = _launched(config, stages)
-    with called(config.runtime):
+    with monitored(config.runtime):
         if world_size() > 1:
             if is_main_process():
                 move_damaged_aside(stages, config.runtime.store)
