@@ -188,7 +188,7 @@ def called(runtime: Runtime) -> Iterator[None]:
     if world_size() == 1:
         yield
         return
-    _present = RollCall(_meet(runtime), runtime.silence_seconds)
+    _present = RollCall(_meet(runtime), runtime.heartbeat_timeout_seconds)
     _present.begin()
     try:
         yield

@@ -153,12 +153,12 @@ def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended
     sealed = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
     again = launched(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, port=PORT + 1)
     assert again.code == 0, again.errors
-    assert not sealed or re.search(r"goes on from checkpoint-\d+", again.errors)
+    assert not sealed or re.search(r"resuming from checkpoint-\d+", again.errors)
 
 
 @pytest.mark.timeout(300)
 def test_a_frozen_process_ends_the_run(two: Path) -> None:
-    arguments = ("run", "small.yaml", "runtime.silence_seconds=4", "--until", "start")
+    arguments = ("run", "small.yaml", "runtime.heartbeat_timeout_seconds=4", "--until", "start")
     frozen = to_the_second_process(two, "start", signal.SIGSTOP)
 
     def freeze_and_thaw(process: subprocess.Popen[bytes]) -> None:
