@@ -122,7 +122,9 @@ def _rename_old_keys(document: Document) -> None:
         if path in document.places:
             document.places[new_path] = document.places.pop(path)
         old, new = ".".join(map(str, path)), ".".join(map(str, new_path))
-        warnings.warn(f"the config key {old} is now called {new}: rename it; the old name will be removed.", FutureWarning, stacklevel=3)
+        warnings.warn(
+            f"the config key {old} is now called {new}: rename it; the old name will be removed.", FutureWarning, stacklevel=3
+        )
 
 
 def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:

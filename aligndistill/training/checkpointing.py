@@ -13,7 +13,7 @@ from transformers import PrinterCallback, TrainerCallback
 
 from aligndistill.errors import TrainingError
 from aligndistill.processes import signals
-from aligndistill.processes.memory_errors import means_no_memory
+from aligndistill.processes.memory_errors import is_out_of_memory
 from aligndistill.processes.progress import Bar
 from aligndistill.training.checkpoints import CheckpointOrigin, keep_newest, write_manifest
 
@@ -61,7 +61,7 @@ class CheckpointedTrainer:
         try:
             loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         except (RuntimeError, MemoryError) as error:
-            if means_no_memory(error):
+            if is_out_of_memory(error):
                 raise TrainingError(self._no_memory()) from error
             raise
         if self._first_bad_step is None:

@@ -47,7 +47,7 @@ def require_masks_of_lengths(tokens_BKR: Tensor, groups: Sequence[TokenGroup]) -
         raise InvariantError("mask-is-lengths", f"the mask counts {found} tokens where {lengths} were sampled.")
 
 
-def require_sound_figures(metrics: Mapping[str, float]) -> None:
+def require_valid_metrics(metrics: Mapping[str, float]) -> None:
     """Everything measured of an update is finite, and the k3 estimate of KL is not negative.
 
     Raises:

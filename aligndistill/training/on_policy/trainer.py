@@ -35,7 +35,7 @@ from aligndistill.training.on_policy import frozen
 from aligndistill.training.on_policy.collecting import Collector, PpoWork
 from aligndistill.training.on_policy.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.on_policy.health import new_warnings
-from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_sound_figures
+from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
 from aligndistill.training.on_policy.rollouts import RolloutSettings
 
 STATE_JSON = "ppo.json"
@@ -143,7 +143,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         rollouts = collected.rollouts
         moments = state.moments.with_scores([score for rollout in rollouts for score in rollout.scores if score is not None])
         experience = experience_of(rollouts, settings, state.kl_coefficient, moments)
-        require_sound_figures(experience.metrics)
+        require_valid_metrics(experience.metrics)
         if self.accelerator.is_main_process:
             self._work.keep_samples(update, rollouts)
         kl_nats = experience.metrics["kl_k1_nats"]
