@@ -98,7 +98,9 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
 
 
 def _call(stage: Stage, context: StageContext) -> StageResult:
-    """Call the stage's function. Out of memory in training is reported by the trainer; here it is reported for sampling and scoring."""
+    """Call the stage's function. Out of memory in training is reported by the trainer; here it is reported for sampling and
+    scoring.
+    """
     try:
         return stage.make(context, **arguments_of(stage, context.runtime))
     except (RuntimeError, MemoryError) as error:

@@ -39,7 +39,9 @@ class TrainedStudent:
     metrics: "StudentMetrics | None" = field(repr=False)
 
     def load(self, **options: Any) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) are passed to the model's `from_pretrained`."""
+        """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) are passed to the model's
+        `from_pretrained`.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer  # only here: importing it takes seconds
 
         return AutoModelForCausalLM.from_pretrained(self.path, **options), AutoTokenizer.from_pretrained(self.path)

@@ -53,7 +53,9 @@ def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
 
 
 def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
-    """Start the launcher, if the config names one, for the stages that several processes can share; returns the names of those it ran."""
+    """Start the launcher, if the config names one, for the stages that several processes can share; returns the names of those it
+    ran.
+    """
     if config.runtime.launcher is None or world_size() > 1:
         return []
     missing = _missing(config, stages)
