@@ -1,5 +1,5 @@
-"""`aligndistill judge export-batch` and `import-batch`: write the judge's unanswered questions as a batch file, and read the answers
-into the cache.
+"""`aligndistill judge export-batch` and `import-batch`: write the judge's unanswered questions as a batch file, and import the
+answers into the cache.
 
 No state is kept between the two: a question is asked if and only if the cache has no answer to it.
 """

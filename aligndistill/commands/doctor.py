@@ -61,7 +61,7 @@ def _machine() -> Iterator[Finding]:
         if seconds > STALE_BUILD_SECONDS:
             yield Finding(
                 "operators",
-                f"a build was killed {seconds / 60:.0f} min ago and left {lock}: the next run under DeepSpeed removes it",
+                f"a build was killed {seconds / 60:.0f} min ago and left {lock}: the next DeepSpeed run removes it",
             )
 
 

@@ -110,7 +110,7 @@ def _read_overrides(overrides: Sequence[str], first_index: int) -> Document:
 
 
 def _rename_old_keys(document: Document) -> None:
-    """Replace old keys by their new names, with a warning for each. A document with both names keeps the old one, which is unknown."""
+    """Replace old keys by their new names, with a warning for each. With both names in a document, the old one is an error."""
     for path, new_name in RENAMED.items():
         section = document.data
         for part in path[:-1]:

@@ -47,7 +47,8 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     """
     if not (run_folder / ARTIFACTS).is_file():
         raise DataError(
-            f"{run_folder} is neither a run's folder nor a file. Give the folder of a run, such as runs/quickstart, or a file of recorded verdicts."
+            f"{run_folder} is neither a run's folder nor a file. Give the folder of a run, such as runs/quickstart, "
+            "or a file of recorded verdicts."
         )
     found = finished_stages(run_folder)
     if not {"verdicts", "rankings"} & found.keys():

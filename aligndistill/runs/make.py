@@ -134,8 +134,8 @@ def _caches(store: Path) -> Path:
 
 
 def _wait_for(folder: Path) -> Manifest:
-    """Wait until the main process has finished the stage. No collective is open meanwhile, so none can time out, and the monitor ends
-    this process if the main process failed, exited or stopped responding.
+    """Wait until the main process has finished the stage. No collective is open meanwhile, so none can time out, and the
+    monitor ends this process if the main process failed, exited or stopped responding.
     """
     while (manifest := read_manifest(folder)) is None:
         time.sleep(POLL_SECONDS)

@@ -97,10 +97,10 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
         yield "Prompt tokens are counted with the model's tokenizer if the model runs here or `tokenizer` is set."
     if any(not one.exact_tokens for one in asked):
         yield "Without a tokenizer, prompt tokens are estimated as one per three bytes, which is usually too many."
-    yield "Answer tokens are an upper bound: max_new_tokens each. `<=`: if no candidate is dropped and all have the maximum length."
+    yield "Answer tokens are an upper bound: max_new_tokens each. `<=`: if no candidate is dropped and all are that long."
     untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
     if untimed:
-        yield f"Time assumes {ASSUMED_SECONDS:g} s per request for {', '.join(sorted(untimed))}; it is measured once the run has started."
+        yield f"Time assumes {ASSUMED_SECONDS:g} s per request for {', '.join(sorted(untimed))}; measured once the run has started."
     prices = [price_usd(one, budget) or 0.0 for one in asked]
     limits = (
         _Limit("requests", budget.requests, sum(one.requests for one in spent), sum(one.asked.calls for one in asked)),
