@@ -37,9 +37,9 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
 def test_what_torch_says_of_a_full_disk_stands_behind_what_it_raises() -> None:
     behind = RuntimeError("basic_ios::clear: iostream error")
     raised = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 197760 vs 197652")
-    assert not cli.means_full_disk(raised)
+    assert not cli.is_full_disk(raised)
     raised.__context__ = behind
-    assert cli.means_full_disk(raised)
+    assert cli.is_full_disk(raised)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("ours"), AssertionError()])

@@ -1,6 +1,7 @@
 """From YAML files and `section.key=value` to a checked `RunConfig`, and back to YAML."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -17,6 +18,9 @@ from aligndistill.errors import ConfigError
 
 ConfigFiles: TypeAlias = str | Path | Sequence[str | Path]
 """One config file, or several that compose left to right."""
+
+RENAMED: dict[KeyPath, str] = {("runtime", "silence_seconds"): "heartbeat_timeout_seconds"}
+"""Old keys that are still read, with a warning: the path of each, and its new name."""
 
 
 def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunConfig:
@@ -45,6 +49,8 @@ def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunC
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
     documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
+    for document in documents:
+        _rename_old_keys(document)
     problems = [problem for document in documents for problem in document.problems]
     if any(document.data is None for document in documents):
         raise _error(problems, documents, {})
@@ -101,6 +107,24 @@ def _read_overrides(overrides: Sequence[str], first_index: int) -> Document:
         section[path[-1]] = document.data
         together.places |= {path: where, **document.places}
     return together
+
+
+def _rename_old_keys(document: Document) -> None:
+    """Replace old keys by their new names, with a warning for each. With both names in a document, the old one is an error."""
+    for path, new_name in RENAMED.items():
+        section = document.data
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or path[-1] not in section or new_name in section:
+            continue
+        section[new_name] = section.pop(path[-1])
+        new_path = (*path[:-1], new_name)
+        if path in document.places:
+            document.places[new_path] = document.places.pop(path)
+        old, new = ".".join(map(str, path)), ".".join(map(str, new_path))
+        warnings.warn(
+            f"the config key {old} is now called {new}: rename it; the old name will be removed.", FutureWarning, stacklevel=3
+        )
 
 
 def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:

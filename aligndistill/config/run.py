@@ -133,7 +133,7 @@ class Runtime(Section):
             compiled once, which takes a while: for many answers.
         save_steps: optimiser steps between checkpoints.
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
-        silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
+        heartbeat_timeout_seconds: how long a process of a launcher may go without a heartbeat before the others end the run.
         collective_minutes: how long processes wait for each other in one exchange.
         launcher: `deepspeed` starts DeepSpeed's launcher for the stages that several processes can share.
         processes: how many it starts on this machine; one per GPU by default.
@@ -152,7 +152,7 @@ class Runtime(Section):
     logging_steps: int = Field(default=5, gt=0)
     deepspeed: Path | None = None
     grace_seconds: float = Field(default=25.0, gt=0)
-    silence_seconds: float = Field(default=180.0, gt=0)
+    heartbeat_timeout_seconds: float = Field(default=180.0, gt=0)
     collective_minutes: float = Field(default=30.0, gt=0)
     launcher: Literal["deepspeed"] | None = None
     processes: int | None = Field(default=None, gt=0)

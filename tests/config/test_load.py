@@ -812,3 +812,22 @@ def test_any_value_survives_the_dump(tmp_path_factory: pytest.TempPathFactory, n
     file = tmp_path_factory.mktemp("dump") / "c.yaml"
     file.write_text(dump_config(config), encoding="utf-8")
     assert load_config([file]) == config
+
+
+@pytest.mark.parametrize("as_override", [False, True])
+def test_an_old_key_is_read_with_a_warning_that_names_the_new_one(write, as_override: bool) -> None:
+    path = write(BASE + ("" if as_override else "runtime: {silence_seconds: 7}\n"))
+    overrides = ("runtime.silence_seconds=7",) if as_override else ()
+
+    with pytest.warns(FutureWarning, match="runtime.silence_seconds is now called runtime.heartbeat_timeout_seconds"):
+        config = load_config(path, overrides)
+
+    assert config.runtime.heartbeat_timeout_seconds == 7
+
+
+def test_an_error_in_an_old_key_names_its_line(write) -> None:
+    with pytest.warns(FutureWarning):
+        (line,) = refusal(write(BASE + "runtime:\n  silence_seconds: -1\n"))
+
+    assert "c.yaml:6" in line
+    assert "runtime.heartbeat_timeout_seconds" in line
