@@ -75,7 +75,7 @@ def test_a_judge_overlay_replaces_the_judge(run: Path, overlay: Path):
 
 
 def test_the_likelihood_overlay_says_why_it_cannot_use_an_endpoint():
-    with pytest.raises(ConfigError, match=r"judge\.model: a likelihood judge reads the model's own log-probabilities"):
+    with pytest.raises(ConfigError, match=r"judge\.model: a likelihood judge needs log-probabilities of whole answers"):
         load_config([CONFIGS / "hh.yaml", CONFIGS / "judges/likelihood.yaml"])
 
 
