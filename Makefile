@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart check test bench format clean
+.PHONY: install quickstart check test test-fast bench format clean
 
 install: $(INSTALLED)
 
@@ -23,6 +23,10 @@ check: $(INSTALLED)
 
 test: $(INSTALLED)
 	$(PYTHON) -m pytest
+
+# Without whole runs and training on several processes.
+test-fast: $(INSTALLED)
+	$(PYTHON) -m pytest --numprocesses auto --ignore tests/e2e --ignore tests/training
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks
