@@ -22,7 +22,11 @@ check: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# What starts no process and no server with a model; one that does is an error here, and needs the mark `process`.
+test-fast: $(INSTALLED)
+	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadgroup --no-loadscope-reorder
 
 # Without whole runs and training on several processes.
 test-fast: $(INSTALLED)

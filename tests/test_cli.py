@@ -62,6 +62,7 @@ judge: {kind: function, function: "judge:grade"}
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("before", [(), ("--local_rank=0",)])
 def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, before: tuple[str, ...]) -> None:
     (tmp_path / "small.yaml").write_text(VALID)
@@ -69,6 +70,7 @@ def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, befor
     assert (ended.returncode, ended.stdout) == (0, "small: the config is valid.\n"), ended.stderr
 
 
+@pytest.mark.process
 def test_files_and_overrides_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "lr=1.yaml").write_text(VALID)
     (tmp_path / "more.yaml").write_text("name: more\n")
@@ -79,6 +81,7 @@ def test_files_and_overrides_are_told_apart(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: argument seed=...: seed: expected")
 
 
+@pytest.mark.process
 def test_no_command_shows_what_there_is() -> None:
     ended = called(Path(), "--help")
     assert ended.returncode == 0
