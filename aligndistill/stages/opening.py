@@ -19,7 +19,7 @@ from aligndistill.config.judges import (
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.plugins import load_plugin
 from aligndistill.judges import function, listwise, pairwise, panel, protocol, rubric
-from aligndistill.judges.questions import JudgeOptions, WorkedExample
+from aligndistill.judges.questions import JudgeOptions
 from aligndistill.judges.sanitising import control_tokens
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.records import Message
@@ -136,7 +136,7 @@ def _chat_judge(
     options = JudgeOptions(
         reasoning=settings.reasoning,
         samples=settings.samples,
-        examples=tuple(WorkedExample(one.prompt, one.answers, one.verdict, one.reason) for one in settings.examples),
+        examples=settings.examples,
         max_answer_characters=settings.max_answer_characters,
         control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
     )

@@ -232,7 +232,7 @@ def test_a_folder_that_the_server_does_not_see(server: PolicyServer, tmp_path: P
 def test_a_server_that_takes_too_long(start: Path) -> None:
     with PolicyServer(start, instead=only(COMPLETIONS, after(2, error(500)))) as server:
         said = complaint(lambda: sample(server, timeout_seconds=0.2, max_retries=1))
-    assert "gave no answer in 2 tries: no answer within 0.2 s. Check that" in said
+    assert "gave no answer in 2 tries: no reply within 0.2 s. Check that" in said
     assert "timeout_seconds" in said
 
 
@@ -292,7 +292,7 @@ def test_a_key_that_is_wrong(path: str, start: Path, monkeypatch: pytest.MonkeyP
     with PolicyServer(start, instead=only(path, error(401, "wrong key sk-very-secret-0815"))) as server:
         said = complaint(RolloutServerClient(server.rollouts()).require_ready)
         assert "HTTP 401" in said
-        assert "Name the variable that holds the key in api_key_env." in said
+        assert "Set api_key_env to the environment variable that contains the key." in said
         monkeypatch.setenv("ROLLOUT_KEY", "sk-very-secret-0815")
         said = complaint(RolloutServerClient(server.rollouts(api_key_env="ROLLOUT_KEY")).require_ready)
         assert "Check the key in ROLLOUT_KEY." in said
