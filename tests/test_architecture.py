@@ -266,7 +266,14 @@ REPLACED_NAMES = {
 REPOSITORY = PACKAGE.parent
 CHECKED_FILES = sorted(
     path
-    for pattern in ("aligndistill/**/*.py", "benchmarks/**/*.py", "examples/**/*.py", "**/*.md", "**/*.yaml", "aligndistill/**/*.j2")
+    for pattern in (
+        "aligndistill/**/*.py",
+        "benchmarks/**/*.py",
+        "examples/**/*.py",
+        "**/*.md",
+        "**/*.yaml",
+        "aligndistill/**/*.j2",
+    )
     for path in REPOSITORY.glob(pattern)
     if not {".venv", "runs", "results", "shared"} & set(path.relative_to(REPOSITORY).parts[:-1])
 )
@@ -290,7 +297,11 @@ def test_replaced_words_do_not_come_back(path: Path) -> None:
     assert not [phrase for phrase in REPLACED_WORDS if re.search(rf"\b{re.escape(phrase)}\b", text)]
 
 
-@pytest.mark.parametrize("path", [one for one in CHECKED_FILES if one.suffix == ".py"], ids=lambda path: str(path.relative_to(REPOSITORY)))
+@pytest.mark.parametrize(
+    "path", [one for one in CHECKED_FILES if one.suffix == ".py"], ids=lambda path: str(path.relative_to(REPOSITORY))
+)
 def test_replaced_names_do_not_come_back(path: Path) -> None:
-    names = {token.string for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline) if token.type == tokenize.NAME}
+    names = {
+        token.string for token in tokenize.generate_tokens(io.StringIO(path.read_text()).readline) if token.type == tokenize.NAME
+    }
     assert not sorted(names & REPLACED_NAMES)
