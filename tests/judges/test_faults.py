@@ -212,7 +212,7 @@ def test_a_fault_costs_no_verdict_repeats_none_and_makes_none_up(error: str, tmp
         config = server.config(timeout_seconds=0.7, max_retries=3, concurrency=8)
         began = time.monotonic()
         run.ask(config)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert not run.wrong()
         faulty = {text for text in run.verdicts if meets_the_fault(text)}
         if expected == "stops":
@@ -272,7 +272,7 @@ def test_a_question_that_fails_in_every_try_costs_no_other(error: str, tmp_path:
         sick = {text for text in run.verdicts if meets_the_fault(text)}
         assert run.unparsed() == sick
         for text in sick:
-            assert (run.verdicts[text].reply or "").startswith("[no verdict: no answer in 2 tries: ")
+            assert (run.verdicts[text].reply or "").startswith("[no verdict: no reply after 2 attempts: ")
             assert asked(server).count(text) == 2
         assert count(run.cache) == QUESTIONS - FAULTY
 
@@ -301,7 +301,7 @@ def test_a_server_that_answers_nothing_any_more_ends_the_asking(greeted: bool, t
     with FaultServer(behave) as server:
         config = server.config(max_retries=1, concurrency=2)
         run.ask(config)
-        assert "The last 20 requests were refused or failed" in run.stopped if greeted else "the server is up" in run.stopped
+        assert "The last 20 requests were rejected or failed" in run.stopped if greeted else "the server is running" in run.stopped
         assert not run.wrong()
         failed = {text for text in asked(server) if asked(server).count(text) == 2}
         assert len(failed) in ((20, 21) if greeted else (1, 2))
@@ -414,6 +414,7 @@ def count(cache: Cache) -> int:
     return int(rows)
 
 
+@pytest.mark.process
 def test_a_killed_run_repeats_no_call_that_was_answered(tmp_path: Path) -> None:
     """The server answers ten questions and holds the others; what it answered is never asked again."""
     answered: list[str] = []
@@ -464,6 +465,7 @@ def _judge_all(base_url: str, folder: Path, start: Any, said: Any) -> None:
     said.put((len(run.verdicts), run.wrong(), sorted(run.unparsed()), run.stopped))
 
 
+@pytest.mark.process
 def test_eight_processes_judge_the_same_with_one_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     start, said = context.Barrier(8), context.Queue()
