@@ -1,12 +1,15 @@
 """Random models of a few thousand parameters, one for each shape of decoder that matters here, and a tokenizer for them."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
 import torch
+from torch import Tensor
 from transformers import AutoModelForCausalLM as AutoModel
 from transformers import (
     Gemma2Config,
@@ -18,6 +21,7 @@ from transformers import (
     PretrainedConfig,
     Qwen2Config,
     Qwen3Config,
+    TrainingArguments,
 )
 
 from aligndistill.config.run import Runtime
@@ -29,7 +33,7 @@ from aligndistill.models.load import LanguageModel, switch_dropout_off, wrap_lan
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Message, Ranking, Response, prompt_id
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.examples import Example, tokenise_rankings
 
 TEXTS = (
@@ -155,7 +159,7 @@ def ranking_examples(
     return [Example(group, scores[n], found[n]) for n, group in enumerate(groups)]
 
 
-def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> Job:
+def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> TrainingJob:
     """A few steps over all eight questions, a constant rate, every step logged."""
     training = {
         "learning_rate": 1e-3,
@@ -165,4 +169,40 @@ def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settin
         "warmup_ratio": 0.0,
         **settings,
     }
-    return Job("tiny", Training(**training), Runtime(**{"logging_steps": 1, **(runtime or {})}), folder, seed=0)
+    return TrainingJob("tiny", Training(**training), Runtime(**{"logging_steps": 1, **(runtime or {})}), folder, seed=0)
+
+
+DAMPED_EPSILON = 1e-2
+"""About the size of one gradient of a model of 10,000 weights whose gradient is clipped to a norm of 1."""
+
+
+@contextmanager
+def damped_adam() -> Iterator[None]:
+    """Adam with an epsilon of the gradients' size, so that weights can be compared between two ways to the same step.
+
+    Adam divides a gradient by its own size. With the usual epsilon of 1e-8 a gradient that is zero but for the rounding of float32
+    (1e-8 to 1e-7, other on every processor) becomes a step of up to the learning rate, of any sign: no bound on the weights holds
+    everywhere. With this epsilon a step is at most (difference of the gradients / epsilon) * learning rate away from the other's.
+    """
+    plain = TrainingArguments.__post_init__
+
+    def post_init(self: TrainingArguments) -> None:
+        self.adam_epsilon = DAMPED_EPSILON
+        plain(self)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(TrainingArguments, "__post_init__", post_init)
+        yield
+
+
+def assert_same_steps(found: Mapping[str, Tensor], expected: Mapping[str, Tensor], learning_rate: float = 1e-3) -> None:
+    """Weights that came by `damped_adam` from one start, the same up to the rounding of sums in another order.
+
+    Gradients, clipped to a norm of 1, are sums in float32: the order moves them by 1e-6 or so, several steps of PPO by 1e-5. So a
+    weight may differ by 1e-4 / epsilon = a hundredth of the largest step that Adam takes; micro-batches that are averaged with the
+    wrong weights moved it by two steps.
+    """
+    assert found.keys() >= expected.keys()
+    for name, value in expected.items():
+        difference = float((found[name] - value).abs().max())
+        assert difference <= 1e-4 / DAMPED_EPSILON * learning_rate, f"{name}: {difference}"

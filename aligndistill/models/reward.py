@@ -19,7 +19,7 @@ from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
-from aligndistill.models.logprobs import causal_lm, hidden_states
+from aligndistill.models.logprobs import causal_lm, hidden_states, places
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
 PAD_TOKEN = "<|pad|>"
@@ -43,19 +43,19 @@ def load_reward_model(pointer: ModelPointer) -> RewardModel:
     return _wrap(model, tokenizer, pointer.layout)
 
 
-def new_reward_model(trunk: ModelPointer, seed: int) -> RewardModel:
+def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
     """A language model's trunk with a new head, normal with standard deviation 1 / sqrt(hidden size + 1).
 
     Small, as in Stiennon et al. (2020, appendix), so that training starts from rewards near zero.
     """
-    tokenizer = load_tokenizer(trunk)
-    model = from_pretrained(AutoModelForSequenceClassification, trunk, num_labels=1)
+    tokenizer = load_tokenizer(backbone)
+    model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=1)
     head = model.score
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator) / (head.in_features + 1) ** 0.5)
     give_padding_token(model, tokenizer)
-    return _wrap(model, tokenizer, trunk.layout)
+    return _wrap(model, tokenizer, backbone.layout)
 
 
 def give_padding_token(model: Any, tokenizer: Any) -> None:
@@ -90,8 +90,9 @@ def use_reward_forward(model: Any) -> None:
     ) -> Any:
         if segments_NT is None:
             return plain_forward(*args, **kwargs)
+        assert ends_S is not None, "grouped rows come with the ends of their responses"
         hidden_NTH = hidden_states(model, kwargs["input_ids"], kwargs["position_ids"], segments_NT, share)
-        return causal_lm(model).score(hidden_NTH.flatten(0, 1)[ends_S]).squeeze(-1).float()
+        return causal_lm(model).score(places(hidden_NTH, ends_S)).squeeze(-1).float()
 
     model.forward = forward
 

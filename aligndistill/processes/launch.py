@@ -1,7 +1,7 @@
-"""From one process to several: DeepSpeed's launcher as a child, and its end as an ordinary error of this process.
+"""From one process to several: DeepSpeed's launcher as a child process, and its failure as an ordinary error of this process.
 
-A launcher prints lines of its own behind what its processes said, and tends to lose their exit codes. So the process that failed
-first leaves its message in a file, and it is told again here, last, with its exit code.
+A launcher prints lines of its own after those of its processes, and tends to lose their exit codes. So the process that failed
+first writes its message to a file, and the message is repeated here, last, with its exit code.
 """
 
 import os
@@ -16,14 +16,14 @@ from aligndistill.config.run import RunConfig
 from aligndistill.errors import Interrupted, TrainingError, UserError
 
 LAST_ERROR = "ALIGNDISTILL_LAST_ERROR"
-"""The environment variable with the path of that file: the exit code on its first line, the message behind it."""
+"""The environment variable with the path of that file: the exit code on its first line, then the message."""
 
-SECONDS_TO_LEAVE = 40
+LAUNCHER_SHUTDOWN_SECONDS = 40
 """More than a launcher takes to end its processes: 30 s."""
 
 
-class LaunchedError(UserError):
-    """What the first process to fail said."""
+class LauncherError(UserError):
+    """The error of the process that failed first."""
 
     def __init__(self, message: str, exit_code: int) -> None:
         super().__init__(message)
@@ -36,27 +36,27 @@ def launch(config: RunConfig, stage: str) -> None:
     Raises:
         UserError: as in the process that failed first.
     """
-    with tempfile.TemporaryDirectory(prefix="aligndistill-") as folder:
+    with tempfile.TemporaryDirectory(prefix="aligndistill-", ignore_cleanup_errors=True) as folder:
         resolved, last_error = Path(folder, "config.yaml"), Path(folder, "error")
         resolved.write_text(dump_config(config), encoding="utf-8")
         count = ["--num_gpus", str(config.runtime.processes)] if config.runtime.processes else []
-        # A port of its own: two runs on one machine would meet at DeepSpeed's usual one.
+        # A port of its own: two runs on one machine would both use DeepSpeed's default.
         start = [sys.executable, "-m", "deepspeed.launcher.runner", *count, "--master_port", str(_free_port())]
         launcher = [*start, "--no_local_rank", "--module"]
         command = [*launcher, "aligndistill", "stage", stage, str(resolved)]
-        # What workers need of the environment they inherit.
+        # Workers inherit this environment.
         process = subprocess.Popen(command, env={**os.environ, LAST_ERROR: str(last_error)})
         try:
             code = process.wait()
         except KeyboardInterrupt:
             process.terminate()
             try:
-                process.wait(SECONDS_TO_LEAVE)
+                process.wait(LAUNCHER_SHUTDOWN_SECONDS)
             finally:
                 process.kill()
             raise
         if code:
-            raise _told_again(last_error, code)
+            raise first_failure(last_error, code)
 
 
 def _free_port() -> int:
@@ -66,10 +66,11 @@ def _free_port() -> int:
         return port
 
 
-def _told_again(last_error: Path, code: int) -> UserError:
+def first_failure(last_error: Path, code: int) -> UserError:
+    """The error in the failure file; where there is none, that the launcher ended with this exit code."""
     if last_error.is_file():
         number, _, message = last_error.read_text(encoding="utf-8").partition("\n")
-        return LaunchedError(message, int(number))
+        return LauncherError(message, int(number))
     if code == Interrupted.exit_code:
-        return Interrupted("stopped by a signal to one of the processes. The same command goes on from where this one stopped.")
-    return TrainingError(f"DeepSpeed's launcher ended with exit code {code}; what it said stands above.")
+        return Interrupted("stopped by a signal to one of the processes. Run the same command again to resume.")
+    return TrainingError(f"DeepSpeed's launcher ended with exit code {code}; see its output above.")

@@ -1,7 +1,7 @@
-"""The processes of a run know of each other: each says where it is, and sees when another one failed, died, or fell silent.
+"""The processes of a run watch each other: each announces its progress, and sees when another one failed, died or hangs.
 
-Every process writes a small file beside the store each second and reads those of the others, in a thread of its own. So nobody
-waits for a process that will never come, no collective is open while one process works alone, and the first cause is what is
+Every process writes a heartbeat file beside the store each second and reads those of the others, in a thread of its own. So no
+process waits for one that will never come, no collective is open while one process works alone, and the first cause is what is
 printed.
 """
 
@@ -13,215 +13,233 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
 from aligndistill.config.run import Runtime
 from aligndistill.errors import Interrupted, TrainingError, UserError
-from aligndistill.processes.ranks import is_main_process, rank, world_size
+from aligndistill.processes import signals
+from aligndistill.processes.ranks import is_main_process, process_rank, world_size
 
-SECONDS_BETWEEN_BEATS = 1.0
-SECONDS_BETWEEN_LOOKS = 0.2
-SECONDS_FOR_THE_OTHERS_TO_LEAVE = 10.0
+HEARTBEAT_SECONDS = 1.0
+POLL_SECONDS = 0.2
+SHUTDOWN_SECONDS = 10.0
+SECONDS_TO_DIE = 1.0
+"""A killed process closes its connections a little before the system counts it as ended."""
 
 
 @dataclass
-class Presence:
-    """What a process says of itself.
+class Heartbeat:
+    """What a process reports of itself.
 
     Attributes:
-        beats: grows as long as it lives.
-        said: what it has begun and finished, in its own words.
+        count: grows as long as the process lives.
+        announced: what it has started and finished.
         exit_code: set once it has failed.
-        left: it came to its end.
+        finished: it has ended normally.
     """
 
     host: str
     pid: int
-    beats: int = 0
-    said: list[str] = field(default_factory=list)
+    count: int = 0
+    announced: list[str] = field(default_factory=list)
     exit_code: int | None = None
-    left: bool = False
+    finished: bool = False
 
     @property
     def is_gone(self) -> bool:
-        """Whether it ran on this machine and does no more."""
+        """Whether it ran on this machine and no longer does."""
         return self.host == socket.gethostname() and not _alive(self.pid)
 
 
 @dataclass(frozen=True)
 class _Seen:
-    presence: Presence
+    heartbeat: Heartbeat
     changed_at: float
 
 
-class RollCall:
-    """One process's part in it. `said`, `wait_for` and `check` are for the main thread."""
+class ProcessMonitor:
+    """One process's view of the others. `announce` and `wait_for` are for the main thread."""
 
-    def __init__(self, folder: Path, silence_seconds: float) -> None:
-        self._folder, self._silence_seconds = folder, silence_seconds
-        self._me = Presence(socket.gethostname(), os.getpid())
-        self._others: dict[int, _Seen | None] = {other: None for other in range(world_size()) if other != rank()}
-        self._began = time.monotonic()
+    def __init__(self, folder: Path, heartbeat_timeout_seconds: float) -> None:
+        self._folder, self._heartbeat_timeout_seconds = folder, heartbeat_timeout_seconds
+        self._me = Heartbeat(socket.gethostname(), os.getpid())
+        self._others: dict[int, _Seen | None] = {other: None for other in range(world_size()) if other != process_rank()}
+        self._started = time.monotonic()
         self._lock = threading.Lock()
         self._ended = threading.Event()
-        self._thread = threading.Thread(target=self._keep, name="roll call", daemon=True)
+        self._thread = threading.Thread(target=self._watch, name="process monitor", daemon=True)
 
-    def begin(self) -> None:
-        """Write the first line and start watching."""
+    def start(self) -> None:
+        """Write the first heartbeat and start watching."""
         self._write()
         self._thread.start()
 
-    def say(self, words: str) -> None:
+    def announce(self, event: str) -> None:
         """Let the others know."""
         with self._lock:
-            self._me.said.append(words)
+            self._me.announced.append(event)
         self._write()
 
-    def has_said(self, other: int, words: str) -> bool:
-        """Whether another process has said so, as far as is known here."""
+    def has_announced(self, other: int, event: str) -> bool:
+        """Whether another process has announced this, as far as is known here."""
         seen = self._others[other]
-        return seen is not None and words in seen.presence.said
+        return seen is not None and event in seen.heartbeat.announced
 
-    def wait_for(self, others: Sequence[int], words: str) -> None:
-        """Wait until all of them have said so. Ends with the process where one of them will not."""
-        while not all(other == rank() or self.has_said(other, words) for other in others):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+    def wait_for(self, others: Sequence[int], event: str) -> None:
+        """Wait until all of them have announced this. Where one of them fails or hangs, the watching thread ends this process."""
+        while not all(other == process_rank() or self.has_announced(other, event) for other in others):
+            time.sleep(POLL_SECONDS)
 
-    def missing(self) -> str | None:
-        """Which process died without a word, if one did."""
-        self._look()
-        for other, seen in self._others.items():
-            if seen is not None and not seen.presence.left and seen.presence.exit_code is None and seen.presence.is_gone:
+    def missing(self, within_seconds: float = 0.0) -> str | None:
+        """Which process exited without an error message, if one did, or does so within that time."""
+        deadline = time.monotonic() + within_seconds
+        while True:
+            gone = {other for other, seen in self._others.items() if seen is not None and seen.heartbeat.is_gone}
+            self._look()  # only now, else its last heartbeat could come between this look and its end
+            for other, seen in self._others.items():
+                if other not in gone or seen is None or seen.heartbeat.finished or seen.heartbeat.exit_code is not None:
+                    continue
                 return (
-                    f"{_name(other, seen.presence)} died without a word: killed, perhaps for want of memory (see dmesg). "
-                    "The same command goes on from where this one stopped."
+                    f"{_name(other, seen.heartbeat)} exited without an error message: killed, probably out of memory (see dmesg). "
+                    "Run the same command again to resume."
                 )
-        return None
+            if time.monotonic() >= deadline:
+                return None
+            time.sleep(POLL_SECONDS)
 
     def fail(self, exit_code: int) -> None:
-        """Tell the others, and let them leave first, so that the cause is the last thing said.
+        """Tell the others, and let them exit first, so that the cause is the last message.
 
-        Where several have failed, only the first of them by rank stays to say so.
+        Where several have failed, only the first of them by rank prints its message.
         """
         with self._lock:
             self._me.exit_code = exit_code
         self._write()
-        deadline = time.monotonic() + SECONDS_FOR_THE_OTHERS_TO_LEAVE
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
         while time.monotonic() < deadline:
             self._look()
-            present = {other: seen.presence for other, seen in self._others.items() if seen is not None}
-            if any(one.exit_code is not None and other < rank() for other, one in present.items()):
+            others = {other: seen.heartbeat for other, seen in self._others.items() if seen is not None}
+            if any(one.exit_code is not None and other < process_rank() for other, one in others.items()):
                 os._exit(exit_code)
-            if all(one.is_gone or one.left for one in present.values()):
+            if all(one.is_gone or one.finished for one in others.values()):
                 return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
 
-    def leave(self) -> None:
+    def finish(self) -> None:
         """This process is done."""
         self._ended.set()
         with self._lock:
-            self._me.left = True
+            self._me.finished = True
         self._write()
 
-    def _keep(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_BEATS):
+    def _watch(self) -> None:
+        while not self._ended.wait(HEARTBEAT_SECONDS):
             with self._lock:
-                self._me.beats += 1
+                self._me.count += 1
             self._write()
             self._look()
             if self._me.exit_code is None:
-                self._end_with_the_others()
+                self._exit_with_the_others()
 
-    def _end_with_the_others(self) -> None:
+    def _exit_with_the_others(self) -> None:
         for other, seen in self._others.items():
-            if seen is not None and seen.presence.left:
+            if seen is not None and seen.heartbeat.finished:
                 continue
-            if seen is not None and seen.presence.exit_code is not None:
-                os._exit(seen.presence.exit_code)  # it says why
-            silent_seconds = time.monotonic() - (seen.changed_at if seen else self._began)
-            if silent_seconds > self._silence_seconds:
-                last = f" The last that it said: {seen.presence.said[-1]}." if seen and seen.presence.said else ""
-                name = _name(other, seen.presence) if seen else f"process {other}"
-                print(
-                    f"error: {name} has not been heard of for {silent_seconds:.0f} s: it is frozen, or its machine is "
-                    f"gone or does not see {self._folder.parent}.{last} The same command goes on from where this one stopped.",
-                    file=sys.stderr,
-                    flush=True,
+            if seen is not None and seen.heartbeat.exit_code is not None:
+                os._exit(seen.heartbeat.exit_code)  # it prints the cause
+            silent_seconds = time.monotonic() - (seen.changed_at if seen else self._started)
+            if silent_seconds > self._heartbeat_timeout_seconds:
+                last = f" Last announced: {seen.heartbeat.announced[-1]}." if seen and seen.heartbeat.announced else ""
+                name = _name(other, seen.heartbeat) if seen else f"process {other}"
+                message = (
+                    f"no heartbeat of {name} for {silent_seconds:.0f} s: it is not responding, or its machine is down or cannot "
+                    f"reach {self._folder.parent}.{last} Run the same command again to resume."
                 )
+                write_failure_file(message, TrainingError.exit_code)
+                print(f"error: {message}", file=sys.stderr, flush=True)
                 os._exit(TrainingError.exit_code)
 
     def _look(self) -> None:
         for other, seen in self._others.items():
             try:
-                presence = Presence(**json.loads((self._folder / f"{other}.json").read_text()))
-            except (FileNotFoundError, json.JSONDecodeError):  # not there yet, or a network disk between two versions
+                heartbeat = Heartbeat(**json.loads((self._folder / f"{other}.json").read_text()))
+            except (FileNotFoundError, json.JSONDecodeError):  # not written yet, or a network disk between two versions
                 continue
-            if seen is None or presence != seen.presence:
-                self._others[other] = _Seen(presence, time.monotonic())
+            if seen is None or heartbeat != seen.heartbeat:
+                self._others[other] = _Seen(heartbeat, time.monotonic())
 
     def _write(self) -> None:
         with self._lock:
-            new = self._folder / f"{rank()}.new"
+            new = self._folder / f"{process_rank()}.new"
             new.write_text(json.dumps(asdict(self._me)))
-            os.replace(new, self._folder / f"{rank()}.json")
+            os.replace(new, self._folder / f"{process_rank()}.json")
 
 
-_present: RollCall | None = None
+_monitor: ProcessMonitor | None = None
 
 
-def here() -> RollCall | None:
-    """This process's part, where there are others."""
-    return _present
+def current_monitor() -> ProcessMonitor | None:
+    """This process's monitor, where there are other processes."""
+    return _monitor
 
 
 @contextmanager
-def called(runtime: Runtime) -> Iterator[None]:
-    """Join the processes of a launcher, if one started this, for the time of a run.
+def monitored(runtime: Runtime) -> Iterator[None]:
+    """Watch the other processes of the launcher, if one started this process, for the time of a run.
 
     Raises:
-        TrainingError: not all of them came, or one died.
+        TrainingError: not all of them could be reached, or one died.
     """
-    global _present
+    global _monitor
     if world_size() == 1:
         yield
         return
-    _present = RollCall(_meet(runtime), runtime.silence_seconds)
-    _present.begin()
+    _monitor = ProcessMonitor(_meet(runtime), runtime.heartbeat_timeout_seconds)
+    _monitor.start()
     try:
         yield
     except (Exception, KeyboardInterrupt) as error:
-        _explain(_present, error)
+        _report(_monitor, error)
         raise
-    _present.leave()
+    _monitor.finish()
 
 
-def _explain(present: RollCall, error: BaseException) -> None:
-    """Say it once, where all stop alike; and name the process that died, where this error is only its echo."""
+def _report(monitor: ProcessMonitor, error: BaseException) -> None:
+    """Print it once, where all stop alike; and name the process that died, where this error only follows from that.
+
+    Launchers send SIGTERM to the remaining processes when one has ended. So the cause is written to the failure file before the
+    others are told to exit, and from here on a signal is only noted: it must not replace the error that this process reports.
+    """
+    signals.only_note()
     stopped = isinstance(error, Interrupted | KeyboardInterrupt)
     if not isinstance(error, UserError):
-        missing = present.missing()
+        missing = monitor.missing(0.0 if stopped else SECONDS_TO_DIE)
         if missing is not None:
-            present.fail(TrainingError.exit_code)
-            _leave_word(missing, TrainingError.exit_code)
+            write_failure_file(missing, TrainingError.exit_code)
+            monitor.fail(TrainingError.exit_code)
             raise TrainingError(missing) from None
     if stopped:
-        present.leave()
+        monitor.finish()
         if not is_main_process():
             os._exit(Interrupted.exit_code)
         return
     code = error.exit_code if isinstance(error, UserError) else 1
-    present.fail(code)
-    _leave_word(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}", code)
+    write_failure_file(str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}", code)
+    monitor.fail(code)
 
 
-def _leave_word(message: str, code: int) -> None:
-    """For whatever started the launcher, which prints it last."""
+def write_failure_file(message: str, code: int) -> None:
+    """For the process that started the launcher, which repeats it last. The first process to fail writes the file, at once."""
     path = os.environ.get("ALIGNDISTILL_LAST_ERROR")
-    if path and not Path(path).exists():
-        Path(path).write_text(f"{code}\n{message}", encoding="utf-8")
+    if not path:
+        return
+    new = Path(f"{path}.{process_rank()}")
+    with suppress(OSError):  # it is there already; or it cannot be written, which must not hide the error itself
+        new.write_text(f"{code}\n{message}", encoding="utf-8")
+        os.link(new, path)
 
 
 def _meet(runtime: Runtime) -> Path:
@@ -240,7 +258,7 @@ def _meet(runtime: Runtime) -> Path:
         dist.broadcast_object_list(names, src=0, group=group)
     except dist.DistError as error:
         raise TrainingError(
-            f"the {world_size()} processes of this run could not meet at {os.environ.get('MASTER_ADDR')}:"
+            f"the {world_size()} processes of this run could not connect at {os.environ.get('MASTER_ADDR')}:"
             f"{os.environ.get('MASTER_PORT')} within {runtime.collective_minutes:g} min: {str(error).splitlines()[0]} "
             "Where that port is in use, give the launcher another one by --master_port."
         ) from None
@@ -254,8 +272,8 @@ def _meet(runtime: Runtime) -> Path:
     return folder
 
 
-def _name(other: int, presence: Presence) -> str:
-    return f"process {other} (pid {presence.pid} on {presence.host})"
+def _name(other: int, heartbeat: Heartbeat) -> str:
+    return f"process {other} (pid {heartbeat.pid} on {heartbeat.host})"
 
 
 def _alive(pid: int) -> bool:
@@ -266,16 +284,16 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
-def say_to_others(words: str) -> None:
+def announce(event: str) -> None:
     """Let the other processes of the run know how far this one is."""
-    present = here()
-    if present is not None:
-        present.say(words)
+    monitor = current_monitor()
+    if monitor is not None:
+        monitor.announce(event)
 
 
-def wait_for_others(words: str, ranks: range | None = None) -> None:
-    """Say so, and wait until all processes (or these) have said so, too."""
-    present = here()
-    if present is not None:
-        present.say(words)
-        present.wait_for(ranks or range(world_size()), words)
+def wait_for_others(event: str, ranks: range | None = None) -> None:
+    """Announce this, and wait until all processes (or these) have announced it, too."""
+    monitor = current_monitor()
+    if monitor is not None:
+        monitor.announce(event)
+        monitor.wait_for(ranks or range(world_size()), event)

@@ -70,6 +70,11 @@ def deferred() -> Iterator[None]:
         raise KeyboardInterrupt(_asked.by)
 
 
+def only_note() -> None:
+    """From now on signals are only noted: this process is about to end, and has its reason to say. The grace time holds."""
+    _asked.deferred = True
+
+
 def _ask(number: int, frame: object) -> None:
     first = _asked.by is None
     _asked.by = _asked.by or signal.Signals(number).name

@@ -59,7 +59,7 @@ def to_the_second_process(folder: Path, stage: str, number: signal.Signals) -> C
     """Send it a signal when a stage is begun."""
 
     def send(process: subprocess.Popen[bytes]) -> None:
-        wait_until(lambda: any(words.startswith(stage) for words in presences(folder).get(0, {}).get("said", [])))
+        wait_until(lambda: any(words.startswith(stage) for words in presences(folder).get(0, {}).get("announced", [])))
         os.kill(presences(folder)[1]["pid"], number)
 
     return send
@@ -92,9 +92,9 @@ def test_torchrun_under_zero_2_comes_to_the_report(finished: tuple[Path, Ended],
     assert (folder / "runs/small/report.json").is_file()
     assert "best student" in ended.output
     said = presences(folder)
-    assert all(one["left"] for one in said.values())
-    assert any("writes" in words for words in said[1]["said"])
-    assert any("verdicts" in words for words in said[1]["said"])
+    assert all(one["finished"] for one in said.values())
+    assert any("writes" in words for words in said[1]["announced"])
+    assert any("verdicts" in words for words in said[1]["announced"])
     assert_same_samples(folder, forked)
 
 
@@ -149,7 +149,7 @@ def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended
     assert ended.code != 0
     pid = presences(two)[1]["pid"]
     assert f"error: process 1 (pid {pid}" in ended.errors
-    assert "died without a word" in ended.errors
+    assert "exited without an error message" in ended.errors
     sealed = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
     again = launched(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, port=PORT + 1)
     assert again.code == 0, again.errors
@@ -158,18 +158,18 @@ def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended
 
 @pytest.mark.timeout(300)
 def test_a_frozen_process_ends_the_run(two: Path) -> None:
-    arguments = ("run", "small.yaml", "runtime.silence_seconds=4", "--until", "start")
+    arguments = ("run", "small.yaml", "runtime.heartbeat_timeout_seconds=4", "--until", "start")
     frozen = to_the_second_process(two, "start", signal.SIGSTOP)
 
     def freeze_and_thaw(process: subprocess.Popen[bytes]) -> None:
         frozen(process)
-        wait_until(lambda: "has not been heard of" in (two / "errors").read_text())
+        wait_until(lambda: "no heartbeat of" in (two / "errors").read_text())
         os.kill(presences(two)[1]["pid"], signal.SIGKILL)  # the launcher gives it 30 s, and it would not hear of them
 
     ended = launched(two, *arguments, meanwhile=freeze_and_thaw)
     assert ended.code != 0
     assert f"process 1 (pid {presences(two)[1]['pid']}" in ended.errors
-    assert re.search(r"has not been heard of for [4-9] s: it is frozen", ended.errors)
+    assert re.search(r"no heartbeat of process 1 .* for [4-9] s: it is not responding", ended.errors)
 
 
 @pytest.mark.timeout(300)

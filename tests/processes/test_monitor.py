@@ -1,0 +1,145 @@
+"""What the first process to fail says reaches whoever started the launcher, whatever the launcher does to that process.
+
+The other process is played by the test: a file of its presence.
+"""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligndistill.processes import monitor
+from aligndistill.processes.monitor import Heartbeat, ProcessMonitor
+
+REPOSITORY = Path(__file__).parents[2]
+FAILING = """
+import sys
+from pathlib import Path
+from aligndistill import cli
+from aligndistill.config.run import Runtime
+from aligndistill.errors import TrainingError
+from aligndistill.processes import monitor
+monitor._meet = lambda runtime: Path(sys.argv[1])
+with cli.user_errors(), monitor.monitored(Runtime()):
+    raise TrainingError("the cause")
+"""
+FREEZING = FAILING.replace("Runtime()", "Runtime(heartbeat_timeout_seconds=0.5)").replace(
+    'raise TrainingError("the cause")', "import time; time.sleep(60)"
+)
+
+
+def write_presence(folder: Path, number: int, presence: Heartbeat) -> None:
+    """As a process writes its own: whole."""
+    (folder / f"{number}.written").write_text(json.dumps(asdict(presence)))
+    os.replace(folder / f"{number}.written", folder / f"{number}.json")
+
+
+def started(program: str, folder: Path) -> subprocess.Popen[str]:
+    """The first of two processes."""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), "WORLD_SIZE": "2", "RANK": "0", "DS_ACCELERATOR": "cpu"}
+    environment["ALIGNDISTILL_LAST_ERROR"] = str(folder / "error")
+    return subprocess.Popen([sys.executable, "-c", program, str(folder)], env=environment, stderr=subprocess.PIPE, text=True)
+
+
+def wait_until(reached: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + 60
+    while not reached():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+def says_that_it_failed(folder: Path) -> bool:
+    file = folder / "0.json"
+    return file.is_file() and json.loads(file.read_text())["exit_code"] is not None
+
+
+def presence_of_the_test() -> Heartbeat:
+    return Heartbeat(socket.gethostname(), os.getpid())
+
+
+def test_sigterm_to_the_process_that_failed_does_not_take_the_place_of_the_cause(tmp_path: Path) -> None:
+    """DeepSpeed's launcher and torchrun send it as soon as the other process has heard of the failure and left."""
+    write_presence(tmp_path, 1, presence_of_the_test())
+    with started(FAILING, tmp_path) as process:
+        wait_until(lambda: says_that_it_failed(tmp_path))
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.5)  # the signal arrives while it waits for the other one to leave
+        write_presence(tmp_path, 1, Heartbeat(socket.gethostname(), os.getpid(), finished=True))
+        errors = process.communicate(timeout=60)[1]
+    assert process.returncode == 1
+    assert "error: the cause\n" in errors
+    assert "stopped by" not in errors
+    assert (tmp_path / "error").read_text() == "1\nthe cause"
+
+
+def test_the_cause_is_written_down_before_the_others_hear_of_the_failure(tmp_path: Path) -> None:
+    write_presence(tmp_path, 1, presence_of_the_test())
+    with started(FAILING, tmp_path) as process:
+        wait_until(lambda: says_that_it_failed(tmp_path))
+        process.kill()
+        process.communicate()
+    assert (tmp_path / "error").read_text() == "1\nthe cause"
+
+
+def test_a_frozen_process_is_named_to_whoever_started_the_launcher(tmp_path: Path) -> None:
+    write_presence(tmp_path, 1, presence_of_the_test())
+    with started(FREEZING, tmp_path) as process:
+        process.communicate(timeout=60)
+    assert process.returncode == 1
+    code, _, message = (tmp_path / "error").read_text().partition("\n")
+    assert code == "1"
+    assert message.startswith(f"process 1 (pid {os.getpid()} on {socket.gethostname()}) has not been heard of for ")
+
+
+def test_the_first_to_fail_has_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNDISTILL_LAST_ERROR", str(tmp_path / "error"))
+    for number, message in ((1, "the cause"), (0, "what came of it")):
+        monkeypatch.setenv("RANK", str(number))
+        monitor.write_failure_file(message, 3)
+    assert (tmp_path / "error").read_text() == "3\nthe cause"
+
+
+def test_a_word_that_cannot_be_written_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ALIGNDISTILL_LAST_ERROR", str(tmp_path / "no such folder/error"))
+    monitor.write_failure_file("the cause", 3)
+
+
+@pytest.fixture
+def of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessMonitor:
+    """The first of two processes; of the second it knows that it began."""
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    present = ProcessMonitor(tmp_path, heartbeat_timeout_seconds=180)
+    write_presence(tmp_path, 1, presence_of_the_test())
+    present._look()
+    return present
+
+
+@pytest.mark.parametrize("last", [{"finished": True}, {"exit_code": 4}])
+def test_a_process_that_says_its_last_word_while_it_is_looked_at_did_not_die_without_one(
+    of_two: ProcessMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: dict[str, Any]
+) -> None:
+    def ends_just_now(pid: int) -> bool:
+        write_presence(tmp_path, 1, Heartbeat(socket.gethostname(), pid, **last))
+        return False
+
+    monkeypatch.setattr(monitor, "_alive", ends_just_now)
+    assert of_two.missing() is None
+
+
+def test_a_killed_process_that_still_counts_as_alive_is_waited_for(of_two: ProcessMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connections are closed first: their echo may reach the others before it has ended."""
+    looks = iter([True, True])
+    monkeypatch.setattr(monitor, "_alive", lambda pid: next(looks, False))
+    missing = of_two.missing(within_seconds=60)
+    assert missing is not None
+    assert missing.startswith(f"process 1 (pid {os.getpid()} on {socket.gethostname()}) exited without an error message")
