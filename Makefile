@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart check test bench format clean
+.PHONY: install quickstart check test test-fast bench format clean
 
 install: $(INSTALLED)
 
@@ -22,7 +22,15 @@ check: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest
+	$(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+
+# What starts no process and no server with a model; one that does is an error here, and needs the mark `process`.
+test-fast: $(INSTALLED)
+	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadgroup --no-loadscope-reorder
+
+# Without whole runs and training on several processes.
+test-fast: $(INSTALLED)
+	$(PYTHON) -m pytest --numprocesses auto --ignore tests/e2e --ignore tests/training
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks

@@ -9,7 +9,7 @@ The Python API, of which docs/python.md has examples:
     run = ad.run(config)
     model, tokenizer = run.students["dpo"].load()
 
-Names are loaded on first use, so that the import itself takes no time.
+Names are imported on first use, so that importing the package is fast.
 """
 
 from importlib import import_module
@@ -51,12 +51,12 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
-    """Load a name of the API on first use."""
+    """Import a name of the API on first use."""
     if name not in __all__:
         raise AttributeError(f"module 'aligndistill' has no attribute '{name}'")
     from aligndistill.processes.environment import set_environment_defaults
 
-    set_environment_defaults()  # before torch is imported, which reads some of them only then
+    set_environment_defaults()  # before torch is imported: it reads some of them at import time only
     found = getattr(import_module(_MODULES.get(name, "aligndistill.errors")), name)
     globals()[name] = found
     return found

@@ -1,17 +1,17 @@
-"""What can go wrong for a user. Each error says what happened, where, and what to do; the command line prints it alone.
+"""Errors for users. Each message says what happened, where, and what to do; the command line prints only the message.
 
-The exit code is part of the contract: scripts and launchers tell a bad config from a run that may be started again.
+Exit codes are part of the interface: scripts and launchers use them to tell a bad config from a run that can be resumed.
 """
 
 
 class UserError(Exception):
-    """Something the user can mend. Its text is shown without a traceback."""
+    """An error that the user can fix. Its message is shown without a traceback."""
 
     exit_code = 2
 
 
 class ConfigError(UserError):
-    """A config file or a command-line argument that cannot be used as it stands."""
+    """An invalid config file or command-line argument."""
 
     exit_code = 2
 
@@ -23,36 +23,36 @@ class DataError(UserError):
 
 
 class JudgeError(UserError):
-    """A judge that could not be reached, refused to work, or gave no usable verdicts."""
+    """A judge that cannot be reached, rejects requests, or gives no usable verdicts."""
 
     exit_code = 4
 
 
 class TrainingError(UserError):
-    """Training that cannot go on (a loss that is not finite, say); the last good checkpoint is kept."""
+    """Training that cannot continue (for example, a loss that is not finite); the last good checkpoint is kept."""
 
     exit_code = 1
 
 
 class InvariantError(TrainingError):
-    """Something that must hold by construction did not, so nothing learned from here on would mean anything.
+    """A violated invariant: training on would give meaningless results.
 
     Attributes:
         invariant: its name, such as `ratio-is-one`.
     """
 
     def __init__(self, invariant: str, message: str) -> None:
-        super().__init__(f"the invariant '{invariant}' does not hold: {message}")
+        super().__init__(f"the invariant '{invariant}' is violated: {message}")
         self.invariant = invariant
 
 
 class Interrupted(UserError):
-    """A run that was stopped and will go on from where it was when the same command is given again."""
+    """A run that was stopped. Running the same command again resumes it."""
 
     exit_code = 5
 
 
 class BudgetError(UserError):
-    """What may be spent on servers is spent; with more of it the same command goes on."""
+    """The budget for servers is spent. Raise it and run the same command again to resume."""
 
     exit_code = 6

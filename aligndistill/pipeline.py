@@ -1,12 +1,12 @@
-"""Which stage feeds which.
+"""The stages of a run, and which reads the results of which.
 
     prompts ──> candidates ──> verdicts ──> rankings ──┬──> reward_model ──┬─────────────┐
        │  (start, teacher,    (the judge)   (or ready  │                   v  (as reward)│
        │   other models)       └─> audit     made)     └─────────────> students ─────────┤──> next round's start
        └── held-out prompts ──> answers of start, teacher, students ──> evaluation ──> report
 
-A stage is a call that was not made yet: a function of `stages/` and its keyword arguments. Arguments that are stages or servers are
-its inputs, the others its settings; the fingerprint hashes both by keyword (`store/stage.py`). Building a pipeline runs nothing.
+A stage is a deferred call: a function of `stages/` and its keyword arguments. Arguments that are stages or servers are its inputs,
+the others its settings; the fingerprint hashes both by keyword (`store/stage.py`). Building a pipeline runs nothing.
 """
 
 from typing import Any
@@ -33,13 +33,13 @@ from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
 
 
 def pipeline(config: RunConfig) -> Pipeline:
-    """Every stage that the report needs."""
+    """All stages that the report needs."""
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
     config = resolved(config)
     named, data = named_models(config), prompt_set(config)
     promoted, trained, written = Given(), Given(), Given()
     for each in config.rounds:
-        known = named | promoted  # plus `student`, promoted by the round before
+        known = named | promoted  # plus `student`, promoted by the previous round
         roles = known | {role: known[name] for role, name in each.roles.items()}  # start and reference
         data = preferences(config, each, data, roles)
         compared = {each.of(role): held_out_answers(config, each.of(role), data, author=roles[role]) for role in each.compared}
@@ -61,7 +61,7 @@ def pipeline(config: RunConfig) -> Pipeline:
 
 
 def named_models(config: RunConfig) -> Given:
-    """Every model of the config: a server as it is, or the stage that says where it is, or that fine-tunes it on demonstrations."""
+    """Each model of the config: a server as it is, or the stage that writes its `model.json` or fine-tunes it on demonstrations."""
     found: Given = dict(config.endpoints)
     for name, local in config.local_models.items():
         label = name if name in ("start", "teacher") else f"model-{name}"
@@ -72,7 +72,7 @@ def named_models(config: RunConfig) -> Given:
 
 
 def prompt_set(config: RunConfig) -> Given:
-    """The prompts, each in its split; where the rankings are ready-made, those and their prompts."""
+    """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
         return {"prompts": stage("prompts", prompts.read, settings=config.prompts)}
     ready = stage("rankings", rankings.read, settings=config.rankings, conversational=config.conversational)
@@ -80,7 +80,7 @@ def prompt_set(config: RunConfig) -> Given:
 
 
 def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Given:
-    """What the students of a round may read, by name. Without a judge it is the prompts alone."""
+    """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone."""
     judged: Given = pick(data, ("rankings",)) if "rankings" in data else {}
     if config.judge is not None and config.prompts is not None:
         judged = pick(data, ("prompts",))
@@ -88,7 +88,7 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
         judged["candidates"] = stage(each.of("candidates"), candidates.make, **writing, **judged)
         judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
-    if judged:  # later stages wait for the audit without depending on it: a new limit makes none of them again
+    if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
         data = data | {"audit": stage(each.of("audit"), audit.make, settings=config.audit_settings, **judged)}
     if "verdicts" in judged:
         ranking: Given = {"settings": config.rankings, "conversational": config.conversational, "waits_for": data["audit"]}
@@ -101,12 +101,12 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
 
 
 def student(config: RunConfig, name: str, settings: Student, known: Given) -> Stage:
-    """The round's start, trained by one objective, which says what it reads: `reads = ("rankings", "reference")`."""
+    """The round's start, trained by one objective, which declares its inputs: `reads = ("rankings", "reference")`."""
     objective = settings.objective
     shares_trunk = config.reward_model is not None and config.reward_model.model is None
     known = known | {"critic": known["reward_model" if shares_trunk else "start"]}
     inputs, judges = pick(known, ("start", *objective.reads)), models_of(objective)
-    if "start_answers" in objective.reads:  # compared with the start while it learns
+    if "start_answers" in objective.reads:  # compared with the start during training
         inputs |= {"evaluation": config.evaluation, "sampling": config.answer_sampling}
         judges = models_of(objective, config.evaluation)
     learning: Given = {"settings": settings, "lora": config.start.lora if config.start else None, "seed": config.seed}
@@ -115,6 +115,6 @@ def student(config: RunConfig, name: str, settings: Student, known: Given) -> St
 
 
 def held_out_answers(config: RunConfig, name: str, data: Given, **models: Any) -> Stage:
-    """What one author answers to the held-out prompts; with a reference, how far it is from that."""
+    """One author's answers to the held-out prompts; with a reference, also the KL from it."""
     sampling: Given = {"name": name, "sampling": config.answer_sampling, "prompts": data["prompts"], "seed": config.seed}
     return stage(f"answers-{name}", answers.make, **sampling, **models, waits_for=data.get("audit"))

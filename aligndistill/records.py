@@ -1,6 +1,6 @@
-"""What flows on disk, one JSON line each: prompts, candidates, verdicts, rankings, answers.
+"""The records stored on disk as JSON lines: prompts, candidates, verdicts, rankings, answers.
 
-Records are frozen. Ids are hashes of content, so the same text has the same id in every run and on every machine.
+Records are immutable. Ids are hashes of content, so the same text has the same id in every run and on every machine.
 """
 
 import hashlib
@@ -30,13 +30,13 @@ class Message(Record):
 
 
 class Prompt(Record):
-    """A conversation that waits for an answer.
+    """A conversation to be answered.
 
     Attributes:
         id: hash of the messages (see `prompt_id`).
-        messages: the turns; the last one is the user's.
-        source: where it was read (file and row, or data set), for error messages and provenance.
-        split: `train` or `held_out`, decided by the id alone, so it never moves when data grows.
+        messages: the turns; the last one is a user turn.
+        source: where it was read from (file and row, or data set), for error messages and provenance.
+        split: `train` or `held_out`, determined by the id alone, so it does not change when data is added.
     """
 
     id: str
@@ -46,11 +46,11 @@ class Prompt(Record):
 
 
 class Candidate(Record):
-    """One answer to a prompt.
+    """A candidate: one answer to a prompt, to be judged.
 
     Attributes:
-        author: which configured model wrote it (`start`, `teacher`, ...), or what the data said.
-        finish: `stop` when the model ended it by itself, `length` when it was cut.
+        author: the configured model that wrote it (`start`, `teacher`, ...), or the author given in the data.
+        finish: `stop` if the model ended it, `length` if it was truncated.
     """
 
     id: str
@@ -61,7 +61,7 @@ class Candidate(Record):
 
 
 class Usage(Record):
-    """What one call to a judge cost, in calls and tokens."""
+    """The cost of calls to a judge, in calls and tokens."""
 
     calls: int = 0
     prompt_tokens: int = 0
@@ -69,14 +69,14 @@ class Usage(Record):
 
 
 class Comparison(Record):
-    """A judge's verdict on two candidates, shown in this order. Asking both orders gives two of these.
+    """A verdict on two candidates shown in this order. Asking in both orders gives two comparisons.
 
     Attributes:
-        first, second: candidate ids in the order in which the judge saw them.
-        probability_first: P(first is better) in [0, 1] where the judge gives one, else None.
-        outcome: the verdict in words. `unparsed` means the reply could not be read: never a tie, never a score.
-        reply: the judge's raw reply, when there is one.
-        members: the verdicts that this one was put together from, where a panel gave it; nobody was shown an order then.
+        first, second: candidate ids in the order shown to the judge.
+        probability_first: P(first is better) in [0, 1] if the judge gives one, else None.
+        outcome: the verdict as a label. `unparsed` means that the reply could not be parsed; it is not a tie.
+        reply: the judge's raw reply, if there is one.
+        members: for a panel, the members' verdicts that were combined; `first` and `second` are then not an order shown to a judge.
     """
 
     kind: Literal["comparison"] = "comparison"
@@ -92,7 +92,7 @@ class Comparison(Record):
 
 
 class Grade(Record):
-    """A judge's grade of one candidate; `value` is None when the reply could not be read. Higher is better."""
+    """A judge's grade of one candidate; `value` is None if the reply could not be parsed. Higher is better."""
 
     kind: Literal["grade"] = "grade"
     prompt_id: str
@@ -111,21 +111,21 @@ PROBABILITY_OF: Mapping[Outcome, float | None] = {"first": 1.0, "tie": 0.5, "sec
 
 
 def probability_first(comparison: Comparison) -> float | None:
-    """P(first is better): the judge's where it gave one, else 1, 0.5 or 0 by its verdict; None for an unparsed reply."""
+    """P(first is better): the judge's probability if given, else 1, 0.5 or 0 by its outcome; None for an unparsed reply."""
     if comparison.outcome == "unparsed" or comparison.probability_first is None:
         return PROBABILITY_OF[comparison.outcome]
     return comparison.probability_first
 
 
 def outcome_of(probability: float | None) -> Outcome:
-    """The verdict in words, from P(first is better); `unparsed` where there is none."""
+    """The outcome for P(first is better); `unparsed` for None."""
     if probability is None:
         return "unparsed"
     return "first" if probability > 0.5 else "second" if probability < 0.5 else "tie"
 
 
 def is_unparsed(verdict: Verdict) -> bool:
-    """Whether the judge's reply could not be read."""
+    """Whether the judge's reply could not be parsed."""
     return verdict.value is None if isinstance(verdict, Grade) else verdict.outcome == "unparsed"
 
 
@@ -138,7 +138,7 @@ P = TypeVar("P", bound=_OfPrompt)
 
 
 def group_by_prompt(records: Iterable[P]) -> defaultdict[str, list[P]]:
-    """Prompt id -> its records, in their order; none for a prompt that has none."""
+    """Prompt id -> its records, in order; an empty list for an unknown prompt."""
     grouped: defaultdict[str, list[P]] = defaultdict(list)
     for record in records:
         grouped[record.prompt_id].append(record)
@@ -146,11 +146,11 @@ def group_by_prompt(records: Iterable[P]) -> defaultdict[str, list[P]]:
 
 
 class Canary(Record):
-    """A known-bad answer, judged beside a candidate to see whether the judge is taken in. Nothing is trained on it.
+    """A canary: a known-bad control answer, judged against a candidate to test the judge. Nothing is trained on it.
 
     Attributes:
-        prompt_id: the prompt's; the verdicts carry an id of their own, so that they are never taken for labels.
-        verdicts: on `bad` and `reference` alone.
+        prompt_id: the prompt's id; the verdicts have a different one, so that they cannot be used as labels.
+        verdicts: on `bad` and `reference` only.
     """
 
     prompt_id: str
@@ -171,7 +171,7 @@ class Response(Record):
 
 
 class Ranking(Record):
-    """Answers to one prompt, best first. A pair is a ranking of two."""
+    """A ranking: answers to one prompt, best first. A pair is a ranking of two."""
 
     prompt_id: str
     split: Split
@@ -180,7 +180,7 @@ class Ranking(Record):
 
 
 class Demonstration(Record):
-    """A prompt with an answer to imitate."""
+    """A prompt with an answer, for supervised fine-tuning."""
 
     prompt_id: str
     split: Split
@@ -189,12 +189,12 @@ class Demonstration(Record):
 
 
 class Answer(Record):
-    """What a model wrote for a held-out prompt when it was evaluated.
+    """A model's answer to a held-out prompt, sampled for the evaluation.
 
     Attributes:
         author: the model under evaluation (`start`, `teacher`, or a student's name).
-        length_tokens: tokens of the response by its author's tokenizer, the end token included.
-        kl_nats: KL(author || start) summed over the response's positions, nats; None where there is no reference.
+        length_tokens: tokens of the response by its author's tokenizer, including the end token.
+        kl_nats: KL(author || start) summed over the response's positions, nats; None if there is no reference.
     """
 
     prompt_id: str
@@ -206,7 +206,7 @@ class Answer(Record):
 
 
 def content_hash(*parts: str) -> str:
-    """A 16-digit hash of some texts, which cannot run into each other (each is preceded by its length)."""
+    """A hash of texts, 16 hex digits. Each text is preceded by its length, so `("ab", "c")` and `("a", "bc")` differ."""
     digest = hashlib.sha256()
     for part in parts:
         encoded = part.encode("utf-8", "surrogatepass")
@@ -226,14 +226,14 @@ def candidate_id(prompt: str, author: str, text: str) -> str:
 
 
 def plain_prompt(messages: Sequence[Message]) -> str:
-    """A prompt as one text, as user functions get it: a lone user turn as it is, anything longer with role names."""
+    """A prompt as one text, as passed to user functions: a single turn unchanged, several turns with role names."""
     if len(messages) == 1:
         return messages[0].content
     return "\n\n".join(f"{message.role.capitalize()}: {message.content}" for message in messages)
 
 
 def total(*usages: Usage) -> Usage:
-    """The sum of what several calls cost."""
+    """The sum of several usages."""
     return Usage(
         calls=sum(usage.calls for usage in usages),
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),

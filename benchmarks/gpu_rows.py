@@ -19,7 +19,7 @@ BF16_TOLERANCE = 2e-2
 
 DPO_SAYS = (
     "Trained under autocast to bfloat16 on both sides, all {batch} pairs in one micro-batch, no checkpointing in what is tuned. "
-    "Our reference is computed beforehand, once per row, under autocast, too; its time is added to the steps that use it."
+    "Our reference is computed in advance, once per row, under autocast, too; its time is added to the steps that use it."
 )
 
 
@@ -38,7 +38,7 @@ def _dpo_full(quick: bool) -> Row:
     # What checks that both learn the same needs steps that do not blow up the noise of bfloat16: a usual rate for DPO.
     settings = {"batch": 16, "learning_rate": 1e-6, "dtype": "float32"}
     live = Side("TRL 1.16 DPOTrainer, tuned", "trl-1.16", "trl_offline:dpo")
-    beforehand = Side("TRL 1.16 DPOTrainer, tuned, reference beforehand", "trl-1.16", "trl_offline:dpo", {"precompute": True})
+    precomputed = Side("TRL 1.16 DPOTrainer, tuned, reference precomputed", "trl-1.16", "trl_offline:dpo", {"precompute": True})
     # On a CPU TRL's defaults are another work: bfloat16.
     defaults = Side("TRL 1.16 DPOTrainer, defaults", "trl-1.16", "trl_offline:dpo", {"defaults": True}, same_curve=not quick)
     return _dpo(
@@ -46,12 +46,12 @@ def _dpo_full(quick: bool) -> Row:
         "DPO, 0.5B, all weights, 512/128 tokens",
         QWEN_HALF_B,
         settings,
-        [live, beforehand, defaults],
+        [live, precomputed, defaults],
         quick,
         aims=">= 1.6x tuned; >= 2.5x the defaults at <= 0.6x their memory",
         says=DPO_SAYS.format(batch=settings["batch"])
         + " TRL tuned is there with a live reference, which needs a second model, and "
-        "with one beforehand, its time added likewise; the faster one counts. TRL's defaults: live, with checkpointing.",
+        "with a precomputed one, its time added likewise; the faster one counts. TRL's defaults: live, with checkpointing.",
     )
 
 
@@ -66,7 +66,7 @@ def _dpo_lora(quick: bool) -> Row:
         quick,
         aims=">= 1.5x, share >= 45 %",
         says=DPO_SAYS.format(batch=settings["batch"]) + " Weights in bfloat16, adapters in float32. TRL's reference is live: the "
-        "model without its adapters, so beforehand would save it neither time nor memory in one epoch.",
+        "model without its adapters, so precomputing it would save neither time nor memory in one epoch.",
     )
 
 
@@ -126,7 +126,7 @@ def _generate(quick: bool) -> Row:
         aims=">= 4x",
         says=(
             "Sampled at temperature 1 without top-k, all prompts in one batch on both sides (`at_once`), "
-            "here with a compiled step, compiled beforehand. Compared are the mean "
+            "here with a compiled step, compiled in advance. Compared are the mean "
             "log-probs of eight greedy answers, which in bfloat16 need not be the same tokens to their end. An answer that ends "
             "early is counted at its full length: with random weights one in a thousand does."
         ),

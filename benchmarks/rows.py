@@ -184,7 +184,7 @@ def _offline(
 
 
 DPO_SAYS = (
-    "TRL computes the reference in every step; here it is computed beforehand, once per row, and its time is added to the steps "
+    "TRL computes the reference in every step; here it is computed in advance, once per row, and its time is added to the steps "
     "that use it (what is printed is a step of the first epoch)."
 )
 
@@ -269,7 +269,7 @@ def _ranking(name: str, objective: str, k: int, vocabulary: int, quick: bool) ->
         [Side(f"naive {objective.upper()} step", "trl-1.16", "naive_ranking:train")],
         quick,
         aims=">= 3x, <= 1/3 memory",
-        says="Naive: the algorithm of the paper's released code (k whole sequences, log-softmax of every position), written anew.",
+        says="Naive: the algorithm of the paper's released code (k whole sequences, log-softmax of every position), written for this benchmark.",
     )
 
 

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -25,3 +27,49 @@ def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
 
     with tiny_judge_server(tmp_path_factory.mktemp("transformers_server")) as server:
         yield server
+
+
+# ---------------------------------------------------------------------------------- what `make test` and `make test-fast` choose by
+
+# A test in this folder, or with one of these fixtures, starts a process. Any other that does says so: `@pytest.mark.process`.
+STARTS_PROCESSES = Path(__file__).parent / "e2e"
+FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server"}
+# These two share one server.
+SHARE_SERVER = {"test_transformers_serve", "test_endpoint_teacher"}
+# The files that take longest, with the longest first: a worker that began with one of them last would end alone.
+LONG = ("test_several", "test_processes", "test_transformers_serve", "test_endpoint_teacher", "test_kill", "test_online")
+# Set by `make test-fast`: a process that is started all the same is an error, so that the marks cannot go stale.
+NO_PROCESSES = bool(os.environ.get("ALIGNDISTILL_TESTS_START_NO_PROCESS"))
+STARTING = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
+started: list[str] = []
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark what starts processes, keep a file's tests in one worker, and put the long files first."""
+    for item in items:
+        fixtures = set(getattr(item, "fixturenames", ()))
+        if STARTS_PROCESSES in item.path.parents or FIXTURES_OF_PROCESSES & fixtures:
+            item.add_marker(pytest.mark.process)
+        own = str(item.path.relative_to(STARTS_PROCESSES.parent).with_suffix(""))
+        item.add_marker(pytest.mark.xdist_group("transformers_server" if item.path.stem in SHARE_SERVER else own))
+    processes = {item.path for item in items if item.get_closest_marker("process")}
+    items.sort(key=lambda item: (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG), item.path not in processes))
+
+
+def _no_process(event: str, arguments: tuple[Any, ...]) -> None:
+    if event in STARTING and "PYTEST_CURRENT_TEST" in os.environ:
+        started.append(f"{event} {arguments[1] if event == 'subprocess.Popen' else ''}")
+        raise RuntimeError(f"this test starts a process and is not marked `process`: {started[-1]}")
+
+
+if NO_PROCESSES:
+    sys.addaudithook(_no_process)
+
+
+@pytest.fixture(autouse=NO_PROCESSES)
+def _starts_no_process() -> Iterator[None]:
+    """Fails where the error above was caught."""
+    started.clear()
+    yield
+    assert not started

@@ -37,9 +37,9 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
 def test_what_torch_says_of_a_full_disk_stands_behind_what_it_raises() -> None:
     behind = RuntimeError("basic_ios::clear: iostream error")
     raised = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 197760 vs 197652")
-    assert not cli.means_full_disk(raised)
+    assert not cli.is_full_disk(raised)
     raised.__context__ = behind
-    assert cli.means_full_disk(raised)
+    assert cli.is_full_disk(raised)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("ours"), AssertionError()])
@@ -62,6 +62,7 @@ judge: {kind: function, function: "judge:grade"}
 """
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("before", [(), ("--local_rank=0",)])
 def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, before: tuple[str, ...]) -> None:
     (tmp_path / "small.yaml").write_text(VALID)
@@ -69,6 +70,7 @@ def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, befor
     assert (ended.returncode, ended.stdout) == (0, "small: the config is valid.\n"), ended.stderr
 
 
+@pytest.mark.process
 def test_files_and_overrides_are_told_apart(tmp_path: Path) -> None:
     (tmp_path / "lr=1.yaml").write_text(VALID)
     (tmp_path / "more.yaml").write_text("name: more\n")
@@ -79,6 +81,7 @@ def test_files_and_overrides_are_told_apart(tmp_path: Path) -> None:
     assert ended.stderr.startswith("error: argument seed=...: seed: expected")
 
 
+@pytest.mark.process
 def test_no_command_shows_what_there_is() -> None:
     ended = called(Path(), "--help")
     assert ended.returncode == 0

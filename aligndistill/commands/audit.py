@@ -1,4 +1,4 @@
-"""`aligndistill judge audit`: how far a judge can be trusted."""
+"""`aligndistill judge audit`: how reliable a judge is."""
 
 from pathlib import Path
 
@@ -17,10 +17,10 @@ from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelli
 
 
 def print_audit(path: Path, labels: Path | None) -> None:
-    """Audit a run and show the figures.
+    """Audit a run and print the metrics.
 
     Raises:
-        DataError: there is nothing there to audit.
+        DataError: there are no verdicts to audit.
         JudgeError: a limit of `audit.stop` is exceeded.
     """
     result = audit_run(path, labels)
@@ -32,13 +32,13 @@ def print_audit(path: Path, labels: Path | None) -> None:
 
 
 def audit_run(path: Path, labels: Path | None) -> AuditResult:
-    """Audit a run by what its folder names, or a file of recorded verdicts (preferences or rankings of any format).
+    """Audit a run, or a file of recorded verdicts (preferences or rankings of any format).
 
     Args:
-        labels: a file of labels to use in place of the config's.
+        labels: a file of labels that replaces the config's labels.
 
     Raises:
-        DataError: there is nothing there to audit.
+        DataError: there are no verdicts to audit.
     """
     given = Source(path=str(labels)) if labels else None
     if path.is_file():

@@ -1,6 +1,7 @@
-"""`aligndistill judge export-batch` and `import-batch`: the judge's open questions as a batch file, and its answers into the cache.
+"""`aligndistill judge export-batch` and `import-batch`: write the judge's unanswered questions as a batch file, and import the
+answers into the cache.
 
-Nothing is kept between the two but the questions themselves: what the cache lacks is what is asked, now and the next time.
+No state is kept between the two: a question is asked if and only if the cache has no answer to it.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,11 +26,11 @@ from aligndistill.stages.verdicts import labelling_tasks
 
 @dataclass(frozen=True)
 class Imported:
-    """What became of a batch's answers.
+    """The result of importing a batch's answers.
 
     Attributes:
-        read: answers to open questions; failed: rows without an answer; unknown: answers to others, or that were here already.
-        missing: questions that still have no verdict, unreadable replies among them: they are asked again.
+        read: answers to open questions; failed: rows without an answer; unknown: answers to other or already answered questions.
+        missing: questions that still have no verdict, including those with unreadable replies: they are asked again.
     """
 
     read: int
@@ -39,16 +40,16 @@ class Imported:
 
     @property
     def summary(self) -> str:
-        """All of it in a sentence."""
+        """The counts as a sentence."""
         return (
-            f"{self.read} answers taken, {self.failed} failed, {self.unknown} to questions that are not open; "
-            f"{self.missing} questions are open still."
+            f"{self.read} answers imported, {self.failed} failed, {self.unknown} to questions that are not open; "
+            f"{self.missing} questions are still open."
         )
 
 
 @dataclass(frozen=True)
 class Labelling:
-    """What the stage `verdicts` is given.
+    """The inputs of the stage `verdicts`.
 
     Attributes:
         arguments: its keyword arguments (see `stages/verdicts.py`).
@@ -59,7 +60,7 @@ class Labelling:
 
 
 def open_questions(labelling: Labelling, logprobs: bool) -> list[dict[str, Any]]:
-    """The requests for all verdicts that the cache lacks, in the OpenAI batch form.
+    """The requests for all verdicts that are not in the cache, in the OpenAI batch format.
 
     Raises:
         ConfigError: the judge is not behind a server.
@@ -68,7 +69,7 @@ def open_questions(labelling: Labelling, logprobs: bool) -> list[dict[str, Any]]
 
 
 def import_answers(labelling: Labelling, answers: Answers) -> Imported:
-    """Put a batch's answers into the cache. A reply that cannot be read is no verdict, and not kept.
+    """Write a batch's answers to the cache. Unreadable replies are not verdicts, and are not cached.
 
     Raises:
         ConfigError: the judge is not behind a server.
@@ -79,16 +80,16 @@ def import_answers(labelling: Labelling, answers: Answers) -> Imported:
 
 
 def read_results(files: Iterable[Path]) -> Answers:
-    """The answers in a batch's files. A line that cannot be read (the last one of a file that is not all there) is a failed row.
+    """The answers in a batch's files. An unreadable line (such as the last line of an incomplete file) counts as a failed row.
 
     Raises:
-        DataError: a file that cannot be read at all, or without one readable line.
+        DataError: a file cannot be read, or has no readable line.
     """
     rows = []
     for file in files:
         of_file = list(read_file(file))
         if of_file and all(row.error is not None for row in of_file):
-            raise DataError(f"{of_file[0].where}: {of_file[0].error}. Fetch the batch's results again.")
+            raise DataError(f"{of_file[0].where}: {of_file[0].error}. Download the batch's results again.")
         rows += [row.values for row in of_file]
     return read_answers(rows)
 
@@ -100,11 +101,11 @@ class _Asked:
 
 
 def _ask(labelling: Labelling, completions: Mapping[str, Completion], logprobs: bool) -> _Asked:
-    """Have the judge ask its questions of the file. It keeps what it can read; tasks that lack an answer come to nothing."""
+    """Let the judge read its answers from the file. It caches the readable ones; tasks without all answers are skipped."""
     given = labelling.arguments
     judge, models, seed = given["judge"], given["models"], given["seed"]
     if not models or not all(isinstance(model, EndpointModel) for model in models.values()):
-        raise ConfigError("a batch file is for a judge behind a server: give all of this judge's models 'kind: endpoint'.")
+        raise ConfigError("batch files need a judge behind a server: set 'kind: endpoint' for all models of this judge.")
     wanted = labelling_tasks(judge, given["probes"], given["prompts"], given["candidates"])
     missing: dict[str, Any] = {}
     used: set[str] = set()
@@ -122,7 +123,7 @@ def _ask(labelling: Labelling, completions: Mapping[str, Completion], logprobs: 
 
 @dataclass
 class _Chats:
-    """Stands for every server that a judge asks."""
+    """Replaces every server that a judge asks."""
 
     seed: int
     logprobs: bool
@@ -135,7 +136,7 @@ class _Chats:
 
 
 def export_batch(config: RunConfig, output: Path, logprobs: bool) -> int:
-    """Make the candidates, and write the questions that have no verdict yet as a batch file; returns how many.
+    """Generate the candidates, and write the questions without a verdict as a batch file; returns their number.
 
     Raises:
         ConfigError: the config has no judge behind a server.
@@ -144,25 +145,25 @@ def export_batch(config: RunConfig, output: Path, logprobs: bool) -> int:
 
 
 def import_batch(config: RunConfig, results: Sequence[Path]) -> Imported:
-    """Take a batch's answers, from one or several files, as the judge's.
+    """Import a batch's answers, from one or several files, as the judge's answers.
 
     Raises:
         ConfigError: the config has no judge behind a server.
-        DataError: a file that cannot be read.
+        DataError: a file cannot be read.
     """
     answers = read_results(results)
     return import_answers(labelling_of(config), answers)
 
 
 def labelling_of(config: RunConfig) -> Labelling:
-    """What the stage `verdicts` is given, with the candidates made.
+    """The inputs of the stage `verdicts`; generates the candidates first.
 
     Raises:
         ConfigError: this config has no such stage.
     """
     by_name = {stage.name: stage for stage in pipeline(config).stages}
     if "verdicts" not in by_name:
-        raise ConfigError("this config asks no judge to label: it has ready-made rankings.")
+        raise ConfigError("this config has ready-made rankings, so no judge labels anything.")
     run(config, until="candidates")
     stage = by_name["verdicts"]
     return Labelling(context_of(stage, config.runtime), arguments_of(stage, config.runtime))

@@ -9,9 +9,9 @@ from aligndistill.reporting.table import compare_table
 
 
 def print_comparison(runs: Iterable[Path]) -> None:
-    """Show the reports of finished runs, by their folders, in one table.
+    """Print the reports of finished runs, given by their folders, in one table.
 
     Raises:
-        DataError: a folder has no report that can be read.
+        DataError: a folder has no readable report.
     """
     print_table(compare_table([read_report(folder / "report.json") for folder in runs]))

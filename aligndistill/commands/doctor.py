@@ -1,4 +1,4 @@
-"""What a run will find on this machine: versions, devices, DeepSpeed, disk, and whether the servers answer."""
+"""`aligndistill doctor`: check versions, devices, DeepSpeed, disk space, and whether the servers answer."""
 
 import importlib.util
 import os
@@ -23,19 +23,19 @@ LOW_DISK_GIB = 5
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing looked at: what, what was found, and whether a run can live with it."""
+    """The result of one check: what was checked, what was found, and whether a run can work with it."""
 
     what: str
     found: str
-    sound: bool = True
+    passed: bool = True
 
 
 def examine(config: RunConfig | None, show: Callable[[str], None]) -> bool:
-    """Look, show each finding on a line, and say whether all is sound."""
+    """Run all checks and print a line for each; returns whether all passed."""
     findings = [*_machine(), *_disk(config), *_endpoints(config)]
     for finding in findings:
-        show(f"{'ok ' if finding.sound else 'BAD'}  {finding.what:20} {finding.found}")
-    return all(finding.sound for finding in findings)
+        show(f"{'ok ' if finding.passed else 'BAD'}  {finding.what:20} {finding.found}")
+    return all(finding.passed for finding in findings)
 
 
 def _machine() -> Iterator[Finding]:
@@ -54,13 +54,14 @@ def _machine() -> Iterator[Finding]:
     else:
         yield Finding("gpu", "none: training runs on the CPU in float32")
     if importlib.util.find_spec("deepspeed") is None:
-        yield Finding("deepspeed", "not installed: pip install deepspeed", sound=False)
+        yield Finding("deepspeed", "not installed: pip install deepspeed", passed=False)
     elif shutil.which("c++") is None or shutil.which("ninja") is None:
         yield Finding("compiler", "no c++ or no ninja: offload to the host (configs/deepspeed/*_offload.json) needs both")
     for lock, seconds in build_locks():
         if seconds > STALE_BUILD_SECONDS:
             yield Finding(
-                "operators", f"a build was killed {seconds / 60:.0f} min ago and left {lock}: runs under DeepSpeed remove it"
+                "operators",
+                f"a build was killed {seconds / 60:.0f} min ago and left {lock}: the next DeepSpeed run removes it",
             )
 
 
@@ -68,9 +69,9 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
     folder = config.runtime.store if config else Path("runs/store")
     existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
     free_gib = shutil.disk_usage(existing).free / 2**30
-    yield Finding("disk", f"{free_gib:.0f} GiB free for {folder}", sound=free_gib >= LOW_DISK_GIB)
+    yield Finding("disk", f"{free_gib:.0f} GiB free for {folder}", passed=free_gib >= LOW_DISK_GIB)
     yield Finding(
-        "writing", f"{existing} {'can' if os.access(existing, os.W_OK) else 'cannot'} be written", os.access(existing, os.W_OK)
+        "writing", f"{existing} {'is' if os.access(existing, os.W_OK) else 'is not'} writable", os.access(existing, os.W_OK)
     )
     if is_on_network(existing):
         yield Finding("file system", f"{file_system(existing)}: caches in {folder} are append-only files, not SQLite")
@@ -87,27 +88,27 @@ def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
 
 
 def _samples(name: str, server: RolloutServer) -> Finding:
-    """Whether a server of rollouts is ready for a policy."""
+    """Check that a rollout server is ready for a policy."""
     from aligndistill.training.on_policy.rollout_server import RolloutServerClient
 
     try:
         RolloutServerClient(server).require_ready()
     except UserError as error:
-        return Finding(name, str(error), sound=False)
-    return Finding(name, f"{urlsplit(server.base_url).netloc} samples, and loads weights")
+        return Finding(name, str(error), passed=False)
+    return Finding(name, f"{urlsplit(server.base_url).netloc} can sample and load weights")
 
 
 def _answers(name: str, model: EndpointModel) -> Finding:
-    """Ask the smallest question there is."""
+    """Send a minimal request."""
     from aligndistill.chat.endpoint import EndpointChat
     from aligndistill.chat.protocol import Request, SamplingParams
     from aligndistill.records import Message
 
-    hello = Request((Message(role="user", content="Say yes."),))
+    request = Request((Message(role="user", content="Say yes."),))
     try:
-        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([hello], SamplingParams(0.0, 4)):
-            said = answered.reply.problem or f"answers: {answered.reply.text[:40]!r}"
-            return Finding(name, f"{urlsplit(model.base_url).netloc} {said}", sound=not answered.reply.problem)
+        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([request], SamplingParams(0.0, 4)):
+            result = answered.reply.problem or f"answers: {answered.reply.text[:40]!r}"
+            return Finding(name, f"{urlsplit(model.base_url).netloc} {result}", passed=not answered.reply.problem)
     except UserError as error:
-        return Finding(name, str(error), sound=False)
-    return Finding(name, f"{model.base_url} gave no answer", sound=False)
+        return Finding(name, str(error), passed=False)
+    return Finding(name, f"{model.base_url} did not answer", passed=False)

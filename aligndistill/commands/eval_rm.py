@@ -1,4 +1,4 @@
-"""What `aligndistill eval-rm` does: a reward model on a file of RewardBench's form."""
+"""`aligndistill eval-rm`: evaluate a reward model on a file in RewardBench's format."""
 
 import json
 import math
@@ -25,11 +25,11 @@ UNLIMITED_TOKENS = 2**31
 
 @dataclass(frozen=True)
 class Benchmarked:
-    """What came of it.
+    """The result of a benchmark.
 
     Attributes:
-        dropped: rows that were left out, by reason.
-        cut: answers that were too long for the model, and scored as far as they went.
+        dropped: the number of dropped rows by reason.
+        cut: the number of answers that were too long for the model, and were truncated.
     """
 
     metrics: RewardBench
@@ -37,7 +37,7 @@ class Benchmarked:
     cut: int
 
     def as_json(self, model: str, dataset: Path) -> str:
-        """Everything, with what it was measured on."""
+        """The result as JSON, with the names of the model and the data set."""
         of = {
             "model": model,
             "dataset": str(dataset),
@@ -49,30 +49,30 @@ class Benchmarked:
 
 
 def print_benchmark(model: str, dataset: Path, output: Path | None, layout: Layout | None, batch_size: int) -> None:
-    """Show how often a reward model puts the right answer first; with `output`, also write it to a JSON file.
+    """Print how often a reward model scores the right answer highest; with `output`, also write a JSON file.
 
     Raises:
-        DataError: no such model or file, or not one row that can be used.
+        DataError: no such model or file, or no usable row.
     """
     found = benchmark_reward_model(model, dataset, layout, batch_size)
     print_table(rewardbench_table(found.metrics))
     for reason, count in found.dropped.items():
-        typer.echo(f"left out: {count} rows ({reason})")
+        typer.echo(f"dropped: {count} rows ({reason})")
     if found.cut:
-        typer.echo(f"{found.cut} answers were too long for the model and were cut")
+        typer.echo(f"{found.cut} answers were too long for the model and were truncated")
     if output is not None:
         output.write_text(found.as_json(model, dataset), encoding="utf-8")
 
 
 def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, batch_size: int) -> Benchmarked:
-    """Score every row's answers, and count how often the right one is best.
+    """Score every row's answers, and count how often the right answer has the highest reward.
 
     Args:
-        model: a run's folder, a finished reward model's, or any sequence classifier with one label.
-        layout: how it reads conversations; None takes what our own model says, and `chat` for others.
+        model: a run's folder, a reward model's folder, or any sequence classifier with one label.
+        layout: how it reads conversations; None reads it from `model.json`, or takes `chat` if there is none.
 
     Raises:
-        DataError: no such model or file, or not one row that can be used.
+        DataError: no such model or file, or no usable row.
     """
     loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop")).all()
     reward_model = load_reward_model(_pointer(model, layout))
@@ -81,15 +81,15 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
         for row in loaded.records
     ]
     positions = reward_model.max_positions
-    room = positions or UNLIMITED_TOKENS
-    tokenised = tokenise(reward_model.conversation, exchanges, Limits(room, room, positions))
+    limit = positions or UNLIMITED_TOKENS
+    tokenised = tokenise(reward_model.conversation, exchanges, Limits(limit, limit, positions))
     if not tokenised.groups:
-        raise DataError(f"{dataset}: every prompt is too long for this model ({room} tokens).")
+        raise DataError(f"{dataset}: every prompt is too long for this model ({limit} tokens).")
     rewarded = []
     for scored in track(score_rewards(reward_model, tokenised.groups, batch_size), "rewards", len(tokenised.groups)):
         row = loaded.records[tokenised.indices[scored.index]]
         if not all(map(math.isfinite, scored.rewards)):
-            raise DataError(f"{model}: it gives rewards that are not finite numbers ({scored.rewards}).")
+            raise DataError(f"{model}: its rewards are not finite numbers ({scored.rewards}).")
         chosen, rejected = scored.rewards[: len(row.chosen)], scored.rewards[len(row.chosen) :]
         ties = row.identity if row.in_ties else ""
         rewarded.append(RewardedRow(row.subset, prompt_id(row.prompt), ties, tuple(chosen), tuple(rejected), row.pair))
@@ -98,7 +98,7 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
 
 
 def _pointer(model: str, layout: Layout | None) -> ModelPointer:
-    """Where the model is: the one that a run's folder names, one with our `model.json`, or anybody's."""
+    """The pointer to a run's reward model, to a folder with a `model.json`, or to any other model."""
     folder = Path(model)
     if (folder / "artifacts.json").is_file():
         made = json.loads((folder / "artifacts.json").read_text(encoding="utf-8"))

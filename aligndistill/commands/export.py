@@ -1,4 +1,4 @@
-"""`aligndistill judge export`: a run's rankings in the form of other tools."""
+"""`aligndistill judge export`: a run's rankings in the formats of other tools."""
 
 import json
 from collections.abc import Iterable, Mapping
@@ -16,7 +16,7 @@ ExportFormat = Literal["distilabel", "rankings", "rewardbench", "ultrafeedback"]
 
 
 def export_run(path: Path, output: Path, form: ExportFormat) -> int:
-    """Write a run's rankings in another tool's shape, JSONL; returns how many rows.
+    """Write a run's rankings as JSONL in another tool's format; returns the number of rows.
 
     Raises:
         DataError: the run has no rankings.
@@ -38,7 +38,7 @@ def export_run(path: Path, output: Path, form: ExportFormat) -> int:
 
 
 def write_rows(path: Path, rows: Iterable[Mapping[str, Any]]) -> int:
-    """Write rows as JSONL; returns how many."""
+    """Write rows as JSONL; returns their number."""
     count = 0
     with path.open("w", encoding="utf-8") as file:
         for row in rows:

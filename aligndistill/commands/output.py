@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Printing for commands."""
 
 from typing import TYPE_CHECKING
 
@@ -7,7 +7,7 @@ if TYPE_CHECKING:
 
 
 def print_table(table: "Table") -> None:
-    """Show a table on standard output, as wide as it needs to be where that is no terminal."""
+    """Print a table on standard output, as wide as it needs to be if that is not a terminal."""
     from rich.console import Console
 
     console = Console()

@@ -1,4 +1,4 @@
-"""`aligndistill run` and `aligndistill stage`: makes what is missing, and says what came of it."""
+"""`aligndistill run` and `aligndistill stage`: run the unfinished stages and print the result."""
 
 import typer
 
@@ -11,10 +11,10 @@ from aligndistill.runs.run import run
 
 
 def run_and_print(config: RunConfig, until: str | None) -> None:
-    """Make every stage that is missing, up to `until`, and show the report's table where it was asked for.
+    """Run every unfinished stage, up to `until`, and print the report's table if the run is complete.
 
     Raises:
-        UserError: whatever a stage found wrong.
+        UserError: a stage failed.
     """
     finished = run(config, until)
     if not is_main_process():
@@ -27,10 +27,10 @@ def run_and_print(config: RunConfig, until: str | None) -> None:
 
 
 def make_stage(config: RunConfig, name: str) -> None:
-    """Make one stage and what it needs.
+    """Run one stage and the stages that it needs.
 
     Raises:
-        UserError: whatever a stage found wrong, or there is none of this name.
+        UserError: a stage failed, or there is no stage of this name.
     """
     if not run(config, until=name).made:
         typer.echo(f"Nothing to do: {name} is finished.")

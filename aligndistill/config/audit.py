@@ -1,4 +1,4 @@
-"""The schema of what is measured of a judge, and of what may not be exceeded."""
+"""The schema of the audit of a judge and of its limits."""
 
 from pydantic import Field
 
@@ -7,16 +7,16 @@ from aligndistill.config.section import PluginName, Section
 
 
 class AuditWarn(Section):
-    """Rates above which the report warns; null looks at none. A rate counts when its whole 95 % interval lies above.
+    """Rates above which the report warns; null disables a check. A rate exceeds its limit if its whole 95 % interval is above.
 
     Attributes:
         unparsed: verdicts that could not be read.
         order_flips: pairs whose winner changes with the order.
-        first_position: decisions for the answer shown first (or second).
+        first_position: decisions for the answer shown first (or second), whichever is more.
         longer_wins: decisions for the longer answer.
         canaries: known-bad answers that are preferred to a candidate.
-        inconsistent: questions asked twice that are answered differently.
-        disagreement: labelled pairs on which judge and labels differ.
+        inconsistent: questions asked twice and answered differently.
+        disagreement: labelled pairs on which the judge and the labels differ.
     """
 
     unparsed: float | None = Field(default=0.05, ge=0, lt=1)
@@ -41,11 +41,11 @@ class AuditStop(AuditWarn):
 
 
 class AuditProbes(Section):
-    """What is asked of the judge besides the labels, to see how far it can be trusted.
+    """Additional questions to the judge that measure its reliability.
 
     Attributes:
-        canaries: known-bad answers mixed into the labelling, at most one for a prompt. They never enter rankings.
-        repeats: prompts whose questions are asked a second time, with another seed.
+        canaries: how many known-bad answers are added to the labelling, at most one per prompt. They are not used in rankings.
+        repeats: how many prompts are judged a second time, with another seed.
     """
 
     canaries: int = Field(default=20, ge=0)
@@ -53,10 +53,10 @@ class AuditProbes(Section):
 
 
 class Audit(Section):
-    """How far the judge can be trusted: what is measured of its verdicts before anything is trained on them.
+    """Measurements of the judge's reliability, made before anything is trained on its verdicts.
 
     Attributes:
-        labels: what people say of the same answers: a file of preferences or rankings, joined by prompt and text.
+        labels: human labels of the same answers: preferences or rankings, joined by prompt and text.
     """
 
     probes: AuditProbes = AuditProbes()
@@ -66,11 +66,11 @@ class Audit(Section):
 
 
 class AuditSettings(Section):
-    """What verdicts are measured by, put together from several sections.
+    """The settings of the audit, collected from several sections.
 
     Attributes:
-        truth: the evaluation's truth function; it is shown held-out prompts only, here as there.
-        own_author: the author whose model judges.
+        truth: the evaluation's truth function; it is called on held-out prompts only, as in the evaluation.
+        own_author: the author whose model is also the judge.
     """
 
     labels: Source | None = None

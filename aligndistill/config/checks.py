@@ -1,4 +1,4 @@
-"""What the keys of a config promise each other: rules that no single section can check."""
+"""Rules between sections, which a single section cannot check."""
 
 import re
 from collections.abc import Iterable, Iterator
@@ -13,13 +13,13 @@ from aligndistill.config.schema import KeyPath, model_uses
 from aligndistill.config.section import NAME_PATTERN
 
 _TAKEN = frozenset({"prompts", "rankings"})
-"""Inputs of the stages that write answers are called so, beside the models'."""
+"""Reserved: the stages that sample answers have inputs of these names."""
 
 _SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
 
 
 def check(config: RunConfig) -> Iterator[Problem]:
-    """Everything about a valid `RunConfig` that cannot work, each with the key to change and what to do."""
+    """Inconsistencies in a valid `RunConfig`, each with the key to change and what to do."""
     yield from _data(config)
     yield from _rewards(config)
     yield from _names(config)
@@ -31,41 +31,41 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
     yield from _prices(config)
     if config.evaluation.against_teacher and config.teacher is None:
-        yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or say false")
+        yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
 
 def _data(config: RunConfig) -> Iterator[Problem]:
-    """The training data: prompts that are answered and judged here, or ready-made rankings."""
+    """The training data: prompts that are answered and judged in this run, or existing preferences."""
     if config.prompts is None and config.rankings.source is None:
-        advice = "give 'prompts' (answers are sampled and judged here) or 'rankings.source' (ready-made preferences)"
-        yield Problem((), f"there is nothing to learn from: {advice}")
+        advice = "give 'prompts' (answers are sampled and judged in this run) or 'rankings.source' (existing preferences)"
+        yield Problem((), f"there is no training data: {advice}")
     if config.prompts is not None and config.rankings.source is not None:
-        advice = "training learns either from prompts that are judged here or from ready-made preferences: set one to null"
-        yield Problem(("rankings", "source"), f"'prompts' is given too, and {advice}")
+        advice = "a run trains either on prompts judged in this run or on existing preferences: set one of the two to null"
+        yield Problem(("rankings", "source"), f"'prompts' is set as well; {advice}")
     if config.prompts is None or config.rankings.source is not None:
         return
     offline = any(not isinstance(one.objective, OnPolicy) for one in config.students.values())
     if config.judge is None and (config.reward_model is not None or offline):
         yield Problem(("judge",), "the answers to 'prompts' need a judge: add this section")
     elif config.judge is None and not config.students:
-        text = "the answers to 'prompts' need a judge: add this section, or students that learn from rewards of their own"
+        text = "the answers to 'prompts' need a judge: add this section, or students whose objective has its own reward"
         yield Problem(("judge",), text)
     authors = config.candidates.authors
     known = config.named_models
     for number, author in enumerate(authors):
-        if author not in known and not (author == "start" and config.start is None):  # a missing start is told elsewhere
+        if author not in known and not (author == "start" and config.start is None):  # `_start` reports a missing start
             yield Problem(("candidates", "from", number), _no_such_model(author, known))
     if len(set(authors)) < len(authors):
-        yield Problem(("candidates", "from"), "a model is named twice: 'per_prompt' says how many answers each gives")
+        yield Problem(("candidates", "from"), "a model is listed twice: use 'per_prompt' to set the number of answers of each")
     elif config.candidates.per_prompt * len(authors) < 2:
         yield Problem(
             ("candidates", "per_prompt"),
-            "one answer cannot be ranked: ask for two or more, or name another model in candidates.from",
+            "a single answer cannot be ranked: set this to 2 or more, or add another model to candidates.from",
         )
 
 
 def _rewards(config: RunConfig) -> Iterator[Problem]:
-    """What students that learn from rewards need: their sources, and something to compare with while they learn."""
+    """On-policy students: the sources of their rewards, and a judge for evaluations during training."""
     for name, student in config.students.items():
         objective = student.objective
         if not isinstance(objective, OnPolicy):
@@ -75,80 +75,82 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
             source, place = part.source, (number, "source") if isinstance(objective.reward, tuple) else ()
             key: KeyPath = (*path, "reward", *place)
             if source == "reward_model" and config.reward_model is None:
-                yield Problem(key, "this run has no 'reward_model': add the section, or name another reward")
+                yield Problem(key, "this run has no 'reward_model': add that section, or use another reward")
             elif source == "judge" and config.judge is None:
-                yield Problem(key, "this run has no 'judge': add the section, or write the reward's judge out here")
+                yield Problem(key, "this run has no 'judge': add that section, or give a judge here")
             elif not isinstance(source, str):
                 yield from _judge(config, source, key)
             judge = config.judge if source == "judge" else source
             if isinstance(judge, JudgeSection) and judge.compares and objective.samples_per_prompt < 2:
                 yield Problem(
-                    (*path, "samples_per_prompt"), f"a {judge.kind} judge compares the answers to a prompt: ask for two or more"
+                    (*path, "samples_per_prompt"), f"a {judge.kind} judge compares the answers to a prompt: set this to 2 or more"
                 )
         if not isinstance(objective, Ppo):
             if objective.samples_per_prompt < 2:
                 yield Problem(
-                    (*path, "samples_per_prompt"), f"{objective.kind} compares the answers to a prompt: ask for two or more"
+                    (*path, "samples_per_prompt"), f"{objective.kind} compares the answers to a prompt: set this to 2 or more"
                 )
         elif objective.evaluate_every is not None and (
             config.evaluation.judge is None or (config.evaluation.judge == "same" and config.judge is None)
         ):
-            yield Problem((*path, "evaluate_every"), "looking at held-out prompts needs an evaluation.judge: add one, or say null")
+            yield Problem(
+                (*path, "evaluate_every"), "evaluations during training need evaluation.judge: add one, or set this to null"
+            )
 
 
 def _names(config: RunConfig) -> Iterator[Problem]:
-    """Names that become folders, and names that are taken."""
+    """Names that are used as folder names, and reserved names."""
     if PurePath(config.runtime.runs, config.name) == PurePath(config.runtime.store):
-        yield Problem(("name",), f"the folder {config.runtime.store} is the store of finished work: choose another name")
+        yield Problem(("name",), f"the folder {config.runtime.store} is the store of finished stages: choose another name")
     for name in config.models:
         if name in ("start", "teacher"):
-            yield Problem(("models", name), f"'{name}' is the name of the section '{name}': choose another")
+            yield Problem(("models", name), f"'{name}' is a reserved name (the section '{name}'): choose another name")
         if not re.fullmatch(NAME_PATTERN, name):
-            text = "a model's name has letters, digits, '.', '-' and '_', and begins with a letter or a digit"
+            text = "a model's name must be letters, digits, '.', '-' and '_', and start with a letter or a digit"
             yield Problem(("models", name), text)
     for section in ("models", "students"):
         for name in _TAKEN.intersection(getattr(config, section)):
-            yield Problem((section, name), f"'{name}' is what the data of a run is called: choose another name")
+            yield Problem((section, name), f"'{name}' is a reserved name: choose another name")
     for name, student in config.students.items():
         if not re.fullmatch(NAME_PATTERN, name):
-            text = "a student's name has letters, digits, '.', '-' and '_', and begins with a letter or a digit"
+            text = "a student's name must be letters, digits, '.', '-' and '_', and start with a letter or a digit"
             yield Problem(("students", name), text)
         if name in ("start", "teacher"):
-            yield Problem(("students", name), f"the report has a '{name}' already: choose another name")
+            yield Problem(("students", name), f"'{name}' is a reserved name (it is in every report): choose another name")
         if name == "best_of_n" and student.objective.kind != "best_of_n":
             yield Problem(
                 ("students", name),
-                "'best_of_n' is the baseline that imitates the best candidate, in every report: "
+                "'best_of_n' is a reserved name (the baseline that imitates the best candidate): "
                 f"choose another name for a student with objective {student.objective.kind}",
             )
 
 
 def _start(config: RunConfig) -> Iterator[Problem]:
-    """Who needs the student's start."""
+    """The sections that need a start."""
     if config.start is not None:
         return
     if config.prompts is not None:
-        yield Problem(("start",), "'prompts' needs a start, the model that learns: add this section")
+        yield Problem(("start",), "'prompts' needs a start, the model to be trained: add this section")
     elif config.students:
-        yield Problem(("start",), "students need a start, the model they begin from: add this section")
+        yield Problem(("start",), "students need a start, the model that training starts from: add this section")
     if config.sft is not None:
-        yield Problem(("sft",), "there is no 'start' to teach: add one, or take this section out")
+        yield Problem(("sft",), "`sft` needs a `start`: add one, or remove this section")
     if config.reward_model is not None and config.reward_model.model is None:
-        yield Problem(("reward_model", "model"), "a reward model needs a trunk: give this key, or 'start'")
+        yield Problem(("reward_model", "model"), "a reward model needs a backbone: set this key, or add 'start'")
 
 
 def _from_scratch(config: RunConfig) -> Iterator[Problem]:
-    """A model from scratch needs demonstrations before anything else; a reward model's trunk has the rankings instead."""
+    """A model from scratch needs demonstrations; the backbone of a reward model is trained on the rankings instead."""
     if config.start is not None and config.start.from_scratch is not None and config.sft is None:
         yield Problem(("start", "from_scratch"), f"a start from scratch needs 'sft' ({_SCRATCH_ADVICE})")
     for path, model in _teachers(config):
         if isinstance(model, Teacher) and model.from_scratch is not None and model.sft is None:
-            text = f"a model from scratch needs an 'sft' beside it ({_SCRATCH_ADVICE})"
+            text = f"a model from scratch needs 'sft' in the same section ({_SCRATCH_ADVICE})"
             yield Problem((*path, "from_scratch"), text)
 
 
 def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
-    """The judge's model is there, and can do what this kind of judge asks of it."""
+    """The judge's model exists and supports this kind of judge."""
     known = config.named_models
     for use in model_uses(judge):
         if isinstance(use.model, str) and use.model not in known:
@@ -156,12 +158,12 @@ def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
             continue
         model = known[use.model] if isinstance(use.model, str) else use.model
         if isinstance(use.owner, JudgeSection) and use.owner.needs_local_model and isinstance(model, EndpointModel):
-            text = "a likelihood judge reads the model's own log-probabilities, which an endpoint does not give"
-            yield Problem((*path, *use.path), f"{text}: name a local model, or take kind pairwise or rubric")
+            text = "a likelihood judge needs log-probabilities of whole answers, which an endpoint does not provide"
+            yield Problem((*path, *use.path), f"{text}: use a local model, or kind pairwise or rubric")
 
 
 def _prices(config: RunConfig) -> Iterator[Problem]:
-    """A budget in money knows what every server costs."""
+    """A budget in US dollars needs a price for every server."""
     if config.budget.usd is None:
         return
     servers = {model.name for _, model in _teachers(config) if isinstance(model, EndpointModel)}
@@ -171,7 +173,7 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
 
 
 def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel]]:
-    """Every model but the start, with its path."""
+    """Every model except the start, with its path."""
     if config.teacher is not None:
         yield ("teacher",), config.teacher
     for name, model in config.models.items():

@@ -1,4 +1,4 @@
-"""The schema of data: where rows come from, and the prompts of a run."""
+"""The schema of data sources and of the prompts of a run."""
 
 from typing import Annotated, Literal
 
@@ -10,20 +10,20 @@ from aligndistill.config.section import ReadsFile, Section
 
 
 class Source(Section):
-    """Where rows come from: a file, a folder of files, or a data set on the Hub at a pinned revision.
+    """A source of rows: a file, a folder of files, or a data set on the Hub at a pinned revision.
 
     Attributes:
         path: a JSON, JSONL, CSV or Parquet file (`.gz` too), a folder of such files or from `save_to_disk`, or the Hub name of a
             data set.
-        revision: the commit of the Hub data set; required for one, so that a run means the same tomorrow.
+        revision: the commit of the Hub data set; required for Hub data sets, so that runs are reproducible.
         name: the Hub data set's configuration.
         split: the Hub data set's split.
-        format: `auto` reads it off the columns. `hh`: transcripts in `chosen`/`rejected`. `preference`: TRL's, with an explicit
+        format: `auto` detects it from the columns. `hh`: transcripts in `chosen`/`rejected`. `preference`: TRL's, with an explicit
             or implicit prompt. `prompts`: prompt-only, `messages`, or `prompt` and `completion`. `rankings`: `prompt`,
             `responses`, `scores`. `distilabel`, `rewardbench` (version 2), `ultrafeedback`: the data sets' own columns.
-        columns: our name to the file's name, as in `{prompt: question}`.
-        limit: read no more rows than this.
-        on_bad_row: stop at a row that cannot be read, or drop and count it.
+        columns: maps this package's column name to the file's, as in `{prompt: question}`.
+        limit: read at most this many rows.
+        on_bad_row: `error` stops at a row that cannot be read; `drop` drops and counts it.
     """
 
     path: Annotated[str, ReadsFile]
@@ -40,7 +40,7 @@ class Source(Section):
 
 
 class Prompts(Section):
-    """The prompts of the run. `held_out` is the share, by hash of the prompt, that only the evaluation sees."""
+    """The prompts of the run. `held_out` is the share, chosen by a hash of the prompt, that is used for evaluation only."""
 
     source: Source
     held_out: float = Field(default=0.1, gt=0, lt=1)

@@ -11,12 +11,12 @@ COMPARISONS_PATTERN = r"^(all|sort|swiss|random\([1-9]\d*\))$"
 
 
 class JudgeSection(Section):
-    """What every judge's section says of it.
+    """Properties of every kind of judge.
 
     Attributes:
-        needs_local_model: it reads its model's own log-probabilities, which no server gives.
-        compares: its verdicts compare the answers to a prompt, so it needs two or more.
-        computes: it computes its verdicts, so that asking twice shows nothing.
+        needs_local_model: it needs its model's log-probabilities of whole answers, which servers do not provide.
+        compares: its verdicts compare answers to a prompt, so it needs at least two.
+        computes: it is deterministic, so asking twice gives no information.
     """
 
     needs_local_model: ClassVar[bool] = False
@@ -35,12 +35,12 @@ class Likelihood(JudgeSection):
 
 
 class JudgeExample(Section):
-    """A question with its answer, shown to the judge before the real one.
+    """An example shown to the judge before the actual question.
 
     Attributes:
-        answers: in the order in which they are shown: one for `rubric`, two for `pairwise`, any number for `listwise`.
-        verdict: what the judge should say: `A`, `7`, `B > A > C`.
-        reason: why; needed with `reasoning`.
+        answers: in the order shown: one for `rubric`, two for `pairwise`, any number for `listwise`.
+        verdict: the expected verdict: `A`, `7`, `B > A > C`.
+        reason: the reason for it; required with `reasoning`.
     """
 
     prompt: str
@@ -55,14 +55,14 @@ class JudgeExample(Section):
 
 
 class ChatJudge(JudgeSection):
-    """What all judges have that put questions to a chat model.
+    """Settings of all judges that prompt a chat model.
 
     Attributes:
-        max_new_tokens: the longest reply; 64, or 512 with `reasoning`, unless given.
-        reasoning: have reasons written before the verdict. It is read off the text then, not off log-probabilities.
-        samples: replies per question where the model gives no log-probabilities, at temperature 1: their mean is a soft verdict.
+        max_new_tokens: the longest reply; by default 64, or 512 with `reasoning`.
+        reasoning: ask for reasons before the verdict. The verdict is then read from the text, not from log-probabilities.
+        samples: replies per question if the model gives no log-probabilities, at temperature 1; their mean is a soft verdict.
         examples: shown before each question, as earlier turns.
-        max_answer_characters: longer answers are cut, and say so.
+        max_answer_characters: longer answers are truncated, with a note.
     """
 
     model: ModelRef = "teacher"
@@ -74,24 +74,24 @@ class ChatJudge(JudgeSection):
 
     @property
     def reply_tokens(self) -> int:
-        """`max_new_tokens`, or what suits the kind of reply."""
+        """`max_new_tokens`, or its default for this kind of reply."""
         return self.max_new_tokens or (512 if self.reasoning else 64)
 
     def _each_example_has(self, answers: int) -> None:
         for number, example in enumerate(self.examples):
             if len(example.answers) != answers:
                 raise ValueError(
-                    f"'examples' {number} has {len(example.answers)} 'answers', and this kind of judge is shown {answers}"
+                    f"examples[{number}] has {len(example.answers)} 'answers', but this kind of judge needs exactly {answers}"
                 )
 
 
 class Pairwise(ChatJudge):
-    """Which of two answers is better; asked in both orders unless told otherwise.
+    """Which of two answers is better; asked in both orders by default.
 
     Attributes:
         template: `helpful`, `harmless`, `general`, or the path of a text file with the fields
             `{prompt}`, `{first}` and `{second}`.
-        comparisons: which pairs: `all`, or fewer for nearly the same ranking: `sort`, `swiss` or `random(n)`.
+        comparisons: which pairs to compare: `all`, or fewer for nearly the same ranking: `sort`, `swiss` or `random(n)`.
     """
 
     compares: ClassVar[bool] = True
@@ -108,7 +108,7 @@ class Pairwise(ChatJudge):
 
 
 class Listwise(ChatJudge):
-    """All answers put in order at once; asked with the list in an order drawn by hash and in its reverse.
+    """A ranking of all answers in one reply; asked with the list in an order chosen by hash and in the reverse order.
 
     Attributes:
         template: `listwise`, or the path of a text file with the fields `{prompt}` and `{responses}`.
@@ -122,7 +122,7 @@ class Listwise(ChatJudge):
 
 
 class Rubric(ChatJudge):
-    """Grade from `lowest` to `highest`: the expected value over the score's tokens where log-probs exist, else the parsed one.
+    """Grade from `lowest` to `highest`: the expected value over the grade tokens if there are log-probs, else the parsed grade.
 
     Attributes:
         template: `rubric`, or the path of a text file with the fields `{prompt}`, `{response}`, `{lowest}`, `{highest}`.
@@ -142,7 +142,7 @@ class Rubric(ChatJudge):
 
 
 class Function(JudgeSection):
-    """Grade = your function: `(prompt: str, responses: list[str]) -> list[float]`."""
+    """Grade = the value of your function `(prompt: str, responses: list[str]) -> list[float]`."""
 
     kind: Literal["function"]
     function: PluginName
@@ -167,8 +167,8 @@ class PanelMember(Section):
     """A judge of a panel.
 
     Attributes:
-        weight: what it counts beside the others.
-        temperature: its grades are divided by it before their difference is read as a logit.
+        weight: its weight relative to the other members.
+        temperature: its grades are divided by this before their difference is used as a logit.
     """
 
     judge: SingleJudge
@@ -178,15 +178,15 @@ class PanelMember(Section):
     @model_validator(mode="after")
     def _both_orders(self) -> "PanelMember":
         if isinstance(self.judge, Pairwise | Listwise) and not self.judge.both_orders:
-            raise ValueError("a panel's member asks in both orders: its preference for a place could not be taken off otherwise")
+            raise ValueError("a panel member needs both_orders: true, because its position bias could not be removed otherwise")
         return self
 
 
 class Panel(JudgeSection):
-    """Several judges as one that compares.
+    """Several judges combined into one that compares.
 
     Attributes:
-        members: by name, which their own verdicts carry.
+        members: by name; their own verdicts have this name as the judge.
         combine: `mean` of the probabilities, `vote`, or `product` of experts.
     """
 

@@ -1,6 +1,7 @@
 """From YAML files and `section.key=value` to a checked `RunConfig`, and back to YAML."""
 
 import json
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, TypeAlias
@@ -18,33 +19,38 @@ from aligndistill.errors import ConfigError
 ConfigFiles: TypeAlias = str | Path | Sequence[str | Path]
 """One config file, or several that compose left to right."""
 
+RENAMED: dict[KeyPath, str] = {("runtime", "silence_seconds"): "heartbeat_timeout_seconds"}
+"""Old keys that are still read, with a warning: the path of each, and its new name."""
+
 
 def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunConfig:
     """Read one file or several, and overrides, into one checked config.
 
     Files compose left to right, and the overrides come last, as if they were one more file:
 
-    - Sections merge key by key. Everything else (numbers, texts, lists) is replaced; `null` takes an optional section out.
-    - A section whose `kind` changes is replaced whole, because the keys of the old kind mean nothing to the new one: an
-      overlay with `judge: {kind: pairwise, ...}` leaves nothing of a likelihood judge behind. A model without `kind` counts
+    - Sections merge key by key. Everything else (numbers, texts, lists) is replaced; `null` disables an optional section.
+    - A section whose `kind` changes is replaced as a whole, because the keys of the old kind do not apply to the new one: an
+      overlay with `judge: {kind: pairwise, ...}` removes all settings of a likelihood judge. A model without `kind` counts
       as `local`. A section that has no kind yet is merged.
     - An override is `section.key=value`, its value read as YAML: `a.b=1e-6`, `a.b=null`, `a.b=[x, y]`, `a={b: 1, c: 2}`, and
-      `a.b=` is null. Of two overrides of one key the later one holds. A name with a dot in it is written inside braces:
+      `a.b=` is null. If a key is overridden twice, the later override applies. Write a name that contains a dot in braces:
       `students={dpo-0.1: {learning_rate: 1e-6}}`.
 
-    Paths inside a config are relative to the working directory, not to the file they are written in.
+    Paths in a config are relative to the working directory, not to the config file.
 
     Args:
         paths: the file or files, each with a mapping at the top.
         overrides: `section.key=value` arguments, or a single one.
 
     Raises:
-        ConfigError: with every problem found, one a line, each with its file and line (or argument), its key and what to do.
-            No value that may be a secret is in it. Rules between sections are checked when the sections themselves are right.
+        ConfigError: with every problem found, one per line, each with its file and line (or argument), its key and what to do.
+            Values that may be secrets are not shown. Rules between sections are checked once each section is valid.
     """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
     documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
+    for document in documents:
+        _rename_old_keys(document)
     problems = [problem for document in documents for problem in document.problems]
     if any(document.data is None for document in documents):
         raise _error(problems, documents, {})
@@ -77,8 +83,8 @@ def dump_config(config: RunConfig) -> str:
 
 
 def _read_overrides(overrides: Sequence[str], first_index: int) -> Document:
-    """All overrides as one document."""
-    together = Document({})
+    """All overrides, combined into one document."""
+    combined = Document({})
     for index, override in enumerate(overrides, first_index):
         key, equals, text = override.partition("=")
         path = tuple(key.split("."))
@@ -86,21 +92,39 @@ def _read_overrides(overrides: Sequence[str], first_index: int) -> Document:
         if not equals or not all(path):
             shown = f"'{override}'" if not equals else f"'{key}'"
             problem = Problem((), f"{shown} is not of the form section.key=value", where)
-            together.problems.append(problem)
+            combined.problems.append(problem)
             continue
         document = read_yaml(text, where, path)
-        together.problems += document.problems
+        combined.problems += document.problems
         if document.data is None and document.problems:
             continue
-        section = together.data
+        section = combined.data
         for depth, part in enumerate(path[:-1], 1):
-            together.places[path[:depth]] = where
+            combined.places[path[:depth]] = where
             if not isinstance(section.get(part), dict):
                 section[part] = {}
             section = section[part]
         section[path[-1]] = document.data
-        together.places |= {path: where, **document.places}
-    return together
+        combined.places |= {path: where, **document.places}
+    return combined
+
+
+def _rename_old_keys(document: Document) -> None:
+    """Replace old keys by their new names, with a warning for each. With both names in a document, the old one is an error."""
+    for path, new_name in RENAMED.items():
+        section = document.data
+        for part in path[:-1]:
+            section = section.get(part) if isinstance(section, dict) else None
+        if not isinstance(section, dict) or path[-1] not in section or new_name in section:
+            continue
+        section[new_name] = section.pop(path[-1])
+        new_path = (*path[:-1], new_name)
+        if path in document.places:
+            document.places[new_path] = document.places.pop(path)
+        old, new = ".".join(map(str, path)), ".".join(map(str, new_path))
+        warnings.warn(
+            f"the config key {old} is now called {new}: rename it; the old name will be removed.", FutureWarning, stacklevel=3
+        )
 
 
 def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:
@@ -114,20 +138,20 @@ def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:
 
 
 def _implied_kind(path: KeyPath) -> str | None:
-    """The kind of a section that names none: only models have one."""
+    """The default kind of a section without `kind`: only models have one."""
     is_model = path[-1:] in (("teacher",), ("model",)) or (len(path) == 2 and path[0] == "models")
     return "local" if is_model else None
 
 
 def _error(problems: Sequence[Problem], documents: Sequence[Document], data: Any) -> ConfigError:
-    """All problems in the order of the files and their lines."""
+    """All problems as one error, ordered by file and line."""
     placed = [(problem.where or _place(problem.path, documents, data), problem) for problem in problems]
     placed.sort(key=lambda entry: entry[0])
     return ConfigError("\n".join(dict.fromkeys(problem.line(where) for where, problem in placed)))
 
 
 def _place(path: KeyPath, documents: Sequence[Document], data: Any) -> Where:
-    """Where the key stands or, when it is missing, the section it belongs to. The last file that wrote it counts."""
+    """The place of the key or, if it is missing, of its section. The last file that sets it counts."""
     there: list[str | int] = []
     for part in path:
         if not (part in data if isinstance(data, dict) else isinstance(data, list) and part in range(len(data))):

@@ -1,4 +1,4 @@
-"""The schema of what a config names from outside: data, models here and behind servers, and how models are trained."""
+"""The schema of models: local ones and those behind servers."""
 
 import re
 from typing import Annotated, Any, Literal
@@ -45,18 +45,18 @@ class Lora(Section):
 
 
 Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
-"""transformers' names. Kernels from the Hub are left out: they are code that comes over the network."""
+"""transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
 
 
 class LocalModel(Section):
-    """A causal language model that runs here.
+    """A causal language model that runs locally.
 
     Attributes:
-        model: a Hub name or a local folder; leave it out for `from_scratch`.
-        layout: how a conversation becomes text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
-            `plain`: the response simply continues the prompt.
-        attn_implementation: transformers' choice by default, which is `sdpa` for nearly all.
-        trust_remote_code: run code that comes with the model. Off unless asked for, and never inherited.
+        model: a Hub name or a local folder; omit it with `from_scratch`.
+        layout: how a conversation is converted to text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
+            `plain`: the response continues the prompt.
+        attn_implementation: by default transformers' choice, which is `sdpa` for most models.
+        trust_remote_code: run code that comes with the model. Off by default, and set for each model separately.
     """
 
     kind: Literal["local"] = "local"
@@ -71,12 +71,12 @@ class LocalModel(Section):
     @model_validator(mode="after")
     def _one_origin(self) -> "LocalModel":
         if (self.model is None) == (self.from_scratch is None):
-            raise ValueError("give either 'model' (a Hub name or a folder) or 'from_scratch'; the other one must be absent or null")
+            raise ValueError("give either 'model' (a Hub name or a folder) or 'from_scratch', not both")
         return self
 
 
 class StudentModel(LocalModel):
-    """The student before it is aligned; with `lora`, adapters are trained instead of all weights."""
+    """The start: the student before alignment. With `lora`, adapters are trained instead of all weights."""
 
     lora: Lora | None = None
 
@@ -84,32 +84,32 @@ class StudentModel(LocalModel):
 def _without_credentials(value: str) -> str:
     address = urlsplit(value)
     if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError("expected the address of a server, such as http://localhost:8000/v1")
+        raise ValueError("expected the URL of a server, such as http://localhost:8000/v1")
     if "@" in address.netloc or address.query or address.fragment:
-        raise ValueError("an address carries no user, password or query, because it is written to files: use 'api_key_env'")
+        raise ValueError("a URL must not contain a user, password or query, because it is written to files: use 'api_key_env'")
     return value
 
 
 def _name_of_a_variable(value: str) -> str:
     if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value:
-        raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself")
+        raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself")
     return value
 
 
 ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
-"""Where an OpenAI-compatible server is, such as http://localhost:8000/v1. It is written to files, so it carries no secret."""
+"""The URL of an OpenAI-compatible server, such as http://localhost:8000/v1. It is written to files and must not hold secrets."""
 
 KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
-"""The name of the environment variable that holds a key."""
+"""The name of the environment variable that contains an API key."""
 
 
 class EndpointModel(Section):
-    """A model behind an OpenAI-compatible HTTP server. The key is read from the environment variable named here, only.
+    """A model behind an OpenAI-compatible HTTP server. The API key is read only from the environment variable `api_key_env`.
 
     Attributes:
-        requests_per_minute, tokens_per_minute: the most that the server allows; no limit unless given.
-        tokenizer: the model's, a folder or a Hub name, to count tokens with; else they are estimated.
-        context_tokens: the most that prompt and answer may have together. Longer requests are not sent.
+        requests_per_minute, tokens_per_minute: the server's rate limits; no limit by default.
+        tokenizer: the model's tokenizer (a folder or a Hub name), used to count tokens; by default they are estimated.
+        context_tokens: the most tokens of prompt and answer together. Longer requests are not sent.
     """
 
     kind: Literal["endpoint"]
@@ -126,17 +126,17 @@ class EndpointModel(Section):
 
     @property
     def server(self) -> str:
-        """Its address and the model's name there: what is one server to us."""
+        """The URL and the model's name, which identify a server."""
         return f"{self.base_url.rstrip('/')} {self.name}"
 
     @property
     def identity(self) -> str:
-        """What answers of this model are kept under, however they were asked for."""
+        """The model in cache keys, the same for direct requests and batch files."""
         return f"endpoint {self.server}"
 
 
 class Teacher(LocalModel):
-    """A local teacher, which may be taught by demonstrations first."""
+    """A local teacher, optionally fine-tuned on demonstrations first."""
 
     sft: Sft | None = None
 
@@ -151,4 +151,4 @@ Model = Annotated[Annotated[Teacher, Tag("local")] | Annotated[EndpointModel, Ta
 
 
 ModelRef = Annotated[Annotated[str, Tag("name")] | Annotated[Model, Tag("section")], Discriminator(name_or_section), NamesModel]
-"""A model written out, or the name of one: `teacher`, `start`, or a key of `models`."""
+"""A model given inline, or the name of one: `teacher`, `start`, or a key of `models`."""

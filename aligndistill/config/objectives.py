@@ -1,4 +1,4 @@
-"""The schema of the objectives: what a student may learn by."""
+"""The schema of the training objectives of students."""
 
 from typing import Annotated, Any, ClassVar, Literal
 
@@ -10,13 +10,13 @@ from aligndistill.config.section import NotHashed, Section, name_or_section
 
 
 class Offline(Section):
-    """What learns from rankings.
+    """An objective that learns from rankings.
 
     Attributes:
-        default_learning_rate: what its paper used.
+        default_learning_rate: the learning rate of its paper.
         trainer: which stage of `stages/` trains it.
-        reads: what it reads besides the start, by the names of `pipeline.py`.
-        best_only: it looks at nothing but the best response of a ranking.
+        reads: its inputs besides the start, by their names in `pipeline.py`.
+        best_only: whether it uses only the best response of a ranking.
     """
 
     default_learning_rate: ClassVar[float]
@@ -26,7 +26,7 @@ class Offline(Section):
 
     @property
     def learns_ties(self) -> bool:
-        """Whether a ranking whose answers are all tied says something to it."""
+        """Whether it learns from a ranking whose answers are all tied."""
         return False
 
 
@@ -34,8 +34,8 @@ class Dpo(Offline):
     """Direct preference optimisation; `loss` also gives IPO and the hinge form (SLiC-HF).
 
     Attributes:
-        labels: `soft` weighs both directions by the teacher's probability.
-        label_smoothing: conservative DPO: the share of labels believed to be flipped.
+        labels: `soft` weights both directions by the teacher's probability.
+        label_smoothing: conservative DPO: the assumed share of flipped labels.
     """
 
     default_learning_rate: ClassVar[float] = 5e-7
@@ -49,7 +49,7 @@ class Dpo(Offline):
 
     @property
     def learns_ties(self) -> bool:
-        """A soft label of one half."""
+        """Soft labels do: a tie has the label 0.5."""
         return self.labels == "soft"
 
 
@@ -72,7 +72,7 @@ class Pro(Offline):
 
 
 class BestOfN(Offline):
-    """Imitate the best candidate: the baseline that every other student must beat."""
+    """Imitate the best candidate: the baseline for all other students."""
 
     default_learning_rate: ClassVar[float] = 2e-5
     best_only: ClassVar[bool] = True
@@ -81,16 +81,16 @@ class BestOfN(Offline):
 
 
 OfflineObjective = Dpo | Rrhf | Pro | BestOfN
-"""What learns from rankings."""
+"""The objectives that learn from rankings."""
 
 RewardSource = Annotated[
     Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)
 ]
-"""The run's reward model, the run's judge, or a judge of its own."""
+"""The run's reward model, the run's judge, or a judge given inline."""
 
 
 class WeightedReward(Section):
-    """One part of a reward that is a sum."""
+    """One term of a weighted sum of rewards."""
 
     source: RewardSource
     weight: float = 1.0
@@ -104,18 +104,18 @@ Reward = Annotated[
     Annotated[RewardSource, Tag("source")] | Annotated[tuple[WeightedReward, ...], Field(min_length=1), Tag("sum")],
     Discriminator(_reward_kind),
 ]
-"""Where the score of a sampled answer comes from: one source, or a list of `{source, weight}` that are added up."""
+"""The score of a sampled answer: one source, or a list of `{source, weight}` whose weighted scores are summed."""
 
 
 class OnPolicy(Section):
-    """What learns from rewards for answers that it samples itself.
+    """An objective that learns from rewards for answers sampled from the policy.
 
     Attributes:
         default_learning_rate, trainer: as in `Offline`.
-        samples_per_prompt: answers per prompt and update, from one reading of the prompt.
-        temperature: of the policy that is learned; applied alike when sampling, scoring and training. No top-k, no top-p.
+        samples_per_prompt: answers sampled per prompt in each update; the prompt is processed once.
+        temperature: of the policy; the same for sampling, scoring and training. No top-k, no top-p.
         kl_coefficient: beta in E[reward] - beta KL(policy || start), reward units per nat.
-        missing_eos_penalty: subtracted from the score of an answer that reached `max_response_tokens` without an end.
+        missing_eos_penalty: subtracted from the score of an answer that reached `max_response_tokens` without an end token.
     """
 
     default_learning_rate: ClassVar[float]
@@ -129,29 +129,29 @@ class OnPolicy(Section):
 
     @property
     def rewards(self) -> tuple[WeightedReward, ...]:
-        """The parts of the reward; one of weight 1 unless a list is given."""
+        """The terms of the reward; a single source has weight 1."""
         return self.reward if isinstance(self.reward, tuple) else (WeightedReward(source=self.reward),)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """What it reads besides the start, by the names of `pipeline.py`."""
+        """Its inputs besides the start, by their names in `pipeline.py`."""
         uses_reward_model = any(part.source == "reward_model" for part in self.rewards)
         return ("prompts", *(("reward_model",) if uses_reward_model else ()))
 
 
 class RolloutServer(Section):
-    """A vLLM server that samples for a policy while it learns. Before each update it is given the policy's weights.
+    """A vLLM server that samples from a policy during training. It loads the policy's current weights before each update.
 
-    All of it stays out of fingerprints: whichever server it is, the weights are the policy's.
+    No field is part of a fingerprint: the weights are the policy's, whichever server is used.
 
     Attributes:
         base_url: ends in /v1.
         name: the model's name on the server.
-        concurrency: prompts that each process asks about at the same time.
-        timeout_seconds: for one try of one request; loading the weights is one.
-        max_retries: tries after the first.
-        weights: a folder that is under this path here and at the server, for the weights on their way; by default one inside the
-            store.
+        concurrency: concurrent requests per process, one prompt each.
+        timeout_seconds: for one attempt of one request; loading the weights is one request.
+        max_retries: attempts after the first.
+        weights: a folder for transferring weights, reachable under this path both here and on the server; by default inside
+            the store.
     """
 
     base_url: Annotated[ServerUrl, NotHashed]
@@ -166,25 +166,27 @@ class RolloutServer(Section):
     @classmethod
     def _has_a_root(cls, value: str) -> str:
         if not value.rstrip("/").endswith("/v1"):
-            raise ValueError("expected an address that ends in /v1, such as http://localhost:8000/v1: weights are loaded beside it")
+            raise ValueError(
+                "expected a URL that ends in /v1, such as http://localhost:8000/v1: the server's other endpoints are beside it"
+            )
         return value
 
 
 class Ppo(OnPolicy):
-    """Proximal policy optimisation. One update samples `batch_size * minibatches` prompts and learns from them `ppo_epochs` times.
+    """Proximal policy optimisation. An update samples `batch_size * minibatches` prompts and trains on them `ppo_epochs` times.
 
     Attributes:
-        critic: `separate` is a model of its own, which begins as the reward model where that has the start's trunk and else as the
-            start; `shared` is a value head on the policy's trunk.
+        critic: `separate` is its own model, initialised from the reward model if that has the start's backbone and from the start
+            otherwise; `shared` is a value head on the policy's backbone.
         critic_learning_rate: of a separate critic; the policy's by default.
-        kl_target: nats per answer; moves the coefficient towards it (Ziegler et al. 2019), with `kl_horizon` in samples.
-        kl_budget: nats per answer; once passed, training ends at the last checkpoint that was inside it.
-        normalise_rewards: subtract the running mean of all scores so far and divide by their standard deviation.
-        reward_clip: cut scores (normalised ones, if they are) to this distance from 0.
+        kl_target: nats per answer; adapts the coefficient to reach it (Ziegler et al. 2019), with `kl_horizon` in samples.
+        kl_budget: nats per answer; when it is exceeded, training ends at the last checkpoint within it.
+        normalise_rewards: subtract the running mean of all scores and divide by their running standard deviation.
+        reward_clip: clip scores (after normalisation, if any) to this absolute value.
         minibatches: optimiser steps per pass over an update's answers.
-        evaluate_every: updates between looks at held-out prompts: the win rate over the start, by `evaluation.judge`.
-        evaluate_prompts: how many held-out prompts are looked at.
-        server: samples in the policy's place; by default the policy samples in its own process.
+        evaluate_every: updates between evaluations on held-out prompts: the win rate over the start, by `evaluation.judge`.
+        evaluate_prompts: how many held-out prompts are used for that.
+        server: a server to sample on; by default the policy is sampled in its own process.
     """
 
     default_learning_rate: ClassVar[float] = 3e-6
@@ -213,19 +215,19 @@ class Ppo(OnPolicy):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """See `OnPolicy`; also the reference, what a separate critic begins as, and the start's answers to compare with."""
+        """See `OnPolicy`; also the reference, a separate critic's initial model, and the start's answers to compare with."""
         critic = ("critic",) if self.critic == "separate" else ()
         compared = ("start_answers",) if self.evaluate_every is not None else ()
         return (*super().reads, "reference", *critic, *compared)
 
     @property
     def steps_per_update(self) -> int:
-        """Optimiser steps between one sampling and the next."""
+        """Optimiser steps per update."""
         return self.ppo_epochs * self.minibatches
 
 
 class Grpo(OnPolicy):
-    """Group-relative policy optimisation by TRL's trainer, with this project's rewards."""
+    """Group-relative policy optimisation with TRL's trainer and this package's rewards."""
 
     default_learning_rate: ClassVar[float] = 1e-6
     trainer: ClassVar[Literal["trl"]] = "trl"
@@ -234,7 +236,7 @@ class Grpo(OnPolicy):
 
 
 class Rloo(OnPolicy):
-    """REINFORCE leave-one-out by TRL's trainer, with this project's rewards."""
+    """REINFORCE leave-one-out with TRL's trainer and this package's rewards."""
 
     default_learning_rate: ClassVar[float] = 1e-6
     trainer: ClassVar[Literal["trl"]] = "trl"

@@ -1,4 +1,4 @@
-"""`package.module:name` -> the object. The working directory is importable, as it is for `python -m`."""
+"""Imports the object named by `package.module:name`. The working directory is importable, as with `python -m`."""
 
 import importlib
 import importlib.util
@@ -11,10 +11,10 @@ from aligndistill.errors import ConfigError
 
 
 def load_plugin(name: str) -> Any:
-    """Import the object that `package.module:name` names.
+    """Import the object named by `package.module:name`.
 
     Raises:
-        ConfigError: no such module or no such name in it. An error inside the module is the user's and passes through.
+        ConfigError: there is no such module, or no such name in it. Exceptions raised inside the module are not caught.
     """
     module_name, attribute = _parts(name)
     try:
@@ -33,13 +33,14 @@ def load_plugin(name: str) -> Any:
 
 
 _contents: dict[str, bytes] = {}
-"""What was in a module's file when it was imported here."""
+"""Module name -> the content of its file when it was imported here."""
 
 
 def _newest(module_name: str) -> ModuleType:
-    """Import a module, or load it again where its file has changed since: in a notebook, users edit it between two runs.
+    """Import a module, reloading it if its file has changed since: in a notebook, users edit it between two runs.
 
-    Fingerprints follow the file, so results of older code would be stored as those of the newer.
+    Fingerprints use the file's content, so without a reload results of the old code would be stored under the new code's
+    fingerprint.
     """
     module = importlib.import_module(module_name)
     file = getattr(module, "__file__", None)
@@ -52,7 +53,7 @@ def _newest(module_name: str) -> ModuleType:
 
 
 def plugin_file(name: str) -> Path | None:
-    """The file of the module that `package.module:name` names; None where there is none to be seen."""
+    """The file of the module in `package.module:name`; None if it cannot be found."""
     try:
         found = importlib.util.find_spec(_parts(name)[0])
     except ModuleNotFoundError:
@@ -61,12 +62,12 @@ def plugin_file(name: str) -> Path | None:
 
 
 def _parts(name: str) -> tuple[str, str]:
-    """Module and name in it; the working directory is importable from here on."""
+    """The module name and the attribute name; also adds the working directory to `sys.path`."""
     module_name, _, attribute = name.partition(":")
     if module_name == "__main__":
         raise ConfigError(
-            f"cannot import '{name}': a later run could not find what only this notebook or script defines. "
-            f"Put it into a file beside it, such as my_functions.py, and write my_functions:{attribute}."
+            f"cannot import '{name}': a later run cannot find functions that only this notebook or script defines. "
+            f"Move it to a file in the same folder, such as my_functions.py, and write my_functions:{attribute}."
         )
     here = str(Path.cwd())
     if here not in sys.path:

@@ -1,4 +1,4 @@
-"""What is wrong with a config, in plain words: where, which key, what was expected, what to do."""
+"""Error messages for configs: where, which key, what was expected, what to do."""
 
 import difflib
 from collections.abc import Iterable, Iterator
@@ -9,8 +9,10 @@ from typing import Any, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
-from aligndistill.config.run import RunConfig
+from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.run import Candidates, Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
 from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
@@ -18,10 +20,10 @@ from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
 
 @dataclass(frozen=True, order=True)
 class Where:
-    """A place in what the user gave: the line of a file (0 for the whole file), or a command-line argument.
+    """A place in the user's input: a line of a file (0 for the whole file), or a command-line argument.
 
     Attributes:
-        index: position of the file or argument among all that were given.
+        index: position of the file or argument among all given.
     """
 
     index: int
@@ -34,14 +36,14 @@ class Where:
 
 @dataclass(frozen=True)
 class Problem:
-    """One thing to mend. Without `where`, the place is that of the key."""
+    """One error in a config. Without `where`, its place is that of the key."""
 
     path: KeyPath
     text: str
     where: Where | None = None
 
     def line(self, where: Where) -> str:
-        """The problem as a line of an error message, without anything that looks like a secret."""
+        """The problem as one line of an error message, with secrets redacted."""
         return f"{where}: " + redact(f"{show_key(self.path)}: {self.text}" if self.path else self.text)
 
 
@@ -51,13 +53,13 @@ def show_key(path: KeyPath) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`"; did you mean 'x'?"` for the known word that is close to this one, or nothing."""
+    """`"; did you mean 'x'?"` for the known word closest to this one, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
 def explain(error: ValidationError) -> Iterator[Problem]:
-    """Pydantic's errors about a `RunConfig` that was read from JSON, one problem for each key, in plain words."""
+    """Pydantic's errors for a `RunConfig` read from JSON, as one problem per key."""
     expected: dict[KeyPath, list[str]] = {}
     found: dict[KeyPath, str] = {}
     for detail in error.errors(include_url=False):
@@ -65,7 +67,7 @@ def explain(error: ValidationError) -> Iterator[Problem]:
         expectation = _expectation(detail, place)
         if expectation is None:
             yield _statement(detail, place)
-        else:  # the branches of a union disagree with the same value, each in its own way
+        else:  # each branch of a union reports its own error for the same value
             expected.setdefault(place.path, []).append(expectation)
             found[place.path] = _found(place.path, detail)
     for path, expectations in expected.items():
@@ -77,7 +79,7 @@ def explain(error: ValidationError) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where pydantic found an error: the keys, the section the last key belongs to, and the types that may stand there."""
+    """Where pydantic found an error: the keys, the section that the last key belongs to, and the types allowed there."""
 
     path: KeyPath
     section: type[Section]
@@ -85,7 +87,7 @@ class _Place:
 
 
 def _locate(location: tuple[str | int, ...]) -> _Place:
-    """Follow a pydantic location through the schema. It also holds the names of union branches, which are no keys."""
+    """Follow a pydantic location through the schema. It also contains the names of union branches, which are not keys."""
     path: list[str | int] = []
     section: type[Section] = RunConfig
     choices: tuple[Any, ...] = (RunConfig,)
@@ -104,7 +106,7 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     return _Place(tuple(path), section, choices)
 
 
-# --------------------------------------------------------------------------------------------------------------- words
+# ------------------------------------------------------------------------------------------------------------ messages
 
 _TYPES = {
     "int_type": "a whole number",
@@ -114,9 +116,9 @@ _TYPES = {
     "bool_type": "true or false",
     "string_type": "text",
     "tuple_type": "a list",
-    "dict_type": "a section with keys of its own",
-    "model_attributes_type": "a section with keys of its own",
-    "model_type": "a section with keys of its own",
+    "dict_type": "a section (key: value pairs)",
+    "model_attributes_type": "a section (key: value pairs)",
+    "model_type": "a section (key: value pairs)",
 }
 _BOUNDS = {
     "greater_than": ("gt", "a number greater than"),
@@ -127,12 +129,12 @@ _BOUNDS = {
 _PATTERNS = {
     COMPARISONS_PATTERN: "all, sort, swiss or random(n)",
     PLUGIN_PATTERN: "package.module:name",
-    NAME_PATTERN: "a name of letters, digits, '.', '-' and '_' that begins with a letter or a digit",
+    NAME_PATTERN: "a name made of letters, digits, '.', '-' and '_' that starts with a letter or a digit",
 }
 
 
 def _expectation(detail: ErrorDetails, place: _Place) -> str | None:
-    """What should stand there, when the value is of the wrong type or out of range."""
+    """What was expected, when the value has the wrong type or is out of range; None for other errors."""
     kind, context = detail["type"], detail.get("ctx", {})
     kinds = [name for choice in place.choices if (name := kind_of(choice))]
     if kind in ("dict_type", "model_attributes_type", "model_type") and len(kinds) > 1:
@@ -140,19 +142,19 @@ def _expectation(detail: ErrorDetails, place: _Place) -> str | None:
     if kind in _TYPES:
         return _TYPES[kind]
     if kind in _BOUNDS:
-        name, words = _BOUNDS[kind]
-        return f"{words} {context[name]:g}"
+        name, bound = _BOUNDS[kind]
+        return f"{bound} {context[name]:g}"
     if kind == "literal_error":
         return f"{context['expected']}" + (f" or a section with a kind ({', '.join(kinds)})" if kinds else "")
     if kind == "too_short":
-        return f"at least {context['min_length']} in the list"
+        return f"a list of at least {context['min_length']}"
     if kind == "string_pattern_mismatch":
         return _PATTERNS[context["pattern"]]
     return None
 
 
 def _found(path: KeyPath, detail: ErrorDetails) -> str:
-    """The value as it may be shown, with a hint where the form is the whole fault."""
+    """The value as shown in messages, with a hint if only its syntax is wrong."""
     value = detail["input"]
     if value is None:
         return "nothing (null)"
@@ -161,7 +163,7 @@ def _found(path: KeyPath, detail: ErrorDetails) -> str:
     if isinstance(value, list):
         return f"a list of {len(value)}"
     if any(names_a_secret(str(part)) for part in path):
-        return "a value that is not shown"
+        return "a value (not shown: it may be a secret)"
     if isinstance(value, str):
         hint = " (put it in square brackets)" if detail["type"] == "tuple_type" else ""
         if detail["type"] == "literal_error":
@@ -172,10 +174,12 @@ def _found(path: KeyPath, detail: ErrorDetails) -> str:
 
 
 def _statement(detail: ErrorDetails, place: _Place) -> Problem:
-    """Everything that is not about one value: missing and unknown keys, unknown kinds, rules of a section."""
+    """Errors that are not about one value: missing and unknown keys, unknown kinds, rules of a section."""
     kind, context = detail["type"], detail.get("ctx", {})
     if kind == "missing":
         return Problem(place.path, "this key is required")
+    if kind == "extra_forbidden" and _is_planned(place):
+        return Problem(place.path, "is not available in this version")
     if kind == "extra_forbidden":
         return Problem(place.path, _unknown_key(str(place.path[-1]), place.section))
     if kind in ("union_tag_not_found", "union_tag_invalid"):
@@ -190,13 +194,31 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
     return Problem(place.path, detail["msg"])
 
 
+_PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
+    (RunConfig, frozenset({"rounds"})),
+    (Prompts, frozenset({"elicit", "filters"})),
+    (Candidates, frozenset({"revise"})),
+    (LocalModel, frozenset({"quantize"})),
+    (EndpointModel, frozenset({"thinking", "thinking_tokens", "template_arguments", "body", "omit", "limit_field"})),
+    (Evaluation, frozenset({"length_control", "fidelity"})),
+)
+"""Keys that a later version will have, by section."""
+
+
+def _is_planned(place: _Place) -> bool:
+    key = place.path[-1]
+    if place.path[-2:] == ("demonstrations", "label"):
+        return True
+    return any(issubclass(place.section, section) and key in keys for section, keys in _PLANNED_KEYS)
+
+
 def _unknown_key(key: str, section: type[Section]) -> str:
-    """Never with the value, which may be a secret."""
+    """The message for an unknown key. It never contains the value, which may be a secret."""
     known = fields_of(section)
     listed = f"(known keys: {', '.join(known)})"
     if names_a_secret(key):
-        advice = "set api_key_env" if "api_key_env" in known else "an endpoint's api_key_env names the variable"
-        return f"unknown key; keys come from the environment only: {advice} {listed}"
+        advice = "set api_key_env" if "api_key_env" in known else "name the variable in an endpoint's api_key_env"
+        return f"unknown key; API keys are read from environment variables only: {advice} {listed}"
     for name, annotation in known.items():
         if any(is_section(choice) and key in fields_of(choice) for choice in alternatives(annotation)):
             return f"unknown key; it belongs under '{name}' {listed}"

@@ -1,4 +1,4 @@
-"""A config in which everything that stands for something else is spelled out, so that nobody has to look twice."""
+"""Resolves a config: references such as `judge: same` and inline models are replaced by what they refer to."""
 
 from typing import Any
 
@@ -13,10 +13,10 @@ from aligndistill.config.students import Student
 def resolved(config: RunConfig) -> RunConfig:
     """The config as `pipeline.py` reads it.
 
-    - Models that a judge has written out become models of the run, named after their place (`judge`, `evaluation_judge`,
-      `NAME_reward`, with a panel's member or a reward's number behind); equal ones are one model.
+    - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
+      followed by a panel member's name or a reward's number); equal ones become one model.
     - `evaluation.judge: same` and `reward: judge` become the judge itself.
-    - The students have best-of-n beside them where none was asked for: every other one must beat it. It needs rankings.
+    - A best-of-n student is added as the baseline if there is none and the run has rankings.
     """
     named: dict[str, Any] = dict(config.named_models)
     judge: Judge | None = with_named_models(config.judge, "judge", named) if config.judge is not None else None
@@ -29,7 +29,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
 
 def with_baseline(config: RunConfig) -> dict[str, Student]:
-    """The students of the report, best-of-n among them."""
+    """The students of the report, including the best-of-n baseline."""
     students = config.students
     if not students or not config.has_rankings or any(isinstance(one.objective, BestOfN) for one in students.values()):
         return dict(students)

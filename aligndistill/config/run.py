@@ -1,7 +1,7 @@
-"""The schema of a run: what a YAML file may say. Frozen, typed, and it refuses what it does not know.
+"""The schema of a run's YAML file. Sections are immutable and typed; unknown keys are errors.
 
-A section's settings decide the result and are hashed into the names of what it makes. `runtime` alone stays out of the hash:
-it decides where and how fast. Keys that users know from Hugging Face keep their names there and here.
+The settings of a section determine its results and are hashed into the names of the stage folders. `runtime` is the exception:
+it sets where and how fast a run executes and is not hashed. Keys that also exist in Hugging Face libraries have the same names.
 """
 
 from collections.abc import Mapping
@@ -22,24 +22,24 @@ from aligndistill.config.training import Sft
 
 
 class Price(Section):
-    """What a server's model costs, US dollars per million tokens."""
+    """The price of a model on a server, US dollars per million tokens."""
 
     prompt: float = Field(ge=0)
     completion: float = Field(ge=0)
 
     def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """Of so many tokens."""
+        """The cost of this many tokens, US dollars."""
         return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
 
 
 class Budget(Section):
-    """The most that a run may spend on servers, over all its resumptions. It stops there, and goes on when given more.
+    """Limits on what a run may spend on servers, including resumed runs. The run stops at a limit; raise it to resume.
 
     Attributes:
-        requests: HTTP requests, repeated tries among them.
-        tokens: of prompts and answers.
-        usd: by `prices`.
-        prices: by the model's `name` on its server.
+        requests: HTTP requests, including retries.
+        tokens: prompt and completion tokens.
+        usd: US dollars, computed from `prices`.
+        prices: price by the model's `name` on its server.
     """
 
     requests: int | None = Field(default=None, ge=0)
@@ -52,9 +52,9 @@ class Budget(Section):
 
 
 class Candidates(Section):
-    """What is sampled for each prompt: `per_prompt` answers from each model named in `from`.
+    """Candidates: `per_prompt` answers to each prompt from each model named in `from`.
 
-    Held-out prompts get candidates too: the reward model is measured on their verdicts, and nothing is trained on them.
+    Held-out prompts get candidates too: the reward model is evaluated on their verdicts, and nothing is trained on them.
     """
 
     per_prompt: int = Field(default=4, gt=0)
@@ -68,15 +68,15 @@ class Candidates(Section):
 
 
 class Rankings(Section):
-    """How verdicts become rankings.
+    """How verdicts are converted to rankings.
 
     Attributes:
-        source: ready-made preferences; candidates and judge are skipped.
-        held_out: the share of the ready-made preferences' prompts that only the evaluation sees.
-        aggregate: `auto` takes `bradley_terry` for comparisons and `mean_grade` for grades.
-        temperature: grades are divided by it, so that their differences are on the logit scale.
-        tie_margin: scores closer than this are one score.
-        pairs: what goes into `pairs.jsonl`: every strictly ordered pair, or the best against the worst.
+        source: existing preference data; no candidates are sampled and no judge is called.
+        held_out: the share of the prompts of `source` that is used for evaluation only.
+        aggregate: `auto` uses `bradley_terry` for comparisons and `mean_grade` for grades.
+        temperature: grades are divided by this, so that their differences are on the logit scale.
+        tie_margin: scores closer than this are tied.
+        pairs: which pairs are written to `pairs.jsonl`: every strictly ordered pair, or only the best against the worst.
     """
 
     source: Source | None = None
@@ -96,14 +96,14 @@ EvaluationJudge = Annotated[
 
 
 class Evaluation(Section):
-    """What is measured on held-out prompts, for the start and every student.
+    """Evaluation on held-out prompts, for the start and every student.
 
     Attributes:
-        judge: `same` as labelled the training data, another one, or null.
-        truth: a function `(prompt: str, responses: list[str]) -> list[float]` that knows how good an answer is.
+        judge: `same` for the judge that labelled the training data, another judge, or null for none.
+        truth: a ground-truth scorer, a function `(prompt: str, responses: list[str]) -> list[float]`.
         temperature: 1.0 samples from the policy itself, which the KL estimate needs.
-        samples_per_prompt: answers per held-out prompt; their figures are averaged per prompt.
-        prompts: evaluate no more than this many held-out prompts.
+        samples_per_prompt: answers per held-out prompt; metrics are averaged per prompt.
+        prompts: evaluate at most this many held-out prompts.
         against_teacher: also compare each student with the teacher's answers.
     """
 
@@ -120,23 +120,23 @@ class Evaluation(Section):
 
 
 class Runtime(Section):
-    """Where and how fast. Nothing here changes the result, so nothing here is hashed.
+    """Where and how fast a run executes. These settings do not change results and are not hashed.
 
     Attributes:
-        store: the folder of finished work, shared between runs.
-        runs: the folder of reports, one folder per run.
-        per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by accumulation.
+        store: the folder of finished stages, shared between runs.
+        runs: the folder of reports, with one folder per run.
+        per_device_train_batch_size: prompts per micro-batch; `batch_size` is reached by gradient accumulation.
         per_device_eval_batch_size: prompts per batch when sampling and scoring.
-        max_tokens_per_batch: most tokens in a micro-batch of training, padding included. Fewer prompts than
-            `per_device_train_batch_size` go into one where they are long; `batch_size` stays what it is.
-        compile_decoding: compile the step from one sampled token to the next, on a GPU into CUDA graphs. Each shape of batch is
-            compiled once, which takes a while: for many answers.
+        max_tokens_per_batch: the most tokens in a training micro-batch, including padding. Micro-batches of long prompts have
+            fewer than `per_device_train_batch_size`; `batch_size` is unchanged.
+        compile_decoding: compile the decoding step, on a GPU to CUDA graphs. Each batch shape is compiled once, which takes a
+            while: worthwhile for many answers.
         save_steps: optimiser steps between checkpoints.
-        grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill what is still there after 30.
-        silence_seconds: how long a process of a launcher may be without a sign of life before the others end the run.
-        collective_minutes: how long processes wait for each other in one exchange.
-        launcher: `deepspeed` starts DeepSpeed's launcher for the stages that several processes can share.
-        processes: how many it starts on this machine; one per GPU by default.
+        grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill processes after 30 s.
+        heartbeat_timeout_seconds: how long a launched process may be without a heartbeat before the others end the run.
+        collective_minutes: the timeout of one collective operation between processes.
+        launcher: `deepspeed` uses DeepSpeed's launcher for the stages that can run in several processes.
+        processes: how many processes it starts on this machine; one per GPU by default.
         report_to: trackers for transformers' Trainer (`tensorboard`, `wandb`, ...); `metrics.jsonl` is always written.
     """
 
@@ -152,7 +152,7 @@ class Runtime(Section):
     logging_steps: int = Field(default=5, gt=0)
     deepspeed: Path | None = None
     grace_seconds: float = Field(default=25.0, gt=0)
-    silence_seconds: float = Field(default=180.0, gt=0)
+    heartbeat_timeout_seconds: float = Field(default=180.0, gt=0)
     collective_minutes: float = Field(default=30.0, gt=0)
     launcher: Literal["deepspeed"] | None = None
     processes: int | None = Field(default=None, gt=0)
@@ -164,7 +164,7 @@ class Runtime(Section):
 
 @dataclass(frozen=True)
 class AnswerSampling:
-    """How answers to the held-out prompts are sampled; `prompts` is the most that are answered."""
+    """How answers to the held-out prompts are sampled; `prompts` is the maximum number of prompts."""
 
     prompts: int | None
     samples_per_prompt: int
@@ -179,10 +179,10 @@ class Round:
 
     Attributes:
         name: its number.
-        suffix: behind the names of its stages; empty where it is the only one.
-        roles: which model, or `student` for the one promoted by the round before, is the `start` and which the `reference`.
-        promotes: the student that the next round begins with.
-        compared: roles that answer the held-out prompts beside the students.
+        suffix: appended to the names of its stages; empty if it is the only round.
+        roles: which model is the `start` and which the `reference`; `student` is the one promoted by the previous round.
+        promotes: the student that the next round starts from.
+        compared: roles that answer the held-out prompts besides the students.
     """
 
     name: str
@@ -197,7 +197,7 @@ class Round:
 
 
 class RunConfig(Section):
-    """A whole run."""
+    """The config of a whole run."""
 
     name: str = Field(pattern=NAME_PATTERN)
     seed: int = Field(default=0, ge=0, lt=2**32)
@@ -218,38 +218,38 @@ class RunConfig(Section):
 
     @property
     def held_out(self) -> float:
-        """The share of prompts, by hash, that only the evaluation sees."""
+        """The share of prompts, chosen by hash, that is used for evaluation only."""
         return self.prompts.held_out if self.prompts is not None else self.rankings.held_out
 
     @property
     def named_models(self) -> dict[str, StudentModel | Model]:
-        """The models that a name may stand for."""
+        """All models of the run, by name."""
         named = {"start": self.start, "teacher": self.teacher, **self.models}
         return {name: model for name, model in named.items() if model is not None}
 
     @property
     def local_models(self) -> dict[str, LocalModel]:
-        """Those that run here."""
+        """The models that run locally."""
         return {name: model for name, model in self.named_models.items() if isinstance(model, LocalModel)}
 
     @property
     def endpoints(self) -> dict[str, EndpointModel]:
-        """Those behind a server."""
+        """The models behind a server."""
         return {name: model for name, model in self.named_models.items() if isinstance(model, EndpointModel)}
 
     @property
     def has_rankings(self) -> bool:
-        """Whether there is anything that offline objectives can learn from."""
+        """Whether the run has rankings, which offline objectives learn from."""
         return self.judge is not None or self.rankings.source is not None
 
     @property
     def conversational(self) -> bool:
-        """Whether pairs.jsonl holds message lists: yes, unless the student has no turns."""
+        """Whether pairs.jsonl contains message lists: yes, unless the student's layout has no turns."""
         return self.start is None or self.start.layout == "chat"
 
     @property
     def audit_settings(self) -> AuditSettings:
-        """What the verdicts are measured by. The author whose model is the judge is told if that is one alone."""
+        """The settings of the audit. `own_author` is set if the judge uses exactly one model."""
         judges, audit = models_of(self.judge), self.audit
         own_author = judges[0] if len(judges) == 1 else None
         return AuditSettings(
@@ -258,7 +258,7 @@ class RunConfig(Section):
 
     @property
     def answer_sampling(self) -> AnswerSampling:
-        """How the evaluation's answers are sampled."""
+        """How answers are sampled for the evaluation."""
         evaluation, candidates = self.evaluation, self.candidates
         return AnswerSampling(
             evaluation.prompts,
@@ -270,7 +270,7 @@ class RunConfig(Section):
 
     @property
     def rounds(self) -> tuple[Round, ...]:
-        """The passes from candidates to students, in order."""
+        """The rounds of the run, in order."""
         roles = {"start": "start", "reference": "start"} if self.start is not None else {}
         compared = tuple(role for role in ("start", "teacher") if role in self.named_models)
         return (Round("1", "", roles, None, compared),)

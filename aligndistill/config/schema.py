@@ -1,4 +1,4 @@
-"""Walks sections: their fields and types, the marks on them, and the models that they name."""
+"""Inspects sections: their fields and types, the marks on fields, and the models that they name."""
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ S = TypeVar("S", bound=Section)
 
 
 def alternatives(annotation: Any) -> tuple[Any, ...]:
-    """The alternatives of a type, null aside."""
+    """The alternatives of a union type, without None."""
     if get_origin(annotation) is Annotated:
         return alternatives(get_args(annotation)[0])
     if get_origin(annotation) in (Union, UnionType):
@@ -27,12 +27,12 @@ def is_section(choice: Any) -> bool:
 
 
 def fields_of(section: type[Section]) -> dict[str, Any]:
-    """The keys of a section, as users write them, with their types."""
+    """The keys of a section, as written in YAML, with their types."""
     return {field.alias or name: field.annotation for name, field in section.model_fields.items()}
 
 
 def kind_of(choice: Any) -> str | None:
-    """The `kind` by which a union of sections tells this one."""
+    """The `kind` that selects this section in a union of sections; None if it has none."""
     found = fields_of(choice).get("kind") if is_section(choice) else None
     return None if found is None else str(get_args(found)[0])
 
@@ -47,7 +47,7 @@ def marks(section: type[Section]) -> Mapping[str, frozenset[FieldMark]]:
 
 
 def _within(annotation: Any) -> Iterator[Any]:
-    """What the `Annotated` of a type and of its alternatives carry; pydantic takes off the outermost only."""
+    """The metadata of the `Annotated` of a type and of its alternatives; pydantic unwraps only the outermost."""
     if get_origin(annotation) is Annotated:
         inner, *metadata = get_args(annotation)
         yield from metadata
@@ -59,10 +59,10 @@ def _within(annotation: Any) -> Iterator[Any]:
 
 @dataclass(frozen=True)
 class ModelUse:
-    """A place where a section names a model, or has one written out.
+    """A place where a section names a model or contains one inline.
 
     Attributes:
-        path: the keys from the section that was walked.
+        path: the keys, from the section that `model_uses` was called on.
         owner: the section with the key.
         model: the name or the model's section.
     """
@@ -73,7 +73,7 @@ class ModelUse:
 
 
 def model_uses(section: Section | None) -> Iterator[ModelUse]:
-    """Every model that a section and the sections in it name."""
+    """Every model named in a section or in its nested sections."""
     for path, owner, name in _walk(section, ()):
         value = getattr(owner, name)
         if FieldMark.NAMES_MODEL in marks(type(owner))[name] and value is not None:
@@ -81,12 +81,12 @@ def model_uses(section: Section | None) -> Iterator[ModelUse]:
 
 
 def models_of(*sections: Section | None) -> tuple[str, ...]:
-    """The names of the models that sections name, each once. Models written out have their name by `resolved`."""
+    """The names of the models used in sections, each once. `resolved` gives inline models their names."""
     return tuple(dict.fromkeys(use.model for section in sections for use in model_uses(section) if isinstance(use.model, str)))
 
 
 def with_named_models(section: S, name: str, named: dict[str, Any]) -> S:
-    """The section with every model that is written out in it replaced by a name, under which it is put into `named`."""
+    """The section with every inline model replaced by a name; the model is added to `named` under that name."""
     changed: dict[str, Any] = {}
     for field in type(section).model_fields:
         value = getattr(section, field)
@@ -108,7 +108,7 @@ def with_named_models(section: S, name: str, named: dict[str, Any]) -> S:
 
 
 def _register(model: Section, name: str, named: dict[str, Any]) -> str:
-    """Equal models are one model."""
+    """The name of a model in `named`, adding it if there is no equal model there."""
     for known, one in named.items():
         if one == model:
             return known
@@ -120,7 +120,7 @@ def _register(model: Section, name: str, named: dict[str, Any]) -> str:
 
 
 def _walk(section: Section | None, path: KeyPath) -> Iterator[tuple[KeyPath, Section, str]]:
-    """Every field of a section and of the sections in it; models that are written out are not entered."""
+    """Every field of a section and of its nested sections, without the fields of inline models."""
     if section is None:
         return
     for name, field in type(section).model_fields.items():

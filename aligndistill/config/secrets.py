@@ -1,4 +1,4 @@
-"""Texts without secrets: what looks like an API key is hidden before anything is printed or written."""
+"""Redaction: anything that looks like an API key is hidden before text is printed or written."""
 
 import re
 
@@ -10,7 +10,7 @@ _KNOWN_FORMS = (
     r"|(?:gh[a-z]|github_pat|glpat|xox[a-z])[-_][\w-]{8,}"
     r"|(?:AKIA|AIza|eyJ)[\w.-]{8,}"
 )
-# No name, path or sentence runs on for so long in letters and digits both.
+# Names, paths and sentences do not contain runs of 20 or more mixed letters and digits.
 _LONG_RANDOM = r"(?=[A-Za-z]*[0-9])(?=[0-9]*[A-Za-z])[A-Za-z0-9]{20,}"
 _SECRET = re.compile(rf"(?<![A-Za-z0-9])(?:{_KNOWN_FORMS}|{_LONG_RANDOM})")
 _SECRET_NAME = re.compile(r"(?i)(^|_)(api_?key|key|token|secret|password|passwd|passphrase|credentials?)(_env)?$")
@@ -22,5 +22,5 @@ def redact(text: str) -> str:
 
 
 def names_a_secret(key: str) -> bool:
-    """Whether a key such as `api_key`, `hf_token` or `password` says that its value is not to be shown."""
+    """Whether a key, such as `api_key`, `hf_token` or `password`, usually has a secret as its value."""
     return _SECRET_NAME.search(key) is not None

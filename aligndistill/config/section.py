@@ -1,4 +1,4 @@
-"""What every part of the config is, and how a field says what else depends on it."""
+"""The base class of all config sections, and the marks that fields carry in their annotations."""
 
 from enum import Enum
 from typing import Annotated, Any
@@ -7,17 +7,17 @@ from pydantic import BaseModel, ConfigDict, Field
 
 PLUGIN_PATTERN = r"^[\w.]+:[\w.]+$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
-"""A name that is safe as a folder's."""
+"""A name that is safe to use as a folder name."""
 
 
 class FieldMark(Enum):
-    """What a field's annotation may carry; `config/schema.py` finds it again.
+    """A mark in a field's annotation; read by `config/schema.py`.
 
     Attributes:
-        NOT_HASHED: changes how fast, never what: it stays out of fingerprints.
-        READS_FILE: may name a local file or folder, whose content enters the fingerprint.
-        READS_CODE: names a function, whose module's content enters the fingerprint.
-        NAMES_MODEL: a model of the run by name, or written out.
+        NOT_HASHED: affects speed only, not results, and is excluded from fingerprints.
+        READS_FILE: may name a local file or folder, whose content is part of the fingerprint.
+        READS_CODE: names a function, whose module's source is part of the fingerprint.
+        NAMES_MODEL: the name of one of the run's models, or a model section given inline.
     """
 
     NOT_HASHED = "not hashed"
@@ -33,11 +33,11 @@ PluginName = Annotated[str, Field(pattern=PLUGIN_PATTERN), ReadsCode]
 
 
 def name_or_section(value: Any) -> str:
-    """Which branch of a union of names and sections a value belongs to."""
+    """Discriminator for a union of a name and a section."""
     return "name" if isinstance(value, str) else "section"
 
 
 class Section(BaseModel):
-    """A part of the config: unknown keys are refused, values cannot be changed afterwards."""
+    """A part of the config: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)

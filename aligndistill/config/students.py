@@ -1,4 +1,4 @@
-"""The schema of what is trained on preferences: reward models and students."""
+"""The schema of reward models and students."""
 
 from typing import Literal
 
@@ -12,11 +12,11 @@ from aligndistill.config.training import Training
 
 
 class RewardTraining(Training):
-    """Bradley-Terry on the rankings, over all strictly ordered pairs of a prompt, each weighted 1 / their number.
+    """A reward model trained with the Bradley-Terry loss on the mean over each prompt's strictly ordered pairs.
 
     Attributes:
-        model: the trunk; the start by default.
-        labels: `hard` learns the order, `soft` the teacher's probability.
+        model: the backbone; the start by default.
+        labels: `hard` trains on the order, `soft` on the teacher's probability.
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
     """
@@ -33,7 +33,7 @@ class RewardTraining(Training):
 
 
 class Student(Training):
-    """One way of learning from the rankings, or from rewards. Without `learning_rate`, the one its paper used."""
+    """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper."""
 
     objective: Objective
 
@@ -47,13 +47,13 @@ class Student(Training):
     def _whole_updates(self) -> "Student":
         if isinstance(self.objective, Ppo) and self.max_steps > 0 and self.max_steps % self.objective.steps_per_update:
             raise ValueError(
-                f"'max_steps' counts optimiser steps, and an update has {self.objective.steps_per_update} "
-                "(ppo_epochs * minibatches): make it a multiple of that"
+                f"'max_steps' counts optimiser steps: make it a multiple of {self.objective.steps_per_update}, "
+                "the steps of one update (ppo_epochs * minibatches)"
             )
         return self
 
     def sampled_prompts(self, train_prompts: int) -> int:
-        """How many prompts an on-policy student samples answers to, repetitions counted."""
+        """How many prompts an on-policy student samples answers to, counting repeats."""
         if self.max_steps <= 0:
             return round(train_prompts * self.num_train_epochs)
         passes = self.objective.ppo_epochs if isinstance(self.objective, Ppo) else 1

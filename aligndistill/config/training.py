@@ -1,4 +1,4 @@
-"""The schema of training: how long and how hard, and supervised starts."""
+"""The schema of training hyperparameters and of supervised fine-tuning."""
 
 from pydantic import Field
 
@@ -9,13 +9,13 @@ from aligndistill.config.section import Section
 
 
 class Training(Section):
-    """How long and how hard to train.
+    """Training hyperparameters.
 
     Attributes:
-        batch_size: prompts per optimiser step, over all processes; how it is split is `runtime`'s.
-        max_steps: stop after so many optimiser steps; -1 trains `num_train_epochs`.
-        max_prompt_tokens: prompts longer than this are left out and counted: half a question is another question.
-        max_response_tokens: longer responses are cut, and have no end token then.
+        batch_size: prompts per optimiser step, over all processes; `runtime` sets how it is split.
+        max_steps: stop after this many optimiser steps; -1 trains for `num_train_epochs`.
+        max_prompt_tokens: longer prompts are dropped and counted, because a truncated prompt is a different prompt.
+        max_response_tokens: longer responses are truncated, and then have no end token.
     """
 
     learning_rate: float = Field(default=2e-5, gt=0)
@@ -31,6 +31,6 @@ class Training(Section):
 
 
 class Sft(Training):
-    """Supervised start: the model imitates demonstrations (rows with a prompt and a completion, or `messages`)."""
+    """Supervised fine-tuning on demonstrations (rows with a prompt and a completion, or `messages`)."""
 
     demonstrations: Source

@@ -1,6 +1,6 @@
-"""YAML in and out: the core types of YAML 1.2, the line of every key, and no way to run code or fill the memory.
+"""Reads and writes YAML: the core types of YAML 1.2 and the line of every key, without running code or exhausting memory.
 
-PyYAML alone reads `1e-6` as text, `no` as false and `2026-10-01` as a date, and takes the last of two equal keys in silence.
+Plain PyYAML reads `1e-6` as text, `no` as false and `2026-10-01` as a date, and silently uses the last of two equal keys.
 """
 
 import re
@@ -15,7 +15,7 @@ from aligndistill.config.schema import KeyPath
 
 MAX_DEPTH = 20
 MAX_NODES = 10_000
-"""Counted after aliases are followed, so that a few lines cannot stand for billions."""
+"""Counted after aliases are expanded, so that a few lines cannot expand to billions of values."""
 
 _SCALARS = {
     "null": (r"~|null|Null|NULL|", "~nN"),
@@ -26,14 +26,14 @@ _SCALARS = {
         "-+.0123456789",
     ),
 }
-"""YAML 1.2.2, section 10.3.2: the regular expression and the first characters of each type; the rest is text."""
+"""YAML 1.2.2, section 10.3.2: the regular expression and the first characters of each type; everything else is text."""
 
 _TAG = "tag:yaml.org,2002:"
 
 
 @dataclass
 class Document:
-    """What was read: plain data (None when it cannot be used at all), the place of every key, and what was wrong."""
+    """A parsed document: plain data (None if unusable), the place of every key, and the problems found."""
 
     data: Any
     places: dict[KeyPath, Where] = field(default_factory=dict)
@@ -41,7 +41,7 @@ class Document:
 
 
 class _Loader(yaml.SafeLoader):
-    """Resolves the core types of YAML 1.2 and counts how deep it is. Only its composer is used: nodes, never objects."""
+    """Resolves the core types of YAML 1.2 and limits the depth. Only its composer is used, so no objects are constructed."""
 
     yaml_implicit_resolvers: dict[str, Any] = {}  # noqa: RUF012 (the stubs do not know it as a class variable)
     depth = 0
@@ -56,10 +56,10 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text in quotes that a reader of YAML 1.1 or of 1.2 would take for something else."""
+    """Quotes text that a YAML 1.1 or 1.2 parser would read as another type."""
 
     def represent_text(self, text: str) -> yaml.ScalarNode:
-        """In double quotes where a character cannot be seen: PyYAML's other styles lose some of them."""
+        """In double quotes if a character is not printable: PyYAML's other styles lose some of these."""
         return self.represent_scalar(_TAG + "str", text, style=None if text.isprintable() else '"')
 
 
@@ -72,12 +72,12 @@ for _name, (_pattern, _first) in _SCALARS.items():
 
 
 def dump_yaml(data: Any) -> str:
-    """Plain data as YAML, in the order it has."""
+    """Plain data as YAML, in its own order."""
     return yaml.dump(data, Dumper=_Dumper, sort_keys=False, allow_unicode=True, default_flow_style=False, width=120)
 
 
 def read_yaml_file(path: Path, index: int) -> Document:
-    """Read a file that holds one mapping. `index` is its position among the files given."""
+    """Read a file that contains one mapping. `index` is its position among the files given."""
     where = Where(index, str(path))
     try:
         text = path.read_bytes().decode("utf-8-sig")
@@ -94,14 +94,14 @@ def read_yaml_file(path: Path, index: int) -> Document:
     if document.problems and document.data is None:
         return document
     if document.data is None:
-        return Document(None, problems=[Problem((), "the file is empty; it should hold 'key: value' lines", where)])
+        return Document(None, problems=[Problem((), "the file is empty; expected 'key: value' lines", where)])
     if not isinstance(document.data, dict):
         return Document(None, problems=[Problem((), "expected 'key: value' lines at the top level", where)])
     return document
 
 
 def read_yaml(text: str, where: Where, path: KeyPath = ()) -> Document:
-    """Read a text that stands at `where` (line 0: not in a file) and whose value belongs to the key `path`."""
+    """Parse a text located at `where` (line 0: not in a file) whose value belongs to the key `path`."""
     document = Document(None)
     try:
         node = _compose(text)
@@ -123,7 +123,7 @@ def _compose(text: str) -> yaml.Node | None:
 
 @dataclass
 class _Builder:
-    """Turns YAML nodes into plain data and notes where each key stands."""
+    """Converts YAML nodes to plain data and records the place of each key."""
 
     where: Where
     document: Document
@@ -134,7 +134,7 @@ class _Builder:
         if self.nodes > MAX_NODES:
             raise yaml.MarkedYAMLError(problem=f"more than {MAX_NODES} values", problem_mark=node.start_mark)
         if len(path) > 2 * MAX_DEPTH:
-            raise yaml.MarkedYAMLError(problem="an alias inside what it stands for", problem_mark=node.start_mark)
+            raise yaml.MarkedYAMLError(problem="an alias refers to a value that contains it", problem_mark=node.start_mark)
         self.document.places.setdefault(path, self._place(node))
         if isinstance(node, yaml.MappingNode):
             self._expect_tag(node, "map", path)
@@ -154,11 +154,11 @@ class _Builder:
                 if not isinstance(key, str):
                     continue
             if key == "<<":
-                self._report(path, "merge keys (<<) are not read: repeat the keys, or give several files", key_node)
+                self._report(path, "merge keys (<<) are not supported: repeat the keys, or give several files", key_node)
                 continue
             if key in data:
                 first = self.document.places[(*path, key)]
-                self._report((*path, key), f"this key is given twice; the first time at {first}", key_node)
+                self._report((*path, key), f"duplicate key; first given at {first}", key_node)
             self.document.places[(*path, key)] = place
             data[key] = self.build(value_node, (*path, key))
         return data
@@ -179,13 +179,13 @@ class _Builder:
     def _text(self, node: yaml.ScalarNode, path: KeyPath) -> str:
         text: str = node.value
         if any("\ud800" <= character <= "\udfff" for character in text):
-            self._report(path, "half of a surrogate pair is no character", node)
+            self._report(path, "invalid Unicode (lone surrogate)", node)
             return "?"
         return text
 
     def _expect_tag(self, node: yaml.Node, kind: str, path: KeyPath) -> None:
         if node.tag != _TAG + kind:
-            self._report(path, "tags (words that begin with '!') are not read: a config holds plain values only", node)
+            self._report(path, "tags (such as !name) are not supported: use plain values", node)
 
     def _place(self, node: yaml.Node) -> Where:
         return replace(self.where, line=self.where.line + node.start_mark.line) if self.where.line else self.where
@@ -195,17 +195,17 @@ class _Builder:
 
 
 def _syntax_problem(error: yaml.YAMLError, text: str, where: Where, path: KeyPath) -> Problem:
-    """PyYAML's complaint with its line, and without the snippet it would print (which may hold a secret)."""
-    number, words = 0, "not valid YAML"
+    """PyYAML's error with its line, without the quoted source (which may contain a secret)."""
+    number, message = 0, "not valid YAML"
     if isinstance(error, yaml.reader.ReaderError):
-        number, words = text[: error.position].count("\n"), f"the character #x{ord(text[error.position]):02x} is not allowed"
+        number, message = text[: error.position].count("\n"), f"the character #x{ord(text[error.position]):02x} is not allowed"
     elif isinstance(error, yaml.MarkedYAMLError):
         mark = error.problem_mark or error.context_mark
         number = mark.line if mark else 0
-        words = f"not valid YAML: {', '.join(part for part in (error.context, error.problem) if part)}"
+        message = f"not valid YAML: {', '.join(part for part in (error.context, error.problem) if part)}"
         lines = text.splitlines()
         if number < len(lines) and re.match(r" *\t", lines[number]):
-            words = "a tab at the beginning of the line: indent with spaces"
+            message = "a tab at the beginning of the line: indent with spaces"
     if not where.line:
-        return Problem(path, f"{words} (put text with special characters in quotes)", where)
-    return Problem(path, words, replace(where, line=where.line + number))
+        return Problem(path, f"{message} (put text with special characters in quotes)", where)
+    return Problem(path, message, replace(where, line=where.line + number))

@@ -1,4 +1,4 @@
-"""A row of RewardBench: answers that a reward model should put above others, and the subset that the row belongs to."""
+"""Rows of RewardBench: a prompt, its correct and incorrect answers, and the subset of the row."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -10,7 +10,7 @@ from aligndistill.data.formats import are_lists_of_texts, read_judged
 
 TIES = "ties"
 ALL = "all"
-"""The subset of a row that names none."""
+"""The subset of a row without `subset`."""
 
 
 @dataclass(frozen=True)
@@ -19,7 +19,7 @@ class BenchmarkRow:
 
     Attributes:
         identity: the row's `id`; in the subset Ties it is `ref:N` (one right answer) or `tied:N` (several).
-        pair: version 1, one answer against another; else version 2, lists.
+        pair: whether it is a version 1 row (one answer against another); version 2 has lists.
     """
 
     subset: str
@@ -31,15 +31,15 @@ class BenchmarkRow:
 
     @property
     def in_ties(self) -> bool:
-        """Whether it is scored by the rule for several right answers."""
+        """Whether it belongs to the subset Ties, which has its own scoring rule."""
         return self.subset.lower() == TIES
 
 
 def read_benchmark_row(values: Mapping[str, Any]) -> BenchmarkRow:
-    """A row with `prompt`, `chosen` and `rejected` (texts in version 1, lists in version 2), perhaps `subset` and `id`.
+    """A row with `prompt`, `chosen` and `rejected` (texts in version 1, lists in version 2), optionally `subset` and `id`.
 
     Raises:
-        BadRow: no such row, or one of the subset Ties without its kind of id.
+        BadRow: not a row of this form, or a row of the subset Ties whose id is neither `ref:N` nor `tied:N`.
     """
     pair = not are_lists_of_texts(values.get("chosen"), values.get("rejected"))
     judged = read_judged(values, "preference" if pair else "rewardbench")

@@ -1,4 +1,4 @@
-"""Values of a row to turns of a conversation, checked: text, message lists, or transcripts."""
+"""Converts values of a row (text, message lists or transcripts) to checked turns of a conversation."""
 
 from typing import Any, get_args
 
@@ -11,7 +11,7 @@ ROLES = get_args(Message.model_fields["role"].annotation)
 
 
 def text_of(value: Any, column: str) -> str:
-    """A value that must be text. Halves of surrogate pairs become U+FFFD: they cannot be written as UTF-8.
+    """A value that must be text. Lone surrogates become U+FFFD, because they cannot be written as UTF-8.
 
     Raises:
         BadRow: missing, or not text.
@@ -47,7 +47,7 @@ def _message_of(item: Any, column: str) -> Message:
 
 
 def prompt_of(value: Any) -> Messages:
-    """The value of a `prompt` column as checked turns. Plain text is a lone user turn; an open answer at the end is cut off.
+    """The value of a `prompt` column as checked turns. Plain text is one user turn; an empty assistant turn at the end is removed.
 
     Raises:
         BadRow: see `checked_prompt`.
@@ -61,7 +61,7 @@ def prompt_of(value: Any) -> Messages:
 
 
 def checked_prompt(turns: Messages) -> Messages:
-    """The same turns, if they are a prompt: perhaps a system message, then user and assistant in turn, the user last.
+    """The same turns, if they are a prompt: an optional system message, then alternating turns, the last one a user turn.
 
     Raises:
         BadRow: no turns, roles out of order, the last turn is not the user's, or a turn is empty.
@@ -81,7 +81,7 @@ def checked_prompt(turns: Messages) -> Messages:
 
 
 def response_of(value: Any, column: str) -> str:
-    """A response: text, or a list of one assistant message. It may be empty; `checked_response` says so.
+    """A response: text, or a list of one assistant message. It may be empty (see `checked_response`).
 
     Raises:
         BadRow: anything else.
@@ -95,7 +95,7 @@ def response_of(value: Any, column: str) -> str:
 
 
 def checked_response(text: str) -> str:
-    """The same text, if there is any.
+    """The same text, if it is not blank.
 
     Raises:
         BadRow: only white space.

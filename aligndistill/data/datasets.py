@@ -1,4 +1,4 @@
-"""Rows in the shapes of other judges' data sets, to answers with scores: UltraFeedback, distilabel, RewardBench."""
+"""Converts rows of UltraFeedback, distilabel and RewardBench to answers with scores."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -14,7 +14,7 @@ ULTRAFEEDBACK_SCORES = ("fine-grained_score", "overall_score")
 
 @dataclass(frozen=True)
 class Rated:
-    """One answer as such a row has it: higher scores are better, on the row's own scale."""
+    """One answer of such a row: higher scores are better, on the row's own scale."""
 
     text: str
     score: float
@@ -24,8 +24,8 @@ class Rated:
 def ultrafeedback(values: Mapping[str, Any]) -> list[Rated]:
     """The `completions` of a row of openbmb/UltraFeedback that have a score.
 
-    The score is the mean of the four ratings (which the data set also calls `fine-grained_score`); only where there are none,
-    `overall_score`. A completion without any score is left out.
+    The score is the mean of the four ratings (also called `fine-grained_score` in the data set), or `overall_score` if there are
+    no ratings. Completions without a score are skipped.
 
     Raises:
         BadRow: `completions` is not a list of objects with a `response`.
@@ -52,10 +52,10 @@ def _ultrafeedback_score(completion: Mapping[str, Any]) -> float | None:
 
 
 def distilabel(values: Mapping[str, Any]) -> list[Rated]:
-    """The `generations` of a distilabel row with their `ratings`; one whose rating is null (it could not be read) is left out.
+    """The `generations` of a distilabel row with their `ratings`; those whose rating is null (not parsed) are skipped.
 
     Raises:
-        BadRow: the lists do not fit together.
+        BadRow: the lists differ in length.
     """
     generations, ratings = list_of(values["generations"], "generations"), list_of(values["ratings"], "ratings")
     authors = values.get("generation_models") or values.get("model_names") or ["unknown"] * len(generations)
@@ -71,7 +71,7 @@ def distilabel(values: Mapping[str, Any]) -> list[Rated]:
 
 
 def rewardbench(values: Mapping[str, Any]) -> list[Rated]:
-    """The answers of a RewardBench 2 row, whose `chosen` and `rejected` are lists of texts: 1 for each chosen one, 0 for others."""
+    """The answers of a RewardBench 2 row, whose `chosen` and `rejected` are lists of texts: score 1 if chosen, 0 if rejected."""
     return [*_of_list(values, "chosen", 1.0), *_of_list(values, "rejected", 0.0)]
 
 
@@ -86,7 +86,7 @@ def list_of(value: Any, column: str) -> list[Any]:
     """A value that must be a list.
 
     Raises:
-        BadRow: it is none.
+        BadRow: it is not a list.
     """
     if not isinstance(value, list):
         raise BadRow(f"{column} is not a list", f"found {type(value).__name__}")
@@ -94,7 +94,7 @@ def list_of(value: Any, column: str) -> list[Any]:
 
 
 def number_of(value: Any) -> float | None:
-    """A finite number, also written as text; None for anything else ("N/A", null)."""
+    """A finite number, or a text that contains one; None for anything else ("N/A", null)."""
     try:
         number = math.nan if isinstance(value, bool) else float(value)
     except (TypeError, ValueError, OverflowError):

@@ -1,4 +1,4 @@
-"""Rankings as rows for other tools: distilabel's columns (which Argilla reads), UltraFeedback's, RewardBench's pairs, our own."""
+"""Rankings as rows for other tools: distilabel (also read by Argilla), UltraFeedback, RewardBench pairs, this package's own."""
 
 from collections.abc import Iterator, Sequence
 from itertools import combinations
@@ -10,8 +10,8 @@ from aligndistill.records import Comparison, Grade, Message, Ranking, Response, 
 def distilabel_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """A ranking with the judge's raw replies, as distilabel's UltraFeedback step writes them.
 
-    `ratings` are the scores (logit scale), best first; `rationales` the replies on single answers; all raw replies are in
-    `distilabel_metadata`, those on pairs with the two answers' places in `generations`.
+    `ratings` are the scores (logit scale), best first; `rationales` the replies on single answers. `distilabel_metadata` has all
+    raw replies; for pairs with the indices of the two answers in `generations`.
     """
     place = {response.candidate_id: number for number, response in enumerate(ranking.responses)}
     replies = [_replies_on(response, verdicts) or None for response in ranking.responses]
@@ -39,19 +39,19 @@ def distilabel_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, A
 def ultrafeedback_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str, Any]:
     """A ranking as a row of openbmb/UltraFeedback: `completions`, best first, each with its score (logit scale).
 
-    There is one rating, `overall`, where that data set has four; its rationale and `critique` are the replies on that answer alone.
+    There is one rating, `overall`, instead of that data set's four; its rationale and `critique` are the replies on that answer.
     """
     completions = []
     for response in ranking.responses:
-        words = _replies_on(response, verdicts)
+        critique = _replies_on(response, verdicts)
         completions.append(
             {
                 "model": response.author,
                 "response": response.text,
-                "annotations": {"overall": {"Rating": str(response.score), "Rationale": words}},
+                "annotations": {"overall": {"Rating": str(response.score), "Rationale": critique}},
                 "overall_score": response.score,
                 "fine-grained_score": response.score,
-                "critique": words,
+                "critique": critique,
             }
         )
     return {
@@ -66,7 +66,7 @@ def ultrafeedback_row(ranking: Ranking, verdicts: Sequence[Verdict]) -> dict[str
 
 
 def rewardbench_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
-    """Every strictly ordered pair as a row of RewardBench (version 1), with the scores beside it; the subset is the split."""
+    """Every strictly ordered pair as a row of RewardBench (version 1), with its scores; the subset is the split."""
     for number, (chosen, rejected) in enumerate(combinations(ranking.responses, 2)):
         if chosen.score > rejected.score:
             yield {
@@ -83,7 +83,7 @@ def rewardbench_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
 
 
 def _replies_on(response: Response, verdicts: Sequence[Verdict]) -> str:
-    """What the judge said of this answer alone."""
+    """The judge's replies on this answer, from its grades."""
     grades = (one for one in verdicts if isinstance(one, Grade) and one.candidate == response.candidate_id)
     return "\n\n".join(one.reply for one in grades if one.reply is not None)
 
@@ -93,7 +93,7 @@ def _text_or_turns(messages: Sequence[Message]) -> str | list[dict[str, str]]:
 
 
 def rankings_row(ranking: Ranking) -> dict[str, Any]:
-    """A ranking as `format: rankings` reads it; whoever labels by hand writes other `scores`."""
+    """A ranking as `format: rankings` reads it; edit its `scores` to label by hand."""
     return {
         "prompt": [message.model_dump() for message in ranking.messages],
         "responses": [response.text for response in ranking.responses],

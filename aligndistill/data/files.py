@@ -1,4 +1,4 @@
-"""One data file to numbered rows: JSON, JSONL, CSV and Parquet; the text formats also packed with gzip."""
+"""Reads a data file as numbered rows: JSON, JSONL, CSV and Parquet; the text formats also with gzip."""
 
 import codecs
 import csv
@@ -18,8 +18,8 @@ class BadRow(Exception):
     """A row that cannot be used.
 
     Attributes:
-        reason: a few words, the same for every row with this fault: bad rows are counted by it.
-        detail: more about this one row, for the error that stops a run.
+        reason: a short reason, the same for every row with this error; bad rows are counted by it.
+        detail: details of this row, for the error message.
     """
 
     def __init__(self, reason: str, detail: str = "") -> None:
@@ -30,13 +30,13 @@ class BadRow(Exception):
 
 @dataclass(frozen=True)
 class SourceRow:
-    """One row as it was read.
+    """One row of a file or data set.
 
     Attributes:
-        where: file (or data set) and row number, from 1, as in `data/x.jsonl row 17`. In JSONL the number is the line's; in
-            CSV the header is row 1, as spreadsheets count.
-        values: column name to value; empty when the row could not be read.
-        fault: why the row could not be read, or None.
+        where: file (or data set) and row number, from 1, as in `data/x.jsonl row 17`. In JSONL this is the line number; in
+            CSV the header is row 1, as in spreadsheets.
+        values: column name -> value; empty if the row could not be read.
+        error: why the row could not be read, or None.
     """
 
     where: str
@@ -44,11 +44,11 @@ class SourceRow:
     error: BadRow | None = None
 
 
-LONGEST_CSV_CELL = 2**31 - 1  # characters; Python's default of 131,072 refuses long answers
+LONGEST_CSV_CELL = 2**31 - 1  # characters; Python's default of 131,072 is too small for long answers
 
 
 def data_suffix(path: Path) -> str | None:
-    """`.jsonl`, `.json`, `.csv` or `.parquet`, with any `.gz` taken off; None when we do not read such files."""
+    """`.jsonl`, `.json`, `.csv` or `.parquet`, without `.gz`; None for other files."""
     packed = path.suffix.lower() == ".gz"
     suffix = Path(path.stem).suffix.lower() if packed else path.suffix.lower()
     if packed and suffix == ".parquet":
@@ -57,19 +57,19 @@ def data_suffix(path: Path) -> str | None:
 
 
 def read_file(path: Path) -> Iterator[SourceRow]:
-    """The rows of one file, in order. A line that cannot be read is a row with a fault.
+    """The rows of one file, in order. A line that cannot be read gives a row with an `error`.
 
     Raises:
-        DataError: not a kind of file we read, or a file that is damaged as a whole.
+        DataError: not a supported kind of file, or a damaged file.
     """
     suffix = data_suffix(path)
     if suffix is None:
-        raise DataError(f"{path}: not a kind of data file that is read here. Use {KINDS}.")
+        raise DataError(f"{path}: not a supported kind of data file. Use {KINDS}.")
     try:
         with gzip.open(path, "rb") if path.suffix.lower() == ".gz" else path.open("rb") as file:
             yield from READERS[suffix](file, str(path))
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise DataError(f"{path}: the gzip file is damaged or cut short ({error}). Fetch or pack it again.") from None
+        raise DataError(f"{path}: the gzip file is damaged or truncated ({error}). Download or compress it again.") from None
     except OSError as error:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
 
@@ -113,7 +113,7 @@ def _json(file: io.BufferedIOBase, name: str) -> Iterator[SourceRow]:
 
 
 def _is_json_lines(content: bytes) -> bool:
-    """Whether a `.json` file is JSONL by another name, as many on the Hub are: its first line is a whole object."""
+    """Whether a `.json` file contains JSONL, as many on the Hub do: its first line is a complete object."""
     first, _, rest = content.lstrip().partition(b"\n")
     try:
         value = json.loads(first)

@@ -1,4 +1,4 @@
-"""What a row is, by its columns, and what can be read from it: a prompt, a demonstration, or judged answers."""
+"""Detects the format of a row from its columns, and reads a prompt, a demonstration or scored answers from it."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class PromptRow:
 
 @dataclass(frozen=True)
 class ScoredRow:
-    """One answer and how good the data says it is: higher is better, on the data's own scale."""
+    """One answer and its score: higher is better, on the data's own scale."""
 
     text: str
     score: float
@@ -40,10 +40,10 @@ class RankedRow:
 
 
 def format_of(row: SourceRow) -> Format:
-    """Tell a row's format from its columns.
+    """Detect a row's format from its columns.
 
     Raises:
-        DataError: the columns fit no format.
+        DataError: the columns do not match any format.
     """
     columns = row.values.keys()
     if {"prompt", "responses"} <= columns:
@@ -61,10 +61,10 @@ def format_of(row: SourceRow) -> Format:
     if "prompt" in columns or "messages" in columns:
         return "prompts"
     raise DataError(
-        f"{row.where}: cannot tell what the rows are from their columns ({_names(row.values)}). Known are prompt; messages; "
+        f"{row.where}: unknown row format; the columns are {_names(row.values)}. Known formats are prompt; messages; "
         "prompt and completion; chosen and rejected (with or without prompt); prompt, responses and scores; instruction with "
         "generations (distilabel) or completions (UltraFeedback). "
-        "Map your names to these, as in `columns: {prompt: question}`."
+        "Map your column names to these, as in `columns: {prompt: question}`."
     )
 
 
@@ -72,7 +72,7 @@ def read_prompt(values: Mapping[str, Any], row_format: Format) -> Messages:
     """The prompt of a row of any format.
 
     Raises:
-        BadRow: there is none, or it is not one.
+        BadRow: there is no prompt, or it is not a valid one.
     """
     if row_format in ("distilabel", "ultrafeedback"):
         _require(values, "instruction")
@@ -92,7 +92,7 @@ def read_demonstration(values: Mapping[str, Any]) -> PromptRow:
     """The prompt and its answer: `prompt` and `completion`, or `messages` that end with an assistant turn.
 
     Raises:
-        BadRow: there is no such thing in the row.
+        BadRow: the row has neither.
     """
     if "completion" in values:
         _require(values, "prompt", "completion")
@@ -112,7 +112,7 @@ def read_judged(values: Mapping[str, Any], row_format: Format) -> RankedRow:
     """The prompt and its scored answers. A pair without scores has 1 for chosen and 0 for rejected.
 
     Raises:
-        BadRow: fewer than two answers, an empty one, equal ones in a pair, or scores that do not fit.
+        BadRow: fewer than two answers, an empty one, equal ones in a pair, or invalid scores.
     """
     match row_format:
         case "rankings":
@@ -185,7 +185,7 @@ def _check_transcripts(values: Mapping[str, Any], row_format: Format) -> None:
 
 
 def _score(value: Any) -> float:
-    """A finite number; CSV gives numbers as text."""
+    """A finite number, also as text, because CSV has only text."""
     number = number_of(value)
     if number is None:
         raise BadRow("score is not a finite number", repr(value))
@@ -193,12 +193,12 @@ def _score(value: Any) -> float:
 
 
 def _first(values: Mapping[str, Any], *names: str) -> Any:
-    """The first of some columns that is there and says something; several tools have names of their own for the same."""
+    """The first of these columns that is present and not null; tools differ in their column names."""
     return next((values[name] for name in names if values.get(name) is not None), None)
 
 
 def are_lists_of_texts(*values: Any) -> bool:
-    """Whether each is a list that holds texts and nothing else, at least one: answers in RewardBench 2."""
+    """Whether each value is a non-empty list of texts, as for the answers in RewardBench 2."""
     return all(isinstance(value, list) and value and all(isinstance(text, str) for text in value) for value in values)
 
 

@@ -1,4 +1,4 @@
-"""A source to records, with what was left out: prompts, demonstrations, and preferences made elsewhere."""
+"""Loads records from a source and counts dropped rows: prompts, demonstrations, and existing preferences."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Loaded(Generic[T]):
-    """What a source gave.
+    """The records of a source.
 
     Attributes:
         records: in the source's order.
-        rows: how many rows were read; `len(records)` plus all of `dropped`.
-        dropped: rows left out, by reason.
+        rows: how many rows were read: `len(records)` plus the sum of `dropped`.
+        dropped: dropped rows, by reason.
     """
 
     records: list[T]
@@ -33,10 +33,10 @@ class Loaded(Generic[T]):
 
 
 class Loading(Generic[T]):
-    """A source that is read while somebody goes through it, once; what was left out is known at its end.
+    """A source that is read lazily, once, during iteration; the counts are final at its end.
 
     Attributes:
-        rows, dropped: as in `Loaded`, of what was read so far.
+        rows, dropped: as in `Loaded`, for the rows read so far.
     """
 
     def __init__(self, records: Callable[["Loading[T]"], Iterator[T]]) -> None:
@@ -48,13 +48,13 @@ class Loading(Generic[T]):
         return self._records
 
     def all(self) -> Loaded[T]:
-        """The whole of it in memory."""
+        """All records, in memory."""
         records = list(self)
         return Loaded(records, self.rows, dict(self.dropped))
 
 
 def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
-    """The different prompts of a source of any format; a repeated prompt is counted as dropped.
+    """The distinct prompts of a source of any format; duplicates are counted as dropped.
 
     Args:
         source: where to read.
@@ -82,7 +82,7 @@ def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstratio
 
     Args:
         source: where to read.
-        held_out: the share of prompts to hold out, see `split_of`; the run's own, so that its held-out prompts stay unseen.
+        held_out: the share of prompts to hold out, see `split_of`; use the run's value, so that held-out prompts stay unseen.
 
     Raises:
         DataError: a bad row (unless `on_bad_row: drop`), or no demonstrations.
@@ -103,7 +103,7 @@ def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstratio
 
 
 def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
-    """Ready-made preferences: pairs and rankings, best first, scores on the data's own scale (1 and 0 for a bare pair).
+    """Existing preferences: pairs and rankings, best first, scores on the data's own scale (1 and 0 for a pair without scores).
 
     Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped.
 
@@ -128,7 +128,7 @@ def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
 
 
 def load_judgments(source: Source) -> Loading[Ranking]:
-    """Ready-made preferences as in `load_rankings`, to be looked at and not to be learnt from: nothing is held out.
+    """Existing preferences as in `load_rankings`, for analysis rather than training: nothing is held out.
 
     Raises:
         DataError: a bad row (unless `on_bad_row: drop`), or no preferences.
@@ -143,7 +143,7 @@ def load_judgments(source: Source) -> Loading[Ranking]:
 
 
 def load_benchmark(source: Source) -> Loading[BenchmarkRow]:
-    """The rows of a file in RewardBench's form, repeated ones too.
+    """The rows of a file in RewardBench's format, including duplicates.
 
     Raises:
         DataError: a bad row (unless `on_bad_row: drop`), or no rows.
@@ -175,7 +175,7 @@ def _ranking(judged: RankedRow, held_out: float) -> Ranking:
 
 
 def _read(loading: Loading[T], source: Source, read: Callable[[SourceRow, Format], T]) -> Iterator[T]:
-    """Read every row; the first readable one decides the format when the source leaves it open."""
+    """Read every row; with `format: auto` the first readable row determines the format."""
     row_format = None if source.format == "auto" else source.format
     for row in read_rows(source):
         loading.rows += 1
@@ -187,18 +187,14 @@ def _read(loading: Loading[T], source: Source, read: Callable[[SourceRow, Format
         except BadRow as error:
             if source.on_bad_row == "error":
                 raise DataError(
-                    f"{row.where}: {error}. Mend the row, or set `on_bad_row: drop` to leave such rows out and count them."
+                    f"{row.where}: {error}. Fix the row, or set `on_bad_row: drop` to drop and count such rows."
                 ) from None
             loading.dropped[error.reason] += 1
             continue
         yield record
     if loading.dropped.total() == loading.rows:
-        why = (
-            f": all {loading.rows} rows were dropped ({_counts(loading.dropped)})."
-            if loading.rows
-            else ": there are no rows in it."
-        )
-        raise DataError(f"{source.path}: nothing to use{why}")
+        why = f": all {loading.rows} rows were dropped ({_counts(loading.dropped)})." if loading.rows else ": it has no rows."
+        raise DataError(f"{source.path}: no usable rows{why}")
 
 
 def _counts(dropped: Counter[str]) -> str:
@@ -210,7 +206,7 @@ def _row_key(ranking: Ranking) -> str:
 
 
 def _without_repeats(loading: Loading[T], records: Iterator[T], reason: str, key: Callable[[T], str]) -> Iterator[T]:
-    """Each record's key is a hash; of those alone all are kept in memory."""
+    """`key` gives a record's hash; only the hashes are kept in memory."""
     seen: set[int] = set()
     for record in records:
         hashed = int(key(record), 16)
@@ -224,7 +220,7 @@ def _without_repeats(loading: Loading[T], records: Iterator[T], reason: str, key
 def _in_both_splits(
     source: Source, held_out: float, records: Iterator[T], prompt_and_split: Callable[[T], tuple[str, Split]]
 ) -> Iterator[T]:
-    """The records; an error at their end where a split has none."""
+    """The records; raises an error at the end if a split has none."""
     prompts: set[int] = set()
     there: set[Split] = set()
     for record in records:
@@ -236,5 +232,5 @@ def _in_both_splits(
         if split_name not in there:
             raise DataError(
                 f"{source.path}: no {name} prompts: `held_out: {held_out}` of {len(prompts)} different prompts leaves "
-                f"none. Give more prompts or {remedy} `held_out`."
+                f"none. Use more prompts or {remedy} `held_out`."
             )

@@ -1,4 +1,4 @@
-"""A row with `chosen` and `rejected` to a prompt and two responses, wherever the row keeps its prompt."""
+"""Converts a row with `chosen` and `rejected` to a prompt and two responses, wherever the row has its prompt."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from aligndistill.records import Message
 
 @dataclass(frozen=True)
 class Pair:
-    """Two responses to a prompt. The texts are as they stand: perhaps empty, perhaps equal."""
+    """Two responses to a prompt. The texts are unchanged and may be empty or equal."""
 
     prompt: Messages
     chosen: str
@@ -20,7 +20,7 @@ class Pair:
 
 
 def pair_of(values: Mapping[str, Any]) -> Pair:
-    """Read TRL's explicit and implicit prompts, HH transcripts, and a `prompt` that `chosen` and `rejected` repeat.
+    """Read TRL's explicit and implicit prompts, HH transcripts, and rows whose `chosen` and `rejected` repeat the `prompt`.
 
     Raises:
         BadRow: see `prompt_of`, `response_of`; also no common prefix, or prompts that differ.
@@ -45,7 +45,7 @@ def _explicit(values: Mapping[str, Any]) -> Pair:
     prompt = prompt_of(values["prompt"])
     chosen, rejected = response_of(values["chosen"], "chosen"), response_of(values["rejected"], "rejected")
     if isinstance(values["prompt"], str) and is_transcript(values["prompt"]):
-        chosen, rejected = chosen.strip(), rejected.strip()  # what follows `Assistant:`, as in whole transcripts
+        chosen, rejected = chosen.strip(), rejected.strip()  # the text after `Assistant:`, as in whole transcripts
     return Pair(prompt, chosen, rejected)
 
 
@@ -60,9 +60,9 @@ def _common_turns(chosen: Messages, rejected: Messages) -> Pair:
 
 
 def _check_repeated(prompt: Messages, conversation: Messages) -> None:
-    """The `prompt` column may repeat the first, the last or all user turns; what it may not do is say something else."""
-    said = {turn.content.strip() for turn in conversation}
-    if any(turn.content.strip() not in said for turn in prompt if turn.role == "user"):
+    """The `prompt` column may repeat the first, the last or all user turns, but must not contain others."""
+    turns = {turn.content.strip() for turn in conversation}
+    if any(turn.content.strip() not in turns for turn in prompt if turn.role == "user"):
         raise BadRow("prompts differ", "the prompt column is not part of chosen and rejected")
 
 

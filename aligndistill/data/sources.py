@@ -1,4 +1,4 @@
-"""Where rows come from: a file, a folder, or a data set on the Hub; and our names for their columns."""
+"""Reads rows from a file, a folder or a data set on the Hub, and renames their columns."""
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
@@ -16,35 +16,35 @@ COLUMNS = (
     *("responses", "scores", "authors", "chosen_model", "rejected_model"),
     *("instruction", "completions", "generations", "ratings", "generation_models"),
 )
-"""The column names that the formats know; `columns` maps to these."""
+"""The column names used by the formats; `columns` maps to these."""
 
 
 def read_rows(source: Source) -> Iterator[SourceRow]:
-    """The rows of a source, in order, at most `source.limit` of them, with `source.columns` applied.
+    """The rows of a source, in order, at most `source.limit`, with `source.columns` applied.
 
-    A row that cannot be read comes with its fault; the reader of the rows decides whether to stop.
+    A row that cannot be read has an `error`; the caller decides whether to stop.
 
     Raises:
-        ConfigError: `columns` names a column that is not there, or a Hub data set has no `revision`.
-        DataError: no such file, a file that cannot be read, or a Hub that cannot be reached.
+        ConfigError: `columns` names a column that does not exist, or a Hub data set has no `revision`.
+        DataError: no such file, a file that cannot be read, or the Hub cannot be reached.
     """
     for ours in source.columns:
         if ours not in COLUMNS:
-            raise ConfigError(f"`columns`: there is no '{ours}' to map to; there is {_listed(ours, COLUMNS)}")
+            raise ConfigError(f"`columns`: unknown column '{ours}'; the columns to map to are {_listed(ours, COLUMNS)}")
     path = Path(source.path).expanduser()
     if path.is_dir():
         rows = _folder(path, source.split)
     elif path.exists():
         rows = read_file(path)
     elif _looks_like_a_path(source.path):
-        raise DataError(f"{source.path}: no such file or folder{_near(path)} (looked from {Path.cwd()}).")
+        raise DataError(f"{source.path}: no such file or folder{_near(path)} (working directory: {Path.cwd()}).")
     else:
         rows = _hub(source)
     return islice(_renamed(rows, source.columns), source.limit)
 
 
 def _looks_like_a_path(path: str) -> bool:
-    """Hub names are `name` or `owner/name`; anything that a person would take for a file is never looked up there."""
+    """Whether this is a path; Hub names are `name` or `owner/name`, and anything that looks like a file is not looked up there."""
     return (
         path.startswith((".", "/", "~"))
         or path.count("/") > 1
@@ -59,9 +59,9 @@ def _near(path: Path) -> str:
     return f"; did you mean {path.parent / close[0]}?" if close else ""
 
 
-def _listed(wanted: str, there: Iterable[str]) -> str:
+def _listed(wanted: str, known: Iterable[str]) -> str:
     """`a, b, c. Did you mean 'b'?`"""
-    names = sorted(there)
+    names = sorted(known)
     close = get_close_matches(wanted, names, n=1)
     return ", ".join(names) + (f". Did you mean '{close[0]}'?" if close else ".")
 
@@ -72,16 +72,16 @@ def _renamed(rows: Iterator[SourceRow], columns: Mapping[str, str]) -> Iterator[
         if row.error is None and not checked:
             _check_columns(row, columns)
             checked = True
-        kept = {name: value for name, value in row.values.items() if name not in columns.values()}
+        others = {name: value for name, value in row.values.items() if name not in columns.values()}
         mapped = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
-        yield SourceRow(row.where, kept | mapped, row.error)
+        yield SourceRow(row.where, others | mapped, row.error)
 
 
 def _check_columns(row: SourceRow, columns: Mapping[str, str]) -> None:
     for ours, theirs in columns.items():
         if theirs not in row.values:
-            there = _listed(theirs, row.values)
-            raise ConfigError(f"{row.where}: `columns` maps {ours} to '{theirs}', which is not there. The columns are {there}")
+            known = _listed(theirs, row.values)
+            raise ConfigError(f"{row.where}: `columns` maps {ours} to '{theirs}', which does not exist. The columns are {known}")
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -92,12 +92,12 @@ def _folder(folder: Path, split: str) -> Iterator[SourceRow]:
         return _saved_to_disk(folder, split)
     files = sorted(entry for entry in folder.iterdir() if data_suffix(entry) and not entry.name.startswith("."))
     if not files:
-        raise DataError(f"{folder}: no data files in this folder. Expected {KINDS}, or a folder that save_to_disk wrote.")
+        raise DataError(f"{folder}: no data files in this folder. Expected {KINDS}, or a folder written by save_to_disk.")
     return (row for file in _of_split(files, split) for row in read_file(file))
 
 
 def _of_split(files: list[Path], split: str) -> list[Path]:
-    """The files named after the split (`train.jsonl`, `train-00000-of-00002.parquet`); all, when no file is named after one."""
+    """The files named after the split (`train.jsonl`, `train-00000-of-00002.parquet`); all files if none is named after a split."""
     named = {file: re.split(r"[-.]", file.name)[0] for file in files}
     if not {"train", "validation", "test", split} & set(named.values()):
         return files
@@ -113,7 +113,7 @@ def _saved_to_disk(folder: Path, split: str) -> Iterator[SourceRow]:
     try:
         saved = datasets.load_from_disk(str(folder))
     except (OSError, ValueError, KeyError) as error:
-        raise DataError(f"{folder}: cannot be read as a data set that save_to_disk wrote ({error}).") from None
+        raise DataError(f"{folder}: cannot be read as a data set written by save_to_disk ({error}).") from None
     if not isinstance(saved, datasets.DatasetDict):
         return _numbered(saved, str(folder))
     if split not in saved:
@@ -131,8 +131,8 @@ def _numbered(rows: Iterable[dict[str, Any]], name: str) -> Iterator[SourceRow]:
 def _hub(source: Source) -> Iterator[SourceRow]:
     if source.revision is None:
         raise ConfigError(
-            f"'{source.path}' is no file or folder here, so it is taken for a data set on the Hub, and that needs `revision`: "
-            "a commit, so that the run reads the same rows tomorrow. Copy one from "
+            f"'{source.path}' is not a local file or folder, so it is read as a data set on the Hub, which needs `revision`: "
+            "a commit hash, so that the run is reproducible. Copy one from "
             f"https://huggingface.co/datasets/{source.path}/commits/main"
         )
     import datasets
@@ -141,8 +141,8 @@ def _hub(source: Source) -> Iterator[SourceRow]:
         rows = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
     except ConnectionError as error:
         raise DataError(
-            f"'{source.path}': the Hub cannot be reached and the data set is not in the cache ({error}). "
-            "Without a network, give the path of a local copy."
+            f"'{source.path}': the Hub cannot be reached and the data set is not in the local cache ({error}). "
+            "Without network access, give the path of a local copy."
         ) from None
     except (OSError, ValueError, RuntimeError, datasets.exceptions.DatasetsError) as error:
         raise DataError(

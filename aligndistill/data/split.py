@@ -1,10 +1,10 @@
-"""Which prompts only the evaluation sees."""
+"""Splits prompts into training and held-out prompts."""
 
 from aligndistill.records import Split, content_hash
 
 
 def split_of(prompt_id: str, held_out: float) -> Split:
-    """The split of a prompt, from its id alone: it stays where it is when data grows or is read in another order.
+    """The split of a prompt, from its id alone, so it does not change when data is added or read in another order.
 
     The id is hashed to a point in [0, 1), and the points below `held_out` are held out. Raising `held_out` therefore only
     moves prompts from `train` to `held_out`.

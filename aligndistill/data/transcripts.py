@@ -11,13 +11,13 @@ ROLES: dict[str, Literal["user", "assistant"]] = {"Human": "user", "Assistant": 
 
 
 def is_transcript(text: str) -> bool:
-    """Whether a text begins with a human turn and has an assistant's (perhaps empty, as in `...\\n\\nAssistant:`)."""
+    """Whether a text begins with a human turn and has an assistant turn (possibly empty, as in `...\\n\\nAssistant:`)."""
     begin, *turns = MARK.split(_normalised(text))
     return not begin and turns[:1] == ["Human"] and "Assistant" in turns[::2]
 
 
 def turns_of(text: str) -> tuple[Message, ...]:
-    """The turns of a transcript, white space around each removed (the markers bring it).
+    """The turns of a transcript, without the white space around each.
 
     Raises:
         BadRow: the text does not begin with a marker.
@@ -25,7 +25,7 @@ def turns_of(text: str) -> tuple[Message, ...]:
     begin, *turns = MARK.split(_normalised(text))
     if begin or not turns:
         raise BadRow("not a Human/Assistant transcript")
-    return tuple(Message(role=ROLES[who], content=said.strip()) for who, said in zip(turns[::2], turns[1::2], strict=True))
+    return tuple(Message(role=ROLES[who], content=text.strip()) for who, text in zip(turns[::2], turns[1::2], strict=True))
 
 
 def _normalised(text: str) -> str:

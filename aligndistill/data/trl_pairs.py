@@ -1,7 +1,7 @@
-"""Rankings -> pairs in TRL's explicit-prompt preference form, which its DPOTrainer and RewardTrainer load unchanged.
+"""Converts rankings to pairs in TRL's explicit-prompt preference format, which DPOTrainer and RewardTrainer load unchanged.
 
-Besides `prompt`, `chosen` and `rejected` a row carries `score_chosen` and `score_rejected` (logit scale), which both trainers
-leave aside. It has no `margin`: TRL's RewardTrainer would put that into its loss.
+Besides `prompt`, `chosen` and `rejected` a row has `score_chosen` and `score_rejected` (logit scale), which both trainers
+ignore. It has no `margin`, because TRL's RewardTrainer would use that in its loss.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,13 @@ from aligndistill.records import Ranking, Response
 
 
 def pairs_of(ranking: Ranking, which: Literal["all", "best_worst"] = "all", *, conversational: bool) -> Iterator[dict[str, Any]]:
-    """The pairs of one ranking whose scores differ, as rows of a `pairs.jsonl`.
+    """The pairs of one ranking whose scores differ, as rows of `pairs.jsonl`.
 
     Args:
         ranking: the ranking, best first.
-        which: every strictly ordered pair, or the best response against the worst alone.
+        which: every strictly ordered pair, or only the best response against the worst.
         conversational: message lists, for models with a chat template; else plain strings, where the response continues the
-            prompt as under `layout: plain`.
+            prompt as with `layout: plain`.
     """
     responses = ranking.responses
     pairs = combinations(responses, 2) if which == "all" else [(responses[0], responses[-1])]

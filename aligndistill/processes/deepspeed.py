@@ -1,4 +1,4 @@
-"""What DeepSpeed needs to know before it starts: where it runs, and that no operator is being built."""
+"""Preparation for DeepSpeed: select the accelerator, and wait until no operator is being compiled."""
 
 import os
 import time
@@ -15,7 +15,7 @@ POLL_SECONDS = 0.2
 
 
 def build_locks() -> list[tuple[Path, float]]:
-    """Locks of builds of torch's and DeepSpeed's operators, with their age in seconds."""
+    """Lock files of the builds of torch's and DeepSpeed's operators, with their age in seconds."""
     folder = os.environ.get("TORCH_EXTENSIONS_DIR") or Path.home() / ".cache" / "torch_extensions"
     found = []
     for lock in Path(folder).glob("**/lock"):
@@ -25,27 +25,27 @@ def build_locks() -> list[tuple[Path, float]]:
 
 
 def wait_for_builds() -> None:
-    """Wait for operators that are being built, and take away the locks of builds that must have been killed.
+    """Wait for operators that are being compiled, and remove the locks of builds that must have been killed.
 
-    torch would wait for such a lock without an end and without a word. DeepSpeed's CPU Adam took three and a half minutes on two
-    busy cores.
+    torch would wait for such a lock forever and silently. Compiling DeepSpeed's CPU Adam took three and a half minutes on two busy
+    cores.
     """
-    told: set[Path] = set()
+    announced: set[Path] = set()
     while locks := build_locks():
         for lock, seconds in locks:
             if seconds > STALE_BUILD_SECONDS:
                 lock.unlink(missing_ok=True)
-            elif lock not in told and is_main_process():
-                told.add(lock)
+            elif lock not in announced and is_main_process():
+                announced.add(lock)
                 left = STALE_BUILD_SECONDS - seconds
-                say(f"  waiting for {lock.parent.name} to be compiled; {lock} is removed {left:.0f} s from now")
+                say(f"  waiting for {lock.parent.name} to be compiled; {lock} will be removed in {left:.0f} s")
         time.sleep(POLL_SECONDS)
 
 
 def skip_unused_operator() -> None:
     """Keep DeepSpeed on CPUs from compiling an all-reduce for tensor-parallel inference, which nothing here calls.
 
-    It would take a compiler and a minute at the first start, for every process to wait for.
+    Compiling it needs a compiler, and makes every process wait for a minute at the first start.
     """
     import deepspeed.ops  # only here: importing it takes seconds
 
@@ -53,8 +53,8 @@ def skip_unused_operator() -> None:
 
 
 def choose_accelerator() -> None:
-    """Tell DeepSpeed where it runs before anything imports it: without a GPU it would guess, and warn that it did."""
+    """Set DeepSpeed's accelerator before anything imports it: without a GPU it would guess, and print a warning."""
     if not has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # One line per call of DeepSpeed's, in every process: torch has new names for what it calls.
+    # DeepSpeed calls functions that torch has renamed, which warns once per call in every process.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

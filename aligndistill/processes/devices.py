@@ -1,4 +1,4 @@
-"""The GPUs of this machine, without importing torch where there can be none: that takes seconds."""
+"""The GPUs of this machine. Imports torch, which takes seconds, only where the machine may have a GPU."""
 
 import os
 import sys
@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 DEVICE_FILES = ("nvidia[0-9]*", "nvmap", "kfd", "dxg")
-"""What the drivers put into /dev: NVIDIA's, NVIDIA's for Jetson, AMD's, and that of Windows' Linux."""
+"""Device files of the drivers: NVIDIA's, NVIDIA's for Jetson, AMD's, and that of WSL."""
 
 
 @dataclass(frozen=True)
 class Gpus:
-    """What torch can use.
+    """The GPUs that torch can use.
 
     Attributes:
         bf16: whether they compute in bfloat16.
@@ -22,7 +22,7 @@ class Gpus:
 
 
 def find_gpus() -> Gpus:
-    """All that torch can use."""
+    """All GPUs that torch can use."""
     if not has_gpu():
         return Gpus()
     import torch
@@ -31,7 +31,7 @@ def find_gpus() -> Gpus:
 
 
 def has_gpu() -> bool:
-    """Whether torch can use one."""
+    """Whether torch can use a GPU."""
     if not may_have_gpu():
         return False
     import torch
@@ -40,7 +40,7 @@ def has_gpu() -> bool:
 
 
 def may_have_gpu(devices: Path = Path("/dev")) -> bool:
-    """Whether torch needs to be asked."""
+    """Whether this machine may have a GPU, so that torch must be asked."""
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return False
     return sys.platform != "linux" or any(True for pattern in DEVICE_FILES for _ in devices.glob(pattern))

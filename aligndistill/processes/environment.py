@@ -1,4 +1,4 @@
-"""Defaults for environment variables that libraries read when they are imported; what the user has set stays."""
+"""Defaults for environment variables that libraries read at import time; values that the user has set are kept."""
 
 import os
 import sys
@@ -7,15 +7,15 @@ DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL and the Hub client would report usage
     "TOKENIZERS_PARALLELISM": "false",
     "TRANSFORMERS_VERBOSITY": "error",
-    # Threads that spin while they wait made small models 2 to 4 times slower on two cores (docs/running.md).
+    # Threads that busy-wait made small models 2 to 4 times slower on two cores (docs/running.md).
     "OMP_WAIT_POLICY": "PASSIVE",
 }
 
 
 def set_environment_defaults() -> None:
-    """Set them, before torch and transformers are imported.
+    """Set the defaults, before torch and transformers are imported.
 
-    Where those are imported already, `OMP_WAIT_POLICY` and the like have no effect any more. Telemetry is switched off even then.
+    If those are already imported, `OMP_WAIT_POLICY` and similar variables have no effect. Telemetry is disabled even then.
     """
     hub = sys.modules.get("huggingface_hub.constants")
     if hub is not None and "HF_HUB_DISABLE_TELEMETRY" not in os.environ:

@@ -1,4 +1,4 @@
-"""Progress on the terminal: a bar where there is one, a plain line every ten seconds where there is not."""
+"""Progress on the terminal: a bar, or a plain line every ten seconds if the output is not a terminal."""
 
 import sys
 import time
@@ -12,13 +12,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 T = TypeVar("T")
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
-# In a notebook plain lines, on standard output: it keeps every state of a bar, and shows standard error as if it were errors.
+# In a notebook, plain lines on standard output: it keeps every state of a bar, and shows standard error like error messages.
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 10.0
 
 
 class Bar:
-    """One running count. `note` is shown behind it (a loss, say)."""
+    """One running count. `note`, for example a loss, is shown after it."""
 
     def __init__(self, label: str, total: int | None, progress: Progress | None) -> None:
         self._label, self._total, self._progress = label, total, progress
@@ -27,13 +27,13 @@ class Bar:
         self._task = progress.add_task(label, total=total, note="") if progress else None
 
     def expect(self, total: int) -> None:
-        """Say how far it will count, when that is known only later."""
+        """Set the total, when it becomes known only later."""
         self._total = total
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, total=total)
 
     def advance(self, by: int = 1, note: str = "") -> None:
-        """Count further."""
+        """Advance the count."""
         self.set(self._done + by, note)
 
     def set(self, done: int, note: str = "") -> None:
@@ -48,7 +48,7 @@ class Bar:
 
 @contextmanager
 def bar(label: str, total: int | None = None) -> Iterator[Bar]:
-    """Show a count while the block runs."""
+    """Show a progress bar while the block runs."""
     if not console.is_terminal:
         yield Bar(label, total, None)
         return
@@ -65,7 +65,7 @@ def bar(label: str, total: int | None = None) -> Iterator[Bar]:
 
 
 def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Pass items on, counting them."""
+    """Yield the items, counting them in a progress bar."""
     with bar(label, total) as running:
         for item in items:
             yield item
@@ -73,5 +73,5 @@ def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
 
 
 def say(text: str) -> None:
-    """A line about what happens, beside the bars."""
+    """Print a progress message."""
     console.print(text, markup=False, soft_wrap=True)

@@ -1,4 +1,4 @@
-"""Which process this is, by what the launchers (deepspeed, torchrun, accelerate) put into the environment."""
+"""The rank of this process, from the environment variables that launchers (deepspeed, torchrun, accelerate) set."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -10,40 +10,40 @@ T = TypeVar("T")
 
 
 def world_size() -> int:
-    """How many processes a launcher started; one without a launcher."""
+    """The number of processes that a launcher started; 1 without a launcher."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def process_rank() -> int:
-    """This process's number among them."""
+    """The rank of this process."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main_process() -> bool:
-    """Whether this is the first process of all."""
+    """Whether this is the main process, rank 0."""
     return process_rank() == 0
 
 
 def local_ranks() -> range:
-    """The numbers of the processes on this machine."""
+    """The ranks of the processes on this machine."""
     first = process_rank() - int(os.environ.get("LOCAL_RANK", "0"))
-    # torchrun's and accelerate's name, then DeepSpeed's
+    # the variable of torchrun and accelerate, then DeepSpeed's
     count = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size()
     return range(first, first + int(count))
 
 
 def our_share(items: Sequence[T], ranks: range | None = None) -> list[T]:
-    """This process's share of some work, among all processes or these. It depends on nothing but the place in the list."""
+    """This process's share of some items, among all processes or the given ranks. It depends on the place in the list alone."""
     among = ranks or range(world_size())
     return list(items[process_rank() - among.start :: len(among)])
 
 
 def from_all(work: Callable[[], list[T]]) -> list[T]:
-    """What every process makes of its own share of some work, process after process. All processes must come here.
+    """The results of every process for its own share of some items, in rank order. A collective call: all processes must make it.
 
     Raises:
-        UserError: the work failed in some process. All of them raise then: those where it failed their own error, the others that
-            of the first one, so that none of them waits for a process that is on its way out.
+        UserError: some process failed. Then all of them raise, so that none waits for a process that is exiting: a failed process
+            raises its own error, the others that of the first failed one.
     """
     if world_size() == 1:
         return work()
@@ -53,10 +53,10 @@ def from_all(work: Callable[[], list[T]]) -> list[T]:
     failed: Exception | None = None
     try:
         made = work()
-    except Exception as error:  # whatever it is, the others are told
+    except Exception as error:  # any error is sent to the other processes
         failed = error
-    told = failed if failed is None or isinstance(failed, UserError) else TrainingError(f"{type(failed).__name__}: {failed}")
-    everyones: list[tuple[list[T], UserError | None]] = gather_object([(made, told)])
+    to_send = failed if failed is None or isinstance(failed, UserError) else TrainingError(f"{type(failed).__name__}: {failed}")
+    everyones: list[tuple[list[T], UserError | None]] = gather_object([(made, to_send)])
     if failed is not None:
         raise failed
     for _, reported in everyones:

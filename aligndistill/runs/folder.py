@@ -1,4 +1,4 @@
-"""The folder of a run: what is gathered in it, and where it says that its stages are."""
+"""The folder of a run: its contents, and where its stages are."""
 
 import json
 from pathlib import Path
@@ -16,16 +16,16 @@ ARTIFACTS = "artifacts.json"
 def finished_stages(run_folder: Path) -> dict[str, Path]:
     """The absolute folder of each finished stage of a run, by the stage's name.
 
-    Paths in a run's folder are relative to where the run was started: the working directory, or a folder above the run's.
+    Paths in a run's folder are relative to where the run was started: the working directory, or a parent folder of the run's.
 
     Raises:
-        DataError: there is no run, or its stages are not there.
+        DataError: there is no run, or its stages do not exist.
     """
     try:
         folders: dict[str, str] = json.loads((run_folder / ARTIFACTS).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         raise DataError(
-            f"{run_folder}: there is no {ARTIFACTS} that can be read. Give the folder of a run, such as runs/quickstart."
+            f"{run_folder}: no readable {ARTIFACTS} found. Give the folder of a run, such as runs/quickstart."
         ) from None
     bases = (Path.cwd(), *run_folder.absolute().parents)
     for base in bases:
@@ -34,7 +34,7 @@ def finished_stages(run_folder: Path) -> dict[str, Path]:
             return found
     gone = next(folder for folder in folders.values() if not Path(folder).is_dir())
     raise DataError(
-        f"{gone}: not there (looked from {bases[0]} and from the folders above {run_folder}). "
+        f"{gone} does not exist (searched from {bases[0]} and from the parent folders of {run_folder}). "
         "Change to the folder where the run was started, or run its config again."
     )
 
@@ -43,11 +43,12 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     """The folder of each finished stage of a run, by the stage's name.
 
     Raises:
-        DataError: there is no run, its stages are not there, or it has no verdicts yet.
+        DataError: there is no run, its stages do not exist, or it has no verdicts yet.
     """
     if not (run_folder / ARTIFACTS).is_file():
         raise DataError(
-            f"{run_folder}: no run's folder and no file. Give the folder of a run, such as runs/quickstart, or a file of judgments."
+            f"{run_folder} is neither a run's folder nor a file. Give the folder of a run, such as runs/quickstart, "
+            "or a file of recorded verdicts."
         )
     found = finished_stages(run_folder)
     if not {"verdicts", "rankings"} & found.keys():
@@ -56,7 +57,7 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
 
 
 def gather(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
-    """Write the run's folder: of the stages made now, and of all others of this config that are finished in the store."""
+    """Write the run's folder, from the stages of this call and all other stages of this config that are finished in the store."""
     folder.mkdir(parents=True, exist_ok=True)
     of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
     made = {stage.name for stage in stages}

@@ -1,4 +1,4 @@
-"""Make one stage, with all processes of the run."""
+"""Run one stage, with all processes of the run."""
 
 import socket
 import time
@@ -12,7 +12,7 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import TrainingError
-from aligndistill.processes.memory_errors import means_no_memory
+from aligndistill.processes.memory_errors import is_out_of_memory
 from aligndistill.processes.monitor import announce, current_monitor
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, local_ranks, world_size
@@ -24,12 +24,12 @@ POLL_SECONDS = 0.5
 
 
 def move_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
-    """Compare what the unfinished stages will read with its manifests, and move what is damaged away: it is unfinished then.
+    """Verify the inputs of the unfinished stages against their manifests, and move damaged ones away, so that they are rebuilt.
 
-    For the first process alone, while no other has started: a stage that is rebuilt may need all of them.
+    Called by the main process alone, before the others start: rebuilding a stage may need all processes.
     """
     found = True
-    while found:  # what is rebuilt has inputs, too
+    while found:  # a stage to be rebuilt has inputs too
         found = False
         missing = [stage for stage in stages if read_manifest(stage.folder(store)) is None]
         for folder in {needed.folder(store) for stage in missing for needed in stage.inputs}:
@@ -40,10 +40,10 @@ def move_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
 
 
 def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:
-    """Make a stage unless it is finished; its inputs are. `open_endpoint` opens the servers that it asks.
+    """Run a stage unless it is finished. Its inputs must be finished. `open_endpoint` connects to the servers that it uses.
 
     Raises:
-        UserError: whatever its maker found wrong; what it had done so far is kept.
+        UserError: the stage failed; what it had done so far is kept.
     """
     folder = stage.folder(runtime.store)
     manifest = read_manifest(folder)
@@ -51,13 +51,13 @@ def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointM
         return manifest
     if is_main_process():
         return _make(stage, runtime, folder, open_endpoint)
-    if stage.together and _is_started(folder):
+    if stage.together and _has_started(folder):
         return _make(stage, runtime, folder, open_endpoint)
     return _wait_for(folder)
 
 
 def context_of(stage: Stage, runtime: Runtime) -> StageContext:
-    """Where a stage works; its inputs need to be finished only when they are read."""
+    """The context of a stage. Its inputs need to be finished only when they are read."""
     return StageContext(
         name=stage.name,
         folder=stage.folder(runtime.store),
@@ -68,14 +68,14 @@ def context_of(stage: Stage, runtime: Runtime) -> StageContext:
 
 
 def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
-    """Its keyword arguments, with a folder for every stage among them."""
+    """The stage's keyword arguments, each stage among them replaced by its folder."""
     return {name: with_folders(value, lambda needed: needed.folder(runtime.store)) for name, value in stage.given.items()}
 
 
 def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[[EndpointModel], ChatModel] | None) -> Manifest:
     if is_main_process():
         if (folder / MANIFEST).exists():
-            say(f"  {folder} is damaged; moved to {move_aside(folder).name} and made again")
+            say(f"  {folder} is damaged; moved to {move_aside(folder).name} and rebuilt")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
@@ -97,11 +97,13 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
 
 
 def _call(stage: Stage, context: StageContext) -> StageResult:
-    """Call the stage's function. A training step that finds no memory has said so itself; this is for sampling and scoring."""
+    """Call the stage's function. Out of memory in training is reported by the trainer; here it is reported for sampling and
+    scoring.
+    """
     try:
         return stage.make(context, **arguments_of(stage, context.runtime))
     except (RuntimeError, MemoryError) as error:
-        if not means_no_memory(error):
+        if not is_out_of_memory(error):
             raise
         raise TrainingError(
             f"out of memory in the stage {stage.name}. Lower runtime.per_device_eval_batch_size, which is "
@@ -114,8 +116,8 @@ def _started(folder: Path) -> str:
     return f"{folder.name} is started"
 
 
-def _is_started(folder: Path) -> bool:
-    """Wait for the first process to begin a stage, or to find it finished. A damaged folder is out of the way then."""
+def _has_started(folder: Path) -> bool:
+    """Wait until the main process has started the stage, and moved a damaged folder away; False if it is finished already."""
     monitor = current_monitor()
     assert monitor is not None
     while not monitor.has_announced(0, _started(folder)):
@@ -126,13 +128,13 @@ def _is_started(folder: Path) -> bool:
 
 
 def _caches(store: Path) -> Path:
-    """SQLite is not safe on a disk that several machines write to, so each machine has its own."""
+    """The folder of caches. Each machine has its own, since SQLite is not safe on a disk that several machines write to."""
     return store / "caches" / socket.gethostname() if len(local_ranks()) < world_size() else store / "caches"
 
 
 def _wait_for(folder: Path) -> Manifest:
-    """Look until the first process has finished the stage. No collective is open meanwhile, so none can time out, and the roll call
-    ends this process where that one failed, died or froze.
+    """Wait until the main process has finished the stage. No collective is open meanwhile, so none can time out, and the
+    monitor ends this process if the main process failed, exited or stopped responding.
     """
     while (manifest := read_manifest(folder)) is None:
         time.sleep(POLL_SECONDS)

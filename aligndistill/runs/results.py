@@ -1,4 +1,4 @@
-"""A run as Python values: its report, its tables, and the models that it trained. Nothing is read before it is asked for."""
+"""A run as Python values: its report, its tables, and the models that it trained. Everything is read on first access."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from aligndistill.reporting.report import Report, StudentMetrics
 
 MODEL = "model"
-"""Where a training stage's folder has what it trained."""
+"""The folder of the trained model in the folder of a training stage."""
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class TrainedStudent:
     Attributes:
         objective: the kind of objective that it was trained with, such as `dpo`.
         path: the folder that `from_pretrained` loads; adapters are merged.
-        metrics: its figures in the report; None where the run has no report yet.
+        metrics: its metrics in the report; None if the run has no report yet.
     """
 
     name: str
@@ -39,7 +39,9 @@ class TrainedStudent:
     metrics: "StudentMetrics | None" = field(repr=False)
 
     def load(self, **options: Any) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
-        """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) go to the model's `from_pretrained`."""
+        """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) are passed to the model's
+        `from_pretrained`.
+        """
         from transformers import AutoModelForCausalLM, AutoTokenizer  # only here: importing it takes seconds
 
         return AutoModelForCausalLM.from_pretrained(self.path, **options), AutoTokenizer.from_pretrained(self.path)
@@ -47,12 +49,12 @@ class TrainedStudent:
 
 @dataclass(frozen=True, eq=False)
 class Run:
-    """A run and what it has made so far.
+    """A run and its results so far.
 
     Attributes:
         folder: `<runs>/<name>`, with `report.html` once the run is complete.
-        config: what was run.
-        made: names of the stages that were made by this call of `run`; empty when all was there already.
+        config: the config that was run.
+        made: names of the stages that this call of `run` ran; empty if all were already finished.
         complete: whether it was run up to its report.
     """
 
@@ -66,13 +68,13 @@ class Run:
         """The folder of each finished stage, by its name.
 
         Raises:
-            DataError: the run's folder or a stage's is gone.
+            DataError: the run's folder or a stage's folder does not exist.
         """
         return finished_stages(self.folder)
 
     @cached_property
     def report(self) -> "Report":
-        """What was measured: the content of `report.json`.
+        """The measurements: the content of `report.json`.
 
         Raises:
             DataError: the run is not complete.
@@ -80,12 +82,12 @@ class Run:
         from aligndistill.reporting.report import read_report
 
         if "report" not in self.stages:
-            raise DataError(f"{self.folder}: this run has no report yet. Run its config to the end, without `until`.")
+            raise DataError(f"{self.folder}: this run has no report yet. Run its config without `until`.")
         return read_report(self.stages["report"] / "report.json")
 
     @cached_property
     def students(self) -> Mapping[str, TrainedStudent]:
-        """The students that are trained, by name, in the order of the config; best-of-n among them where that was added."""
+        """The trained students by name, in the order of the config, with best-of-n if it was added."""
         measured = self.report.students if "report" in self.stages else {}
         folders = {name: self.stages.get(f"student-{name}") for name in with_baseline(self.config)}
         objectives = {name: student.objective.kind for name, student in with_baseline(self.config).items()}
@@ -97,7 +99,7 @@ class Run:
 
     @property
     def reward_model(self) -> Path | None:
-        """The folder that `AutoModelForSequenceClassification.from_pretrained` loads; None where no reward model is trained."""
+        """The folder that `AutoModelForSequenceClassification.from_pretrained` loads; None if no reward model is trained."""
         folder = self.stages.get("reward_model")
         return folder / MODEL if folder is not None else None
 
@@ -105,17 +107,17 @@ class Run:
         """One of the run's tables: `prompts`, `candidates`, `verdicts`, `rankings`, `answers` or `metrics` (docs/python.md).
 
         Raises:
-            DataError: there is no such table, or its stage is not made yet.
+            DataError: there is no such table, or its stage is not finished.
         """
         return read_table(name, self.folder, self.stages)
 
 
 def open_run(folder: str | Path) -> Run:
-    """A run that was started before, from its folder; nothing is run.
+    """Open an existing run by its folder. Runs nothing.
 
     Raises:
-        DataError: there is no run, or what it made is gone.
-        ConfigError: its config is not one that this version reads.
+        DataError: there is no run, or its results do not exist.
+        ConfigError: this version cannot read its config.
     """
     stages = finished_stages(Path(folder))
     return Run(Path(folder), load_config(Path(folder) / "config.yaml"), complete="report" in stages)

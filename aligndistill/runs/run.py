@@ -1,8 +1,8 @@
-"""A run from its config to its folder: makes what is missing, in order, and gathers the report.
+"""Run a config: run the unfinished stages in order, and write the run's folder.
 
 `<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves), the
-report, and `model_outputs/` for AlpacaEval. Everything in it is derived from the store, and written anew when it differs; but not
-what `endpoints.py` keeps there.
+report, and `model_outputs/` for AlpacaEval. All of it is derived from the store and rewritten when it differs, except the files of
+`servers.py`.
 """
 
 from pathlib import Path
@@ -26,14 +26,14 @@ from aligndistill.store.version import claim_store
 
 
 def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
-    """Make every stage that is missing, up to `until`.
+    """Run every unfinished stage, up to `until`.
 
     Args:
         config: a config, or the file or files to load it from.
-        until: the last stage to make, such as `rankings` or `student-dpo`; by default the report.
+        until: the last stage to run, such as `rankings` or `student-dpo`; by default the report.
 
     Raises:
-        UserError: whatever a stage found wrong. What was done stays done.
+        UserError: a stage failed. Finished work is kept.
     """
     config = as_config(config)
     whole = pipeline(config)
@@ -42,7 +42,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         _claim(config.runtime.store)
     if world_size() == 1:
         move_damaged_aside(stages, config.runtime.store)
-    if world_size() > 1 or _missing(config, stages):  # it may import torch, for which a run that has nothing to do does not wait
+    if world_size() > 1 or _missing(config, stages):  # imports torch, so a run with nothing to do skips it
         choose_accelerator()
     launched = _launched(config, stages)
     with monitored(config.runtime):
@@ -72,7 +72,9 @@ def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
 
 
 def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
-    """Have the launcher make what several processes can share, if the config names one; what it made."""
+    """Start the launcher, if the config names one, for the stages that several processes can share; returns the names of those it
+    ran.
+    """
     if config.runtime.launcher is None or world_size() > 1:
         return []
     missing = _missing(config, stages)
@@ -92,7 +94,7 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
         try:
             manifest = run_stage(stage, config.runtime, endpoints.open)
         except UserError:
-            if is_main_process():  # what there is, is what `judge audit` looks at
+            if is_main_process():  # `judge audit` reads the unfinished run's folder
                 gather(config, whole, stages[:number], folder, complete=False)
             raise
         if not finished:
@@ -106,7 +108,7 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
 
 
 def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
-    """The stages to make.
+    """The stages to run.
 
     Raises:
         ConfigError: the pipeline of this config has no such stage.
@@ -119,7 +121,7 @@ def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
 
 
 def summary(manifest: Manifest) -> str:
-    """One line of what a stage made."""
+    """A finished stage in one line: counts, dropped records and time."""
     counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in manifest.counts.items())
     dropped = ", ".join(f"{number} {reason}" for reason, number in manifest.dropped.items())
     parts = [part for part in (counts, f"dropped: {dropped}" if dropped else "", f"{manifest.wall_seconds:.1f} s") if part]

@@ -1,7 +1,7 @@
-"""The servers of a run: what each was found to do, how fast it may be asked, and what was spent on all of them.
+"""The servers of a run: their capabilities, their rate limits, and what was spent on all of them.
 
-`<runs>/<name>/spent.jsonl` has a line for every request, and `servers.json` what was found out, so that a run that goes on neither
-spends its budget twice nor asks a server again what it can do.
+`<runs>/<name>/spent.jsonl` has a line for every request, and `servers.json` the capabilities, so that a resumed run neither spends
+its budget twice nor tests a server's capabilities again.
 """
 
 import json
@@ -27,7 +27,7 @@ _FOUND = TypeAdapter(dict[str, ServerCapabilities])
 
 
 class Endpoints:
-    """Opens the servers of the run in `folder`."""
+    """Connects to the servers of the run in `folder`."""
 
     def __init__(self, folder: Path, budget: Budget) -> None:
         self._folder = folder
@@ -37,8 +37,8 @@ class Endpoints:
         self._paces: dict[str, RateLimiter] = {}
 
     def open(self, config: EndpointModel) -> "EndpointChat":
-        """The chat model behind a server. All that are opened for one server share its pace, all of the run its budget."""
-        from aligndistill.chat.endpoint import EndpointChat  # only where a server is asked: it imports an HTTP client
+        """The chat model of a server. All clients of one server share its rate limit, and all clients of the run its budget."""
+        from aligndistill.chat.endpoint import EndpointChat  # imported here because it imports an HTTP client
 
         if self._account is None:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
@@ -56,7 +56,7 @@ class Endpoints:
 
 
 def known_servers(folder: Path) -> dict[str, ServerCapabilities]:
-    """What a run found out about its servers, by address and model; nothing where that cannot be read."""
+    """The capabilities of a run's servers, by address and model; empty if the file cannot be read."""
     try:
         return _FOUND.validate_json((folder / SERVERS).read_bytes())
     except (OSError, ValidationError):
@@ -64,7 +64,7 @@ def known_servers(folder: Path) -> dict[str, ServerCapabilities]:
 
 
 def spent_so_far(folder: Path) -> list[Spending]:
-    """Every request that a run has paid for."""
+    """All requests that a run has paid for."""
     return list(_SpentFile(folder / SPENT).read_new()) if (folder / SPENT).exists() else []
 
 

@@ -1,4 +1,4 @@
-"""The tables of a run as pandas data frames, one row a record; docs/python.md names their columns."""
+"""The tables of a run as pandas data frames, one row per record. docs/python.md lists their columns."""
 
 import json
 from collections.abc import Callable, Iterator, Mapping
@@ -20,10 +20,10 @@ Rows = Iterator[dict[str, Any]]
 
 
 def read_table(name: str, run_folder: Path, stages: Mapping[str, Path]) -> "DataFrame":
-    """A table of a run whose finished stages are these.
+    """A table of a run with these finished stages.
 
     Raises:
-        DataError: there is no such table, or its stage is not made yet.
+        DataError: there is no such table, or its stage is not finished.
     """
     import pandas  # only here: importing it takes a second
 
@@ -34,7 +34,7 @@ def read_table(name: str, run_folder: Path, stages: Mapping[str, Path]) -> "Data
     table = TABLES[name]
     if table.stage not in stages:
         raise DataError(
-            f"{run_folder} has no table '{name}': its stage '{table.stage}' is not made yet, or not part of this config. "
+            f"{run_folder} has no table '{name}': its stage '{table.stage}' is not finished, or not part of this config. "
             f"Finished stages: {', '.join(stages) or 'none'}."
         )
     return pandas.DataFrame(table.rows(stages[table.stage]), columns=list(table.columns))
@@ -94,4 +94,4 @@ TABLES = {
     ),
     "answers": _Table("evaluation", _answers, ("prompt_id", "prompt", "author", "text", "length_tokens", "truth", "reward", "win")),
 }
-"""All but `metrics`, whose columns depend on what was trained."""
+"""All tables except `metrics`, whose columns depend on the objectives."""

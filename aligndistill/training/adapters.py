@@ -8,12 +8,12 @@ from aligndistill.config.models import Lora
 
 
 def with_adapters(model: Any, lora: Lora | None, task: str, seed: int) -> Any:
-    """The model itself, or peft's wrapper of it with new low-rank adapters, which follow from the seed alone."""
+    """The model itself, or peft's wrapper with new low-rank adapters, which depend on the seed alone."""
     if lora is None:
         return model
     from peft import LoraConfig, get_peft_model  # only here: importing peft takes a second
 
-    torch.manual_seed(seed)  # else what was trained earlier in this process would show in them
+    torch.manual_seed(seed)  # else the adapters would depend on earlier training in this process
     target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     return get_peft_model(
         model,

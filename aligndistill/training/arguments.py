@@ -1,4 +1,4 @@
-"""Our settings as transformers' TrainingArguments: the one place that knows both vocabularies."""
+"""Converts settings to transformers' `TrainingArguments`."""
 
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ def training_arguments(settings: Training, runtime: Runtime, output_dir: Path, r
 
 
 def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, run_name: str, seed: int) -> dict[str, Any]:
-    """The same by name, for what extends `TrainingArguments`."""
+    """The same as keyword arguments, for subclasses of `TrainingArguments`."""
     split = batch_split(settings.batch_size, runtime.per_device_train_batch_size, world_size())
     on_gpu = torch.cuda.is_available()
     if runtime.deepspeed:
@@ -52,9 +52,9 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
         "optim": "adamw_torch_fused",
         "save_strategy": "steps",
         "save_steps": runtime.save_steps,
-        "save_total_limit": None,  # ours: only after the new checkpoint is sealed (see `checkpoints.keep_newest`)
+        "save_total_limit": None,  # old checkpoints are deleted after the new one has its manifest (`checkpoints.keep_newest`)
         "logging_steps": runtime.logging_steps,
-        "logging_nan_inf_filter": False,  # it would hide the very loss that must stop the run
+        "logging_nan_inf_filter": False,  # it would hide the non-finite loss that must stop the run
         "report_to": list(runtime.report_to) or "none",
         "disable_tqdm": True,
         "remove_unused_columns": False,
@@ -64,17 +64,17 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
 
 
 def trains_in_bf16() -> bool:
-    """Whether training runs under autocast to bfloat16 here."""
+    """Whether training on this machine runs under autocast to bfloat16."""
     return torch.cuda.is_available() and torch.cuda.is_bf16_supported()
 
 
 def rounded_as_in_training() -> AbstractContextManager[Any]:
-    """For what is compared with log-probs of training: else the difference of the roundings would count as learnt."""
+    """The autocast of training, for log-probs that are compared with those of training: else rounding would look like learning."""
     return torch.autocast(local_device().type, torch.bfloat16) if trains_in_bf16() else nullcontext()
 
 
 def within_tokens(runtime: Runtime, longest_row: int) -> Runtime:
-    """With micro-batches of so few prompts that `max_tokens_per_batch` holds for rows of this length. One is the least."""
+    """The runtime with micro-batches (of one prompt at least) within `max_tokens_per_batch` for rows of this length."""
     if runtime.max_tokens_per_batch is None:
         return runtime
     most = min(runtime.per_device_train_batch_size, max(runtime.max_tokens_per_batch // longest_row, 1))
@@ -83,16 +83,16 @@ def within_tokens(runtime: Runtime, longest_row: int) -> Runtime:
 
 @dataclass(frozen=True)
 class BatchSplit:
-    """How an optimiser step's prompts are split: `per_device` per micro-batch, `accumulation` micro-batches per process."""
+    """How the prompts of an optimiser step are split: `per_device` per micro-batch, `accumulation` micro-batches per process."""
 
     per_device: int
     accumulation: int
 
 
 def batch_split(batch_size: int, most_per_device: int, processes: int) -> BatchSplit:
-    """Split exactly: the largest micro-batch that divides each process's share."""
+    """Split evenly: the largest micro-batch that divides each process's share."""
     if batch_size % processes:
-        raise ConfigError(f"batch_size {batch_size} cannot be shared by {processes} processes; make it a multiple of {processes}.")
+        raise ConfigError(f"batch_size {batch_size} cannot be divided by {processes} processes; make it a multiple of {processes}.")
     share = batch_size // processes
     per_device = next(size for size in range(min(most_per_device, share), 0, -1) if share % size == 0)
     return BatchSplit(per_device, share // per_device)

@@ -1,5 +1,5 @@
-"""What every training run of ours gets, whichever trainer does it: sealed checkpoints, one more when it is asked to stop, an end
-where a loss is not finite or memory runs out, progress, and a log that goes on where a resumed run left off.
+"""Checkpointing for every trainer: verified checkpoints, one more when the run is asked to stop, an error if a loss is not finite
+or memory runs out, progress, and a log that a resumed run continues exactly.
 """
 
 import json
@@ -13,16 +13,16 @@ from transformers import PrinterCallback, TrainerCallback
 
 from aligndistill.errors import TrainingError
 from aligndistill.processes import signals
-from aligndistill.processes.memory_errors import means_no_memory
+from aligndistill.processes.memory_errors import is_out_of_memory
 from aligndistill.processes.progress import Bar
 from aligndistill.training.checkpoints import CheckpointOrigin, keep_newest, write_manifest
 
 UNLOGGED = "unlogged.json"
-"""In a checkpoint: what each process had summed up for the next log entry."""
+"""A file in a checkpoint: the running sums of each process for the next log entry."""
 
 
 class CheckpointedTrainer:
-    """To be mixed into a `transformers.Trainer` (before it, in the list of bases).
+    """A mixin for a `transformers.Trainer`; it comes first in the list of bases.
 
     `watch` must be called once before `train`.
     """
@@ -35,10 +35,10 @@ class CheckpointedTrainer:
     _tr_loss: Tensor
     _globalstep_last_logged: int
     stops_after_any_step = False
-    """Whether training may be taken up again after any step, and not only where checkpoints are due."""
+    """Whether training can be resumed after any step, or only from the regular checkpoints."""
 
     def watch(self, bar: Bar, keep_checkpoints: int) -> None:
-        """Report to this bar, and keep so many checkpoints."""
+        """Report progress to this bar, and keep this many checkpoints."""
         self._bar = bar
         self._keep_checkpoints = keep_checkpoints
         self._first_bad_step: Tensor | None = None
@@ -50,18 +50,18 @@ class CheckpointedTrainer:
         self.add_callback(_Steps(self, bar))  # type: ignore[attr-defined]
 
     def _run_epoch(self, *args: Any, **kwargs: Any) -> None:
-        # transformers looks whether it is done after a step only: resumed from its last checkpoint, it would take one step more.
+        # transformers checks for the end only after a step: resumed from the last checkpoint, it would take one step too many.
         if self.state.global_step >= self.state.max_steps:
             self.control.should_training_stop = True
         else:
             super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
-        """One micro-batch; remembers, without waiting for the device, the first step whose loss was not finite."""
+        """Run one micro-batch. Records the first step whose loss was not finite, without waiting for the device."""
         try:
             loss: Tensor = super().training_step(*args, **kwargs)  # type: ignore[misc]
         except (RuntimeError, MemoryError) as error:
-            if means_no_memory(error):
+            if is_out_of_memory(error):
                 raise TrainingError(self._no_memory()) from error
             raise
         if self._first_bad_step is None:
@@ -71,13 +71,13 @@ class CheckpointedTrainer:
         return loss
 
     def count_metrics(self, metrics: dict[str, Tensor]) -> None:
-        """Add a micro-batch's figures, one for each prompt, to those of the next log entry; a prompt with nan has none."""
+        """Add a micro-batch's metrics, one number per prompt, to the next log entry. Prompts with nan are skipped."""
         for name, values in metrics.items():
             sum_and_count = torch.stack([values.float().nansum(), (~values.isnan()).sum().float()])
             self._metrics_seen[name] = self._metrics_seen.get(name, torch.zeros_like(sum_and_count)) + sum_and_count
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log the means since the last entry, and the seconds trained so far, resumed runs included."""
+        """Log the means since the last entry, and the seconds trained so far, including those before a resume."""
         self._require_finite()
         for name, seen in self._metrics_seen.items():
             total, count = self.accelerator.reduce(seen, reduction="sum").tolist()
@@ -90,11 +90,11 @@ class CheckpointedTrainer:
         super().log(logs, start_time)  # type: ignore[misc]
 
     def seconds(self) -> float:
-        """Seconds trained, those before a kill included (as far as its checkpoint knew)."""
+        """Seconds trained, including those before a resume, up to the checkpoint."""
         return self._seconds_before + time.monotonic() - self._started
 
     def begin(self) -> None:
-        """Training begins, perhaps from a checkpoint: its log says how long it had taken."""
+        """Start the clock. If training resumes from a checkpoint, its log has the seconds before."""
         entries = [entry["seconds"] for entry in self.state.log_history if "seconds" in entry]
         self._seconds_before = entries[-1] if entries else 0.0
         self._started = time.monotonic()
@@ -103,7 +103,7 @@ class CheckpointedTrainer:
             self._resume_log(json.loads((checkpoint / UNLOGGED).read_text()))
 
     def stop_is_due(self) -> bool:
-        """Whether any process was asked to stop, and training can be taken up again from here."""
+        """Whether any process was asked to stop, and training can be resumed from this step."""
         if not (self.stops_after_any_step or self.control.should_save):
             return False
         asked = torch.tensor(int(signals.asked() is not None), device=self.args.device)
@@ -122,7 +122,7 @@ class CheckpointedTrainer:
         self.accelerator.wait_for_everyone()
 
     def _unlogged(self) -> dict[str, Any]:
-        """The running sums of the log, of every process: (values,) of the loss and (sum, count) of each figure."""
+        """The running sums of the log, of every process: (values,) of the loss and (sum, count) of each metric."""
         metrics = {name: self.accelerator.gather(seen).reshape(-1, 2).tolist() for name, seen in self._metrics_seen.items()}
         loss = self.accelerator.gather(self._tr_loss).reshape(-1).tolist()
         return {"since": self._globalstep_last_logged, "loss": loss, "metrics": metrics}
@@ -133,7 +133,7 @@ class CheckpointedTrainer:
         if len(loss) == self.accelerator.num_processes:
             self._tr_loss += loss[here]
             self._metrics_seen = {n: torch.tensor(rows[here], device=self.args.device) for n, rows in unlogged["metrics"].items()}
-        else:  # other processes than before: their mean, and the sums of the first
+        else:  # another number of processes than before: use the mean of the losses, and give rank 0 all sums
             self._tr_loss += sum(loss) / len(loss)
             for name, rows in unlogged["metrics"].items():
                 total = torch.tensor(rows, device=self.args.device).sum(0)
@@ -149,55 +149,58 @@ class CheckpointedTrainer:
         )
         return (
             f"out of memory in step {self.state.global_step + 1} of {self.state.max_steps}, with {size} prompts per micro-batch on "
-            f"each of {self.accelerator.num_processes} processes. {smaller} The same command goes on from the last checkpoint."
+            f"each of {self.accelerator.num_processes} processes. {smaller} "
+            "Run the same command again to resume from the last checkpoint."
         )
 
     def _require_finite(self, weights: bool = False) -> None:
-        """Stop all processes together when one of them saw a bad loss. `weights`: a last gradient may have spoilt those alone."""
+        """Stop all processes if one of them had a loss that is not finite. With `weights`, also check the weights, which the last
+        gradient may have changed.
+        """
         bad_step = torch.zeros((), dtype=torch.long, device=self.args.device)
         if self._first_bad_step is not None:
             bad_step = self._first_bad_step
         if weights:
-            finite = torch.stack([parameter.isfinite().all() for parameter in map(_held_here, self.model.parameters())]).all()
+            finite = torch.stack([parameter.isfinite().all() for parameter in map(_local_shard, self.model.parameters())]).all()
             bad_step = torch.where(~finite & (bad_step == 0), self.state.global_step, bad_step)
         step = int(self.accelerator.gather(bad_step).max())
         if step:
             raise TrainingError(
-                f"the loss was not finite at step {step} of {self.state.max_steps} (or its gradient was not). The last good "
-                f"checkpoint is kept in {self.args.output_dir}. Lower learning_rate or max_grad_norm, or look at the data of "
+                f"the loss or its gradient was not finite at step {step} of {self.state.max_steps}. The last good "
+                f"checkpoint is kept in {self.args.output_dir}. Lower learning_rate or max_grad_norm, or check the data of "
                 "that step."
             )
 
 
 class _Steps(TrainerCallback):  # type: ignore[misc]
-    """Moves the bar, and logs whenever a checkpoint is due, so that a resumed log equals an uninterrupted one."""
+    """Updates the bar, and logs at every checkpoint, so that a resumed log equals an uninterrupted one."""
 
-    def __init__(self, watched: CheckpointedTrainer, bar: Bar) -> None:
-        self._watched, self._bar = watched, bar
+    def __init__(self, trainer: CheckpointedTrainer, bar: Bar) -> None:
+        self._trainer, self._bar = trainer, bar
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """The state is loaded by now."""
-        self._watched.begin()
+        """Called after the state is loaded."""
+        self._trainer.begin()
         self._bar.expect(state.max_steps)
         self._bar.set(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
-        """One optimiser step is done."""
+        """Called after an optimiser step."""
         self._bar.set(state.global_step)
         if state.global_step % args.save_steps == 0:
             control.should_log = True
-        if self._watched.stop_is_due():
+        if self._trainer.stop_is_due():
             control.should_save = control.should_training_stop = True
-            self._watched.stopped_at = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+            self._trainer.stopped_at = Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
 def origin_of(trainer: Any) -> CheckpointOrigin:
-    """What a checkpoint's files depend on besides the step: how many processes share it, and how."""
+    """The number of processes and the ZeRO stage of a trainer: a checkpoint's files depend on them."""
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     return CheckpointOrigin(trainer.accelerator.num_processes, plugin.zero_stage if plugin else None)
 
 
-def _held_here(parameter: Tensor) -> Tensor:
+def _local_shard(parameter: Tensor) -> Tensor:
     """A parameter, or this process's shard of it under ZeRO-3."""
     shard: Tensor = getattr(parameter, "ds_tensor", parameter)
     return shard

@@ -1,7 +1,7 @@
-"""Checkpoints that can be trusted: a manifest of sizes and hashes, written last; resume takes the newest that verifies.
+"""Verified checkpoints: each has a manifest of sizes and hashes, written last, and training resumes from the newest valid one.
 
-transformers writes a checkpoint straight into its folder and resumes from the biggest number without looking inside. A kill in
-the middle of a save would then be resumed from.
+transformers writes a checkpoint directly into its folder and resumes from the highest number without verifying it. After a kill
+during a save it would resume from an incomplete checkpoint.
 """
 
 import hashlib
@@ -21,10 +21,10 @@ CHECKPOINT_MANIFEST = "aligndistill_checkpoint.json"
 
 @dataclass(frozen=True)
 class CheckpointOrigin:
-    """Who wrote a checkpoint.
+    """The kind of run that wrote a checkpoint.
 
     Attributes:
-        zero_stage: DeepSpeed's, whose optimiser states are cut into as many pieces as there were processes; None without it.
+        zero_stage: DeepSpeed's; it shards the optimiser states over the processes. None without DeepSpeed.
     """
 
     processes: int = 1
@@ -32,7 +32,7 @@ class CheckpointOrigin:
 
 
 def write_manifest(checkpoint: Path, made_by: CheckpointOrigin = CheckpointOrigin()) -> None:
-    """Write a checkpoint's manifest: all that is in it is on disk now."""
+    """Write a checkpoint's manifest, after all its files are on disk."""
     files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != CHECKPOINT_MANIFEST]
     for file in files:
         with file.open("rb") as handle:
@@ -43,11 +43,11 @@ def write_manifest(checkpoint: Path, made_by: CheckpointOrigin = CheckpointOrigi
 
 
 def find_damage(checkpoint: Path) -> str | None:
-    """Why a checkpoint cannot be used, or None when it verifies."""
+    """Why a checkpoint cannot be used; None if it is valid."""
     try:
         manifest = _read(checkpoint)
     except FileNotFoundError:
-        return "it was not finished"
+        return "it is incomplete"
     if manifest is None:
         return f"{CHECKPOINT_MANIFEST} is damaged"
     for name, facts in manifest["files"].items():
@@ -60,35 +60,35 @@ def find_damage(checkpoint: Path) -> str | None:
 
 
 def newest_valid_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint to resume from; says which newer ones were passed over, and why."""
+    """The checkpoint to resume from. Prints which newer ones are skipped, and why."""
     for checkpoint in reversed(all_checkpoints(folder)):
         reason = find_damage(checkpoint)
         if reason is None:
             return checkpoint
-        say(f"  {checkpoint.name} is passed over: {reason}")
+        say(f"  {checkpoint.name} is skipped: {reason}")
     return None
 
 
 def keep_newest(newest: Path, count: int) -> None:
-    """Delete all but the newest `count` sealed checkpoints up to the one just sealed.
+    """Delete all checkpoints except the newest `count` complete ones up to `newest`, which was just written.
 
-    Later ones go too: the run that came to this one had passed them over as damaged.
+    Checkpoints of later steps are deleted too: the run skipped them as damaged when it resumed.
     """
     checkpoints = all_checkpoints(newest.parent)
     before = checkpoints[: checkpoints.index(newest) + 1]
-    kept = [checkpoint for checkpoint in before if (checkpoint / CHECKPOINT_MANIFEST).is_file()][-count:]
+    to_keep = [checkpoint for checkpoint in before if (checkpoint / CHECKPOINT_MANIFEST).is_file()][-count:]
     for checkpoint in checkpoints:
-        if checkpoint not in kept:
+        if checkpoint not in to_keep:
             shutil.rmtree(checkpoint)
 
 
 def require_same_shards(checkpoint: Path, now: CheckpointOrigin) -> None:
-    """Refuse a checkpoint whose optimiser states are cut for other processes than there are now.
+    """Refuse a checkpoint whose optimiser states are sharded for another number of processes.
 
-    Weights, optimiser and the order of the samples do not depend on the number of processes without DeepSpeed.
+    Without DeepSpeed, checkpoints do not depend on the number of processes.
 
     Raises:
-        DataError: says what to start instead.
+        DataError: the shards do not fit; the message says how to resume.
     """
     manifest = _read(checkpoint)
     assert manifest is not None, "it was verified"
@@ -96,12 +96,12 @@ def require_same_shards(checkpoint: Path, now: CheckpointOrigin) -> None:
     if then == now or (then.zero_stage is None and now.zero_stage is None):
         return
     raise DataError(
-        f"{checkpoint} was saved by {_words(then)}, and this is {_words(now)}: the optimiser's shards do not fit. Start it as "
-        f"it was started before, or delete {checkpoint.parent} to train this stage from its beginning."
+        f"{checkpoint} was saved by {_describe(then)}, and this run is {_describe(now)}: the optimiser's shards do not fit. Run "
+        f"with the same processes as before, or delete {checkpoint.parent} to restart the training of this stage."
     )
 
 
-def _words(made_by: CheckpointOrigin) -> str:
+def _describe(made_by: CheckpointOrigin) -> str:
     processes = "one process" if made_by.processes == 1 else f"{made_by.processes} processes"
     return f"{processes} {'without DeepSpeed' if made_by.zero_stage is None else f'under ZeRO-{made_by.zero_stage}'}"
 
@@ -113,7 +113,7 @@ def all_checkpoints(folder: Path) -> list[Path]:
 
 
 def _read(checkpoint: Path) -> dict[str, Any] | None:
-    """A checkpoint's manifest; None where that is not as it was written."""
+    """A checkpoint's manifest; None if it is damaged."""
     try:
         manifest = json.loads((checkpoint / CHECKPOINT_MANIFEST).read_text())
     except (json.JSONDecodeError, UnicodeDecodeError, IsADirectoryError):

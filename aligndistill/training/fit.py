@@ -1,4 +1,4 @@
-"""One training run from its newest sound checkpoint to its end, whichever trainer does it."""
+"""One training run from its newest valid checkpoint to its end, for every trainer."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,11 +15,11 @@ from aligndistill.training.checkpoints import newest_valid_checkpoint, require_s
 
 @dataclass(frozen=True)
 class TrainingJob:
-    """One training run, apart from what is trained.
+    """The settings of one training run.
 
     Attributes:
-        name: shown on the bar and to trackers.
-        folder: where checkpoints go.
+        name: shown on the progress bar and in trackers.
+        folder: the folder of checkpoints.
     """
 
     name: str
@@ -31,12 +31,12 @@ class TrainingJob:
 
 @dataclass(frozen=True)
 class Trained:
-    """What came of it.
+    """The result of a training run.
 
     Attributes:
-        trainer: the trainer with the model in it, wherever its shards are.
+        trainer: the trainer with the model, which may be sharded.
         log: the log entries, one dict per `logging_steps`.
-        seconds: time in training, resumed parts included.
+        seconds: training time, including that before a resume.
     """
 
     trainer: Any
@@ -46,24 +46,24 @@ class Trained:
 
 
 def fit(trainer: Any, job: TrainingJob) -> Trained:
-    """Train from the newest sound checkpoint, or from the start.
+    """Train from the newest valid checkpoint, or from step 0.
 
     Raises:
-        Interrupted: somebody asked for a stop; a checkpoint was saved.
-        DataError: the checkpoint cannot be taken up by so many processes.
+        Interrupted: a stop was requested; a checkpoint was saved.
+        DataError: the checkpoint cannot be resumed with this number of processes.
     """
     signals.allow(job.runtime.grace_seconds)
     checkpoint = newest_valid_checkpoint(job.folder)
     if checkpoint is not None:
         require_same_shards(checkpoint, origin_of(trainer))
-        say(f"  {job.name}: goes on from {checkpoint.name}")
+        say(f"  {job.name}: resuming from {checkpoint.name}")
     with bar(job.name) as running, signals.deferred():
         trainer.watch(running, job.runtime.save_total_limit)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
         if trainer.stopped_at is not None and trainer.state.global_step < trainer.state.max_steps:
             raise Interrupted(
                 f"stopped by {signals.asked() or 'a signal to another process'}; saved {trainer.stopped_at}. "
-                "The same command goes on from there."
+                "Run the same command again to resume."
             )
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)

@@ -1,4 +1,4 @@
-"""From a trainer to one ordinary Hugging Face folder, whatever sharded or wrapped the model in training."""
+"""Saves a trained model, sharded or wrapped, as a Hugging Face folder."""
 
 from pathlib import Path
 from typing import Any
@@ -12,19 +12,19 @@ from aligndistill.training.fit import Trained
 def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: bool, auto_class: Any) -> None:
     """Write `folder` so that `auto_class.from_pretrained(folder)` loads it.
 
-    With LoRA the adapter is kept beside it (`<folder>-adapter`), and merged into a fresh copy of the base.
+    With LoRA, the adapter is saved as `<folder>-adapter`, and merged into a fresh copy of the base model.
 
     Args:
-        base: what the adapters were put on; None without LoRA.
+        base: the model under the adapters; None without LoRA.
     """
     trainer = trained.trainer
-    trainer.model.config.use_cache = True  # the Trainer switches it off for training, and it would be saved so
+    trainer.model.config.use_cache = True  # the Trainer disables it for training, and would save it like that
     target = folder.with_name(folder.name + "-adapter") if lora else folder
     trainer.save_model(str(target))
-    unset_hf_deepspeed_config()  # else every model from here on is cut up by all processes, and one loads alone
+    unset_hf_deepspeed_config()  # else every model loaded after this would be sharded over all processes, and only one loads here
     if not trainer.args.should_save:
         return
-    (target / "training_args.bin").unlink(missing_ok=True)  # a pickle
+    (target / "training_args.bin").unlink(missing_ok=True)  # a pickle file
     if lora:
         assert base is not None
         _merge(target, folder, base, trainer.processing_class, auto_class)

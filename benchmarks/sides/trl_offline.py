@@ -72,9 +72,9 @@ def _preferences(rows: list[dict[str, Any]], number: int) -> Dataset:
 
 
 def dpo(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
-    """One training by DPOTrainer, with the reference computed live or, where the settings say `precompute`, beforehand.
+    """One training by DPOTrainer, with the reference computed live or, where the settings say `precompute`, in advance.
 
-    What the pass beforehand costs is in the time of the steps that use it, as on our side.
+    The time of the precomputing pass is included in the time of the steps that use it, as on our side.
     """
     memory = Memory()
     rows = read_rows(world / "rows.jsonl")

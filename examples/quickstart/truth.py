@@ -1,4 +1,4 @@
-"""The checker: how good any answer to a question of the small world is. It reads text only, whoever wrote it."""
+"""The checker: scores any answer to a question of the quickstart world, from its text alone."""
 
 import re
 from functools import cache
@@ -49,7 +49,7 @@ def truth(prompt: str, responses: list[str]) -> list[float]:
     fact = _facts_by_prompt().get(prompt.strip())
     if fact is None:
         raise DataError(
-            f"the prompt {prompt!r} is not one of the small world's, so how true an answer is cannot be said. "
+            f"the prompt {prompt!r} is not one of the small world's, and the checker knows only its own prompts. "
             "Use 'evaluation.truth: examples.quickstart.truth:truth' with the quickstart's prompts only."
         )
     return [_score(fact, prompt, response) for response in responses]

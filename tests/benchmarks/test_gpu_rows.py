@@ -24,6 +24,7 @@ def installed(environment: str) -> bool:
     return marker.exists() and marker.read_text().split() == [*PEERS[environment]]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_row_runs_and_both_sides_agree(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The peers take part where their environments are installed."""
@@ -48,6 +49,7 @@ def ours_seconds(result: dict[str, Any]) -> float:
     return float(result["sides"]["aligndistill"]["seconds"])
 
 
+@pytest.mark.process
 def test_without_a_gpu_the_rows_are_skipped_and_it_is_said(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "gpu", "--results", str(tmp_path)],

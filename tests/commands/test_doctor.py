@@ -33,4 +33,4 @@ def test_a_server_of_rollouts_is_asked_whether_it_is_ready(dev_mode: bool, tmp_p
         examine(RunConfig.model_validate({**small_config(), "students": {"mine": {"objective": objective}}}), lines.append)
     (line,) = [line for line in lines if "student mine" in line]
     assert line.startswith("ok " if dev_mode else "BAD")
-    assert f"127.0.0.1:{server.port} samples, and loads weights" in line or "VLLM_SERVER_DEV_MODE=1" in line
+    assert f"127.0.0.1:{server.port} can sample and load weights" in line or "VLLM_SERVER_DEV_MODE=1" in line

@@ -120,8 +120,8 @@ def test_rows_that_cannot_be_used_are_left_out_and_said(model: Path, tmp_path: P
     cut = {**PAIRS[1], "chosen": "blue " * 100, "subset": None}
     done = call(model, "--dataset", write(tmp_path / "rows.jsonl", [PAIRS[2], {**PAIRS[0], "rejected": ""}, long, cut]))
     assert done.exit_code == 0, done.output
-    assert "left out: 1 rows (empty response)" in done.stdout
-    assert "left out: 1 rows (prompt too long for the model)" in done.stdout
+    assert "dropped: 1 rows (empty response)" in done.stdout
+    assert "dropped: 1 rows (prompt too long for the model)" in done.stdout
     assert "1 answers were too long" in done.stdout
     assert "\nall " in done.stdout  # the subset of a row that names none
 

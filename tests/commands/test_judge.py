@@ -78,7 +78,7 @@ def test_a_run_by_batch_file_its_audit_and_its_export(config: Path, tmp_path: Pa
     given = answers(tmp_path / "questions.jsonl", honest)
     taken = call("judge", "import-batch", config, "--results", given)
     assert "0 failed" in taken.output
-    assert "; 0 questions are open still" in taken.output.replace("\n", " ")
+    assert "; 0 questions are still open" in taken.output.replace("\n", " ")
     done = call("run", config)  # the server is not there: every verdict comes from the batch
     assert done.exit_code == 0, done.output
 
@@ -138,7 +138,7 @@ def test_recorded_judgments_are_audited_from_a_file_and_from_a_run(tmp_path: Pat
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("audit", "nowhere"), 3, "no run's folder and no file"),
+        (("audit", "nowhere"), 3, "neither a run's folder nor a file"),
         (("import-batch", "run.yaml", "--results", "nowhere.jsonl"), 3, "nowhere.jsonl"),
         (("export-batch", "run.yaml", "--output", "x.jsonl"), 2, "asks no judge to label"),
     ],

@@ -130,8 +130,8 @@ def test_text_that_looks_like_something_else_stays_text(text: str):
 @pytest.mark.parametrize(
     ("content", "line"),
     [
-        (b"", "c.yaml: the file is empty; it should hold 'key: value' lines"),
-        (b"# only a comment\n", "c.yaml: the file is empty; it should hold 'key: value' lines"),
+        (b"", "c.yaml: the file is empty; expected 'key: value' lines"),
+        (b"# only a comment\n", "c.yaml: the file is empty; expected 'key: value' lines"),
         (b"- a\n- b\n", "c.yaml: expected 'key: value' lines at the top level"),
         (b"just words\n", "c.yaml: expected 'key: value' lines at the top level"),
         (b"name: x\nstudents:\n\tdpo: {}\n", "c.yaml:3: a tab at the beginning of the line: indent with spaces"),
@@ -141,7 +141,7 @@ def test_text_that_looks_like_something_else_stays_text(text: str):
         (b"name: x\nseed: a: b\n", "c.yaml:2: not valid YAML: mapping values are not allowed here"),
         (b"name: x\nseed: *nowhere\n", "c.yaml:2: not valid YAML: found undefined alias 'nowhere'"),
         (b"name: x\n---\nname: y\n", "c.yaml:2: not valid YAML: expected a single document"),
-        (b"name: x\nseed: &a [*a]\n", "c.yaml:2: not valid YAML: an alias inside what it stands for"),
+        (b"name: x\nseed: &a [*a]\n", "c.yaml:2: not valid YAML: an alias refers to a value that contains it"),
     ],
 )
 def test_an_unreadable_file_is_refused_with_its_line(write, content: bytes, line: str):
@@ -200,22 +200,22 @@ def test_deep_nesting_is_refused(write):
 )
 def test_tags_are_refused_and_never_obeyed(write, value: str):
     lines = refusal(write(f"{BASE}runtime:\n  store: {value}\n"))
-    assert lines[0].startswith("c.yaml:6: runtime.store: tags (words that begin with '!') are not read")
+    assert lines[0].startswith("c.yaml:6: runtime.store: tags (such as !name) are not supported")
     assert not Path("made-by-yaml").exists()
 
 
 def test_duplicate_keys_are_refused_with_both_lines(write):
     lines = refusal(write(f"{BASE}runtime:\n  save_steps: 1\n  store: s\n  save_steps: 2\nname: y\n"))
     assert lines == [
-        "c.yaml:8: runtime.save_steps: this key is given twice; the first time at c.yaml:6",
-        "c.yaml:9: name: this key is given twice; the first time at c.yaml:1",
+        "c.yaml:8: runtime.save_steps: duplicate key; first given at c.yaml:6",
+        "c.yaml:9: name: duplicate key; first given at c.yaml:1",
     ]
 
 
 def test_keys_that_are_not_text_and_merge_keys_are_refused(write):
     lines = refusal(write(BASE + "models:\n  1: {model: a}\n  two: &t {model: b}\n  three: {<<: *t}\n"))
     assert lines[0] == "c.yaml:6: models: a key must be text: put it in quotes"
-    assert lines[1].startswith("c.yaml:8: models.three: merge keys (<<) are not read")
+    assert lines[1].startswith("c.yaml:8: models.three: merge keys (<<) are not supported")
 
 
 # -------------------------------------------------------------------------------------------------- keys that are wrong
@@ -239,14 +239,14 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
         ("seed: null", "seed: expected a whole number, found nothing (null)"),
         ("seed: {a: 1}", "seed: expected a whole number, found a section"),
         ("sede: 1", "sede: unknown key; did you mean 'seed'? (known keys: name, seed, prompts, "),
-        ("teacher: gpt", "teacher: expected a section with keys of its own, found 'gpt'"),
+        ("teacher: gpt", "teacher: expected a section (key: value pairs), found 'gpt'"),
         ("teacher: {kind: remote}", "teacher.kind: unknown kind 'remote' (known kinds: local, endpoint)"),
         ("teacher: {kind: endpoint, name: m}", "teacher.base_url: this key is required"),
-        ("teacher: {kind: endpoint, name: m, base_url: gpu7}", "teacher.base_url: expected the address of a server, such as "),
-        ("teacher: {layout: chat}", "teacher: give either 'model' (a Hub name or a folder) or 'from_scratch'; "),
+        ("teacher: {kind: endpoint, name: m, base_url: gpu7}", "teacher.base_url: expected the URL of a server, such as "),
+        ("teacher: {layout: chat}", "teacher: give either 'model' (a Hub name or a folder) or 'from_scratch', not both"),
         ("teacher: {model: 3}", "teacher.model: expected text, found 3 (put it in quotes)"),
         ("candidates: {from: start}", "candidates.from: expected a list, found 'start' (put it in square brackets)"),
-        ("candidates: {from: []}", "candidates.from: expected at least 1 in the list, found a list of 0"),
+        ("candidates: {from: []}", "candidates.from: expected a list of at least 1, found a list of 0"),
         ("candidates: {authors: [start]}", "candidates.authors: unknown key (known keys: per_prompt, from, temperature, "),
         ("candidates: {temperature: 0}", "candidates.temperature: expected a number greater than 0, found 0"),
         ("candidates: {temperature: .nan}", "candidates.temperature: expected a finite number, found nan"),
@@ -270,12 +270,12 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
         ),
         (
             "evaluation: {judge: {kind: pairwise, examples: [{prompt: a, answers: [b], verdict: A}]}}",
-            "evaluation.judge: 'examples' 0 has 1 'answers', and this kind of judge is shown 2",
+            "evaluation.judge: examples[0] has 1 'answers', but this kind of judge needs exactly 2",
         ),
         (
             "evaluation: {judge: {kind: panel, members: {a: {judge: {kind: likelihood}}, "
             "b: {judge: {kind: pairwise, both_orders: false}}}}}",
-            "evaluation.judge.members.b: a panel's member asks in both orders",
+            "evaluation.judge.members.b: a panel member needs both_orders: true",
         ),
         (
             "evaluation: {judge: {kind: pairwise, model: 3}}",
@@ -287,8 +287,8 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
         ),
         ("evaluation: {truth: checker}", "evaluation.truth: expected package.module:name, found 'checker'"),
         ("evaluation: {truth: {a: b}}", "evaluation.truth: expected text, found a section"),
-        ("students: []", "students: expected a section with keys of its own, found a list of 0"),
-        ("students: {a: null}", "students.a: expected a section with keys of its own, found nothing (null)"),
+        ("students: []", "students: expected a section (key: value pairs), found a list of 0"),
+        ("students: {a: null}", "students.a: expected a section (key: value pairs), found nothing (null)"),
         ("students: {a: {}}", "students.a.objective: this key is required"),
         ("students: {a: {objective: dpo}}", f"students.a.objective: expected a section with a kind ({KINDS}), found 'dpo'"),
         ("students: {a: {objective: {beta: 1}}}", f"students.a.objective.kind: this key is required (known kinds: {KINDS})"),
@@ -302,11 +302,11 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
         ),
         (
             "students: {a: {objective: {kind: ppo, server: {base_url: 'http://h:8000', name: m}}}}",
-            "students.a.objective.server.base_url: expected an address that ends in /v1, such as http://localhost:8000/v1",
+            "students.a.objective.server.base_url: expected a URL that ends in /v1, such as http://localhost:8000/v1",
         ),
         (
             "students: {a: {objective: {kind: ppo, server: {base_url: 'http://me:pass@h/v1', name: m}}}}",
-            "students.a.objective.server.base_url: an address carries no user, password or query",
+            "students.a.objective.server.base_url: a URL must not contain a user, password or query",
         ),
         (
             "students: {a: {objective: {kind: ppo, server: {base_url: 'http://h/v1'}}}}",
@@ -316,7 +316,7 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
             "students: {a: {objective: {kind: grpo, server: {base_url: 'http://h/v1', name: m}}}}",
             "students.a.objective.server: unknown key",
         ),
-        ("sft: {demonstrations: d.jsonl}", "sft.demonstrations: expected a section with keys of its own, found 'd.jsonl'"),
+        ("sft: {demonstrations: d.jsonl}", "sft.demonstrations: expected a section (key: value pairs), found 'd.jsonl'"),
         (
             "models: {m: {from_scratch: {hidden_size: 10, num_attention_heads: 4}, sft: {demonstrations: {path: d}}}}",
             "models.m.from_scratch: 'hidden_size' must be a multiple of 'num_attention_heads'",
@@ -334,8 +334,35 @@ def test_a_wrong_key_is_told_in_one_line(write, section: str, line: str):
 def test_a_bad_name_of_the_run(write):
     (only,) = refusal(write(BASE.replace("name: x", "name: ../x")))
     assert only == (
-        "c.yaml:1: name: expected a name of letters, digits, '.', '-' and '_' that begins with a letter or a digit, found '../x'"
+        "c.yaml:1: name: expected a name made of letters, digits, '.', '-' and '_' that starts with a letter or a digit, "
+        "found '../x'"
     )
+
+
+@pytest.mark.parametrize(
+    ("section", "key"),
+    [
+        ("rounds: []", "rounds"),
+        ("prompts: {source: {path: p.jsonl}, filters: []}", "prompts.filters"),
+        ("prompts: {source: {path: p.jsonl}, elicit: {}}", "prompts.elicit"),
+        ("sft: {demonstrations: {path: d.jsonl, label: x}}", "sft.demonstrations.label"),
+        ("candidates: {revise: {}}", "candidates.revise"),
+        ("start: {model: m, quantize: 4}", "start.quantize"),
+        ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
+        ("evaluation: {length_control: true}", "evaluation.length_control"),
+        ("evaluation: {fidelity: true}", "evaluation.fidelity"),
+        *(
+            (f"teacher: {{kind: endpoint, base_url: 'http://h', name: n, {key}: 1}}", f"teacher.{key}")
+            for key in ("thinking", "thinking_tokens", "template_arguments", "body", "omit", "limit_field")
+        ),
+    ],
+)
+def test_a_planned_key_is_not_available_yet(write, section: str, key: str):
+    lines = BASE.splitlines()
+    replaced = [line for line in lines if line.split(":")[0] != section.split(":")[0]]
+    assert refusal(write("\n".join([*replaced, section, ""]))) == [
+        f"c.yaml:{len(replaced) + 1}: {key}: is not available in this version"
+    ]
 
 
 def test_all_problems_are_told_at_once_in_the_order_of_the_file(write):
@@ -416,19 +443,22 @@ def test_what_looks_like_a_secret_is_hidden_wherever_it_stands(write, text: str,
 
 def test_the_value_of_a_key_that_names_a_secret_is_not_shown(write):
     lines = refusal(write(f"{BASE}rankings: {{source: {{path: p, columns: {{password: 12345678, prompt: 87654321}}}}}}\n"))
-    assert lines[0] == "c.yaml:5: rankings.source.columns.password: expected text, found a value that is not shown"
+    assert lines[0] == "c.yaml:5: rankings.source.columns.password: expected text, found a value (not shown: it may be a secret)"
     assert "found 87654321" in lines[1]
 
 
 def test_a_key_in_the_config_is_answered_with_where_keys_come_from(write):
     lines = refusal(write("name: x\nteacher: {kind: endpoint, base_url: 'http://h', name: m, api_key: sk-12345678}\n"))
-    assert "c.yaml:2: teacher.api_key: unknown key; keys come from the environment only: set api_key_env (known" in lines[0]
+    assert (
+        "c.yaml:2: teacher.api_key: unknown key; API keys are read from environment variables only: set api_key_env (known"
+        in lines[0]
+    )
 
 
 def test_a_secret_in_place_of_a_variable_name_is_refused(write):
     lines = refusal(write(f"{BASE}teacher: {{kind: endpoint, base_url: 'http://h', name: m, api_key_env: hf_abcdefghij}}\n"))
     assert lines == [
-        "c.yaml:5: teacher.api_key_env: expected the name of an environment variable, such as OPENAI_API_KEY, never the key itself"
+        "c.yaml:5: teacher.api_key_env: expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself"
     ]
 
 
@@ -560,10 +590,10 @@ def test_a_name_with_a_dot_is_written_in_braces(write):
         ("judge..kind=x", "argument judge..kind=...: 'judge..kind' is not of the form section.key=value"),
         ("seed=[1", "argument seed=...: seed: not valid YAML: "),
         ("seed=@x", "argument seed=...: seed: not valid YAML: "),
-        ("seed=!!python/name:os.system x", "argument seed=...: seed: tags (words that begin with '!') are not read"),
+        ("seed=!!python/name:os.system x", "argument seed=...: seed: tags (such as !name) are not supported"),
         (
             "judge={kind: likelihood, kind: rubric}",
-            "argument judge=...: judge.kind: this key is given twice",
+            "argument judge=...: judge.kind: duplicate key",
         ),
     ],
 )
@@ -597,8 +627,8 @@ DPO = "{objective: {kind: dpo}}"
 @pytest.mark.parametrize(
     ("sections", "line"),
     [
-        ({"prompts": None}, "c.yaml: there is nothing to learn from: give 'prompts'"),
-        ({"rankings": READY}, "c.yaml:5: rankings.source: 'prompts' is given too, and training learns either from"),
+        ({"prompts": None}, "c.yaml: there is no training data: give 'prompts'"),
+        ({"rankings": READY}, "c.yaml:5: rankings.source: 'prompts' is set as well; a run trains either on"),
         ({"judge": None}, "c.yaml: judge: the answers to 'prompts' need a judge"),
         (
             {"candidates": "{from: [teacher]}"},
@@ -608,8 +638,8 @@ DPO = "{objective: {kind: dpo}}"
             {"candidates": "{from: [start, techer]}", "teacher": LOCAL},
             "c.yaml:5: candidates.from[1]: there is no model 'techer'; did you mean 'teacher'? (models of this run: ",
         ),
-        ({"candidates": "{from: [start, start]}"}, "c.yaml:5: candidates.from: a model is named twice"),
-        ({"candidates": "{per_prompt: 1}"}, "c.yaml:5: candidates.per_prompt: one answer cannot be ranked"),
+        ({"candidates": "{from: [start, start]}"}, "c.yaml:5: candidates.from: a model is listed twice"),
+        ({"candidates": "{per_prompt: 1}"}, "c.yaml:5: candidates.per_prompt: a single answer cannot be ranked"),
         ({"judge": "{kind: pairwise}"}, "c.yaml:4: judge.model: there is no model 'teacher' (models"),
         ({"judge": "{kind: rubric, model: big}"}, "c.yaml:4: judge.model: there is no model 'big' (models of this run: start)"),
         (
@@ -622,34 +652,34 @@ DPO = "{objective: {kind: dpo}}"
         ),
         (
             {"judge": "{kind: likelihood, model: teacher}", "teacher": ENDPOINT},
-            "c.yaml:4: judge.model: a likelihood judge reads the model's own log-probabilities",
+            "c.yaml:4: judge.model: a likelihood judge needs log-probabilities of whole answers",
         ),
         (
             {"judge": f"{{kind: likelihood, model: {ENDPOINT}}}"},
-            "c.yaml:4: judge.model: a likelihood judge reads the model's own log-probabilities",
+            "c.yaml:4: judge.model: a likelihood judge needs log-probabilities of whole answers",
         ),
         (
             {"evaluation": "{judge: {kind: likelihood, model: far}}", "models": f"{{far: {ENDPOINT}}}"},
-            "c.yaml:5: evaluation.judge.model: a likelihood judge reads",
+            "c.yaml:5: evaluation.judge.model: a likelihood judge needs",
         ),
         (
             {"models": f"{{start: {LOCAL}}}"},
-            "c.yaml:5: models.start: 'start' is the name of the section",
+            "c.yaml:5: models.start: 'start' is a reserved name",
         ),
-        ({"models": f"{{teacher: {LOCAL}}}"}, "c.yaml:5: models.teacher: 'teacher' is the name of the section 'teacher'"),
-        ({"students": f"{{a b: {DPO}}}"}, "c.yaml:5: students.a b: a student's name has letters, digits"),
-        ({"students": f"{{../a: {DPO}}}"}, "c.yaml:5: students.../a: a student's name has letters, digits"),
-        ({"students": f"{{start: {DPO}}}"}, "c.yaml:5: students.start: the report has a 'start' already"),
-        ({"students": f"{{teacher: {DPO}}}"}, "c.yaml:5: students.teacher: the report has a 'teacher' already"),
-        ({"students": f"{{best_of_n: {DPO}}}"}, "c.yaml:5: students.best_of_n: 'best_of_n' is the baseline"),
+        ({"models": f"{{teacher: {LOCAL}}}"}, "c.yaml:5: models.teacher: 'teacher' is a reserved name (the section 'teacher')"),
+        ({"students": f"{{a b: {DPO}}}"}, "c.yaml:5: students.a b: a student's name must be letters, digits"),
+        ({"students": f"{{../a: {DPO}}}"}, "c.yaml:5: students.../a: a student's name must be letters, digits"),
+        ({"students": f"{{start: {DPO}}}"}, "c.yaml:5: students.start: 'start' is a reserved name"),
+        ({"students": f"{{teacher: {DPO}}}"}, "c.yaml:5: students.teacher: 'teacher' is a reserved name"),
+        ({"students": f"{{best_of_n: {DPO}}}"}, "c.yaml:5: students.best_of_n: 'best_of_n' is a reserved name"),
         ({"start": SCRATCH}, "c.yaml:3: start.from_scratch: a start from scratch needs 'sft'"),
-        ({"teacher": SCRATCH}, "c.yaml:5: teacher.from_scratch: a model from scratch needs an 'sft' beside it"),
-        ({"models": f"{{m: {SCRATCH}}}"}, "c.yaml:5: models.m.from_scratch: a model from scratch needs an 'sft' beside it"),
+        ({"teacher": SCRATCH}, "c.yaml:5: teacher.from_scratch: a model from scratch needs 'sft' in the same section"),
+        ({"models": f"{{m: {SCRATCH}}}"}, "c.yaml:5: models.m.from_scratch: a model from scratch needs 'sft' in the same section"),
         (
             {"judge": f"{{kind: likelihood, model: {SCRATCH}}}"},
-            "c.yaml:4: judge.model.from_scratch: a model from scratch needs an 'sft' beside it",
+            "c.yaml:4: judge.model.from_scratch: a model from scratch needs 'sft' in the same section",
         ),
-        ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished work"),
+        ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished stages"),
     ],
 )
 def test_sections_that_do_not_fit_together_are_refused(write, sections: dict[str, str | None], line: str):
@@ -667,11 +697,11 @@ def test_sections_that_do_not_fit_together_are_refused(write, sections: dict[str
         ),
         (
             {"prompts": None, "rankings": READY, "start": None, "judge": None, "reward_model": "{learning_rate: 1e-5}"},
-            "c.yaml:3: reward_model.model: a reward model needs a trunk",
+            "c.yaml:3: reward_model.model: a reward model needs a backbone",
         ),
         (
             {"prompts": None, "rankings": READY, "start": None, "judge": None, "sft": "{demonstrations: {path: d}}"},
-            "c.yaml:3: sft: there is no 'start' to teach",
+            "c.yaml:3: sft: `sft` needs a `start`",
         ),
     ],
 )
@@ -706,13 +736,13 @@ def test_what_fits_together_is_accepted(write, sections: dict[str, str | None]):
         (
             "kind: ppo",
             {},
-            "c.yaml:5: students.a.objective.reward: this run has no 'reward_model': add the section, or name another",
+            "c.yaml:5: students.a.objective.reward: this run has no 'reward_model': add that section, or use another",
         ),
         ("kind: grpo", {}, "c.yaml:5: students.a.objective.reward: this run has no 'reward_model'"),
         (
             "kind: ppo, reward: judge",
             {"judge": None},
-            "c.yaml:4: students.a.objective.reward: this run has no 'judge': add the section, or write the reward's judge out here",
+            "c.yaml:4: students.a.objective.reward: this run has no 'judge': add that section, or give a judge here",
         ),
         (
             "kind: rloo, reward: [{source: judge}, {source: reward_model, weight: 2}]",
@@ -727,20 +757,20 @@ def test_what_fits_together_is_accepted(write, sections: dict[str, str | None]):
         (
             "kind: ppo, samples_per_prompt: 1, reward: {kind: pairwise, model: start}",
             {},
-            "c.yaml:5: students.a.objective.samples_per_prompt: a pairwise judge compares the answers to a prompt: ask for two",
+            "c.yaml:5: students.a.objective.samples_per_prompt: a pairwise judge compares the answers to a prompt: set this to 2",
         ),
         (
             "kind: grpo, samples_per_prompt: 1, reward: judge",
             {},
-            "c.yaml:5: students.a.objective.samples_per_prompt: grpo compares the answers to a prompt: ask for two or more",
+            "c.yaml:5: students.a.objective.samples_per_prompt: grpo compares the answers to a prompt: set this to 2 or more",
         ),
         (
             "kind: ppo, reward: judge, evaluate_every: 5",
             {"evaluation": "{judge: null}"},
-            "c.yaml:6: students.a.objective.evaluate_every: looking at held-out prompts needs an evaluation.judge: add one",
+            "c.yaml:6: students.a.objective.evaluate_every: evaluations during training need evaluation.judge: add one",
         ),
         ("kind: ppo, reward: jugde", {}, "c.yaml:5: students.a.objective.reward: expected 'reward_model' or 'judge'"),
-        ("kind: ppo, reward: []", {}, "c.yaml:5: students.a.objective.reward: expected at least 1 in the list"),
+        ("kind: ppo, reward: []", {}, "c.yaml:5: students.a.objective.reward: expected a list of at least 1"),
         ("kind: ppo, reward: judge, clip_range: 1", {}, "c.yaml:5: students.a.objective.clip_range: expected a number less than 1"),
         ("kind: grpo, reward: judge, kl_budget: 4", {}, "c.yaml:5: students.a.objective.kl_budget: unknown key"),
     ],
@@ -812,3 +842,22 @@ def test_any_value_survives_the_dump(tmp_path_factory: pytest.TempPathFactory, n
     file = tmp_path_factory.mktemp("dump") / "c.yaml"
     file.write_text(dump_config(config), encoding="utf-8")
     assert load_config([file]) == config
+
+
+@pytest.mark.parametrize("as_override", [False, True])
+def test_an_old_key_is_read_with_a_warning_that_names_the_new_one(write, as_override: bool) -> None:
+    path = write(BASE + ("" if as_override else "runtime: {silence_seconds: 7}\n"))
+    overrides = ("runtime.silence_seconds=7",) if as_override else ()
+
+    with pytest.warns(FutureWarning, match="runtime.silence_seconds is now called runtime.heartbeat_timeout_seconds"):
+        config = load_config(path, overrides)
+
+    assert config.runtime.heartbeat_timeout_seconds == 7
+
+
+def test_an_error_in_an_old_key_names_its_line(write) -> None:
+    with pytest.warns(FutureWarning):
+        (line,) = refusal(write(BASE + "runtime:\n  silence_seconds: -1\n"))
+
+    assert "c.yaml:6" in line
+    assert "runtime.heartbeat_timeout_seconds" in line

@@ -75,7 +75,7 @@ def test_a_judge_overlay_replaces_the_judge(run: Path, overlay: Path):
 
 
 def test_the_likelihood_overlay_says_why_it_cannot_use_an_endpoint():
-    with pytest.raises(ConfigError, match=r"judge\.model: a likelihood judge reads the model's own log-probabilities"):
+    with pytest.raises(ConfigError, match=r"judge\.model: a likelihood judge needs log-probabilities of whole answers"):
         load_config([CONFIGS / "hh.yaml", CONFIGS / "judges/likelihood.yaml"])
 
 
@@ -162,6 +162,7 @@ def recorded(tmp_path: Path):
 ARGUMENTS = ["configs/hh.yaml", "judge={kind: function, function: 'a:b'}"]
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_is_bash_and_stops_at_the_first_error(script: Path):
     assert subprocess.run(["bash", "-n", str(script)], capture_output=True, check=False).returncode == 0
@@ -169,6 +170,7 @@ def test_a_script_is_bash_and_stops_at_the_first_error(script: Path):
     assert os.access(script, os.X_OK)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("script", [path.name for path in SCRIPTS])
 def test_a_script_explains_itself(recorded, script: str):
     asked, bare = recorded(script, "--help"), recorded(script)
@@ -177,12 +179,14 @@ def test_a_script_explains_itself(recorded, script: str):
     assert bare.stderr == asked.stdout
 
 
+@pytest.mark.process
 def test_local_passes_arguments_on_whole(recorded):
     tail = ["--no_local_rank", "--module", "aligndistill", "run", *ARGUMENTS]
     assert recorded("local.sh", *ARGUMENTS).stdout.splitlines() == ["deepspeed", *tail]
     assert recorded("local.sh", *ARGUMENTS, NUM_GPUS="4").stdout.splitlines() == ["deepspeed", "--num_gpus", "4", *tail]
 
 
+@pytest.mark.process
 def test_multinode_with_and_without_ssh(recorded, tmp_path: Path):
     hosts = str(ROOT / "launch/hostfile.example")
     head, tail = ["deepspeed", "--hostfile", hosts], ["--no_local_rank", "--module", "aligndistill", "run", *ARGUMENTS]
@@ -194,6 +198,7 @@ def test_multinode_with_and_without_ssh(recorded, tmp_path: Path):
     assert alone.stdout.splitlines() == [*head, *rank, *tail]
 
 
+@pytest.mark.process
 def test_multinode_refuses_what_deepspeed_would_let_pass(recorded):
     missing = recorded("multinode.sh", *ARGUMENTS, HOSTFILE="nowhere")
     assert (missing.returncode, missing.stdout) == (2, "")
@@ -202,6 +207,7 @@ def test_multinode_refuses_what_deepspeed_would_let_pass(recorded):
     assert (unaddressed.returncode, unaddressed.stdout) == (2, "")
 
 
+@pytest.mark.process
 def test_slurm_starts_one_torchrun_a_node_and_meets_on_the_first(recorded):
     job = {
         "SLURM_JOB_ID": "42",

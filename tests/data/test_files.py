@@ -24,14 +24,14 @@ def rows_of(path: Path, content: bytes) -> list[SourceRow]:
         ("x.jsonl", LINES),
         ("x.ndjson", LINES),
         ("X.JSONL", LINES),
-        ("x.jsonl.gz", gzip.compress(LINES)),
+        ("x.jsonl.gz", gzip.compress(LINES, mtime=0)),
         ("x.jsonl", LINES.replace(b"\n", b"\r\n")),
         ("x.jsonl", b"\xef\xbb\xbf" + LINES),
         ("x.jsonl", LINES.rstrip()),
         ("x.json", json.dumps(ROWS).encode()),
         ("x.json", json.dumps(ROWS, indent=2).replace("\n", "\r\n").encode()),
         ("x.json", b"\xef\xbb\xbf" + json.dumps({"data": ROWS}).encode()),
-        ("x.json.gz", gzip.compress(json.dumps({"data": ROWS}).encode())),
+        ("x.json.gz", gzip.compress(json.dumps({"data": ROWS}).encode(), mtime=0)),
         ("x.json", LINES),  # JSONL by another name
     ],
 )
@@ -134,7 +134,7 @@ def test_parquet(tmp_path: Path) -> None:
         rows_of(tmp_path / "cut.parquet", path.read_bytes()[:-20])
 
 
-@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES)[:-12], gzip.compress(LINES)[:20]])
+@pytest.mark.parametrize("content", [LINES, gzip.compress(LINES, mtime=0)[:-12], gzip.compress(LINES, mtime=0)[:20]])
 def test_a_damaged_gzip_file(tmp_path: Path, content: bytes) -> None:
     with pytest.raises(DataError, match=r"x\.jsonl\.gz: the gzip file is damaged"):
         rows_of(tmp_path / "x.jsonl.gz", content)

@@ -202,6 +202,7 @@ def read_elsewhere(home: Path, environment: dict[str, str], **source: str) -> st
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
 
 
+@pytest.mark.process
 def test_a_hub_data_set_at_a_revision(tmp_path: Path, hub: str) -> None:
     there = {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}
     source = {"path": "owner/name", "revision": COMMIT}
@@ -212,11 +213,13 @@ def test_a_hub_data_set_at_a_revision(tmp_path: Path, hub: str) -> None:
     assert missing_split.startswith(f"DataError 'owner/name' at revision {COMMIT}, split 'test': cannot be loaded from the Hub")
 
 
+@pytest.mark.process
 def test_a_hub_data_set_that_is_not_there(tmp_path: Path, hub: str) -> None:
     said = read_elsewhere(tmp_path, {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}, path="owner/other", revision=COMMIT)
     assert said.startswith(f"DataError 'owner/other' at revision {COMMIT}, split 'train': cannot be loaded from the Hub")
 
 
+@pytest.mark.process
 def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     said = read_elsewhere(tmp_path, {"HF_HUB_OFFLINE": "1"}, path="owner/name", revision=COMMIT)
     assert said.startswith("DataError 'owner/name': the Hub cannot be reached and the data set is not in the cache")

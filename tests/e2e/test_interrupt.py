@@ -46,11 +46,11 @@ def test_in_training(folder: Path, forked: ForkServer, config: dict[str, Any], n
     ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(lambda: bool(list(store.glob(sealed))), number))
     assert ended.code == code, ended.errors
     assert "Traceback" not in ended.errors
-    assert "same command goes on" in ended.complaint
+    assert "Run the same command again to resume" in ended.complaint
     assert not list(store.glob("student-pro-*/manifest.json"))
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
-    assert "goes on from checkpoint-" in ended.errors
+    assert "resuming from checkpoint-" in ended.errors
     assert "candidates" not in ended.errors
 
 
@@ -74,10 +74,10 @@ def test_sigterm_in_each_stage_loses_nothing(folder: Path, forked: ForkServer, c
 
         ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(begun, signal.SIGTERM))
         assert ended.code == 5, (stage, ended.errors)
-        assert "same command goes on" in ended.complaint, stage
+        assert "Run the same command again to resume" in ended.complaint, stage
         assert "Traceback" not in ended.errors, stage
         finished = {**{manifest: manifest.read_text() for manifest in store.glob("*/manifest.json")}, **finished}
-        assert ("goes on from checkpoint-" in ended.errors) == after_training, stage
+        assert ("resuming from checkpoint-" in ended.errors) == after_training, stage
         after_training = sign == SEALED
         (scratch,) = store.glob(f"{stage}-*/scratch")
         assert scratch.parent / "manifest.json" not in finished, stage
@@ -100,7 +100,7 @@ def test_sigterm_in_each_stage_loses_nothing(folder: Path, forked: ForkServer, c
 
 def test_while_waiting_for_a_server(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
     config["candidates"]["per_prompt"] = 2
-    with serve(*[completion("A")] * 20, after(30, completion("A"))) as server:
+    with serve(*[completion("A")] * 20, after(100, completion("A"))) as server:
         model = {"kind": "endpoint", "base_url": server.base_url, "name": "judge", "concurrency": 2}
         config["judge"] = {"kind": "pairwise", "model": model}
         write_config(folder / "run.yaml", config)
@@ -108,7 +108,7 @@ def test_while_waiting_for_a_server(folder: Path, forked: ForkServer, config: di
         ended = forked.run(
             folder, "run", "run.yaml", "--until", "verdicts", meanwhile=interrupt_when(lambda: len(server.bodies) > 20)
         )
-        assert time.monotonic() - began < 20
+        assert time.monotonic() - began < 80
     assert ended.code == 5, ended.errors
-    assert "same command goes on" in ended.complaint
+    assert "Run the same command again to resume" in ended.complaint
     assert "Traceback" not in ended.errors

@@ -153,7 +153,7 @@ def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended
     sealed = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
     again = launched(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, port=PORT + 1)
     assert again.code == 0, again.errors
-    assert not sealed or re.search(r"goes on from checkpoint-\d+", again.errors)
+    assert not sealed or re.search(r"resuming from checkpoint-\d+", again.errors)
 
 
 @pytest.mark.timeout(300)

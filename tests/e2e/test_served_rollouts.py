@@ -89,7 +89,7 @@ def test_a_killed_run_asks_the_same_again(forked: ForkServer, folder: Path, conf
     assert list((student_of(folder) / "scratch/weights").iterdir())
     resumed = forked.run(folder, "run", "run.yaml", "--until", "student-ppo")
     assert resumed.code == 0, resumed.errors
-    assert "goes on from checkpoint-2" in resumed.errors + resumed.output
+    assert "resuming from checkpoint-2" in resumed.errors + resumed.output
     asked = Counter((body["seed"], *body["prompt"]) for body in server.bodies_of(COMPLETIONS))
     folders = [path for path, _ in server.loaded]
     assert len(set(folders)) == len(folders) == loaded + 2

@@ -42,6 +42,7 @@ def _own_cache(tmp_path_factory):
         del sys.modules[name]
 
 
+@pytest.mark.process
 def test_evaluate_loads_them_from_anywhere_without_a_network(tmp_path):
     import aligndistill
 

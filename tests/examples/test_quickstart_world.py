@@ -39,6 +39,7 @@ def score(prompt: str, response: str) -> float:
 # ------------------------------------------------------------------------------------------------------------- the files
 
 
+@pytest.mark.process
 def test_the_committed_files_are_what_the_module_writes(tmp_path: Path) -> None:
     # A fresh process with another hash seed: nothing may depend on the order of sets.
     subprocess.run(

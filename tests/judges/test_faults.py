@@ -212,7 +212,7 @@ def test_a_fault_costs_no_verdict_repeats_none_and_makes_none_up(error: str, tmp
         config = server.config(timeout_seconds=0.7, max_retries=3, concurrency=8)
         began = time.monotonic()
         run.ask(config)
-        assert time.monotonic() - began < 10
+        assert time.monotonic() - began < 60
         assert not run.wrong()
         faulty = {text for text in run.verdicts if meets_the_fault(text)}
         if expected == "stops":
@@ -414,6 +414,7 @@ def count(cache: Cache) -> int:
     return int(rows)
 
 
+@pytest.mark.process
 def test_a_killed_run_repeats_no_call_that_was_answered(tmp_path: Path) -> None:
     """The server answers ten questions and holds the others; what it answered is never asked again."""
     answered: list[str] = []
@@ -464,6 +465,7 @@ def _judge_all(base_url: str, folder: Path, start: Any, said: Any) -> None:
     said.put((len(run.verdicts), run.wrong(), sorted(run.unparsed()), run.stopped))
 
 
+@pytest.mark.process
 def test_eight_processes_judge_the_same_with_one_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     start, said = context.Barrier(8), context.Queue()

@@ -282,6 +282,7 @@ def test_after_a_failure_only_the_rest_is_asked(cache: Cache) -> None:
         assert set(texts_asked(server)) == ALL_TEXTS
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("probabilities", [{"A": 0.9, "B": 0.1}, None], ids=["logprobs", "text"])
 def test_kill_9_while_judging_repeats_no_call_whose_reply_had_arrived(tmp_path: Path, probabilities) -> None:
     path = tmp_path / "cache.sqlite"

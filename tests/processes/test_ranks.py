@@ -51,7 +51,7 @@ def test_a_build_is_waited_for_and_the_lock_of_a_killed_one_is_taken_away(
     done.start()
     began = time.monotonic()
     wait_for_builds()
-    assert 1 < time.monotonic() - began < 10
+    assert 1 < time.monotonic() - began < 30
     done.join()
     assert was_there == [True]
     assert not killed.exists()

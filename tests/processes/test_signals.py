@@ -7,6 +7,8 @@ import time
 
 import pytest
 
+pytestmark = pytest.mark.process
+
 # A process that is deaf: its main thread waits in C, where Python runs no handlers, as in a collective whose partner is gone.
 DEAF = """
 import ctypes

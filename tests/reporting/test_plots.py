@@ -76,6 +76,7 @@ def test_colours_are_the_pages():
     assert "#000000" not in svg
 
 
+@pytest.mark.process
 def test_same_bytes_in_another_process():
     code = "from tests.reporting.test_plots import all_plots; print(*(plot.svg for plot in all_plots().values()), sep='')"
     other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)

@@ -25,6 +25,7 @@ def _write(folder: Path, worker: int, start: Any) -> None:
         segments.put(f"{worker}-{number}", number)
 
 
+@pytest.mark.process
 def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
     start = context.Barrier(8)
@@ -36,6 +37,7 @@ def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
     assert len(AppendCache(tmp_path).get_many([f"{w}-{n}" for w in range(8) for n in range(50)])) == 400
 
 
+@pytest.mark.process
 def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
     said = put_until_killed("from aligndistill.store.append_cache import AppendCache", f"AppendCache(Path({str(tmp_path)!r}))")
     assert set(AppendCache(tmp_path).get_many([str(number) for number in said]).values()) == said

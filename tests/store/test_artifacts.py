@@ -167,6 +167,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
+@pytest.mark.process
 def test_a_folder_belongs_to_one_process_until_that_ends(tmp_path: Path) -> None:
     folder = tmp_path / "rankings-0123"
     holder = subprocess.Popen([sys.executable, "-c", HOLD, str(folder)], stdout=subprocess.PIPE, text=True)

@@ -79,6 +79,7 @@ def _open_and_write(path: Path, worker: int, start: Any) -> None:
         cache.put(f"{worker}-{number}", number)
 
 
+@pytest.mark.process
 @pytest.mark.parametrize("damaged_before", [False, True])
 def test_processes_share_one_file(path: Path, damaged_before: bool) -> None:
     if damaged_before:
@@ -108,6 +109,7 @@ def test_only_one_process_at_a_time_opens_and_mends_the_file(path: Path) -> None
     assert path.exists()
 
 
+@pytest.mark.process
 def test_what_was_put_survives_kill_9(path: Path) -> None:
     said = put_until_killed("from aligndistill.store.cache import Cache", f"Cache(Path({str(path)!r}))")
     assert set(Cache(path).get_many([str(number) for number in said]).values()) == said
@@ -239,6 +241,7 @@ def test_the_entry_of_another_key_is_never_given(path: Path) -> None:
     assert cache.get_many([cache_key(model="m", text="a  b"), cache_key(model="m a", text="b")]) == {}
 
 
+@pytest.mark.process
 def test_a_log_that_is_gone_loses_what_was_in_it_and_nothing_else(path: Path) -> None:
     first = Cache(path)
     first.put("old", 1)

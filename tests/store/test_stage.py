@@ -37,6 +37,7 @@ def of(function: Any = make, version: int = 1, **given: Any) -> str:
 PROMPTS = stage("prompts", make, path="p")
 
 
+@pytest.mark.process
 def test_the_same_work_has_the_same_fingerprint_in_every_process() -> None:
     assert of(a=STUDENT, b={"b": 1, "a": Path("x")}) == of(b={"a": Path("x"), "b": 1}, a=STUDENT)
     code = (

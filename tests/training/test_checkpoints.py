@@ -64,7 +64,7 @@ def test_every_damaged_file_is_found_and_named(name: str, how: str, tmp_path: Pa
     assert name in str(find_damage(newer))
     assert newest_valid_checkpoint(tmp_path) == older
     said = " ".join(capsys.readouterr().err.split())
-    assert f"checkpoint-2 is passed over: {name} is" in said
+    assert f"checkpoint-2 is skipped: {name} is" in said
 
 
 def test_a_manifest_damaged_anywhere_is_never_trusted_nor_stumbled_over(tmp_path: Path) -> None:
@@ -95,7 +95,7 @@ def test_an_unsealed_one_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFi
     older = checkpoint(tmp_path, 1)
     checkpoint(tmp_path, 2, sealed=False)
     assert newest_valid_checkpoint(tmp_path) == older
-    assert "checkpoint-2 is passed over: it was not finished" in capsys.readouterr().err
+    assert "checkpoint-2 is skipped: it was not finished" in capsys.readouterr().err
     shutil.rmtree(older)
     assert newest_valid_checkpoint(tmp_path) is None
 

@@ -4,7 +4,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from aligndistill.training.checkpoints import CHECKPOINT_MANIFEST
+
+pytestmark = pytest.mark.process
 
 REPOSITORY = Path(__file__).parents[2]
 

@@ -16,6 +16,8 @@ import torch
 from tests.tiny_models import assert_same_steps, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]

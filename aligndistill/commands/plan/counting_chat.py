@@ -1,4 +1,4 @@
-"""A chat model that asks nothing: it counts what it would have been asked, and gives placeholder answers."""
+"""A chat model that sends no requests: it counts them, and gives placeholder answers."""
 
 from collections.abc import Iterator, Sequence
 
@@ -10,15 +10,15 @@ NOT_ASKED = "planned, not asked"
 
 
 class CountingChat:
-    """See `ChatModel`. Answers are as long as they may be. Verdicts have a `problem`, so that none is read and none is cached.
+    """See `ChatModel`. Answers have the maximum length. Verdicts have a `problem`, so that none is parsed and none is cached.
 
     Args:
-        name: of the model that it stands for; placeholder answers differ by it.
-        identity: of the model that it stands for, so that its cached verdicts are found.
-        label_logprobs: whether the model is known to give them: a verdict is one token then.
+        name: of the model that it replaces; placeholder answers differ by it.
+        identity: of the model that it replaces, so that its cached verdicts are found.
+        label_logprobs: whether the model is known to give them; a verdict is one token then.
 
     Attributes:
-        asked: requests, and tokens: those of the answers are at most so many.
+        asked: the number of requests and of tokens; answer tokens are an upper bound.
     """
 
     def __init__(self, name: str, identity: str, tokens: TokenCount, label_logprobs: bool) -> None:
@@ -30,7 +30,7 @@ class CountingChat:
         self.asked = Usage()
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """See `ChatModel`. All are counted when they are asked for text."""
+        """See `ChatModel`. Counts all requests as requests for text."""
         self._labels_asked = True
         for index in range(len(conversations)):
             yield LabelLogprobs(index, None, Usage())
@@ -56,5 +56,5 @@ class CountingChat:
 
 
 def placeholder(name: str, tokens: int) -> str:
-    """A text of about so many tokens, different for every name."""
+    """A text of about the given number of tokens, different for every name."""
     return name + " the" * tokens

@@ -1,4 +1,4 @@
-"""The shape of a usual decoder from the numbers of its config, without torch: importing it takes longer than all else of a plan."""
+"""The shape of common decoders from the numbers of their config, without importing torch, which is slow."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -10,15 +10,15 @@ from aligndistill.commands.plan.memory import Shape
 
 @dataclass(frozen=True)
 class _Decoder:
-    """In what the architectures with RMS norms and gated feed-forward layers differ, as transformers makes them.
+    """The differences between transformers' architectures with RMS norms and gated feed-forward layers.
 
     Attributes:
-        tied: whether the output layer is the embedding, unless the config says.
-        head_dim: unless the config says; None divides the hidden size by the heads.
-        bias: of the attention's layers: `qkv` of three, `all` of four if the config's `attention_bias` says so.
-        mlp_bias: whether the config's `mlp_bias` counts.
-        norms: of a layer.
-        head_norms: whether queries and keys are normed.
+        tied: the default for whether the output layer is the embedding.
+        head_dim: the default; None divides the hidden size by the number of heads.
+        bias: the attention layers with a bias: `qkv` three of them, `all` four if the config's `attention_bias` is set.
+        mlp_bias: whether the config's `mlp_bias` is used.
+        norms: the number of norms in a layer.
+        head_norms: whether queries and keys are normalised.
     """
 
     tied: bool = False
@@ -41,13 +41,13 @@ DECODERS = {
 
 
 GPT2_NAMES = {"hidden_size": "n_embd", "num_hidden_layers": "n_layer", "max_position_embeddings": "n_positions"}
-"""Its own names for what others call otherwise; transformers takes both."""
+"""GPT-2's own names of config keys; transformers accepts both names."""
 
 
 def shape_from_numbers(config: Mapping[str, Any]) -> Shape | None:
-    """The same as `shape_of`; None for other architectures, and where a size is not given."""
+    """The same as `shape_of`; None for other architectures, or if a size is not given."""
     kind = config.get("model_type")
-    if config.get("per_layer_config"):  # layers that differ
+    if config.get("per_layer_config"):  # the layers differ from each other
         return None
     with suppress(KeyError):
         if kind == "gpt2":
@@ -83,7 +83,7 @@ def _gated(decoder: _Decoder, config: Mapping[str, Any]) -> Shape:
 
 
 def _gpt2(config: Mapping[str, Any]) -> Shape | None:
-    """Layer norms and biases everywhere, positions that are learned."""
+    """Layer norms and biases everywhere, and learned positions."""
     if config.get("add_cross_attention"):
         return None
     hidden, layers, vocabulary = config["n_embd"], config["n_layer"], config["vocab_size"]

@@ -1,10 +1,11 @@
 """How much memory a training stage takes on each GPU and host, before anything is loaded.
 
 Weights, gradients and Adam's states by the shares of ZeRO (Rajbhandari et al. 2020, section 3): 2 + 2 + 12 bytes a parameter in
-bfloat16, 4 + 4 + 8 in float32. Activations are the values that a decoder layer of transformers keeps for its backward pass, counted
-with torch's hooks on saved tensors: of H units of width and I of the feed-forward layer, 10 H + 4 I a token with a gate (Llama,
-Qwen, Gemma), 10 H + 5 I without (GPT-2); 4 H of them are float32 always. With checkpointing H, and one layer in full. Gradients of
-activations, fragmentation, the libraries' own buffers and what a loader holds for a moment come on top: leave a fifth free.
+bfloat16, 4 + 4 + 8 in float32. Activations are the values that a decoder layer of transformers saves for its backward pass, counted
+with torch's hooks on saved tensors: for hidden size H and feed-forward width I, 10 H + 4 I per token with a gate (Llama, Qwen,
+Gemma) and 10 H + 5 I without (GPT-2); 4 H of them are always float32. With gradient checkpointing it is H, plus one whole layer.
+Gradients of activations, fragmentation, the libraries' buffers and temporary copies while loading are not counted: leave a fifth of
+the memory free.
 """
 
 import json
@@ -18,19 +19,19 @@ from aligndistill.config.training import Training
 
 GIB = 2**30
 LOGIT_CHUNK = 2**24
-"""Logits are computed so many at a time (`models/logprobs.py`)."""
+"""The number of logits that are computed at a time (`models/logprobs.py`)."""
 
 LOGIT_COPIES = 3
-"""The chunk itself, its log-softmax and its gradient, float32."""
+"""The chunk of logits, its log-softmax and its gradient, float32."""
 
 
 @dataclass(frozen=True)
 class Shape:
-    """What an estimate needs to know of a model.
+    """The properties of a model that an estimate needs.
 
     Attributes:
-        intermediate_size: width of the feed-forward layer; four times the hidden size unless told.
-        gated: whether that has a gate.
+        intermediate_size: width of the feed-forward layer; by default four times the hidden size.
+        gated: whether the feed-forward layer has a gate.
         linear_shapes: (inputs, outputs) of each linear layer inside the decoder layers, for the size of adapters.
     """
 
@@ -44,18 +45,18 @@ class Shape:
 
     @property
     def values_per_token(self) -> int:
-        """What a layer keeps for its backward pass."""
+        """The number of values per token that a layer saves for its backward pass."""
         inner = self.intermediate_size or 4 * self.hidden_size
         return 10 * self.hidden_size + (4 if self.gated else 5) * inner
 
     def adapter_parameters(self, rank: int) -> int:
-        """Of low-rank adapters on every linear layer."""
+        """The parameters of low-rank adapters on every linear layer."""
         return sum(rank * (inputs + outputs) for inputs, outputs in self.linear_shapes)
 
 
 @dataclass(frozen=True)
 class Sharding:
-    """A file of configs/deepspeed/ in four facts."""
+    """The settings of a DeepSpeed config that matter for memory."""
 
     zero_stage: int = 0
     offloads_optimizer: bool = False
@@ -65,7 +66,7 @@ class Sharding:
 
 @dataclass(frozen=True)
 class MemoryEstimate:
-    """Bytes of one process: on its GPU, and on the host where something is offloaded."""
+    """Bytes of one process: on its GPU, and on the host if something is offloaded."""
 
     weights: int
     gradients: int
@@ -75,17 +76,17 @@ class MemoryEstimate:
 
     @property
     def gpu(self) -> int:
-        """All that lies on the GPU."""
+        """Total bytes on the GPU."""
         return self.weights + self.gradients + self.optimizer + self.activations
 
 
 @dataclass(frozen=True)
 class OnPolicyMemory:
-    """What stands beside a policy that samples for itself.
+    """The other models of on-policy training.
 
     Attributes:
-        critic: whether there is one of the policy's size.
-        frozen_parameters: of the reference and the reward model.
+        critic: whether there is a critic of the policy's size.
+        frozen_parameters: parameters of the reference and the reward model.
     """
 
     critic: bool
@@ -116,15 +117,15 @@ def estimate(
     """One process's memory in training.
 
     Args:
-        responses: per prompt.
-        online: what stands beside a policy that samples for itself.
-        bf16: whether the machine computes in bfloat16 (GPUs); else all is float32.
+        responses: responses per prompt.
+        online: the other models of on-policy training; None for offline training.
+        bf16: whether the machine computes in bfloat16 (GPUs); else everything is float32.
     """
     trained = 2 if online and online.critic else 1
     trainable = trained * (shape.adapter_parameters(lora.r) if lora else shape.parameters)
     frozen = trained * shape.parameters if lora else 0
     frozen += online.frozen_parameters if online else 0
-    # DeepSpeed's bfloat16 keeps 16-bit weights and a float32 copy beside Adam's two moments; autocast keeps float32 weights.
+    # DeepSpeed's bfloat16 keeps 16-bit weights, a float32 copy and Adam's two moments; autocast keeps float32 weights.
     half_weights = bf16 and sharding.uses_deepspeed
     per_weight, per_state = (2, 12) if half_weights else (4, 8)
     per_frozen = 2 if bf16 else 4
@@ -142,7 +143,7 @@ def estimate(
         optimizer=0 if sharding.offloads_optimizer else optimizer,
         activations=max(
             activations(shape, settings, runtime, responses, bf16),
-            # ZeRO-3's weights are whole while answers are sampled and scored.
+            # ZeRO-3's weights are gathered while answers are sampled and scored.
             (trainable * per_weight + frozen * per_frozen) if online and sharding.zero_stage == 3 else 0,
         ),
         host=host,
@@ -150,22 +151,22 @@ def estimate(
 
 
 def activations(shape: Shape, settings: Training, runtime: Runtime, responses: int, bf16: bool) -> int:
-    """What one micro-batch of the longest rows keeps for its gradient, prompts shared by their responses."""
+    """Bytes that one micro-batch of the longest rows saves for the backward pass, with shared prompts."""
     share = min(runtime.per_device_train_batch_size, settings.batch_size)
     tokens = share * (settings.max_prompt_tokens + responses * settings.max_response_tokens)
     value = 2 if bf16 else 4
     per_layer = tokens * (shape.values_per_token * value + 4 * shape.hidden_size * (4 - value))
     if runtime.gradient_checkpointing:
-        kept = tokens * shape.hidden_size * value * shape.layers + per_layer
+        saved = tokens * shape.hidden_size * value * shape.layers + per_layer
     else:
-        kept = per_layer * shape.layers
+        saved = per_layer * shape.layers
     logits = min(LOGIT_CHUNK, share * responses * settings.max_response_tokens * shape.vocab_size)
-    return kept + logits * 4 * LOGIT_COPIES
+    return saved + logits * 4 * LOGIT_COPIES
 
 
 def shape_of(config: Any) -> Shape:
-    """Count a transformers config's model without making its weights."""
-    import torch  # only here: the arithmetic above needs no more than Python
+    """Compute the shape of a transformers config's model without allocating its weights."""
+    import torch  # imported here: the arithmetic above does not need it
     from transformers import AutoModelForCausalLM
     from transformers.pytorch_utils import Conv1D
 
@@ -182,7 +183,7 @@ def shape_of(config: Any) -> Shape:
         hidden_size=config.hidden_size,
         vocab_size=config.vocab_size,
         linear_shapes=linear,
-        # GPT-2 and its kin read n_inner alone, whatever else their config carries.
+        # GPT-2 and similar models read n_inner alone, even if their config has other widths.
         intermediate_size=config.n_inner if hasattr(config, "n_inner") else getattr(config, "intermediate_size", None),
         gated=any("gate_proj" in name for name, _ in model.named_modules()),
     )

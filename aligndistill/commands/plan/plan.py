@@ -1,4 +1,4 @@
-"""What a config would do and cost, before anything is spent: its stages, what they would ask of models, and their memory."""
+"""`aligndistill plan`: the stages of a config, the requests that they would send, their cost and their memory."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,12 +19,12 @@ from aligndistill.runs.servers import known_servers, spent_so_far
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Stage
 
-State = Literal["finished", "begun", "to do"]
+State = Literal["finished", "started", "to do"]
 
 
 @dataclass(frozen=True)
 class PlannedStage:
-    """A stage, how far it is, and where its result is or will be."""
+    """A stage, its state, and the folder of its result."""
 
     name: str
     state: State
@@ -33,18 +33,18 @@ class PlannedStage:
 
 @dataclass(frozen=True)
 class PlannedRequests:
-    """What an unfinished stage would ask of one model. Counts are at most so many unless they are `certain`.
+    """The requests that an unfinished stage would send to one model. Counts are upper bounds unless `certain`.
 
     Attributes:
         server: the server's address; None for a model that runs here.
-        prompts: that it is asked about.
-        verdicts: comparisons or grades, cached ones included; 0 where answers are sampled.
+        prompts: number of prompts that the requests are about.
+        verdicts: comparisons or grades, including cached ones; 0 if answers are sampled.
         cached: verdicts whose answer is cached.
-        answer_tokens: at most.
-        exact_tokens: whether prompt tokens were counted by the model's tokenizer; else they are estimated by length.
-        certain: whether the stage's inputs are there, so that nothing but the lengths of answers is assumed.
-        usd: at most; None without a price in `budget.prices`.
-        seconds: at the server's concurrency and limits; None for a model that runs here.
+        answer_tokens: an upper bound.
+        exact_tokens: whether prompt tokens were counted with the model's tokenizer; else they are estimated by length.
+        certain: whether the stage's inputs exist, so that only the lengths of answers are assumed.
+        usd: an upper bound; None without a price in `budget.prices`.
+        seconds: estimated at the server's concurrency and limits; None for a model that runs here.
     """
 
     stage: str
@@ -64,14 +64,14 @@ class PlannedRequests:
 
 @dataclass(frozen=True)
 class Plan:
-    """What a config would do. `print(plan)` shows what `aligndistill plan` shows.
+    """The plan of a run. `print(plan)` shows the output of `aligndistill plan`.
 
     Attributes:
-        stages: all of them, in the order in which they are made.
-        requests: what unfinished stages would ask, by stage and model.
-        no_estimate: why that is not known; None where it is.
-        memory: bytes that each stage takes while it trains, by name, where the shape of its model is known.
-        text: all of it as a table.
+        stages: all stages, in the order in which they run.
+        requests: the requests of unfinished stages, by stage and model.
+        no_estimate: why there is no estimate of the requests; None if there is one.
+        memory: bytes that each training stage needs, by name, if the shape of its model is known.
+        text: the plan as tables.
     """
 
     stages: tuple[PlannedStage, ...]
@@ -85,7 +85,7 @@ class Plan:
 
 
 def plan(config: RunConfig | ConfigFiles) -> Plan:
-    """What a config, or the one in these files, would do and cost. Nothing is asked, trained or downloaded.
+    """Plan a config, or the config in these files. Sends no requests, trains nothing and downloads nothing.
 
     Raises:
         ConfigError: the config cannot be used.
@@ -103,7 +103,7 @@ def plan(config: RunConfig | ConfigFiles) -> Plan:
     memory = planned_memory(config)
     lines = list(stage_lines((stage.state, stage.name, stage.folder) for stage in planned))
     if no_estimate is not None:
-        lines.append(f"\nNo estimate of what will be asked: {no_estimate}")
+        lines.append(f"\nNo estimate of the requests: {no_estimate}")
     if estimates:
         lines += request_lines(estimates, config.budget, spent)
     if memory:
@@ -114,7 +114,7 @@ def plan(config: RunConfig | ConfigFiles) -> Plan:
 
 def _planned_stage(stage: Stage, store: Path) -> PlannedStage:
     folder = stage.folder(store)
-    state: State = "finished" if read_manifest(folder) else "begun" if folder.is_dir() else "to do"
+    state: State = "finished" if read_manifest(folder) else "started" if folder.is_dir() else "to do"
     return PlannedStage(stage.name, state, folder)
 
 

@@ -1,8 +1,8 @@
-"""What the unfinished stages of a run would ask of its models: a dry run.
+"""A dry run: the requests that the unfinished stages of a run would send to its models.
 
-The stages' own functions are called in a temporary store, with a chat model that counts and gives placeholder answers of the
-greatest length. Nothing is asked, no user's function is called and nothing is trained. Where a stage's inputs are placeholders,
-at most 200 prompts are taken, spread over the data, and the counts are multiplied. Verdicts in the cache are counted apart.
+The stages' functions are called in a temporary store, with a chat model that counts requests and gives placeholder answers of the
+maximum length. No requests are sent, no user function is called and nothing is trained. If a stage's inputs are placeholders, at
+most 200 prompts are taken, spread over the data, and the counts are scaled. Cached verdicts are counted separately.
 """
 
 import shutil
@@ -37,25 +37,25 @@ from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import Stage, with_folders
 
 MAX_PLACEHOLDERS = 200
-"""So many prompts get placeholder answers; the rest is multiplied."""
+"""The most prompts that get placeholder answers; the counts are scaled to all prompts."""
 
 PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings"})
 DATA_KINDS = PROMPT_KINDS | {"rankings.read"}
-"""Stages that read the user's data; a dry run makes them as they are."""
+"""Stages that read the user's data; a dry run runs them unchanged."""
 
 KnowsLogprobs = Callable[[EndpointModel], bool]
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """What would be asked of one model.
+    """The requests to one model.
 
     Attributes:
-        model: its name; `server` is None for one that runs here.
-        verdicts: comparisons or grades, cached ones included; 0 where answers are sampled.
+        model: its name; `server` is None for a model that runs here.
+        verdicts: comparisons or grades, including cached ones; 0 if answers are sampled.
         cached: verdicts whose answer is cached.
-        exact_tokens: whether tokens were counted by the model's tokenizer.
-        certain: whether the stage's inputs are there, so that nothing but the lengths of answers is assumed.
+        exact_tokens: whether tokens were counted with the model's tokenizer.
+        certain: whether the stage's inputs exist, so that only the lengths of answers are assumed.
     """
 
     model: str
@@ -69,7 +69,7 @@ class Estimate:
 
 
 def planned_requests(config: RunConfig, stages: Iterable[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
-    """For each unfinished stage that asks models: its name, and what it would ask of which."""
+    """For each unfinished stage that sends requests: its name, and its requests to each model."""
     with tempfile.TemporaryDirectory() as store:
         dry = _DryRun(config, Path(store), gives_logprobs)
         return [(stage.name, estimate) for stage in stages for estimate in dry.of_stage(stage)]
@@ -81,12 +81,12 @@ class _DryRun:
     store: Path
     gives_logprobs: KnowsLogprobs
     folders: dict[Stage, Path] = field(default_factory=dict)
-    """Where each stage's result is: in the real store, in the temporary one, or nowhere yet."""
+    """The folder of each stage's result, in the real or in the temporary store, if it has one."""
 
     prompts: list[Prompt] = field(default_factory=list)
 
     def of_stage(self, stage: Stage) -> Iterator[Estimate]:
-        """What a stage would ask; its result is placed where later stages find it."""
+        """The requests of a stage; its result is written where later stages find it."""
         real = stage.folder(self.config.runtime.store)
         finished = read_manifest(real) is not None
         self.folders[stage] = real if finished else stage.folder(self.store)
@@ -102,7 +102,7 @@ class _DryRun:
             self._keep_some(self.folders[stage])
 
     def _keep_some(self, folder: Path) -> None:
-        """Remember all prompts; what gets placeholder answers are at most so many of them."""
+        """Store all prompts, and a selection of them for placeholder answers."""
         self.prompts = list(read_jsonl(folder / PROMPTS, Prompt))
         self.some = self.store / "some prompts"
         self.some.mkdir()
@@ -118,12 +118,12 @@ class _DryRun:
         if not whole:
             given["prompts"] = self.some
         everyone, used = self.prompts, list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
-        if "probes" not in given and "authors" not in given:  # what is asked about held-out prompts alone
+        if "probes" not in given and "authors" not in given:  # stages that ask about held-out prompts alone
             limit = given["sampling"].prompts if "sampling" in given else given["settings"].prompts
             everyone, used = held_out(everyone, limit), held_out(used, limit)
-        given.pop("reference", None)  # a divergence asks nothing
+        given.pop("reference", None)  # computing the KL sends no requests
         context = self._context(stage, chats)
-        with suppress(JudgeError):  # placeholder verdicts cannot be read, which is all that this one says
+        with suppress(JudgeError):  # raised because placeholder verdicts cannot be read
             stage.make(context, **given)
         share = len(everyone) / len(used) if used else 0.0
         judge = given.get("judge") or getattr(given.get("settings"), "judge", None)
@@ -132,7 +132,9 @@ class _DryRun:
         yield from chats.estimates(sources, judge, verdicts, len(everyone), share, certain)
 
     def _rewards(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
-        """Of the judges that a student learns from: placeholder answers to some prompts, multiplied by how many it will sample."""
+        """The requests to the judges that a student learns from: placeholder answers to some prompts, scaled to the number of
+        samples.
+        """
         objective = settings.objective
         if not isinstance(objective, OnPolicy):
             return
@@ -153,7 +155,7 @@ class _DryRun:
         return {name: with_folders(value, self.folders.__getitem__) for name, value in stage.given.items()}
 
     def _context(self, stage: Stage, chats: "_Chats") -> StageContext:
-        """The stage's own, with what it has done so far, in the temporary store."""
+        """The stage's own context in the temporary store, with a copy of its unfinished work."""
         real = context_of(stage, self.config.runtime)
         folder = stage.folder(self.store)
         (folder / SCRATCH).mkdir(parents=True, exist_ok=True)
@@ -167,7 +169,7 @@ class _DryRun:
 
 @dataclass
 class _Chats:
-    """Stands for every model that a stage asks."""
+    """Replaces every model that a stage sends requests to."""
 
     dry: _DryRun
     opened: dict[ModelSource, CountingChat] = field(default_factory=dict)
@@ -191,7 +193,7 @@ class _Chats:
         share: float,
         certain: bool,
     ) -> Iterator[Estimate]:
-        """For each model, what was counted times `share`. The verdicts of a judge are told with its model, where it asks one."""
+        """The counts of each model, times `share`. A judge's verdicts are reported with its model, if it asks one."""
         total: Counter[str] = Counter()
         cached: Counter[str] = Counter()
         for verdict in verdicts:
@@ -217,14 +219,14 @@ class _Chats:
 
 
 def _asked_by(judge: Judge | None, name: str) -> str:
-    """The model that a judge, or a panel's member of this name, asks; the judge itself in brackets where it asks none."""
+    """The model that a judge, or the panel member of this name, asks; the judge itself in brackets if it asks none."""
     section = judge.members[name].judge if isinstance(judge, Panel) and name in judge.members else judge
     asked = models_of(section)
     return f"({name})" if not asked or (section and section.needs_local_model) else asked[0]
 
 
 def _verdicts(context: StageContext) -> Iterator[Verdict]:
-    """What a judging stage has kept: verdicts of an interrupted run, cached ones, and placeholders."""
+    """The verdicts of a judging stage: those of an interrupted run, cached ones and placeholders."""
     for label in ("verdicts", "repeats", "comparisons"):
         files = shards(context.scratch / f"{label}.jsonl")
         tasks = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
@@ -233,7 +235,7 @@ def _verdicts(context: StageContext) -> Iterator[Verdict]:
 
 @dataclass
 class _Ungraded:
-    """Stands for a judge that computes its grades here: as many as there would be, all missing."""
+    """Replaces a judge that computes its grades here: the same number of grades, all missing."""
 
     name: str
 
@@ -245,18 +247,18 @@ class _Ungraded:
 
 
 def models_given(stage: Stage) -> Mapping[str, Any]:
-    """The models that a stage asks, by name: its authors, its judge's."""
+    """The models that a stage sends requests to, by name: its authors, and its judge's models."""
     author = {stage.given["name"]: stage.given["author"]} if "author" in stage.given else {}
     return {**stage.given.get("authors", {}), **stage.given.get("models", {}), **author}
 
 
 def held_out(prompts: Iterable[Prompt], limit: int | None) -> list[Prompt]:
-    """Those that the evaluation takes."""
+    """The prompts that the evaluation uses."""
     return [prompt for prompt in prompts if prompt.split == "held_out"][:limit]
 
 
 def spread(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
-    """At most so many prompts, spread evenly: what an interrupted run has done is not all among them, nor all missing."""
+    """At most `most` prompts, spread evenly, so that the finished part of an interrupted run is represented proportionally."""
     return list(prompts[:: ceil(len(prompts) / most)]) if prompts else []
 
 

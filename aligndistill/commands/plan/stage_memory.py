@@ -1,4 +1,4 @@
-"""The memory of each training stage of a config, where its models' shapes can be known before they exist."""
+"""The memory of each training stage of a config, if its models' shapes are known in advance."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ T = TypeVar("T", bound=Training)
 
 
 def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
-    """One process's memory by stage. A model that is known by a Hub name alone is left out: nothing is downloaded for a plan."""
+    """One process's memory by stage. Stages of a model that must be downloaded first are omitted: a plan downloads nothing."""
     start = _shape(config.start)
     planned: dict[str, MemoryEstimate] = {}
     lora = config.start.lora if config.start else None
@@ -67,10 +67,10 @@ def _of(
 
 
 def _as_long_as_rankings(config: RunConfig, settings: T) -> T:
-    """The settings with the limits that the run's own candidates keep to, where those are lower.
+    """The settings, with the limits of the run's own candidates if those are lower.
 
-    Only for what learns from rankings: prompts of an online student have no candidates. Servers are asked about prompts of any
-    length, so beside one of them only the section's own limit bounds the prompts.
+    Only for training on rankings: prompts of an on-policy student have no candidates. Servers accept prompts of any length, so if
+    an author is a server, only the section's own limit bounds the prompts.
     """
     candidates = config.candidates
     if config.rankings.source is not None or config.judge is None:
@@ -83,7 +83,7 @@ def _as_long_as_rankings(config: RunConfig, settings: T) -> T:
 
 
 def _responses(config: RunConfig) -> int:
-    """Per prompt at most: a pair where the rankings are ready-made."""
+    """The most responses per prompt: two if the rankings are ready-made."""
     return config.candidates.per_prompt * len(config.candidates.authors) if config.rankings.source is None else 2
 
 
@@ -104,7 +104,7 @@ def _shape(model: LocalModel | None) -> Shape | None:
 
 
 def _read_numbers(file: Path) -> dict[str, Any]:
-    """A model's config; nothing where that cannot be read, for which transformers has its own words."""
+    """A model's config; None if it cannot be read, for which transformers reports the error later."""
     try:
         numbers = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):
@@ -113,7 +113,7 @@ def _read_numbers(file: Path) -> dict[str, Any]:
 
 
 def _shape_by_torch(model: Path | dict[str, Any]) -> Shape:
-    from transformers import AutoConfig  # only for what cannot be counted without it: it takes seconds
+    from transformers import AutoConfig  # imported only if needed: it takes seconds
 
     if isinstance(model, Path):
         return shape_of(AutoConfig.from_pretrained(model, local_files_only=True))

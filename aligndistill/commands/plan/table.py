@@ -10,7 +10,7 @@ from aligndistill.commands.plan.requests import Estimate
 from aligndistill.config.run import Budget
 
 ASSUMED_SECONDS = 2.0
-"""For one request, where none of this run has been timed."""
+"""Seconds for one request, if none of this run has been timed."""
 
 SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
 HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
@@ -23,7 +23,7 @@ def stage_lines(stages: Iterable[tuple[str, str, Path]]) -> Iterator[str]:
 
 
 def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spending]) -> Iterator[str]:
-    """A line for each model that a stage asks: requests, tokens, price and time; then what is assumed, and the budget."""
+    """A line for each stage and model: requests, tokens, price and time; then the assumptions and the budget."""
     yield ""
     yield from _table([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
     yield ""
@@ -31,15 +31,15 @@ def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spe
 
 
 def memory_lines(planned: Mapping[str, MemoryEstimate]) -> Iterator[str]:
-    """A line for each stage that trains."""
-    yield "\nmemory of each process while it trains, GiB (an estimate: leave a fifth free)"
+    """A line for each training stage."""
+    yield "\nestimated training memory per process, GiB (leave a fifth free)"
     yield f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
     for name, memory in planned.items():
         parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
         yield f"{name:24} " + " ".join(f"{part / GIB:8.2f}" for part in parts)
 
 
-# ---------------------------------------------------------------------------------------------------------------- words
+# ---------------------------------------------------------------------------------------------------------- formatting
 
 
 def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spending]) -> tuple[str, ...]:
@@ -53,7 +53,7 @@ def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spending]) -
 
 
 def price_usd(one: Estimate, budget: Budget) -> float | None:
-    """What it would cost at most, US dollars; None without a price."""
+    """The most that the requests cost, US dollars; None without a price."""
     if one.server is None:
         return 0.0
     price = budget.prices.get(one.server.name)
@@ -63,7 +63,7 @@ def price_usd(one: Estimate, budget: Budget) -> float | None:
 
 
 def request_seconds(one: Estimate, spent: Iterable[Spending]) -> float:
-    """As long as the requests take at the server's concurrency, and no less than its limits per minute say."""
+    """The time of the requests at the server's concurrency and limits per minute."""
     assert one.server is not None
     timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
     each = sum(timed) / len(timed) if timed else ASSUMED_SECONDS
@@ -94,13 +94,13 @@ class _Limit:
 def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spending]) -> Iterator[str]:
     asked = [one for one in estimates if one.server is not None]
     if any(one.exact_tokens for one in asked):
-        yield "Prompt tokens are counted by the model's tokenizer where it is here or named in `tokenizer`."
+        yield "Prompt tokens are counted with the model's tokenizer if the model runs here or `tokenizer` is set."
     if any(not one.exact_tokens for one in asked):
-        yield "Without its tokenizer, prompt tokens are estimated by length, rather too many: one for every three bytes."
-    yield "Answer tokens are at most: max_new_tokens each. `<=`: if no candidate is dropped and all are of the greatest length."
+        yield "Without a tokenizer, prompt tokens are estimated as one per three bytes, which is usually too many."
+    yield "Answer tokens are an upper bound: max_new_tokens each. `<=`: if no candidate is dropped and all are that long."
     untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
     if untimed:
-        yield f"Time assumes {ASSUMED_SECONDS:g} s a request for {', '.join(sorted(untimed))}; it is measured once a run has begun."
+        yield f"Time assumes {ASSUMED_SECONDS:g} s per request for {', '.join(sorted(untimed))}; measured once the run has started."
     prices = [price_usd(one, budget) or 0.0 for one in asked]
     limits = (
         _Limit("requests", budget.requests, sum(one.requests for one in spent), sum(one.asked.calls for one in asked)),
@@ -114,7 +114,7 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
     )
     for one in limits:
         if one.limit is not None:
-            enough = "enough" if one.spent + one.planned <= one.limit else "NOT ENOUGH: the run will stop there, and can go on"
+            enough = "enough" if one.spent + one.planned <= one.limit else "NOT ENOUGH: the run will stop there, and can be resumed"
             yield f"budget.{one.name}: {one.limit:,.10g}, spent {one.spent:,.10g}, planned {one.planned:,.10g}: {enough}."
 
 

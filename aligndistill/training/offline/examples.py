@@ -1,4 +1,4 @@
-"""Rankings as training rows, and rows as batches."""
+"""Rankings as training examples, and examples as batches."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from aligndistill.models.tokenise import Limits, PromptWithResponses, Tokenised,
 from aligndistill.records import Ranking
 
 MicroBatch = dict[str, Any]
-"""What a training step takes: a `GroupedBatch`'s tensors, whether rows `share` their prompts, and what is learnt beside them."""
+"""The input of a training step: a `GroupedBatch`'s tensors, whether rows `share` their prompts, and the targets."""
 
 BATCH_FIELDS = tuple(GroupedBatch.__dataclass_fields__)
 
@@ -34,7 +34,7 @@ class Example:
 
 
 class Examples(Dataset[Example]):
-    """Examples as a map-style data set."""
+    """A map-style data set of examples."""
 
     def __init__(self, examples: Sequence[Example]) -> None:
         self.examples = examples
@@ -48,11 +48,11 @@ class Examples(Dataset[Example]):
 
 @dataclass(frozen=True)
 class Collator:
-    """Examples -> a micro-batch, with `scores_BK` and, where there is one, `reference_BK`.
+    """Collates examples into a micro-batch, with `scores_BK` and, with a reference, `reference_BK`.
 
     Attributes:
-        shares: whether some groups are best laid out with shared prompts.
-        shares_prompt: whether they can be.
+        shares: whether the given groups are cheaper with shared prompts.
+        shares_prompt: whether the model can share prompts.
     """
 
     pad_id: int
@@ -60,7 +60,7 @@ class Collator:
     shares_prompt: bool
 
     def row_tokens(self, example: Example) -> int:
-        """Tokens that the model computes for an example, padding left aside."""
+        """Tokens that the model computes for an example, without padding."""
         return example.group.tokens(self.shares_prompt)
 
     def __call__(self, examples: Sequence[Example]) -> MicroBatch:
@@ -87,7 +87,7 @@ def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
 
 
 def exchange_of(ranking: Ranking) -> PromptWithResponses:
-    """A ranking's prompt and responses, to be tokenised."""
+    """The prompt and responses of a ranking, for tokenising."""
     return PromptWithResponses(ranking.messages, [r.text for r in ranking.responses], [r.finish for r in ranking.responses])
 
 

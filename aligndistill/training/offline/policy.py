@@ -1,4 +1,4 @@
-"""Training on rankings: one function for the reward model, and one for every student and supervised start."""
+"""Training a policy on rankings, or on demonstrations."""
 
 from collections.abc import Sequence
 from typing import Any, Literal

@@ -1,6 +1,6 @@
-"""Training rows as token ids on disk: tokenised once, then read a batch at a time by every process, student and resumed run.
+"""Tokenised training examples on disk: written once, then read a batch at a time by every process, student and resumed run.
 
-A Python list of ids takes about 28 bytes a token, in every process; the file takes 4, in memory that processes share.
+A Python list of ids takes about 28 bytes per token in every process; the memory-mapped file takes 4, shared by all processes.
 """
 
 import shutil
@@ -33,11 +33,11 @@ class ScoredResponses:
 
 
 class OnDiskSequence(Sequence[Item]):
-    """Items are read when they are asked for, each time; a slice is a list of them."""
+    """A sequence whose items are read from disk at each access; a slice is a list."""
 
     @abstractmethod
     def item(self, index: int) -> Item:
-        """Read one."""
+        """Read one item."""
 
     @overload
     def __getitem__(self, index: int) -> Item: ...
@@ -51,7 +51,7 @@ class OnDiskSequence(Sequence[Item]):
 
 @dataclass(frozen=True)
 class Subset(OnDiskSequence[Item]):
-    """Some items of a sequence, which are not copied."""
+    """A view of some items of a sequence, without copying."""
 
     items: Sequence[Item]
     places: Sequence[int]
@@ -60,16 +60,16 @@ class Subset(OnDiskSequence[Item]):
         return len(self.places)
 
     def item(self, index: int) -> Item:
-        """That of its place."""
+        """The item at this place of the subset."""
         return self.items[self.places[index]]
 
 
 class FileCounts(BaseModel):
-    """What is said of a file.
+    """The metadata of a file.
 
     Attributes:
-        size_bytes: of the rows, to tell whether they are whole.
-        too_long, responses_cut: prompts that were left out, and responses that were cut (see `tokenise_one`).
+        size_bytes: size of the rows, to detect an incomplete file.
+        too_long, responses_cut: the numbers of dropped prompts and of truncated responses (see `tokenise_one`).
     """
 
     size_bytes: int
@@ -79,7 +79,7 @@ class FileCounts(BaseModel):
 
 @dataclass(frozen=True)
 class StoredExamples(OnDiskSequence[Example]):
-    """Examples in a file.
+    """Examples read from a file.
 
     Attributes:
         rows: the file, as a `datasets.Dataset`.
@@ -92,17 +92,17 @@ class StoredExamples(OnDiskSequence[Example]):
 
     @property
     def dropped(self) -> dict[str, int]:
-        """What tokenising left out, by reason, for a manifest."""
+        """The number of examples that tokenising dropped, by reason, for a manifest."""
         return {"prompt too long": self.counts.too_long} if self.counts.too_long else {}
 
     @property
     def cut(self) -> dict[str, int]:
-        """How many responses tokenising cut, for a manifest."""
+        """The number of responses that tokenising truncated, for a manifest."""
         return {"responses_cut": self.counts.responses_cut} if self.counts.responses_cut else {}
 
     @property
     def groups(self) -> Sequence[TokenGroup]:
-        """The examples' tokens alone."""
+        """The token groups of the examples."""
         return _Groups(self)
 
     def with_reference(self, reference: Sequence[list[float]]) -> "StoredExamples":
@@ -131,7 +131,7 @@ class _Groups(OnDiskSequence[TokenGroup]):
 
 
 def conversation_fingerprint(conversation: Conversation) -> str:
-    """Of everything that decides which ids a text becomes."""
+    """An identity of everything that decides which ids a text becomes."""
     with tempfile.TemporaryDirectory() as folder:
         conversation.tokenizer.save_pretrained(folder)
         tokenizer = content_fingerprint(Path(folder))
@@ -141,11 +141,11 @@ def conversation_fingerprint(conversation: Conversation) -> str:
 def write_examples(
     path: Path, scratch: Path, conversation: Conversation, limits: Limits, exchanges: Iterable[ScoredResponses]
 ) -> None:
-    """Tokenise exchanges into a new folder, which appears whole or not at all.
+    """Tokenise exchanges into a new folder, which is written atomically.
 
     Args:
-        path: where it appears. If another process was faster, its folder stays; one that is not whole goes.
-        scratch: where it is made, on the same file system; what is there is overwritten.
+        path: the final folder. If another process was faster, its folder is kept; an incomplete folder is replaced.
+        scratch: a temporary folder on the same file system; it is overwritten.
     """
     from datasets import Features, List, Value  # only here: importing it takes a second
     from datasets.arrow_writer import ArrowWriter
@@ -178,7 +178,7 @@ def write_examples(
 
 
 def read_examples(path: Path) -> StoredExamples | None:
-    """What `write_examples` wrote; None where that is not there, or not whole."""
+    """The examples that `write_examples` wrote; None if the folder is missing or incomplete."""
     from datasets import Dataset  # only here: importing it takes a second
 
     try:

@@ -1,6 +1,6 @@
-"""The trainer of everything offline: the reward model and every objective on rankings share its loader, forward pass and loop.
+"""The trainer for all offline training: the reward model and every objective on rankings share its loader, forward pass and loop.
 
-`transformers.Trainer` brings resume, schedules, trackers and DeepSpeed; the subclass says what a batch is and what the loss is.
+`transformers.Trainer` provides resuming, schedules, trackers and DeepSpeed; the subclass defines batches and the loss.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,10 +19,10 @@ from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.offline.examples import Collator, Example, Examples, MicroBatch, grouped_batch
 
 LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
-"""(model, batch, the micro-batch) -> the mean loss over the batch's prompts (or whatever its weight counts)."""
+"""(model, batch, the micro-batch) -> the mean loss over the batch's prompts, or over what the weight counts."""
 
 WeightOfBatch = Callable[[MicroBatch], int]
-"""How many things the loss is a mean over, in one collated micro-batch."""
+"""The number of items (prompts or tokens) that the loss of one collated micro-batch is a mean over."""
 
 
 def prompts(tensors: MicroBatch) -> int:
@@ -38,8 +38,8 @@ def tokens(tensors: MicroBatch) -> int:
 class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     """Trains on grouped batches.
 
-    The loss is the mean over the whole optimiser step, whichever way that is split into micro-batches and over processes. So the
-    loader hands over examples, and a process's share of a step is split by length: similar ones share a micro-batch.
+    The loss is the mean over the whole optimiser step, however that is split into micro-batches and over processes. The loader
+    therefore yields examples, and a process's share of a step is split by length: similar ones share a micro-batch.
     """
 
     stops_after_any_step = True
@@ -54,7 +54,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         self.loss_is_scaled_for_ga = True
 
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
-        """One optimiser step's micro-batches, as many as the loader gave, and its weight."""
+        """The micro-batches of one optimiser step, as many as the loader's, and the weight of the step."""
         given = list(islice(epoch_iterator, num_batches))
         examples = [example for batch in given for example in batch]
         lengths = [self._collator.row_tokens(example) for example in examples]
@@ -67,7 +67,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         loss = self._loss_of_batch(model, grouped_batch(inputs), inputs)
         weight = self._weight_of_batch(inputs)
         self.count_metrics(loss.metrics)
-        # Gradients are averaged over processes afterwards, so each one's share is counted that many times.
+        # Gradients are averaged over processes afterwards, so each share is multiplied by their number.
         share: Tensor = loss.value * (weight * self.accelerator.num_processes / num_items_in_batch)
         return share
 
@@ -79,14 +79,14 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
 
 def split_by_length(lengths: Sequence[int], parts: int) -> list[list[int]]:
-    """Split indices into so many parts of similar lengths, such that the largest part is as small as it can be.
+    """Split indices into `parts` parts of similar lengths, such that the largest part is as small as possible.
 
-    A part's size is its number of rows times its longest row: what is computed when shorter ones are padded. No part is empty.
+    A part's size is its number of rows times its longest row: the computation with shorter rows padded. No part is empty.
     """
     order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
 
     def filled(most: int) -> list[list[int]]:
-        """Parts of at most that size, as few as there can be: longest first, and each as full as it gets."""
+        """As few parts of at most that size as possible: longest rows first, each part as full as possible."""
         found: list[list[int]] = []
         for i in order:
             if found and lengths[found[-1][0]] * (len(found[-1]) + 1) <= most:
@@ -100,7 +100,7 @@ def split_by_length(lengths: Sequence[int], parts: int) -> list[list[int]]:
         middle = (low + high) // 2
         low, high = (low, middle) if len(filled(middle)) <= parts else (middle + 1, high)
     found = filled(low)
-    while len(found) < min(parts, len(order)):  # fewer would do; the largest is halved
+    while len(found) < min(parts, len(order)):  # fewer parts suffice; halve the largest
         largest = max(range(len(found)), key=lambda n: (len(found[n]) > 1, lengths[found[n][0]] * len(found[n])))
         part = found[largest]
         found[largest : largest + 1] = [part[: len(part) // 2], part[len(part) // 2 :]]
@@ -117,7 +117,7 @@ def _train(
     job: TrainingJob,
 ) -> Trained:
     runtime = job.runtime
-    if runtime.max_tokens_per_batch is not None:  # else nobody asks for the longest, which takes reading them all
+    if runtime.max_tokens_per_batch is not None:  # finding the longest example reads all of them
         runtime = within_tokens(runtime, max(map(collator.row_tokens, examples), default=1))
     trainer = GroupedTrainer(
         loss_of_batch,

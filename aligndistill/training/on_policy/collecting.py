@@ -1,4 +1,4 @@
-"""An update's rollouts: every process samples its share, reads log-probs and values, asks for scores, and gets all the others'."""
+"""Collects an update's rollouts: every process samples and scores its share, and all processes get all rollouts."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -38,16 +38,16 @@ from aligndistill.training.on_policy.weight_sync import LogprobGap, ServedRollou
 
 @dataclass(frozen=True)
 class PpoWork:
-    """What PPO learns on and from.
+    """The data and reward of PPO.
 
     Attributes:
-        reference: the frozen start; None where the policy has adapters that can be switched off.
+        reference: the frozen start; None if the policy has adapters that can be disabled.
         score: the reward source.
-        win_rate: a policy's win rate over the start on held-out prompts, which all processes ask for together; it is None where no
-            verdict could be read. None where nothing is looked at.
-        keep_samples: told of every update's number and rollouts, on the first process.
+        win_rate: computes a policy's win rate over the start on held-out prompts, a collective call; it returns None if no verdict
+            could be read. None disables this evaluation.
+        keep_samples: called with every update's number and rollouts, on the main process.
         frozen: the models that `score` reads; ZeRO-3 shards them, as it does the reference.
-        served: what samples in the policy's place; None where the policy does so itself.
+        served: the rollout server that samples for the policy; None if the policy samples itself.
     """
 
     prompts: Sequence[PolicyPrompt]
@@ -60,7 +60,7 @@ class PpoWork:
 
     @property
     def reference_models(self) -> list[Any]:
-        """The frozen start's, where there is one."""
+        """The frozen start's reference policy, if there is one."""
         return [self.reference.model] if self.reference is not None else []
 
 
@@ -70,8 +70,8 @@ class CollectedRollouts:
 
     Attributes:
         rollouts: of all processes, in the order of the prompts.
-        keeps_logprobs: whether log-probs of sampling are used as they are.
-        figures: seconds, and what was seen on the way.
+        keeps_logprobs: whether the log-probs of sampling are used directly.
+        metrics: seconds, and measurements while sampling.
     """
 
     rollouts: list[Rollout]
@@ -81,13 +81,13 @@ class CollectedRollouts:
 
 @dataclass(frozen=True)
 class Collector:
-    """Collects rollouts of a policy as it is at the time.
+    """Collects rollouts of a policy with its current weights.
 
     Attributes:
-        model: holds the policy and its critic, in evaluation mode when asked.
-        policy: how the policy inside reads conversations.
-        sampling: how it answers; its batch size counts prompts.
-        whole_weights: gathers sharded weights for as long as they are read.
+        model: holds the policy and its critic, in evaluation mode while collecting.
+        policy: how the policy reads conversations.
+        sampling: how the policy samples; its batch size counts prompts.
+        whole_weights: gathers sharded weights while they are read.
     """
 
     settings: Ppo
@@ -102,9 +102,9 @@ class Collector:
         """Sample and score.
 
         Args:
-            update: its number names the random streams.
-            places: of the update's prompts, for all processes together.
-            keeps: whether log-probs of sampling are used as they are; None measures it.
+            update: the number of the update; it selects the random streams.
+            places: the indices of the update's prompts, for all processes together.
+            keeps: whether the log-probs of sampling are used directly; None measures whether that is exact enough.
         """
         settings, work = self.settings, self.work
         started = time.monotonic()
@@ -134,7 +134,7 @@ class Collector:
         return CollectedRollouts(everyones, keeps, {**metrics, **seconds})
 
     def kl_nats(self, update: int, places: Sequence[int], keeps: bool) -> float:
-        """KL(policy || reference) per answer, by one more sampling that nothing learns from."""
+        """KL(policy || reference) per answer, from additional samples that are not trained on."""
         with self.gathered_weights(), self.accelerator.autocast():
             prompts, drawn = self._draw(update, places)
             groups = groups_of(prompts, drawn)
@@ -148,7 +148,7 @@ class Collector:
         return fmean(gather_object(answers))
 
     def _sampling_is_training(self) -> bool:
-        """Whether that holds in every process: rounding may differ between their devices, and all must go the same way."""
+        """Whether a condition is true in every process: rounding may differ between devices, and all processes must agree."""
         return all(from_all(lambda: [sampling_is_training(self.policy, self.work.prompts, self.sampling)]))
 
     def _draw(self, update: int, places: Sequence[int]) -> tuple[list[PolicyPrompt], list[list[Sampled]]]:
@@ -163,13 +163,13 @@ class Collector:
         if self.accelerator.is_main_process:
             served.send_weights(self.policy.model, update)
         self.accelerator.wait_for_everyone()
-        at_once = replace(self.sampling, batch_size=len(prompts))  # how many are under way is the server's matter
+        at_once = replace(self.sampling, batch_size=len(prompts))  # the server decides how many requests run at once
         return prompts, sample_rollouts(self.policy, prompts, keys, at_once, served.server.sample)
 
     def _logprobs_and_values(
         self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], keeps: bool
     ) -> tuple[PerToken, PerToken]:
-        if self.model.critic is None and not keeps:  # one pass has both
+        if self.model.critic is None and not keeps:  # one pass computes both
             return logprobs_and_values(self.model, self.policy, groups, self.sampling)
         return self._policy_logprobs(drawn, groups, keeps), critic_values(self.model, self.policy, groups, self.sampling)
 
@@ -185,10 +185,10 @@ class Collector:
     def _require_served(
         self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], logprobs: PerToken, of_reference: PerToken
     ) -> dict[str, float]:
-        """Hold a server to the policy's weights, and say how near its log-probs are; nothing where there is none.
+        """Check that a server has the policy's weights; returns the distance of its log-probs as metrics, empty without a server.
 
         Raises:
-            TrainingError: it was another model that answered.
+            TrainingError: another model answered.
         """
         if self.work.served is None:
             return {}
@@ -203,7 +203,7 @@ class Collector:
         return {"server_gap_nats": gap.policy_nats}
 
     def _as_asked(self, prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> list[SampledPrompt]:
-        """The answers as text, for whoever scores them."""
+        """The answers as text, for scoring."""
         text = self.policy.conversation.response_text
         return [
             SampledPrompt(
@@ -217,6 +217,6 @@ class Collector:
 
 
 def _interleaved(rollouts: Sequence[Rollout], processes: int) -> list[Rollout]:
-    """Process after process, put back into the order of the prompts."""
+    """Restore the order of the prompts from lists in rank order."""
     share = len(rollouts) // processes
     return [rollouts[process * share + place] for place in range(share) for process in range(processes)]

@@ -1,6 +1,6 @@
-"""All rollouts of an update as tensors, with rewards and advantages: what the optimiser steps of that update learn from.
+"""All rollouts of an update as tensors, with rewards and advantages: the training data of that update's optimiser steps.
 
-Every process holds the whole of it, so that whitening and means are over the global batch however it is split.
+Every process holds all of it, so that whitening and means are over the global batch however it is split.
 
 Shapes: P prompts, K answers each, R tokens per answer, B prompts of a micro-batch, N = P * K.
 """
@@ -29,7 +29,7 @@ class RunningMoments:
     squares: float = 0.0
 
     def with_scores(self, scores: Sequence[float]) -> "RunningMoments":
-        """The same after some more scores."""
+        """The moments after adding more scores."""
         moments = self
         for score in scores:
             count = moments.count + 1
@@ -45,11 +45,11 @@ class RunningMoments:
 
 @dataclass(frozen=True)
 class Experience:
-    """Rollouts and what was made of them.
+    """Rollouts with their rewards and advantages.
 
     Attributes:
-        counted_PKR: tokens to learn from: those of answers that have a score.
-        figures: what to log of this update.
+        counted_PKR: the tokens that count in the loss: those of answers with a score.
+        metrics: the metrics of this update, for the log.
     """
 
     groups: list[TokenGroup]
@@ -61,7 +61,7 @@ class Experience:
     metrics: dict[str, float]
 
     def micro_batch(self, prompts: Sequence[int], pad_id: int, share: bool) -> MicroBatch:
-        """Some of the prompts, as a training step takes them."""
+        """The given prompts as the input of a training step."""
         groups = [self.groups[p] for p in prompts]
         batch = collate(groups, pad_id, share)
         width = batch.tokens_BKR.shape[2]
@@ -73,10 +73,10 @@ class Experience:
 
 
 def experience_of(rollouts: Sequence[Rollout], settings: Ppo, kl_coefficient: float, moments: RunningMoments) -> Experience:
-    """Rewards, advantages and figures of an update's rollouts.
+    """Rewards, advantages and metrics of an update's rollouts.
 
     Args:
-        moments: of all scores, these included.
+        moments: of all scores, including these.
     """
     lengths_N = torch.tensor([len(response) for rollout in rollouts for response in rollout.responses])
     positions_R = torch.arange(int(lengths_N.max()))

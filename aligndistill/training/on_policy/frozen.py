@@ -1,7 +1,7 @@
-"""Models that are read and not trained (PPO's reference, its reward models): under ZeRO-3 each process keeps a slice of them.
+"""Frozen models (PPO's reference and reward models): under ZeRO-3 each process keeps a shard of them.
 
-They have no optimiser and no hooks. Whoever reads one gathers it whole for that time: once per rollout, not once per layer and
-token, so that processes may read it differently often.
+They have no optimiser and no hooks. Their weights are gathered while they are read: once per rollout, not once per layer and token,
+so that processes may make different numbers of forward passes.
 """
 
 from collections.abc import Iterator, Sequence
@@ -10,10 +10,10 @@ from typing import Any
 
 
 def shard_model(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None:
-    """Cut the models' parameters up, in place, over all processes."""
+    """Shard the models' parameters over all processes, in place."""
     import deepspeed  # only here: importing it takes seconds
 
-    deepspeed.init_distributed(verbose=False)  # else it takes this process for the only one
+    deepspeed.init_distributed(verbose=False)  # else it assumes a single process
     for model in models:
         model.requires_grad_(False)
         deepspeed.zero.Init(module=model, mem_efficient_linear=False, config_dict_or_path=deepspeed_config)
@@ -21,7 +21,7 @@ def shard_model(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None
 
 @contextmanager
 def gathered(models: Sequence[Any]) -> Iterator[None]:
-    """Inside, sharded models are whole in every process; every process must come here. Other models are left as they are."""
+    """Inside the block, sharded models are gathered in every process. A collective call. Other models do not change."""
     cut = [parameter for model in models for parameter in model.parameters() if hasattr(parameter, "ds_id")]
     if not cut:
         yield

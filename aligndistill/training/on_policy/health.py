@@ -1,4 +1,4 @@
-"""Signs that a PPO run is going wrong, read off its log: each names the cause and the setting to change.
+"""Warnings about a PPO run, from its log: each names the cause and the setting to change.
 
 Pure functions of the log's entries, so a resumed run warns as an uninterrupted one does.
 """
@@ -10,15 +10,15 @@ from statistics import fmean
 from aligndistill.config.objectives import Ppo
 
 WINDOW = 3
-"""Updates that are averaged at the beginning and now."""
+"""The number of updates that are averaged, at the beginning and at the end."""
 
 LONG = 5
-"""Updates in a row that make a state of affairs."""
+"""The number of consecutive updates after which a problem is reported."""
 
 
 @dataclass(frozen=True)
 class HealthWarning:
-    """What is wrong, since which update, and what to do."""
+    """A problem: the update where it began, the cause, and what to do."""
 
     name: str
     update: int
@@ -26,7 +26,7 @@ class HealthWarning:
 
 
 def health(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[HealthWarning]:
-    """What is wrong after the last of an update's entries, oldest entry first."""
+    """The problems after the last of the entries, which are in order of updates."""
     entries = [entry for entry in entries if "update" in entry]
     if len(entries) < WINDOW:
         return []
@@ -37,64 +37,64 @@ def health(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[Health
 
 
 def new_warnings(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[HealthWarning]:
-    """What is wrong now and was not an update ago."""
+    """The problems that the last update added."""
     entries = [entry for entry in entries if "update" in entry]
     before = {warning.name for warning in health(entries[:-1], settings)}
     return [warning for warning in health(entries, settings) if warning.name not in before]
 
 
 def all_warnings(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[HealthWarning]:
-    """Every warning of a whole run, where it began."""
+    """All warnings of a run, each at the update where it began."""
     return [warning for end in range(1, len(entries) + 1) for warning in new_warnings(entries[:end], settings)]
 
 
 def _kl(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
-    """KL is twice its target."""
+    """KL is above twice its target."""
     if settings.kl_target is None:
         return None
     recent = [entry["kl_k1_nats"] for entry in entries[-WINDOW:]]
     if min(recent) <= 2 * settings.kl_target:
         return None
     return (
-        f"KL is {fmean(recent):.1f} nats per answer, past twice its target of {settings.kl_target}: the penalty adapts more slowly "
+        f"KL is {fmean(recent):.1f} nats per answer, more than twice its target of {settings.kl_target}: the penalty adapts more slowly "
         "than the policy moves. Lower learning_rate or kl_horizon, or raise kl_coefficient."
     )
 
 
 def _critic(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
-    """The critic is worse than a constant, for long."""
+    """The critic has been worse than a constant for many updates."""
     if len(entries) <= LONG or max(entry["explained_variance"] for entry in entries[-LONG:]) >= 0:
         return None
     return (
-        f"the critic has explained less than nothing of the returns for {LONG} updates, so advantages are mostly noise. Raise "
-        "critic_learning_rate or value_coefficient, let value_clip_range be null, or begin from a reward model (critic: separate)."
+        f"the critic's explained variance has been negative for {LONG} updates, so advantages are mostly noise. Raise "
+        "critic_learning_rate or value_coefficient, set value_clip_range to null, or initialise it from a reward model (critic: separate)."
     )
 
 
 def _entropy(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
-    """The policy no longer tries anything."""
+    """The policy hardly explores."""
     first, now = _ends(entries, "entropy_nats")
     if now >= 0.2 * first:
         return None
     return (
-        f"entropy fell from {first:.2f} to {now:.2f} nats per token: the policy hardly explores any more. Raise kl_coefficient or "
+        f"entropy fell from {first:.2f} to {now:.2f} nats per token: the policy hardly explores. Raise kl_coefficient or "
         "entropy_coefficient, or lower learning_rate."
     )
 
 
 def _length(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
-    """Answers grow or shrink."""
+    """The length of answers has changed a lot."""
     first, now = _ends(entries, "length_tokens")
     if 0.5 * first <= now <= 1.5 * first:
         return None
     return (
-        f"answers went from {first:.0f} to {now:.0f} tokens: the reward may be paying for length. Look at the samples; weigh the "
+        f"answers went from {first:.0f} to {now:.0f} tokens: the reward may depend on length. Check the samples; weigh the "
         "reward against length, change missing_eos_penalty, or raise kl_coefficient."
     )
 
 
 def _overoptimised(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
-    """The score rises, and held-out answers do not get better."""
+    """The score rises, but held-out answers do not improve."""
     looked = [entry for entry in entries if "held_out_win_rate" in entry]
     if len(looked) < WINDOW:
         return None
@@ -104,11 +104,11 @@ def _overoptimised(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str
         return None
     return (
         f"the score rose from {before['score']:.2f} to {now['score']:.2f} while the held-out win rate went from "
-        f"{before['held_out_win_rate']:.2f} to {now['held_out_win_rate']:.2f}: the policy is learning the reward's mistakes. Stop "
+        f"{before['held_out_win_rate']:.2f} to {now['held_out_win_rate']:.2f}: the policy is exploiting errors of the reward. Stop "
         "earlier (kl_budget), raise kl_coefficient, or improve the reward."
     )
 
 
 def _ends(entries: Sequence[Mapping[str, float]], name: str) -> tuple[float, float]:
-    """The mean over the first updates, and over the last."""
+    """The means over the first and over the last updates."""
     return fmean(entry[name] for entry in entries[:WINDOW]), fmean(entry[name] for entry in entries[-WINDOW:])

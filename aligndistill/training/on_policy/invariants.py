@@ -1,4 +1,4 @@
-"""What must hold in every PPO update by construction, checked while it runs: a named error instead of a model quietly ruined."""
+"""Invariants of every PPO update, checked while it runs: a bug raises a named error instead of silently ruining the model."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -11,11 +11,11 @@ from aligndistill.models.groups import TokenGroup
 
 RATIO_TOLERANCE_NATS = {torch.float32: 1e-2, torch.float64: 1e-4}
 HALF_PRECISION_TOLERANCE_NATS = 0.5
-"""Of any single token; the mean must lie ten times closer."""
+"""The tolerance for a single token, nats; the mean must be ten times smaller."""
 
 
 def require_ratio_of_one(now_BKR: Tensor, recorded_BKR: Tensor, counted_BKR: Tensor, dtype: torch.dtype) -> None:
-    """Before the first step of an update the policy is the one that sampled, so every probability ratio is 1.
+    """Check that every probability ratio is 1 before the first step of an update, when the policy is the one that sampled.
 
     Raises:
         InvariantError: `ratio-is-one`.
@@ -36,7 +36,7 @@ def require_ratio_of_one(now_BKR: Tensor, recorded_BKR: Tensor, counted_BKR: Ten
 
 
 def require_masks_of_lengths(tokens_BKR: Tensor, groups: Sequence[TokenGroup]) -> None:
-    """The mask of a micro-batch has as many tokens as were sampled.
+    """Check that the mask of a micro-batch has as many tokens as were sampled.
 
     Raises:
         InvariantError: `mask-is-lengths`.
@@ -47,8 +47,8 @@ def require_masks_of_lengths(tokens_BKR: Tensor, groups: Sequence[TokenGroup]) -
         raise InvariantError("mask-is-lengths", f"the mask counts {found} tokens where {lengths} were sampled.")
 
 
-def require_sound_figures(metrics: Mapping[str, float]) -> None:
-    """Everything measured of an update is finite, and the k3 estimate of KL is not negative.
+def require_valid_metrics(metrics: Mapping[str, float]) -> None:
+    """Check that all metrics of an update are finite, and the k3 estimate of KL is not negative.
 
     Raises:
         InvariantError: `finite` or `k3-not-negative`.
@@ -56,6 +56,6 @@ def require_sound_figures(metrics: Mapping[str, float]) -> None:
     strange = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if strange:
         named = ", ".join(f"{name} is {value}" for name, value in strange.items())
-        raise InvariantError("finite", f"{named}. Look at the reward source and the learning rate.")
+        raise InvariantError("finite", f"{named}. Check the reward source and the learning rate.")
     if metrics["kl_k3_nats"] < 0:
-        raise InvariantError("k3-not-negative", f"the k3 estimate of KL is {metrics['kl_k3_nats']}, and it cannot be below 0.")
+        raise InvariantError("k3-not-negative", f"the k3 estimate of KL is {metrics['kl_k3_nats']}, and it cannot be negative.")

@@ -19,7 +19,7 @@ from aligndistill.training.on_policy.rollouts import RolloutSettings
 from aligndistill.training.on_policy.trainer import BudgetSpent, PpoTrainer
 
 ADAM_EPSILON = 1e-5
-"""As every released PPO for language models has it ("The N+ Implementation Details of RLHF with PPO")."""
+"""The value in released PPO implementations for language models ("The N+ Implementation Details of RLHF with PPO")."""
 
 
 def train_ppo(
@@ -28,13 +28,13 @@ def train_ppo(
     """Train a policy by PPO.
 
     Args:
-        critic: how the critic begins; None for a value head on the policy's trunk.
+        critic: the initial critic; None for a value head on the policy's backbone.
 
     Raises:
-        InvariantError: something that must hold did not.
-        TrainingError: `kl_budget` was passed before there was a checkpoint.
+        InvariantError: an invariant was violated.
+        TrainingError: `kl_budget` was exceeded before the first checkpoint.
     """
-    if lora is not None:  # dropout would make the policy that learns another one than the policy that sampled
+    if lora is not None:  # with dropout, the policy in training would differ from the policy that sampled
         lora = lora.model_copy(update={"lora_dropout": 0.0})
     model = ActorCritic(
         with_adapters(policy.model, lora, "CAUSAL_LM", job.seed),
@@ -50,12 +50,12 @@ def train_ppo(
         arguments.max_steps = max(round(passes / (job.settings.batch_size * settings.minibatches)), 1) * steps
     arguments.logging_steps = steps
     save_steps = job.runtime.save_steps
-    if settings.kl_budget is not None:  # there must be something to go back to
+    if settings.kl_budget is not None:  # a checkpoint to return to is needed
         save_steps = min(save_steps, arguments.max_steps // 10)
         kept = max(job.runtime.save_total_limit, 2)
         job = replace(job, runtime=job.runtime.model_copy(update={"save_total_limit": kept}))
     arguments.save_steps = max(-(-save_steps // steps), 1) * steps  # checkpoints are whole updates
-    arguments.ignore_data_skip = True  # the data follow from the number of the update
+    arguments.ignore_data_skip = True  # the data depend on the number of the update alone
     arguments.adam_epsilon = ADAM_EPSILON
     sampling = RolloutSettings(
         settings.samples_per_prompt,
@@ -77,18 +77,18 @@ def train_ppo(
 
 
 def _inside_the_budget(trainer: PpoTrainer, job: TrainingJob, settings: Ppo, spent: BudgetSpent) -> Trained:
-    """The newest checkpoint from before the policy that passed the budget: every policy before that one was inside it."""
+    """The newest checkpoint from before the policy that exceeded the budget: all earlier policies were within it."""
     limit = spent.update * settings.steps_per_update
     inside = [one for one in all_checkpoints(job.folder) if _step(one) < limit and find_damage(one) is None]
     if not inside:
         raise TrainingError(
-            f"after {spent.update} updates KL was {spent.kl_nats:.2f} nats per answer, past kl_budget {settings.kl_budget}, and no "
-            "checkpoint from inside the budget is kept. Lower learning_rate, or raise kl_budget."
+            f"after {spent.update} updates KL was {spent.kl_nats:.2f} nats per answer, above kl_budget {settings.kl_budget}, and "
+            "no checkpoint within the budget was saved. Lower learning_rate, or raise kl_budget."
         )
     trainer.go_back_to(inside[-1])
     say(
-        f"  {job.name}: after {spent.update} updates KL was {spent.kl_nats:.2f} nats per answer, past kl_budget "
-        f"{settings.kl_budget}: the result is {inside[-1].name}, the last checkpoint inside it"
+        f"  {job.name}: after {spent.update} updates KL was {spent.kl_nats:.2f} nats per answer, above kl_budget "
+        f"{settings.kl_budget}: the result is {inside[-1].name}, the last checkpoint within it"
     )
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)

@@ -1,10 +1,10 @@
-"""A policy that a vLLM server samples from while it learns here.
+"""A client for a vLLM server that samples rollouts while the policy is trained here.
 
-Written to vLLM's documented interface. Loading weights is among what vLLM offers only where it was started with
-VLLM_SERVER_DEV_MODE=1, beside /v1 and not below it:
+Uses vLLM's documented interface. vLLM can load weights only if it was started with VLLM_SERVER_DEV_MODE=1; those paths are not
+under /v1:
 
     POST /collective_rpc        {"method": "reload_weights", "kwargs": {"weights_path": FOLDER, "is_checkpoint_format": true}}
-    POST /reset_prefix_cache    the keys and values that it kept of prompts belong to the weights before
+    POST /reset_prefix_cache    drops the cached keys and values of prompts, which belong to the old weights
     POST /v1/completions        token ids in, token ids out
 """
 
@@ -27,7 +27,7 @@ from aligndistill.records import content_hash
 RELOAD, RESET, COMPLETIONS = "/collective_rpc", "/reset_prefix_cache", "/v1/completions"
 GREETING_RETRIES = 1
 AS_THE_POLICY_IS = {"top_p": 1.0, "top_k": -1, "min_p": 0.0, "repetition_penalty": 1.0}
-"""Said each time: what is not said, vLLM takes from the model's generation config."""
+"""Sent with each request: vLLM takes missing parameters from the model's generation config."""
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
@@ -49,10 +49,10 @@ class _Completion(BaseModel):
 
 
 class RolloutServerClient:
-    """Takes a policy's weights, and samples as `models.sampling.sample` does; the log-probs are those at temperature 1.
+    """Loads a policy's weights into a server, and samples like `models.sampling.sample`; log-probs are those at temperature 1.
 
     Raises:
-        ConfigError: the environment variable of the key is not set, or holds what cannot be a key.
+        ConfigError: the environment variable of the key is not set, or is not a valid key.
     """
 
     def __init__(self, config: RolloutServer) -> None:
@@ -62,10 +62,10 @@ class RolloutServerClient:
         self._who = f"the rollout server {self._root} ({config.name})"
 
     def require_ready(self) -> None:
-        """Ask for what costs nothing, before anything is loaded or learnt.
+        """Send a minimal request, before anything is loaded or trained.
 
         Raises:
-            TrainingError: the server is not there, has another model, or gives no token ids.
+            TrainingError: the server cannot be reached, has another model, or returns no token ids.
         """
         body = self._body([0], 1, temperature=1.0, max_new_tokens=1, seed=0, end_ids=())
 
@@ -77,10 +77,10 @@ class RolloutServerClient:
         self._in_flight(ask, [body])
 
     def load(self, folder: Path) -> None:
-        """Let the server load the safetensors in a folder, and forget what it kept of the weights before.
+        """Let the server load the safetensors in a folder, and reset its prefix cache.
 
         Raises:
-            TrainingError: it does not.
+            TrainingError: the server did not load them.
         """
         kwargs = {"weights_path": str(folder), "is_checkpoint_format": True}
 
@@ -99,10 +99,10 @@ class RolloutServerClient:
         max_new_tokens: int,
         seed: int,
     ) -> list[list[Sampled]]:
-        """Sample every request; `language_model` says what ends an answer, and how many tokens there are.
+        """Sample every request; `language_model` provides the end ids and the vocabulary size.
 
         Raises:
-            TrainingError: the server does not answer, or what it answers is nothing that this policy can have said.
+            TrainingError: the server does not answer, or the policy cannot have written its answer.
         """
         end_ids = language_model.conversation.eos_ids
         vocabulary = int(language_model.model.config.get_text_config().vocab_size)
@@ -124,7 +124,7 @@ class RolloutServerClient:
         found = dict(self._in_flight(ask, range(len(requests))))
         return [found[number] for number in range(len(requests))]
 
-    # ---------------------------------------------------------------------------------------------------------- asking
+    # -------------------------------------------------------------------------------------------------------- requests
 
     def _body(
         self, prompt: list[int], samples: int, *, temperature: float, max_new_tokens: int, seed: int, end_ids: Iterable[int]
@@ -138,7 +138,7 @@ class RolloutServerClient:
             "seed": seed,
             **AS_THE_POLICY_IS,
             "stop_token_ids": sorted(end_ids),
-            "logprobs": 0,  # of the sampled token alone
+            "logprobs": 0,  # of the sampled token only
             "return_token_ids": True,
             "skip_special_tokens": False,
         }
@@ -155,10 +155,10 @@ class RolloutServerClient:
         max_retries: int,
         folder: Path | None = None,
     ) -> Result:
-        """What `read` finds in the answer, after as many tries as it takes; it raises a `ValueError` where that is no answer.
+        """The answer as parsed by `read`, after retries. `read` raises `ValueError` for an invalid answer.
 
         Raises:
-            TrainingError: there is none, in words for the user.
+            TrainingError: there is no valid answer; the message says what to do.
         """
 
         async def one_try() -> Result:
@@ -166,43 +166,47 @@ class RolloutServerClient:
             try:
                 return read(content)
             except (ValueError, RecursionError):
-                words = f"what it sent is no completion: {self._connection.quote(decode(content))}"
-            raise TransientError(words)
+                message = f"the reply is not a valid completion: {self._connection.quote(decode(content))}"
+            raise TransientError(message)
 
-        asked = f"{self._who}, asked to POST {path},"
+        request = f"POST {path} to {self._who}"
         try:
             found: Result = await retrying(max_retries)(one_try)
             return found
         except TransientError as failure:
-            advice = "Check that it is up, that base_url is right and timeout_seconds enough"
+            tries = "1 try" if max_retries == 0 else f"{max_retries + 1} tries"
+            advice = "Check that it is running, that base_url is right and timeout_seconds is long enough"
             if folder is not None:
-                advice += f", and that it can read {folder} under this very path (objective.server.weights names a folder for that)"
-            words = f"{asked} gave no answer in {max_retries + 1} tries: {failure}. {advice}."
+                advice += f", and that it can read {folder} at this path (objective.server.weights sets the folder)"
+            message = f"{request} failed after {tries}: {failure}. {advice}."
         except RequestRejected as refusal:
-            advice = "Is its context (--max-model-len) as long as max_prompt_tokens and max_response_tokens together?"
-            words = f"{asked} refused: {refusal}. {advice if path == COMPLETIONS else 'Is it a vLLM that knows this request?'}"
+            advice = "Check that its context (--max-model-len) is at least max_prompt_tokens plus max_response_tokens."
+            if path != COMPLETIONS:
+                advice = "Check that this version of vLLM supports it."
+            message = f"{request} was rejected: {refusal}. {advice}"
         except AccessDenied as denied:
             advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
             if denied.status == 404 and path != COMPLETIONS:
-                advice = "Start it with VLLM_SERVER_DEV_MODE=1 in its environment: without that vLLM loads no new weights."
-            words = f"{asked} refused: {denied}. {advice}"
-        raise TrainingError(f"{words} The same command goes on from the last checkpoint.")
+                advice = "Start it with VLLM_SERVER_DEV_MODE=1 in its environment: vLLM loads new weights only in this mode."
+            message = f"{request} was refused: {denied}. {advice}"
+        raise TrainingError(f"{message} Run the same command again to resume from the last checkpoint.")
 
-    # --------------------------------------------------------------------------------------------------------- reading
+    # --------------------------------------------------------------------------------------------------------- parsing
 
     def _choices(self, completion: _Completion, samples: int) -> list[_Choice]:
         choices = sorted(completion.choices, key=lambda choice: choice.index)
         if [choice.index for choice in choices] != list(range(samples)):
-            raise self._unusable(f"{len(choices)} choices where n is {samples}", "It must heed n, as vLLM does.")
+            raise self._unusable(f"{len(choices)} choices where n is {samples}", "The server must support n, as vLLM does.")
         return choices
 
     def _require_tokens(self, choice: _Choice) -> tuple[list[int], list[float]]:
         if not choice.token_ids:
-            raise self._unusable("no token_ids", "It must heed return_token_ids, as newer vLLMs do.")
+            raise self._unusable("no token_ids", "The server must support return_token_ids, as recent versions of vLLM do.")
         logprobs = choice.logprobs.token_logprobs if choice.logprobs is not None else []
         if len(logprobs) != len(choice.token_ids):
             raise self._unusable(
-                f"{len(logprobs)} token_logprobs for {len(choice.token_ids)} tokens", "It must heed logprobs, as vLLM does."
+                f"{len(logprobs)} token_logprobs for {len(choice.token_ids)} tokens",
+                "The server must support logprobs, as vLLM does.",
             )
         return choice.token_ids, logprobs
 
@@ -210,20 +214,22 @@ class RolloutServerClient:
         ids, logprobs = self._require_tokens(choice)
         strange = [token for token in ids if not 0 <= token < vocabulary]
         if strange:
-            raise self._unusable(f"token id {strange[0]}; the policy has {vocabulary} tokens", "It serves another model.")
+            raise self._unusable(f"token id {strange[0]}; the policy has {vocabulary} tokens", "The server runs another model.")
         if any(token in end_ids for token in ids[:-1]):
-            raise self._unusable("tokens behind an end token", "It must heed stop_token_ids, as vLLM does.")
-        ended = ids[-1] in end_ids  # not by finish_reason: an end token in the last place that there is may be called a length
+            raise self._unusable("tokens after an end token", "The server must support stop_token_ids, as vLLM does.")
+        ended = ids[-1] in end_ids  # not from finish_reason, which may be `length` for an end token in the last position
         if len(ids) > max_new_tokens or (not ended and len(ids) < max_new_tokens):
             raise self._unusable(
                 f"{len(ids)} tokens of {max_new_tokens}, no end token ({sorted(end_ids)}), finish_reason {choice.finish_reason!r}",
-                "Something else than the policy ends its answers: start it with --generation-config vllm.",
+                "The server's own stopping rules end its answers: start it with --generation-config vllm.",
             )
         return Sampled(ids, logprobs, "stop" if ended else "length")
 
     def _unusable(self, what: str, advice: str) -> TrainingError:
-        return TrainingError(f"{self._who} answered with {what}. {advice} The same command goes on from the last checkpoint.")
+        return TrainingError(
+            f"{self._who} answered with {what}. {advice} Run the same command again to resume from the last checkpoint."
+        )
 
 
 def _ignored(content: bytes) -> None:
-    """What comes back is of no use: the status said it all."""
+    """Ignore the reply: only the status matters."""

@@ -1,6 +1,6 @@
-"""Rollouts: what a policy answers to a batch of prompts, with everything that PPO learns from.
+"""Rollouts: a policy's answers to a batch of prompts, with the log-probs, values and scores that PPO needs.
 
-A process makes its own share of an update's rollouts; nothing here talks to other processes.
+A process samples its own share of an update's rollouts; nothing here communicates with other processes.
 """
 
 from collections.abc import Callable, Iterator, Sequence
@@ -21,14 +21,14 @@ from aligndistill.models.sampling import Sampled, SampleRequest, sample
 from aligndistill.records import Finish, Message
 
 KEPT_TOLERANCE_NATS = 1e-4
-"""Log-probs of sampling count as those of the training pass when no token's differ by more."""
+"""The largest difference per token, nats, at which log-probs of sampling are used as those of the training pass."""
 
 CHECKED_PROMPTS = 8
 
 
 @dataclass(frozen=True)
 class PolicyPrompt:
-    """A prompt to learn on."""
+    """A training prompt."""
 
     id: str
     messages: tuple[Message, ...]
@@ -46,14 +46,14 @@ class SampledPrompt:
 
 
 PerToken = list[list[list[float]]]
-"""A number for each token of each answer of each prompt."""
+"""One number per prompt, answer and token."""
 
 ScoreSamples = Callable[[Sequence[SampledPrompt]], list[list[float | None]]]
-"""Prompts with answers -> a score for each answer, higher is better; None where there is none to be had."""
+"""Prompts with answers -> one score per answer, higher is better; None for an answer that could not be scored."""
 
 
 class Sampler(Protocol):
-    """`models.sampling.sample`, or what does its work elsewhere."""
+    """The interface of `models.sampling.sample`, which a rollout server has too."""
 
     def __call__(
         self,
@@ -64,7 +64,7 @@ class Sampler(Protocol):
         max_new_tokens: int,
         seed: int,
     ) -> list[list[Sampled]]:
-        """Samples of each request."""
+        """Sample each request."""
         ...
 
 
@@ -73,9 +73,9 @@ class Rollout:
     """A prompt's sampled answers.
 
     Attributes:
-        logprobs, reference, values: for each answer and token, of the policy that sampled and of the reference (nats), and of the
-            critic.
-        scores: for each answer, as the reward source gave it.
+        logprobs, reference, values: for each answer and token, the log-probs of the policy that sampled and of the reference
+            (nats), and the critic's value.
+        scores: for each answer, as given by the reward source.
     """
 
     prompt: PolicyPrompt
@@ -90,7 +90,7 @@ class Rollout:
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long sampling took, and reading rewards, reference and values."""
+    """Seconds for sampling, and for computing rewards, reference log-probs and values."""
 
     rollout: float
     scoring: float
@@ -98,7 +98,7 @@ class Seconds:
 
 @dataclass(frozen=True)
 class RolloutSettings:
-    """How a policy answers while it learns."""
+    """How a policy samples during training."""
 
     samples: int
     temperature: float
@@ -119,7 +119,7 @@ def sample_rollouts(
     """Sample answers to each prompt, batches of similar length together.
 
     Args:
-        keys: name the random streams.
+        keys: the names of the random streams.
         sampler: None samples in this process.
     """
     ask = partial(sample, compiled=sampling.compiled) if sampler is None else sampler
@@ -137,7 +137,7 @@ def sample_rollouts(
 
 
 def _cut_at_stop(conversation: Conversation, sampled: Sampled) -> Sampled:
-    """An answer that ran into the next human turn ends there, as it would at an end token."""
+    """End an answer where the next human turn starts, as at an end token."""
     decode = conversation.tokenizer.decode
     if not conversation.stops_inside(decode(sampled.ids)):
         return sampled
@@ -146,7 +146,7 @@ def _cut_at_stop(conversation: Conversation, sampled: Sampled) -> Sampled:
 
 
 def groups_of(prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> list[TokenGroup]:
-    """Prompts and their answers as the models read them."""
+    """Prompts and their answers as token groups."""
     return [TokenGroup(prompt.ids, [one.ids for one in samples]) for prompt, samples in zip(prompts, drawn, strict=True)]
 
 
@@ -154,7 +154,7 @@ def groups_of(prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]
 def per_token(
     policy: LanguageModel, groups: Sequence[TokenGroup], batch_size: int, read: Callable[[GroupedBatch, bool], Tensor]
 ) -> list[list[list[Any]]]:
-    """Whatever `read` says of every response token, for each group and response."""
+    """The values that `read` computes for every response token, for each group and response."""
     found: list[list[list[Any]]] = [[] for _ in groups]
     for laid_out in policy.batches(groups, batch_size):
         values_BKR = read(laid_out.batch, laid_out.share).float().tolist()
@@ -164,9 +164,10 @@ def per_token(
 
 
 def sampling_is_training(policy: LanguageModel, prompts: Sequence[PolicyPrompt], sampling: RolloutSettings) -> bool:
-    """Whether log-probs of sampling are those of the training pass, measured on a few answers.
+    """Whether the log-probs of sampling equal those of the training pass, measured on a few answers.
 
-    They are in float32. In half precision one token at a time rounds otherwise than a whole row: then answers are scored again.
+    They do in float32. In half precision, decoding token by token rounds differently than a whole row; then the answers are
+    scored again.
     """
     some = prompts[:CHECKED_PROMPTS]
     drawn = sample_rollouts(policy, some, [f"check {number}" for number in range(len(some))], sampling)
@@ -214,7 +215,7 @@ def logprobs_and_values(
 
 @contextmanager
 def reference_of(policy: LanguageModel, frozen: LanguageModel | None) -> Iterator[LanguageModel]:
-    """The reference policy: a frozen copy, or the policy with its adapters switched off."""
+    """The reference policy: a frozen copy, or the policy with its adapters disabled."""
     if frozen is not None:
         yield frozen
         return

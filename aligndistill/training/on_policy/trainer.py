@@ -1,10 +1,10 @@
-"""PPO on transformers' Trainer: an update's micro-batches come out of rollouts that are made when the first of them is asked for.
+"""PPO on transformers' Trainer: rollouts are sampled when the first micro-batch of an update is requested.
 
-So optimiser, schedule, clipping, accumulation, DeepSpeed and checkpoints are those of every other training here. What an update
-samples and in which order it learns follows from the seed and the update's number alone; besides the trainer's own state a
-checkpoint holds only the KL coefficient and the moments of the scores.
+Optimiser, schedule, clipping, accumulation, DeepSpeed and checkpoints therefore work as in offline training. The samples of an
+update and their order depend on the seed and the update's number alone; besides the trainer's own state a checkpoint holds only the
+KL coefficient and the moments of the scores.
 
-An update: sample, score, make advantages, then `ppo_epochs` passes of `minibatches` optimiser steps each.
+An update: sample, score, compute advantages, then `ppo_epochs` passes of `minibatches` optimiser steps each.
 """
 
 import hashlib
@@ -35,7 +35,7 @@ from aligndistill.training.on_policy import frozen
 from aligndistill.training.on_policy.collecting import Collector, PpoWork
 from aligndistill.training.on_policy.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.on_policy.health import new_warnings
-from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_sound_figures
+from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
 from aligndistill.training.on_policy.rollouts import RolloutSettings
 
 STATE_JSON = "ppo.json"
@@ -44,12 +44,12 @@ WEIGHTS = "model.safetensors"
 
 @dataclass(frozen=True)
 class PpoState:
-    """What a checkpoint holds besides the trainer's own state.
+    """The state in a checkpoint besides the trainer's own.
 
     Attributes:
         kl_coefficient: for the next update.
         moments: of all scores so far.
-        keeps_logprobs: whether log-probs of sampling are used as they are; None until that was measured.
+        keeps_logprobs: whether the log-probs of sampling are used directly; None until that was measured.
     """
 
     kl_coefficient: float
@@ -58,7 +58,7 @@ class PpoState:
 
 
 class BudgetSpent(Exception):
-    """The policy has moved further than `kl_budget`."""
+    """The policy's KL is above `kl_budget`."""
 
     def __init__(self, update: int, kl_nats: float) -> None:
         super().__init__(update)
@@ -70,7 +70,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
     Args:
         policy: how the policy reads conversations; its weights are those inside the `ActorCritic`.
-        sampling: how the policy answers; its batch size counts prompts.
+        sampling: how the policy samples; its batch size counts prompts.
     """
 
     def __init__(self, settings: Ppo, policy: LanguageModel, work: PpoWork, sampling: RolloutSettings, **kwargs: Any) -> None:
@@ -91,17 +91,17 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
     @property
     def prompts_per_update(self) -> int:
-        """Prompts that are answered in one update, by all processes together."""
+        """Prompts per update, over all processes."""
         share = self.args.per_device_train_batch_size * self.args.gradient_accumulation_steps
         return int(share * self.accelerator.num_processes * self._settings.minibatches)
 
     @property
     def updates(self) -> int:
-        """How often the whole training samples."""
+        """The number of updates in the whole training."""
         return int(self.args.max_steps // self._settings.steps_per_update)
 
     def get_train_dataloader(self) -> Any:
-        """All micro-batches of the training on this process, as one epoch."""
+        """All micro-batches of this process, as one epoch."""
         return _MicroBatches(self)
 
     def micro_batches(self) -> Iterator[MicroBatch]:
@@ -124,7 +124,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
                         yield {**tensors, "before_first_step": is_first}
 
     def prompts_of(self, update: int) -> list[int]:
-        """The places of an update's prompts: all prompts in a new order, again and again."""
+        """The indices of an update's prompts: repeated passes over all prompts, each in a new order."""
         count = len(self._work.prompts)
         found: list[int] = []
         for place in range(update * self.prompts_per_update, (update + 1) * self.prompts_per_update):
@@ -136,14 +136,14 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     # ----------------------------------------------------------------------------------------------------- rollouts
 
     def _experience(self, update: int) -> Experience:
-        """Collect an update's rollouts, and make the state that a checkpoint after the update holds."""
+        """Collect an update's rollouts, and compute the state for a checkpoint after the update."""
         settings, state = self._settings, self.state_of_ppo
         self.model.eval()
         collected = self._collector.collect(update, self.prompts_of(update), state.keeps_logprobs)
         rollouts = collected.rollouts
         moments = state.moments.with_scores([score for rollout in rollouts for score in rollout.scores if score is not None])
         experience = experience_of(rollouts, settings, state.kl_coefficient, moments)
-        require_sound_figures(experience.metrics)
+        require_valid_metrics(experience.metrics)
         if self.accelerator.is_main_process:
             self._work.keep_samples(update, rollouts)
         kl_nats = experience.metrics["kl_k1_nats"]
@@ -159,10 +159,10 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         return experience
 
     def require_budget(self) -> None:
-        """Hold what the last update left to `kl_budget` too, by one more sampling; every policy before it was measured.
+        """Check the policy after the last update against `kl_budget`, with additional samples; all earlier policies were measured.
 
         Raises:
-            BudgetSpent: it is past the budget.
+            BudgetSpent: its KL is above the budget.
         """
         budget = self._settings.kl_budget
         if budget is None:
@@ -178,7 +178,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
             frozen.shard_model([*self._work.reference_models, *self._work.frozen], plugin.deepspeed_config)
 
     def _whole_weights(self) -> AbstractContextManager[Any]:
-        """Under ZeRO-3 the weights are gathered once for all that a rollout reads of them."""
+        """Under ZeRO-3, gather the weights once for a whole rollout."""
         if not self.is_deepspeed_enabled:
             return nullcontext()
         from trl.models.utils import unwrap_model_for_generation  # only here: importing it takes seconds
@@ -207,7 +207,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         )
         tokens = counted.sum()
         self._count(loss.metrics, tokens)
-        # Gradients are averaged over processes afterwards, so each one's share is counted that many times.
+        # Gradients are averaged over processes afterwards, so each share is multiplied by their number.
         share: Tensor = loss.value * (tokens * self.accelerator.num_processes / num_items_in_batch)
         return share
 
@@ -225,7 +225,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
                 self._sums[name] = self._sums.get(name, torch.zeros(2, device=value.device)) + torch.stack([value * tokens, tokens])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """An update's figures, at its end."""
+        """Log the metrics of an update at its end."""
         if "loss" in logs:
             self._figures["update_seconds"] = time.monotonic() - self._learning_since
             logs.update(self._figures)
@@ -242,7 +242,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
                 say(f"  update {logs['update']}: {warning.text}")
 
     def create_optimizer(self, model: Any = None) -> Any:
-        """The usual one, with a learning rate of its own for the critic."""
+        """The default optimiser, with a separate learning rate for the critic."""
         if self.optimizer is None:
             optimizer_class, arguments = self.get_optimizer_cls_and_kwargs(self.args, self.model)
             rates = (self.args.learning_rate, self._settings.critic_learning_rate or self.args.learning_rate)
@@ -260,7 +260,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     # --------------------------------------------------------------------------------------------------- checkpoints
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
-        """A checkpoint has what is trained, and the state of PPO."""
+        """Write a checkpoint with the trained weights and the state of PPO."""
         assert output_dir is not None
         if not self.args.should_save:
             return
@@ -272,7 +272,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         (folder / STATE_JSON).write_text(json.dumps(asdict(self.state_of_ppo)))
 
     def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write a checkpoint's part (`_internal_call`), or the policy alone as a Hugging Face folder."""
+        """Write the weights of a checkpoint (`_internal_call`), or the policy alone as a Hugging Face folder."""
         if _internal_call:
             super().save_model(output_dir, _internal_call=True)
             return
@@ -283,7 +283,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         found = self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
-        assert not found.unexpected_keys, f"a checkpoint of another model: {found.unexpected_keys[:3]}"
+        assert not found.unexpected_keys, f"the checkpoint is of another model: {found.unexpected_keys[:3]}"
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)
@@ -292,7 +292,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
             self.state_of_ppo = PpoState(**{**found, "moments": RunningMoments(**found["moments"])})
 
     def go_back_to(self, checkpoint: Path) -> None:
-        """Take the weights of a checkpoint, and forget what came after it."""
+        """Load the weights of a checkpoint, and discard later ones."""
         if self.is_deepspeed_enabled:
             deepspeed_load_checkpoint(self.model_wrapped, str(checkpoint), load_module_strict=False)
         else:
@@ -301,7 +301,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
 
 class _MicroBatches:
-    """What the trainer takes for its data loader."""
+    """The data loader of the trainer."""
 
     def __init__(self, trainer: PpoTrainer) -> None:
         self._trainer = trainer
@@ -315,7 +315,7 @@ class _MicroBatches:
 
 
 def _shuffled(count: int, *seed: Any) -> list[int]:
-    """A permutation that belongs to the seed."""
+    """A permutation that depends on the seed alone."""
     digest = hashlib.sha256(":".join(map(str, seed)).encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     order: list[int] = torch.randperm(count, generator=generator).tolist()

@@ -1,4 +1,4 @@
-"""GRPO and RLOO by TRL's own trainers: their loop and loss, this project's rewards, checkpoints and log."""
+"""GRPO and RLOO with TRL's trainers: their loop and loss, with this package's rewards, checkpoints and log."""
 
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -25,10 +25,10 @@ def train_by_trl(
     score: ScoreSamples,
     job: TrainingJob,
 ) -> Trained:
-    """Train a policy by TRL's `GRPOTrainer` or `RLOOTrainer`; settings that are not named here are TRL's defaults.
+    """Train a policy by TRL's `GRPOTrainer` or `RLOOTrainer`; other settings are TRL's defaults.
 
     Args:
-        model: a causal language model as transformers loaded it.
+        model: a causal language model loaded by transformers.
     """
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # only here: importing them takes seconds
 
@@ -65,11 +65,11 @@ def train_by_trl(
 def reward_function(
     conversation: Conversation, prompts: Sequence[PolicyPrompt], score: ScoreSamples, missing_eos_penalty: float
 ) -> Callable[..., list[float | None]]:
-    """A reward source as TRL calls one: columns of a batch in, one number per answer out.
+    """A reward source as a TRL reward function: takes the columns of a batch, returns one number per answer.
 
-    An answer without a score stays without one, and is not penalised: TRL leaves None out of its group's mean, deviation and
-    leave-one-out baselines, and gives it the advantage 0, as it does every answer of a group with fewer than two scores. What
-    remains of such an answer is GRPO's KL term, and that its tokens count in the mean that the loss is.
+    An answer without a score is not penalised: TRL ignores None in its group's mean, deviation and leave-one-out baselines, and
+    gives it the advantage 0, as it does for every answer of a group with fewer than two scores. Such an answer contributes only
+    GRPO's KL term, and its tokens count in the mean of the loss.
     """
 
     def reward(completion_ids: list[list[int]], place: list[int], **columns: Any) -> list[float | None]:

@@ -74,6 +74,7 @@ def test_tries_are_counted_too(tmp_path: Path) -> None:
     assert (answers, len(server.bodies)) == (5, 10)
 
 
+@pytest.mark.process
 def test_what_was_spent_before_a_kill_is_spent(tmp_path: Path) -> None:
     code = """
 import sys

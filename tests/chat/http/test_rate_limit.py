@@ -54,7 +54,7 @@ def test_what_a_request_did_cost_counts() -> None:
         await pace.turn(70)
         return time.monotonic() - began
 
-    assert asyncio.run(scenario()) < 0.1
+    assert asyncio.run(scenario()) < 4  # of the window's five seconds
 
 
 def requests(number: int) -> list[Request]:

@@ -4,6 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from aligndistill.chat.http.token_counts import BYTES_PER_TOKEN, TOKENS_PER_MESSAGE, token_count
 from aligndistill.config.models import EndpointModel
 from tests.tiny_models import tiny_tokenizer, user
@@ -35,5 +37,6 @@ def test_any_other_is_counted_by_length() -> None:
     assert found.count(user("a" * BYTES_PER_TOKEN * 5)) == 5 + TOKENS_PER_MESSAGE
 
 
+@pytest.mark.process
 def test_looking_for_a_tokenizer_that_is_not_here_takes_no_time() -> None:
     assert subprocess.run([sys.executable, "-c", LOOKING], timeout=60, check=False).returncode == 0

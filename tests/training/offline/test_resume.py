@@ -11,6 +11,8 @@ import pytest
 from aligndistill.training.checkpoints import newest_valid_checkpoint
 from tests.training.offline.interrupted import STEPS
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[3]
 
 

@@ -65,6 +65,7 @@ def test_reference_log_probs_stand_beside_their_rows(tmp_path: Path) -> None:
     assert [one.reference for one in stored.with_reference(reference)] == reference
 
 
+@pytest.mark.process
 def test_a_killed_writer_leaves_nothing_that_could_be_read(tmp_path: Path) -> None:
     code = f"""
 import os, signal

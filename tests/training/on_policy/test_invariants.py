@@ -12,7 +12,7 @@ from aligndistill.errors import InvariantError
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.training.on_policy import collecting, experience, rollouts
 from aligndistill.training.on_policy import trainer as ppo
-from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_sound_figures
+from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
 from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.training.on_policy.tiny_ppo import tiny_ppo, vowels
 
@@ -103,7 +103,7 @@ def test_each_by_itself() -> None:
     group = TokenGroup([5], [[6, 7], [8]])
     require_masks_of_lengths(collate([group], 0, True).tokens_BKR, [group])
     assert invariant(lambda: require_masks_of_lengths(torch.ones(1, 2, 2), [group])) == "mask-is-lengths"
-    require_sound_figures({"kl_k3_nats": 0.0, "score": -3.0})
-    assert invariant(lambda: require_sound_figures({"kl_k3_nats": -1e-3})) == "k3-not-negative"
+    require_valid_metrics({"kl_k3_nats": 0.0, "score": -3.0})
+    assert invariant(lambda: require_valid_metrics({"kl_k3_nats": -1e-3})) == "k3-not-negative"
     with pytest.raises(InvariantError, match="explained_variance is nan"):
-        require_sound_figures({"kl_k3_nats": 0.0, "explained_variance": math.nan})
+        require_valid_metrics({"kl_k3_nats": 0.0, "explained_variance": math.nan})

@@ -10,6 +10,8 @@ import pytest
 
 from tests.training.on_policy.interrupted_ppo import KILLS, KINDS, STEPS_PER_UPDATE, UPDATES
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[3]
 
 

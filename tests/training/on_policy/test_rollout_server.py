@@ -257,7 +257,7 @@ def test_answers_that_the_policy_cannot_have_given(start: Path, found: list[dict
         said = complaint(lambda: sample(server))
     assert "the rollout server http://127.0.0.1:" in said
     assert what in said
-    assert "The same command goes on from the last checkpoint." in said
+    assert "Run the same command again to resume from the last checkpoint." in said
 
 
 @pytest.mark.parametrize(
