@@ -90,7 +90,7 @@ def main() -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures were measured on."""
+    """What the numbers were measured on."""
     cpu = platform.processor()
     info = Path("/proc/cpuinfo")
     if info.exists():

@@ -193,7 +193,7 @@ def new_folder(folder: Path) -> Path:
 
 
 def summary(row: Row, found: Mapping[str, list[Round]]) -> dict[str, Any]:
-    """A row's figures as they are written to the results."""
+    """A row's numbers as they are written to the results."""
     ours = found[row.ours.label]
     sides = {label: _side_summary(rounds) for label, rounds in found.items()}
     for peer in row.peers:

@@ -269,7 +269,8 @@ def _ranking(name: str, objective: str, k: int, vocabulary: int, quick: bool) ->
         [Side(f"naive {objective.upper()} step", "trl-1.16", "naive_ranking:train")],
         quick,
         aims=">= 3x, <= 1/3 memory",
-        says="Naive: the algorithm of the paper's released code (k whole sequences, log-softmax of every position), written for this benchmark.",
+        says="Naive: the algorithm of the paper's released code (k whole sequences, log-softmax of every position), written for "
+        "this benchmark.",
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -27,6 +28,17 @@ def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
 
     with tiny_judge_server(tmp_path_factory.mktemp("transformers_server")) as server:
         yield server
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A command that a test calls here takes SIGINT and SIGTERM over, and would end a later test that is interrupted on purpose."""
+    before = [(number, signal.getsignal(number)) for number in (signal.SIGINT, signal.SIGTERM)]
+    yield
+    if any(signal.getsignal(number) != handler for number, handler in before):
+        signal.set_wakeup_fd(-1)
+        for number, handler in before:
+            signal.signal(number, handler)
 
 
 # ---------------------------------------------------------------------------------- what `make test` and `make test-fast` choose by

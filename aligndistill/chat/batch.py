@@ -1,9 +1,9 @@
-"""Requests and answers as files: the OpenAI batch form, which cloud providers take at half the price and vLLM's `run-batch` reads.
+"""Requests and answers as files in the OpenAI batch format, which cloud providers accept at half the price, and `vllm run-batch`.
 
     request  {"custom_id", "method": "POST", "url": "/v1/chat/completions", "body": {...}}
     answer   {"custom_id", "response": {"status_code", "body"}, "error"}
 
-Answers may come in any order, in several files, and not all of them: they are joined by `custom_id` alone.
+Answers may be in any order, in several files, and incomplete: they are joined by `custom_id`.
 """
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,14 +23,14 @@ TOP_LOGPROBS = 20
 
 @dataclass(frozen=True)
 class Answers:
-    """What a batch came back with: by `custom_id`, and how many rows hold no answer."""
+    """The answers of a batch by `custom_id`, and how many rows have none."""
 
     completions: Mapping[str, Completion]
     failed: int
 
 
 def read_answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
-    """The answers in some rows. A row with an error, another status than 200, or a body that is none counts as failed."""
+    """The answers in these rows. A row with an error, a status other than 200, or an invalid body counts as failed."""
     completions: dict[str, Completion] = {}
     failed = 0
     for row in rows:
@@ -46,15 +46,15 @@ def read_answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
 
 @dataclass
 class BatchChat:
-    """A server whose answers come as a file; see `ChatModel`. What has no answer is noted and not answered.
+    """A server whose answers come from a file; see `ChatModel`. Requests without an answer are recorded in `missing`.
 
     Attributes:
         endpoint: the server.
-        seed: of the run: the same question asked with another seed is another request.
-        logprobs: ask for the first token's log-probabilities beside the text (servers that refuse them refuse the request).
-        missing: `custom_id` -> request, for what was asked and is not in `completions`.
-        used: the ids of the answers that were asked for.
-        identity: that of `EndpointChat`, so that verdicts are kept as if the server had been asked directly.
+        seed: of the run; the same question with another seed is a different request.
+        logprobs: also request the first token's log-probabilities (servers without support reject such requests).
+        missing: `custom_id` -> request, for requests that are not in `completions`.
+        used: the ids of the answers that were used.
+        identity: the same as `EndpointChat`'s, so that cached verdicts are shared with direct requests.
     """
 
     endpoint: EndpointModel
@@ -69,7 +69,7 @@ class BatchChat:
         self.identity = self.endpoint.identity
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """See `ChatModel`. One answer holds both the log-probabilities and the text, which is looked at next."""
+        """See `ChatModel`. One answer has both the log-probabilities and the text; `answer` reads the text."""
         for index, messages in enumerate(conversations):
             identity = self._id(messages, 0)
             completion = self.completions.get(identity)
@@ -82,7 +82,7 @@ class BatchChat:
                 yield LabelLogprobs(index, found, completion.cost())
 
     def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
-        """See `ChatModel`, but for answers that are not there."""
+        """See `ChatModel`, except that missing answers are skipped."""
         for index, request in enumerate(requests):
             for sample in request.samples:
                 identity = self._id(request.messages, sample)

@@ -1,7 +1,7 @@
 """A model behind an OpenAI-compatible HTTP server.
 
-Servers differ in what they heed (`n`, `logprobs`, `response_format` may be ignored without a word), so every answer is read
-for what it is, and what a server was found to ignore is not asked of it again.
+Servers differ in what they support (`n`, `logprobs` and `response_format` may be silently ignored), so every answer is checked,
+and what a server was found to ignore is not requested again.
 """
 
 import itertools
@@ -27,14 +27,14 @@ AGAIN_UNREADABLE = (
 AGAIN_CUT_OFF = (
     "This answer was too long and was cut off. Give the verdict alone, in the form that was asked for, and nothing else."
 )
-LONGEST_REPEATED = 2000  # characters of an answer that could not be read
+LONGEST_REPEATED = 2000  # characters of an unreadable answer that are sent back
 
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class _Ask:
-    """Some samples of one request, which go into one HTTP request where the server heeds `n`."""
+class _Call:
+    """Samples of one request, sent as one HTTP request if the server supports `n`."""
 
     request: int
     samples: tuple[int, ...]
@@ -42,83 +42,83 @@ class _Ask:
 
 
 @dataclass(frozen=True)
-class _Got:
-    """What came of it; the samples beyond the last reply are missing."""
+class _Response:
+    """The replies to a call; there may be fewer than samples."""
 
-    ask: _Ask
+    call: _Call
     replies: list[Reply]
 
     @property
     def answered(self) -> list[Answered]:
-        return [Answered(self.ask.request, sample, reply) for sample, reply in zip(self.ask.samples, self.replies, strict=False)]
+        return [Answered(self.call.request, sample, reply) for sample, reply in zip(self.call.samples, self.replies, strict=False)]
 
     @property
-    def missing(self) -> list[_Ask]:
-        return [replace(self.ask, samples=(sample,)) for sample in self.ask.samples[len(self.replies) :]]
+    def missing(self) -> list[_Call]:
+        return [replace(self.call, samples=(sample,)) for sample in self.call.samples[len(self.replies) :]]
 
 
 class EndpointChat:
     """A chat model at a URL; see `ChatModel`.
 
     Args:
-        capabilities: what is known of the server; by default nothing.
-        pace: how fast it may be asked; by default as the config says.
-        account: pays for the requests; None lets all pass.
+        capabilities: the server's known capabilities; unknown by default.
+        rate_limiter: limits the request rate; by default as set in the config.
+        account: reserves budget for the requests; None sets no limit.
 
     Raises:
-        ConfigError: the environment variable of the key is not set, or holds what cannot be a key.
+        ConfigError: the environment variable of the key is not set, or its value cannot be a key.
     """
 
     def __init__(
         self,
         config: EndpointModel,
         capabilities: Capabilities | None = None,
-        pace: RateLimiter | None = None,
+        rate_limiter: RateLimiter | None = None,
         account: Account | None = None,
     ) -> None:
         self._concurrency = config.concurrency
         self._capabilities = capabilities or Capabilities()
-        pace = pace or RateLimiter(config.requests_per_minute, config.tokens_per_minute)
-        self._server = ServerClient(config, self._capabilities, pace, account)
+        rate_limiter = rate_limiter or RateLimiter(config.requests_per_minute, config.tokens_per_minute)
+        self._server = ServerClient(config, self._capabilities, rate_limiter, account)
         self.identity = self._server.identity
 
     # -------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
-        """See `ChatModel`. A request that is refused, fails in every try or does not fit the context is answered by a `problem`."""
+        """See `ChatModel`. A request that is rejected, fails in every attempt or is too long gets a reply with a `problem`."""
         if requests and sampling.answer_schema is not None:
             self._find_answer_format()
 
-        async def ask(session: OpenSession, item: _Ask) -> _Got:
-            return _Got(item, await self._replies(session, item, sampling))
+        async def ask(session: OpenSession, item: _Call) -> _Response:
+            return _Response(item, await self._replies(session, item, sampling))
 
-        def asks(indices: Iterable[int]) -> Iterator[_Ask]:
+        def calls(indices: Iterable[int]) -> Iterator[_Call]:
             for index in indices:
                 request = requests[index]
                 if request.samples and self._capabilities.found.several is not False:
-                    yield _Ask(index, request.samples, request.messages)
+                    yield _Call(index, request.samples, request.messages)
                 else:
-                    yield from (_Ask(index, (sample,), request.messages) for sample in request.samples)
+                    yield from (_Call(index, (sample,), request.messages) for sample in request.samples)
 
-        # While it is not known whether the server heeds `n`, one request for several samples goes ahead of the others.
+        # If it is unknown whether the server supports `n`, one request for several samples is sent before the others.
         several = [index for index, request in enumerate(requests) if len(request.samples) > 1]
         ahead = several[:1] if self._capabilities.found.several is None else []
         others = [index for index in range(len(requests)) if index not in ahead]
-        missing: list[_Ask] = []
+        missing: list[_Call] = []
         for some, concurrency in ((ahead, 1), (others, self._concurrency)):
             if not (missing or some):
                 continue
-            wanted = itertools.chain(missing, asks(some))
+            wanted = itertools.chain(missing, calls(some))
             missing = []
-            for got in run_concurrently(self._server.session(), ask, wanted, concurrency):
-                yield from got.answered
-                missing += got.missing
+            for response in run_concurrently(self._server.session(), ask, wanted, concurrency):
+                yield from response.answered
+                missing += response.missing
         if missing:
-            for got in run_concurrently(self._server.session(), ask, missing, self._concurrency):
-                yield from got.answered
+            for response in run_concurrently(self._server.session(), ask, missing, self._concurrency):
+                yield from response.answered
 
-    async def _replies(self, session: OpenSession, item: _Ask, sampling: SamplingParams) -> list[Reply]:
-        """What one HTTP request brings: a reply for each sample from a server that heeds `n`, fewer from the others."""
+    async def _replies(self, session: OpenSession, item: _Call, sampling: SamplingParams) -> list[Reply]:
+        """The replies of one HTTP request: one per sample if the server supports `n`, otherwise fewer."""
         if problem := self._server.too_long(item.messages, sampling.max_new_tokens):
             _log.warning("%s: %s", self.identity, problem)
             return [Reply("", "stop", Usage(), problem)] * len(item.samples)
@@ -132,8 +132,8 @@ class EndpointChat:
         try:
             completion = await self._in_format(session, item.messages, fields, sampling.answer_schema)
         except RequestRejected as refusal:
-            if n > 1:  # perhaps for the number alone
-                self._capabilities.learn(several=False)
+            if n > 1:  # possibly only because of `n`
+                self._capabilities.update(several=False)
                 return []
             return [await self._server.refused(session, item.request, item.messages, str(refusal))]
         except RetriesExhausted as failure:
@@ -142,14 +142,14 @@ class EndpointChat:
             return [Reply("", "stop", usage, str(failure)) for usage in cost]
         session.failures_in_a_row = 0
         if n > 1:
-            self._capabilities.learn(several=len(completion.choices) == n)
+            self._capabilities.update(several=len(completion.choices) == n)
         replies = completion.replies()[:n]
-        return [await self._read_or_asked_again(session, item, fields, sampling, reply) for reply in replies]
+        return [await self._readable_or_retried(session, item, fields, sampling, reply) for reply in replies]
 
-    async def _read_or_asked_again(
-        self, session: OpenSession, item: _Ask, fields: Mapping[str, Any], sampling: SamplingParams, reply: Reply
+    async def _readable_or_retried(
+        self, session: OpenSession, item: _Call, fields: Mapping[str, Any], sampling: SamplingParams, reply: Reply
     ) -> Reply:
-        """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
+        """The reply or, if it is unreadable, the reply to a second request; the first one if the second is unreadable too."""
         if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(item.request, reply.text)):
             return reply
         why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
@@ -170,13 +170,13 @@ class EndpointChat:
     async def _in_format(
         self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None
     ) -> Completion:
-        """Ask in the strictest form that the server keeps to; a request that is refused so is asked for text."""
+        """Request the strictest answer format that the server supports; if that is rejected, request plain text."""
         form: dict[str, Any] | None = None
         found = self._capabilities.found.answer_format
         if schema is not None and found == "json_schema":
             form = json_schema(schema)
         elif schema is not None and found == "json_object" and any("json" in message.content.lower() for message in messages):
-            form = JSON_OBJECT  # which keys it has, only the request's words can say
+            form = JSON_OBJECT  # its keys can only be stated in the prompt
         if form is not None:
             try:
                 return await self._server.complete(session, messages, **fields, response_format=form)
@@ -185,7 +185,7 @@ class EndpointChat:
         return await self._server.complete(session, messages, **fields)
 
     def _find_answer_format(self) -> None:
-        """Find out once which form of answer the server keeps to, by answers that have it though their requests do not ask."""
+        """Find the strictest answer format that the server enforces, once, with prompts that do not suggest the format."""
         if self._capabilities.found.answer_format is not None:
             return
 
@@ -198,22 +198,22 @@ class EndpointChat:
             except RetriesExhausted as failure:
                 await self._server.given_up(session, failure)
                 return False
-            return probe.heeded(completion.reply().text)
+            return probe.is_honoured(completion.reply().text)
 
         for probe in FORMAT_PROBES:
             if next(iter(run_concurrently(self._server.session(), ask, [probe], 1))):
-                self._capabilities.learn(answer_format=probe.name)
+                self._capabilities.update(answer_format=probe.name)
                 return
-        self._capabilities.learn(answer_format="text")
+        self._capabilities.update(answer_format="text")
 
     # ---------------------------------------------------------------------------------------------- log-probabilities
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """See `ChatModel`. A server that gives no log-probabilities is asked once."""
+        """See `ChatModel`. Requested once from a server that gives no log-probabilities."""
 
         async def ask(session: OpenSession, index: int) -> LabelLogprobs:
             if self._server.too_long(conversations[index], 1):
-                return LabelLogprobs(index, None, Usage())  # which is said when it is asked for text
+                return LabelLogprobs(index, None, Usage())  # reported by the request for text
             unknown = self._capabilities.found.top_logprobs is None
             refused = Usage()
             for top_logprobs in self._capabilities.top_logprobs:
@@ -229,13 +229,13 @@ class EndpointChat:
                 session.failures_in_a_row = 0
                 tokens = completion.first_position()
                 if unknown and completion.choices:
-                    self._capabilities.learn(top_logprobs=top_logprobs if tokens else 0)
+                    self._capabilities.update(top_logprobs=top_logprobs if tokens else 0)
                 return LabelLogprobs(index, label_logprobs(tokens, labels) if tokens else None, total(refused, completion.cost()))
             if unknown:
-                self._capabilities.learn(top_logprobs=0)
+                self._capabilities.update(top_logprobs=0)
             return LabelLogprobs(index, None, refused)
 
-        # While it is not known what the server gives, one conversation goes ahead of the others.
+        # If it is unknown what the server gives, one conversation is sent before the others.
         indices = range(len(conversations))
         ahead = 1 if self._capabilities.found.top_logprobs is None else 0
         for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._concurrency)):
@@ -244,5 +244,5 @@ class EndpointChat:
 
 
 def _seed(seed: int, messages: Sequence[Message], sample: int) -> int:
-    """From what names the answer, whatever else is asked beside it."""
+    """The seed of one sample, independent of the other requests."""
     return seed_of(content_hash(str(seed), prompt_id(messages), str(sample)))

@@ -30,15 +30,18 @@ class LocalChat:
         self._compile_decoding = compile_decoding
 
     def fits(self, messages: tuple[Message, ...], new_tokens: int) -> bool:
-        """Whether the model has positions for this prompt and so many more tokens."""
+        """Whether this prompt and `new_tokens` more tokens fit the model's positions."""
         positions = self._language_model.max_positions
         return positions is None or len(self._language_model.conversation.prompt_ids(messages)) + new_tokens <= positions
 
     def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
-        """Sample. A prompt that does not fit the model's positions is an error: leave it out beforehand (see `fits`)."""
+        """Sample answers. Filter out prompts that do not fit the model's positions in advance (see `fits`).
+
+        Raises:
+            DataError: a prompt and `max_new_tokens` do not fit the model's positions."""
         conversation = self._language_model.conversation
         prompts = [conversation.prompt_ids(request.messages) for request in requests]
-        self._require_room(prompts, sampling.max_new_tokens)
+        self._require_fit(prompts, sampling.max_new_tokens)
         same_count: dict[int, list[int]] = defaultdict(list)
         for index, request in enumerate(requests):
             same_count[len(request.samples)].append(index)
@@ -65,36 +68,36 @@ class LocalChat:
         return Reply(text, "stop" if stopped else "length", usage)
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """The labels as answers that share their prompt's computation; exact, whatever tokens a label takes."""
+        """See `ChatModel`. Exact also for labels of several tokens."""
         conversation = self._language_model.conversation
         label_ids = [conversation.response_ids(label, finished=False) for label in labels]
         groups = [TokenGroup(conversation.prompt_ids(messages), label_ids) for messages in conversations]
-        self._require_room([group.prompt for group in groups], max(map(len, label_ids)))
+        self._require_fit([group.prompt for group in groups], max(map(len, label_ids)))
         for scores in score_groups(self._language_model, groups, self._batch_size):
             logprobs = [response.logprob_nats for response in scores.responses]
             usage = Usage(calls=1, prompt_tokens=len(groups[scores.index].prompt), completion_tokens=1)
             yield LabelLogprobs(scores.index, tuple(_exclusive(label_ids, logprobs)), usage)
 
-    def _require_room(self, prompts: Sequence[list[int]], new_tokens: int) -> None:
+    def _require_fit(self, prompts: Sequence[list[int]], new_tokens: int) -> None:
         positions = self._language_model.max_positions
         longest = max(map(len, prompts), default=0)
         if positions is not None and longest + new_tokens > positions:
             raise DataError(
-                f"a prompt of {longest} tokens and {new_tokens} new ones do not fit the {positions} positions of {self.identity}. "
+                f"a prompt of {longest} tokens and {new_tokens} new ones exceed the {positions} positions of {self.identity}. "
                 "Shorten the template or the answers, lower max_new_tokens, or use a model with more positions."
             )
 
 
 def _exclusive(label_ids: Sequence[list[int]], logprobs: Sequence[float]) -> list[float]:
-    """Take from each label's probability what belongs to longer labels that begin with it (`1` and `10`)."""
+    """Subtract from each label's probability that of longer labels that start with it (`1` and `10`)."""
 
     def begins(i: int, j: int) -> bool:
         return len(label_ids[i]) < len(label_ids[j]) and label_ids[j][: len(label_ids[i])] == label_ids[i]
 
-    everyone = range(len(label_ids))
+    all_labels = range(len(label_ids))
     exclusive = []
-    for i in everyone:
-        next_longer = [j for j in everyone if begins(i, j) and not any(begins(i, k) and begins(k, j) for k in everyone)]
+    for i in all_labels:
+        next_longer = [j for j in all_labels if begins(i, j) and not any(begins(i, k) and begins(k, j) for k in all_labels)]
         rest = math.exp(logprobs[i]) - sum(math.exp(logprobs[j]) for j in next_longer)
         exclusive.append(math.log(max(rest, SMALLEST_PROBABILITY)))
     return exclusive

@@ -1,4 +1,4 @@
-"""What anything that answers a conversation promises, be it a model here, a server far away, or a script in a test."""
+"""The interface of chat models: local models, servers, and scripts for tests."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from aligndistill.records import Finish, Message, Usage
 
 @dataclass(frozen=True)
 class Request:
-    """A conversation to answer, once for each sample number. The sample number seeds the sampling, so it names the answer."""
+    """A conversation to answer, once per sample number. The sample number is part of the sampling seed."""
 
     messages: tuple[Message, ...]
     samples: tuple[int, ...] = (0,)
@@ -17,11 +17,11 @@ class Request:
 
 @dataclass(frozen=True)
 class SamplingParams:
-    """How to answer. Temperature 0 is greedy.
+    """Sampling parameters. Temperature 0 is greedy.
 
     Attributes:
-        answer_schema: the JSON schema of an answer, for servers that can hold a model to one. The others leave it out.
-        readable: whether an answer to a request, by its index, says what it should. If not, a server is asked once more.
+        answer_schema: the JSON schema of an answer, for servers with structured output; ignored by others.
+        readable: whether a text is a usable answer to the request with this index. If not, servers are asked once more.
     """
 
     temperature: float
@@ -31,16 +31,16 @@ class SamplingParams:
     readable: Callable[[int, str], bool] | None = None
 
 
-UNANSWERED = "no answer in"
-"""How the problem of a request begins that failed in every try: the server's fault perhaps, so it is worth asking again."""
+UNANSWERED = "no reply after"
+"""The start of `Reply.problem` for a request that failed in every attempt; such a request is worth repeating in a later run."""
 
 
 @dataclass(frozen=True)
 class Reply:
-    """One answer: its text, why it ended, what it cost.
+    """One answer: its text, its finish reason and its cost.
 
     Attributes:
-        problem: why this is not the model's answer to the request (it was refused, filtered, never sent); else empty.
+        problem: why this is not an answer of the model (rejected, filtered, not sent); empty if it is.
     """
 
     text: str
@@ -51,7 +51,7 @@ class Reply:
 
 @dataclass(frozen=True)
 class Answered:
-    """A reply as it arrives: the index of its request in the list that was asked, its sample number, the reply."""
+    """A reply, with the index of its request and its sample number."""
 
     request: int
     sample: int
@@ -60,12 +60,12 @@ class Answered:
 
 @dataclass(frozen=True)
 class LabelLogprobs:
-    """How likely each label is to be the answer's first word.
+    """The probability of each label as the first word of the answer.
 
     Attributes:
-        request: the index of the conversation in the list that was asked.
-        logprobs: one per label in the order asked, nats; None when the model cannot give them: then ask for text.
-        usage: what asking cost, also when there are no `logprobs`.
+        request: the index of the conversation.
+        logprobs: one per label, in order, nats; None if the model does not give them: then request text.
+        usage: the cost of the request, also without `logprobs`.
     """
 
     request: int
@@ -74,33 +74,33 @@ class LabelLogprobs:
 
 
 def seed_of(identity: str) -> int:
-    """A request's seed from the hash that names its answer: 31 bits, for servers keep seeds in signed words."""
+    """A request's seed, from the hash that identifies its answer: 31 bits, because servers store seeds as signed integers."""
     return int(identity, 16) & 0x7FFFFFFF
 
 
 class ChatModel(Protocol):
-    """Answers conversations.
+    """A chat model.
 
     Attributes:
-        identity: what the answers depend on besides the request (model, revision, server), as text for cache keys. No secrets.
+        identity: the model, revision and server, as text for cache keys. Must not contain secrets.
     """
 
     identity: str
 
     def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
-        """Answers as they are ready, in any order; every (request, sample) comes exactly once.
+        """Yields answers as they arrive, in any order; every (request, sample) exactly once.
 
         Raises:
-            JudgeError: when the model cannot be reached or refuses for good.
+            JudgeError: the model cannot be reached, or rejects all requests.
         """
         ...
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """The log-probabilities of some labels as the answer's first word, for each conversation once, in any order.
+        """The log-probabilities of labels as the answer's first word, once per conversation, in any order.
 
-        A label that begins another one (`1` and `10`) counts only where the answer does not go on to the longer label.
+        The probability of a label that is a prefix of another one (`1` and `10`) does not include that of the longer label.
 
         Raises:
-            JudgeError: when the model cannot be reached or refuses for good.
+            JudgeError: the model cannot be reached, or rejects all requests.
         """
         ...

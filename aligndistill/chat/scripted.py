@@ -1,4 +1,4 @@
-"""A chat model that follows a script: for tests, and for runs that show the pipeline without any model."""
+"""A chat model that follows a script, for tests and for demonstrations without a model."""
 
 from collections.abc import Callable, Iterator, Sequence
 
@@ -10,7 +10,7 @@ LabelScript = Callable[[tuple[Message, ...], Sequence[str]], tuple[float, ...] |
 
 
 class ScriptedChat:
-    """Answers with `answer(messages, sample)`, and `logprobs(messages, labels)` where given. Words stand for tokens."""
+    """Answers with `answer(messages, sample)` and, if given, `logprobs(messages, labels)`. Words count as tokens."""
 
     def __init__(self, answer: AnswerScript, logprobs: LabelScript | None = None, identity: str = "scripted") -> None:
         self._answer = answer
@@ -27,7 +27,7 @@ class ScriptedChat:
                 yield Answered(index, sample, Reply(text, "length" if len(words) > sampling.max_new_tokens else "stop", usage))
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """See `ChatModel`. Without a script for it, nothing is asked and nothing counted."""
+        """See `ChatModel`. Without a script, `logprobs` is None and the usage is zero."""
         for index, messages in enumerate(conversations):
             if self._logprobs is None:
                 yield LabelLogprobs(index, None, Usage())

@@ -1,6 +1,6 @@
-"""How far a judge's verdicts can be trusted, as figures with intervals. All pure: verdicts in, figures out.
+"""Metrics of a judge's reliability, with intervals, as pure functions of its verdicts.
 
-Unless said otherwise, intervals are bootstraps over prompts, for the verdicts on one prompt hang together.
+Unless stated otherwise, intervals are bootstraps over prompts, because the verdicts on one prompt are not independent.
 """
 
 from collections import defaultdict
@@ -13,19 +13,18 @@ from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import Canary, CanaryKind, Candidate, Comparison, Grade, Record, Verdict, group_by_prompt, is_unparsed
 
 Labels = Mapping[str, Mapping[str, float]]
-"""Prompt id -> candidate id -> how good a person, or the truth, says it is (higher is better)."""
+"""Prompt id -> candidate id -> score by a person or a truth function (higher is better)."""
 
 SHUFFLES = 400
 
 
-class LabelFigures(Record):
-    """How the judge's choices compare with labels from elsewhere, over the pairs that the labels decide.
+class LabelMetrics(Record):
+    """Agreement of the judge's choices with independent labels, over the pairs that the labels decide.
 
     Attributes:
-        agreement: share of pairs on which the judge chooses as the labels do; its ties count half.
-        kappa: agreement beyond chance (Cohen 1960), a tie of the judge being no agreement.
-        longer_wins: how often the longer answer is the better one by the labels: the agreement of somebody who always takes
-            the longer one, which a judge must beat.
+        agreement: share of pairs on which the judge agrees with the labels; its ties count half.
+        kappa: agreement beyond chance (Cohen 1960); a tie of the judge counts as disagreement.
+        longer_wins: how often the longer answer is better by the labels: a baseline for `agreement`.
     """
 
     agreement: Mean
@@ -34,22 +33,22 @@ class LabelFigures(Record):
 
 
 class AuditMetrics(Record):
-    """What a judge's verdicts show of it; None where there was nothing to measure it on.
+    """Metrics of a judge; None where there are no data for one.
 
     Attributes:
-        verdicts, prompts: how many there are.
-        unparsed: verdicts that could not be read.
-        order_flips: pairs whose winner changed with the order, of the pairs read in both orders.
-        first_position: decided comparisons won by the answer shown first; 0.5 for a judge without a taste for a place.
+        verdicts, prompts: their numbers.
+        unparsed: verdicts that could not be parsed.
+        order_flips: pairs whose winner changed with the order, of the pairs parsed in both orders.
+        first_position: decided comparisons won by the answer shown first; 0.5 for a judge without position bias.
         longer_wins: decided pairs won by the longer answer (characters), of those whose lengths differ.
-        longer_wins_by_chance: the same when each prompt's lengths are dealt out at random: the range that means nothing.
-        intransitive: of three compared answers, all pairs decided, how often the choices go round in a circle.
-        self_consistency: questions asked twice that were decided alike.
-        own_answers_win: how often the judge's own answers beat those of others, ties counting half.
-        own_answers_win_by_labels: the same by the labels: what lies above it is self-preference.
-        panel_agreement: how often two judges of a panel choose alike on the same pair.
-        canaries: how often the judge prefers known-bad answers, ties counting half; Wilson's interval.
-        canaries_by_kind: the same for each kind.
+        longer_wins_by_chance: the same with each prompt's lengths permuted at random: the range without length bias.
+        intransitive: share of triples of answers, with all pairs decided, whose choices form a cycle.
+        self_consistency: share of questions asked twice with the same verdict.
+        own_answers_win: how often the judge's own answers beat others; ties count half.
+        own_answers_win_by_labels: the same by the labels: the excess of `own_answers_win` over it is self-preference.
+        panel_agreement: how often two judges of a panel agree on a pair.
+        canaries: how often the judge prefers known-bad answers; ties count half; Wilson interval.
+        canaries_by_kind: the same by kind.
     """
 
     verdicts: int
@@ -64,21 +63,21 @@ class AuditMetrics(Record):
     own_answers_win: Mean | None = None
     own_answers_win_by_labels: Mean | None = None
     panel_agreement: Mean | None = None
-    labels: LabelFigures | None = None
+    labels: LabelMetrics | None = None
     canaries: Mean | None = None
     canaries_by_kind: Mapping[CanaryKind, Mean] = {}
 
 
 @dataclass(frozen=True)
 class Evidence:
-    """What an audit looks at.
+    """The input of an audit.
 
     Attributes:
-        verdicts: the judge's, on `candidates`.
-        repeats: verdicts on some of the same questions, asked a second time.
+        verdicts: the judge's verdicts on `candidates`.
+        repeats: verdicts on some of the same questions, asked again.
         canaries: known-bad answers with their verdicts.
-        labels: what people or the truth say; empty where nobody does.
-        own_author: the author whose model is also the judge; None where there is no such author.
+        labels: labels by people or the truth function; None or empty without any.
+        own_author: the author whose model is also the judge; None if there is none.
     """
 
     verdicts: Sequence[Verdict]
@@ -91,7 +90,7 @@ class Evidence:
 
 @dataclass(frozen=True)
 class _Choice:
-    """What a judge makes of a pair: P(one beats other), every order and sample put together. `one` < `other`."""
+    """A judge's choice on a pair: P(one beats other) over all orders and samples. `one` < `other`."""
 
     prompt_id: str
     one: str
@@ -104,7 +103,7 @@ class _Choice:
 
 
 def audit(evidence: Evidence) -> AuditMetrics:
-    """All figures that the evidence allows."""
+    """All metrics that the evidence allows."""
     asked = list(_asked(evidence.verdicts))
     comparisons = [verdict for verdict in evidence.verdicts if isinstance(verdict, Comparison)]
     shown = [verdict for verdict in asked if isinstance(verdict, Comparison)]
@@ -121,12 +120,12 @@ def audit(evidence: Evidence) -> AuditMetrics:
         first_position=_share((one.prompt_id, one.outcome == "first") for one in shown if one.outcome in ("first", "second")),
         longer_wins=_share(_longer(choices, text_of)),
         longer_wins_by_chance=_longer_by_chance(choices, text_of),
-        intransitive=_share(_circles(list(_choices(comparisons)))),
-        self_consistency=_share(_same_again(asked, list(_asked(evidence.repeats)))),
-        own_answers_win=_share(_own_wins(choices, author_of, own)) if own else None,
-        own_answers_win_by_labels=_share(_own_wins([label for _, label in labelled], author_of, own)) if own else None,
+        intransitive=_share(_intransitive(list(_choices(comparisons)))),
+        self_consistency=_share(_self_consistency(asked, list(_asked(evidence.repeats)))),
+        own_answers_win=_share(_self_preference(choices, author_of, own)) if own else None,
+        own_answers_win_by_labels=_share(_self_preference([label for _, label in labelled], author_of, own)) if own else None,
         panel_agreement=_share(_panel(asked)),
-        labels=_label_figures(labelled, text_of) if labelled else None,
+        labels=_label_metrics(labelled, text_of) if labelled else None,
         canaries=_canaries(evidence.canaries),
         canaries_by_kind={
             kind: rate
@@ -136,11 +135,11 @@ def audit(evidence: Evidence) -> AuditMetrics:
     )
 
 
-# ----------------------------------------------------------------------------------------------------- single figures
+# ----------------------------------------------------------------------------------------------------- single metrics
 
 
 def _asked(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
-    """What judges were asked: for a panel's verdict those of its members, each once (a grade is part of several)."""
+    """The individual verdicts: for a panel those of its members, each once (a grade can be part of several)."""
     graded: set[tuple[str, str, str]] = set()
     for verdict in verdicts:
         for one in verdict.members if isinstance(verdict, Comparison) and verdict.members else (verdict,):
@@ -165,7 +164,7 @@ def _flips(comparisons: Sequence[Comparison]) -> Iterator[tuple[str, bool]]:
     }
     for (prompt, judge, first, second), outcome in outcome_of.items():
         swapped = outcome_of.get((prompt, judge, second, first))
-        if first < second and swapped is not None:  # each pair is met twice
+        if first < second and swapped is not None:  # each pair occurs twice
             yield prompt, outcome == swapped != "tie"
 
 
@@ -182,7 +181,7 @@ def _longer_sign(choice: _Choice, text_of: Mapping[str, str]) -> int:
 
 
 def _longer_by_chance(choices: Iterable[_Choice], text_of: Mapping[str, str]) -> Mean | None:
-    import numpy as np  # only here: a pipeline is built by importing this file, too
+    import numpy as np  # imported late: this module is imported to build a pipeline
 
     of_prompt = group_by_prompt(choice for choice in choices if choice.sign)
     generator = np.random.default_rng(0)
@@ -203,7 +202,7 @@ def _longer_by_chance(choices: Iterable[_Choice], text_of: Mapping[str, str]) ->
     return Mean(mean=float(shares_R.mean()), low=float(low), high=float(high), n=len(of_prompt))
 
 
-def _circles(choices: Sequence[_Choice]) -> Iterator[tuple[str, bool]]:
+def _intransitive(choices: Sequence[_Choice]) -> Iterator[tuple[str, bool]]:
     of_prompt: dict[str, dict[tuple[str, str], int]] = defaultdict(dict)
     for choice in choices:
         if choice.sign:
@@ -214,8 +213,8 @@ def _circles(choices: Sequence[_Choice]) -> Iterator[tuple[str, bool]]:
                 yield prompt, sign_of[a, b] == sign_of[b, c] != sign_of[a, c]
 
 
-def _same_again(verdicts: Iterable[Verdict], repeats: Sequence[Verdict]) -> Iterator[tuple[str, bool]]:
-    """The same comparison in the same order, or the order that grades put two answers into. Unreadable ones say nothing."""
+def _self_consistency(verdicts: Iterable[Verdict], repeats: Sequence[Verdict]) -> Iterator[tuple[str, bool]]:
+    """Whether repeated comparisons have the same outcome, or repeated grades the same order; unparsed ones are ignored."""
     asked = {(one.prompt_id, one.judge, one.first, one.second): one.outcome for one in verdicts if isinstance(one, Comparison)}
     for repeat in repeats:
         if isinstance(repeat, Comparison):
@@ -229,7 +228,7 @@ def _same_again(verdicts: Iterable[Verdict], repeats: Sequence[Verdict]) -> Iter
             yield again.prompt_id, sign == again.sign
 
 
-def _own_wins(choices: Iterable[_Choice], author_of: Mapping[str, str], own: str) -> Iterator[tuple[str, float]]:
+def _self_preference(choices: Iterable[_Choice], author_of: Mapping[str, str], own: str) -> Iterator[tuple[str, float]]:
     for choice in choices:
         ours = [author_of[candidate] == own for candidate in (choice.one, choice.other)]
         if sum(ours) == 1:
@@ -260,7 +259,7 @@ def _canaries(canaries: Sequence[Canary]) -> Mean | None:
 
 
 def _labelled(choices: Iterable[_Choice], labels: Labels) -> Iterator[tuple[_Choice, _Choice]]:
-    """The judge's choices on pairs that have labels, each with the label's."""
+    """The judge's choices on labelled pairs, each with the label's choice."""
     for choice in choices:
         of_prompt = labels.get(choice.prompt_id, {})
         if choice.one in of_prompt and choice.other in of_prompt:
@@ -268,7 +267,7 @@ def _labelled(choices: Iterable[_Choice], labels: Labels) -> Iterator[tuple[_Cho
             yield choice, _Choice(choice.prompt_id, choice.one, choice.other, 0.5 if gap == 0 else float(gap > 0))
 
 
-def _label_figures(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping[str, str]) -> LabelFigures | None:
+def _label_metrics(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping[str, str]) -> LabelMetrics | None:
     decided = [(judged, label) for judged, label in labelled if label.sign]
     agreement = _share((judged.prompt_id, (1 + judged.sign * label.sign) / 2) for judged, label in decided)
     if agreement is None:
@@ -279,7 +278,7 @@ def _label_figures(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping
         row[0] += 1
         row[1] += judged.sign == label.sign
         row[2] += judged.sign == 0
-    return LabelFigures(
+    return LabelMetrics(
         agreement=agreement,
         kappa=bootstrap_totals(list(rows.values()), _kappa),
         longer_wins=_share(_longer([label for _, label in decided], text_of)),
@@ -287,7 +286,7 @@ def _label_figures(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping
 
 
 def _kappa(totals_RC: FloatArray) -> FloatArray:
-    """From pairs, agreements and the judge's ties. A pair has no first answer: by chance, half of its decisions agree."""
+    """From the counts of pairs, agreements and the judge's ties. By chance, half of the decisions agree."""
     pairs, same, ties = totals_RC.T
     agreement, expected = same / pairs, (1 - ties / pairs) / 2
     kappa: FloatArray = (agreement - expected) / (1 - expected)
@@ -295,7 +294,7 @@ def _kappa(totals_RC: FloatArray) -> FloatArray:
 
 
 def _share(counted: Iterable[tuple[str, float]]) -> Mean | None:
-    """The mean of what was counted, by prompt; None where nothing was."""
+    """The mean of the values, with a bootstrap over prompts; None without values."""
     rows: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
     for prompt, value in counted:
         rows[prompt][0] += value
@@ -307,17 +306,17 @@ def _share(counted: Iterable[tuple[str, float]]) -> Mean | None:
 
 
 def exceeded(metrics: AuditMetrics, limits: Mapping[str, float | None]) -> list[str]:
-    """What is certainly worse than its limit, one sentence each: the whole interval lies beyond it, so chance does not warn.
+    """A sentence for each metric whose whole interval is worse than its limit, so that chance does not cause warnings.
 
     Args:
         limits: `unparsed`, `order_flips`, `first_position` (either way from one half), `longer_wins`, `canaries`,
-            `inconsistent` (of questions asked twice), `disagreement` (with labels); None looks at none.
+            `inconsistent` (of questions asked twice), `disagreement` (with labels); None disables a check.
     """
     agreement = metrics.labels.agreement if metrics.labels else None
     first = metrics.first_position
     measured = {
-        "unparsed": (metrics.unparsed, "of the verdicts could not be read"),
-        "order_flips": (metrics.order_flips, "of the pairs change their winner with the order"),
+        "unparsed": (metrics.unparsed, "of the verdicts could not be parsed"),
+        "order_flips": (metrics.order_flips, "of the pairs have another winner when the order is swapped"),
         "first_position": (
             first if first is None or first.mean >= 0.5 else _rest(first),
             f"of the decisions go to the answer shown {'first' if first is None or first.mean >= 0.5 else 'second'}",
@@ -325,17 +324,17 @@ def exceeded(metrics: AuditMetrics, limits: Mapping[str, float | None]) -> list[
         "longer_wins": (metrics.longer_wins, "of the decisions go to the longer answer"),
         "canaries": (metrics.canaries, "of the known-bad answers are preferred to a candidate"),
         "inconsistent": (_rest(metrics.self_consistency), "of the questions asked twice are answered differently"),
-        "disagreement": (_rest(agreement), "of the labelled pairs are decided otherwise than the labels say"),
+        "disagreement": (_rest(agreement), "of the labelled pairs disagree with the labels"),
     }
     assert limits.keys() <= measured.keys()
     found = []
     for name, limit in limits.items():
-        figure, words = measured[name]
-        if limit is not None and figure is not None and figure.low > limit:
-            interval = f"{100 * figure.low:.0f}% to {100 * figure.high:.0f}%"
-            found.append(f"{100 * figure.mean:.0f}% [{interval}] {words} (limit {name}: {limit:g})")
+        metric, text = measured[name]
+        if limit is not None and metric is not None and metric.low > limit:
+            interval = f"{100 * metric.low:.0f}% to {100 * metric.high:.0f}%"
+            found.append(f"{100 * metric.mean:.0f}% [{interval}] {text} (limit {name}: {limit:g})")
     return found
 
 
-def _rest(figure: Mean | None) -> Mean | None:
-    return None if figure is None else Mean(mean=1 - figure.mean, low=1 - figure.high, high=1 - figure.low, n=figure.n)
+def _rest(metric: Mean | None) -> Mean | None:
+    return None if metric is None else Mean(mean=1 - metric.mean, low=1 - metric.high, high=1 - metric.low, n=metric.n)

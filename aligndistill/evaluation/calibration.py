@@ -1,7 +1,7 @@
-"""How far a reward model's probabilities can be trusted, on pairs whose better answer is known.
+"""Accuracy and calibration of a reward model on pairs whose better answer is known.
 
 A pair is the difference of two rewards, chosen - rejected, and P(chosen wins) = sigmoid(difference) (Bradley-Terry).
-A pair's length gap is the chosen answer's length less the rejected answer's, tokens. Ties count half everywhere.
+A pair's length gap is the chosen answer's length minus the rejected answer's, tokens. Ties always count half.
 """
 
 from collections.abc import Sequence
@@ -26,20 +26,20 @@ def longer_baseline(length_gaps: ArrayLike) -> float:
 def expected_calibration_error(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> float:
     """Mean distance between confidence and accuracy over bins of equal width, weighted by their counts.
 
-    Guo et al. 2017 (arXiv:1706.04599), equation 3. It is about the answer that was preferred, whichever place it stood in
-    (confidence = max(p, 1 - p), in [0.5, 1]), so swapping a pair changes nothing.
+    Guo et al. 2017 (arXiv:1706.04599), equation 3. It uses the preferred answer, in whichever position
+    (confidence = max(p, 1 - p), in [0.5, 1]), so swapping a pair does not change it.
 
     Args:
         probabilities: P(first wins) of each pair.
-        outcomes: 1 where the first is the better one, 0 where the second is, 0.5 for a tie.
-        bins: how many between 0.5 and 1.
+        outcomes: 1 if the first is better, 0 if the second is, 0.5 for a tie.
+        bins: the number of bins between 0.5 and 1.
     """
     confidence, correct = _preferred(probabilities, outcomes)
     return float(_calibration_error(_gaps_by_bin(confidence, correct, bins).sum(axis=0, keepdims=True))[0])
 
 
 def reliability(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -> list[ReliabilityBin]:
-    """The bins behind `expected_calibration_error`, empty ones left out."""
+    """The non-empty bins of `expected_calibration_error`."""
     confidence, correct = _preferred(probabilities, outcomes)
     edges = _edges(bins)
     bin_of_pair = _bin_of(confidence, bins)
@@ -57,9 +57,9 @@ def reliability(probabilities: ArrayLike, outcomes: ArrayLike, bins: int = 10) -
 
 
 def accuracy_by_length_gap(differences: ArrayLike, length_gaps: ArrayLike, edges: Sequence[float]) -> list[LengthGapBin]:
-    """Accuracy of pairs by their length gap, bins cut at increasing `edges`, open at both ends, empty ones left out.
+    """Accuracy by length gap, in bins with increasing `edges` and open ends; without empty bins.
 
-    A reward model that follows length is right where the chosen answer is longer and wrong where it is shorter.
+    A reward model that prefers length is right if the chosen answer is longer and wrong if it is shorter.
     """
     assert list(edges) == sorted(edges)
     wins = _wins(differences)
@@ -82,17 +82,17 @@ def preference_metrics(
     """Accuracy, calibration error and the longer-wins rate of pairs, with intervals.
 
     Args:
-        differences: reward of the chosen answer less that of the rejected one, of each pair.
-        length_gaps: length of the chosen answer less that of the rejected one, tokens.
-        prompts: the prompt of each pair. A prompt's pairs are not independent, so they are drawn together; without this
-            every pair is its own.
+        differences: reward of the chosen answer minus that of the rejected one, of each pair.
+        length_gaps: length of the chosen answer minus that of the rejected one, tokens.
+        prompts: the prompt of each pair. The pairs of a prompt are resampled together, because they are not independent; by
+            default every pair counts as a prompt of its own.
         bins: of the calibration error.
         seed: of the bootstrap.
 
     Raises:
         ValueError: no pairs, or a number that is not finite.
     """
-    from scipy.special import expit  # only here: importing scipy takes longer than reading a report
+    from scipy.special import expit  # imported late: scipy is slow to import
 
     differences = np.asarray(differences, dtype=np.float64)
     if not np.isfinite(differences).all():
@@ -112,7 +112,7 @@ def _wins(differences: ArrayLike) -> FloatArray:
 
 
 def _preferred(probabilities: ArrayLike, outcomes: ArrayLike) -> tuple[FloatArray, FloatArray]:
-    """Each pair seen from the answer that was given the higher probability: how sure, and whether it was right."""
+    """The confidence in each pair's preferred answer, and whether it is the better one."""
     probability = np.asarray(probabilities, dtype=np.float64)
     outcome = np.asarray(outcomes, dtype=np.float64)
     assert probability.shape == outcome.shape
@@ -129,7 +129,7 @@ def _bin_of(confidence: FloatArray, bins: int) -> NDArray[np.intp]:
 
 
 def _gaps_by_bin(confidence: FloatArray, correct: FloatArray, bins: int) -> FloatArray:
-    """Per pair: its confidence less its correctness in its bin's column, zero in the others; a last column of ones."""
+    """Per pair: its confidence minus its correctness in its bin's column, zero in the others; the last column is 1."""
     rows = np.zeros((len(confidence), bins + 1))
     rows[np.arange(len(confidence)), _bin_of(confidence, bins)] = confidence - correct
     rows[:, bins] = 1

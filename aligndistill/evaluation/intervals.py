@@ -1,4 +1,4 @@
-"""Means with intervals: the percentile bootstrap, with the prompt as the unit that is drawn again."""
+"""Means with intervals: the percentile bootstrap over prompts, and the Wilson interval."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -8,7 +8,7 @@ from pydantic import FiniteFloat, NonNegativeInt, model_validator
 
 from aligndistill.records import Record
 
-if TYPE_CHECKING:  # figures are read here, too, by whoever computes none: numpy is imported where numbers are made
+if TYPE_CHECKING:  # numpy is imported late: reading stored metrics does not need it
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
 
@@ -18,12 +18,12 @@ _CELLS_AT_ONCE = 4_000_000  # resamples are drawn in blocks of about this many c
 
 
 class Mean(Record):
-    """A figure measured on a sample, with its interval.
+    """A metric with its interval.
 
     Attributes:
-        mean: the figure on the sample itself.
-        low, high: ends of the interval (95 % unless its maker says otherwise); `low <= mean <= high`.
-        n: how many independent units (prompts) it rests on.
+        mean: its value on the sample.
+        low, high: ends of the interval (95 % unless stated otherwise); `low <= mean <= high`.
+        n: the number of independent units (prompts).
     """
 
     mean: FiniteFloat
@@ -34,21 +34,21 @@ class Mean(Record):
     @model_validator(mode="after")
     def _ordered(self) -> "Mean":
         if not self.low <= self.mean <= self.high:
-            raise ValueError(f"an interval holds its mean, but {self.low} <= {self.mean} <= {self.high} is false")
+            raise ValueError(f"the mean must be within the interval, but {self.low} <= {self.mean} <= {self.high} is false")
         return self
 
 
 def wilson(successes: float, n: int) -> Mean:
-    """A share of `n` independent trials with its 95 % score interval (Wilson 1927), which stays honest for few trials.
+    """A share of `n` independent trials with its 95 % score interval (Wilson 1927), which is accurate for few trials.
 
     Args:
-        successes: how many; halves (ties) are allowed.
+        successes: how many; ties count as halves.
 
     Raises:
         ValueError: no trials.
     """
     if n == 0:
-        raise ValueError("there is nothing to average: no trials")
+        raise ValueError("cannot compute a mean: there are no trials")
     z = 1.959963984540054
     share = successes / n
     centre = (share + z * z / (2 * n)) / (1 + z * z / n)
@@ -77,18 +77,18 @@ def bootstrap_totals(
 ) -> Mean:
     """A statistic of column totals, with its percentile bootstrap interval (Efron and Tibshirani 1993, section 13.3).
 
-    A row is what one prompt adds to the totals, so whatever hangs together (the pairs of one prompt) is drawn together.
+    A row is the contribution of one prompt to the totals, so dependent values (the pairs of one prompt) are resampled together.
 
     Args:
         rows_NC: N prompts, C columns.
-        statistic: from totals (R, C) to figures (R,), for R resamples at once.
+        statistic: from totals (R, C) to values (R,), for R resamples at once.
         seed: of the resampling.
         resamples: how many samples of N prompts are drawn, with replacement.
-        confidence: the share of resampled figures inside the interval.
+        confidence: the share of resampled values inside the interval.
 
     Returns:
-        The figure of the sample itself and the interval, widened to hold the figure where the statistic is biased
-        (resampling raises a calibration error).
+        The value on the sample and the interval, widened to contain that value if the statistic is biased
+        (resampling increases a calibration error).
 
     Raises:
         ValueError: no rows, or a number that is not finite.
@@ -98,23 +98,23 @@ def bootstrap_totals(
     rows = np.asarray(rows_NC, dtype=np.float64)
     count = len(rows)
     if count == 0:
-        raise ValueError("there is nothing to average: no values")
+        raise ValueError("cannot compute a mean: there are no values")
     if not np.isfinite(rows).all():
         raise ValueError(f"row {int(np.argmin(np.isfinite(rows).all(axis=1)))} is not a finite number")
     assert resamples > 0
     assert 0 < confidence < 1
-    figure = float(statistic(rows.sum(axis=0, keepdims=True))[0])
+    value = float(statistic(rows.sum(axis=0, keepdims=True))[0])
     generator = np.random.default_rng(seed)
     block = max(1, _CELLS_AT_ONCE // count)
     resampled = np.concatenate(
         [statistic(_times_drawn(generator, min(block, resamples - start), count) @ rows) for start in range(0, resamples, block)]
     )
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
-    return Mean(mean=figure, low=min(float(low), figure), high=max(float(high), figure), n=count)
+    return Mean(mean=value, low=min(float(low), value), high=max(float(high), value), n=count)
 
 
 def _times_drawn(generator: "np.random.Generator", resamples: int, count: int) -> FloatArray:
-    """How often each of `count` rows is drawn in each resample, (resamples, count). Totals need no more than that."""
+    """How often each of `count` rows is drawn in each resample, (resamples, count)."""
     import numpy as np
 
     drawn = generator.integers(count, size=(resamples, count)) + count * np.arange(resamples)[:, None]

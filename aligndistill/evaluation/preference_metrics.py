@@ -1,16 +1,16 @@
-"""What `calibration.py` finds out, apart from it: reading a report needs neither numpy nor scipy."""
+"""The result types of `calibration.py`, in a separate module that does not import numpy or scipy."""
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.records import Record
 
 
 class ReliabilityBin(Record):
-    """Pairs that were ordered with about the same confidence.
+    """Pairs with similar confidence.
 
     Attributes:
         low, high: the bin, in [0.5, 1].
-        confidence: mean probability given to the answer that was preferred.
-        accuracy: share in which it was the better one.
+        confidence: mean probability of the preferred answer.
+        accuracy: share of pairs whose preferred answer is the better one.
     """
 
     low: float
@@ -21,7 +21,7 @@ class ReliabilityBin(Record):
 
 
 class LengthGapBin(Record):
-    """Pairs with about the same length gap: `low <= gap < high` tokens; None is an open end."""
+    """Pairs with similar length gaps: `low <= gap < high` tokens; None is an open end."""
 
     low: float | None
     high: float | None
@@ -30,11 +30,11 @@ class LengthGapBin(Record):
 
 
 class PreferenceMetrics(Record):
-    """Agreement with known preferences; `n` of each figure is the number of prompts.
+    """Agreement with known preferences; `n` of each metric is the number of prompts.
 
     Attributes:
         accuracy: share of pairs in which the chosen answer gets the higher reward.
-        longer_wins: share in which the chosen answer is the longer one: what accuracy "the longer is better" would have.
+        longer_wins: share in which the chosen answer is longer: the accuracy of always preferring the longer answer.
         ece: expected calibration error.
     """
 

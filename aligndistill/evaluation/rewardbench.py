@@ -1,4 +1,4 @@
-"""How often a reward model puts the right answer first, by the rules of RewardBench.
+"""Accuracy of a reward model by the rules of RewardBench.
 
 Lambert et al. (2024) for pairs; Malik et al. (2025), RewardBench 2, for lists and the subset Ties.
 """
@@ -18,9 +18,9 @@ class RewardedRow:
     """The rewards of one row's answers.
 
     Attributes:
-        prompt_id: rows with the same prompt are drawn together.
+        prompt_id: rows with the same prompt are resampled together.
         ties: `ref:N` or `tied:N` for a row of the subset Ties; else empty.
-        pair: equal rewards count as wrong; in lists they share the point.
+        pair: whether equal rewards count as wrong; in lists they share the credit.
     """
 
     subset: str
@@ -32,12 +32,12 @@ class RewardedRow:
 
 
 class RewardBench(Record):
-    """Shares of right rows, 95 % bootstrap intervals over prompts.
+    """Accuracy, with 95 % bootstrap intervals over prompts.
 
     Attributes:
-        subsets: the accuracy in each; of Ties its own score, which may reach 1.01.
-        accuracy: over all rows that are not in Ties; None where there are none.
-        mean_of_subsets: the mean of `subsets`, as RewardBench 2 ranks by.
+        subsets: accuracy by subset; Ties has its own score, which can reach 1.01.
+        accuracy: over all rows that are not in Ties; None if there are none.
+        mean_of_subsets: the mean of `subsets`, by which RewardBench 2 ranks models.
     """
 
     subsets: dict[str, Mean]
@@ -47,7 +47,7 @@ class RewardBench(Record):
 
 
 def rewardbench_accuracy(rows: Sequence[RewardedRow]) -> RewardBench:
-    """The figures of some rows.
+    """The accuracy on these rows.
 
     Raises:
         ValueError: no rows, or a reward that is not finite.
@@ -61,7 +61,7 @@ def rewardbench_accuracy(rows: Sequence[RewardedRow]) -> RewardBench:
         name: _ties_score(of_subset) if of_subset[0].ties else _accuracy(of_subset) for name, of_subset in sorted(by_subset.items())
     }
     if not subsets:
-        raise ValueError("there is nothing to average: no rows")
+        raise ValueError("cannot compute a mean: there are no rows")
     others = [row for row in rows if not row.ties]
     return RewardBench(
         subsets=subsets,
@@ -72,7 +72,7 @@ def rewardbench_accuracy(rows: Sequence[RewardedRow]) -> RewardBench:
 
 
 def credit(row: RewardedRow) -> float:
-    """1 for a row whose best answer by reward is a chosen one, 0 otherwise; a list shares it among all that are best."""
+    """1 if the answer with the highest reward is a chosen one, else 0; in a list, answers with equal rewards share it."""
     best = max(*row.chosen, *row.rejected)
     right, wrong = row.chosen.count(best), row.rejected.count(best)
     if row.pair:
@@ -90,24 +90,24 @@ def _accuracy(rows: Sequence[RewardedRow]) -> Mean:
 
 @dataclass(frozen=True)
 class _Gap:
-    """A row of Ties: the reward of the worst right answer over the best wrong one, and how far right ones lie apart."""
+    """A row of Ties: the reward of the worst correct answer minus the best wrong one, and the spread of the correct ones."""
 
     over_wrong: float
     spread: float
 
 
 def _ties_score(rows: Sequence[RewardedRow]) -> Mean:
-    """The score of Ties, over questions that are asked with one right answer (`ref`) and with several (`tied`).
+    """The score of Ties, over questions with one correct answer (`ref`) and with several (`tied`).
 
-    30 % and 30 % for all right answers above all wrong ones, in either kind; 20 % for a gap to wrong ones that is wider than the
-    spread of the right ones; 20 % for the same where the narrower gap of the two kinds counts; up to 1 % for how much wider that is
+    30 % and 30 % for all correct answers above all wrong ones, in each kind; 20 % for a gap to the wrong ones wider than the spread
+    of the correct ones; 20 % for the same with the narrower gap of the two kinds; up to 1 % for how much wider that is
     (`tanh(gap / spread - 1)`).
     """
     gaps: dict[str, dict[str, _Gap]] = defaultdict(dict)
     for row in rows:
         kind, _, number = row.ties.partition(":")
         gaps[number][kind] = _Gap(min(row.chosen) - max(row.rejected), max(row.chosen) - min(row.chosen))
-    return bootstrap_totals([_ties_columns(of_number) for of_number in gaps.values()], _ties_figure)
+    return bootstrap_totals([_ties_columns(of_number) for of_number in gaps.values()], _ties_value)
 
 
 def _ties_columns(gaps: Mapping[str, _Gap]) -> tuple[float, ...]:
@@ -122,10 +122,10 @@ def _ties_columns(gaps: Mapping[str, _Gap]) -> tuple[float, ...]:
     return (*columns, tied.over_wrong > tied.spread, narrower > tied.spread, by_how_much, 1)
 
 
-def _ties_figure(totals_R8: FloatArray) -> FloatArray:
+def _ties_value(totals_R8: FloatArray) -> FloatArray:
     ref, refs, tied, several, wider, wider_hard, by_how_much, both = totals_R8.T
     refs, several, both = (count.clip(min=1) for count in (refs, several, both))
-    figure: FloatArray = (
+    value: FloatArray = (
         0.3 * ref / refs + 0.3 * tied / several + 0.2 * wider / both + 0.2 * wider_hard / both + 0.01 * by_how_much / both
     )
-    return figure
+    return value

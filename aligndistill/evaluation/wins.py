@@ -1,4 +1,4 @@
-"""Verdicts -> how often one author's answer beats another's."""
+"""Win rates of one author's answers against another's, from verdicts."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -8,15 +8,15 @@ from aligndistill.records import Grade, Verdict, probability_first
 
 @dataclass
 class PromptVerdicts:
-    """The verdicts on one prompt's answers, ready to be asked about pairs."""
+    """The verdicts on one prompt's answers."""
 
     grades: dict[str, float] = field(default_factory=dict)
     comparisons: dict[tuple[str, str], list[float]] = field(default_factory=dict)
 
     def win_probability(self, answer: str, other: str) -> float | None:
-        """P(answer beats other), by ids: the mean over the orders asked, or 1, 1/2, 0 by grades; None when unreadable.
+        """P(answer beats other), by ids: the mean over the orders asked, or 1, 1/2, 0 by grades; None without a parsed verdict.
 
-        An answer neither beats nor loses to itself.
+        1/2 for an answer against itself.
         """
         if answer == other:
             return 0.5
@@ -30,7 +30,7 @@ class PromptVerdicts:
 
 
 def by_prompt(verdicts: Iterable[Verdict]) -> dict[str, PromptVerdicts]:
-    """Sort verdicts by prompt; those that could not be read are left out."""
+    """Group verdicts by prompt; unparsed ones are skipped."""
     sorted_verdicts: dict[str, PromptVerdicts] = {}
     for verdict in verdicts:
         of_prompt = sorted_verdicts.setdefault(verdict.prompt_id, PromptVerdicts())
@@ -45,7 +45,7 @@ def by_prompt(verdicts: Iterable[Verdict]) -> dict[str, PromptVerdicts]:
 def win_rates(
     verdicts: Mapping[str, PromptVerdicts], ours: Mapping[str, Sequence[str]], theirs: Mapping[str, Sequence[str]]
 ) -> list[float]:
-    """P(win) for each prompt that both answered and that has a readable verdict, averaged over its samples.
+    """P(win) for each prompt with answers from both and a parsed verdict, averaged over samples.
 
     Args:
         ours, theirs: prompt id -> answer ids, one per sample; samples are compared one to one.

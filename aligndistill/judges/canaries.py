@@ -1,7 +1,7 @@
-"""Known-bad answers that are mixed into labelling: a judge that prefers them can be gamed, and what it teaches is not quality.
+"""Canaries: known-bad control answers added to the labelling. A judge that prefers them can be gamed.
 
-Nothing here is judged differently from a candidate: the judge cannot tell such a question from another. The kinds are those
-that have fooled judges: empty and constant answers ("null models", Zheng et al. 2024, arXiv:2410.07137; "master keys", Zhao et
+Canaries are judged exactly like candidates, so the judge cannot distinguish them. The kinds are known to have fooled judges:
+ empty and constant answers ("null models", Zheng et al. 2024, arXiv:2410.07137; "master keys", Zhao et
 al. 2025, arXiv:2507.08794), an echo of the prompt, a good answer that breaks off, and a good answer to another prompt.
 """
 
@@ -23,7 +23,7 @@ class CanaryTask:
 
     Attributes:
         prompt_id: the prompt's own id.
-        task: the two answers, under an id that is no prompt's.
+        task: the two answers, under an id that differs from every prompt's.
     """
 
     prompt_id: str
@@ -34,9 +34,9 @@ class CanaryTask:
 
 
 def canary_tasks(tasks: Sequence[Task], count: int) -> list[CanaryTask]:
-    """At most `count` canaries, the kinds in turn, at most one for a prompt; prompts and order are chosen by hash.
+    """At most `count` canaries, cycling through the kinds, at most one per prompt; prompts and order are chosen by hash.
 
-    The reference is the teacher's answer where there is one, else the first that its author ended by itself.
+    The reference is the teacher's answer if there is one, else the first answer that was not truncated.
     """
     chosen = sorted((task for task in tasks if task.candidates), key=lambda task: content_hash("canary", task.prompt_id))
     found: list[CanaryTask] = []
@@ -46,9 +46,9 @@ def canary_tasks(tasks: Sequence[Task], count: int) -> list[CanaryTask]:
         kind = KINDS[len(found) % len(KINDS)]
         reference = _reference(task)
         text = _text(kind, task, reference, chosen[place - 1])
-        if text not in {candidate.text for candidate in task.candidates}:  # what an author wrote is not known to be bad
+        if text not in {candidate.text for candidate in task.candidates}:  # a text written by an author is not known to be bad
             bad = Candidate(id=candidate_id(task.prompt_id, AUTHOR, text), prompt_id=task.prompt_id, text=text, author=AUTHOR)
-            shown = sorted((bad, reference), key=lambda one: one.id)  # no kind of answer is always shown first
+            shown = sorted((bad, reference), key=lambda one: one.id)  # so that canaries are not always shown first
             judged = replace(task, prompt_id=f"canary-{kind}-{task.prompt_id}", candidates=tuple(shown), pairs=None)
             found.append(CanaryTask(task.prompt_id, kind, bad, reference, judged))
     return found
@@ -76,6 +76,6 @@ def _text(kind: CanaryKind, task: Task, reference: Candidate, other: Task) -> st
 
 
 def _first_half(text: str) -> str:
-    """Half of the words, or of the letters of a single word."""
+    """The first half of the words, or of the characters of a single word."""
     words = text.split(" ")
     return " ".join(words[: len(words) // 2]) if len(words) > 1 else text[: len(text) // 2]

@@ -1,4 +1,4 @@
-"""Grades by a function of the user's."""
+"""Grades computed by a user's function."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -15,7 +15,7 @@ SHOWN_CHARACTERS = 80
 
 
 class FunctionJudge:
-    """Grades the candidates of a task by one call of a function."""
+    """Grades the candidates of each task with one call of a function."""
 
     def __init__(self, name: str, function: GradingFunction) -> None:
         self.name = name
@@ -58,7 +58,7 @@ class FunctionJudge:
 
 
 def _number(value: Any) -> float:
-    """The value as a number; not-a-number for what is none (text that looks like a number is text)."""
+    """The value as a float; NaN if it is not a number (text that contains a number is not)."""
     try:
         return float(value) if hasattr(value, "__float__") else math.nan
     except (TypeError, ValueError, RuntimeError, OverflowError):  # arrays and tensors of several numbers, huge integers

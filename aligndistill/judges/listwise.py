@@ -1,4 +1,4 @@
-"""All answers to a prompt put in order by one reply of a chat model."""
+"""Ranks all answers to a prompt with one reply of a chat model."""
 
 import itertools
 from collections.abc import Iterator, Sequence
@@ -17,15 +17,15 @@ Order = tuple[frozenset[str], ...]
 
 
 class ListwiseJudge:
-    """Orders all candidates of a task at once; each two of them are a comparison, the one listed earlier being the first.
+    """Ranks all candidates of a task at once; every two of them give a comparison, with the one listed earlier as `first`.
 
-    P(first is better) is the share of the replies that put it higher, ties counting half.
+    P(first is better) is the share of replies that rank it higher; ties count half.
 
     Args:
-        both_orders: ask with the list in one order and in the reverse one, so that each answer stands before each other once.
-            The order is drawn by hash: it says nothing about the answers.
+        both_orders: ask with the list in one order and in the reverse order, so that each answer is before each other once.
+            The order is chosen by a hash and is independent of the answers' quality.
         max_new_tokens: the longest reply.
-        cache: where answers are kept between runs.
+        cache: stores replies between runs.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class ListwiseJudge:
         self.name = name
         self._both_orders = both_orders
         self._reasoning = options.reasoning
-        self._asking = JudgeClient(
+        self._client = JudgeClient(
             judge="listwise",
             chat=chat,
             template=template,
@@ -56,12 +56,12 @@ class ListwiseJudge:
             seed=seed,
             readable=lambda reply, shown: self._read(reply, shown) is not None,
             cache=cache,
-            fill=lambda asking, prompt, answers: asking.listing(answers, prompt=prompt),
+            fill=lambda client, prompt, answers: client.listing(answers, prompt=prompt),
             options=options,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """See `Judge`. All lists of all tasks are asked about at once; of a task that names pairs, only their answers are listed.
+        """See `Judge`. The lists of all tasks are sent together; for a task with `pairs`, only the answers in them are listed.
 
         Raises:
             JudgeError: a task has more answers than there are letters.
@@ -69,7 +69,7 @@ class ListwiseJudge:
         questions = [question for index, task in enumerate(tasks) for question in self._questions(index, task)]
         verdicts = (
             (question, self._comparisons(tasks[question.task], question, judge_replies))
-            for question, judge_replies in self._asking.ask(questions)
+            for question, judge_replies in self._client.ask(questions)
         )
         yield from by_task(tasks, questions, verdicts)
 
@@ -82,18 +82,18 @@ class ListwiseJudge:
             return []
         if len(listed) > len(LETTERS):
             raise JudgeError(
-                f"a listwise judge shows at most {len(LETTERS)} answers, and a prompt has {len(listed)}. Make fewer candidates, or "
-                "take kind rubric or pairwise."
+                f"a listwise judge shows at most {len(LETTERS)} answers, and a prompt has {len(listed)}. Use fewer candidates, or "
+                "kind rubric or pairwise."
             )
         orders = [listed, listed[::-1]] if self._both_orders else [listed]
         return [self._question(index, task, [task.candidates[place] for place in order]) for order in orders]
 
     def _question(self, index: int, task: Task, listed: Sequence[Candidate]) -> Question:
-        text = self._asking.filled(plain_prompt(task.messages), [one.text for one in listed])
+        text = self._client.filled(plain_prompt(task.messages), [one.text for one in listed])
         return Question(index, tuple(one.id for one in listed), text)
 
     def _comparisons(self, task: Task, question: Question, judge_replies: JudgeReplies) -> list[Comparison]:
-        """The pairs that are wanted, as the list showed them. What the reply cost is counted on the first."""
+        """The wanted pairs, in the order of the list. The cost of the reply is counted on the first."""
         orders = [order for reply in judge_replies.replies if (order := self._read(reply, len(question.candidates))) is not None]
         wanted = {frozenset(task.candidates[place].id for place in pair) for pair in task.wanted_pairs}
         letter_of = dict(zip(question.candidates, LETTERS, strict=False))

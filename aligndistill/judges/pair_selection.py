@@ -1,8 +1,8 @@
-"""Which candidates to compare next: every pair, or fewer for nearly the same ranking.
+"""Chooses which candidates to compare next: every pair, or fewer for nearly the same ranking.
 
-A plan is a generator. Each step gives the pairs of one round, which are asked for together, those of all prompts at once; the next
-step looks at what came of them. Candidates are numbered in an order that says nothing about them, so a plan depends neither on the
-order in which they were written nor on other prompts.
+A plan is a generator. Each step yields the pairs of one round, which are sent together with those of all other prompts; the next
+step uses the results. The numbering of candidates is independent of their content, so a plan depends neither on the order in
+which they were sampled nor on other prompts.
 """
 
 import itertools
@@ -18,23 +18,23 @@ Pair = tuple[int, int]
 Plan = Iterator[list[Pair]]
 
 SETTLED = 0.55
-"""Logits between two that have not met: the stronger one wins with 0.63."""
+"""Logits between two candidates that were not compared: the stronger one wins with probability 0.63."""
 
 STEP = 0.35
-"""Logits by which that falls when they have met. Both are tuned by `benchmarks/judging.py` at k = 8."""
+"""Logits subtracted from `SETTLED` for each comparison of the two. Both tuned with `benchmarks/judging.py` at k = 8."""
 
 SWISS_ROUNDS = 3
-"""The most rounds, in doublings of the candidates, and one more; most tasks are settled before."""
+"""The most rounds per doubling of the number of candidates, plus one round; most tasks are settled earlier."""
 
 _RANDOM = re.compile(r"random\((\d+)\)")
 
 
 @dataclass
 class PairHistory:
-    """What is known of one task's candidates so far.
+    """The comparisons of one task's candidates so far.
 
     Attributes:
-        shown: P(first is better) by (first, second) as they were shown; None for a reply that could not be read.
+        shown: P(first is better) by (first, second) in the order shown; None for a reply that could not be parsed.
     """
 
     n_candidates: int
@@ -45,31 +45,35 @@ class PairHistory:
         return ((one, other) in self.shown) + ((other, one) in self.shown)
 
     def probability(self, one: int, other: int) -> float | None:
-        """P(one is better than the other): the mean of the orders that could be read."""
+        """P(one is better than the other): the mean over the orders with a parsed reply; None without any."""
         forwards, backwards = self.shown.get((one, other)), self.shown.get((other, one))
         read = [p for p in (forwards, None if backwards is None else 1 - backwards) if p is not None]
         return fmean(read) if read else None
 
     def strengths(self) -> list[float]:
         """Bradley-Terry strengths."""
-        from aligndistill.preferences.strengths import Win, strengths  # only here: a plan imports this file, too, and numpy is slow
+        from aligndistill.preferences.strengths import (  # imported late: `plan` imports this module, and numpy is slow
+            Win,
+            strengths,
+        )
 
         return strengths(self.n_candidates, [Win(*pair, p) for pair, p in self.shown.items() if p is not None])
 
     def groups(self) -> list[int]:
-        """The group that each belongs to, those that hang together by comparisons: strengths say nothing across groups."""
+        """The group of each candidate: its connected component in the graph of comparisons. Strengths of different groups are
+        not comparable."""
         group = list(range(self.n_candidates))
         for one, other in self.shown:
-            gone, kept = group[one], group[other]
-            group = [kept if of_one == gone else of_one for of_one in group]
+            old, new = group[one], group[other]
+            group = [new if of_one == old else of_one for of_one in group]
         return group
 
 
 def choose_pairs(comparisons: str, history: PairHistory) -> Plan:
-    """The rounds of a way to compare: `all`, `sort`, `swiss` or `random(n)`.
+    """The plan for `all`, `sort`, `swiss` or `random(n)`.
 
     Raises:
-        ConfigError: there is no such way.
+        ConfigError: `comparisons` is none of these.
     """
     chosen = _RANDOM.fullmatch(comparisons)
     match comparisons:
@@ -81,25 +85,25 @@ def choose_pairs(comparisons: str, history: PairHistory) -> Plan:
             return swiss(history)
         case _ if chosen is not None:
             return iter([random_pairs(history.n_candidates, int(chosen[1]))])
-    raise ConfigError(f"judge.comparisons is '{comparisons}': it may be all, sort, swiss or random(n), as in random(12).")
+    raise ConfigError(f"judge.comparisons is '{comparisons}': it must be all, sort, swiss or random(n), such as random(12).")
 
 
 def random_pairs(n_candidates: int, n_pairs: int) -> list[Pair]:
-    """So many different pairs, in which every candidate takes part about equally often.
+    """`n_pairs` different pairs, in which every candidate occurs about equally often.
 
-    Neighbours in a circle, then neighbours but one, and so on: n or more pairs hang together.
+    Neighbours on a circle, then those two apart, and so on: `n_candidates` or more pairs are connected.
     """
-    intransitive = ((one, (one + step) % n_candidates) for step in range(1, n_candidates) for one in range(n_candidates))
-    different = {frozenset(pair): pair for pair in reversed(list(intransitive))}
+    circle = ((one, (one + step) % n_candidates) for step in range(1, n_candidates) for one in range(n_candidates))
+    different = {frozenset(pair): pair for pair in reversed(list(circle))}
     return list(reversed(different.values()))[:n_pairs]
 
 
 def swiss(history: PairHistory) -> Plan:
-    """Rounds in which each candidate meets one whose strength is as close as can be had, until the order is settled.
+    """Rounds in which each candidate is compared with one of similar strength, until the order is settled.
 
-    It is settled when all candidates hang together by comparisons, all neighbours in the order have met, and every two differ by
-    `SETTLED` in strength, by `SETTLED - STEP` if they have met, or have met in both orders. So most comparisons go to candidates
-    that are close, where the order can still change.
+    It is settled when the comparisons connect all candidates, all neighbours in the order were compared, and every two differ by
+    `SETTLED` in strength, by `SETTLED - STEP` if they were compared, or were compared in both orders. So most comparisons are
+    between close candidates, whose order can still change.
     """
     for _ in range(SWISS_ROUNDS * math.ceil(math.log2(max(2, history.n_candidates))) + 1):
         strength = history.strengths()
@@ -124,12 +128,12 @@ def swiss(history: PairHistory) -> Plan:
 
 
 def _sorting(history: PairHistory) -> Plan:
-    """Merge sort, in which all merges that can go on do so in the same round."""
+    """Merge sort, in which all possible merges advance in the same round."""
     yield from _merge_sort(history, list(range(history.n_candidates)), [])
 
 
 def _merge_sort(history: PairHistory, items: list[int], result: list[int]) -> Plan:
-    """Sort items into `result`, best first; of two that no reply tells apart the earlier one goes first."""
+    """Sort items into `result`, best first; two that no reply distinguishes keep their order."""
     if len(items) < 2:
         result += items
         return

@@ -1,4 +1,4 @@
-"""Which of two answers is better, by a chat model."""
+"""Compares two answers at a time with a chat model."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +16,13 @@ from aligndistill.store.cache import Cache
 
 
 @dataclass
-class _Contest:
+class _TaskState:
     """One task while it is judged.
 
     Attributes:
-        candidates: the task's, numbered as its plan numbers them.
+        candidates: the task's candidates, in the order of the plan's numbering.
         asked: the questions of all rounds, in order.
-        verdicts: what came of them, so far.
+        verdicts: the verdicts so far.
     """
 
     task: Task
@@ -34,7 +34,7 @@ class _Contest:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all that was asked is answered."""
+        """Whether every question has a verdict."""
         return len(self.verdicts) == len(self.asked)
 
     @property
@@ -43,16 +43,17 @@ class _Contest:
 
 
 class PairwiseJudge:
-    """Compares the candidates of a task with each other, or the pairs that it names.
+    """Compares the candidates of a task with each other, or the task's `pairs`.
 
-    The verdict is read off the log-probabilities of `A` and `B` where the model gives them, else off its replies.
+    The verdict is read from the log-probabilities of `A` and `B` if the model gives them, else from its replies.
 
     Args:
-        both_orders: ask each pair in both orders, which cancels a preference for a place. Otherwise a pair is asked in one, which
-            a hash decides under `comparisons: all`, and which balances how often each candidate is shown first elsewhere.
-        max_new_tokens: the longest reply in text.
-        cache: where answers are kept between runs.
-        comparisons: which pairs of a task that names none: `all`, `sort`, `swiss` or `random(n)` (see `comparing`).
+        both_orders: ask each pair in both orders, which cancels position bias. Otherwise each pair is asked in one order: chosen
+            by hash for `comparisons: all`, else so that each candidate is shown first about equally often.
+        max_new_tokens: the longest text reply.
+        cache: stores replies between runs.
+        comparisons: which pairs to compare in tasks without `pairs`: `all`, `sort`, `swiss` or `random(n)` (see
+            `pair_selection`).
     """
 
     def __init__(
@@ -71,7 +72,7 @@ class PairwiseJudge:
         self._both_orders = both_orders
         self._comparisons = comparisons
         self._reasoning = options.reasoning
-        self._asking = JudgeClient(
+        self._client = JudgeClient(
             judge="pairwise",
             chat=chat,
             template=template,
@@ -85,77 +86,77 @@ class PairwiseJudge:
             seed=seed,
             readable=lambda reply, shown: self._read(reply) != "unparsed",
             cache=cache,
-            fill=lambda asking, prompt, answers: asking.text(prompt=prompt, first=answers[0], second=answers[1]),
+            fill=lambda client, prompt, answers: client.text(prompt=prompt, first=answers[0], second=answers[1]),
             options=options,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """See `Judge`. A round's comparisons of all tasks are asked at once; a task of fewer than two candidates has none."""
-        matches = [self._contest(task) for task in tasks]
-        going = list(range(len(matches)))
-        while going:
+        """See `Judge`. The comparisons of a round are sent together for all tasks; a task with only one candidate has none."""
+        states = [self._start(task) for task in tasks]
+        active = list(range(len(states)))
+        while active:
             questions: list[Question] = []
-            for index in going:
-                match_ = matches[index]
-                of_round = [self._question(index, match_, pair) for pair in self._next(match_)]
-                match_.asked += of_round
+            for index in active:
+                state = states[index]
+                of_round = [self._question(index, state, pair) for pair in self._next(state)]
+                state.asked += of_round
                 questions += of_round
                 if not of_round:
-                    yield match_.judged
-            going = sorted({question.task for question in questions})
-            for question, judge_replies in self._asking.ask(questions):
-                match_ = matches[question.task]
-                match_.verdicts[question] = self._comparison(match_.task, question, judge_replies)
-                if match_.is_complete and (self._comparisons == "all" or match_.task.pairs is not None):
-                    going.remove(question.task)  # it has one round only, and need not wait for the others
-                    yield match_.judged
-            going = [index for index in going if matches[index].is_complete]  # a batch file may lack answers
-            for index in going:
-                self._count(matches[index])
+                    yield state.judged
+            active = sorted({question.task for question in questions})
+            for question, judge_replies in self._client.ask(questions):
+                state = states[question.task]
+                state.verdicts[question] = self._comparison(state.task, question, judge_replies)
+                if state.is_complete and (self._comparisons == "all" or state.task.pairs is not None):
+                    active.remove(question.task)  # it has only one round and need not wait for others
+                    yield state.judged
+            active = [index for index in active if states[index].is_complete]  # a batch file may lack answers
+            for index in active:
+                self._update_history(states[index])
 
-    def _contest(self, task: Task) -> _Contest:
+    def _start(self, task: Task) -> _TaskState:
         candidates = task.candidates
         if task.pairs is not None:
-            return _Contest(task, candidates, PairHistory(len(candidates)), iter([list(task.pairs)]))
+            return _TaskState(task, candidates, PairHistory(len(candidates)), iter([list(task.pairs)]))
         if self._comparisons != "all":
             candidates = tuple(sorted(candidates, key=lambda candidate: content_hash("place", candidate.id)))
         history = PairHistory(len(candidates))
-        return _Contest(task, candidates, history, choose_pairs(self._comparisons, history))
+        return _TaskState(task, candidates, history, choose_pairs(self._comparisons, history))
 
-    def _next(self, match_: _Contest) -> list[Pair]:
-        """The pairs of the next round as they are shown; none when the task is judged."""
+    def _next(self, state: _TaskState) -> list[Pair]:
+        """The pairs of the next round in the order shown; empty when the task is complete."""
         shown: list[Pair] = []
-        for pairs in match_.plan:
+        for pairs in state.plan:
             for one, other in pairs:
-                shown += self._orders(match_, one, other, shown)
+                shown += self._orders(state, one, other, shown)
             if shown:
                 break
         return shown
 
-    def _orders(self, match_: _Contest, one: int, other: int, of_round: Sequence[Pair]) -> list[Pair]:
-        """The orders in which a pair is shown: both, the one that is left, or the one that is fair after those of this round."""
-        history = match_.history
+    def _orders(self, state: _TaskState, one: int, other: int, of_round: Sequence[Pair]) -> list[Pair]:
+        """The orders in which to show a pair: both, the remaining one, or the one that balances the first positions so far."""
+        history = state.history
         fresh = [pair for pair in ((one, other), (other, one)) if pair not in history.shown]
         if self._both_orders or len(fresh) < 2:
             return fresh
-        ids = match_.candidates[one].id, match_.candidates[other].id
+        ids = state.candidates[one].id, state.candidates[other].id
         by_hash = fresh[0] if content_hash(*ids) < content_hash(*ids[::-1]) else fresh[1]
-        if self._comparisons == "all" or match_.task.pairs is not None:
+        if self._comparisons == "all" or state.task.pairs is not None:
             return [by_hash]
         shown = [*history.shown, *of_round]
         lead = sum((first == one) - (second == one) - (first == other) + (second == other) for first, second in shown)
         return [by_hash if lead == 0 else (other, one) if lead > 0 else (one, other)]
 
-    def _count(self, match_: _Contest) -> None:
-        """Take a round's verdicts into the standing, in the order in which they were asked."""
-        number = {candidate.id: place for place, candidate in enumerate(match_.candidates)}
-        for question in match_.asked:
+    def _update_history(self, state: _TaskState) -> None:
+        """Add the verdicts so far to the history, in the order of their questions."""
+        number = {candidate.id: place for place, candidate in enumerate(state.candidates)}
+        for question in state.asked:
             first, second = question.candidates
-            match_.history.shown[number[first], number[second]] = match_.verdicts[question].probability_first
+            state.history.shown[number[first], number[second]] = state.verdicts[question].probability_first
 
-    def _question(self, index: int, match_: _Contest, pair: Pair) -> Question:
-        first, second = (match_.candidates[place] for place in pair)
-        text = self._asking.filled(plain_prompt(match_.task.messages), [first.text, second.text])
+    def _question(self, index: int, state: _TaskState, pair: Pair) -> Question:
+        first, second = (state.candidates[place] for place in pair)
+        text = self._client.filled(plain_prompt(state.task.messages), [first.text, second.text])
         return Question(index, (first.id, second.id), text)
 
     def _comparison(self, task: Task, question: Question, judge_replies: JudgeReplies) -> Comparison:

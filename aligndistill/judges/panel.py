@@ -1,4 +1,4 @@
-"""Several judges as one: their probabilities put together, what each of them said kept beside it."""
+"""Combines the probabilities of several judges into one verdict, and stores the members' verdicts with it."""
 
 import math
 from collections import defaultdict
@@ -13,7 +13,7 @@ from aligndistill.records import Comparison, Grade, Usage, Verdict, content_hash
 Combine = Literal["mean", "vote", "product"]
 
 SUREST = 0.99
-"""No member of a product is taken to be surer than this: one that says 0 or 1 would overrule all others."""
+"""The probabilities of a product's members are clipped to this: one that gives 0 or 1 would otherwise overrule the others."""
 
 
 @dataclass(frozen=True)
@@ -21,8 +21,8 @@ class Member:
     """A judge of a panel.
 
     Attributes:
-        weight: what it counts, beside the others.
-        temperature: grades are divided by it before their difference is read as a logit.
+        weight: its weight relative to the other members.
+        temperature: grades are divided by this before their difference is used as a logit.
     """
 
     judge: Judge
@@ -31,11 +31,11 @@ class Member:
 
 
 class PanelJudge:
-    """Compares by what several judges say, whatever kinds they are; a member without a readable verdict on a pair abstains.
+    """Compares by the verdicts of several judges of any kind; a member without a parsed verdict on a pair is ignored for it.
 
     Args:
-        combine: `mean`: the weighted mean of P(one beats other). `vote`: the weighted share of those who prefer it, ties
-            counting half. `product`: a product of experts (Hinton 2002): logits times weights, added up.
+        combine: `mean`: the weighted mean of P(one beats other). `vote`: the weighted share of members that prefer it; ties
+            count half. `product`: a product of experts (Hinton 2002): the weighted sum of the logits.
     """
 
     def __init__(self, name: str, members: Sequence[Member], combine: Combine = "mean") -> None:
@@ -44,24 +44,24 @@ class PanelJudge:
         self._combine = combine
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """See `Judge`. The members judge one after the other; tasks come when the last of them has judged."""
-        said: list[dict[str, tuple[Verdict, ...]]] = [
+        """See `Judge`. The members judge one after another; a task is yielded when the last of them has judged it."""
+        earlier: list[dict[str, tuple[Verdict, ...]]] = [
             {judged.prompt_id: judged.verdicts for judged in member.judge.judge(tasks)} for member in self._members[:-1]
         ]
         place = {task.prompt_id: index for index, task in enumerate(tasks)}
         for judged in self._members[-1].judge.judge(tasks):
-            of_members = [of_one.get(judged.prompt_id) for of_one in said]
+            of_members = [of_one.get(judged.prompt_id) for of_one in earlier]
             whole = [one for one in of_members if one is not None]
-            if len(whole) == len(of_members):  # else a batch file lacks answers
-                yield self._together(tasks[place[judged.prompt_id]], [*whole, judged.verdicts])
+            if len(whole) == len(of_members):  # otherwise a batch file lacks answers
+                yield self._combined(tasks[place[judged.prompt_id]], [*whole, judged.verdicts])
 
-    def _together(self, task: Task, of_members: Sequence[Sequence[Verdict]]) -> Judged:
+    def _combined(self, task: Task, of_members: Sequence[Sequence[Verdict]]) -> Judged:
         by_member = [_ByPair.of(verdicts) for verdicts in of_members]
         counted: set[int] = set()
         verdicts = []
         for first, second in self._pairs(task, by_member):
             members = [verdict for known in by_member for verdict in known.on(first, second)]
-            fresh = [verdict for verdict in members if id(verdict) not in counted]  # a grade is on several pairs
+            fresh = [verdict for verdict in members if id(verdict) not in counted]  # a grade belongs to several pairs
             counted |= {id(verdict) for verdict in fresh}
             asked = [
                 (known.probability(first, second, member.temperature), member.weight)
@@ -83,7 +83,7 @@ class PanelJudge:
         return Judged(task.prompt_id, tuple(verdicts))
 
     def _pairs(self, task: Task, by_member: Sequence["_ByPair"]) -> list[tuple[str, str]]:
-        """The pairs that somebody said something of, in an order that says nothing; all that the task names where it does."""
+        """The task's `pairs`, or all pairs with a member's verdict; the order within a pair is chosen by hash."""
         ids = [candidate.id for candidate in task.candidates]
         pairs = []
         for one, other in task.wanted_pairs:
@@ -95,7 +95,7 @@ class PanelJudge:
 
 @dataclass(frozen=True)
 class _ByPair:
-    """What one member said of one task."""
+    """One member's verdicts on one task."""
 
     comparisons: dict[frozenset[str], list[Comparison]]
     grades: dict[str, Grade]
@@ -112,13 +112,13 @@ class _ByPair:
         return cls(dict(comparisons), grades)
 
     def on(self, first: str, second: str) -> list[Verdict]:
-        """All that was said of two answers."""
+        """The verdicts on two answers."""
         if first in self.grades and second in self.grades:
             return [self.grades[first], self.grades[second]]
         return list(self.comparisons.get(frozenset((first, second)), ()))
 
     def probability(self, first: str, second: str, temperature: float) -> float | None:
-        """P(first beats second): by both grades, or by the mean over the orders that could be read."""
+        """P(first beats second), from both grades or as the mean over the parsed orders; None without any."""
         if first in self.grades and second in self.grades:
             one, other = self.grades[first].value, self.grades[second].value
             return None if one is None or other is None else sigmoid((one - other) / temperature)
@@ -130,18 +130,18 @@ class _ByPair:
         return sum(read) / len(read) if read else None
 
 
-def combined(said: Sequence[tuple[float, float]], combine: Combine) -> float | None:
-    """One probability from several with their weights; None where nobody said anything."""
-    if not said:
+def combined(votes: Sequence[tuple[float, float]], combine: Combine) -> float | None:
+    """One probability from several with weights; None if there are none."""
+    if not votes:
         return None
-    whole = sum(weight for _, weight in said)
+    whole = sum(weight for _, weight in votes)
     match combine:
         case "mean":
-            return sum(p * weight for p, weight in said) / whole
+            return sum(p * weight for p, weight in votes) / whole
         case "vote":
-            return sum((1 + (p > 0.5) - (p < 0.5)) / 2 * weight for p, weight in said) / whole
+            return sum((1 + (p > 0.5) - (p < 0.5)) / 2 * weight for p, weight in votes) / whole
         case "product":
-            return sigmoid(sum(weight * _logit(min(max(p, 1 - SUREST), SUREST)) for p, weight in said))
+            return sigmoid(sum(weight * _logit(min(max(p, 1 - SUREST), SUREST)) for p, weight in votes))
 
 
 def _logit(probability: float) -> float:

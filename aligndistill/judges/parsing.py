@@ -1,4 +1,4 @@
-"""From a judge's reply to its verdict. What cannot be read for certain is not guessed at."""
+"""Parses verdicts from a judge's replies. Ambiguous replies are `unparsed` rather than guessed."""
 
 import json
 import math
@@ -18,7 +18,7 @@ _BARE = {"a": _OUTCOMES["a"], "b": _OUTCOMES["b"], "tie": _OUTCOMES["tie"]}
 
 MOST_BRACES = 100
 NO_VERDICT = "[no verdict: "
-"""Begins the text that stands for a reply which is no whole answer."""
+"""The start of the text that replaces a reply which is not a complete answer."""
 
 _THOUGHTS = re.compile(r"<think>(?:(?!</?think>).)*</think>", re.DOTALL | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[\[\s*([^\[\]]{1,12}?)\s*\]\]")
@@ -39,7 +39,7 @@ _PREFER = re.compile(r"\bI (?:would )?(?:prefer|choose|pick|select) (?:(?:answer
 _TIE = re.compile(r"\b(?:it is|it'?s|this is|call it) a (?P<verdict>tie|draw)\b", re.IGNORECASE)
 _STATEMENTS = (_NAMED, _SUBJECT, _PREFER, _TIE)
 
-# A sentence with one of these may say the opposite of what its verdict says, or ask.
+# A sentence with one of these may negate its verdict, or be a question.
 _DOUBT = re.compile(
     r"n\Wt\b|\?|\b(?:not?|never|neither|nor|or|both|hardly|unless|if|whether|could|might|may|although|though|but|however"
     r"|false|wrong|mistaken|sa(?:y|ys|id|ying)|claim(?:s|ed)?)\b",
@@ -57,12 +57,12 @@ _FRACTION = re.compile(rf"(?<![\w./,-])({_NUMBER})\s*(?:/|out\s+of)\s*({_NUMBER}
 
 
 def parse_preference(reply: str) -> Outcome:
-    """The verdict of a reply on two answers shown as A and B; `unparsed` when it cannot be read or is not one verdict.
+    """The verdict in a reply on two answers shown as A and B; `unparsed` if there is none, or more than one.
 
-    Read are, in this order: the last JSON object with a `winner`; `[[A]]`, `[[C]]` (a tie), `[[A>>B]]`; the letter alone, in
-    the first or last line; a plain statement ("The better answer is B."). Thoughts (`<think>`) are left out.
+    Accepted forms, in this order: the last JSON object with a `winner`; `[[A]]`, `[[C]]` (a tie), `[[A>>B]]`; the letter alone, in
+    the first or last line; a plain statement ("The better answer is B."). Thoughts (`<think>`) are ignored.
     """
-    text = _spoken(reply)
+    text = _without_thoughts(reply)
     winner = _last_json_value(text, "winner")
     if winner is not _ABSENT:
         return _BARE.get(winner.strip().lower(), "unparsed") if isinstance(winner, str) else "unparsed"
@@ -73,12 +73,12 @@ def parse_preference(reply: str) -> Outcome:
 
 
 def parse_order(reply: str, letters: str) -> tuple[frozenset[str], ...] | None:
-    """The order in a reply, best first, equals together; None unless it names each of the letters once.
+    """The order in a reply, best first, with equal answers grouped; None unless it has each letter exactly once.
 
-    Read are, in this order: the last JSON object with a `ranking` (a list of letters); `[[B > A = C]]`; `B > A = C` in the first
-    or last line. Thoughts (`<think>`) are left out.
+    Accepted forms, in this order: the last JSON object with a `ranking` (a list of letters); `[[B > A = C]]`; `B > A = C` in the
+    first or last line. Thoughts (`<think>`) are ignored.
     """
-    text = _spoken(reply)
+    text = _without_thoughts(reply)
     ranking = _last_json_value(text, "ranking")
     if ranking is not _ABSENT:
         if not isinstance(ranking, list) or not all(isinstance(one, str) for one in ranking):
@@ -97,18 +97,18 @@ def _order(text: str, letters: str) -> tuple[frozenset[str], ...] | None:
 
 
 def last_line(reply: str) -> str:
-    """The last line that says something, where reasons stand before the verdict."""
+    """The last line that is not blank: the verdict, if reasons come before it."""
     lines = [line for line in reply.splitlines() if line.strip()]
     return lines[-1] if lines else ""
 
 
 def parse_grade(reply: str, lowest: float, highest: float) -> float | None:
-    """The grade in a reply, within `lowest` and `highest`; None when it cannot be read, is out of range, or is not one grade.
+    """The grade in a reply; None if there is none, if it is not within `lowest` and `highest`, or if there is more than one.
 
-    Read are, in this order: the last JSON object with a `score`; `[[7]]`; `8/10` where 10 is the highest; `Score: 7`; the
-    number alone, in the first or last line. Thoughts (`<think>`) are left out.
+    Accepted forms, in this order: the last JSON object with a `score`; `[[7]]`; `8/10` where 10 is the highest; `Score: 7`; the
+    number alone, in the first or last line. Thoughts (`<think>`) are ignored.
     """
-    text = _spoken(reply)
+    text = _without_thoughts(reply)
     score = _last_json_value(text, "score")
     if score is not _ABSENT:
         found = {_number(score)}
@@ -126,8 +126,8 @@ def parse_grade(reply: str, lowest: float, highest: float) -> float | None:
 _ABSENT = object()
 
 
-def _spoken(reply: str) -> str:
-    """The reply without its thoughts, be they whole, cut short at the end, or begun already in the prompt."""
+def _without_thoughts(reply: str) -> str:
+    """The reply without its thoughts, also if they are truncated or were started in the prompt."""
     if reply.startswith(NO_VERDICT):
         return ""
     text = _THOUGHTS.sub("", reply)
@@ -136,10 +136,10 @@ def _spoken(reply: str) -> str:
 
 
 def _last_json_value(text: str, key: str) -> Any:
-    """What `key` says in the last JSON object that has it; `_ABSENT` where none has; None where it says two things."""
+    """The value of `key` in the last JSON object that has it; `_ABSENT` if none has; None for contradictory values."""
     if f'"{key}"' not in text:
         return _ABSENT
-    if text.count("{") > MOST_BRACES:  # no verdict; and trying each of them takes quadratic time
+    if text.count("{") > MOST_BRACES:  # not a verdict, and trying each of them takes quadratic time
         return None
     decoder = json.JSONDecoder(object_pairs_hook=_without_contradictions)
     value: Any = _ABSENT
@@ -181,7 +181,7 @@ def _statements(text: str) -> Iterator[Outcome]:
         for statement in _STATEMENTS:
             for match in statement.finditer(sentence):
                 verdict = match["verdict"]
-                if verdict not in ("a", "b"):  # those are words, not the letters we asked for
+                if verdict not in ("a", "b"):  # these are words, not the requested letters
                     yield "unparsed" if _DOUBT.search(sentence) else _BARE[verdict.lower()]
 
 
@@ -198,7 +198,7 @@ def _number(value: Any) -> float | None:
 
 
 def answer_schema(labels: Sequence[str]) -> dict[str, Any] | None:
-    """What an answer with one of these labels looks like in JSON; None where labels say nothing of it."""
+    """The JSON schema of an answer with one of these labels; None without labels."""
     if not labels:
         return None
     if all(label.lstrip("-").isdigit() for label in labels):
@@ -209,9 +209,8 @@ def answer_schema(labels: Sequence[str]) -> dict[str, Any] | None:
 
 
 def verdict_text(reply: Reply) -> str:
-    """What to read a verdict from. What is no whole answer is kept for people to read, in a form in which no verdict is found.
-
-    A reply that was cut off may have been about to say the opposite.
+    """The text to parse a verdict from. An incomplete reply is marked so that no verdict is found in it, because a truncated reply
+    may have been about to say the opposite.
     """
     problem = reply.problem or ("cut off at max_new_tokens" if reply.finish == "length" else "")
     if not problem:
@@ -221,6 +220,6 @@ def verdict_text(reply: Reply) -> str:
 
 
 def request_failed(verdict: Comparison | Grade) -> bool:
-    """Whether a verdict, or a panel member's in it, is none because the server did not answer: it is worth asking again."""
+    """Whether a verdict, or a panel member's verdict in it, is missing because the server did not answer, and worth retrying."""
     members = verdict.members if isinstance(verdict, Comparison) else ()
     return f"{NO_VERDICT}{UNANSWERED}" in (verdict.reply or "") or any(map(request_failed, members))

@@ -1,4 +1,4 @@
-"""What every judge promises: tasks in, verdicts out, each task's verdicts together and exactly once."""
+"""The interface of judges: tasks in, verdicts out, with each task's verdicts yielded together and exactly once."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ class Task:
     """A prompt and the candidates to judge. Ids are those of the records.
 
     Attributes:
-        pairs: which candidates to compare, by index, for a judge that compares; None compares all with all.
+        pairs: which candidates to compare, by index, for judges that compare; None compares all pairs.
     """
 
     prompt_id: str
@@ -23,7 +23,7 @@ class Task:
 
     @property
     def wanted_pairs(self) -> Sequence[tuple[int, int]]:
-        """`pairs`, or all there are."""
+        """`pairs`, or all pairs."""
         return tuple(combinations(range(len(self.candidates)), 2)) if self.pairs is None else self.pairs
 
 
@@ -44,6 +44,6 @@ class Judge(Protocol):
         """Judge tasks, yielding each when it is complete, in any order.
 
         Raises:
-            JudgeError: when no verdicts can be had at all (server gone, function failing).
+            JudgeError: no verdicts are possible (server unreachable, function failing).
         """
         ...

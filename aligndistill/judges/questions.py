@@ -1,6 +1,6 @@
-"""Questions put to a chat model, and what came back: label log-probabilities where it gives them, else text.
+"""Sends questions to a chat model and reads label log-probabilities if it gives them, else text.
 
-Everything that was paid for is kept as it arrives, before anything else is done with it.
+Replies are cached as they arrive, before they are used.
 """
 
 from collections import Counter, defaultdict
@@ -12,6 +12,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligndistill.chat.protocol import ChatModel, Request, SamplingParams
+from aligndistill.config.judges import JudgeExample
 from aligndistill.errors import ConfigError
 from aligndistill.judges.parsing import answer_schema, verdict_text
 from aligndistill.judges.protocol import Judged, Task
@@ -21,7 +22,7 @@ from aligndistill.records import Comparison, Grade, Message, Record, Usage, tota
 from aligndistill.store.cache import Cache, cache_key
 
 SAMPLING_TEMPERATURE = 1.0
-"""Of several replies to one question; a single one is greedy."""
+"""For several replies to one question; a single reply is greedy."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +35,7 @@ class Question:
 
 
 class JudgeReply(Record):
-    """What the model said once: log-probabilities of the labels (nats) or a text; and what it cost when it was asked."""
+    """One reply: log-probabilities of the labels (nats) or a text, and what it cost."""
 
     label_logprobs: tuple[float, ...] | None
     reply: str | None
@@ -43,7 +44,7 @@ class JudgeReply(Record):
 
 @dataclass(frozen=True)
 class JudgeReplies:
-    """All that the model said to one question: log-probabilities of the labels (nats), or one text or several."""
+    """All replies to one question: log-probabilities of the labels (nats), or one or more texts."""
 
     label_logprobs: tuple[float, ...] | None
     replies: tuple[str, ...]
@@ -51,37 +52,27 @@ class JudgeReplies:
 
     @property
     def shown(self) -> str | None:
-        """The replies as one text, as it is kept with the verdict."""
+        """The replies as one text, as stored with the verdict."""
         if len(self.replies) <= 1:
             return self.replies[0] if self.replies else None
         return "\n".join(f"[reply {number}] {reply}" for number, reply in enumerate(self.replies, start=1))
 
 
 @dataclass(frozen=True)
-class WorkedExample:
-    """A question with its answer, shown before the real one: prompt and answers in order, the verdict, and why."""
-
-    prompt: str
-    answers: tuple[str, ...]
-    verdict: str
-    reason: str = ""
-
-
-@dataclass(frozen=True)
 class JudgeOptions:
-    """How a judge asks, whatever it asks.
+    """Options of all judges that ask a chat model.
 
     Attributes:
-        reasoning: have reasons written before the verdict. Log-probabilities of labels are not asked for then.
-        samples: replies per question where the model gives no log-probabilities; their shares make a soft verdict.
-        examples: worked examples, shown as earlier turns.
-        max_answer_characters: longer answers are cut, and say so.
-        control_tokens: of the judge's tokenizer, as far as it is known; they are broken up where a text holds them.
+        reasoning: ask for reasons before the verdict; label log-probabilities are then not used.
+        samples: replies per question if the model gives no log-probabilities; their mean is a soft verdict.
+        examples: shown before the question, as earlier turns.
+        max_answer_characters: longer answers are truncated, with a note.
+        control_tokens: of the judge's tokenizer, if known; they are broken up in texts.
     """
 
     reasoning: bool = False
     samples: int = 1
-    examples: tuple[WorkedExample, ...] = ()
+    examples: tuple[JudgeExample, ...] = ()
     max_answer_characters: int = 20_000
     control_tokens: frozenset[str] = frozenset()
 
@@ -91,20 +82,20 @@ DEFAULT_OPTIONS = JudgeOptions()
 
 @dataclass(frozen=True)
 class JudgeClient:
-    """How a judge of one kind asks.
+    """Asks the questions of one kind of judge.
 
     Attributes:
-        judge: the kind of judge; answers to different kinds are kept apart.
-        labels: the words one of which the answer should begin with; without any, only text is asked for.
-        ask_plainly, ask_with_reasons: how the verdict is asked for, in templates that have the field `{verdict}`.
-        max_new_tokens: the longest reply in text.
-        fill: the template filled with a prompt and answers, by `text` or `listing`.
-        readable: whether a reply in text holds a verdict on so many answers. One that does not is given back, but never kept.
-        cache: where answers are kept; None keeps none.
+        judge: the kind of judge; part of the cache key.
+        labels: the possible first words of the answer; if empty, only text is requested.
+        ask_plainly, ask_with_reasons: the request for the verdict, in templates with the field `{verdict}`.
+        max_new_tokens: the longest text reply.
+        fill: fills the template with a prompt and answers, using `text` or `listing`.
+        readable: whether a text reply contains a verdict on this number of answers. Others are returned, but not cached.
+        cache: stores replies; None disables caching.
 
     Raises:
-        ConfigError: reasons are wanted, and the template has no place to ask for them, or an example has none; or an example's
-            verdict cannot be read.
+        ConfigError: `reasoning` is set and the template has no field `{verdict}` or an example has no reason; or an example's
+            verdict cannot be parsed.
     """
 
     judge: str
@@ -123,30 +114,32 @@ class JudgeClient:
     def __post_init__(self) -> None:
         if self.options.reasoning and not self.template.asks_for_the_verdict:
             raise ConfigError(
-                "the judge is to give reasons before its verdict, and its template asks for the verdict itself. "
-                "Put the field {verdict} there instead, or set reasoning: false."
+                "reasoning: true needs a judge template with the field {verdict}; this one has its own request for the verdict. "
+                "Replace that request by {verdict}, or set reasoning: false."
             )
         for example in self.options.examples:
             if self.options.reasoning and not example.reason:
-                raise ConfigError("the judge is to give reasons, and one of its examples has none: give each example a 'reason'.")
+                raise ConfigError("reasoning: true needs a reason in every example of the judge: give each example a 'reason'.")
             if not self.readable(self._example_answer(example), len(example.answers)):
-                raise ConfigError(f"the verdict {example.verdict!r} of a judge's example is none that this judge could give.")
+                raise ConfigError(
+                    f"the verdict {example.verdict!r} of a judge's example is not a valid verdict for this kind of judge."
+                )
 
     # ------------------------------------------------------------------------------------------------------ questions
 
     def filled(self, prompt: str, answers: Sequence[str]) -> str:
-        """The text that is sent about these answers."""
+        """The question about these answers, as sent."""
         return self.fill(self, prompt, answers)
 
     def text(self, **fields: str) -> str:
-        """The template filled with texts of others, made harmless; its mark and its last request are the judge's own."""
-        safe = {name: self._hardened(text if name == "prompt" else self._cut(text)) for name, text in fields.items()}
+        """The template filled with sanitised texts, a delimiter and the request for the verdict."""
+        safe = {name: self._sanitised(text if name == "prompt" else self._truncated(text)) for name, text in fields.items()}
         return self.template.fill(mark=delimiter(self.seed, *safe.values()), verdict=self._verdict_request, **safe)
 
     def listing(self, texts: Sequence[str], **fields: str) -> str:
-        """As `text`, for a template that shows any number of answers in one field, each between marks, by its letter."""
-        safe = {name: self._hardened(text) for name, text in fields.items()}
-        answers = [self._hardened(self._cut(text)) for text in texts]
+        """As `text`, for a template that shows any number of answers in one field, each with its letter and between delimiters."""
+        safe = {name: self._sanitised(text) for name, text in fields.items()}
+        answers = [self._sanitised(self._truncated(text)) for text in texts]
         mark = delimiter(self.seed, *safe.values(), *answers)
         shown = "\n\n".join(
             f"[Start of answer {letter} {mark}]\n{answer}\n[End of answer {letter} {mark}]"
@@ -154,11 +147,12 @@ class JudgeClient:
         )
         return self.template.fill(mark=mark, verdict=self._verdict_request, responses=shown, **safe)
 
-    def _hardened(self, text: str) -> str:
+    def _sanitised(self, text: str) -> str:
         return sanitised(text, self.options.control_tokens)
 
-    def _cut(self, text: str) -> str:
-        """An answer cut at the stated length. A prompt is never cut: half a question is another question."""
+    def _truncated(self, text: str) -> str:
+        """An answer, truncated at `max_answer_characters`. Prompts are not truncated, because a truncated prompt is a different
+        prompt."""
         return truncate(text, self.options.max_answer_characters)
 
     @property
@@ -175,35 +169,35 @@ class JudgeClient:
             ]
         return tuple(turns)
 
-    def _example_answer(self, example: WorkedExample) -> str:
+    def _example_answer(self, example: JudgeExample) -> str:
         return f"{example.reason}\n[[{example.verdict}]]" if self.options.reasoning else example.verdict
 
     # -------------------------------------------------------------------------------------------------------- answers
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, JudgeReplies]]:
-        """Every question with what was said to it, in any order: those that are kept, then the others as they arrive."""
+        """Every question with its replies, in any order: cached ones first, then the others as they arrive."""
         keys = {question: self._keys(question) for question in questions}
         assert len(keys) == len(questions), "a task holds the same candidate twice"
-        kept = self.cache.get_many([key for of_one in keys.values() for key in of_one]) if self.cache is not None else {}
-        said: dict[Question, dict[int, JudgeReply]] = {question: {} for question in questions}
+        cached = self.cache.get_many([key for of_one in keys.values() for key in of_one]) if self.cache is not None else {}
+        replies: dict[Question, dict[int, JudgeReply]] = {question: {} for question in questions}
         unasked: list[Question] = []
         for question, of_one in keys.items():
             for sample, key in enumerate(of_one):
-                judge_reply = _cached_reply(kept.get(key))
+                judge_reply = _cached_reply(cached.get(key))
                 if judge_reply is not None and (
                     judge_reply.reply is None or self.readable(judge_reply.reply, len(question.candidates))
                 ):
-                    said[question][sample] = judge_reply
-            if self._complete(said[question]):
-                yield question, _combined(said[question])
+                    replies[question][sample] = judge_reply
+            if self._complete(replies[question]):
+                yield question, _combined(replies[question])
             else:
                 unasked.append(question)
 
-        spent: dict[Question, Usage] = {}  # on the log-probabilities that they did not get
+        spent: dict[Question, Usage] = {}  # on requests for log-probabilities without a result
         in_text = unasked
         if self.labels and not self.options.reasoning:
-            in_text = [question for question in unasked if said[question]]  # their first samples came as text
-            without = [question for question in unasked if not said[question]]
+            in_text = [question for question in unasked if replies[question]]  # their first samples were text
+            without = [question for question in unasked if not replies[question]]
             for labelled in self.chat.label_logprobs([self._messages(question) for question in without], self.labels):
                 question = without[labelled.request]
                 if labelled.logprobs is None:
@@ -211,12 +205,12 @@ class JudgeClient:
                     spent[question] = labelled.usage
                 else:
                     judge_reply = JudgeReply(label_logprobs=labelled.logprobs, reply=None, usage=labelled.usage)
-                    self._keep(keys[question][0], judge_reply)
+                    self._save(keys[question][0], judge_reply)
                     yield question, _combined({0: judge_reply})
 
         requests = [
             Request(
-                self._messages(question), tuple(sample for sample in range(self.options.samples) if sample not in said[question])
+                self._messages(question), tuple(sample for sample in range(self.options.samples) if sample not in replies[question])
             )
             for question in in_text
         ]
@@ -234,19 +228,21 @@ class JudgeClient:
             text = verdict_text(reply)
             judge_reply = JudgeReply(label_logprobs=None, reply=text, usage=total(spent.pop(question, Usage()), reply.usage))
             if self.readable(text, len(question.candidates)):
-                self._keep(keys[question][answered.sample], judge_reply)
-            said[question][answered.sample] = judge_reply
-            if self._complete(said[question]):
-                yield question, _combined(said[question])
+                self._save(keys[question][answered.sample], judge_reply)
+            replies[question][answered.sample] = judge_reply
+            if self._complete(replies[question]):
+                yield question, _combined(replies[question])
 
-    def _complete(self, said: Mapping[int, JudgeReply]) -> bool:
-        return len(said) == self.options.samples or any(judge_reply.label_logprobs is not None for judge_reply in said.values())
+    def _complete(self, replies: Mapping[int, JudgeReply]) -> bool:
+        return len(replies) == self.options.samples or any(
+            judge_reply.label_logprobs is not None for judge_reply in replies.values()
+        )
 
     def _messages(self, question: Question) -> tuple[Message, ...]:
         return (*self._examples, Message(role="user", content=question.text))
 
     def _keys(self, question: Question) -> list[str]:
-        """One for each reply that is wanted."""
+        """One cache key per sample."""
         of_question = {
             "judge": self.judge,
             "model": self.chat.identity,
@@ -260,7 +256,7 @@ class JudgeClient:
             return [cache_key(**of_question)]
         return [cache_key(**of_question, sample=sample, temperature=SAMPLING_TEMPERATURE) for sample in range(self.options.samples)]
 
-    def _keep(self, key: str, judge_reply: JudgeReply) -> None:
+    def _save(self, key: str, judge_reply: JudgeReply) -> None:
         if self.cache is not None:
             self.cache.put(key, judge_reply.model_dump())
 
@@ -268,27 +264,27 @@ class JudgeClient:
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def _cached_reply(kept: Any) -> JudgeReply | None:
-    """What was kept; None where nothing was, or something that is no opinion."""
+def _cached_reply(value: Any) -> JudgeReply | None:
+    """The reply in a cache entry; None if there is no entry, or not a valid one."""
     try:
-        return JudgeReply.model_validate(kept)
+        return JudgeReply.model_validate(value)
     except ValidationError:
         return None
 
 
-def _combined(said: Mapping[int, JudgeReply]) -> JudgeReplies:
-    for judge_reply in said.values():
+def _combined(replies: Mapping[int, JudgeReply]) -> JudgeReplies:
+    for judge_reply in replies.values():
         if judge_reply.label_logprobs is not None:
             return JudgeReplies(judge_reply.label_logprobs, (), judge_reply.usage)
-    in_order = [said[sample] for sample in sorted(said)]
-    replies = tuple(judge_reply.reply for judge_reply in in_order if judge_reply.reply is not None)
-    return JudgeReplies(None, replies, total(*(judge_reply.usage for judge_reply in in_order)))
+    in_order = [replies[sample] for sample in sorted(replies)]
+    texts = tuple(judge_reply.reply for judge_reply in in_order if judge_reply.reply is not None)
+    return JudgeReplies(None, texts, total(*(judge_reply.usage for judge_reply in in_order)))
 
 
 def by_task(
     tasks: Sequence[Task], questions: Sequence[Question], verdicts: Iterable[tuple[Question, Sequence[Comparison | Grade]]]
 ) -> Iterator[Judged]:
-    """Gather verdicts into tasks, yielding each task when it has all of them, in the order of its questions."""
+    """Group verdicts by task, yielding each task when it is complete, with its verdicts in the order of its questions."""
     expected = Counter(question.task for question in questions)
     for task, content in enumerate(tasks):
         if not expected[task]:

@@ -1,4 +1,4 @@
-"""A reward model as the judge: any sequence classifier with one label."""
+"""A reward model as a judge: any sequence classifier with one label."""
 
 from collections.abc import Iterator, Sequence
 
@@ -11,16 +11,16 @@ from aligndistill.models.reward import RewardModel, score_rewards
 class RewardModelJudge:
     """Grades by a reward model's score."""
 
-    def __init__(self, name: str, reward_model: RewardModel, batch_size: int, kept: GradeCache | None = None) -> None:
+    def __init__(self, name: str, reward_model: RewardModel, batch_size: int, cache: GradeCache | None = None) -> None:
         self.name = name
         self.reward_model = reward_model
         self._batch_size = batch_size
-        self._kept = kept
+        self._cache = cache
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `grade_tasks`."""
         model = self.reward_model
-        return grade_tasks(self.name, model.conversation, model.max_positions, tasks, self._grade, self._kept)
+        return grade_tasks(self.name, model.conversation, model.max_positions, tasks, self._grade, self._cache)
 
     def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
         for scores in score_rewards(self.reward_model, groups, self._batch_size):

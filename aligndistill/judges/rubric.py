@@ -1,4 +1,4 @@
-"""A grade by named criteria for each answer, by a chat model."""
+"""Grades each answer by named criteria with a chat model."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -15,18 +15,18 @@ from aligndistill.store.cache import Cache
 
 
 class RubricJudge:
-    """Grades every candidate by itself, from `lowest` to `highest`.
+    """Grades every candidate separately, from `lowest` to `highest`.
 
-    The grade is the expected value over the whole numbers of the scale where the model gives their log-probabilities (as in
-    d-RLAIF, Lee et al. 2023, arXiv:2309.00267), else the mean of the numbers in its replies. An endpoint whose tokenizer writes 10
-    as two tokens does not give them when 1 or 10 is likely; a scale of single digits avoids that.
+    The grade is the expected value over the whole numbers of the scale if the model gives their log-probabilities (as in
+    d-RLAIF, Lee et al. 2023, arXiv:2309.00267), else the mean of the grades in its replies. If an endpoint's tokenizer splits 10
+    into two tokens, there are no log-probabilities when 1 or 10 is likely; a scale of single digits avoids that.
 
     Args:
-        max_new_tokens: the longest reply in text.
-        cache: where answers are kept between runs.
+        max_new_tokens: the longest text reply.
+        cache: stores replies between runs.
 
     Raises:
-        ConfigError: a scale that does not go up.
+        ConfigError: `lowest` is not less than `highest`.
     """
 
     def __init__(
@@ -42,12 +42,12 @@ class RubricJudge:
         options: JudgeOptions = DEFAULT_OPTIONS,
     ) -> None:
         if lowest >= highest:
-            raise ConfigError(f"a rubric's scale must go up: 'lowest' is {lowest} and 'highest' is {highest}.")
+            raise ConfigError(f"a rubric's 'lowest' ({lowest}) must be less than 'highest' ({highest}).")
         self.name = name
         self._lowest = lowest
         self._highest = highest
         self._reasoning = options.reasoning
-        self._asking = JudgeClient(
+        self._client = JudgeClient(
             judge="rubric",
             chat=chat,
             template=template,
@@ -61,23 +61,23 @@ class RubricJudge:
             seed=seed,
             readable=lambda reply, shown: self._read(reply) is not None,
             cache=cache,
-            fill=lambda asking, prompt, answers: asking.text(
+            fill=lambda client, prompt, answers: client.text(
                 prompt=prompt, response=answers[0], lowest=str(lowest), highest=str(highest)
             ),
             options=options,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """See `Judge`. All candidates of all tasks are asked about at once."""
+        """See `Judge`. The questions of all tasks are sent together."""
         questions = [self._question(index, task, candidate) for index, task in enumerate(tasks) for candidate in task.candidates]
         verdicts = (
             (question, [self._grade(tasks[question.task], question, judge_replies)])
-            for question, judge_replies in self._asking.ask(questions)
+            for question, judge_replies in self._client.ask(questions)
         )
         yield from by_task(tasks, questions, verdicts)
 
     def _question(self, index: int, task: Task, candidate: Candidate) -> Question:
-        return Question(index, (candidate.id,), self._asking.filled(plain_prompt(task.messages), [candidate.text]))
+        return Question(index, (candidate.id,), self._client.filled(plain_prompt(task.messages), [candidate.text]))
 
     def _grade(self, task: Task, question: Question, judge_replies: JudgeReplies) -> Grade:
         value: float | None

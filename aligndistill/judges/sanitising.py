@@ -1,6 +1,6 @@
-"""What keeps a candidate's text data: nothing in it can end the text, begin a chat turn, or hide.
+"""Sanitises texts shown to a judge, so that they cannot close their delimiter, start a chat turn, or hide content.
 
-Prompts and candidates go through `sanitised` before they enter a template. Incidents that show the need: transformers#29279,
+Prompts and candidates pass through `sanitised` before they are put into a template. Related incidents: transformers#29279,
 vllm#31735, llama.cpp#26273 (control tokens in text become control tokens), transformers#47386 (markers not flagged special).
 """
 
@@ -21,35 +21,35 @@ _KNOWN_MARKERS = (
     r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
     r"\[(?:CLS|SEP|MASK|PAD|UNK|BOS|EOS)\]",
 )
-"""Turn and control markers of the usual model families, for servers, whose tokenizers cannot be asked."""
+"""Turn and control markers of common model families, for servers, whose tokenizers are not available."""
 
-_UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
-"""Control characters, zero-width spaces, text-direction overrides and tag characters: read by a model and seen by nobody."""
+_INVISIBLE = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff\u202a-\u202e\u2066-\u2069\U000e0000-\U000e007f]")
+"""Control characters, zero-width spaces, text-direction overrides and tag characters: read by models, invisible to people."""
 
 
 def truncate(text: str, characters: int) -> str:
-    """The text up to a length; what is left out of a longer one is said where it is cut."""
+    """The text, truncated to a length, with a note of how much was cut."""
     if len(text) <= characters:
         return text
     return f"{text[:characters]} [cut here: {len(text) - characters} more characters]"
 
 
 def sanitised(text: str, control_tokens: Iterable[str] = ()) -> str:
-    """The text as a judge may see it: without unseen characters, with a space inside every control token.
+    """The text without invisible characters, and with a space inside every control token.
 
     Args:
-        control_tokens: the tokenizer's own, beside those that are known everywhere.
+        control_tokens: the tokenizer's control tokens, in addition to the known ones.
     """
-    text = _UNSEEN.sub("", text)
+    text = _INVISIBLE.sub("", text)
     own = [re.escape(token) for token in sorted(control_tokens, key=len, reverse=True) if token not in _broken(token)]
     markers = re.compile("|".join((*own, *_KNOWN_MARKERS)))
-    while markers.search(text):  # what is left of one marker may be part of another
+    while markers.search(text):  # the rest of one marker may be part of another
         text = markers.sub(lambda match: _broken(match[0]), text)
     return text
 
 
 def control_tokens(tokenizer: Any) -> frozenset[str]:
-    """The special and added tokens of a Hugging Face tokenizer that are more than spaces."""
+    """The special and added tokens of a Hugging Face tokenizer that are not blank."""
     return frozenset(token for token in (*tokenizer.all_special_tokens, *tokenizer.get_added_vocab()) if token.strip())
 
 
@@ -58,10 +58,10 @@ def _broken(marker: str) -> str:
 
 
 def delimiter(seed: int, *texts: str) -> str:
-    """A delimiter that none of the texts holds and that nobody can know who wrote one of them without the seed.
+    """A delimiter that is in none of the texts, and that their authors cannot predict without the seed.
 
-    It is a hash of the seed and the texts: another one for every request, the same when that is asked again, so that what was
-    answered is found in the cache.
+    It is a hash of the seed and the texts: different for every request, but the same if a request is repeated, so that its reply
+    is found in the cache.
     """
     attempt = 0
     while True:

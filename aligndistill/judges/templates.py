@@ -11,7 +11,7 @@ PAIRWISE_FIELDS = frozenset({"prompt", "first", "second"})
 RUBRIC_FIELDS = frozenset({"prompt", "response", "lowest", "highest"})
 LISTWISE_FIELDS = frozenset({"prompt", "responses"})
 OPTIONAL_FIELDS = frozenset({"mark", "verdict"})
-"""`{mark}` is a delimiter, another one in every request; `{verdict}` asks for the verdict, with reasons before it or without."""
+"""`{mark}` is a delimiter, different in every request; `{verdict}` is the request for the verdict, with or without reasons."""
 
 _FOLDER = Path(__file__).with_name("templates")
 _FIELD = re.compile(r"\{(\w+)\}")
@@ -19,17 +19,17 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 @dataclass(frozen=True)
 class Template:
-    """A template's text, known to hold its fields and no others."""
+    """The text of a template whose fields have been checked."""
 
     text: str
 
     @property
     def asks_for_the_verdict(self) -> bool:
-        """Whether it leaves to the judge how the verdict is asked for, by the field `{verdict}`."""
+        """Whether it has the field `{verdict}`, in which the judge puts its request for the verdict."""
         return "verdict" in _FIELD.findall(self.text)
 
     def fill(self, **values: str) -> str:
-        """The text with all fields filled in one pass: what a value says in braces stays as it is."""
+        """The text with all fields filled in one pass: braces in values are unchanged."""
         return _FIELD.sub(lambda match: values[match[1]], self.text)
 
 
@@ -37,7 +37,7 @@ def load_template(name: str, fields: frozenset[str]) -> Template:
     """A built-in template by its name, or one from a file by its path.
 
     Raises:
-        ConfigError: there is no such template, or it does not hold these fields, or holds others than these and the optional ones.
+        ConfigError: there is no such template, or its fields are not exactly these and, optionally, `OPTIONAL_FIELDS`.
     """
     built_in = {path.stem: path for path in sorted(_FOLDER.glob("*.txt"))}
     path = built_in.get(name, Path(name))
@@ -50,13 +50,13 @@ def load_template(name: str, fields: frozenset[str]) -> Template:
     found = set(_FIELD.findall(text))
     problems = [
         f"{what} {_braced(some)}"
-        for what, some in (("lacks", fields - found), ("has unknown fields", found - fields - OPTIONAL_FIELDS))
+        for what, some in (("is missing", fields - found), ("has unknown fields", found - fields - OPTIONAL_FIELDS))
         if some
     ]
     if problems:
         raise ConfigError(
             f"the judge template '{name}' {' and '.join(problems)}. "
-            f"A template of this kind has {_braced(fields)}, each at least once, and may have {_braced(OPTIONAL_FIELDS)}."
+            f"A template of this kind needs {_braced(fields)}, each at least once, and may have {_braced(OPTIONAL_FIELDS)}."
         )
     return Template(text)
 

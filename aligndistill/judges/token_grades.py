@@ -1,4 +1,4 @@
-"""Grades by a model that reads the answers' tokens itself: what the likelihood and the reward-model judges have in common."""
+"""Grades by a local model that scores tokens: code shared by the likelihood and reward-model judges."""
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ UNLIMITED_TOKENS = 2**31
 
 @dataclass(frozen=True)
 class GroupGrades:
-    """One value per response of a group, with the group's place in the list that was given."""
+    """One value per response of a group, with the group's index."""
 
     index: int
     values: list[float]
@@ -27,7 +27,7 @@ GradeGroups = Callable[[Sequence[TokenGroup]], Iterator[GroupGrades]]
 
 @dataclass(frozen=True)
 class GradeCache:
-    """Where grades are kept, and the fingerprint of the model that gives them."""
+    """A cache of grades, and the fingerprint of the model that gives them."""
 
     cache: Cache
     model: str
@@ -39,14 +39,14 @@ def grade_tasks(
     positions: int | None,
     tasks: Sequence[Task],
     grade: GradeGroups,
-    kept: GradeCache | None = None,
+    grade_cache: GradeCache | None = None,
 ) -> Iterator[Judged]:
-    """Tokenise tasks, grade them, and yield each; one whose prompt exceeds the model's positions gets grades without a value.
+    """Tokenise tasks, grade them, and yield each; if a prompt exceeds the model's positions, its grades have no value.
 
     Args:
         name: the judge's.
-        positions: how many the model has; None where it does not say.
-        kept: what was graded before is taken from there; None grades everything.
+        positions: how many positions the model has; None if unknown.
+        grade_cache: grades from earlier runs; None disables caching.
     """
     exchanges = [
         PromptWithResponses(task.messages, [c.text for c in task.candidates], [c.finish for c in task.candidates]) for task in tasks
@@ -55,21 +55,21 @@ def grade_tasks(
     tokenised = tokenise(conversation, exchanges, Limits(limit, limit, positions))
     for index in set(range(len(tasks))) - set(tokenised.indices):
         yield _judged(name, tasks[index], [None] * len(tasks[index].candidates), 0)
-    for graded in grade(tokenised.groups) if kept is None else cached_grades(tokenised.groups, grade, kept):
+    for graded in grade(tokenised.groups) if grade_cache is None else cached_grades(tokenised.groups, grade, grade_cache):
         yield _judged(name, tasks[tokenised.indices[graded.index]], graded.values, len(tokenised.groups[graded.index].prompt))
 
 
-def cached_grades(groups: Sequence[TokenGroup], grade: GradeGroups, kept: GradeCache) -> Iterator[GroupGrades]:
-    """A response is known by the model and all ids that it reads."""
-    keys = [[cache_key(model=kept.model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
-    known = kept.cache.get_many([key for row in keys for key in row])
+def cached_grades(groups: Sequence[TokenGroup], grade: GradeGroups, grade_cache: GradeCache) -> Iterator[GroupGrades]:
+    """Grade groups, using the cache. Its key is the model and the token ids of prompt and response."""
+    keys = [[cache_key(model=grade_cache.model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
+    known = grade_cache.cache.get_many([key for row in keys for key in row])
     missing = [index for index, row in enumerate(keys) if not all(key in known for key in row)]
     for index in sorted(set(range(len(groups))) - set(missing)):
         yield GroupGrades(index, [known[key] for key in keys[index]])
     for graded in grade([groups[index] for index in missing]):
         index = missing[graded.index]
         for key, value in zip(keys[index], graded.values, strict=True):
-            kept.cache.put(key, value)
+            grade_cache.cache.put(key, value)
         yield GroupGrades(index, graded.values)
 
 

@@ -1,6 +1,6 @@
-"""A policy and its critic as one module, so that one trainer, one optimiser and one DeepSpeed engine hold both.
+"""A policy and its critic as one module, so that one trainer, one optimiser and one DeepSpeed engine train both.
 
-The critic is a model of its own, or a linear head on the policy's trunk. The value at a token is that of the state before it, read
+The critic is a separate model, or a linear head on the policy's backbone. The value at a token is that of the state before it, read
 where the token is predicted.
 
 Shapes: B prompts, K responses, R tokens per response, S scored tokens.
@@ -22,8 +22,8 @@ class ActorCritic(torch.nn.Module):
     """The policy (a causal language model after `use_grouped_forward`, plain or peft) and its critic.
 
     Args:
-        critic: a sequence classifier with one label after `use_reward_forward`, plain or peft; None puts a value head, which begins
-            at zero, on the policy's trunk.
+        critic: a sequence classifier with one label after `use_reward_forward`, plain or peft; None adds a value head,
+            initialised to zero, to the policy's backbone.
     """
 
     def __init__(self, policy: Any, critic: Any | None) -> None:
@@ -39,12 +39,12 @@ class ActorCritic(torch.nn.Module):
 
     @property
     def config(self) -> Any:
-        """The policy's, which is what a trainer asks about."""
+        """The policy's config, which the trainer reads."""
         return self.policy.config
 
     @property
     def is_gradient_checkpointing(self) -> bool:
-        """Whether the policy recomputes its activations. (Asked for by what gathers weights: nothing is switched off for that.)"""
+        """Whether the policy recomputes its activations. (Read by code that gathers weights, which does not change it.)"""
         return False
 
     def activation_checkpointing_enable(self, **kwargs: Any) -> None:
@@ -67,7 +67,7 @@ class ActorCritic(torch.nn.Module):
 
 @dataclass(frozen=True)
 class Outputs:
-    """What policy and critic say of every response token: nats, nats, and units of reward; 0 where there is no token."""
+    """Log-probs (nats), entropy (nats) and values (units of reward) of every response token; 0 where there is no token."""
 
     logprobs_BKR: Tensor
     entropy_BKR: Tensor
@@ -75,7 +75,7 @@ class Outputs:
 
 
 def outputs(model: Any, batch: GroupedBatch, share: bool, temperature: float) -> Outputs:
-    """Read policy and critic in one pass.
+    """Run policy and critic in one forward pass.
 
     Args:
         model: an `ActorCritic`, or DDP's or DeepSpeed's wrapper of one.
@@ -85,7 +85,7 @@ def outputs(model: Any, batch: GroupedBatch, share: bool, temperature: float) ->
 
 
 def token_values(model: ActorCritic, batch: GroupedBatch, share: bool) -> Tensor:
-    """The value of each response token: (B, K, R), 0 where there is no token. A critic of its own is read alone."""
+    """The value of each response token: (B, K, R), 0 where there is no token. A separate critic is run alone."""
     if model.critic is None:
         return outputs(model, batch, share, temperature=1.0).values_BKR
     values_S: Tensor = model.critic(**_rows(batch), ends_S=_scored(batch)["predictors_S"], share=share)
@@ -93,12 +93,12 @@ def token_values(model: ActorCritic, batch: GroupedBatch, share: bool) -> Tensor
 
 
 def critic_from_reward_model(pointer: ModelPointer) -> RewardModel:
-    """A critic that begins as the reward model: the score it would give is the value it expects."""
+    """A critic initialised from the reward model: its score is the initial value."""
     return load_reward_model(pointer)
 
 
 def critic_from_backbone(pointer: ModelPointer, seed: int) -> RewardModel:
-    """A critic that begins as a language model's trunk with a head that says 0 (as Ziegler et al. 2019 initialise theirs)."""
+    """A critic with a language model's backbone and a zero head (as initialised by Ziegler et al. 2019)."""
     critic = new_reward_model(pointer, seed)
     torch.nn.init.zeros_(critic.model.score.weight)
     return critic

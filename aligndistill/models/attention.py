@@ -1,14 +1,14 @@
-"""Attention over rows that share their prompt, computed where it is allowed and nowhere else.
+"""Attention over rows that share their prompt, computed only where the mask allows it.
 
-Under a mask a row of P prompt and S response tokens costs (P + S)^2 pairs of tokens, most of them forbidden. Here it costs
+With a mask, a row of P prompt and S response tokens costs (P + S)^2 pairs of tokens, most of them masked. Here it costs
 
     P^2 / 2           prompt tokens see the prompt, causally;
     S * P             response tokens see the prompt ...
     sum of R^2 / 2    ... and their own response, causally,
 
-and no mask of T x T is made. What a response token sees comes from two calls of torch's kernel, whose outputs o and log-sum-exps l
-are one softmax again as sum of o_i exp(l_i - l), l = log(sum of exp(l_i)). Their gradients are exact when each call's backward pass
-is given the l and the o of the whole (as in ring attention, Liu et al. 2023).
+and no T x T mask is built. The attention of a response token comes from two calls of torch's kernel, whose outputs o and
+log-sum-exps l are combined into one softmax as sum of o_i exp(l_i - l), l = log(sum of exp(l_i)). Gradients are exact because each
+call's backward pass gets the combined l and o (as in ring attention, Liu et al. 2023).
 
 Shapes: N rows, T tokens per row, A attention heads, D head dimension, P the longest prompt, K responses, R the longest response.
 """
@@ -26,23 +26,23 @@ from transformers.masking_utils import sdpa_mask
 from aligndistill.models.groups import additive, sees
 
 GROUPED = "grouped_sdpa"
-"""The name under which transformers knows this attention: that of `sdpa` for rows that share nothing."""
+"""The name of this attention in transformers. It is `sdpa` for rows that do not share prompts."""
 
 FLEX = "flex_attention"
-"""transformers' name for torch's compiled attention, which leaves out the forbidden blocks of a mask; on accelerators alone."""
+"""transformers' name for torch's compiled attention, which skips the masked blocks; on accelerators only."""
 
 NEVER_SEEN = 1e30
-"""A log-sum-exp so large that the probabilities taken from it are 0."""
+"""A log-sum-exp so large that probabilities computed with it are 0."""
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """Where in a batch of shared rows prompts and responses are.
+    """The places of prompts and responses in a batch of shared rows.
 
     Attributes:
         shortest_prompt, longest_prompt: tokens.
-        prompt_N1T1: which tokens are of a prompt; None where all prompts are equally long.
-        mask_N11P: the additive mask of the prompts' keys; None where all prompts are equally long.
+        prompt_N1T1: which tokens are of a prompt; None if all prompts are equally long.
+        mask_N11P: the additive mask of the prompts' keys; None if all prompts are equally long.
         tokens_NKR: the responses' tokens, as indices into the flattened rows; any token of the row where there is none.
         exists_NKR: which of those exist; None if all do.
         slots_NS: for each token from the shortest prompt's end on, its index into the flattened responses (any for a prompt's).
@@ -58,7 +58,7 @@ class Blocks:
 
     @classmethod
     def of(cls, segments_NT: Tensor, dtype: torch.dtype) -> "Blocks":
-        """Of rows laid out by `groups.collate` with shared prompts, on the CPU."""
+        """Build from rows laid out by `groups.collate` with shared prompts, on the CPU."""
         rows, width = segments_NT.shape
         prompts_N = (segments_NT == 0).sum(1)
         shortest, longest = int(prompts_N.min()), int(prompts_N.max())
@@ -88,10 +88,10 @@ class Blocks:
 
 
 class AttendsToPrompts(Protocol):
-    """What decoding on shared prompts gives instead of this module's own attention."""
+    """The attention that decoding on shared prompts passes in."""
 
     def attention(self, q_NA1D: Tensor, k_NGTD: Tensor, v_NGTD: Tensor, layer: int, scale: float | None) -> Tensor:
-        """(N, 1, A, D) of queries of A heads, keys and values of G."""
+        """Attend: queries of A heads, keys and values of G heads, to (N, 1, A, D)."""
 
 
 def grouped_attention(
@@ -116,7 +116,7 @@ def grouped_attention(
         output, _ = sdpa_attention_forward(module, query, key, value, attention_mask, dropout, scaling, **kwargs)
         return output, None
     repeats = query.shape[1] // key.shape[1]
-    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast positions are turned in float32
+    query, key = query.to(value.dtype), key.to(value.dtype)  # under autocast, rotary positions are computed in float32
     output_NTAD: Tensor = _Grouped.apply(query, repeat_kv(key, repeats), repeat_kv(value, repeats), blocks, scaling)
     return output_NTAD, None
 
@@ -131,14 +131,14 @@ _flash_backward = torch.ops.aten._scaled_dot_product_flash_attention_for_cpu_bac
 
 
 def one_softmax(o_one: Tensor, l_one: Tensor, o_other: Tensor, l_other: Tensor) -> tuple[Tensor, Tensor]:
-    """Output and log-sum-exp of two calls' keys together."""
+    """Combine the outputs and log-sum-exps of two calls."""
     logsumexp = torch.logaddexp(l_one, l_other)
     output = o_one * (l_one - logsumexp).exp().unsqueeze(-1) + o_other * (l_other - logsumexp).exp().unsqueeze(-1)
     return output.to(o_one.dtype), logsumexp
 
 
 class _Grouped(torch.autograd.Function):
-    """(N, A, T, D) three times to (N, T, A, D)."""
+    """Queries, keys and values (N, A, T, D) to the output (N, T, A, D)."""
 
     @staticmethod
     def forward(ctx: Any, q_NATD: Tensor, k_NATD: Tensor, v_NATD: Tensor, blocks: Blocks, scale: float | None) -> Tensor:
@@ -173,7 +173,7 @@ class _Grouped(torch.autograd.Function):
         q_rest, k_prompt, v_prompt = q_NATD[:, :, first:], k_NATD[:, :, :last], v_NATD[:, :, :last]
 
         def part(start: int, end: int, of_prompt: bool) -> tuple[Tensor, Tensor, Tensor]:
-            """Gradient, output and log-sum-exp of some tokens; those of the other kind give no gradient."""
+            """Gradient, output and log-sum-exp of a range of tokens; tokens of the other kind give no gradient."""
             g, o, l = g_NATD[:, :, start:end], o_NATD[:, :, start:end], l_NAT[:, :, start:end]  # noqa: E741
             if blocks.prompt_N1T1 is None:
                 return g, o, l
@@ -211,12 +211,12 @@ def _gradients(
 
 
 def _responses(x_NATD: Tensor, blocks: Blocks) -> Tensor:
-    """The responses' part, each a row: (N K, A, R, D)."""
+    """The responses' tokens, each response as a row: (N K, A, R, D)."""
     return x_NATD.transpose(1, 2).flatten(0, 1)[blocks.tokens_NKR].flatten(0, 1).transpose(1, 2)
 
 
 def block_mask(segments_NT: Tensor) -> BlockMask:
-    """What `groups.attention_mask` says, as `FLEX` takes it."""
+    """`groups.attention_mask` in the format of `FLEX`."""
     rows, length = segments_NT.shape
 
     def allowed(row: Tensor, head: Tensor, query: Tensor, key: Tensor) -> Tensor:
@@ -226,10 +226,12 @@ def block_mask(segments_NT: Tensor) -> BlockMask:
 
 
 def for_queries(mask_N11P: Tensor | None, q_NASD: Tensor) -> Tensor | None:
-    """A mask of keys, the same for every query, as the kernel wants it."""
+    """A mask of keys, the same for every query, in the shape that the kernel needs."""
     return None if mask_N11P is None else mask_N11P.expand(-1, -1, q_NASD.shape[2], -1)
 
 
 def unread_mask(dtype: torch.dtype) -> Tensor:
-    """For a model's `attention_mask` where `grouped_attention` knows better: one of four dimensions is handed on as it is."""
+    """A placeholder for a model's `attention_mask`, which `grouped_attention` ignores: models pass a four-dimensional
+    mask through.
+    """
     return torch.zeros(1, 1, 1, 1, dtype=dtype)

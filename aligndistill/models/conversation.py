@@ -1,6 +1,6 @@
-"""Messages <-> token ids. Prompt and response are tokenised apart and joined as ids, so the boundary never moves.
+"""Messages <-> token ids. Prompt and response are tokenised separately and joined as ids, so the boundary is fixed.
 
-A response ends with the end-of-turn id when its author finished it, and with nothing when it was cut at a length.
+A finished response ends with the end-of-turn id; a truncated one has no end id.
 """
 
 from collections.abc import Sequence
@@ -41,7 +41,7 @@ class Conversation:
         if self.tokenizer.eos_token_id is None and not self.generation_eos:
             raise DataError(
                 f"the tokenizer of '{self.tokenizer.name_or_path}' has no end-of-sequence token, "
-                "so a model could never learn to stop. Give it an eos_token."
+                "so a model could not learn to stop. Set its eos_token."
             )
 
     # ------------------------------------------------------------------------------------------------------- to ids
@@ -62,17 +62,17 @@ class Conversation:
         return "".join(turns) + "\n\nAssistant:"
 
     def response_ids(self, text: str, finished: bool = True) -> list[int]:
-        """The answer's ids, with the end-of-turn id when it was `finished`, or says nothing: an answer has a token at least."""
+        """The answer's ids, with the end-of-turn id if it is `finished` or empty: an answer has at least one token."""
         ids = self._continuation(self._lead + text)
         return [*ids, self.end_of_turn] if finished or not ids else ids
 
     # ------------------------------------------------------------------------------------------------------ to text
 
     def response_text(self, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> str:
-        """What the sampled ids say; the inverse of `response_ids` for text that the tokenizer can write."""
+        """The text of sampled ids; the inverse of `response_ids` for text that the tokenizer can encode."""
         ids = [token for token in response_ids if token not in self.eos_ids]
         if self._adds_prefix_space:
-            # Such tokenizers drop the space before the first word: decode behind the prompt's last token to keep it.
+            # Such tokenizers drop the space before the first word: decode after the prompt's last token to keep it.
             anchor = list(prompt_ids[-1:])
             before = self._decode(anchor)
             text = self._decode([*anchor, *ids])[len(before) :]
@@ -85,16 +85,16 @@ class Conversation:
         return text.strip()
 
     def stops_inside(self, text: str) -> bool:
-        """Whether a decoded response ran into the next human turn, which ends it as an end token would."""
+        """Whether a decoded response contains the start of the next human turn, which ends it like an end token."""
         return self.layout == "transcript" and TRANSCRIPT_STOP in text
 
     # --------------------------------------------------------------------------------------------------- special ids
 
     @cached_property
     def end_of_turn(self) -> int:
-        """The id that ends an answer: what the chat template writes after one, else the tokenizer's eos."""
+        """The id that ends an answer: the one that the chat template writes after an answer, else the tokenizer's eos."""
         if self.layout == "chat":
-            # What the template writes behind an assistant turn tells which id its model was taught to stop at.
+            # The id that the template writes after an assistant turn is the one that its model was trained to stop at.
             marker = "aligndistill"
             turns = [{"role": "user", "content": marker}, {"role": "assistant", "content": marker}]
             rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
@@ -115,11 +115,11 @@ class Conversation:
 
     @cached_property
     def pad_id(self) -> int:
-        """A filler that is no end token. Masks come from lengths, never from this id."""
+        """A padding id that is not an end token. Masks are computed from lengths, never from this id."""
         for token in (self.tokenizer.pad_token_id, self.tokenizer.unk_token_id, *range(len(self.tokenizer))):
             if token is not None and token not in self.eos_ids:
                 return int(token)
-        raise AssertionError("a vocabulary of end tokens only")
+        raise AssertionError("the vocabulary has only end tokens")
 
     # ------------------------------------------------------------------------------------------------------ internals
 
@@ -137,13 +137,13 @@ class Conversation:
 
     @cached_property
     def _adds_prefix_space(self) -> bool:
-        """Whether a text's first word gets a space in front (SentencePiece models of the Llama 2 kind)."""
+        """Whether the tokenizer adds a space before a text's first word (SentencePiece models such as Llama 2)."""
         first = self.tokenizer.convert_ids_to_tokens(self._encode("a"))[0]
         return str(first).startswith("▁")
 
     @cached_property
     def _lead(self) -> str:
-        """What stands between the end of the prompt and the answer's first character."""
+        """The text between the end of the prompt and the answer's first character."""
         if self.layout != "chat":
             return " " if self.layout == "transcript" else ""
         marker = "aligndistill"
@@ -157,7 +157,7 @@ class Conversation:
         """The ids of text that continues other text."""
         if not self._adds_prefix_space or not text:
             return self._encode(text)
-        if text.startswith(" ") and text != " ":  # to nothing at all no space is added
+        if text.startswith(" ") and text != " ":  # the tokenizer adds no space to empty text
             return self._encode(text[1:])
         anchor = self._encode("\n")
         ids = self._encode("\n" + text)

@@ -1,4 +1,4 @@
-"""What is kept of prompts and samples while they are decoded: one copy of a prompt's keys and values, or one for each sample.
+"""Key-value caches for decoding several samples per prompt: one copy of a prompt's keys and values, or one per sample.
 
 Shapes: B prompts, P prompt tokens, N live samples, T most new tokens, M places, V vocabulary.
 """
@@ -16,18 +16,18 @@ from aligndistill.models.groups import additive
 
 
 class Decoding(Protocol):
-    """What is kept of a batch's prompts and of its live samples."""
+    """The cache of a batch's prompts and live samples."""
 
     def keep(self, live: Tensor) -> None:
-        """Forget all samples but these, in this order."""
+        """Keep only these samples, in this order."""
 
     def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
-        """Read a token of each live sample: the logits (N, V) of the next."""
+        """Feed one token of each live sample; returns the logits (N, V) of the next token."""
 
 
 @contextmanager
 def attention_for_decoding(model: Any) -> Iterator[None]:
-    """`FLEX` is compiled for whole rows; one token at a time is read by `sdpa`."""
+    """`FLEX` is compiled for whole rows; decoding token by token uses `sdpa`."""
     if model.config._attn_implementation != FLEX:
         yield
         return
@@ -39,7 +39,7 @@ def attention_for_decoding(model: Any) -> Iterator[None]:
 
 
 class RepeatedPrompts:
-    """The prompts' keys and values, once for each sample: right for every model."""
+    """The prompts' keys and values, repeated for each sample: correct for every model."""
 
     def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int) -> None:
         self._model = model
@@ -47,21 +47,21 @@ class RepeatedPrompts:
         self._cache, self._mask_NT = prefilled, mask_BP.repeat_interleave(repeats, 0)
 
     def keep(self, live: Tensor) -> None:
-        """Forget all samples but these."""
+        """Keep only these samples."""
         self._cache.batch_select_indices(live)
         self._mask_NT = self._mask_NT[live]
 
     def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
-        """Read a token of each live sample: the logits (N, V) of the next."""
+        """Feed one token of each live sample; returns the logits (N, V) of the next token."""
         self._mask_NT = torch.cat([self._mask_NT, self._mask_NT.new_ones(len(self._mask_NT), 1)], dim=-1)
         return _read(self._model, tokens_N, positions_N, past_key_values=self._cache, attention_mask=self._mask_NT)
 
 
 class StaticPrompts:
-    """`RepeatedPrompts` in tensors that keep their place and shape, so that the step which reads them can be compiled.
+    """`RepeatedPrompts` in tensors of fixed address and shape, so that the decoding step can be compiled.
 
-    Every shape is compiled anew (on a GPU it is a CUDA graph of its own), so there are few: the number of places is a power of two,
-    halved once half of them stand idle; the length is a multiple of 64.
+    Every shape is compiled separately (on a GPU into its own CUDA graph), so there are few: the number of places is a power of two,
+    halved when half of them are unused; the length is a multiple of 64.
     """
 
     def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
@@ -75,18 +75,18 @@ class StaticPrompts:
 
     @staticmethod
     def takes(prefilled: DynamicCache) -> bool:
-        """Whether every layer keeps all that it has seen: a window would need places that move."""
+        """Whether every layer keeps all tokens: a sliding window would need places that move."""
         return not any(prefilled.is_sliding)
 
     def keep(self, live: Tensor) -> None:
-        """Forget all samples but these."""
+        """Keep only these samples."""
         self._places_N = self._places_N[live]
         if 2 * len(live) <= len(self._mask_MT):
             written = int(self._cache.get_seq_length())
             self._cache = self._move([(layer.keys[:, :, :written], layer.values[:, :, :written]) for layer in self._cache.layers])
 
     def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
-        """Read a token of each live sample: the logits (N, V) of the next."""
+        """Feed one token of each live sample; returns the logits (N, V) of the next token."""
         tokens_M, positions_M = (x.new_zeros(len(self._mask_MT)) for x in (tokens_N, positions_N))
         tokens_M[self._places_N], positions_M[self._places_N] = tokens_N, positions_N
         torch.compiler.cudagraph_mark_step_begin()
@@ -94,7 +94,9 @@ class StaticPrompts:
         return logits_MV[self._places_N]
 
     def _move(self, layers: list[tuple[Tensor, Tensor]]) -> StaticCache:
-        """Put the live samples' keys, values and masks into as few places as a power of two allows; spare ones repeat the first."""
+        """Move the live samples' keys, values and masks into the smallest sufficient power of two of places; spare places repeat
+        the first.
+        """
         places = 1 << (len(self._places_N) - 1).bit_length()
         chosen_M = torch.cat([self._places_N, self._places_N[:1].expand(places - len(self._places_N))])
         cache = StaticCache(config=self._model.config, max_cache_len=self._length)
@@ -106,16 +108,16 @@ class StaticPrompts:
 
 
 class SharedPrompts:
-    """A cache for decoding several samples of each prompt: the prompts' keys and values are there once, each sample's apart.
+    """A cache for decoding several samples of each prompt, with one copy of the prompts' keys and values.
 
-    transformers calls `update` as it does with a cache of its own; what that returns is the samples' part alone, and
-    `attention.grouped_attention` adds the prompts'.
+    transformers calls `update` as with its own caches; it returns the samples' part alone, and `attention.grouped_attention` adds
+    the prompts' part.
 
     Shapes: here M is the most live samples of a prompt; G heads of keys, J heads of queries for each of those.
     """
 
     def __init__(self, model: Any, prefilled: DynamicCache, mask_BP: Tensor, repeats: int, max_new_tokens: int) -> None:
-        """Take up a prefilled cache, and which of its places are no padding."""
+        """Start from a prefilled cache; `mask_BP` marks the places that are not padding."""
         self._model = model
         prompts = [(layer.keys, layer.values) for layer in prefilled.layers]  # (B, G, P, D) each
         self._prompts = prompts
@@ -128,18 +130,18 @@ class SharedPrompts:
         self._mask_B11P = None if bool(mask_BP.all()) else additive((mask_BP == 0)[:, None, None], self._dtype)
 
     def keep(self, live: Tensor) -> None:
-        """Forget all samples but these."""
+        """Keep only these samples."""
         self._own = [tuple(x[live] for x in layer) for layer in self._own]
         self._prompt_N = self._prompt_N[live]
         self._place_N, self._most = _places(self._prompt_N)
 
     def next_logits(self, tokens_N: Tensor, positions_N: Tensor) -> Tensor:
-        """Read a token of each live sample: the logits (N, V) of the next."""
+        """Feed one token of each live sample; returns the logits (N, V) of the next token."""
         mask = unread_mask(self._dtype)
         return _read(self._model, tokens_N, positions_N, past_key_values=self, attention_mask=mask, prompts=self)
 
     def get_seq_length(self, *_: Any) -> int:
-        """Tokens per row, as transformers counts them."""
+        """Tokens per row, as counted by transformers."""
         return int(self._prompts[0][0].shape[2]) + self._written
 
     def update(self, key_NG1D: Tensor, value_NG1D: Tensor, layer: int, *_: Any, **__: Any) -> tuple[Tensor, Tensor]:
@@ -151,7 +153,7 @@ class SharedPrompts:
         return keys[:, :, : self._written], values[:, :, : self._written]
 
     def attention(self, q_NA1D: Tensor, k_NGTD: Tensor, v_NGTD: Tensor, layer: int, scale: float | None) -> Tensor:
-        """(N, 1, A, D)."""
+        """Attend to the prompts and the samples: (N, 1, A, D)."""
         rows, heads, _, size = q_NA1D.shape
         q_NGJD = q_NA1D.reshape(rows, k_NGTD.shape[1], -1, size)
         keys, values = self._prompts[layer]

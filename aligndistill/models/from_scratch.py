@@ -46,12 +46,12 @@ def new_model(settings: FromScratch, tokenizer: Any, seed: int) -> Any:
     """A randomly initialised causal language model of the named architecture, float32.
 
     Raises:
-        ConfigError: transformers knows no such architecture, or it refuses the sizes.
+        ConfigError: transformers has no such architecture, or rejects the sizes.
     """
     sizes = settings.model_dump(exclude={"architecture", "vocab_size"}, exclude_none=True)
     sizes.setdefault("intermediate_size", 4 * settings.hidden_size)
     sizes.setdefault("num_key_value_heads", settings.num_attention_heads)
-    # The libraries' 0.02 suits wide models; a narrow one learns several times faster from 1 / sqrt(width).
+    # The libraries' 0.02 suits wide models; a narrow model learns several times faster with 1 / sqrt(width).
     sizes.setdefault("initializer_range", settings.hidden_size**-0.5)
     try:
         config = AutoConfig.for_model(
@@ -65,7 +65,9 @@ def new_model(settings: FromScratch, tokenizer: Any, seed: int) -> Any:
         torch.manual_seed(seed)
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     except ValueError as error:
-        raise ConfigError(f"from_scratch: transformers cannot make a '{settings.architecture}' of these sizes: {error}") from None
+        raise ConfigError(
+            f"from_scratch: transformers cannot create a '{settings.architecture}' model with these sizes: {error}"
+        ) from None
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
     return model
@@ -74,8 +76,8 @@ def new_model(settings: FromScratch, tokenizer: Any, seed: int) -> Any:
 def write_new_model(folder: Path, settings: FromScratch, texts: Iterable[str], seed: int) -> None:
     """Write a new model and its tokenizer as a Hugging Face folder.
 
-    They are to be trained only after being loaded from there: on loading, transformers gives some architectures (Qwen2) another way
-    of splitting words than their tokenizer was saved with.
+    Train them only after loading them from there: on loading, transformers replaces the pre-tokenizer of some architectures
+    (Qwen2).
     """
     tokenizer = train_tokenizer(texts, settings.vocab_size, settings.max_position_embeddings)
     new_model(settings, tokenizer, seed).save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What a language model and a reward model have in common: they read groups of responses that may share a prompt."""
+"""The base of language models and reward models: they score groups of responses that may share a prompt."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +17,7 @@ class PackedBatch:
     """Some groups as a batch on the model's device.
 
     Attributes:
-        indices: the groups' places in the list that was given.
+        indices: the groups' places in the given list.
         share: whether the rows share their prompts.
     """
 
@@ -28,10 +28,10 @@ class PackedBatch:
 
 @dataclass(frozen=True)
 class GroupedModel:
-    """A model that was taught to take grouped rows, with what is needed to use it.
+    """A model whose `forward` accepts grouped rows, with its tokenizer and settings.
 
     Attributes:
-        shares_prompt: whether responses may share their prompt's computation (measured, see `sharing`).
+        shares_prompt: whether responses may share their prompt's computation (measured, see `prompt_sharing`).
     """
 
     model: Any
@@ -40,27 +40,29 @@ class GroupedModel:
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """The device of the weights."""
         device: torch.device = next(self.model.parameters()).device
         return device
 
     @property
     def max_positions(self) -> int | None:
-        """The longest sequence the model has positions for, when its config says."""
+        """The longest sequence that the model has positions for; None if its config does not say."""
         positions = getattr(self.model.config, "max_position_embeddings", None)
         return int(positions) if positions else None
 
     def shares(self, groups: Sequence[TokenGroup]) -> bool:
-        """Whether these groups are best laid out with shared prompts: exact here, and cheaper."""
+        """Whether shared prompts are exact for these groups, and cheaper."""
         return self.shares_prompt and best_shared(self.model.config, groups)
 
     def decodes_shared(self, length: int) -> bool:
-        """Whether samples of up to so many tokens, their prompt included, can be decoded on one copy of the prompt's keys."""
+        """Whether samples of up to this many tokens, including the prompt, can be decoded on one copy of the prompt's keys."""
         config = self.model.config
         return self.shares_prompt and config._attn_implementation == GROUPED and sees_all_of(config, length)
 
     def batches(self, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[PackedBatch]:
-        """Groups in batches of similar length, longest first, so that little is padded and memory is known at once."""
+        """Groups in batches of similar length, longest first, so that there is little padding and the first batch needs the most
+        memory.
+        """
         for indices in batches_by_length([group.tokens(self.shares_prompt) for group in groups], batch_size):
             chosen = [groups[i] for i in indices]
             share = self.shares(chosen)

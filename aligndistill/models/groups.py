@@ -4,12 +4,12 @@
     segment:   0 0 0 0 | 1 1 1 | 2 2 | 3 3 3 3 | -1 -1
     position:  0 1 2 3 | 4 5 6 | 4 5 | 4 5 6 7 | 0 0
 
-Each response sees the prompt and itself, never another response, and its positions restart behind the prompt; so every
-response has exactly the log-probabilities of its own separate row. A model for which that does not hold (see `sharing`) gets
-the separate rows instead, in the same batch form.
+Each response sees the prompt and itself, never another response, and its positions restart after the prompt, so every
+response has exactly the log-probabilities of a separate row. A model for which that is not true (see `prompt_sharing`) gets
+separate rows instead, in the same batch format.
 
 Shapes: B prompts, K responses each, R tokens per response, N rows, T tokens per row; S is all response tokens, or all responses, in
-order. What has S is laid out here, on the CPU: to find it by a mask on a GPU would wait for all that the GPU has still to do.
+order. Indices of length S are computed here, on the CPU: computing them from a mask on a GPU would synchronise with it.
 """
 
 from collections.abc import Sequence
@@ -34,16 +34,16 @@ class TokenGroup:
 
 @dataclass(frozen=True)
 class GroupedBatch:
-    """Rows of tokens and where in them each response token is predicted.
+    """Rows of tokens, and the positions that predict each response token.
 
     Attributes:
-        input_ids_NT, positions_NT: what the model reads.
+        input_ids_NT, positions_NT: the input of the model.
         segments_NT: 0 for the prompt, 1.. for responses, -1 for padding.
         predictors_S: for each response token, the index into the flattened rows of the position that predicts it.
         targets_S: the tokens.
-        tokens_BKR: where those are, response by response.
+        tokens_BKR: which places of the padded responses are tokens.
         ends_S: for each response, the index into the flattened rows of its last token.
-        valid_BK: where those responses are.
+        valid_BK: which responses exist.
     """
 
     input_ids_NT: Tensor
@@ -65,7 +65,7 @@ def sharing_pays(groups: Sequence[TokenGroup], hidden_size: int, grouped: bool) 
     """Whether rows that share their prompt cost less than separate ones.
 
     Per layer a row of T tokens costs about 24 H^2 T in its matrices and 4 H for each pair of tokens in its attention: T^2 / 2 in a
-    separate row, T^2 under a mask, and what `attention` says where forbidden pairs are left out (`grouped`).
+    separate row, T^2 under a mask, and the count of `attention` if masked pairs are skipped (`grouped`).
     """
 
     def apart(group: TokenGroup) -> float:
@@ -135,7 +135,7 @@ def collate(groups: Sequence[TokenGroup], pad_id: int, share: bool) -> GroupedBa
 def attention_mask(segments_NT: Tensor, dtype: torch.dtype) -> Tensor:
     """The additive mask (N, 1, T, T) under which each response sees the prompt and itself, causally.
 
-    Padding sees itself, so that no row of the softmax is empty (an empty one becomes NaN in half precision); nobody reads it.
+    Padding sees itself, so that no row of the softmax is empty (it would become NaN in half precision); its output is not used.
     """
     rows_N, places_T = (torch.arange(size, device=segments_NT.device) for size in segments_NT.shape)
     allowed_NTT = sees(segments_NT, rows_N.view(-1, 1, 1), places_T.unsqueeze(1), places_T)
@@ -143,12 +143,12 @@ def attention_mask(segments_NT: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def sees(segments_NT: Tensor, row: Tensor, query: Tensor, key: Tensor) -> Tensor:
-    """Whether one place of a row sees another, for indices that broadcast: the rule behind every mask of shared rows."""
+    """Whether one place of a row sees another, for indices that broadcast: the rule of every mask for shared rows."""
     segment = segments_NT[row, key]
     same = (segment == 0) | (segment == segments_NT[row, query])
     return (key <= query) & same & (segment >= 0) | (query == key)
 
 
 def additive(hidden: Tensor, dtype: torch.dtype) -> Tensor:
-    """The mask that is added to attention's scores, from what must not be seen."""
+    """The additive attention mask from the forbidden places."""
     return torch.zeros(hidden.shape, dtype=dtype, device=hidden.device).masked_fill(hidden, torch.finfo(dtype).min)

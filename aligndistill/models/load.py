@@ -1,4 +1,4 @@
-"""From a name or a folder to a model ready to use: safetensors only, no remote code unless asked, dropout off."""
+"""Loads models by name or folder: safetensors only, no remote code unless requested, dropout disabled."""
 
 import json
 import os
@@ -20,14 +20,14 @@ from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
-disable_progress_bar()  # it loads in a moment, and another bar stands there already
+disable_progress_bar()  # loading is fast, and another bar is already shown
 
 
 MODEL_JSON = "model.json"
 
 
 class ModelPointer(BaseModel):
-    """Where a model is and how to speak to it: what a stage that makes or names a model writes as `model.json`.
+    """The location of a model and its conversation layout; stages write it as `model.json`.
 
     Attributes:
         path: a Hub name, an absolute folder, or a folder relative to the pointer's file.
@@ -43,7 +43,9 @@ class ModelPointer(BaseModel):
     trust_remote_code: bool = False
 
     def for_training(self, adapters: bool) -> "ModelPointer":
-        """Full fine-tuning keeps float32 weights (autocast does the rest); under adapters the frozen base may be narrower."""
+        """The dtype for training: float32 weights for full fine-tuning (with autocast); under adapters the frozen base
+        may have a narrower dtype.
+        """
         return self if adapters else self.model_copy(update={"dtype": "float32"})
 
     def write(self, folder: Path) -> None:
@@ -52,7 +54,7 @@ class ModelPointer(BaseModel):
 
 
 def pointer_to(model: LocalModel) -> ModelPointer:
-    """The pointer to a configured model that needs no training."""
+    """The pointer to a configured model."""
     assert model.model is not None
     path = str(Path(model.model).absolute()) if Path(model.model).is_dir() else model.model
     return ModelPointer(
@@ -66,7 +68,7 @@ def pointer_to(model: LocalModel) -> ModelPointer:
 
 
 def read_pointer(folder: Path) -> ModelPointer:
-    """The pointer in a finished stage's folder, its path made absolute where it is one of the folder's own."""
+    """The pointer in a finished stage's folder, with an absolute path if it is relative to the folder."""
     pointer = ModelPointer(**json.loads((folder / MODEL_JSON).read_text()))
     inside = folder / pointer.path
     return pointer.model_copy(update={"path": str(inside.absolute())}) if inside.is_dir() else pointer
@@ -74,11 +76,11 @@ def read_pointer(folder: Path) -> ModelPointer:
 
 @dataclass(frozen=True)
 class LanguageModel(GroupedModel):
-    """A causal language model with what is needed to use it."""
+    """A causal language model with its tokenizer and settings."""
 
 
 def local_device() -> torch.device:
-    """The accelerator this process owns, else the CPU."""
+    """The accelerator of this process, else the CPU."""
     if torch.cuda.is_available():
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return torch.device("cpu")
@@ -88,7 +90,7 @@ def load_language_model(pointer: ModelPointer) -> LanguageModel:
     """Load a causal language model and its tokenizer, in evaluation mode.
 
     Raises:
-        DataError: no such model, no safetensors, no tokenizer, or no template where the layout is `chat`.
+        DataError: no such model, no safetensors, no tokenizer, or no chat template with the layout `chat`.
     """
     tokenizer = load_tokenizer(pointer)
     model = from_pretrained(AutoModelForCausalLM, pointer)
@@ -97,7 +99,7 @@ def load_language_model(pointer: ModelPointer) -> LanguageModel:
 
 
 def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageModel:
-    """Prepare a model in memory as `load_language_model` does one on disk."""
+    """Prepare a model that is already in memory, like `load_language_model`."""
     backbone = use_grouped_forward(model)
     conversation = Conversation(tokenizer, layout, generation_eos_ids(model))
     model.eval()
@@ -106,7 +108,7 @@ def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageM
 
 
 def load_tokenizer(pointer: ModelPointer) -> Any:
-    """The tokenizer beside a model."""
+    """Load the tokenizer of a model."""
     require_model(pointer)
     try:
         return AutoTokenizer.from_pretrained(
@@ -117,7 +119,7 @@ def load_tokenizer(pointer: ModelPointer) -> Any:
 
 
 def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> Any:
-    """`auto_class.from_pretrained` with our rules: safetensors, the dtype that suits the machine, dropout off."""
+    """`auto_class.from_pretrained` with safetensors only, the dtype that suits the machine, and dropout disabled."""
     require_model(pointer)
     _require_attention(pointer)
     common = {"revision": pointer.revision or "main", "trust_remote_code": pointer.trust_remote_code}
@@ -138,21 +140,21 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
 
 
 def require_model(pointer: ModelPointer) -> None:
-    """Refuse, in plain words, a folder that is not there or holds no safetensors.
+    """Refuse a folder that does not exist or has no safetensors.
 
     Raises:
-        DataError: says which, and what to do.
+        DataError: the message says what is missing and what to do.
     """
     folder = Path(pointer.path)
     if not folder.is_dir():
         if folder.is_absolute() or pointer.path.startswith(".") or pointer.path.count("/") > 1:
-            raise DataError(f"there is no model folder '{pointer.path}'.")
+            raise DataError(f"the model folder '{pointer.path}' does not exist.")
         return
     if not (folder / "config.json").is_file():
-        raise DataError(f"'{pointer.path}' is no model folder: it has no config.json.")
+        raise DataError(f"'{pointer.path}' is not a model folder: it has no config.json.")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl"})
-        found = f" It has {', '.join(pickled)}, which can run code when loaded and are never opened." if pickled else ""
+        found = f" It has {', '.join(pickled)}, which can run code when loaded and are therefore never opened." if pickled else ""
         raise DataError(
             f"'{pointer.path}' has no *.safetensors.{found} Save the model with save_pretrained, which writes safetensors."
         )
@@ -160,11 +162,11 @@ def require_model(pointer: ModelPointer) -> None:
 
 def _require_attention(pointer: ModelPointer) -> None:
     if pointer.attn_implementation == FLEX and not torch.cuda.is_available():
-        raise DataError(f"'{pointer.path}': {FLEX} cannot train on a CPU. Leave attn_implementation out, or set it to sdpa.")
+        raise DataError(f"'{pointer.path}': {FLEX} cannot train on a CPU. Remove attn_implementation, or set it to sdpa.")
 
 
 def torch_dtype(name: str, config: Any) -> torch.dtype:
-    """`auto`: bfloat16 on an accelerator that has it, else float32, which is far the fastest on a CPU."""
+    """`auto` is bfloat16 on an accelerator that supports it, else float32, which is by far the fastest on a CPU."""
     if name != "auto":
         dtype: torch.dtype = getattr(torch, name)
         return dtype
@@ -174,14 +176,14 @@ def torch_dtype(name: str, config: Any) -> torch.dtype:
 
 
 def switch_dropout_off(config: Any) -> None:
-    """Dropout would make policy and reference differ before the first step, and a score depend on the day."""
+    """Disable dropout: it would make policy and reference differ before the first step, and make scores random."""
     for name, value in list(vars(config).items()):
         if ("dropout" in name or name.endswith("pdrop")) and isinstance(value, float):
             setattr(config, name, 0.0)
 
 
 def generation_eos_ids(model: Any) -> frozenset[int]:
-    """Every end id that the model's generation config names; it may be one, a list, or none."""
+    """The end ids in the model's generation config, which may have one, a list, or none."""
     settings = getattr(model, "generation_config", None) or GenerationConfig()
     eos = settings.eos_token_id
     if eos is None:
@@ -192,6 +194,6 @@ def generation_eos_ids(model: Any) -> frozenset[int]:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of a library's message, which tends to say it all, and what to do where it says that later."""
+    """The first line of a library's message, which is usually enough, and advice if the message has that further down."""
     line = str(error).strip().split("\n")[0]
     return f"{line} Set trust_remote_code: true to run it." if "trust_remote_code" in str(error) else line

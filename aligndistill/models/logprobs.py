@@ -1,6 +1,6 @@
-"""From a model and a grouped batch to log-probabilities: the one place where logits and the tokens they predict meet.
+"""Log-probabilities of a grouped batch: the only module that matches logits with the tokens that they predict.
 
-Only response positions reach the language-model head. Nothing else in this package ever shifts labels.
+Only response positions reach the language-model head. No other code of this package shifts labels.
 
 Shapes: B prompts, K responses, R tokens per response, N rows, T tokens per row, H hidden size, V vocabulary, S scored tokens.
 """
@@ -17,17 +17,18 @@ from aligndistill.models.attention import FLEX, GROUPED, Blocks, block_mask, unr
 from aligndistill.models.groups import GroupedBatch, attention_mask
 
 HEAD_ELEMENTS = 2**24
-"""Logits computed at once, S * V. Beyond it the head runs in chunks, recomputed in the backward pass: memory stays flat."""
+"""The most logits computed at once, S * V. Larger batches run the head in chunks, recomputed in the backward pass, to save memory.
+"""
 
 
 def token_logprobs(model: Any, batch: GroupedBatch, share: bool, temperature: float = 1.0) -> Tensor:
-    """Log-probability of every response token given what stands before it, nats.
+    """Log-probability of every response token given the tokens before it, nats.
 
     Args:
         model: a causal language model (plain, peft, or wrapped for DDP or DeepSpeed after `use_grouped_forward`).
         batch: rows laid out by `collate` with the same `share`.
         share: whether the rows share their prompt.
-        temperature: the logits are divided by it, as they were when the response was sampled at that temperature.
+        temperature: divides the logits, as in sampling at that temperature.
 
     Returns:
         (B, K, R); 0 where there is no token.
@@ -62,26 +63,26 @@ def places(values_NTX: Tensor, places_S: Tensor) -> Tensor:
 
 
 @dataclass
-class Trunk:
-    """Whether a model's trunk and head, called one after the other, are known to give what its own forward pass gives."""
+class Backbone:
+    """Whether calling a model's backbone and head separately was verified to equal its own forward pass."""
 
     verified: bool = False
 
 
-def use_grouped_forward(model: Any) -> Trunk:
-    """Teach a causal language model's `forward` to take grouped rows, beside what it took before.
+def use_grouped_forward(model: Any) -> Backbone:
+    """Extend a causal language model's `forward` to accept grouped rows besides its usual inputs.
 
-    The model object stays what it was, so saving, peft, gradient checkpointing, DDP and DeepSpeed all work as they do for any
-    model: they call `forward`, and every layer is called through its module.
+    The model object is the same, so saving, peft, gradient checkpointing, DDP and DeepSpeed work as for any model: they call
+    `forward`, and every layer is called through its module.
 
     Returns:
-        The switch to set once the trunk has been checked (see `sharing`). Until then separate rows take the model's own forward
-        pass, which projects every position through the head but is right for every causal model by definition.
+        The switch to set once the backbone has been verified (see `prompt_sharing`). Until then separate rows use the model's own
+        forward pass, which projects every position through the head but is always correct.
 
-    The new forward gives logprobs_S; asked for `entropy` it gives (logprobs_S, entropy_S), and with a `value_head` it adds
-    values_S, that head's output where each token is predicted.
+    The new forward returns logprobs_S; with `entropy` it returns (logprobs_S, entropy_S), and with a `value_head` it adds values_S,
+    that head's output where each token is predicted.
     """
-    backbone = Trunk()
+    backbone = Backbone()
     plain_forward = model.forward
 
     def forward(
@@ -118,11 +119,11 @@ def use_grouped_forward(model: Any) -> Trunk:
 
 
 def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segments_NT: Tensor, share: bool) -> Tensor:
-    """The trunk's last hidden states (N, T, H) of rows laid out by `collate` with the same `share`."""
+    """The backbone's last hidden states (N, T, H) of rows laid out by `collate` with the same `share`."""
     backbone = causal_lm(model).base_model
     dtype = next(backbone.parameters()).dtype
     if not share:
-        # Rows are padded on the right: under causal attention no token sees padding, and without a mask the kernel can skip half.
+        # Rows are padded on the right: under causal attention no token sees padding, and without a mask the kernel skips half.
         output = backbone(input_ids=input_ids_NT, use_cache=False)
     elif backbone.config._attn_implementation == GROUPED:
         blocks, mask_1111 = Blocks.of(segments_NT, dtype), unread_mask(dtype)
@@ -141,8 +142,8 @@ def head_outputs(
 ) -> tuple[Tensor, ...]:
     """`read_logits` of the head's logits, a chunk of positions at a time.
 
-    The head is called as a module once, however many chunks there are: under ZeRO-3 every call gathers its weights from all
-    processes, and those may have other numbers of chunks.
+    The head is called as a module once, for any number of chunks: under ZeRO-3 every call gathers its weights from all processes,
+    and other processes may have other numbers of chunks.
     """
     if not hasattr(head, "reads_chunks"):
         _use_chunked_head(head)
@@ -189,9 +190,9 @@ def read_logits(logits_SV: Tensor, targets_S: Tensor, temperature: float, entrop
 
 
 class _Read(torch.autograd.Function):
-    """The log-softmax at one token of each row, and the entropy of each row's softmax (nothing unless asked for).
+    """The log-softmax at one token of each row, and, on request, the entropy of each row's softmax.
 
-    Twice as fast as the same in torch's steps, and it keeps one (S, V) for the backward pass where those keep two to five.
+    Twice as fast as separate torch operations, and it saves one (S, V) tensor for the backward pass instead of two to five.
     """
 
     @staticmethod
@@ -215,10 +216,10 @@ class _Read(torch.autograd.Function):
 
 
 def _finite(logprobs_SV: Tensor) -> Tensor:
-    """Where a probability is 0, so is its share of the entropy: minus infinity would make it nan."""
+    """The log-probabilities with minus infinity replaced: a probability of 0 adds 0 to the entropy, not nan."""
     return logprobs_SV.clamp(min=torch.finfo(logprobs_SV.dtype).min)
 
 
 def causal_lm(model: Any) -> Any:
-    """The transformers model inside peft's wrapper, or the model itself."""
+    """The transformers model inside peft's wrapper, or the model itself if there is no wrapper."""
     return model.get_base_model() if hasattr(model, "get_base_model") else model

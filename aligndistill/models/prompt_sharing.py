@@ -1,8 +1,8 @@
 """Whether a model gives the same log-probabilities when responses share their prompt's computation.
 
-True of every transformer that honours a given attention mask and given positions, and has a plain head. Attention over a
-sliding window, scaled logits or positions of its own making can break it: so it is measured on the model at hand, once. A window
-wider than the measured rows breaks it only for rows that are longer than the window, which is asked of every batch.
+True for every transformer that uses the given attention mask and positions, and has a plain head. Sliding-window attention, scaled
+logits or positions computed inside the model can break it, so it is measured once on the actual model. A window wider than the
+measured rows breaks it only for rows longer than the window, which is checked for every batch.
 """
 
 from collections.abc import Callable, Sequence
@@ -22,10 +22,10 @@ HALF_PRECISION_TOLERANCE = 0.25
 def shares_prompt_exactly(model: Any, pad_id: int, score: Callable[[Any, GroupedBatch, bool], Tensor]) -> bool:
     """Compare shared with separate rows on a small random batch, under `score` (log-probs in nats, or rewards).
 
-    Leaves the model with the fastest attention under which they are the same: `attention.GROUPED` on a CPU, else its own.
+    Sets the fastest attention of the model for which they are equal: `attention.GROUPED` on a CPU, else its own.
     """
     embeddings = int(model.get_input_embeddings().weight.shape[0])
-    vocabulary = embeddings or int(model.config.vocab_size)  # ZeRO-3 leaves an empty weight behind
+    vocabulary = embeddings or int(model.config.vocab_size)  # under ZeRO-3 the local weight is empty
     generator = torch.Generator().manual_seed(0)
 
     def ids(count: int) -> list[int]:
@@ -48,26 +48,28 @@ def shares_prompt_exactly(model: Any, pad_id: int, score: Callable[[Any, Grouped
                 if bool(difference.abs().max() <= tolerance):
                     return True
             except (TypeError, ValueError, RuntimeError, AttributeError, NotImplementedError):
-                pass  # it does not take such rows
+                pass  # the model does not support such rows
         return False
     finally:
         model.train(was_training)
 
 
 def best_shared(config: Any, groups: Sequence[TokenGroup]) -> bool:
-    """Whether a model that passed `shares_prompt_exactly` should share the prompts of these groups: exact here too, and cheaper."""
+    """Whether a model that passed `shares_prompt_exactly` should share the prompts of these groups: exact for them too, and
+    cheaper.
+    """
     longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
     grouped = config._attn_implementation in (GROUPED, FLEX)
     return sees_all_of(config, longest) and sharing_pays(groups, config.get_text_config().hidden_size, grouped)
 
 
 def sees_all_of(config: Any, length: int) -> bool:
-    """Whether no layer's window hides the beginning of a row of so many tokens from its end."""
+    """Whether every layer's window covers a whole row of this many tokens."""
     text = config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return all(window is None or length <= window for window in windows)
 
 
 def to_device(batch: GroupedBatch, device: torch.device) -> GroupedBatch:
-    """A batch, moved."""
+    """A batch on another device."""
     return GroupedBatch(**{name: value.to(device) for name, value in vars(batch).items()})

@@ -1,7 +1,7 @@
-"""Reward models: a trunk and a linear head with one output, read at each response's last real token.
+"""Reward models: a backbone and a linear head with one output, read at each response's last real token.
 
-Saved as `AutoModelForSequenceClassification(num_labels=1)`, which `pipeline`, TRL and RewardBench load. Those read the score at
-the last id that is not padding: so a saved reward model has a padding token of its own, never the end token.
+Saved as `AutoModelForSequenceClassification(num_labels=1)`, which `pipeline`, TRL and RewardBench load. They read the score at
+the last id that is not padding, so a saved reward model has its own padding token, which is not the end token.
 
 Shapes: B prompts, K responses, N rows, T tokens per row.
 """
@@ -27,24 +27,24 @@ PAD_TOKEN = "<|pad|>"
 
 @dataclass(frozen=True)
 class RewardModel(GroupedModel):
-    """A sequence classifier with one label, and how it reads conversations."""
+    """A sequence classifier with one label, with its tokenizer and settings."""
 
 
 def load_reward_model(pointer: ModelPointer) -> RewardModel:
-    """Load a finished reward model, ours or anybody's with one label.
+    """Load a reward model: any sequence classifier with one label.
 
     Raises:
-        DataError: no such model, or one with more labels than one.
+        DataError: no such model, or it does not have exactly one label.
     """
     tokenizer = load_tokenizer(pointer)
     model = from_pretrained(AutoModelForSequenceClassification, pointer)
     if model.config.num_labels != 1:
-        raise DataError(f"'{pointer.path}' has {model.config.num_labels} labels; a reward model has one.")
+        raise DataError(f"'{pointer.path}' has {model.config.num_labels} labels; a reward model must have one.")
     return _wrap(model, tokenizer, pointer.layout)
 
 
 def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
-    """A language model's trunk with a new head, normal with standard deviation 1 / sqrt(hidden size + 1).
+    """A language model's backbone with a new head, normal with standard deviation 1 / sqrt(hidden size + 1).
 
     Small, as in Stiennon et al. (2020, appendix), so that training starts from rewards near zero.
     """
@@ -59,7 +59,7 @@ def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
 
 
 def give_padding_token(model: Any, tokenizer: Any) -> None:
-    """Make sure that padding is no end token, and that model and tokenizer agree on it."""
+    """Ensure that the padding token is not an end token, and that model and tokenizer agree on it."""
     ends = generation_eos_ids(model) | {tokenizer.eos_token_id}
     if tokenizer.pad_token_id is None or tokenizer.pad_token_id in ends:
         if tokenizer.unk_token_id is not None and tokenizer.unk_token_id not in ends:
@@ -73,7 +73,9 @@ def give_padding_token(model: Any, tokenizer: Any) -> None:
 
 def _wrap(model: Any, tokenizer: Any, layout: Layout) -> RewardModel:
     if not hasattr(model, "score"):
-        raise DataError(f"'{type(model).__name__}' keeps its head elsewhere than other decoders; it cannot be a reward model here.")
+        raise DataError(
+            f"'{type(model).__name__}' has no head named `score`, as other decoders have: it cannot be a reward model here."
+        )
     model.to(local_device())
     use_reward_forward(model)
     model.eval()
@@ -82,7 +84,7 @@ def _wrap(model: Any, tokenizer: Any, layout: Layout) -> RewardModel:
 
 
 def use_reward_forward(model: Any) -> None:
-    """Teach a sequence classifier's `forward` to take grouped rows, as `logprobs.use_grouped_forward` does for a language model."""
+    """Extend a sequence classifier's `forward` to accept grouped rows, like `logprobs.use_grouped_forward`."""
     plain_forward = model.forward
 
     def forward(
@@ -112,7 +114,7 @@ def rewards(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class GroupRewards:
-    """The rewards of one group's responses, with the group's place in the list that was given."""
+    """The rewards of one group's responses, with the group's place in the given list."""
 
     index: int
     rewards: list[float]
@@ -120,7 +122,7 @@ class GroupRewards:
 
 @torch.no_grad()
 def score_rewards(reward_model: RewardModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupRewards]:
-    """Reward groups, in any order."""
+    """Compute the rewards of groups; yields them in any order."""
     for laid_out in reward_model.batches(groups, batch_size):
         rewards_BK = rewards(reward_model.model, laid_out.batch, laid_out.share).tolist()
         for row, i in enumerate(laid_out.indices):

@@ -1,8 +1,8 @@
-"""k samples per prompt: the prompt is prefilled once, finished rows leave the batch, log-probs are kept.
+"""k samples per prompt: the prompt is prefilled once, finished rows leave the batch, and log-probs are recorded.
 
-Randomness belongs to the sample, not to the batch: each (seed, prompt, sample number) has its own stream of uniforms, turned into
-tokens by the inverse of the cumulative distribution. So neither the batch size, nor the neighbours, nor a resumed run changes what
-is drawn (up to the rounding of the logits).
+Randomness depends on the sample, not on the batch: each (seed, prompt, sample number) has its own stream of uniforms, turned into
+tokens by the inverse of the cumulative distribution. So the samples do not depend on the batch size, on the other prompts of the
+batch, or on interruptions (up to the rounding of the logits).
 
 Shapes: N rows (a prompt's sample each), P prompt tokens, T new tokens, V vocabulary.
 """
@@ -22,7 +22,7 @@ from aligndistill.records import Finish
 
 @dataclass(frozen=True)
 class SampleRequest:
-    """A prompt to answer: its ids, a key that names it for the random stream, and the sample numbers wanted."""
+    """A prompt to answer: its ids, a key for its random stream, and the numbers of the requested samples."""
 
     prompt: list[int]
     key: str
@@ -34,9 +34,9 @@ class Sampled:
     """One sampled response.
 
     Attributes:
-        ids: the tokens, the end token included when there is one.
+        ids: the tokens, including the end token if there is one.
         logprobs: log-probability of each token at the sampling temperature, nats.
-        finish: `stop` when it ended by itself.
+        finish: `stop` if it ended by itself, else `length`.
     """
 
     ids: list[int]
@@ -57,8 +57,8 @@ def sample(
     """Sample every request at once, as one batch.
 
     Args:
-        temperature: the logits are divided by it; 0 takes the likeliest token.
-        compiled: compile the step from one token to the next (see `decoding.StaticPrompts`), where the model lets it.
+        temperature: divides the logits; 0 takes the most likely token.
+        compiled: compile the decoding step (see `decoding.StaticPrompts`) if the model supports it.
 
     Returns:
         For each request, its samples in the order of their numbers.
@@ -77,7 +77,9 @@ def _sample(
 ) -> list[list[Sampled]]:
     conversation, device = language_model.conversation, language_model.device
     repeats = len(requests[0].samples)
-    assert all(len(request.samples) == repeats for request in requests), "every request of a batch has as many samples"
+    assert all(len(request.samples) == repeats for request in requests), (
+        "all requests of a batch must have the same number of samples"
+    )
     uniforms_NT = torch.stack(
         [uniforms(seed, request.key, number, max_new_tokens) for request in requests for number in request.samples]
     ).to(device)
@@ -117,7 +119,7 @@ def _sample(
 def _prefill(
     language_model: LanguageModel, requests: Sequence[SampleRequest], max_new_tokens: int, compiled: bool
 ) -> tuple[Tensor, Tensor, Decoding]:
-    """Run the left-padded prompts once; their last logits, their lengths, and what decodes their samples."""
+    """Run the left-padded prompts once; returns their last logits, their lengths, and the cache that decodes their samples."""
     model, pad_id, device = language_model.model, language_model.conversation.pad_id, language_model.device
     prompts, repeats = [request.prompt for request in requests], len(requests[0].samples)
     width = max(len(prompt) for prompt in prompts)
@@ -144,7 +146,7 @@ def _prefill(
 
 
 def uniforms(seed: int, key: str, number: int, count: int) -> Tensor:
-    """The stream of uniforms in [0, 1) that belongs to one sample."""
+    """The stream of uniforms in [0, 1) of one sample."""
     digest = hashlib.sha256(f"{seed}:{key}:{number}".encode()).digest()
     generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
     return torch.rand(count, generator=generator)

@@ -1,4 +1,6 @@
-"""Log-probabilities of given responses without training: reference log-probs, the likelihood judge, the KL of an evaluation."""
+"""Log-probabilities of given responses, without gradients: for reference log-probs, the likelihood judge and the
+evaluation's KL.
+"""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -14,7 +16,7 @@ from aligndistill.models.prompt_sharing import to_device
 
 @dataclass(frozen=True)
 class Scored:
-    """Summed log-probability of one response in nats, and its tokens."""
+    """The summed log-probability of one response, nats, and its number of tokens."""
 
     logprob_nats: float
     length_tokens: int
@@ -22,7 +24,7 @@ class Scored:
 
 @dataclass(frozen=True)
 class GroupScores:
-    """The scores of one group's responses, with the group's place in the list that was given."""
+    """The scores of one group's responses, with the group's place in the given list."""
 
     index: int
     responses: list[Scored]
@@ -30,7 +32,7 @@ class GroupScores:
 
 @torch.no_grad()
 def score_groups(language_model: LanguageModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupScores]:
-    """Score groups, in any order."""
+    """Score groups; yields them in any order."""
     for laid_out in language_model.batches(groups, batch_size):
         sums_BK = token_logprobs(language_model.model, laid_out.batch, laid_out.share).sum(-1).tolist()
         for row, i in enumerate(laid_out.indices):
@@ -43,7 +45,7 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
     """KL(policy || reference) of each response, nats: the exact divergence of the next-token distributions, summed over positions.
 
     Averaged over responses sampled from the policy it is the KL of whole responses (the chain rule); taking the exact divergence at
-    each position instead of one log-ratio leaves the same mean with less variance, and it can never be negative.
+    each position instead of one log-ratio gives the same mean with less variance, and is never negative.
     """
     pad_id = policy.conversation.pad_id
     result: list[list[float]] = [[] for _ in groups]

@@ -1,4 +1,4 @@
-"""Records to token groups, within the model's positions; what does not fit is named, never silently bent."""
+"""Tokenises records into token groups within the model's positions. Dropped prompts and truncated responses are counted."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
@@ -10,7 +10,7 @@ from aligndistill.records import Finish, Message
 
 @dataclass(frozen=True)
 class Limits:
-    """How long prompts and responses may be, in tokens. `positions` is the model's own limit on both together."""
+    """The most tokens of prompts and responses. `positions` is the model's limit on both together."""
 
     prompt: int
     response: int
@@ -19,7 +19,7 @@ class Limits:
 
 @dataclass
 class Tokenised:
-    """Groups, the place of each in what was given, and what happened on the way."""
+    """Groups, the place of each in the input, and the numbers of dropped prompts and truncated responses."""
 
     groups: list[TokenGroup] = field(default_factory=list)
     indices: list[int] = field(default_factory=list)
@@ -29,7 +29,7 @@ class Tokenised:
 
 @dataclass(frozen=True)
 class PromptWithResponses:
-    """A prompt with texts that answer it, and how each ended."""
+    """A prompt with the texts of its responses, and how each ended."""
 
     messages: tuple[Message, ...]
     texts: Sequence[str]
@@ -38,31 +38,31 @@ class PromptWithResponses:
 
 @dataclass(frozen=True)
 class TokenisedOne:
-    """A prompt with its responses, and how many of those were cut."""
+    """A prompt with its responses, and the number of truncated ones."""
 
     group: TokenGroup
     responses_cut: int
 
 
 def tokenise_one(conversation: Conversation, exchange: PromptWithResponses, limits: Limits) -> TokenisedOne | None:
-    """Tokenise a prompt with its responses; None where the prompt is over its limit: half a question is another question.
+    """Tokenise a prompt with its responses; None if the prompt is over its limit, because a truncated prompt is a different prompt.
 
-    A response over its limit is cut and has no end token, as if its author had been stopped there.
+    A response over its limit is truncated and has no end token.
     """
     prompt = conversation.prompt_ids(exchange.messages)
-    room = limits.response if limits.positions is None else min(limits.response, limits.positions - len(prompt))
-    if len(prompt) > limits.prompt or room < 1:
+    limit = limits.response if limits.positions is None else min(limits.response, limits.positions - len(prompt))
+    if len(prompt) > limits.prompt or limit < 1:
         return None
     responses = [
         conversation.response_ids(text, finished=finish == "stop")
         for text, finish in zip(exchange.texts, exchange.finishes, strict=True)
     ]
-    cut = sum(len(ids) > room for ids in responses)
-    return TokenisedOne(TokenGroup(prompt, [ids[:room] for ids in responses]), cut)
+    cut = sum(len(ids) > limit for ids in responses)
+    return TokenisedOne(TokenGroup(prompt, [ids[:limit] for ids in responses]), cut)
 
 
 def tokenise(conversation: Conversation, exchanges: Iterable[PromptWithResponses], limits: Limits) -> Tokenised:
-    """`tokenise_one` of each; prompts that are left out are counted."""
+    """Tokenise each with `tokenise_one`; dropped prompts are counted."""
     result = Tokenised()
     for index, exchange in enumerate(exchanges):
         one = tokenise_one(conversation, exchange, limits)

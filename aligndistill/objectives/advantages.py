@@ -1,6 +1,6 @@
-"""From a response's score to an advantage for each of its tokens: KL penalty, generalised advantage estimation, whitening.
+"""Advantages of tokens from the scores of responses: KL penalty, generalised advantage estimation, whitening.
 
-Everything reads its inputs through the mask: padding may hold anything, and comes out as 0.
+All functions apply the mask: padding may have any value, and is 0 in the results.
 
 Shapes: N responses, R tokens each, padded on the right. The value at a token is that of the state before it.
 """
@@ -17,7 +17,7 @@ WHITENING_EPSILON = 1e-8
 
 @dataclass(frozen=True)
 class Advantages:
-    """What PPO learns from: how much better than expected each token was, and the return that its value should have been."""
+    """The advantage of each token, and its return, the target of the value."""
 
     advantages_NR: Tensor
     returns_NR: Tensor
@@ -26,8 +26,8 @@ class Advantages:
 def token_rewards(policy_NR: Tensor, reference_NR: Tensor, scores_N: Tensor, mask_NR: Tensor, kl_coefficient: float) -> Tensor:
     """-kl_coefficient * log(policy / reference) at each token, plus the response's score at its last one.
 
-    Ziegler et al. (2019), eq. 2. The released code of the summarisation papers and TRL put the score one place behind the last
-    token where there is room, and need a second mask for it; here one mask holds.
+    Ziegler et al. (2019), eq. 2. The released code of the summarisation papers and TRL put the score one place after the last
+    token if the row is long enough, and need a second mask for it; here one mask suffices.
     """
     rewards_NR = torch.where(mask_NR, -kl_coefficient * k1(policy_NR, reference_NR), 0.0)
     last_N = mask_NR.sum(-1) - 1
@@ -38,7 +38,7 @@ def token_rewards(policy_NR: Tensor, reference_NR: Tensor, scores_N: Tensor, mas
 
 
 def generalised_advantages(rewards_NR: Tensor, values_NR: Tensor, mask_NR: Tensor, gamma: float, gae_lambda: float) -> Advantages:
-    """A_t = delta_t + gamma * lambda * A_{t+1} with delta_t = r_t + gamma * V_{t+1} - V_t; V is 0 behind the last token.
+    """A_t = delta_t + gamma * lambda * A_{t+1} with delta_t = r_t + gamma * V_{t+1} - V_t; V is 0 after the last token.
 
     Schulman et al. (2015), eq. 16. Returns are A + V, before any whitening.
     """

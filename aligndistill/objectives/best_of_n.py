@@ -1,4 +1,4 @@
-"""Best-of-n: imitate the best response, and nothing else. The baseline that every objective that ranks must beat.
+"""Best-of-n: imitate the best response, and nothing else. The baseline for every objective on rankings.
 
     loss = mean over prompts of -sum_t log P(y_best,t) / |y_best|
 

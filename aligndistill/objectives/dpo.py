@@ -7,21 +7,20 @@ With the implicit reward r_i = beta * log(policy_i / reference_i) and d = r_i - 
     ipo       (h - 1 / (2 beta))^2                  Azar et al. 2023 (arXiv:2310.12036), eq. 17; beta is the paper's tau
 
 where h is the difference of the log-ratios per token. The paper writes summed log-ratios; TRL divides each by its response's
-length and says that IPO's authors confirmed that their results used that form, so we do as TRL does.
+length and reports that IPO's authors confirmed that their results used that form. This follows TRL.
 
-A label that is only probably right mixes both directions: p * cost(i over j) + (1 - p) * cost(j over i), with p = 1 (hard) or
+An uncertain label mixes both directions: p * cost(i over j) + (1 - p) * cost(j over i), with p = 1 (hard) or
 sigmoid(score_i - score_j) (soft: the teacher's probability), then p <- (1 - label_smoothing) * p + label_smoothing * (1 - p).
 With hard labels and the sigmoid that is conservative DPO (Mitchell 2023), as in the authors' `preference_loss`. TRL 1.16 has no
 smoothing for these three losses.
 
-Tied responses make a pair only with soft labels: the teacher's probability is 1/2 then, which says that the two implicit rewards
-should be equal. It is counted once, since both directions cost the same.
+Tied responses make a pair only with soft labels: the teacher's probability is 1/2 then, so the two implicit rewards
+should be equal. The pair is counted once, since both directions cost the same.
 
 The loss is the mean over a prompt's pairs, then over prompts; a prompt without a pair adds nothing and counts in that mean.
 
-`logps/chosen` may fall while everything is well: the loss sees only the difference, and pushing the rejected response down
-often takes the chosen one along, since two answers to one prompt have much in common. It is a warning when held-out quality
-falls with it.
+`logps/chosen` may fall in a healthy run: the loss depends on the difference alone, and lowering the rejected response often lowers
+the chosen one too, since two answers to one prompt have much in common. It is a warning sign if held-out quality falls as well.
 """
 
 from typing import Literal
@@ -42,14 +41,14 @@ def dpo(
     labels: Literal["hard", "soft"] = "hard",
     label_smoothing: float = 0.0,
 ) -> Loss:
-    """DPO loss; `ranked` must have a reference.
+    """The DPO loss; `ranked` must have a reference.
 
     Metrics are TRL's, over ordered pairs: `rewards/chosen`, `rewards/rejected` (beta * log-ratio, nats), `rewards/accuracies`,
     `rewards/margins`, `logps/chosen`, `logps/rejected` (nats).
     """
     mask_BKK = ordered_pairs(ranked.scores_BK, ranked.valid_BK)
     clean = without_padding(ranked)
-    assert clean.reference_BK is not None, "DPO compares the policy with a reference"
+    assert clean.reference_BK is not None, "DPO needs the reference's log-probabilities"
     log_ratio_BK = clean.policy_BK - clean.reference_BK
     reward_BK = beta * log_ratio_BK
     reward_gap_BKK = differences(reward_BK)
@@ -72,7 +71,7 @@ def dpo(
 
 
 def _label(score_gap_BKK: Tensor, labels: Literal["hard", "soft"], smoothing: float) -> Tensor:
-    """The probability that i is better than j, as we believe it."""
+    """The label: the probability that i is better than j."""
     probability_BKK = torch.sigmoid(score_gap_BKK) if labels == "soft" else torch.ones_like(score_gap_BKK)
     return (1 - smoothing) * probability_BKK + smoothing * (1 - probability_BKK)
 

@@ -1,4 +1,4 @@
-"""What every offline objective takes and gives."""
+"""The inputs and outputs of every offline objective."""
 
 from dataclasses import dataclass
 
@@ -11,8 +11,8 @@ class Ranked:
     """B prompts with K ranked responses each, best first, padded.
 
     Attributes:
-        policy_BK: log-probability of each response under the model that learns, summed over its tokens, nats.
-        reference_BK: the same under the reference model; None for objectives that use none.
+        policy_BK: log-probability of each response under the policy, summed over its tokens, nats.
+        reference_BK: the same under the reference model; None for objectives without a reference.
         scores_BK: the teacher's scores on the logit scale: P(i beats j) = sigmoid(score_i - score_j).
         lengths_BK: tokens of each response.
         valid_BK: False where a slot is padding.
@@ -27,10 +27,10 @@ class Ranked:
 
 @dataclass(frozen=True)
 class Loss:
-    """A scalar to minimise, and what to log beside it, detached.
+    """A scalar to minimise, and detached metrics to log.
 
-    A metric on rankings has one number for each prompt, nan where a prompt has none: the log is the mean over the numbers of the
-    whole optimiser step, so it cannot depend on how that was split. (PPO's metrics are scalars, means over tokens.)
+    A metric on rankings has one number for each prompt, nan for a prompt without any: the log is the mean over the numbers of
+    the whole optimiser step, so it does not depend on how that is split. (PPO's metrics are scalars, means over tokens.)
     """
 
     value: Tensor
@@ -38,7 +38,7 @@ class Loss:
 
 
 def without_padding(ranked: Ranked) -> Ranked:
-    """The same with 0 in every padded slot (and length 1), through which no gradient flows.
+    """A copy with 0 in every padded slot (and length 1), through which no gradient flows.
 
     Lengths take the policy's dtype and are at least 1, so that they can be divided by.
     """

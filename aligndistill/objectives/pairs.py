@@ -1,6 +1,6 @@
-"""What every offline objective takes and gives, and the arithmetic on ordered pairs that they share.
+"""Arithmetic on ordered pairs, shared by the offline objectives.
 
-Padded slots may hold anything, even inf and nan: objectives read them only through `without_padding`, so their gradients
+Padded slots may have any value, even inf and nan: objectives read them only through `without_padding`, so their gradients
 are exactly zero. Every loss is a mean over prompts, so micro-batches of equal size average to the batch's loss.
 """
 
@@ -11,7 +11,7 @@ from torch import Tensor
 
 
 def ordered_pairs(scores_BK: Tensor, valid_BK: Tensor) -> Tensor:
-    """mask_BKK: [b, i, j] is True where both responses are real and i has strictly the higher score. Ties are no pair."""
+    """mask_BKK: [b, i, j] is True where both responses are real and i has strictly the higher score. Ties are not pairs."""
     both_valid_BKK = valid_BK.unsqueeze(2) & valid_BK.unsqueeze(1)
     return both_valid_BKK & (scores_BK.unsqueeze(2) > scores_BK.unsqueeze(1))
 
@@ -19,7 +19,7 @@ def ordered_pairs(scores_BK: Tensor, valid_BK: Tensor) -> Tensor:
 def labelled_pairs(scores_BK: Tensor, valid_BK: Tensor, labels: Literal["hard", "soft"]) -> Tensor:
     """mask_BKK of the pairs that have a label: the ordered ones and, with soft labels, each tied pair once.
 
-    A soft label of a tie is P = 1/2, which a hard label cannot say.
+    A soft label of a tie is P = 1/2, which a hard label cannot express.
     """
     mask_BKK = ordered_pairs(scores_BK, valid_BK)
     if labels == "hard":

@@ -18,7 +18,7 @@ from aligndistill.objectives.kl import LOG_RATIO_LIMIT, k3
 
 @dataclass(frozen=True)
 class Learned:
-    """What the model says now: log-probabilities (nats), entropy of the next-token distribution (nats), values."""
+    """The outputs of the current model: log-probabilities (nats), entropy of the next-token distribution (nats), values."""
 
     policy_NR: Tensor
     entropy_NR: Tensor
@@ -27,7 +27,7 @@ class Learned:
 
 @dataclass(frozen=True)
 class UpdateBatch:
-    """What was recorded when the responses were sampled, and the advantages made of it.
+    """The values recorded when the responses were sampled, and their advantages.
 
     Attributes:
         mask_NR: the tokens that count.
@@ -51,10 +51,10 @@ def ppo(
 ) -> Loss:
     """policy + value_coefficient * value - entropy_coefficient * entropy, each a mean over the tokens that count.
 
-    Metrics are means over those tokens too, but for `ratio_max`.
+    Metrics are means over those tokens too, except `ratio_max`.
 
     Args:
-        value_clip_range: how far the value may move from its old estimate before its loss stops falling; None: as far as it will.
+        value_clip_range: how far the value may move from its old estimate before its loss is clipped; None disables clipping.
     """
     mask_NR = collected.mask_NR
     tokens = mask_NR.sum().clamp(min=1)

@@ -15,7 +15,7 @@ Ties. The paper's rewards are distinct; verdicts are not. Equal responses share 
 - a response's negatives are the responses with a strictly lower score (each of them, also when they are tied with each
   other), and g_k is its gap to the worst of them;
 - a rank's term is the mean over its members, and the last rank has none.
-So an equal is never a negative and a gap of 0 costs nothing; the released code pays log n without gradient for n equals.
+So an equal response is never a negative and a gap of 0 costs nothing; the released code pays log n without gradient for n equals.
 A prompt whose responses are all tied, or that has one, has n = 1: it costs 0, L_SFT included, and counts in the mean over
 prompts. Of several best, L_SFT takes the first. Otherwise the order in the row does not matter.
 

@@ -11,7 +11,7 @@ averaged over prompts. Tied responses make no pair.
 The released code (GanjinZero/RRHF, train.py) departs from its paper; this does not follow it where:
 - `gather_logits_labels` sets the labels' padding mark to 0 in place, so `get_score` divides by the padded length of the batch
   and the ranking is not length-normalised (issues 37, 42);
-- `rrhf_loss` ends in `[0]`, which is right only for scores shaped [1, k]: flat scores lose pairs (issue 29), and two prompts
+- `rrhf_loss` ends in `[0]`, which is correct only for scores of shape [1, k]: flat scores lose pairs (issue 29), and two prompts
   at once fail;
 - `sft_loss` takes the mean over the padded length instead of eq. 4's sum, so the weight of L_ft depends on its neighbours
   (issue 51).

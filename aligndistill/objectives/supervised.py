@@ -1,7 +1,7 @@
 """Supervised fine-tuning: the mean negative log-likelihood per token of the demonstrated responses, nats.
 
-The mean is over all response tokens together, as TRL's SFTTrainer and most others take it, so that a long demonstration counts for
-more than a short one. (`best_of_n` gives every prompt the same weight instead, as every objective on rankings does.)
+The mean is over all response tokens together, as in TRL's SFTTrainer and most others, so a long demonstration counts more than a
+short one. (`best_of_n` gives every prompt the same weight instead, as every objective on rankings does.)
 """
 
 import torch

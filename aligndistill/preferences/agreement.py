@@ -1,4 +1,4 @@
-"""How far a judge agrees with itself, and which biases its verdicts show. Shares are kept as counts, so that they add up."""
+"""A judge's agreement with itself, and biases of its verdicts. Shares are stored as counts, so that they can be added."""
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -9,7 +9,7 @@ from aligndistill.records import Comparison, Ranking, Verdict, is_unparsed
 
 @dataclass(frozen=True)
 class Share:
-    """`count` of `total`."""
+    """A share: `count` of `total`."""
 
     count: int
     total: int
@@ -19,18 +19,18 @@ class Share:
 
     @property
     def value(self) -> float | None:
-        """count / total; None where there was nothing to count."""
+        """count / total; None if `total` is 0."""
         return self.count / self.total if self.total else None
 
 
 @dataclass(frozen=True)
 class OrderBias:
-    """What asking both orders of a pair shows.
+    """Order bias, measured on pairs that were asked in both orders.
 
     Attributes:
-        flips: pairs whose winner changed with the order, of the pairs read in both orders. A tie in one order is no flip.
-        first_wins: verdicts for the answer shown first, of the decided verdicts on those pairs. 0.5 without a position bias,
-            for each answer was shown first once.
+        flips: pairs whose winner changed with the order, of the pairs parsed in both orders. A tie in one order is not a flip.
+        first_wins: verdicts for the answer shown first, of the decided verdicts on those pairs; 0.5 without position bias,
+            because each answer is shown first once.
     """
 
     flips: Share
@@ -38,7 +38,7 @@ class OrderBias:
 
 
 def order_bias(comparisons: Sequence[Comparison]) -> OrderBias:
-    """Order flips and the pull of the first position, over pairs that were asked, and read, in both orders."""
+    """Order flips and first-position wins, over pairs with parsed replies in both orders."""
     outcome_of = {
         (comparison.prompt_id, comparison.judge, comparison.first, comparison.second): comparison.outcome
         for comparison in comparisons
@@ -51,14 +51,14 @@ def order_bias(comparisons: Sequence[Comparison]) -> OrderBias:
             continue
         first_wins += outcome == "first"
         decided += outcome != "tie"
-        if first < second:  # each pair is met twice
+        if first < second:  # each pair occurs twice
             pairs += 1
             flips += outcome == swapped != "tie"
     return OrderBias(flips=Share(flips, pairs), first_wins=Share(first_wins, decided))
 
 
 def unparsed(verdicts: Iterable[Verdict]) -> Share:
-    """Verdicts that could not be read, of all."""
+    """The share of verdicts that could not be parsed."""
     count = total = 0
     for verdict in verdicts:
         total += 1

@@ -1,8 +1,8 @@
-"""Scores -> rankings: best first, near-equal scores made equal, and prompts that teach nothing left out and counted.
+"""Converts scores to rankings: best first, with near-equal scores tied, and prompts without information dropped and counted.
 
-Ties by a margin are made from the top: the best response leads a group, which every response less than the margin below it
-joins and whose score they take; the best of the others leads the next group. So being tied is transitive, no two different
-scores in a ranking are closer than the margin, and ranking a ranking again changes nothing.
+Ties are formed from the top: the best response starts a group, and every response less than the margin below it joins the group
+and gets its score; the best remaining response starts the next group. So ties are transitive, no two different scores in a
+ranking are closer than the margin, and ranking a ranking again does not change it.
 """
 
 import math
@@ -18,18 +18,18 @@ from aligndistill.records import Candidate, Comparison, Grade, Prompt, Ranking, 
 DropReason = Literal["fewer than two answers", "all tied"]
 
 ARITHMETIC_MARGIN = 1e-9
-"""Scores closer than this differ by rounding only, and are tied whatever the settings say."""
+"""Scores closer than this differ only by rounding and are always tied."""
 
 
 @dataclass(frozen=True)
 class RankingOutcome:
-    """What became of one prompt.
+    """The result for one prompt.
 
     Attributes:
         ranking: the ranking, or None when the prompt was dropped.
         dropped: why it was dropped, or None.
-        no_verdict: how many answers were left out because no verdict on them could be read.
-        tied: the ranking that was dropped because all of it is tied: nothing to a hard label, and P = 1/2 to a soft one.
+        no_verdict: how many answers were dropped because no verdict on them could be parsed.
+        tied: the ranking, if it was dropped because all answers are tied; soft labels can use it (P = 1/2).
     """
 
     ranking: Ranking | None
@@ -44,10 +44,11 @@ def rank_responses(
     """Rank a prompt's candidates by the verdicts on them.
 
     Args:
-        first_advantage: the judge's, logits, for pairs that it saw in one order only (see `scores.first_position_logit`).
+        first_advantage: the judge's position bias, logits, used for pairs shown in one order only (see
+            `scores.first_position_logit`).
 
     Raises:
-        ConfigError: `aggregate` names a way that this judge's verdicts cannot be put together.
+        ConfigError: `aggregate` does not apply to this judge's verdicts.
     """
     score_of = _scores(verdicts, settings, first_advantage)
     responses = [
@@ -66,9 +67,9 @@ def rank_responses(
 
 
 def rank_ready_made(ranking: Ranking, settings: Rankings) -> RankingOutcome:
-    """Bring a loaded ranking, whose scores are as the data set gave them, to the form that `rank_responses` gives.
+    """Convert a loaded ranking, with the data set's scores, to the form returned by `rank_responses`.
 
-    Scores are divided by the temperature; a response whose score is not a finite number counts as one without a verdict.
+    Scores are divided by the temperature; a response whose score is not finite counts as one without a verdict.
     """
     scored = [
         response.model_copy(update={"score": response.score / settings.temperature})
@@ -88,12 +89,12 @@ def _scores(verdicts: Sequence[Verdict], settings: Rankings, first_advantage: fl
         aggregate = "bradley_terry" if comparisons else "mean_grade"
     if aggregate == "mean_grade" and comparisons:
         raise ConfigError(
-            "rankings.aggregate is 'mean_grade', and this judge compares: it gives no grades. "
+            "rankings.aggregate is 'mean_grade', but this judge gives comparisons, not grades. "
             "Set rankings.aggregate to auto, bradley_terry or win_probability."
         )
     if aggregate != "mean_grade" and grades:
         raise ConfigError(
-            f"rankings.aggregate is '{aggregate}', and this judge grades: it gives no comparisons. "
+            f"rankings.aggregate is '{aggregate}', but this judge gives grades, not comparisons. "
             "Set rankings.aggregate to auto or mean_grade."
         )
     match aggregate:
@@ -116,7 +117,7 @@ def _finished(ranking: Ranking, tie_margin: float, no_verdict: int) -> RankingOu
 
 
 def _ordered(responses: Iterable[Response], margin: float) -> tuple[Response, ...]:
-    """Best first, ties made by the margin; equals in the order of their ids, which say nothing about the answers."""
+    """Best first, with ties by the margin; tied responses are ordered by id, which is independent of quality."""
     leader = math.inf
     tied = []
     for response in sorted(responses, key=lambda response: -response.score):

@@ -1,6 +1,6 @@
-"""Verdicts on a prompt's candidates -> a score for each, on the logit scale: P(i beats j) = sigmoid(score_i - score_j).
+"""Converts verdicts on a prompt's candidates to scores on the logit scale: P(i beats j) = sigmoid(score_i - score_j).
 
-Unparsed comparisons and grades that could not be read are left out. A candidate without any readable verdict gets no score.
+Unparsed comparisons and grades are ignored. A candidate without any parsed verdict gets no score.
 """
 
 import math
@@ -12,11 +12,11 @@ from typing import TYPE_CHECKING
 
 from aligndistill.records import Comparison, Grade, group_by_prompt, probability_first
 
-if TYPE_CHECKING:  # it imports numpy, which whoever only builds a pipeline does not wait for
+if TYPE_CHECKING:  # it imports numpy, which is slow and not needed to build a pipeline
     from aligndistill.preferences.strengths import Win
 
 PROMPTS_FOR_ADVANTAGE = 500
-"""Enough to know what all share; more would only take time."""
+"""Enough prompts to estimate the position bias; more would only take time."""
 
 
 def sigmoid(logit: float) -> float:
@@ -28,27 +28,28 @@ def scores_from_comparisons(comparisons: Sequence[Comparison], position_logit: f
     """Bradley-Terry strengths with mean 0, by candidate id. Each comparison is one observation.
 
     Args:
-        first_advantage: of the judge, logits (see `first_position_logit`); taken off pairs that were shown in one order only.
+        position_logit: the judge's position bias, logits (see `first_position_logit`); subtracted from pairs shown in one order
+            only.
     """
     from aligndistill.preferences.strengths import strengths
 
-    match_ = _contest(comparisons)
-    return dict(zip(match_.ids, strengths(len(match_.ids), match_.wins, position_logit=position_logit), strict=True))
+    numbered = _numbered(comparisons)
+    return dict(zip(numbered.ids, strengths(len(numbered.ids), numbered.wins, position_logit=position_logit), strict=True))
 
 
 def first_position_logit(comparisons: Sequence[Comparison]) -> float:
-    """What being shown first is worth to an answer, logits: the most likely value over a judge's comparisons of many prompts.
+    """A judge's bias for the answer shown first, logits: the maximum-likelihood value over its comparisons of many prompts.
 
-    0 where nothing was shown in one order only: then each answer has had the advantage.
+    0 if every pair was shown in both orders: the bias then cancels.
     """
     from aligndistill.preferences.strengths import Match, position_logit
 
-    # Nobody was shown a panel's verdict in an order.
+    # A panel's verdicts have no order.
     by_prompt = group_by_prompt(comparison for comparison in comparisons if not comparison.members)
-    matches = [_contest(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
-    if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in matches):
+    prompts = [_numbered(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
+    if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in prompts):
         return 0.0
-    return position_logit([Match(len(one.ids), one.wins) for one in matches])
+    return position_logit([Match(len(one.ids), one.wins) for one in prompts])
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,7 @@ class _ById:
     wins: "list[Win]"
 
 
-def _contest(comparisons: Sequence[Comparison]) -> _ById:
+def _numbered(comparisons: Sequence[Comparison]) -> _ById:
     from aligndistill.preferences.strengths import Win
 
     readable = _readable(comparisons)
@@ -71,15 +72,15 @@ def _contest(comparisons: Sequence[Comparison]) -> _ById:
 def win_probability(comparisons: Sequence[Comparison]) -> dict[str, float]:
     """Scores from each candidate's mean win probability, by candidate id.
 
-    Both orders of a pair are averaged first, so that a pair asked twice counts as one opponent and a taste for the first
-    position cancels. A candidate's mean w over its k opponents, from m comparisons, gives the score
+    Both orders of a pair are averaged first, so that a pair asked twice counts as one opponent and position bias cancels.
+    A candidate's mean w over its k opponents, from m comparisons, gives the score
 
         logit(clip(w, 1 / (2m + 2), 1 - 1 / (2m + 2))) * k / (k + 1)
 
-    The bounds are the estimates of Krichevsky and Trofimov (half a win and half a loss added) for none and all of m wins: few
-    comparisons cannot show that somebody never loses. The factor is there because w is measured against the others, whose mean
-    score is -score / k when all sum to 0. So two candidates differ by exactly the logit of their probability, where that lies
-    within the bounds. Bounds also cut a judge's own probabilities; `scores_from_comparisons` keeps those.
+    The bounds are the Krichevsky-Trofimov estimates (half a win and half a loss added) for 0 and m of m wins: few comparisons
+    cannot show that a candidate never loses. The factor corrects for w being measured against the others, whose mean score is
+    -score / k when all sum to 0. So two candidates differ by exactly the logit of their probability, if that is within the
+    bounds. The bounds also clip a judge's own probabilities; `scores_from_comparisons` does not.
     """
     both_orders: defaultdict[frozenset[str], list[tuple[str, float]]] = defaultdict(list)
     for first, second, probability in _readable(comparisons):
@@ -109,6 +110,6 @@ def mean_grade(grades: Sequence[Grade], temperature: float) -> dict[str, float]:
 
 
 def _readable(comparisons: Sequence[Comparison]) -> list[tuple[str, str, float]]:
-    """(first, second, P(first is better)) of the comparisons that could be read."""
+    """(first, second, P(first is better)) of the parsed comparisons."""
     probabilities = ((comparison, probability_first(comparison)) for comparison in comparisons)
     return [(comparison.first, comparison.second, p) for comparison, p in probabilities if p is not None]

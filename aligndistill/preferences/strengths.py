@@ -1,7 +1,7 @@
 """Bradley-Terry strengths from soft comparisons: one number per item, on the logit scale.
 
-The model is P(i beats j) = sigmoid(strength_i - strength_j) (Bradley and Terry 1952). A comparison may be sure (0 or 1), a tie
-(0.5) or anything between, as a judge's probability is. The item shown first may have an advantage, as a team at home has:
+The model is P(i beats j) = sigmoid(strength_i - strength_j) (Bradley and Terry 1952). A comparison is a probability: certain
+(0 or 1), a tie (0.5) or anything between. The item shown first may have an advantage, like a home team:
 P(i beats j | i first) = sigmoid(strength_i - strength_j + advantage) (Davidson and Beaver 1977).
 """
 
@@ -19,18 +19,18 @@ TOLERANCE = 1e-10
 """Newton's method stops when no entry of the gradient is larger than this times the number of comparisons."""
 
 LARGEST_STEP = 4.0
-"""Logits by which one step changes a strength: where probabilities are all but 0 and 1 the cost has no curvature to go by."""
+"""The largest change of a strength in one step, logits: near probabilities of 0 and 1 the cost has almost no curvature."""
 
 MAX_STEPS = 200
-"""A few are enough; only a prior near 0 with undefeated items needs tens."""
+"""A few are usually enough; a prior near 0 with undefeated items needs tens."""
 
 ADVANTAGE_TOLERANCE = 1e-3
 LARGEST_ADVANTAGE = 8.0
-"""Logits. An advantage is shared by all prompts and not worth more digits; 8 is first in 2,999 of 3,000."""
+"""Logits. More precision is not needed; an advantage of 8 means that the first item wins 2,999 of 3,000 comparisons."""
 
 
 class Win(NamedTuple):
-    """`first` was shown first, compared with `second`, and found better with this probability. Items are numbered from 0."""
+    """A comparison: `first`, shown first, beats `second` with this probability. Items are numbered from 0."""
 
     first: int
     second: int
@@ -39,7 +39,7 @@ class Win(NamedTuple):
 
 @dataclass(frozen=True)
 class Match:
-    """Some items and their comparisons with each other."""
+    """Items and their comparisons with each other."""
 
     n_items: int
     wins: Sequence[Win]
@@ -47,12 +47,12 @@ class Match:
 
 @dataclass(frozen=True)
 class _Table:
-    """Comparisons, row against column, in parts of a comparison.
+    """Comparison counts, row against column; wins may be fractional.
 
     Attributes:
         asked: how often row was shown before column.
-        won: how often it was better then.
-        advantage: what being shown first is worth, logits.
+        won: how often row was then better.
+        advantage: the advantage of being shown first, logits.
         prior: weight of the pseudo-ties.
     """
 
@@ -66,19 +66,19 @@ class _Table:
         return _sigmoid(self._gap(strength))
 
     def cost(self, strength: NDArray[np.float64]) -> float:
-        """Negative log-likelihood, nats, pseudo-ties included."""
+        """Negative log-likelihood, nats, including the pseudo-ties."""
         gap = self._gap(strength)
         ties = np.logaddexp(0, strength) + np.logaddexp(0, -strength)
         compared = self.won * np.logaddexp(0, -gap) + (self.asked - self.won) * np.logaddexp(0, gap)
         return float(compared.sum() + self.prior / 2 * ties.sum())
 
     def gradient(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of the cost."""
+        """The gradient of the cost."""
         surplus = self.asked * self.expected(strength) - self.won
         return np.asarray(surplus.sum(axis=1) - surplus.sum(axis=0) + self.prior * (_sigmoid(strength) - 0.5))
 
     def hessian(self, strength: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Of the cost; positive definite because of the prior."""
+        """The Hessian of the cost; positive definite because of the prior."""
         curvature = self.asked * _slope(self._gap(strength))
         curvature = curvature + curvature.T
         return np.asarray(np.diag(curvature.sum(axis=1) + self.prior * _slope(strength)) - curvature)
@@ -88,18 +88,18 @@ class _Table:
 
 
 def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR, position_logit: float = 0.0) -> list[float]:
-    """The most likely strengths, with mean 0.
+    """The maximum-likelihood strengths, with mean 0.
 
-    Each item also ties once, with weight `prior`, with a virtual opponent of strength 0. That keeps an undefeated item finite
-    and joins items that were never compared, and it draws all strengths a little together. As `prior` goes to 0, two items
+    Each item also ties once, with weight `prior`, with a virtual opponent of strength 0. That keeps the strength of an undefeated
+    item finite, connects items that were never compared, and shrinks all strengths slightly. As `prior` goes to 0, two items
     differ by exactly the logit of their mean probability.
 
     Args:
         n_items: how many items there are.
         wins: comparisons; the same two items may occur often, in either order.
         prior: weight of the pseudo-tie, in comparisons; positive.
-        first_advantage: what being shown first is worth, logits. It is taken off two items that were compared in one order only;
-            compared in both, they have each had it, and a disagreement between the orders is doubt about the two.
+        position_logit: the advantage of being shown first, logits. It is subtracted for items compared in one order only; in both
+            orders it cancels, and disagreement between the orders counts as uncertainty.
     """
     asked, won = _counts(n_items, wins)
     table = _Table(asked, won, position_logit * (asked.T == 0), prior)
@@ -108,16 +108,16 @@ def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR, position_
 
 
 def position_logit(matches: Sequence[Match], prior: float = PRIOR) -> float:
-    """What being shown first was worth to an item, logits: the most likely value for all contests together.
+    """The advantage of being shown first, logits: the maximum-likelihood value over all matches.
 
-    It is told from strength by items that were shown first in some of their comparisons and second in others, so one order is to
-    be drawn by chance. A pseudo-tie of weight `prior` keeps it finite for a judge that always says first.
+    It can be separated from strength because items are first in some comparisons and second in others, so orders should be
+    random. A pseudo-tie of weight `prior` keeps it finite for a judge that always prefers the first item.
     """
     counts = [_counts(match_.n_items, match_.wins) for match_ in matches]
     fitted = [np.zeros(match_.n_items) for match_ in matches]
 
     def slope(advantage: float) -> float:
-        """Of the cost, when the strengths are the most likely ones for this advantage: it grows with the advantage."""
+        """The derivative of the cost, at the most likely strengths for this advantage; increasing in the advantage."""
         total = prior * (float(_sigmoid(np.array(advantage))) - 0.5)
         for place, (asked, won) in enumerate(counts):
             table = _Table(asked, won, np.full_like(asked, advantage), prior)
@@ -133,18 +133,18 @@ def position_logit(matches: Sequence[Match], prior: float = PRIOR) -> float:
 
 
 def _counts(n_items: int, wins: Sequence[Win]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-    """How often each item was shown before each other, and was better then."""
+    """How often each item was shown before each other one, and was then better."""
     asked, won = np.zeros((n_items, n_items)), np.zeros((n_items, n_items))
     for first, second, probability in wins:
         assert first != second, "an item is not compared with itself"
-        assert 0 <= probability <= 1, "a probability lies between 0 and 1"
+        assert 0 <= probability <= 1, "a probability must be between 0 and 1"
         asked[first, second] += 1
         won[first, second] += probability
     return asked, won
 
 
 def _fitted(table: _Table, strength: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The most likely strengths, from a first guess, with mean 0."""
+    """The most likely strengths, with mean 0, starting from a first guess."""
     enough = TOLERANCE * max(1.0, table.asked.sum())
     for _ in range(MAX_STEPS):
         gradient = table.gradient(strength)
@@ -155,7 +155,7 @@ def _fitted(table: _Table, strength: NDArray[np.float64]) -> NDArray[np.float64]
 
 
 def _step(table: _Table, strength: NDArray[np.float64], gradient: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Newton's step, never a large one, halved until the cost falls: far from the optimum a full one can overshoot."""
+    """A Newton step, limited in size and halved until the cost decreases: far from the optimum a full step can overshoot."""
     step = np.asarray(-np.linalg.solve(table.hessian(strength), gradient), dtype=np.float64)
     step = np.asarray(step / max(1.0, float(np.abs(step).max(initial=0.0)) / LARGEST_STEP))
     cost = table.cost(strength)
@@ -170,5 +170,5 @@ def _sigmoid(x: NDArray[np.float64]) -> NDArray[np.float64]:
 
 
 def _slope(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    """The derivative of the sigmoid, which is not rounded to 0 where the sigmoid is to 1."""
+    """The derivative of the sigmoid, accurate also where the sigmoid rounds to 1."""
     return np.asarray(0.25 / np.cosh(np.clip(x, -600.0, 600.0) / 2) ** 2)

@@ -1,4 +1,4 @@
-"""The audit's figures as rows of a table: what each says, and what one would want to see there."""
+"""The audit's metrics as rows of a table, each with a value to compare it with."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -13,11 +13,11 @@ from aligndistill.evaluation.intervals import Mean
 
 @dataclass(frozen=True)
 class AuditRow:
-    """One figure, a share.
+    """One metric, a share.
 
     Attributes:
-        wanted: what to compare it with, in words.
-        level: where a judge without this fault would be, drawn as a tick; None where there is no such place.
+        wanted: the value to compare it with, as text.
+        level: the value of an ideal judge, drawn as a tick; None if there is none.
     """
 
     label: str
@@ -27,12 +27,12 @@ class AuditRow:
 
 
 def audit_rows(metrics: AuditMetrics) -> list[AuditRow]:
-    """Everything that was measured."""
+    """A row for each metric that was measured."""
     return [AuditRow(label, figure, wanted, level) for label, figure, wanted, level in _rows(metrics) if figure is not None]
 
 
 def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float | None]]:
-    yield "verdicts that could not be read", metrics.unparsed, "near 0%", 0.0
+    yield "unreadable verdicts", metrics.unparsed, "near 0%", 0.0
     yield "winner changes with the order", metrics.order_flips, "near 0%", 0.0
     yield "first answer wins", metrics.first_position, "near 50%", 0.5
     chance = metrics.longer_wins_by_chance
@@ -40,8 +40,8 @@ def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float 
     labels = metrics.labels
     by_labels = "" if labels is None or labels.longer_wins is None else f"by the labels {percent(labels.longer_wins)}"
     yield "longer answer wins", metrics.longer_wins, "; ".join(filter(None, (by_chance, by_labels))), chance.mean if chance else 0.5
-    yield "choices that go round in a circle", metrics.intransitive, "near 0%; 25% for a coin", 0.0
-    yield "decided alike when asked again", metrics.self_consistency, "near 100%", 1.0
+    yield "intransitive choices (A > B > C > A)", metrics.intransitive, "near 0%; 25% for a coin", 0.0
+    yield "same choice when asked twice", metrics.self_consistency, "near 100%", 1.0
     own = metrics.own_answers_win_by_labels
     yield (
         "its own answers win",
@@ -49,7 +49,7 @@ def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float 
         "" if own is None else f"by the labels {percent(own)}",
         own.mean if own else None,
     )
-    yield "judges of the panel choose alike", metrics.panel_agreement, "near 100%", 1.0
+    yield "judges of the panel agree", metrics.panel_agreement, "near 100%", 1.0
     if labels is not None:
         longer = labels.longer_wins
         wanted = "" if longer is None else f"always taking the longer: {percent(longer)}"
@@ -70,7 +70,7 @@ def audit_table(metrics: AuditMetrics) -> Table:
     table = Table(title=Text(title), title_justify="left", caption_justify="left")
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
     table.caption = Text("[low, high]: 95% interval over prompts")
-    table.add_column("what its verdicts show", no_wrap=True)
+    table.add_column("metric", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("compare with")
     for row in audit_rows(metrics):

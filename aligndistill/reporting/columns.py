@@ -1,4 +1,4 @@
-"""What is told of each model, in which order: the columns of the page's and the terminal's tables."""
+"""The columns of the tables of models, on the page and in the terminal."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,14 +9,14 @@ from aligndistill.reporting.report import ModelMetrics, Report
 
 @dataclass(frozen=True)
 class Column:
-    """A measured figure.
+    """A metric of a model.
 
     Attributes:
-        key: the field of the report's figures.
+        key: the field of the report's metrics.
         title: its short name.
         meaning: what it is, with its unit.
         best_is_highest: whether the best student is marked.
-        is_win_rate: a probability of winning, so one half is no difference.
+        is_win_rate: whether it is a probability of winning, for which one half means no difference.
     """
 
     key: str
@@ -26,7 +26,7 @@ class Column:
     is_win_rate: bool = False
 
     def value(self, metrics: ModelMetrics) -> Mean | float | None:
-        """The figure of a model; None where it was not measured or makes no sense (the start's win rate against itself)."""
+        """The metric of a model; None if it was not measured or has no meaning (the start's win rate against itself)."""
         value: Mean | float | None = getattr(metrics, self.key, None)
         return value
 
@@ -45,7 +45,7 @@ COLUMNS = (
     Column("length_tokens", "length", "tokens per answer"),
     Column("reward", "reward", "score by the reward model"),
     Column("distinct_2", "distinct-2", "distinct bigrams over all bigrams of all answers"),
-    Column("repetition_4", "repetition-4", "share of an answer's 4-grams that stood earlier in it"),
+    Column("repetition_4", "repetition-4", "share of an answer's 4-grams that repeat an earlier one"),
 )
 
 
@@ -56,11 +56,11 @@ def authors_of(report: Report) -> dict[str, ModelMetrics]:
 
 
 def measured(columns: Sequence[Column], models: Sequence[ModelMetrics]) -> list[Column]:
-    """The columns that at least one model has a figure for."""
+    """The columns with a value for at least one model."""
     return [column for column in columns if any(column.value(metrics) is not None for metrics in models)]
 
 
 def best_in(column: Column, models: Mapping[str, ModelMetrics]) -> str | None:
-    """The model with the highest mean in a column where that is what one wants; None elsewhere."""
+    """The model with the highest mean in a column where higher is better; else None."""
     means = {name: value.mean for name, metrics in models.items() if isinstance(value := column.value(metrics), Mean)}
     return max(means, key=lambda name: means[name]) if column.best_is_highest and means else None

@@ -1,8 +1,8 @@
-"""How every plot is drawn: style, colours, labels that keep apart, and SVG that can stand in a page.
+"""Drawing plots: style, colours, labels that do not overlap, and SVG for an HTML page.
 
-Text and axes take the colour of the page's text (`currentColor`), series its CSS variables `--series-1` ..., so one drawing
-reads in light and dark; the light page's colours are the fallback. They follow Okabe and Ito (2008), for colour-blind readers,
-darkened where white would swallow them; shapes and labels tell series apart too.
+Text and axes take the colour of the page's text (`currentColor`), series its CSS variables `--series-1` ..., so a drawing is
+readable in light and dark mode; the light page's colours are the fallback. They follow Okabe and Ito (2008), for colour-blind
+readers, darkened for contrast on white; shapes and labels distinguish series too.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-INK = "#010203"  # becomes currentColor; black itself would be left out of the SVG
+INK = "#010203"  # becomes currentColor; matplotlib omits black from the SVG
 SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8559a", "#b37a00", "#2f9bd6", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FONT_POINTS = 10
@@ -50,14 +50,14 @@ _CSS_COLOURS = {INK: "currentColor"} | {colour: f"var(--series-{index + 1}, {col
 
 @dataclass(frozen=True)
 class Plot:
-    """A drawing as SVG, and what it shows in words."""
+    """A drawing as SVG, with a text alternative."""
 
     svg: str
     alt: str
 
 
 def colour(series: int | None) -> str:
-    """The colour of a series; there are seven, then they come again. None is ink."""
+    """The colour of a series; the seven colours repeat. None is the colour of text."""
     return INK if series is None else SERIES[series % len(SERIES)]
 
 
@@ -68,7 +68,9 @@ def marker(series: int | None) -> str:
 
 @contextmanager
 def canvas(width: float, height: float) -> Iterator[Figure]:
-    """A figure, inches, to draw on; the style holds until the end of the block. No pyplot, so no global state or display."""
+    """A figure, inches, to draw on; the style is active until the end of the block. Without pyplot, so no global state
+    or display.
+    """
     with matplotlib.style.context(["default", _STYLE]):
         figure = Figure(figsize=(width, height))
         FigureCanvasSVG(figure)
@@ -76,7 +78,7 @@ def canvas(width: float, height: float) -> Iterator[Figure]:
 
 
 def svg_of(figure: Figure) -> str:
-    """The figure as an `<svg>` element for an HTML page: no prolog, size or font of its own, and ids that only it has."""
+    """The figure as an `<svg>` element for an HTML page: without prolog, size and font, and with unique ids."""
     buffer = io.StringIO()
     with warnings.catch_warnings():
         # The reader's browser has the glyphs; matplotlib's own font only measures.
@@ -101,7 +103,7 @@ def _themed(style: re.Match[str]) -> str:
 
 @dataclass(frozen=True)
 class Label:
-    """A text that belongs beside a point, in data coordinates."""
+    """A text to place beside a point, in data coordinates."""
 
     text: str
     x: float
@@ -111,7 +113,7 @@ class Label:
 
 @dataclass(frozen=True)
 class Segment:
-    """A straight line that labels should keep clear of, in data coordinates."""
+    """A straight line that labels should not overlap, in data coordinates."""
 
     x0: float
     y0: float
@@ -137,7 +139,7 @@ _PLACES = ((8, 7), (8, -9), (-8, 7), (-8, -9), (0, 13), (0, -14), (8, 20), (8, -
 
 def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], bars: Sequence[Segment]) -> None:
     """Write each label beside its point, where it covers points, bars and earlier labels least. Axis limits must be set."""
-    # adjustText 1.4 was tried in its place: it leaves short labels upon their markers, and moves others to their neighbours'.
+    # adjustText 1.4 was tried instead: it leaves short labels on their markers, and moves others to their neighbours' markers.
     figure.draw_without_rendering()  # the layout decides where points are
     points_per_pixel = 72 / figure.dpi
 

@@ -1,4 +1,4 @@
-"""The result of a run in a sentence, made from its numbers alone."""
+"""A summary of a run's result, generated from its metrics."""
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.report import Report, best_student
@@ -6,7 +6,7 @@ from aligndistill.reporting.writing import number, with_interval
 
 
 def result_sentence(report: Report) -> str:
-    """What came out: the best student against the start; without students, the reward model; else that there is nothing."""
+    """The best student against the start; without students, the reward model; else a note that nothing was trained."""
     if report.students:
         return _of_students(report)
     if report.reward_model is None:
@@ -34,7 +34,7 @@ def _of_students(report: Report) -> str:
     rates = [other.win_rate for other in students.values() if other.win_rate is not None]
     if len(students) == len(rates) > 1:
         clearly = sum(rate.low > 0.5 for rate in rates)
-        sentences.append(f"For {clearly} of {len(rates)} students the whole interval of that win rate lies above one half")
+        sentences.append(f"For {clearly} of {len(rates)} students the whole interval of that win rate is above one half")
     return ". ".join(sentences) + "."
 
 

@@ -1,7 +1,7 @@
-"""One self-contained HTML page about a run: no script, no font, no address outside it.
+"""One self-contained HTML page about a run: no scripts, fonts or external resources.
 
-Prompts, answers, names and the config come from models and users, and the template escapes them all. Only our own SVG goes in
-as it is: matplotlib has escaped the names in it.
+Prompts, answers, names and the config come from models and users, and the template escapes them all. Only the
+package's own SVG is inserted unescaped: matplotlib has escaped the names in it.
 """
 
 from collections.abc import Mapping, Sequence
@@ -26,7 +26,7 @@ from aligndistill.reporting.updates import Updates, chosen_samples, updates_plot
 
 @dataclass(frozen=True)
 class DataCounts:
-    """How many records the run worked on; None for what it did not make. `dropped` counts by reason."""
+    """The numbers of records of a run; None for stages that it does not have. `dropped` counts by reason."""
 
     train_prompts: int | None = None
     held_out_prompts: int | None = None
@@ -38,11 +38,11 @@ class DataCounts:
 
 @dataclass(frozen=True)
 class PageData:
-    """What the page shows; whatever is empty is left out of it.
+    """The data of the page; empty parts are omitted.
 
     Attributes:
         curves: per student, (optimiser step, loss) in order.
-        updates: per student that learned from rewards, how it went.
+        updates: per on-policy student, its log and samples.
         lengths: per model (`start`, `teacher`, a student), the length of each held-out answer, tokens.
         samples: prompts to show with their answers (see `choose_samples`).
         reliability, length_gaps: of the reward model, on held-out pairs.
@@ -62,7 +62,7 @@ class PageData:
 
 @dataclass(frozen=True)
 class Figure:
-    """A plot with its heading and the sentence that says how to read it."""
+    """A plot with its heading, and a caption that says how to read it."""
 
     title: str
     caption: str
@@ -102,7 +102,7 @@ def render_page(data: PageData) -> str:
 
 
 def _series(names: Sequence[str]) -> dict[str, int | None]:
-    """Every model's colour, the same in all plots: none for start and teacher, the next one for each student."""
+    """Every model's colour, the same in all plots: none for start and teacher, one for each student."""
     students = [name for name in dict.fromkeys(names) if name not in ("start", "teacher")]
     return {"start": None, "teacher": None} | {name: index % len(SERIES) for index, name in enumerate(students)}
 
@@ -135,10 +135,10 @@ def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figu
 def _reward_plots(data: PageData) -> list[Figure]:
     found = []
     if data.reliability:
-        caption = "Points on the dashed line mean what they say: of the pairs ordered with 80% confidence, 80% are right."
+        caption = "Points on the dashed line are calibrated: of the pairs ordered with 80% confidence, 80% are right."
         found.append(Figure("Reliability", caption, plots.reliability_plot(data.reliability)))
     if data.length_gaps:
-        caption = "Low bars on the left beside high ones on the right: the reward model follows length."
+        caption = "Low bars on the left and high bars on the right mean that the reward model follows length."
         found.append(Figure("Accuracy by length gap", caption, plots.length_gap_plot(data.length_gaps)))
     return found
 
@@ -147,11 +147,13 @@ def _training_plots(data: PageData, series: Mapping[str, int | None]) -> list[Fi
     found = []
     curves = {name: points for name, points in data.curves.items() if points}
     if curves:
-        caption = "Losses of different objectives are on different scales: read each against itself."
+        caption = "Losses of different objectives are on different scales and cannot be compared."
         found.append(Figure("Learning curves", caption, plots.curves_plot(curves, series)))
     for name, updates in data.updates.items():
         if updates.entries:
-            caption = "Score up while the win rate or the length runs away: the policy learns the reward's mistakes."
+            caption = (
+                "If the score rises while the win rate falls or the length changes a lot, the policy exploits errors of the reward."
+            )
             found.append(Figure(f"Updates of {name}", caption, updates_plot(updates.entries, series[name])))
     lengths = {name: tokens for name, tokens in data.lengths.items() if tokens}
     if lengths:

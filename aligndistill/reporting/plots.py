@@ -1,4 +1,4 @@
-"""The page's plots: plain numbers in, SVG and a description out, the same bytes each time."""
+"""The page's plots: from numbers to SVG and a description, with identical bytes each time."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -15,12 +15,12 @@ from aligndistill.reporting.drawing import INK, SERIES, WIDTH, Label, Plot, Segm
 from aligndistill.reporting.writing import number, shortened, with_interval
 
 _CURVE_POINTS = 200
-_NAME = 24  # characters of a name that a plot has room for
+_NAME = 24  # the most characters of a name in a plot
 
 
 @dataclass(frozen=True)
 class DriftPoint:
-    """A student: how far it went from the start, and what it got for it. `series` decides colour and shape."""
+    """A student: its KL from the start, and its gain. `series` decides colour and shape."""
 
     name: str
     series: int | None
@@ -29,12 +29,12 @@ class DriftPoint:
 
 
 def drift_plot(points: Sequence[DriftPoint], gain_label: str, levels: Mapping[str, float]) -> Plot:
-    """What students gained against KL(student || start), with both intervals.
+    """The gain of students against KL(student || start), with both intervals.
 
     Args:
         points: the students.
-        gain_label: what the gain is.
-        levels: name to gain of what has no KL (the start, the teacher, a coin), drawn as lines.
+        gain_label: the name of the gain.
+        levels: name to gain of models without KL (the start, the teacher, a coin), drawn as lines.
     """
     with canvas(WIDTH, 3.8) as figure:
         axes = figure.subplots()
@@ -176,7 +176,7 @@ def _gap_name(bin: LengthGapBin) -> str:
 
 
 def _thinned(points: Sequence[tuple[int, float]]) -> list[tuple[float, float]]:
-    """At most `_CURVE_POINTS` points, each the mean of as many neighbours."""
+    """At most `_CURVE_POINTS` points, each the mean of the same number of neighbours."""
     size = ceil(len(points) / _CURVE_POINTS)
     groups = [points[start : start + size] for start in range(0, len(points), size)]
     return [(fmean(step for step, _ in group), fmean(loss for _, loss in group)) for group in groups]

@@ -1,4 +1,4 @@
-"""What a run measured, as `report.json`: the contract with whatever reads it. What was not measured is null."""
+"""The metrics of a run, as `report.json`: the interface for tools that read it. Metrics that were not measured are null."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,7 +13,7 @@ from aligndistill.records import Record
 
 
 class ModelMetrics(Record):
-    """A model's answers to the held-out prompts.
+    """Metrics of a model's answers to the held-out prompts.
 
     Attributes:
         truth: score by the configured truth function.
@@ -31,16 +31,16 @@ class ModelMetrics(Record):
 
 
 class StartMetrics(ModelMetrics):
-    """The student before it is aligned. `win_rate_teacher`: how often the judge prefers it to the teacher."""
+    """Metrics of the start, the student before alignment. `win_rate_teacher`: how often the judge prefers it to the teacher."""
 
     win_rate_teacher: Mean | None = None
 
 
 class StudentMetrics(ModelMetrics):
-    """A student after training.
+    """Metrics of a trained student.
 
     Attributes:
-        objective: what it was trained with.
+        objective: the objective that it was trained with.
         model: the path that `from_pretrained` loads.
         win_rate: how often the judge prefers its answer to the start's.
         win_rate_teacher: how often the judge prefers its answer to the teacher's.
@@ -57,7 +57,7 @@ class StudentMetrics(ModelMetrics):
 
 
 class JudgeMetrics(Record):
-    """What the judge did: its kind, how often it was asked, how many verdicts it gave, how many could not be read."""
+    """The judge's kind, and its numbers of calls, verdicts, unreadable replies and tokens."""
 
     kind: str
     calls: int
@@ -68,7 +68,7 @@ class JudgeMetrics(Record):
 
 
 class Report(Record):
-    """A run. Students are in the order of the config."""
+    """The report of a run. Students are in the order of the config."""
 
     run: str
     seed: int
@@ -96,17 +96,17 @@ def read_report(path: Path) -> Report:
     try:
         return Report.model_validate_json(path.read_bytes())
     except FileNotFoundError:
-        raise DataError(f"there is no report at {path}: give the folder of a run that has finished.") from None
+        raise DataError(f"there is no report at {path}: give the folder of a finished run.") from None
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"])) or "the whole file"
         raise DataError(
-            f"{path} is not a report that this version reads ({where}: {first['msg']}). Run the config again to write it anew."
+            f"{path} is not a report that this version reads ({where}: {first['msg']}). Run the config again to rewrite it."
         ) from None
 
 
 def best_student(students: Mapping[str, StudentMetrics]) -> str | None:
-    """The student with the highest truth, or win rate where not all have a truth; None where not all have that either."""
+    """The student with the highest truth, or win rate if not all have a truth; None if not all have a win rate either."""
     for measure in ("truth", "win_rate"):
         metrics = {name: getattr(student, measure) for name, student in students.items()}
         if metrics and None not in metrics.values():

@@ -1,4 +1,4 @@
-"""A reward model's figures on a benchmark, for a terminal."""
+"""A reward model's metrics on a benchmark, for a terminal."""
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table

@@ -1,4 +1,4 @@
-"""The page's table of models, ready to be written out: figures as text, intervals as whiskers on a common scale per column."""
+"""The page's table of models: metrics as text, intervals as whiskers on a common scale per column."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ NOT_MEASURED = "-"
 
 @dataclass(frozen=True)
 class Whisker:
-    """An interval on its column's scale, in per cent of the scale; `level` is where what it is compared with lies."""
+    """An interval on its column's scale, in per cent of the scale; `level` is the place of the value to compare with."""
 
     low: float
     mean: float
@@ -23,7 +23,7 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Cell:
-    """A figure as text; what was not measured is a dash."""
+    """A metric as text; a dash if it was not measured."""
 
     text: str = NOT_MEASURED
     interval: str = ""

@@ -7,7 +7,7 @@ from statistics import fmean
 
 @dataclass(frozen=True)
 class SampleAnswer:
-    """One answer: by whom, with its truth and the judge's score (higher is better) where there are any."""
+    """One answer, its author, and its truth and the judge's score (higher is better), if any."""
 
     author: str
     text: str
@@ -27,8 +27,8 @@ class SamplePrompt:
 def choose_samples(prompts: Sequence[SamplePrompt], count: int = 6) -> list[SamplePrompt]:
     """Prompts that show what training did: a third where the students gained most, a third typical, a third least.
 
-    The gain of a prompt is the students' mean truth (score, where there is no truth) less that of the author `start`; ties stay
-    in the given order. Where gains are not known for all prompts, the first ones are taken.
+    The gain of a prompt is the students' mean truth (or score, without truth) minus that of the author `start`; ties stay in
+    the given order. If gains are not known for all prompts, the first prompts are taken.
     """
     gains = [_gain(prompt) for prompt in prompts]
     if len(prompts) <= count or None in gains:

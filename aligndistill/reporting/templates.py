@@ -1,4 +1,4 @@
-"""The HTML templates beside this file: everything that goes into one is escaped, and a name that is not there is an error."""
+"""The HTML templates beside this file: all values are escaped, and undefined names are errors."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -8,8 +8,8 @@ if TYPE_CHECKING:
 
 
 def environment() -> "Environment":
-    """A fresh one, to which filters may be added."""
-    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # only where a page is written
+    """A new template environment, to which filters may be added."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined  # imported only when a page is written
 
     return Environment(
         loader=FileSystemLoader(Path(__file__).parent),

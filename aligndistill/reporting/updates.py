@@ -1,4 +1,4 @@
-"""How a student that learns from rewards went, update by update: its curves, and some of what it wrote on the way."""
+"""The course of on-policy training, update by update: curves, and samples of the policy's answers."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,14 +19,14 @@ PANELS = {
     "explained_variance": "explained variance",
     "clip_fraction": "clip fraction",
 }
-"""What is drawn, where it was logged."""
+"""The metrics to draw, if they were logged, with their titles."""
 
 SHOWN_UPDATES = 3
 
 
 @dataclass(frozen=True)
 class WrittenSample:
-    """An answer that a policy wrote while it learned, with its score and log(policy / start) in nats."""
+    """An answer that a policy wrote during training, with its score and log(policy / start) in nats."""
 
     update: int
     prompt: str
@@ -38,14 +38,14 @@ class WrittenSample:
 
 @dataclass(frozen=True)
 class Updates:
-    """A student's log entries, one per update, and samples of what it wrote."""
+    """A student's log entries, one per update, and samples of its answers."""
 
     entries: Sequence[Mapping[str, float]]
     samples: Sequence[WrittenSample] = field(default_factory=tuple)
 
 
 def updates_plot(entries: Sequence[Mapping[str, float]], series: int | None) -> Plot:
-    """A panel for each figure that was logged, by update."""
+    """A panel for each logged metric, by update."""
     drawn = {name: title for name, title in PANELS.items() if any(name in entry for entry in entries)}
     rows = ceil(len(drawn) / 2)
     with canvas(WIDTH, 1.5 * rows + 0.3) as figure:
@@ -69,7 +69,7 @@ def updates_plot(entries: Sequence[Mapping[str, float]], series: int | None) -> 
 
 
 def chosen_samples(samples: Sequence[WrittenSample]) -> list[WrittenSample]:
-    """Those of the first, the middle and the last update."""
+    """The samples of the first, the middle and the last update."""
     updates = sorted({sample.update for sample in samples})
     if not updates:
         return []

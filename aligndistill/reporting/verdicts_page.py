@@ -1,4 +1,4 @@
-"""One HTML page with what the judge was shown and what it replied, word for word: no script, nothing fetched, all escaped."""
+"""One HTML page with the judge's inputs and verbatim replies: no scripts, no external resources, everything escaped."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
@@ -13,7 +13,7 @@ MOST_PROMPTS = 500
 
 @dataclass(frozen=True)
 class JudgedPrompt:
-    """A prompt, what was shown for it, and every verdict; `canary` is the kind of known-bad answer among them."""
+    """A prompt, its candidates and every verdict on them; `canary` is the kind of known-bad answer among them."""
 
     prompt: str
     candidates: tuple[Candidate, ...]
@@ -23,10 +23,10 @@ class JudgedPrompt:
 
 @dataclass(frozen=True)
 class _Line:
-    """A verdict as the page has it."""
+    """A verdict as shown on the page."""
 
     asked: str
-    said: str
+    result: str
     reply: str | None
     readable: bool
 
@@ -47,7 +47,7 @@ def write_verdicts_page(path: Path, judged: Iterable[JudgedPrompt]) -> None:
         .get_template("verdicts.html.j2")
         .render(
             entries=[_entry(one) for one in ordered[:MOST_PROMPTS]],
-            left_out=max(0, len(everything) - MOST_PROMPTS),
+            not_shown=max(0, len(everything) - MOST_PROMPTS),
             verdicts=sum(len(one.verdicts) for one in everything),
             unparsed=sum(is_unparsed(verdict) for one in everything for verdict in one.verdicts),
         )
@@ -61,7 +61,7 @@ def _entry(judged: JudgedPrompt) -> _Entry:
 
 
 def _lines(verdicts: Iterable[Verdict], letters: dict[str, str]) -> Iterator[_Line]:
-    """A line for each verdict, and behind a panel's those of its members."""
+    """A line for each verdict; after a panel's verdict, those of its members."""
     for verdict in verdicts:
         yield _line(verdict, letters)
         for member in verdict.members if isinstance(verdict, Comparison) else ():
@@ -75,10 +75,10 @@ def _letters(count: int) -> Sequence[str]:
 
 def _line(verdict: Comparison | Grade, letters: dict[str, str]) -> _Line:
     if isinstance(verdict, Grade):
-        said = "unreadable" if verdict.value is None else f"{verdict.value:.4g}"
-        return _Line(letters[verdict.candidate], said, verdict.reply, not is_unparsed(verdict))
+        result = "unreadable" if verdict.value is None else f"{verdict.value:.4g}"
+        return _Line(letters[verdict.candidate], result, verdict.reply, not is_unparsed(verdict))
     first, second = letters[verdict.first], letters[verdict.second]
-    said = {"first": first, "second": second, "tie": "a tie", "unparsed": "unreadable"}[verdict.outcome]
+    result = {"first": first, "second": second, "tie": "a tie", "unparsed": "unreadable"}[verdict.outcome]
     if verdict.probability_first is not None and not is_unparsed(verdict):
-        said += f", P({first}) = {verdict.probability_first:.2f}"
-    return _Line(f"{first} or {second}", said, verdict.reply, not is_unparsed(verdict))
+        result += f", P({first}) = {verdict.probability_first:.2f}"
+    return _Line(f"{first} or {second}", result, verdict.reply, not is_unparsed(verdict))

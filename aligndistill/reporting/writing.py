@@ -1,4 +1,4 @@
-"""How figures and names are written, on the page and in the terminal."""
+"""Formatting of numbers and names, for the page and the terminal."""
 
 from aligndistill.evaluation.intervals import Mean
 

@@ -43,12 +43,12 @@ class Endpoints:
         if self._account is None:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
             known = known_servers(self._folder)
-            self._capabilities = {name: Capabilities(found, self._remember) for name, found in known.items()}
-        capabilities = self._capabilities.setdefault(config.server, Capabilities(remember=self._remember))
+            self._capabilities = {name: Capabilities(found, self._save) for name, found in known.items()}
+        capabilities = self._capabilities.setdefault(config.server, Capabilities(save=self._save))
         pace = self._paces.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
         return EndpointChat(config, capabilities, pace, self._account)
 
-    def _remember(self, _: ServerCapabilities) -> None:
+    def _save(self, _: ServerCapabilities) -> None:
         found = {name: one.found.model_dump() for name, one in self._capabilities.items()}
         partial = self._folder / f"{SERVERS}.{os.getpid()}.partial"
         partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")

@@ -1,4 +1,4 @@
-"""answers.jsonl: what one model answers to the held-out prompts, and how far it has moved from the reference."""
+"""answers.jsonl: one model's answers to the held-out prompts, and its KL from the reference."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -39,10 +39,10 @@ def make(
         return StageResult()
     if not result.samples:
         raise DataError(
-            f"none of the {len(held_out)} held-out prompts fits {name}: lower max_new_tokens ({sampling.max_new_tokens}) or take a "
-            "model with more positions."
+            f"none of the {len(held_out)} held-out prompts fits into {name}: lower max_new_tokens ({sampling.max_new_tokens}) or "
+            "use a model with more positions."
             if not result.refused
-            else f"the server of {name} refused all {result.refused} requests for answers: the warnings above say why."
+            else f"the server of {name} rejected all {result.refused} requests for answers; the warnings above give the reasons."
         )
     answers = [
         Answer(
@@ -80,7 +80,7 @@ def _with_kl(
 
     policy = policy or load_language_model(read_pointer(author))
     conversation = policy.conversation
-    # An answer without a token (its text was empty and it was cut) has moved nowhere.
+    # The KL of an answer without tokens (empty and truncated) is 0.
     groups = [
         TokenGroup(
             conversation.prompt_ids(prompts[answer.prompt_id]),

@@ -1,4 +1,4 @@
-"""audit.json and verdicts.html: how far the judge can be trusted, and its raw replies. A judge past its limits stops the run."""
+"""audit.json and verdicts.html: how reliable the judge is, and its raw replies. Stops the run if a limit is exceeded."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -20,11 +20,11 @@ from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 
 RECORDED = "recorded"
-"""The judge's name in verdicts that came with the data."""
+"""The judge's name in verdicts from ready-made rankings."""
 
 
 class AuditResult(Record):
-    """The figures, and which limits they certainly exceed."""
+    """The metrics, and the limits that they exceed with their whole interval."""
 
     metrics: AuditMetrics
     warnings: tuple[str, ...]
@@ -33,11 +33,11 @@ class AuditResult(Record):
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Everything that a judge said: the prompts, what it was shown, and its verdicts.
+    """All of a judge's labelling: the prompts, the candidates that it was shown, and its verdicts.
 
     Attributes:
         messages: prompt id -> its turns.
-        held_out: ids of the prompts that nothing is trained on.
+        held_out: ids of the held-out prompts.
     """
 
     messages: Mapping[str, tuple[Message, ...]]
@@ -60,7 +60,7 @@ def make(
     """Measure the verdicts, or the ready-made rankings, and stop where a limit is exceeded.
 
     Raises:
-        JudgeError: a limit of `audit.stop` is exceeded. What was measured is written all the same.
+        JudgeError: a limit of `audit.stop` is exceeded. The metrics are written in any case.
     """
     given = {"prompts": prompts, "candidates": candidates, "verdicts": verdicts, "rankings": rankings}
     labelling = read_labelling({name: folder for name, folder in given.items() if folder is not None})
@@ -70,7 +70,7 @@ def make(
     if result.stops:
         raise JudgeError(
             f"the judge cannot be trusted, so nothing is trained on its verdicts: {'; '.join(result.stops)}. "
-            f"Its replies are in {context.folder / VERDICTS_PAGE}. Fix the template or take another judge, "
+            f"Its replies are in {context.folder / VERDICTS_PAGE}. Fix the template, use another judge, "
             "or raise the limit under audit.stop (null disables it)."
         )
     return StageResult(
@@ -95,9 +95,9 @@ def read_labelling(folders: Mapping[str, Path]) -> LabelledData:
 
 
 def recorded(rankings: Iterable[Ranking]) -> LabelledData:
-    """Ready-made rankings as what they are: somebody's verdicts, a grade for each answer.
+    """Ready-made rankings as verdicts: a grade for each answer.
 
-    Two rows of one prompt are two judgments, perhaps on two scales: each is kept apart under an id of its own.
+    Two rows of one prompt may be on different scales, so each row has its own id.
     """
     messages: dict[str, tuple[Message, ...]] = {}
     held_out: set[str] = set()
@@ -114,10 +114,10 @@ def recorded(rankings: Iterable[Ranking]) -> LabelledData:
 
 
 def audit_labelling(labelling: LabelledData, settings: AuditSettings) -> AuditResult:
-    """The figures against the limits.
+    """Compare the metrics with the limits.
 
     Raises:
-        DataError: not one of the labels is for an answer that was judged.
+        DataError: none of the labels is for a judged answer.
     """
     if settings.labels is not None:
         labels = _labels_from(settings.labels, labelling)
@@ -138,19 +138,19 @@ def audit_labelling(labelling: LabelledData, settings: AuditSettings) -> AuditRe
 
 
 def _labels_from(source: Source, labelling: LabelledData) -> dict[str, dict[str, float]]:
-    """What people say, joined by prompt and text."""
-    said: dict[tuple[Message, ...], dict[str, float]] = defaultdict(dict)
+    """The human labels, joined by prompt and text."""
+    labels_of: dict[tuple[Message, ...], dict[str, float]] = defaultdict(dict)
     for ranking in load_judgments(source):
-        said[ranking.messages] |= {response.text: response.score for response in ranking.responses}
+        labels_of[ranking.messages] |= {response.text: response.score for response in ranking.responses}
     labels: dict[str, dict[str, float]] = defaultdict(dict)
     for candidate in labelling.candidates:
-        of_prompt = said.get(labelling.messages[candidate.prompt_id], {})
+        of_prompt = labels_of.get(labelling.messages[candidate.prompt_id], {})
         if candidate.text in of_prompt:
             labels[candidate.prompt_id][candidate.id] = of_prompt[candidate.text]
     if not any(len(of_prompt) > 1 for of_prompt in labels.values()):
         raise DataError(
-            f"{source.path}: none of its labels are for two answers that were judged here. They are joined by the prompt and the "
-            "text of the answer, to the letter: label what `aligndistill judge export` wrote."
+            f"{source.path}: none of its labels are for two answers that were judged here. Labels are joined by the exact text of "
+            "prompt and answer: label the file that `aligndistill judge export` wrote."
         )
     return dict(labels)
 

@@ -1,4 +1,4 @@
-"""candidates.jsonl: what the configured models answer to each prompt, exact duplicates dropped."""
+"""candidates.jsonl: the configured models' answers to each prompt, without exact duplicates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -18,7 +18,7 @@ from aligndistill.store.stage import StageResult, together
 def make(
     context: StageContext, *, settings: Candidates, authors: Mapping[str, ModelSource], prompts: Path, seed: int
 ) -> StageResult:
-    """Sample from every author; what was sampled before a kill is kept."""
+    """Sample from every author; samples of an interrupted run are reused."""
     asked = list(read_jsonl(prompts / PROMPTS, Prompt))
     messages = {prompt.id: prompt.messages for prompt in asked}
     job = SamplingJob(

@@ -1,4 +1,4 @@
-"""What a stage's function is given besides its arguments."""
+"""The context of a stage's function, passed besides its arguments."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -12,20 +12,20 @@ from aligndistill.judges.protocol import Judge
 from aligndistill.store.artifacts import SCRATCH
 
 ModelSource = Path | EndpointModel
-"""A model as a stage's function is given it: the folder of a stage with its pointer, or a server."""
+"""A model as an argument of a stage's function: the folder of a stage with its pointer, or a server."""
 
 
 @dataclass(frozen=True)
 class StageContext:
-    """Where a stage works.
+    """The context of a stage.
 
     Attributes:
         name: of the stage, for messages and progress.
-        folder: where the result goes. It may hold what an interrupted run left.
-        caches: a folder for what is kept by content hash, across stages and runs.
+        folder: the folder of the result. It may hold files of an interrupted run.
+        caches: a folder for caches by content hash, shared by stages and runs.
         identities: the fingerprint of each input, by its folder.
-        open_endpoint: what stands for a server; None connects to it.
-        open_model, open_grader: what stands, in a dry run, for any chat model, and for a judge (by name) that grades here.
+        open_endpoint: replaces a server by a chat model; None connects to the server.
+        open_model, open_grader: in a dry run, replace any chat model, and any judge (by name) that computes its grades here.
     """
 
     name: str
@@ -39,18 +39,18 @@ class StageContext:
 
     @property
     def scratch(self) -> Path:
-        """A folder for what is needed only until the stage is finished."""
+        """A folder for files that are needed only until the stage is finished."""
         path = self.folder / SCRATCH
         path.mkdir(parents=True, exist_ok=True)
         return path
 
 
 def require_records(count: int, what: str, dropped: Mapping[str, int]) -> None:
-    """Refuse to continue with nothing.
+    """Raise an error if no records are left.
 
     Raises:
-        DataError: there are none; it says what was dropped and why.
+        DataError: `count` is 0; the message has the reasons of the dropped ones.
     """
     if count == 0:
         reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number) or "nothing"
-        raise DataError(f"no {what} are left. Dropped: {reasons}. Change the data, or the limits and margins that drop it.")
+        raise DataError(f"no {what} are left. Dropped: {reasons}. Change the data, or the limits and margins that drop records.")

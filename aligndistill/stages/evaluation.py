@@ -1,6 +1,6 @@
-"""evaluation.json: every author's answers to the held-out prompts, measured; scored.jsonl: the answers with their scores.
+"""evaluation.json: metrics of every author's answers to the held-out prompts; scored.jsonl: the answers with their scores.
 
-`model_outputs/AUTHOR.json` has an author's first answers as `alpaca_eval --model_outputs` reads them.
+`model_outputs/AUTHOR.json` has an author's first answers in the format of `alpaca_eval --model_outputs`.
 """
 
 import json
@@ -28,7 +28,7 @@ from aligndistill.store.stage import StageResult, together
 
 
 class AuthorMetrics(Record):
-    """What was measured of one author; None where it was not."""
+    """The metrics of one author; None if not measured."""
 
     truth: Mean | None
     length_tokens: Mean
@@ -41,7 +41,7 @@ class AuthorMetrics(Record):
 
 
 class EvaluationResult(Record):
-    """All authors' figures, and what the judge cost here."""
+    """All authors' metrics, and the judge's calls and tokens in the evaluation."""
 
     authors: dict[str, AuthorMetrics]
     judge: dict[str, int] | None
@@ -71,7 +71,7 @@ def make(
     reward_model: Path | None,
     seed: int,
 ) -> StageResult:
-    """Score the answers by truth, reward model and judge, and put intervals over prompts around the means."""
+    """Score the answers by truth, reward model and judge, and compute means with intervals over prompts."""
     assert settings.judge != "same", "a resolved config names the judge"
     judge = settings.judge
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(prompts, settings.prompts)}
@@ -98,7 +98,7 @@ def make(
 
 
 def _read_answers(folders: Mapping[str, Path]) -> dict[str, dict[str, list[Answer]]]:
-    """By author and prompt."""
+    """Group answers by author and prompt."""
     answers: dict[str, dict[str, list[Answer]]] = {}
     for author, folder in folders.items():
         answers[author] = defaultdict(list)
@@ -117,7 +117,7 @@ class _Scores:
 
 
 def _answer_id(answer: Answer) -> str:
-    """Answers with the same text are one answer, whoever wrote them."""
+    """The id of an answer: answers with the same text are one, regardless of the author."""
     return candidate_id(answer.prompt_id, "answer", answer.text)
 
 
@@ -166,8 +166,8 @@ def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict
     from aligndistill.models.reward import load_reward_model
 
     reward_model = load_reward_model(read_pointer(folder))
-    kept = cached_grades(context, f"reward {context.identities[folder]}")
-    judge = RewardModelJudge("reward_model", reward_model, context.runtime.per_device_eval_batch_size, kept)
+    cache = cached_grades(context, f"reward {context.identities[folder]}")
+    judge = RewardModelJudge("reward_model", reward_model, context.runtime.per_device_eval_batch_size, cache)
     grades = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
     return {one.candidate: one.value for one in grades if isinstance(one, Grade) and one.value is not None}
 

@@ -1,4 +1,4 @@
-"""The files of artifacts: the name of each, and how what is not a list of records is read."""
+"""The files of artifacts: their names, record types and readers."""
 
 import json
 from collections.abc import Sequence
@@ -22,7 +22,7 @@ class RolloutSample(Record):
     """One sampled answer of one update of PPO: a row of `samples.jsonl`.
 
     Attributes:
-        place: of its prompt in the update.
+        place: the index of its prompt in the update.
         kl_nats: log(policy / start) of the answer, nats.
     """
 
@@ -38,7 +38,7 @@ class RolloutSample(Record):
 
 
 class HeldOutPair(Record):
-    """One strictly ordered pair of a held-out prompt, as the reward model sees it: a row of `held_out.jsonl`.
+    """One strictly ordered pair of a held-out prompt, scored by the reward model: a row of `held_out.jsonl`.
 
     Attributes:
         difference: reward of the better answer minus that of the worse; P(better) = sigmoid(difference).
@@ -51,7 +51,7 @@ class HeldOutPair(Record):
 
 
 def held_out_prompts(prompts: Path, limit: int | None) -> list[Prompt]:
-    """The prompts that only the evaluation sees; the first `limit` by id."""
+    """The held-out prompts; the first `limit` by id."""
     found = [prompt for prompt in read_jsonl(prompts / PROMPTS, Prompt) if prompt.split == "held_out"]
     return sorted(found, key=lambda prompt: prompt.id)[:limit]
 
@@ -62,5 +62,5 @@ def write_log(folder: Path, entries: Sequence[dict[str, float]]) -> None:
 
 
 def read_log(folder: Path) -> list[dict[str, float]]:
-    """Read it back."""
+    """Read the log of a training run."""
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]

@@ -1,4 +1,4 @@
-"""model.json, and a model folder beside it where one was trained: the start, the teacher and every other model that runs here."""
+"""model.json, and a model folder if the model was trained: the start, the teacher and every other model that runs here."""
 
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 
 def point(context: StageContext, *, settings: LocalModel) -> StageResult:
-    """A model that is used as it is: where it is and how to speak to it."""
+    """The pointer to a model that is used without training."""
     from aligndistill.models.load import pointer_to
 
     pointer_to(settings).write(context.folder)

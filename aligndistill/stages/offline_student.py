@@ -1,4 +1,4 @@
-"""A student that learns from rankings."""
+"""Students trained on rankings."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -36,10 +36,10 @@ def train_offline(
     rankings: Path,
     reference: Path | None,
 ) -> StageResult:
-    """Train one student by an objective on rankings, and save it as an ordinary Hugging Face folder.
+    """Train one student by an objective on rankings, and save it as a Hugging Face folder.
 
     Args:
-        reference: the frozen model that the objective compares the policy with.
+        reference: the frozen reference model of the objective.
     """
     objective = settings.objective
     assert not isinstance(objective, OnPolicy), "see ppo_student and trl_student"
@@ -48,7 +48,7 @@ def train_offline(
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
     examples = ranking_examples(context, rankings, policy.conversation, limits, objective.best_only, objective.learns_ties)
     require_records(len(examples), "training rankings", examples.dropped)
-    if reference is not None:  # the start itself becomes the policy afterwards, so no second model is ever in memory
+    if reference is not None:  # the reference is unloaded before the policy is loaded, so only one model is in memory
         model = policy if reference == start_folder else load_language_model(read_pointer(reference))
         logprobs = reference_logprobs(context, model, context.identities[reference], examples.groups)
         examples = examples.with_reference(logprobs)
@@ -71,7 +71,7 @@ def train_offline(
 def reference_logprobs(
     context: StageContext, reference: LanguageModel, identity: str, groups: Sequence[TokenGroup]
 ) -> list[list[float]]:
-    """The reference's log-probability of each response, nats: computed once per row and cached by what it is made of."""
+    """The reference's log-probability of each response, nats: computed once per row and cached by content."""
     cache = Cache(context.caches / "logprobs.sqlite")
     model = f"{identity}{' in bfloat16' if trains_in_bf16() else ''}"
     keys = [[cache_key(model=model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]

@@ -1,4 +1,4 @@
-"""From what a stage is given to models in memory: the chat models that answer, and the judges."""
+"""Opens the chat models and judges that a stage's arguments name."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from aligndistill.config.judges import (
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.plugins import load_plugin
 from aligndistill.judges import function, listwise, pairwise, panel, protocol, rubric
-from aligndistill.judges.questions import JudgeOptions, WorkedExample
+from aligndistill.judges.questions import JudgeOptions
 from aligndistill.judges.sanitising import control_tokens
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.records import Message
@@ -27,20 +27,20 @@ from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.store.cache import Cache
 
-if TYPE_CHECKING:  # what imports torch is imported where it is used: a plan opens judges, too
+if TYPE_CHECKING:  # modules that import torch are imported where they are used: a plan opens judges too
     from aligndistill.judges.token_grades import GradeCache
     from aligndistill.models.load import LanguageModel, ModelPointer
 
 
 @dataclass(frozen=True)
 class OpenChat:
-    """A chat model, and its language model when it runs here."""
+    """A chat model, with its language model if it runs here."""
 
     model: ChatModel
     local: "LanguageModel | None"
 
     def fits(self, messages: tuple[Message, ...], max_prompt_tokens: int, new_tokens: int) -> bool:
-        """Whether a prompt is short enough. A server's own limit is for the server to tell."""
+        """Whether a prompt is short enough. A server checks its own limit."""
         if self.local is None:
             return True
         length, positions = len(self.local.conversation.prompt_ids(messages)), self.local.max_positions
@@ -71,8 +71,8 @@ def open_judge(
     """The configured judge.
 
     Args:
-        models: those that it names.
-        member: which member of a panel it is; that is its name then.
+        models: the models that the judge names.
+        member: the name of a panel member; it becomes the judge's name.
     """
     batch_size = context.runtime.per_device_eval_batch_size
     name = member or settings.kind
@@ -85,8 +85,8 @@ def open_judge(
 
             model = models[_name(settings.model)]
             assert isinstance(model, Path), "the config's checks see to that"
-            kept = cached_grades(context, f"likelihood {context.identities[model]}")
-            return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, kept)
+            cache = cached_grades(context, f"likelihood {context.identities[model]}")
+            return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, cache)
         case Pairwise() | Listwise() | Rubric():
             return _chat_judge(context, name, open_chat(context, models[_name(settings.model)]), settings, seed)
         case Function():
@@ -102,8 +102,8 @@ def open_judge(
                 layout=settings.layout,
                 trust_remote_code=settings.trust_remote_code,
             )
-            kept = cached_grades(context, f"reward {fingerprint_of(pointer)}")
-            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, kept)
+            cache = cached_grades(context, f"reward {fingerprint_of(pointer)}")
+            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, cache)
         case Panel():
             members = [
                 panel.Member(open_judge(context, one.judge, models, seed, member_name), one.weight, one.temperature)
@@ -118,14 +118,14 @@ def _name(model: object) -> str:
 
 
 def cached_grades(context: StageContext, model: str) -> "GradeCache":
-    """What models that read answers themselves have said before, in any run of this store."""
+    """The cache of grades that local models gave, for all runs of this store."""
     from aligndistill.judges.token_grades import GradeCache
 
     return GradeCache(Cache(context.caches / "grades.sqlite"), model)
 
 
 def fingerprint_of(pointer: "ModelPointer") -> str:
-    """Of the folder's content, or the Hub's name and revision."""
+    """A fingerprint of the folder's content, or of the Hub name and revision."""
     folder = Path(pointer.path).expanduser()
     return content_fingerprint(folder) if folder.is_dir() else f"{pointer.path} {pointer.revision}"
 
@@ -136,7 +136,7 @@ def _chat_judge(
     options = JudgeOptions(
         reasoning=settings.reasoning,
         samples=settings.samples,
-        examples=tuple(WorkedExample(one.prompt, one.answers, one.verdict, one.reason) for one in settings.examples),
+        examples=settings.examples,
         max_answer_characters=settings.max_answer_characters,
         control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
     )

@@ -1,4 +1,4 @@
-"""A student that learns by PPO from rewards for its own answers."""
+"""Students trained by PPO on rewards for their own answers."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -41,7 +41,7 @@ SHOWN_PROMPTS = 4
 
 @dataclass(frozen=True)
 class PpoSources:
-    """What PPO reads; see `students.make`."""
+    """The inputs of PPO; see `students.make`."""
 
     start: Path
     reference: Path
@@ -53,7 +53,7 @@ class PpoSources:
 
 @dataclass(frozen=True)
 class HeldOutWinRate:
-    """How a policy is compared with the start on held-out prompts while it learns."""
+    """How a policy is compared with the start on held-out prompts during training."""
 
     evaluation: Evaluation
     sampling: AnswerSampling
@@ -65,7 +65,7 @@ class HeldOutWinRate:
 def train_with_ppo(
     context: StageContext, settings: Student, lora: Lora | None, seed: int, inputs: PpoSources, watched: HeldOutWinRate | None
 ) -> StageResult:
-    """Train one student by PPO and save its policy as an ordinary Hugging Face folder."""
+    """Train one student by PPO and save its policy as a Hugging Face folder."""
     objective = settings.objective
     assert isinstance(objective, Ppo)
     served = _served(context, objective)
@@ -75,7 +75,7 @@ def train_with_ppo(
     prompts, dropped = policy_prompts(inputs.prompts, policy.conversation, policy.max_positions, settings)
 
     rewards = open_rewards(context, objective.rewards, inputs.models, inputs.reward_model, seed)
-    # The policy with its adapters off is its own reference, where that is the start.
+    # If the reference is the start, the policy with its adapters disabled is the reference.
     shares_reference = lora is not None and inputs.reference == inputs.start
     with Appender(context.scratch / f"samples-{'main' if is_main_process() else 'other'}.jsonl") as samples:
         ppo_work = PpoWork(
@@ -115,10 +115,10 @@ def train_with_ppo(
 def policy_prompts(
     folder: Path, conversation: Conversation, max_positions: int | None, settings: Student
 ) -> tuple[list[PolicyPrompt], dict[str, int]]:
-    """The training prompts that leave room for an answer, and what was left out by reason.
+    """The training prompts that fit with an answer, and the number of dropped ones by reason.
 
     Raises:
-        DataError: none is left.
+        DataError: no prompt is left.
     """
     train = (prompt for prompt in read_jsonl(folder / PROMPTS, Prompt) if prompt.split == "train")
     prompts = [PolicyPrompt(prompt.id, prompt.messages, conversation.prompt_ids(prompt.messages)) for prompt in train]
@@ -141,11 +141,11 @@ def _critic(inputs: PpoSources, start: ModelPointer, objective: Ppo, lora: Lora 
 
 
 def _served(context: StageContext, objective: Ppo) -> ServedRollouts | None:
-    """The server that samples for the policy, if the config names one.
+    """The rollout server, if the config names one.
 
     Raises:
-        ConfigError: there is no place for the weights.
-        TrainingError: the server is not there, or not fit for it.
+        ConfigError: the folder for the weights cannot be created.
+        TrainingError: the server cannot be reached, or is not suitable.
     """
     if objective.server is None:
         return None
@@ -156,16 +156,15 @@ def _served(context: StageContext, objective: Ppo) -> ServedRollouts | None:
     try:
         weights.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        advice = "Name another in objective.server.weights."
-        raise ConfigError(f"the folder for the weights that the rollout server loads cannot be made: {error}. {advice}") from None
+        advice = "Set another folder in objective.server.weights."
+        raise ConfigError(f"cannot create the folder for the rollout server's weights: {error}. {advice}") from None
     return ServedRollouts(server, weights)
 
 
 def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, seed: int) -> Callable[[LanguageModel], float | None]:
-    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a draw.
+    """The policy's win rate over the start's first answers to some held-out prompts; equal answers are a tie.
 
-    All processes must ask for it together: each answers its share of the prompts, and all get the same rate. None where no verdict
-    can be read.
+    A collective call: each process answers its share of the prompts, and all get the same rate. None if no verdict can be read.
     """
     start = {answer.prompt_id: answer for answer in reversed(list(read_jsonl(watched.start_answers / ANSWERS, Answer)))}
     held_out = held_out_prompts(watched.prompts, watched.sampling.prompts)
@@ -206,7 +205,7 @@ def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, se
         if rates:
             return fmean(rates)
         if is_main_process():
-            say(f"  no verdict of {judge.name} on the held-out answers could be read: this update has no win rate")
+            say(f"  none of the verdicts of {judge.name} on the held-out answers could be read: this update has no win rate")
         return None
 
     return win_rate
@@ -231,6 +230,6 @@ def _shown(update: int, rollouts: Sequence[Rollout]) -> list[RolloutSample]:
 
 
 def _once(path: Path, updates: int) -> list[RolloutSample]:
-    """An update that was made again after a kill counts once; one that was taken back, not at all."""
+    """The samples of the final run: without those of updates that were repeated after a resume, or undone by `kl_budget`."""
     rows = {(row.update, row.place): row for row in read_jsonl(path, RolloutSample)}
     return [rows[key] for key in sorted(rows) if key[0] <= updates]

@@ -1,4 +1,4 @@
-"""prompts.jsonl: the different prompts of the run, each in its split."""
+"""prompts.jsonl: the distinct prompts of the run, each in its split."""
 
 from collections.abc import Iterable, Iterator
 from pathlib import Path

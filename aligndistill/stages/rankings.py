@@ -1,4 +1,4 @@
-"""rankings.jsonl and pairs.jsonl: what every student and the reward model learn from; ties.jsonl: for soft labels besides."""
+"""rankings.jsonl and pairs.jsonl: the training data of students and the reward model; ties.jsonl: more of it, for soft labels."""
 
 import json
 from collections import Counter
@@ -40,7 +40,7 @@ def make(
 
 
 def read(context: StageContext, *, settings: Rankings, conversational: bool) -> StageResult:
-    """Rankings that came with the data."""
+    """Write ready-made rankings."""
     assert settings.source is not None
     loading = load_rankings(settings.source, settings.held_out)
     outcomes = (rank_ready_made(ranking, settings) for ranking in loading)
@@ -55,7 +55,7 @@ def _write(
     outcomes: Iterable[RankingOutcome],
     dropped_before: Mapping[str, int],
 ) -> StageResult:
-    """Write what was ranked as it comes. `dropped_before` may grow while the outcomes are gone through."""
+    """Write the rankings one by one. `dropped_before` may grow while the outcomes are iterated."""
     dropped: Counter[str] = Counter()
     train = pairs = 0
     longer = Share(0, 0)

@@ -1,7 +1,7 @@
-"""report.json and report.html: the run's figures, and one page that shows them."""
+"""report.json and report.html: the run's metrics, and a page that shows them."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,7 @@ from aligndistill.store.stage import StageResult
 
 if TYPE_CHECKING:
     from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics
-    from aligndistill.reporting.page import DataCounts
+    from aligndistill.reporting.page import DataCounts, PageData
     from aligndistill.reporting.updates import Updates
 
 LENGTH_GAP_EDGES_TOKENS = (-50, -10, 0, 10, 50)
@@ -38,16 +38,15 @@ def make(
     students: Mapping[str, Path],
     evaluation: Path | None,
 ) -> StageResult:
-    """Gather what the other stages measured.
+    """Collect the metrics of the other stages.
 
     Args:
         judge: its kind.
-        shown: the config as the page shows it.
+        shown: the config, as shown on the page.
         store: the absolute path of the store, since the report names models in it.
         data: the stages from prompts to reward model, by name.
     """
-    from aligndistill.evaluation.calibration import reliability
-    from aligndistill.reporting.page import PageData, write_page
+    from aligndistill.reporting.page import write_page
 
     manifests = {name: _manifest(folder) for name, folder in data.items()}
     training = {name: _manifest(folder) for name, folder in students.items()}
@@ -75,28 +74,43 @@ def make(
         versions=library_versions(),
     )
     write_report(context.folder / "report.json", report)
-    pairs = list(read_jsonl(data["reward_model"] / HELD_OUT_PAIRS, HeldOutPair)) if "reward_model" in data else []
-    answers = list(read_jsonl(evaluation / SCORED, ScoredAnswer)) if evaluation else []
-    on_policy = {name: folder for name, folder in students.items() if settings[name].objective.trainer != "offline"}
-    write_page(
-        context.folder / "report.html",
-        PageData(
-            report=report,
-            curves={
-                name: [(int(entry["step"]), entry["loss"]) for entry in read_log(folder)]
-                for name, folder in students.items()
-                if name not in on_policy
-            },
-            updates={name: _updates(folder) for name, folder in on_policy.items()},
-            lengths=_lengths(answers),
-            samples=choose_samples(_samples(answers)),
-            reliability=reliability(*_probabilities(pairs)) if pairs else (),
-            length_gaps=_by_length_gap(pairs) if pairs else (),
-            counts=_counts({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}}),
-            config_yaml=shown,
-        ),
-    )
+    on_policy = {name for name in students if settings[name].objective.trainer != "offline"}
+    counts = _counts({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}})
+    page = _page_data(report, counts, shown, data.get("reward_model"), students, on_policy, evaluation)
+    write_page(context.folder / "report.html", page)
     return StageResult(counts={"students": len(students)})
+
+
+def _page_data(
+    report: Report,
+    counts: "DataCounts",
+    shown: str,
+    reward_model: Path | None,
+    students: Mapping[str, Path],
+    on_policy: Collection[str],
+    evaluation: Path | None,
+) -> "PageData":
+    """The data of the page, with the plots' data read from the stages' folders."""
+    from aligndistill.evaluation.calibration import reliability
+    from aligndistill.reporting.page import PageData
+
+    pairs = list(read_jsonl(reward_model / HELD_OUT_PAIRS, HeldOutPair)) if reward_model else []
+    answers = list(read_jsonl(evaluation / SCORED, ScoredAnswer)) if evaluation else []
+    return PageData(
+        report=report,
+        curves={
+            name: [(int(entry["step"]), entry["loss"]) for entry in read_log(folder)]
+            for name, folder in students.items()
+            if name not in on_policy
+        },
+        updates={name: _updates(folder) for name, folder in students.items() if name in on_policy},
+        lengths=_lengths(answers),
+        samples=choose_samples(_samples(answers)),
+        reliability=reliability(*_probabilities(pairs)) if pairs else (),
+        length_gaps=_by_length_gap(pairs) if pairs else (),
+        counts=counts,
+        config_yaml=shown,
+    )
 
 
 def _updates(folder: Path) -> "Updates":
@@ -111,7 +125,7 @@ def _updates(folder: Path) -> "Updates":
 
 
 def trl_entry(entry: Mapping[str, float]) -> dict[str, float]:
-    """An entry of TRL's log under this project's names, where it has the same metric. Its KL is per token, so it has none here."""
+    """An entry of TRL's log with this package's names of the same metrics. TRL's KL is per token, so it is not among them."""
     names = {"step": "update", "reward": "score", "entropy": "entropy_nats", "completions/mean_length": "length_tokens"}
     return {ours: entry[theirs] for theirs, ours in names.items() if theirs in entry}
 
@@ -129,7 +143,7 @@ def _evaluation(folder: Path | None) -> EvaluationResult:
 
 
 def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics]) -> dict[str, Any]:
-    """The figures of an author that this kind of entry shows."""
+    """The metrics of an author that this kind of entry has."""
     metrics = evaluation.authors.get(author)
     if metrics is None:
         return {}
@@ -137,7 +151,7 @@ def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics]
 
 
 def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: EvaluationResult) -> JudgeMetrics | None:
-    """What labelling and evaluation asked of the judge together."""
+    """The judge's calls, verdicts and tokens in labelling and evaluation together."""
     parts = [manifests[name].metrics for name in ("verdicts",) if name in manifests]
     parts += [evaluation.judge] if evaluation.judge else []
     if kind is None or not parts:
@@ -209,7 +223,7 @@ def _counts(manifests: Mapping[str, Manifest]) -> "DataCounts":
 def _warnings(
     manifests: Mapping[str, Manifest], training: Mapping[str, Manifest], evaluation: EvaluationResult, judge: JudgeMetrics | None
 ) -> Iterable[str]:
-    """What a careful reader should know before believing the table."""
+    """Warnings about the results."""
     if judge and judge.verdicts and judge.unparsed / judge.verdicts > 0.05:
         yield f"{judge.unparsed} of the judge's {judge.verdicts} verdicts could not be read; they are not counted."
     for name, manifest in training.items():

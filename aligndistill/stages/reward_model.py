@@ -1,4 +1,4 @@
-"""A reward model that learned the training rankings, and how well it orders the held-out ones."""
+"""A reward model trained on the training rankings, and its accuracy on the held-out ones."""
 
 from collections.abc import Sequence
 from itertools import combinations
@@ -26,7 +26,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     """Train on the training rankings, score the held-out ones.
 
     Args:
-        start: the model whose trunk is taken, unless the settings name another.
+        start: the model whose backbone is used, unless the settings name another.
     """
     from transformers import AutoModelForSequenceClassification
 
@@ -54,7 +54,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     ModelPointer(path="model", layout=backbone.layout).write(context.folder)
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
-    saved = load_reward_model(read_pointer(context.folder))  # what was saved is what is measured
+    saved = load_reward_model(read_pointer(context.folder))  # measure the saved model
     pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size)
     write_jsonl(context.folder / HELD_OUT_PAIRS, pairs)
     metrics = preference_metrics(

@@ -1,4 +1,4 @@
-"""Judges as reward sources: verdicts on sampled answers become one expected score for each, and sources are added up."""
+"""Judges as reward sources: verdicts on sampled answers become one expected score per answer, and sources are summed."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -23,7 +23,7 @@ from aligndistill.training.on_policy.rollouts import SampledPrompt
 
 @dataclass(frozen=True)
 class Rewards:
-    """The weighted sum of what the sources say of an answer; no score where one of them has none. A `ScoreSamples`."""
+    """The weighted sum of the sources' scores of an answer; None if a source has no score. A `ScoreSamples`."""
 
     judges: Sequence[tuple[Judge, float]]
 
@@ -33,10 +33,10 @@ class Rewards:
         return [judge.reward_model.model for judge, _ in self.judges if isinstance(judge, RewardModelJudge)]
 
     def __call__(self, asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
-        """A score for every answer. Of several processes each brings its own prompts, and all must come here.
+        """A score for every answer. A collective call: each process passes its own prompts.
 
         Raises:
-            JudgeError: no answer of any process got one, or the judge of some process failed. All processes raise it alike.
+            JudgeError: no answer of any process got a score, or the judge of some process failed. All processes raise it.
         """
         numbers = _numbers(asked)
         tasks = [_task(number, prompt) for number, prompt in zip(numbers, asked, strict=True)]
@@ -51,8 +51,8 @@ class Rewards:
         answers = sum(of_process for _, of_process in counts)
         if answers and not any(of_process for of_process, _ in counts):
             raise JudgeError(
-                f"not one of {answers} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
-                "Try the judge on a few candidates first, then run again."
+                f"none of {answers} sampled answers got a score from {', '.join(judge.name for judge, _ in self.judges)}. "
+                "Test the judge on a few candidates, then run again."
             )
         return [[total[_identity(n, prompt, text)] for text in prompt.texts] for n, prompt in zip(numbers, asked, strict=True)]
 
@@ -64,10 +64,10 @@ def open_rewards(
     reward_model: Path | None,
     seed: int,
 ) -> Rewards:
-    """The sources, with their models loaded.
+    """Open the sources and load their models.
 
     Args:
-        models: those that the judges name.
+        models: the models that the judges name.
         reward_model: the run's.
     """
 
@@ -82,14 +82,14 @@ def open_rewards(
 
 
 def _numbers(asked: Sequence[SampledPrompt]) -> list[int]:
-    """How often each prompt was asked before in this update, by any process.
+    """How often each prompt occurred before in this update, in any process.
 
-    So an answer's id, by which a judge may decide which of two is shown first, does not depend on how the prompts were shared out.
+    It makes an answer's id, which may decide which of two answers is shown first, independent of how prompts were divided.
     """
     everyones = from_all(lambda: [[prompt.prompt_id for prompt in asked]])
     seen: Counter[str] = Counter()
     numbers = []
-    for of_place in zip_longest(*everyones):  # processes take the prompts in turn
+    for of_place in zip_longest(*everyones):  # prompts are dealt out to processes in turn
         for process, identity in enumerate(of_place):
             if identity is not None:
                 if process == process_rank():
@@ -99,7 +99,7 @@ def _numbers(asked: Sequence[SampledPrompt]) -> list[int]:
 
 
 def _identity(number: int, prompt: SampledPrompt, text: str) -> str:
-    """Equal answers to a prompt are one answer, judged once. A prompt may be asked twice in one update."""
+    """The id of an answer: equal answers to a prompt are judged once. A prompt may occur twice in one update."""
     return candidate_id(f"{number} {prompt.prompt_id}", "policy", text)
 
 
@@ -114,9 +114,9 @@ def _task(number: int, prompt: SampledPrompt) -> Task:
 
 
 def _scores(judge: Judge, tasks: Sequence[Task]) -> dict[str, float]:
-    """Grades as they are, comparisons as Bradley-Terry strengths; an answer without equals to compare with has strength 0.
+    """Grades as they are, comparisons as Bradley-Terry strengths; an answer with nothing to compare with has strength 0.
 
-    What being shown first is worth is read off the comparisons of all processes: it is the judge's, whoever asked it.
+    The position bias is estimated from the comparisons of all processes, since it is a property of the judge.
     """
     verdicts: dict[str, list[Verdict]] = defaultdict(list)
 

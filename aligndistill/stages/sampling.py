@@ -1,4 +1,4 @@
-"""Samples from one author for some prompts, each on disk as it arrives: nothing that was sampled is asked for again."""
+"""Samples from one author for some prompts, each saved as it arrives, so that a resumed run repeats none."""
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class StoredSample(Record):
-    """One sample as it arrived."""
+    """One saved sample."""
 
     prompt_id: str
     author: str
@@ -34,7 +34,7 @@ class StoredSample(Record):
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """What is wanted: `samples` answers to each prompt (id -> messages), none to prompts over the limit."""
+    """The samples to generate: `samples` answers to each prompt (id -> messages), none to prompts over the limit."""
 
     prompts: Mapping[str, tuple[Message, ...]]
     samples: int
@@ -47,10 +47,10 @@ class SampleResult:
     """The samples of one author.
 
     Attributes:
-        samples: every sample, by prompt and sample number, those of interrupted runs included; on the first process.
-        too_long: how many prompts are too long for the author.
-        refused: how many answers the author's server refused to give; a resumed run asks for them again.
-        local: the author's model, when it runs here and had something to sample.
+        samples: every sample, by prompt and sample number, including those of interrupted runs; on the main process.
+        too_long: the number of prompts that are too long for the author.
+        refused: the number of answers that the author's server rejected; a resumed run requests them again.
+        local: the author's model, if it runs here and was used.
     """
 
     samples: dict[tuple[str, int], StoredSample]
@@ -60,9 +60,9 @@ class SampleResult:
 
 
 def sample_answers(context: StageContext, name: str, author: ModelSource, job: SamplingJob, partial: Path) -> SampleResult:
-    """Have an author answer what is missing in `partial`, a JSONL file of `StoredSample`, and its shards.
+    """Sample the answers that are missing in `partial`, a JSONL file of `StoredSample`, and its shards.
 
-    Where several processes run, each samples its share from a local model; a server is asked by the first alone.
+    Each process samples its share from a local model; only the main process sends requests to a server.
     """
     on_server = isinstance(author, EndpointModel)
     if on_server and not is_main_process():
@@ -100,7 +100,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
                 appender.add([sample])
     if not on_server:
         wait_for_others(f"{context.folder.name} has the answers of {name}")
-        if not is_main_process():  # the first one may have finished by now, and scratch is gone then
+        if not is_main_process():  # the main process may have finished and deleted the scratch folder
             return SampleResult({}, too_long, refused, local)
     samples = {(one.prompt_id, one.sample): one for one in _stored(partial, name)}
     return SampleResult(samples, too_long, refused, local)

@@ -1,4 +1,4 @@
-"""A student: the start, aligned by one objective. The objective says what it reads and which trainer trains it."""
+"""A student: the start, aligned by one objective. The objective declares its inputs and its trainer."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,12 +28,12 @@ def make(
     evaluation: Evaluation | None = None,
     sampling: AnswerSampling | None = None,
 ) -> StageResult:
-    """Train it and save it as an ordinary Hugging Face folder.
+    """Train a student and save it as a Hugging Face folder.
 
     Args:
-        models: those that the judges of its reward, and of its evaluation while it learns, name.
-        critic: what PPO's separate critic begins as.
-        start_answers: the start's answers to the held-out prompts, to compare with while it learns, by `evaluation` and `sampling`.
+        models: the models that the judges of its reward, and of its evaluation during training, name.
+        critic: the model that PPO's separate critic is initialised from.
+        start_answers: the start's answers to the held-out prompts, to compare with during training, by `evaluation` and `sampling`.
     """
     match settings.objective.trainer:
         case "offline":

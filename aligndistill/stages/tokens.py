@@ -1,4 +1,4 @@
-"""Training rows as token ids, kept by content beside the other caches."""
+"""Tokenised training examples, cached by content."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -34,8 +34,8 @@ def ranking_examples(
     """The training rankings in a stage's folder.
 
     Args:
-        best_only: of each the best response alone.
-        ties: those that are all tied as well, which say something to soft labels only.
+        best_only: keep only the best response of each.
+        ties: also read rankings whose responses are all tied, which are useful for soft labels only.
     """
     files = (RANKINGS, TIES) if ties else (RANKINGS,)
     train = (one for file in files for one in read_jsonl(rankings / file, Ranking) if one.split == "train")
@@ -47,10 +47,10 @@ def ranking_examples(
 def stored_examples(
     context: StageContext, conversation: Conversation, limits: Limits, exchanges: Iterable[ScoredResponses], **source: Any
 ) -> StoredExamples:
-    """Tokenise exchanges, once on every machine; they are not looked at where that was done before.
+    """Tokenise exchanges, once on every machine; they are not read if they are cached.
 
     Args:
-        source: says what the exchanges are, as a cache's key does.
+        source: identifies the exchanges in the cache key.
     """
     key = cache_key(conversation=conversation_fingerprint(conversation), limits=vars(limits), **source)
     path = context.caches / "tokens" / key

@@ -1,4 +1,4 @@
-"""A student that one of TRL's on-policy trainers trains with this project's rewards."""
+"""Students trained by TRL's on-policy trainers with this package's rewards."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -31,7 +31,7 @@ def train_with_trl(
     models: Mapping[str, ModelSource],
     reward_model: Path | None,
 ) -> StageResult:
-    """Train one student by GRPO or RLOO and save it as an ordinary Hugging Face folder."""
+    """Train one student by GRPO or RLOO and save it as a Hugging Face folder."""
     objective = settings.objective
     assert isinstance(objective, OnPolicy)
     start = read_pointer(start_folder)

@@ -1,4 +1,4 @@
-"""verdicts.jsonl: what the judge says of each prompt's candidates; and what shows how far to trust it."""
+"""verdicts.jsonl: the judge's verdicts on each prompt's candidates, and further verdicts for its audit."""
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -29,7 +29,7 @@ ANY_VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 
 
 class JudgedTask(Record):
-    """All verdicts on one task, on one line, so that a kill leaves a task judged or not judged."""
+    """All verdicts on one task, on one line, so that after a kill a task is either complete or missing."""
 
     prompt_id: str
     verdicts: tuple[Verdict, ...]
@@ -46,11 +46,11 @@ def make(
     candidates: Path,
     seed: int,
 ) -> StageResult:
-    """Judge every prompt with at least two candidates, canaries among them; what was judged before a kill is kept.
+    """Judge every prompt with at least two candidates, including canaries; verdicts of an interrupted run are reused.
 
-    A question that the server did not answer has no verdict, and is asked again by a resumed run.
+    A question that the server did not answer has no verdict; a resumed run asks it again.
 
-    `canaries.jsonl` and `repeats.jsonl` are for the audit alone: rankings are made of `verdicts.jsonl`.
+    `canaries.jsonl` and `repeats.jsonl` are for the audit alone; rankings use `verdicts.jsonl`.
     """
     asked = labelling_tasks(judge, probes, prompts, candidates)
     judged = ask(context, judge, models, asked.tasks, seed, "verdicts")
@@ -89,12 +89,12 @@ def make(
 
 @dataclass(frozen=True)
 class LabellingTasks:
-    """What the judge is asked.
+    """The tasks of the judge.
 
     Attributes:
         labelled: every prompt with two candidates or more.
-        tasks: those and the canaries, each behind its prompt's own task.
-        again: the tasks whose questions are asked a second time.
+        tasks: those and the canaries, each after its prompt's own task.
+        again: the tasks whose questions are asked twice.
     """
 
     labelled: list[Task]
@@ -104,7 +104,7 @@ class LabellingTasks:
 
 
 def labelling_tasks(judge: Judge, probes: AuditProbes, prompts: Path, candidates: Path) -> LabellingTasks:
-    """What the judge is asked of the candidates, with the probes among them; the same each time."""
+    """The tasks on these candidates, including the probes; deterministic."""
     by_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
     labelled = [
         Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
@@ -119,10 +119,10 @@ def labelling_tasks(judge: Judge, probes: AuditProbes, prompts: Path, candidates
 
 
 def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: str) -> None:
-    """Refuse to continue with verdicts of which none could be read.
+    """Raise an error if no verdict could be read.
 
     Raises:
-        JudgeError: it shows the first reply.
+        JudgeError: no verdict could be read; the message has the first reply.
     """
     share = unparsed(verdicts)
     if verdicts and share.count == share.total:
@@ -130,7 +130,7 @@ def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: 
         raise JudgeError(
             f"none of the judge's {share.total} verdicts could be read. "
             + (f"Its first reply was {replies[0][:200]!r}. " if replies else "")
-            + "Change the template, raise max_new_tokens, or take another judge; then delete "
+            + "Change the template, raise max_new_tokens, or use another judge; then delete "
             + f"{context.scratch / f'{label}.jsonl'} to ask again."
         )
 
@@ -138,9 +138,10 @@ def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: 
 def ask(
     context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
 ) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order, on the first process. Each task's are written before the next is waited for.
+    """The verdicts on tasks, in the tasks' order, on the main process. Each task's verdicts are saved as they arrive.
 
-    Servers are asked by the first process alone; else every process judges its share, and the first gets all.
+    Only the main process sends requests to servers; with local judges, every process judges its share and the main process gets
+    all.
     """
     on_server = any(isinstance(model, EndpointModel) for model in models.values())
     if on_server and not is_main_process():
@@ -157,7 +158,7 @@ def ask(
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     if not on_server:
         wait_for_others(f"{context.folder.name} has its {label}")
-        if not is_main_process():  # the first one may have finished by now, and scratch is gone then
+        if not is_main_process():  # the main process may have finished and deleted the scratch folder
             return []
     judged_tasks = {one.prompt_id: one.verdicts for file in shards(partial) for one in read_jsonl(file, JudgedTask)}
     return [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]

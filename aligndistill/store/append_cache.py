@@ -1,4 +1,4 @@
-"""Keys to JSON values for network file systems: each process appends to a file of its own and reads those of all."""
+"""A key-value cache for network file systems: each process appends to its own file and reads all files."""
 
 import json
 import logging
@@ -17,9 +17,9 @@ _log = logging.getLogger(__name__)
 
 
 class AppendCache:
-    """A folder of JSONL files, each written by one process and never changed but at its end.
+    """A folder of JSONL files, each appended to by one process only.
 
-    A line that is torn or damaged counts as missing. What another process wrote is seen at the next `get_many`.
+    Incomplete or damaged lines count as missing. Entries of other processes are read by the next `get_many`.
 
     Raises:
         DataError: the folder cannot be used.
@@ -38,13 +38,13 @@ class AppendCache:
             raise self._unusable(error) from error
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The values of those keys that are there."""
+        """The values of the keys that are present."""
         with self._lock:
             self._read()
             return {key: json.loads(self._values[key]) for key in keys if key in self._values}
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value. When this returns, the value outlives the process."""
+        """Store a value. When this returns, the value survives the end of the process."""
         text = json.dumps(value)
         line = json.dumps({"key": key, "value": text, "crc32": _crc32(key, text)}).encode() + b"\n"
         with self._lock:
@@ -57,14 +57,14 @@ class AppendCache:
             self._values[key] = text
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         with self._lock:
             if self._own is not None:
                 self._own.close()
                 self._own = None
 
     def _read(self) -> None:
-        """Take in what was appended since the last time."""
+        """Read what was appended since the last call."""
         try:
             for path in sorted(self._folder.glob("*.jsonl")):
                 if path.name == self._name:
@@ -74,13 +74,13 @@ class AppendCache:
                     data = file.read()
                 whole = data[: data.rfind(b"\n") + 1]
                 self._read_to[path.name] = self._read_to.get(path.name, 0) + len(whole)
-                damaged = sum(not self._take(line) for line in whole.splitlines())
+                damaged = sum(not self._add_line(line) for line in whole.splitlines())
                 if damaged:
-                    _log.warning("the cache %s holds %d damaged values: taken as missing", path, damaged)
+                    _log.warning("the cache %s contains %d damaged values: treating them as missing", path, damaged)
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _take(self, line: bytes) -> bool:
+    def _add_line(self, line: bytes) -> bool:
         try:
             entry = json.loads(line)
             key, text, crc32 = entry["key"], entry["value"], entry["crc32"]
@@ -92,7 +92,9 @@ class AppendCache:
         return True
 
     def _unusable(self, error: OSError) -> DataError:
-        return DataError(f"the cache {self._folder} cannot be used: {error}. Check that it can be written and has space left.")
+        return DataError(
+            f"the cache {self._folder} cannot be used: {error}. Check that it is writable and that there is disk space."
+        )
 
 
 def _crc32(key: str, text: str) -> int:

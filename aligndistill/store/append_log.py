@@ -1,4 +1,4 @@
-"""Amounts that several processes write into one file, a line each, and add up."""
+"""A log file to which several processes append entries, one per line."""
 
 import json
 import os
@@ -8,9 +8,9 @@ from typing import Any
 
 
 class AppendLog:
-    """A JSONL file that is only appended to. An entry is one write, so those of several processes do not mix.
+    """An append-only JSONL file. Each entry is one write, so entries of several processes do not interleave.
 
-    A line that a kill tore is passed over.
+    Incomplete lines, left by a killed process, are skipped.
     """
 
     def __init__(self, path: Path) -> None:
@@ -22,11 +22,11 @@ class AppendLog:
             os.write(self._file, b"\n")
 
     def add(self, entry: dict[str, Any]) -> None:
-        """Write an entry; it outlives the process when this returns."""
+        """Append an entry; when this returns, it survives the end of the process."""
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
     def read_new(self) -> Iterator[dict[str, Any]]:
-        """The entries, of whichever process, since the last time this was asked."""
+        """The entries appended by any process since the last call."""
         data = os.pread(self._file, os.fstat(self._file).st_size - self._read_to, self._read_to)
         whole = data[: data.rfind(b"\n") + 1]
         self._read_to += len(whole)
@@ -39,5 +39,5 @@ class AppendLog:
                 yield entry
 
     def close(self) -> None:
-        """Let go of the file."""
+        """Close the file."""
         os.close(self._file)

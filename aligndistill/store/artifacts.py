@@ -1,8 +1,8 @@
-"""Finished work, found again by what it was made from.
+"""Reads and writes artifacts: the folders of stages, addressed by the fingerprints of their inputs and settings.
 
-`<store>/<stage>-<fingerprint>/` holds what one stage made. The fingerprint hashes the stage's name and version, the settings that
-change its result, and the fingerprints of its inputs. `manifest.json` is written last: a folder without it is unfinished work that
-the same command takes up again.
+`<store>/<stage>-<fingerprint>/` contains the result of one stage. The fingerprint hashes the stage's function and version, the
+settings that affect its result, and the fingerprints of its inputs. `manifest.json` is written last: a folder without it is
+unfinished, and running the same command again resumes it.
 """
 
 import fcntl
@@ -22,7 +22,7 @@ from aligndistill.store.file_hashes import file_hash
 
 MANIFEST = "manifest.json"
 SCRATCH = "scratch"
-"""The sub-folder of a stage's folder for what is needed only until it is finished (checkpoints, partial answers)."""
+"""The sub-folder of a stage's folder for temporary data, deleted when the stage is finished (checkpoints, partial answers)."""
 
 LIBRARIES = ("aligndistill", "torch", "transformers", "trl", "datasets", "deepspeed", "peft", "evaluate")
 
@@ -36,12 +36,12 @@ class FileEntry(BaseModel):
 
 
 class Manifest(BaseModel):
-    """What a finished stage says of itself.
+    """The manifest of a finished stage.
 
     Attributes:
         counts: records in and out.
-        dropped: records left out, by reason.
-        metrics: what was measured on the way (seconds, token usage, losses ...).
+        dropped: dropped records, by reason.
+        metrics: measurements (seconds, token usage, losses ...).
     """
 
     model_config = ConfigDict(frozen=True)
@@ -56,9 +56,9 @@ class Manifest(BaseModel):
 
 
 def content_fingerprint(path: Path) -> str:
-    """A hash of a file or folder that a config names, so that changed data is new data.
+    """A hash of the content of a file or folder named in a config, so that changed data changes fingerprints.
 
-    Every file is hashed whole; the hashes of large ones are remembered (`file_hashes.py`).
+    Files are hashed completely; hashes of large files are cached (`file_hashes.py`).
     """
     digest = hashlib.sha256()
     for file in sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]:
@@ -69,27 +69,27 @@ def content_fingerprint(path: Path) -> str:
 
 
 def read_manifest(folder: Path) -> Manifest | None:
-    """The manifest of a finished folder; None when the work is missing, unfinished or no longer whole by its files' sizes."""
+    """The manifest of a finished folder; None if it is missing, unfinished, or has files that are missing or of the wrong size."""
     try:
         manifest = Manifest.model_validate_json((folder / MANIFEST).read_bytes())
     except (FileNotFoundError, NotADirectoryError):
         return None
     except ValidationError:
         return None
-    whole = all(
+    complete = all(
         (folder / name).is_file() and (folder / name).stat().st_size == entry.size for name, entry in manifest.files.items()
     )
-    return manifest if whole else None
+    return manifest if complete else None
 
 
 _verified: set[Path] = set()
-"""The folders that this process has compared with their manifests."""
+"""The folders that this process has verified against their manifests."""
 
 
 def find_damage(folder: Path) -> str | None:
-    """The first file of a finished folder that is not what its manifest says; None where all are. Looks once in a process.
+    """The first file of a finished folder whose hash differs from its manifest; None if all match. Checked once per process.
 
-    Costs a read of every file, but of large ones that were read before (`file_hashes.py`); `read_manifest` compares sizes alone.
+    Reads every file, except large ones whose hash is cached (`file_hashes.py`); `read_manifest` compares only sizes.
     """
     folder = folder.absolute()
     manifest = read_manifest(folder)
@@ -112,9 +112,9 @@ def finish(
     metrics: Mapping[str, Any],
     wall_seconds: float,
 ) -> Manifest:
-    """Hash and sync every file of the folder and write its manifest, last and at once; then clear the scratch.
+    """Hash and sync every file of the folder, write its manifest atomically, then delete the scratch folder.
 
-    When this returns the work survives a power failure, too.
+    When this returns, the result also survives a power failure.
     """
     files = {}
     for file in sorted(p for p in folder.rglob("*") if p.is_file()):
@@ -124,7 +124,7 @@ def finish(
                 sha256 = hashlib.file_digest(handle, "sha256").hexdigest()
                 os.fsync(handle.fileno())
             files[name] = FileEntry(size=file.stat().st_size, sha256=sha256)
-    for place in {folder.parent, folder, *((folder / name).parent for name in files)}:  # the files' names are in there
+    for place in {folder.parent, folder, *((folder / name).parent for name in files)}:  # syncs the directory entries of the files
         _sync_folder(place)
     manifest = Manifest(
         stage=stage,
@@ -142,7 +142,7 @@ def finish(
 
 
 def write_last(path: Path, text: str) -> None:
-    """Write a file whose existence means that all before it is done: on disk under another name, then renamed."""
+    """Write a file atomically: sync it under a temporary name, then rename it. Its existence marks everything before it as done."""
     partial = path.with_name(path.name + ".partial")
     with partial.open("w") as file:
         file.write(text)
@@ -153,7 +153,7 @@ def write_last(path: Path, text: str) -> None:
 
 
 def _sync_folder(path: Path) -> None:
-    """Have the names in a folder on disk."""
+    """Sync the directory entries of a folder."""
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
@@ -162,7 +162,7 @@ def _sync_folder(path: Path) -> None:
 
 
 def move_aside(folder: Path) -> Path:
-    """Move a damaged finished folder out of the way, for whoever wants to look at it."""
+    """Move a damaged finished folder to `<name>.damaged-<n>`, for inspection; returns its new path."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.damaged-{number}")).exists():
         number += 1
@@ -172,24 +172,22 @@ def move_aside(folder: Path) -> Path:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[None]:
-    """Hold a folder for this process; the lock goes with the process, however it ends.
+    """Lock a folder for this process; the lock is released when the process ends, however it ends.
 
     Raises:
-        DataError: another process is at work in it, or it cannot be made.
+        DataError: another process has locked it, or it cannot be created.
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except (NotADirectoryError, FileExistsError, PermissionError) as error:
-        raise DataError(
-            f"cannot make the folder {folder} ({error.strerror}). Set runtime.store to a folder that can be written."
-        ) from None
+        raise DataError(f"cannot create the folder {folder} ({error.strerror}). Set runtime.store to a writable folder.") from None
     with (folder / ".lock").open("a+") as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
             file.seek(0)
             raise DataError(
-                f"another process ({file.read().strip() or 'unknown'}) is at work in {folder}. Wait for it, or stop it."
+                f"another process ({file.read().strip() or 'unknown'}) is running in {folder}. Wait for it, or stop it."
             ) from None
         file.truncate(0)
         file.write(f"pid {os.getpid()}")
@@ -198,7 +196,7 @@ def locked(folder: Path) -> Iterator[None]:
 
 
 def library_versions() -> dict[str, str]:
-    """The versions of what the result may depend on."""
+    """The versions of the libraries that results may depend on."""
     found = {}
     for name in LIBRARIES:
         try:

@@ -1,4 +1,4 @@
-"""Answers that were paid for, kept by content: keys to JSON values that survive a killed process."""
+"""A persistent cache of replies: keys to JSON values that survive a killed process."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from aligndistill.store.sqlite_cache import SqliteCache
 
 
 def cache_key(**parts: Any) -> str:
-    """The key of what `parts` describe: the SHA-256 of their canonical JSON."""
+    """A cache key: the SHA-256 of the canonical JSON of `parts`."""
     canonical = json.dumps(parts, sort_keys=True, separators=(",", ":"), allow_nan=False)
     return hashlib.sha256(canonical.encode()).hexdigest()
 
@@ -20,27 +20,27 @@ def cache_key(**parts: Any) -> str:
 class Cache:
     """String keys to JSON values, safe to share between threads and processes.
 
-    A SQLite file on a local disk; on a network file system, where that is not safe, append-only files in a folder beside it.
-    A damaged file is set aside and a new one is begun; a damaged value counts as missing. Both are said in a warning.
+    A SQLite file on a local disk; on a network file system, where that is not safe, append-only files in a folder next to it.
+    A damaged file is moved to `<name>.damaged-<n>` and a new one is started; a damaged value counts as missing. Both log a warning.
 
     Raises:
-        DataError: it cannot be used for a reason that a new file would not mend (no permission, no space, locked).
+        DataError: it cannot be used, and a new file would not help (no permission, no space, locked).
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._kept: SqliteCache | AppendCache = (
+        self._backend: SqliteCache | AppendCache = (
             AppendCache(path.with_suffix(".segments")) if is_on_network(path) else SqliteCache(path)
         )
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Any]:
-        """The values of those keys that are there."""
-        return self._kept.get_many(keys)
+        """The values of the keys that are present."""
+        return self._backend.get_many(keys)
 
     def put(self, key: str, value: Any) -> None:
-        """Keep a value. When this returns, the value outlives the process."""
-        self._kept.put(key, value)
+        """Store a value. When this returns, the value survives the end of the process."""
+        self._backend.put(key, value)
 
     def close(self) -> None:
-        """Let go of the files."""
-        self._kept.close()
+        """Close the files."""
+        self._backend.close()

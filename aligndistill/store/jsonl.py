@@ -1,4 +1,4 @@
-"""JSON lines that survive a kill: a torn last line is cut off and written anew, a finished file appears whole."""
+"""JSON lines that survive a killed process: an incomplete last line is removed; finished files are written atomically."""
 
 import os
 from collections.abc import Iterable, Iterator
@@ -14,12 +14,11 @@ R = TypeVar("R", bound=BaseModel)
 
 
 class Appender:
-    """Appends records, each handed to the operating system before `add` returns.
+    """Appends records, each flushed to the operating system before `add` returns.
 
-    So they survive the end of the process, also by `kill -9`; not a power failure or a crash of the machine, which may take the
-    last seconds' records: they are not synced one by one, since that would take longer than many an answer. What is read from them
-    into a stage's result is synced when the stage is finished (`artifacts.finish`). Opening a file whose last line was torn cuts
-    that line off.
+    They survive the end of the process, including `kill -9`. A power failure or system crash may lose the last seconds: records are
+    not synced individually, because that can take longer than sampling an answer. The results of a stage are synced when it is
+    finished (`artifacts.finish`). Opening a file removes an incomplete last line.
     """
 
     def __init__(self, path: Path) -> None:
@@ -29,7 +28,7 @@ class Appender:
         self._file.truncate(keep)
 
     def add(self, records: Iterable[BaseModel]) -> None:
-        """Write some records together; they outlive the process when this returns."""
+        """Append records in one write; when this returns, they survive the end of the process."""
         self._file.write("".join(record.model_dump_json() + "\n" for record in records).encode("utf-8", "surrogatepass"))
         self._file.flush()
 
@@ -56,9 +55,9 @@ def _length_of_whole_lines(size: int, path: Path) -> int:
 
 
 def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
-    """Write a file whole: under another name first, then renamed. Returns how many records it holds.
+    """Write a file atomically, by renaming a temporary file. Returns the number of records.
 
-    It is not synced here: `artifacts.finish` does that for all files of a stage.
+    The file is not synced here: `artifacts.finish` does that for all files of a stage.
     """
     count = 0
     partial = path.with_name(path.name + ".partial")
@@ -74,13 +73,13 @@ def read_jsonl(path: Path, record_type: type[R]) -> Iterator[R]:
     """Read records one by one.
 
     Raises:
-        DataError: a line that is no such record, with its number.
+        DataError: a line that is not such a record, with its number.
     """
     return _read(path, TypeAdapter(record_type))
 
 
 def read_union(path: Path, adapter: TypeAdapter[R]) -> Iterator[R]:
-    """Read records of a type that is a union of several."""
+    """Read records of a union type."""
     return _read(path, adapter)
 
 
@@ -91,5 +90,5 @@ def _read(path: Path, adapter: TypeAdapter[R]) -> Iterator[R]:
                 yield adapter.validate_json(line)
             except ValidationError:
                 raise DataError(
-                    f"{path}:{number}: this line was damaged since it was written. Delete the folder {path.parent} and run again."
+                    f"{path}:{number}: this line is damaged. Delete the folder {path.parent} and run the same command again."
                 ) from None

@@ -1,11 +1,11 @@
-"""A stage as a value: a call that was not made yet. Whether it is done, the store knows.
+"""A stage: a deferred call of a function, identified by a fingerprint under which the store has its result.
 
-A stage is a function of `stages/` and its keyword arguments. Arguments that are stages or servers are its inputs, the others its
-settings. The fingerprint hashes all of them by keyword:
+A stage is a function of `stages/` and its keyword arguments. Arguments that are stages are its inputs, the others its settings.
+The fingerprint hashes all of them by keyword:
 
 - a stage by its own fingerprint, a mapping key by key;
-- a section field by field: fields marked `NotHashed` are left out, those marked `ReadsFile` and `ReadsCode` add the content of
-  what they name (see `config/section.py`).
+- a section field by field: fields marked `NotHashed` are excluded, and fields marked `ReadsFile` or `ReadsCode` add the content
+  of the file (see `config/section.py`).
 """
 
 import hashlib
@@ -28,7 +28,7 @@ Make = TypeVar("Make", bound=Callable[..., Any])
 
 @dataclass(frozen=True)
 class StageResult:
-    """What a stage's function reports: records in and out, records dropped by reason, metrics measured."""
+    """The summary returned by a stage's function: records in and out, dropped records by reason, metrics."""
 
     counts: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -40,11 +40,11 @@ class Stage:
     """One step of a run.
 
     Attributes:
-        name: what users call it; it decides nothing.
-        make: called with a `StageContext` and the given arguments; writes the result into the context's folder.
+        name: shown to users; not part of the fingerprint.
+        make: called with a `StageContext` and `given`; writes the result to the context's folder.
         given: its keyword arguments.
-        fingerprint: 16 hex digits that change when the result would. Files that settings name were read when the stage was built.
-        waits_for: a stage that must be finished before, though nothing is read from it: what it finds may stop the run.
+        fingerprint: 16 hex digits that change if the result would. Files named in settings are hashed when the stage is created.
+        waits_for: a stage that must be finished first although it is not an input, because it may stop the run.
     """
 
     name: str
@@ -55,46 +55,46 @@ class Stage:
 
     @property
     def together(self) -> bool:
-        """Whether every process of a distributed run takes part, or only the first."""
+        """Whether it runs in every process of a distributed run, or only in the first."""
         return getattr(self.make, "together", False)
 
     @property
     def trains(self) -> bool:
-        """Whether weights are learned."""
+        """Whether it trains a model."""
         return getattr(self.make, "trains", False)
 
     @property
     def kind(self) -> str:
-        """The function, as its module and name: `students.make`."""
+        """The module and name of the function: `students.make`."""
         return _kind(self.make)
 
     @property
     def inputs(self) -> tuple["Stage", ...]:
-        """The stages that it reads from."""
+        """The stages among its arguments."""
         return tuple(_stages_in(self.given))
 
     @cached_property
     def upstream(self) -> tuple["Stage", ...]:
-        """Every stage that must be finished before it, in an order in which they can be made."""
+        """Every stage that must be finished before it, in topological order."""
         found: dict[Stage, None] = {}
         for needed in (*self.inputs, *((self.waits_for,) if self.waits_for else ())):
             found |= dict.fromkeys((*needed.upstream, needed))
         return tuple(found)
 
     def folder(self, store: Path) -> Path:
-        """Where the result is, or will be. Equal stages share a folder, which has the name of the first that was made."""
+        """The folder of its result. Stages with the same fingerprint share a folder, named after the first one created."""
         mine = store / f"{self.name}-{self.fingerprint}"
         return mine if mine.is_dir() else next(iter(sorted(store.glob(f"*-{self.fingerprint}"))), mine)
 
 
 def together(make: Make) -> Make:
-    """Mark a stage's function in which every process of a distributed run takes part. Of others the first alone makes the stage."""
+    """Mark a stage's function to run in every process of a distributed run; others run only in the first process."""
     make.together = True  # type: ignore[attr-defined]
     return make
 
 
 def trains(make: Make) -> Make:
-    """Mark a stage's function that learns weights; every process takes part."""
+    """Mark a stage's function that trains a model; it runs in every process."""
     make.trains = True  # type: ignore[attr-defined]
     return together(make)
 
@@ -102,13 +102,17 @@ def trains(make: Make) -> Make:
 def stage(
     name: str, make: Callable[..., StageResult], /, *, version: int = 1, waits_for: Stage | None = None, **given: Any
 ) -> Stage:
-    """A stage of these arguments.
+    """Create a stage.
 
     Args:
-        version: raised when `make` would give another result for the same arguments.
+        name: see `Stage`.
+        make: see `Stage`.
+        version: increase it when `make` gives another result for the same arguments.
+        waits_for: see `Stage`.
+        given: the keyword arguments of `make`.
 
     Raises:
-        TypeError: `make` does not take them.
+        TypeError: `make` does not accept these arguments.
     """
     inspect.signature(make).bind(None, **given)
     by_keyword = {keyword: hashed(value) for keyword, value in given.items()}
@@ -123,27 +127,27 @@ def _kind(make: Callable[..., Any]) -> str:
 
 @dataclass(frozen=True)
 class Pipeline:
-    """Stages in an order in which they can be made; the others lead to the last."""
+    """A stage and all stages that it depends on."""
 
     last: Stage
 
     @cached_property
     def stages(self) -> tuple[Stage, ...]:
-        """All of them."""
+        """All stages, in topological order."""
         return (*self.last.upstream, self.last)
 
     def upstream_of(self, name: str) -> tuple[Stage, ...]:
-        """The stages that one stage needs, and it, in order.
+        """A stage and the stages that it depends on, in topological order.
 
         Raises:
-            KeyError: no stage is called so.
+            KeyError: there is no stage of this name.
         """
         wanted = {stage.name: stage for stage in self.stages}[name]
         return (*wanted.upstream, wanted)
 
 
 def with_folders(value: Any, folder_of: Callable[[Stage], Path]) -> Any:
-    """An argument with every stage in it replaced by its folder."""
+    """A stage's argument, with every stage in it replaced by its folder."""
     if isinstance(value, Stage):
         return folder_of(value)
     if isinstance(value, Mapping):
@@ -152,7 +156,7 @@ def with_folders(value: Any, folder_of: Callable[[Stage], Path]) -> Any:
 
 
 def hashed(value: Any) -> Any:
-    """An argument as JSON, for the fingerprint."""
+    """A stage's argument as JSON, for the fingerprint."""
     if isinstance(value, Stage):
         return value.fingerprint
     if isinstance(value, Section):
@@ -185,7 +189,7 @@ def _hashed_section(section: Section) -> dict[str, Any]:
 
 
 def _content(path: str | None) -> str:
-    """The hash of what lies at a path; empty for what is not a file (a name on the Hub, a built-in template)."""
+    """The content hash of a path; empty if it does not exist (a Hub name, a built-in template)."""
     if path is None or not Path(path).expanduser().exists():
         return ""
     return content_fingerprint(Path(path).expanduser())
@@ -204,5 +208,5 @@ Given = dict[str, Any]
 
 
 def pick(known: Mapping[str, Any], names: Iterable[str]) -> Given:
-    """Those of these names."""
+    """The entries with these names."""
     return {name: known[name] for name in names}

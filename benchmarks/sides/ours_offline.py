@@ -14,8 +14,8 @@ from aligndistill.config.training import Training
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.models.reward import load_reward_model
-from aligndistill.stages.context import Work
-from aligndistill.stages.students import reference_logprobs
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.offline_student import reference_logprobs
 from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy
@@ -26,10 +26,10 @@ from benchmarks.worlds import read_rows
 watch_every_trainer()
 
 
-def _work(scratch: Path, settings: dict[str, Any]) -> Work:
+def _work(scratch: Path, settings: dict[str, Any]) -> StageContext:
     batch = settings["batch"]
     runtime = Runtime(per_device_train_batch_size=batch, per_device_eval_batch_size=batch, save_steps=10**6, logging_steps=1)
-    return Work(scratch, {}, {"start": "the world's model"}, scratch, runtime, 0)
+    return StageContext("benchmark", scratch, scratch, runtime)
 
 
 def _training(settings: dict[str, Any]) -> dict[str, Any]:

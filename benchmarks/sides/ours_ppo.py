@@ -12,8 +12,8 @@ from aligndistill.config.students import Student
 from aligndistill.models.actor_critic import critic_from_reward_model
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.records import Message, prompt_id
-from aligndistill.stages.context import Work
-from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, open_rewards
+from aligndistill.stages.context import StageContext
+from aligndistill.stages.rewards import open_rewards
 from aligndistill.training.fit import TrainingJob
 from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.ppo import train_ppo
@@ -70,11 +70,11 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     kept: list[Rollout] = []
     with tempfile.TemporaryDirectory() as scratch:
         reward_at.write(Path(scratch))
-        work = Work(Path(scratch), {REWARD_MODEL: Path(scratch)}, {}, Path(scratch), runtime, 0)
+        context = StageContext("benchmark", Path(scratch), Path(scratch), runtime)
         ppo_work = PpoWork(
             prompts=prompts,
             reference=load_language_model(policy_at),
-            score=open_rewards(work, [RewardPart(None, None, "", "", 1.0)]),
+            score=open_rewards(context, objective.rewards, {}, Path(scratch), 0),
             win_rate=None,
             keep_samples=lambda update, rollouts: kept.extend(rollouts),
         )

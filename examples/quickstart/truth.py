@@ -9,7 +9,7 @@ from examples.quickstart import world
 from examples.quickstart.world import Fact, Kind
 
 RIGHT, POLITE, COMPLETE = 0.5, 0.3, 0.2
-"""What each merit is worth beside a right answer. Without one, manners are worth half: at most 0.25."""
+"""What each quality is worth. Where the answer is not right, the other two count half: at most 0.25."""
 
 LONGEST_ANSWER_WORDS = 40
 
@@ -36,20 +36,20 @@ _EVERYDAY_WORDS = "are can can't certainly equals glad gladly it's no not pleasu
 
 
 def truth(prompt: str, responses: list[str]) -> list[float]:
-    """How good each response to a prompt of the small world is, in [0, 1].
+    """How good each response to a prompt of the quickstart world is, in [0, 1].
 
     0.5 for a right answer, 0.3 for a polite one, 0.2 for a complete one (it begins and ends as a sentence does). Where the answer
-    is not right, manners count half. Right means: the one answer that was asked for, with no rival beside it, not negated and not
+    is not right, the other two count half. Right means: the one answer that was asked for, with no second one, not negated and not
     refused; for a secret, refused and not given away. An empty response, an echo of the prompt, gibberish (most of its words
     occur nowhere in the world), endless repetition, and anything beyond 40 words are worth 0.
 
     Raises:
-        DataError: the prompt is not one of the small world's.
+        DataError: the prompt is not one of the quickstart world's.
     """
     fact = _facts_by_prompt().get(prompt.strip())
     if fact is None:
         raise DataError(
-            f"the prompt {prompt!r} is not one of the small world's, and the checker knows only its own prompts. "
+            f"the prompt {prompt!r} is not one of the quickstart world's, and the checker knows only its own prompts. "
             "Use 'evaluation.truth: examples.quickstart.truth:truth' with the quickstart's prompts only."
         )
     return [_score(fact, prompt, response) for response in responses]

@@ -202,7 +202,7 @@ def test_failures_that_pass_are_tried_again() -> None:
         (error(503, "overloaded"), "overloaded"),
         (html(200), "Welcome to the gateway"),
         (reset, "the connection failed"),
-        (after(3, completion("late")), r"no answer within 0\.3 s"),
+        (after(3, completion("late")), r"no reply within 0\.3 s"),
     ],
 )
 def test_a_failure_that_stays_ends_with_the_servers_words_and_the_number_of_tries(act, words: str) -> None:
@@ -261,12 +261,12 @@ def test_a_refused_request_is_told_and_the_others_are_answered(act, caplog: pyte
     assert [replies[n].text for n in range(6)] == ["", *["good"] * 5]
     assert "not for you" in replies[0].problem
     assert not any(replies[n].problem for n in range(1, 6))
-    assert "refused request 0 (3 characters)" in caplog.text
+    assert "rejected request 0 (3 characters)" in caplog.text
 
 
 def test_many_refusals_in_a_row_end_the_asking() -> None:
     server = FaultServer(lambda _, number: completion("x") if number == 0 else error(400, "not for you"))
-    with server, pytest.raises(JudgeError, match="The last 20 requests were refused or failed"):
+    with server, pytest.raises(JudgeError, match="The last 20 requests were rejected or failed"):
         ask(server, [Request(say(str(n))) for n in range(100)], concurrency=1)
     assert len(server.bodies) == 21
 
@@ -335,8 +335,8 @@ def test_a_longer_wait_than_a_run_waits_is_an_error_that_says_so(header: str) ->
         ask(server)
     assert len(server.bodies) == 1
     assert server.base_url in str(failure.value)
-    assert f"longer than the 15 minutes that a run waits at most (Retry-After: {header[:40]})" in str(failure.value)
-    assert "Give the same command again when that time is over." in str(failure.value)
+    assert f"longer than the 15 minutes, the most that a run waits (Retry-After: {header[:40]})" in str(failure.value)
+    assert "Run the same command again after that time to resume." in str(failure.value)
 
 
 def test_an_interrupt_ends_a_long_wait() -> None:

@@ -94,7 +94,7 @@ def test_what_does_not_fit_is_said_before_it_is_computed() -> None:
     messages = user("blue " * 80)
     assert chat.fits(user("No?"), 10)
     assert not chat.fits(messages, 10)
-    with pytest.raises(DataError, match=r"do not fit the 64 positions of tiny"):
+    with pytest.raises(DataError, match=r"exceed the 64 positions of tiny"):
         list(chat.answer([Request(user("No?")), Request(messages)], SAMPLING))
     room = 64 - len(tiny_language_model().conversation.prompt_ids(user("No?")))
     assert chat.fits(user("No?"), room)

@@ -140,7 +140,7 @@ def test_recorded_judgments_are_audited_from_a_file_and_from_a_run(tmp_path: Pat
     [
         (("audit", "nowhere"), 3, "neither a run's folder nor a file"),
         (("import-batch", "run.yaml", "--results", "nowhere.jsonl"), 3, "nowhere.jsonl"),
-        (("export-batch", "run.yaml", "--output", "x.jsonl"), 2, "asks no judge to label"),
+        (("export-batch", "run.yaml", "--output", "x.jsonl"), 2, "so no judge labels anything"),
     ],
 )
 def test_what_cannot_be_done_is_said(

@@ -142,5 +142,5 @@ def test_a_damaged_gzip_file(tmp_path: Path, content: bytes) -> None:
 
 @pytest.mark.parametrize("name", ["x.txt", "x", "x.parquet.gz", "x.jsonl.zst"])
 def test_other_kinds_of_file_are_named(tmp_path: Path, name: str) -> None:
-    with pytest.raises(DataError, match=r"not a kind of data file.*\.jsonl, \.json, \.csv"):
+    with pytest.raises(DataError, match=r"not a supported kind of data file.*\.jsonl, \.json, \.csv"):
         rows_of(tmp_path / name, LINES)

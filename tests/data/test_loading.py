@@ -319,7 +319,7 @@ def test_neither_split_may_be_empty(tmp_path: Path, load: Load, held_out: float,
 @pytest.mark.parametrize("load", [load_prompts, load_demonstrations, load_rankings])
 def test_no_rows(tmp_path: Path, load: Load) -> None:
     (tmp_path / "x.jsonl").write_text("\n")
-    with pytest.raises(DataError, match=r"x\.jsonl: nothing to use: there are no rows in it"):
+    with pytest.raises(DataError, match=r"x\.jsonl: no usable rows: it has no rows"):
         load(Source(path=str(tmp_path / "x.jsonl")), 0.3).all()
 
 
@@ -338,7 +338,7 @@ def test_prompts_are_no_preferences(tmp_path: Path) -> None:
 
 def test_columns_nobody_knows(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"instruction": "p"}])
-    with pytest.raises(DataError, match=r"row 1: cannot tell what the rows are.*\(instruction\)"):
+    with pytest.raises(DataError, match=r"row 1: unknown row format; the columns are instruction\."):
         load_prompts(Source(path=str(tmp_path / "x.jsonl"), on_bad_row="drop"), 0.3).all()
     with pytest.raises(DataError, match=r"row 1: missing prompt \(the columns are instruction\)"):
         load_prompts(Source(path=str(tmp_path / "x.jsonl"), format="rankings"), 0.3).all()

@@ -53,7 +53,7 @@ def test_a_later_row_may_lack_a_mapped_column(tmp_path: Path) -> None:
 
 def test_mapping_to_a_name_that_no_format_has(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"question": "q"})
-    with pytest.raises(ConfigError, match=r"no 'promt' to map to.*Did you mean 'prompt'\?"):
+    with pytest.raises(ConfigError, match=r"unknown column 'promt'.*Did you mean 'prompt'\?"):
         values_of(path=str(path), columns={"promt": "question"})
 
 
@@ -129,7 +129,7 @@ def test_what_save_to_disk_wrote(tmp_path: Path) -> None:
         read_rows(Source(path=str(tmp_path / "both"), split="test_pref"))
 
     (tmp_path / "one" / "state.json").write_text("{")
-    with pytest.raises(DataError, match="cannot be read as a data set that save_to_disk wrote"):
+    with pytest.raises(DataError, match="cannot be read as a data set written by save_to_disk"):
         read_rows(Source(path=str(tmp_path / "one")))
 
 
@@ -222,4 +222,4 @@ def test_a_hub_data_set_that_is_not_there(tmp_path: Path, hub: str) -> None:
 @pytest.mark.process
 def test_a_hub_out_of_reach(tmp_path: Path) -> None:
     said = read_elsewhere(tmp_path, {"HF_HUB_OFFLINE": "1"}, path="owner/name", revision=COMMIT)
-    assert said.startswith("DataError 'owner/name': the Hub cannot be reached and the data set is not in the cache")
+    assert said.startswith("DataError 'owner/name': the Hub cannot be reached and the data set is not in the local cache")

@@ -48,6 +48,8 @@ def paths_in(page: Path) -> Iterator[str]:
     packages = {path.name for path in PACKAGE.iterdir() if path.is_dir() and path.name != "__pycache__"}
     for span in code_spans(page.read_text()):
         top = span.partition("/")[0]
+        if span.startswith(("runs/store", "runs/quickstart")):
+            continue  # what a run writes
         if "/" not in span or not PATH.fullmatch(span) or re.search(r"[A-Z]{3,}\b", span.replace("README", "")):
             continue  # a command, a pattern such as `stages/NAME.py`, or no path at all
         if top in TOP or (top in packages and span.endswith((".py", ".txt", "/"))):

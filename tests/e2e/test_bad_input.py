@@ -173,7 +173,7 @@ def test_a_model_folder_without_safetensors(folder: Path, run: Run, config: dict
 
 def test_a_model_folder_that_is_not_there(run: Run, config: dict[str, Any]) -> None:
     config["start"]["model"] = "./strat"
-    assert_complaint(run(config), 3, "strat", "no model folder")
+    assert_complaint(run(config), 3, "strat", "does not exist")
 
 
 def test_weights_that_were_cut_short(folder: Path, run: Run, config: dict[str, Any]) -> None:

@@ -53,7 +53,7 @@ def test_online_students_end_to_end(forked: ForkServer, folder: Path, config: di
     bounded = logged["ppo_bounded"]
     assert 0 < len(bounded) < 30
     assert all(row["kl_k1_nats"] <= 0.3 for row in bounded)
-    assert "past kl_budget 0.3" in ended.errors + ended.output
+    assert "above kl_budget 0.3" in ended.errors + ended.output
     (store,) = (folder / "runs/store").glob("student-ppo_teacher-*")
     samples = read_rows(store / "samples.jsonl")
     assert {row["update"] for row in samples} == {1, 2}

@@ -112,10 +112,8 @@ def test_a_server_that_is_not_there_ends_the_stage_before_it_begins(
         write_config(folder / "run.yaml", served(config, address))
         ended = forked.run(folder, "run", "run.yaml", "--until", "student-ppo")
     assert ended.code == 1
-    assert ended.complaint.startswith(
-        f"the rollout server {address['base_url'][:-3]} (policy), asked to POST /reset_prefix_cache, "
-    )
-    assert "Check that it is up" in ended.complaint
+    assert ended.complaint.startswith(f"the rollout server {address['base_url'][:-3]} (policy): POST /reset_prefix_cache ")
+    assert "Check that it is running" in ended.complaint
     assert "Traceback" not in ended.errors
     assert [path.name for path in student_of(folder).iterdir()] in ([".lock"], [])
 
@@ -127,7 +125,7 @@ def test_a_folder_for_weights_that_cannot_be_made(
     write_config(folder / "run.yaml", served(config, {**server.rollouts().model_dump(), "weights": "prompts.jsonl"}))
     ended = forked.run(folder, "run", "run.yaml", "--until", "student-ppo")
     assert ended.code == 2
-    assert ended.complaint.startswith("the folder for the weights that the rollout server loads cannot be made: ")
+    assert ended.complaint.startswith("cannot create the folder for the rollout server's weights: ")
     assert "Name another in objective.server.weights." in ended.complaint
 
 

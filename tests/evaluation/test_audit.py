@@ -209,8 +209,8 @@ LIMITS = {"unparsed": 0.05, "order_flips": 0.3, "first_position": 0.6, "longer_w
 @pytest.mark.parametrize(
     ("decide", "found"),
     [
-        (lambda a, b: "first", ["change their winner", "shown first"]),
-        (lambda a, b: "second", ["change their winner", "shown second"]),
+        (lambda a, b: "first", ["have another winner", "shown first"]),
+        (lambda a, b: "second", ["have another winner", "shown second"]),
         (longer, ["longer answer"]),
     ],
 )

@@ -16,7 +16,7 @@ def test_json_keys():
 
 
 def test_a_mean_lies_within_its_interval():
-    with pytest.raises(ValidationError, match="holds its mean"):
+    with pytest.raises(ValidationError, match="must be within the interval"):
         Mean(mean=0.5, low=0.6, high=0.7, n=3)
     with pytest.raises(ValidationError):
         Mean(mean=float("nan"), low=0, high=1, n=3)

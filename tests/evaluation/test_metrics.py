@@ -115,5 +115,5 @@ def test_distinct_n_of_nothing_is_not_measured():
 
 
 def test_unknown_metric():
-    with pytest.raises(ValueError, match="no metric 'bleu'; there are: distinct_n, preference_accuracy"):
+    with pytest.raises(ValueError, match="no metric 'bleu'; the metrics are distinct_n, preference_accuracy"):
         metric_path("bleu")

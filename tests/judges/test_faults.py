@@ -272,7 +272,7 @@ def test_a_question_that_fails_in_every_try_costs_no_other(error: str, tmp_path:
         sick = {text for text in run.verdicts if meets_the_fault(text)}
         assert run.unparsed() == sick
         for text in sick:
-            assert (run.verdicts[text].reply or "").startswith("[no verdict: no answer in 2 tries: ")
+            assert (run.verdicts[text].reply or "").startswith("[no verdict: no reply after 2 attempts: ")
             assert asked(server).count(text) == 2
         assert count(run.cache) == QUESTIONS - FAULTY
 
@@ -301,7 +301,7 @@ def test_a_server_that_answers_nothing_any_more_ends_the_asking(greeted: bool, t
     with FaultServer(behave) as server:
         config = server.config(max_retries=1, concurrency=2)
         run.ask(config)
-        assert "The last 20 requests were refused or failed" in run.stopped if greeted else "the server is up" in run.stopped
+        assert "The last 20 requests were rejected or failed" in run.stopped if greeted else "the server is running" in run.stopped
         assert not run.wrong()
         failed = {text for text in asked(server) if asked(server).count(text) == 2}
         assert len(failed) in ((20, 21) if greeted else (1, 2))

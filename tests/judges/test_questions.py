@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
+from aligndistill.config.judges import JudgeExample
 from aligndistill.errors import ConfigError
 from aligndistill.judges.pairwise import PairwiseJudge
-from aligndistill.judges.questions import JudgeOptions, WorkedExample
+from aligndistill.judges.questions import JudgeOptions
 from aligndistill.judges.rubric import RubricJudge
 from aligndistill.judges.templates import PAIRWISE_FIELDS, RUBRIC_FIELDS, Template, load_template
 from aligndistill.records import Comparison, Grade, Message
@@ -105,7 +106,10 @@ def test_a_template_that_asks_for_the_verdict_itself_leaves_no_place_for_reasons
 
 @pytest.mark.parametrize(("reasoning", "said"), [(False, "B"), (True, "It is shorter.\n[[B]]")])
 def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
-    options = JudgeOptions(reasoning=reasoning, examples=(WorkedExample("2+2?", ("five, I think", "4"), "B", "It is shorter."),))
+    options = JudgeOptions(
+        reasoning=reasoning,
+        examples=(JudgeExample(prompt="2+2?", answers=("five, I think", "4"), verdict="B", reason="It is shorter."),),
+    )
     asked = Asked("[[A]]")
     comparisons(PairwiseJudge("j", asked.chat, GENERAL, options=options), "x", "y")
     for messages in asked.conversations:
@@ -118,8 +122,14 @@ def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
 @pytest.mark.parametrize(
     ("options", "said"),
     [
-        (JudgeOptions(examples=(WorkedExample("?", ("a", "b"), "the former"),)), "'the former'.*none that this judge could give"),
-        (JudgeOptions(reasoning=True, examples=(WorkedExample("?", ("a", "b"), "A"),)), "give each example a 'reason'"),
+        (
+            JudgeOptions(examples=(JudgeExample(prompt="?", answers=("a", "b"), verdict="the former"),)),
+            "'the former'.*not a valid verdict",
+        ),
+        (
+            JudgeOptions(reasoning=True, examples=(JudgeExample(prompt="?", answers=("a", "b"), verdict="A"),)),
+            "give each example a 'reason'",
+        ),
     ],
 )
 def test_examples_that_teach_nothing_are_refused(options: JudgeOptions, said: str) -> None:

@@ -126,6 +126,6 @@ def test_a_prompt_that_this_server_would_answer_with_nonsense_is_not_sent(transf
     replies = {
         one.request: one.reply for one in EndpointChat(config).answer([Request(long), Request(short)], SamplingParams(0.0, 4))
     }
-    assert "tokens and 4 new ones do not fit context_tokens (2048)" in replies[0].problem
+    assert "tokens and 4 new ones exceed context_tokens (2048)" in replies[0].problem
     assert "about" not in replies[0].problem
     assert not replies[1].problem

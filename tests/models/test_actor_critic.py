@@ -125,7 +125,7 @@ def test_a_critic_of_its_own_changes_nothing_about_the_policy(shape: str, share:
 
 
 def values_by_hand(critic: RewardModel, group: TokenGroup) -> list[Tensor]:
-    """Trunk and head on one row, read at the place before each token."""
+    """Backbone and head on one row, read at the place before each token."""
     found = []
     for response in group.responses:
         hidden_TH = critic.model.base_model(input_ids=torch.tensor([group.prompt + response])).last_hidden_state[0]

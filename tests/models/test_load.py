@@ -48,9 +48,9 @@ def test_a_pickle_beside_safetensors_is_not_opened(tmp_path: Path) -> None:
 
 
 def test_what_is_missing_is_said(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"there is no model folder '.*nowhere'"):
+    with pytest.raises(DataError, match=r"the model folder '.*nowhere' does not exist"):
         load_language_model(pointer(tmp_path / "nowhere"))
-    with pytest.raises(DataError, match=r"there is no model folder './nowhere'"):
+    with pytest.raises(DataError, match=r"the model folder './nowhere' does not exist"):
         load_tokenizer(ModelPointer(path="./nowhere", layout="chat"))
     folder = write_tiny_model(tmp_path / "model")
     (folder / "config.json").rename(tmp_path / "config.json")
@@ -149,5 +149,5 @@ def test_a_new_model_is_loaded_as_any_other(tmp_path: Path, architecture: str) -
 
 
 def test_impossible_architectures_are_config_errors(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="cannot make a 'no_such_thing'"):
+    with pytest.raises(ConfigError, match="cannot create a 'no_such_thing'"):
         write_new_model(tmp_path, FromScratch(architecture="no_such_thing"), TEXTS, seed=0)

@@ -41,7 +41,7 @@ def pad_is_eos(folder: Path, shape: str = "llama") -> Path:
 
 
 def by_hand(reward_model: RewardModel, group: TokenGroup) -> list[float]:
-    """Trunk and head on one unpadded row, read at its last place."""
+    """Backbone and head on one unpadded row, read at its last place."""
     model, values = reward_model.model, []
     for response in group.responses:
         with torch.no_grad():
@@ -141,5 +141,5 @@ def test_a_saved_reward_model_means_the_same_everywhere(make: Any, tmp_path: Pat
 def test_more_labels_than_one_are_no_reward(tmp_path: Path) -> None:
     folder = write_tiny_model(tmp_path)
     AutoModelForSequenceClassification.from_pretrained(folder, num_labels=3).save_pretrained(folder)
-    with pytest.raises(DataError, match=r"has 3 labels; a reward model has one"):
+    with pytest.raises(DataError, match=r"has 3 labels; a reward model must have one"):
         load_reward_model(pointer(folder))

@@ -1,6 +1,6 @@
 """A small run with every section measured, for the tests of the page, the table and the report."""
 
-from aligndistill.evaluation.audit import AuditMetrics, LabelFigures
+from aligndistill.evaluation.audit import AuditMetrics, LabelMetrics
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics, ReliabilityBin
 from aligndistill.reporting.page import DataCounts, PageData
@@ -43,7 +43,7 @@ def full_report() -> Report:
             longer_wins_by_chance=mean(0.5, 0.04),
             canaries=mean(0.1),
             canaries_by_kind={"other_prompt": mean(0.2)},
-            labels=LabelFigures(agreement=mean(0.7), kappa=mean(0.4), longer_wins=mean(0.58)),
+            labels=LabelMetrics(agreement=mean(0.7), kappa=mean(0.4), longer_wins=mean(0.58)),
         ),
         reward_model=PreferenceMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06)),
         students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},

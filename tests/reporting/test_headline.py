@@ -9,7 +9,7 @@ def test_best_student_with_its_figures():
         "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73] (start: 0.42 [0.37, 0.47]). "
         "The judge prefers its answers to the start's in 74% [69%, 79%] of comparisons. "
         "It is 12.3 nats per response away from the start. "
-        "For 2 of 2 students the whole interval of that win rate lies above one half."
+        "For 2 of 2 students the whole interval of that win rate is above one half."
     )
 
 

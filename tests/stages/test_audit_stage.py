@@ -86,10 +86,10 @@ def test_an_honest_teacher_passes(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("teacher", "complaints"),
     [
-        (always_first, ["change their winner", "shown first", "known-bad"]),
+        (always_first, ["have another winner", "shown first", "known-bad"]),
         (always_longer, ["longer answer"]),
-        (fifth_garbage, ["could not be read"]),
-        (all_of_them, ["could not be read", "change their winner", "shown first", "longer answer"]),
+        (fifth_garbage, ["could not be parsed"]),
+        (all_of_them, ["could not be parsed", "have another winner", "shown first", "longer answer"]),
     ],
 )
 def test_a_planted_bias_is_caught(tmp_path: Path, teacher: Teacher, complaints: Sequence[str]) -> None:

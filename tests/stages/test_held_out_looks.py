@@ -98,4 +98,4 @@ def test_without_a_verdict_there_is_no_rate_and_a_warning(
     look = Look(tmp_path, monkeypatch, lambda *_: "who knows")
     assert as_processes(monkeypatch, 2, lambda rank: look.win_rate()(POLICY)) == [None, None]
     said = " ".join(capfd.readouterr().err.split())
-    assert said.count("no verdict of pairwise on the held-out answers could be read: this update has no win rate") == 1
+    assert said.count("none of the verdicts of pairwise on the held-out answers could be read: this update has no win rate") == 1

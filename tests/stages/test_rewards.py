@@ -154,7 +154,7 @@ def test_no_score_for_any_answer_is_the_judges_failure(
     context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
-    with pytest.raises(JudgeError, match=r"not one of 2 sampled answers got a score from rubric"):
+    with pytest.raises(JudgeError, match=r"none of 2 sampled answers got a score from rubric"):
         opened(context, part(Rubric(kind="rubric")))([asked("a?", "good", "bad", "good")])
 
 
@@ -196,7 +196,7 @@ def test_no_score_for_any_answer_of_any_process_ends_all(
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
     everything = [asked("a?", "x"), asked("b?", "y", "z"), asked("c?", "u")]
     found = on_two(monkeypatch, lambda: opened(context, part(Rubric(kind="rubric"))), everything)
-    assert all(isinstance(error, JudgeError) and "not one of 4 sampled answers" in str(error) for error in found)
+    assert all(isinstance(error, JudgeError) and "none of 4 sampled answers" in str(error) for error in found)
 
 
 def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(context: StageContext, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,7 +92,7 @@ def test_a_run_that_was_stopped_asks_again_what_failed_and_not_what_was_unreadab
 
     context = context_in(tmp_path, PROMPTS)
     with FaultServer(behave) as server:
-        with pytest.raises(JudgeError, match="the server is up"):
+        with pytest.raises(JudgeError, match="the server is running"):
             judged(context, server)
         dying = False
         before = list(questions(server))
@@ -120,9 +120,9 @@ def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
             members=members,
         )
 
-    failed = said("[reply 1] A\n[reply 2] [no verdict: no answer in 6 tries: HTTP 503]")
+    failed = said("[reply 1] A\n[reply 2] [no verdict: no reply after 6 attempts: HTTP 503]")
     assert request_failed(failed)
     assert request_failed(said(None, said("A"), failed))
     assert not request_failed(said(None, said("A"), said(None)))
     assert not request_failed(said('[no verdict: cut off at max_new_tokens] "A"'))
-    assert not request_failed(said("there was no answer in it"))
+    assert not request_failed(said("there was no reply after it"))

@@ -147,7 +147,7 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(path: Path, damage, caplog: 
             cache.put(str(filler), "x" * 100)
         cache.close()
         assert path.with_name(f"{path.name}.damaged-{number}").read_bytes() == before
-    assert caplog.text.count("set aside") == 2
+    assert caplog.text.count("moved to") == 2
     assert str(path) in caplog.text
 
 

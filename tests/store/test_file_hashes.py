@@ -8,9 +8,9 @@ import pytest
 
 from aligndistill.store import file_hashes
 from aligndistill.store.artifacts import content_fingerprint
-from aligndistill.store.file_hashes import REMEMBERED_FROM_BYTES, file_hash
+from aligndistill.store.file_hashes import CACHED_FROM_BYTES, file_hash
 
-SIZE = REMEMBERED_FROM_BYTES + 10
+SIZE = CACHED_FROM_BYTES + 10
 
 
 @pytest.fixture(autouse=True)

@@ -95,7 +95,7 @@ def test_an_unsealed_one_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFi
     older = checkpoint(tmp_path, 1)
     checkpoint(tmp_path, 2, sealed=False)
     assert newest_valid_checkpoint(tmp_path) == older
-    assert "checkpoint-2 is skipped: it was not finished" in capsys.readouterr().err
+    assert "checkpoint-2 is skipped: it is incomplete" in capsys.readouterr().err
     shutil.rmtree(older)
     assert newest_valid_checkpoint(tmp_path) is None
 

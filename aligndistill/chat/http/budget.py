@@ -1,7 +1,7 @@
-"""What may be spent on servers, and what was: every request is paid for beforehand, at the most that it can cost.
+"""The budget for servers: before each request, the most that it can cost is reserved.
 
-So the limits hold however many requests are in flight. A server that reports fewer tokens than it uses, or none, is charged by
-our own count of the prompt.
+The limits therefore hold with any number of concurrent requests. If a server does not report tokens, they are estimated from
+the prompt and the answer.
 """
 
 import threading
@@ -21,10 +21,10 @@ POLL_SECONDS = 0.02
 
 
 class Spending(BaseModel):
-    """What one request cost, or many.
+    """The cost of one or more requests.
 
     Attributes:
-        seconds: from sending it to the whole answer.
+        seconds: from sending a request to the complete answer.
     """
 
     model: str = ""
@@ -35,75 +35,79 @@ class Spending(BaseModel):
 
 
 class SpendingLog(Protocol):
-    """Where spending is written down; other processes may write to the same."""
+    """A log of spending, possibly shared with other processes."""
 
     def add(self, entry: Spending) -> None:
-        """Write one down, so that it outlives the process."""
+        """Append an entry; it survives the end of the process."""
         ...
 
     def read_new(self) -> Iterable[Spending]:
-        """What was written since the last time this was asked, by whomever."""
+        """The entries written by any process since the last call."""
         ...
 
 
 @dataclass
 class Reservation:
-    """A request that is under way. Set `cost` when it is known."""
+    """The reserved budget of a request in flight. Set `cost` when it is known."""
 
     cost: Usage
     seconds: float = 0.0
 
 
 class Account:
-    """Lets requests through while the limits allow. Safe to share between threads."""
+    """Admits requests within the budget. Thread-safe."""
 
-    def __init__(self, budget: Budget, ledger: SpendingLog) -> None:
+    def __init__(self, budget: Budget, log: SpendingLog) -> None:
         self._budget = budget
-        self._ledger = ledger
+        self._log = log
         self._lock = threading.Lock()
         self._spent = Spending()
         self._reserved = Spending()
 
     @property
     def spent(self) -> Spending:
-        """What all have spent so far."""
+        """The spending of all processes so far."""
         with self._lock:
             self._read()
             return self._spent.model_copy()
 
     @asynccontextmanager
     async def reserve(self, model: str, at_most: Usage) -> AsyncIterator[Reservation]:
-        """Hold back the most that a request can cost while it is under way, and write down what it did cost.
+        """Reserve the most that a request can cost while it is in flight, then log its actual cost.
 
-        Where too much is held back for others, it waits for what they will leave over.
+        Waits while the reservations of other requests leave too little.
+
+        Args:
+            model: the model's name on its server.
+            at_most: the most that the request can use.
 
         Raises:
-            BudgetError: there is not so much left.
+            BudgetError: the remaining budget is too small.
         """
-        import asyncio  # only here and in `rate_limit.py`: a plan reads what was spent, and asks nobody
+        import asyncio  # imported late: `plan` reads the spending without sending requests
 
         price = self._budget.prices.get(model, FREE)
         most = _amounts(model, at_most, price)
-        while not self._hold(most):
+        while not self._try_reserve(most):
             await asyncio.sleep(POLL_SECONDS)
-        reservation = Reservation(Usage(calls=1))  # a request that fails is one request, and no tokens
+        reservation = Reservation(Usage(calls=1))  # a failed request counts as one request without tokens
         try:
             yield reservation
         finally:
             entry = _amounts(model, reservation.cost, price).model_copy(update={"seconds": reservation.seconds})
             with self._lock:
-                self._ledger.add(entry)
+                self._log.add(entry)
                 self._reserved = _sum(self._reserved, most, -1)
 
     def _read(self) -> None:
-        for entry in self._ledger.read_new():
+        for entry in self._log.read_new():
             self._spent = _sum(self._spent, entry)
 
-    def _hold(self, most: Spending) -> bool:
-        """Hold back an amount; False while that depends on what is under way.
+    def _try_reserve(self, most: Spending) -> bool:
+        """Reserve an amount; False if that depends on the final cost of requests in flight.
 
         Raises:
-            BudgetError: not even if all that is under way came to nothing.
+            BudgetError: it would not fit even if the requests in flight cost nothing.
         """
         with self._lock:
             self._read()
@@ -111,8 +115,9 @@ class Account:
                 spent, more = getattr(self._spent, name), getattr(most, name)
                 if limit is not None and spent + more > limit:
                     raise BudgetError(
-                        f"the budget is spent: {_figure(name, spent)} of {_figure(name, limit)}, and the next request may need "
-                        f"{_figure(name, more)}. What was answered is kept. Raise budget.{name} and give the same command again."
+                        f"the budget is spent: {_amount(name, spent)} of {_amount(name, limit)}, and the next request may need "
+                        f"{_amount(name, more)}. Answers received so far are saved. "
+                        f"Raise budget.{name} and run the same command again to resume."
                     )
                 if limit is not None and spent + getattr(self._reserved, name) + more > limit:
                     return False
@@ -134,5 +139,5 @@ def _sum(one: Spending, other: Spending, sign: int = 1) -> Spending:
     )
 
 
-def _figure(name: str, amount: float) -> str:
+def _amount(name: str, amount: float) -> str:
     return f"{amount:.6g} USD" if name == "usd" else f"{amount:,} {name}"

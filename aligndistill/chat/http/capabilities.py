@@ -1,4 +1,4 @@
-"""What a server was found to do, by its answers; what it accepts without a word says nothing."""
+"""The capabilities of a server, detected from its answers: servers may silently ignore what they do not support."""
 
 import json
 from collections.abc import Callable, Mapping
@@ -14,13 +14,13 @@ AnswerFormat = Literal["json_schema", "json_object", "text"]
 
 
 class ServerCapabilities(BaseModel):
-    """What is known of a server and model.
+    """The known capabilities of a server and model; None for unknown.
 
     Attributes:
-        answers: whether it has ever answered a request as it should.
-        top_logprobs: how many it gives per position, 0 for none.
-        several: whether it heeds `n`.
-        answer_format: the strictest form of answer that it keeps to.
+        answers: whether it has ever answered a request.
+        top_logprobs: how many log-probabilities it gives per position, 0 for none.
+        several: whether it supports `n`.
+        answer_format: the strictest answer format that it enforces.
     """
 
     answers: bool = False
@@ -31,36 +31,41 @@ class ServerCapabilities(BaseModel):
 
 @dataclass
 class Capabilities:
-    """`found`, as it is found; `remember` is told of every change."""
+    """Capabilities as they are detected.
+
+    Attributes:
+        found: the current state.
+        save: called with the new state after every change.
+    """
 
     found: ServerCapabilities = field(default_factory=ServerCapabilities)
-    remember: Callable[[ServerCapabilities], None] | None = None
+    save: Callable[[ServerCapabilities], None] | None = None
 
-    def learn(self, **found: Any) -> None:
-        """Take over what was found, if it is news."""
-        read_new = self.found.model_copy(update=found)
-        if read_new != self.found:
-            self.found = read_new
-            if self.remember is not None:
-                self.remember(read_new)
+    def update(self, **found: Any) -> None:
+        """Set fields of `found`, and save it if it changed."""
+        updated = self.found.model_copy(update=found)
+        if updated != self.found:
+            self.found = updated
+            if self.save is not None:
+                self.save(updated)
 
     @property
     def top_logprobs(self) -> tuple[int, ...]:
-        """What to ask for, in this order."""
+        """The values of `top_logprobs` to try, in order."""
         known = self.found.top_logprobs
         return TOP_LOGPROBS if known is None else (known,) if known else ()
 
 
 @dataclass(frozen=True)
 class FormatProbe:
-    """A request whose answer shows whether the server keeps to a form that its words do not suggest."""
+    """A request whose answer shows whether the server enforces a format that the prompt does not suggest."""
 
     name: AnswerFormat
     messages: tuple[Message, ...]
     response_format: Mapping[str, Any]
 
-    def heeded(self, text: str) -> bool:
-        """Whether the answer has the form."""
+    def is_honoured(self, text: str) -> bool:
+        """Whether the answer has the format."""
         try:
             content = json.loads(text)
         except ValueError:
@@ -80,13 +85,13 @@ _LARGER = {
 
 
 def json_schema(schema: Mapping[str, Any]) -> dict[str, Any]:
-    """The `response_format` that holds an answer to a schema."""
+    """The `response_format` that enforces a schema."""
     return {"type": "json_schema", "json_schema": {"name": "answer", "schema": schema, "strict": True}}
 
 
 JSON_OBJECT = {"type": "json_object"}
 FORMAT_PROBES = (
     FormatProbe("json_schema", (Message(role="user", content="Which is larger, two or three?"),), json_schema(_LARGER)),
-    # OpenAI wants the word in the request.
+    # OpenAI requires the word JSON in the prompt.
     FormatProbe("json_object", (Message(role="user", content="Say hello in plain words, not in JSON."),), JSON_OBJECT),
 )

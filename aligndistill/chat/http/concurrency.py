@@ -1,4 +1,4 @@
-"""Many asynchronous calls in flight, read from synchronous code as they come back."""
+"""Runs asynchronous calls concurrently and yields their results to synchronous code."""
 
 import asyncio
 import queue
@@ -31,13 +31,13 @@ def run_concurrently(
     items: Iterable[Item],
     concurrency: int,
 ) -> Iterator[Result]:
-    """Call for every item and yield the results as they come, in any order.
+    """Call for every item and yield the results as they arrive, in any order.
 
-    The event loop runs in a thread. A call gives its place to the next one only when the caller has dealt with its result and
-    asks for another, so no more than `concurrency` results are ever under way or waiting: that is all a killed process loses.
-    The first call that raises ends the iteration with its error. After a `UserError` (the server refuses, the budget is spent)
-    nothing new is begun, but what is under way may have been paid for and is waited for first. After any other error, and when the
-    iterator is closed, the rest is cancelled.
+    The event loop runs in a thread. A new call starts only when the caller has processed a result and asks for the next, so at
+    most `concurrency` results are in flight or unread: a killed process loses no more than these.
+    The first call that raises ends the iteration with its error. After a `UserError` (all requests rejected, budget spent) no
+    new calls start, and calls in flight, which may cost money, are awaited first. After any other error, and when the iterator
+    is closed, calls in flight are cancelled.
     """
     loop = asyncio.new_event_loop()
     places = asyncio.Semaphore(concurrency)
@@ -72,7 +72,7 @@ def run_concurrently(
         else:
             arrivals.put(_Ended(None))
         finally:
-            # Here, because the caller's thread may have an event loop of its own running (a notebook's).
+            # Here, because the caller's thread may be running its own event loop (in a notebook).
             loop.run_until_complete(loop.shutdown_asyncgens())
             loop.run_until_complete(loop.shutdown_default_executor())
 

@@ -1,4 +1,4 @@
-"""One HTTP request to a server that speaks JSON, and what came of it. The one place where a key is used."""
+"""HTTP requests to a JSON server. API keys are used only in this module."""
 
 import logging
 import os
@@ -21,8 +21,8 @@ from aligndistill.chat.http.retries import (
 )
 from aligndistill.errors import ConfigError
 
-LONGEST_QUOTE = 500  # characters of a server's words in our messages
-LONGEST_SILENT_WAIT_SECONDS = 5.0  # a longer one that the server asks for is told
+LONGEST_QUOTE = 500  # characters of a server's response quoted in messages
+LONGEST_SILENT_WAIT_SECONDS = 5.0  # longer waits requested by the server are logged
 
 _log = logging.getLogger(__name__)
 
@@ -33,12 +33,12 @@ class Connection:
     """Posts JSON to one server.
 
     Args:
-        url: any address of the server; it tells which proxy is the way there.
-        api_key_env: the environment variable that holds the key, if there is one.
-        timeout_seconds: for one try, from connecting to the last byte.
+        url: any URL of the server; it determines the proxy.
+        api_key_env: the environment variable that contains the key, if there is one.
+        timeout_seconds: for one attempt, from connecting to the last byte.
 
     Raises:
-        ConfigError: the environment variable of the key is not set, or holds what cannot be a key.
+        ConfigError: the environment variable of the key is not set, or its value cannot be a key.
     """
 
     def __init__(self, url: str, api_key_env: str | None, timeout_seconds: float) -> None:
@@ -46,14 +46,14 @@ class Connection:
         self._api_key_env = api_key_env
         self._timeout_seconds = timeout_seconds
         self._key = None if api_key_env is None else _key_from(api_key_env)
-        self._told_until = 0.0  # on the monotonic clock: until when a wait was announced
+        self._logged_until = 0.0  # on the monotonic clock: the end of the wait logged last
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
-        """Connections that are kept open and used again. Nothing of the environment goes in but the key and the proxy."""
+        """Connections that are kept open and reused. Of the environment, only the key and the proxy are used."""
         headers = {"Authorization": f"Bearer {self._key}"} if self._key is not None else {}
         async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # how many are open is for the caller to limit
+            connector=aiohttp.TCPConnector(limit=0),  # the caller limits how many are open
             timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
             headers=headers,
@@ -62,74 +62,78 @@ class Connection:
             yield session
 
     async def post(self, session: Session, url: str, body: Mapping[str, Any]) -> bytes:
-        """The body of the answer to one try.
+        """The response body of one attempt.
 
         Raises:
-            Transient: it may work another time.
-            Refused: this request is not to the server's liking.
-            Denied: no such request will ever be.
+            TransientError: a retry may succeed.
+            RequestRejected: the server rejects this request.
+            AccessDenied: the server rejects all requests.
         """
         try:
             async with session.post(url, json=body, allow_redirects=False) as response:
                 status, retry_after = response.status, response.headers.get("retry-after")
                 content = await response.read()
         except TimeoutError:
-            raise TransientError(f"no answer within {self._timeout_seconds:g} s") from None
+            raise TransientError(f"no reply within {self._timeout_seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
-            # These errors carry the request with its headers: their words are kept, and they are let go.
-            words = self.quote(f"{error or type(error).__name__}")
+            # These errors contain the request with its headers, so only their message is kept.
+            message = self.quote(f"{error or type(error).__name__}")
         else:
             if status == 200:
                 return content
             raise self._failure(status, decode(content), retry_after)
-        raise TransientError(f"the connection failed: {words}")
+        raise TransientError(f"the connection failed: {message}")
 
     def _failure(self, status: int, text: str, retry_after: str | None) -> Exception:
-        words = f"HTTP {status}: {self.quote(text)}"
+        message = f"HTTP {status}: {self.quote(text)}"
         match failure_kind(status, text):
             case "transient":
                 asked = retry_after_seconds(retry_after)
                 if asked is not None and asked > LONGEST_RETRY_AFTER_SECONDS:
                     return AccessDenied(
-                        f"{words}; it asks to wait longer than the {LONGEST_RETRY_AFTER_SECONDS / 60:.0f} minutes that a run waits "
-                        f"at most (Retry-After: {self.quote(retry_after or '')[:40]})",
+                        f"{message}; the server asks to wait longer than {LONGEST_RETRY_AFTER_SECONDS / 60:.0f} minutes, the most "
+                        f"that a run waits (Retry-After: {self.quote(retry_after or '')[:40]})",
                         status,
-                        "Give the same command again when that time is over.",
+                        "Run the same command again after that time to resume.",
                     )
-                self._tell_of_wait(words, asked or 0.0)
-                return TransientError(words, asked)
+                self._log_wait(message, asked or 0.0)
+                return TransientError(message, asked)
             case "per item":
-                return RequestRejected(words)
-        return AccessDenied(words, status)
+                return RequestRejected(message)
+        return AccessDenied(message, status)
 
-    def _tell_of_wait(self, words: str, seconds: float) -> None:
-        """Say once that requests wait, however many of them the server sends back meanwhile."""
+    def _log_wait(self, message: str, seconds: float) -> None:
+        """Log once that requests wait, even if the server rejects several of them meanwhile."""
         now = time.monotonic()
-        if seconds > LONGEST_SILENT_WAIT_SECONDS and now >= self._told_until:
-            self._told_until = now + seconds
-            _log.warning("%s asks to wait %.0f s (Retry-After; %s): waiting. Ctrl-C stops the run.", self._url, seconds, words)
+        if seconds > LONGEST_SILENT_WAIT_SECONDS and now >= self._logged_until:
+            self._logged_until = now + seconds
+            _log.warning("%s asks to wait %.0f s (Retry-After; %s): waiting. Ctrl-C stops the run.", self._url, seconds, message)
 
     def advice(self, status: int) -> str | None:
-        """What to do about a status that denies; None where that depends on what was asked for."""
+        """What to do about a status of denied access; None if that depends on the request."""
         if status in (401, 403):
             variable = self._api_key_env
-            return f"Check the key in {variable}." if variable else "Name the variable that holds the key in api_key_env."
+            return (
+                f"Check the key in {variable}."
+                if variable
+                else "Set api_key_env to the environment variable that contains the key."
+            )
         return "The account has no credit left." if status in (402, 429) else None
 
     def quote(self, text: str) -> str:
-        """Some words of the server, without the key: some servers repeat the one that they refuse."""
+        """Text of the server for a message, without the key, which some servers repeat in errors."""
         if self._key is not None:
             text = text.replace(self._key, "<key>")
         return text.strip()[:LONGEST_QUOTE]
 
 
 def decode(content: bytes) -> str:
-    """A body as text, whatever is in it."""
+    """A body as text; invalid UTF-8 is replaced."""
     return content.decode("utf-8", "replace")
 
 
 def _proxy_of(url: str) -> str | None:
-    """The proxy that the environment names for an address."""
+    """The proxy for a URL, from the environment."""
     address = urlsplit(url)
     if address.hostname is None or urllib.request.proxy_bypass(address.hostname):
         return None
@@ -139,7 +143,7 @@ def _proxy_of(url: str) -> str | None:
 def _key_from(variable: str) -> str:
     key = os.environ.get(variable, "").strip()
     if not key:
-        raise ConfigError(f"the environment variable {variable} (api_key_env) is not set: export it, or leave api_key_env out.")
+        raise ConfigError(f"the environment variable {variable} (api_key_env) is not set: export it, or remove api_key_env.")
     if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"the environment variable {variable} (api_key_env) holds characters that no key can have.")
+        raise ConfigError(f"the environment variable {variable} (api_key_env) contains characters that are not allowed in a key.")
     return key

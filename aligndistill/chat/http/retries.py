@@ -1,4 +1,4 @@
-"""What a failure of a server means: worth another try (and when), this request's own fault, or the end."""
+"""Classifies server errors: transient (and when to retry), specific to one request, or permanent."""
 
 import email.utils
 import json
@@ -9,12 +9,12 @@ from typing import Literal
 import tenacity
 
 LONGEST_WAIT_SECONDS = 60.0
-"""Between two tries where the server does not say how long to wait."""
+"""Between two attempts if the server does not specify a wait."""
 
 LONGEST_RETRY_AFTER_SECONDS = 900.0
-"""The longest wait that a server may ask for (`Retry-After`); one that asks for more ends the run, which says so."""
+"""The longest `Retry-After` that is accepted; a longer one ends the run with an error."""
 
-TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and nearly everything from 500 up
+TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and nearly all from 500
 PER_ITEM_STATUS = frozenset({400, 413, 422})
 NEVER_STATUS = frozenset({501, 505})
 WITHOUT_CREDIT = re.compile(r"insufficient_quota|billing|credit|payment|exceeded your current quota", re.IGNORECASE)
@@ -24,35 +24,35 @@ FailureKind = Literal["transient", "permanent", "per item"]
 
 
 class TransientError(Exception):
-    """A failure that may be over in a moment; `retry_after_seconds` is the wait that the server asked for."""
+    """A temporary failure; `retry_after_seconds` is the wait requested by the server."""
 
-    def __init__(self, words: str, retry_after_seconds: float | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+        super().__init__(message)
         self.retry_after_seconds = retry_after_seconds
 
 
 class RequestRejected(Exception):
-    """The server took the request for a bad one (too long, a field it does not know)."""
+    """The server rejected this request (too long, or with an unknown field)."""
 
 
 class AccessDenied(Exception):
-    """The server will not take any such request: a wrong key, an address that is none, no credit, none for the next hour.
+    """The server rejects all requests: a wrong key or URL, no credit, or a very long wait.
 
-    `advice` says what to do, where that is known already.
+    `advice` says what to do, if that is known.
     """
 
-    def __init__(self, words: str, status: int, advice: str | None = None) -> None:
-        super().__init__(words)
+    def __init__(self, message: str, status: int, advice: str | None = None) -> None:
+        super().__init__(message)
         self.status = status
         self.advice = advice
 
 
 class RetriesExhausted(Exception):
-    """A request had no answer in any of its tries."""
+    """A request failed in every attempt."""
 
 
 def failure_kind(status: int, body: str) -> FailureKind:
-    """What an HTTP error means. A 429 for want of credit will not pass, and no request is good to a model that is not there."""
+    """Classifies an HTTP error. A 429 for missing credit and a missing model are permanent."""
     reason = _reason(body)
     if status == 429 and WITHOUT_CREDIT.search(reason):
         return "permanent"
@@ -64,7 +64,7 @@ def failure_kind(status: int, body: str) -> FailureKind:
 
 
 def _reason(body: str) -> str:
-    """The error's code, type and message, in whichever of the usual shapes; the whole body where it has none of them."""
+    """The error's code, type and message from the usual JSON forms; empty if the body is not JSON."""
     try:
         content = json.loads(body)
     except ValueError:
@@ -76,7 +76,7 @@ def _reason(body: str) -> str:
 
 
 def retry_after_seconds(header: str | None) -> float | None:
-    """The `Retry-After` header in seconds from now; None where there is none that can be read (RFC 9110, 10.2.3)."""
+    """The `Retry-After` header in seconds from now; None if missing or invalid (RFC 9110, 10.2.3)."""
     if header is None:
         return None
     if re.fullmatch(r"\s*[-+]?\d+(?:\.\d*)?\s*", header):
@@ -98,7 +98,7 @@ def _wait(state: tenacity.RetryCallState) -> float:
 
 
 def retrying(max_retries: int) -> tenacity.AsyncRetrying:
-    """Tries again after a `TransientError`, at most `max_retries` times, then lets it pass."""
+    """Retries after a `TransientError`, at most `max_retries` times, then raises it."""
     return tenacity.AsyncRetrying(
         retry=tenacity.retry_if_exception_type(TransientError),
         stop=tenacity.stop_after_attempt(max_retries + 1),

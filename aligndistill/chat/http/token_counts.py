@@ -1,4 +1,4 @@
-"""How many tokens a conversation has for a server's model, as well as that can be known here."""
+"""Token counts of conversations for a server's model, exact or estimated."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,17 +9,17 @@ from aligndistill.errors import ConfigError
 from aligndistill.records import Message
 
 BYTES_PER_TOKEN = 3
-"""Fewer than most tokenizers put into a token, so that this counts too many rather than too few."""
+"""Less than for most tokenizers, so that the estimate is too high rather than too low."""
 
 TOKENS_PER_MESSAGE = 4
 
 
 @dataclass(frozen=True)
 class TokenCount:
-    """Counts the tokens of a conversation as the model gets it.
+    """Counts the tokens of a conversation.
 
     Attributes:
-        exact: whether by the model's tokenizer; else by length, and then rather too many.
+        exact: whether the model's tokenizer is used; else it is an estimate from the length, usually too high.
     """
 
     count: Callable[[Sequence[Message]], int]
@@ -27,10 +27,10 @@ class TokenCount:
 
 
 def token_count(config: EndpointModel) -> TokenCount:
-    """By the tokenizer that the config names, by that of a local model which the server's model is named after, else by length.
+    """Uses the config's tokenizer, else that of a locally available model with the server model's name, else the length.
 
     Raises:
-        ConfigError: the tokenizer that the config names cannot be loaded.
+        ConfigError: the config's tokenizer cannot be loaded.
     """
     for name, must in ((config.tokenizer, True), (config.name, False)):
         if name is not None and (found := _by_tokenizer(name, must)):
@@ -44,13 +44,13 @@ def by_length(messages: Sequence[Message]) -> int:
 
 
 def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] | None:
-    if not must and not _is_here(name):
+    if not must and not _is_local(name):
         return None
-    from transformers import AutoTokenizer  # only where there may be a tokenizer: it takes seconds
+    from transformers import AutoTokenizer  # imported late: it takes seconds
 
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, local_files_only=not must)
-    except Exception as error:  # whatever a folder that is no tokenizer's makes the library say
+    except Exception as error:  # the library raises many types for a folder without a tokenizer
         if must:
             raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {error}. Give a folder or a Hub name.") from None
         return None
@@ -64,8 +64,8 @@ def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] |
     return count
 
 
-def _is_here(name: str) -> bool:
-    """Whether there is a folder of this name, or something of this name was ever fetched from the Hub."""
+def _is_local(name: str) -> bool:
+    """Whether there is a folder of this name, or the Hub's local cache has such a model."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     return Path(name).is_dir() or Path(HF_HUB_CACHE, f"models--{name.replace('/', '--')}").is_dir()

@@ -1,4 +1,4 @@
-"""What we read of a server's chat completion; whatever else it sends is left alone."""
+"""The fields of a server's chat completion that are used; others are ignored."""
 
 import math
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ NEGLIGIBLE_SHARE = 1e-3
 
 
 class TokenLogprob(BaseModel):
-    """One of a position's likeliest tokens and its log-probability, nats."""
+    """One of a position's most likely tokens and its log-probability, nats."""
 
     token: str
     logprob: float
@@ -22,12 +22,12 @@ class TokenLogprob(BaseModel):
 def label_logprobs(tokens: Sequence[TokenLogprob], labels: Sequence[str]) -> tuple[float, ...] | None:
     """The log-probability of each label as the first token, nats.
 
-    Tokens that differ only in leading space are one label. A label that is not listed gets the probability that the list
-    leaves over, or the smallest one listed if that is less: no label can have more.
+    Tokens that differ only in leading white space count as one label. A label that is not listed gets the remaining probability,
+    or the smallest listed one if that is less, which is an upper bound.
 
     Returns:
-        None where the tokens do not tell: no label is among them, or a label (`1`) has been seen that may go on to a longer
-        one (`10`) which its tokenizer writes as several tokens, with more than a negligible share of the probability.
+        None if the tokens are not conclusive: no label is among them, or a label (`1`) with more than a negligible share of the
+        probability may be the first token of a longer label (`10`).
     """
     listed = [token for token in tokens if math.isfinite(token.logprob)]
     mass = {label: sum(math.exp(t.logprob) for t in listed if t.token.lstrip() == label) for label in labels}
@@ -89,22 +89,22 @@ class Completion(BaseModel):
     usage: _Tokens | None = None
 
     def cost(self) -> Usage:
-        """The tokens, as far as the server says."""
+        """The tokens reported by the server."""
         tokens = self.usage or _Tokens()
         return Usage(calls=1, prompt_tokens=tokens.prompt_tokens or 0, completion_tokens=tokens.completion_tokens or 0)
 
     def reply(self) -> Reply:
-        """The first choice; an empty text with its `problem` where there is none."""
+        """The first choice, or an empty text with a `problem` if there is none."""
         return self.replies()[0]
 
     def replies(self) -> list[Reply]:
-        """All choices, one at least; the first carries the whole cost."""
+        """All choices, at least one; the first has the whole cost."""
         if not self.choices:
             return [Reply("", "stop", self.cost(), "no choices")]
         return [choice.reply(Usage() if number else self.cost()) for number, choice in enumerate(self.choices)]
 
     def first_position(self) -> list[TokenLogprob] | None:
-        """The likeliest first tokens; None when no log-probabilities came back, or not in OpenAI's form."""
+        """The most likely first tokens; None if there are no log-probabilities in OpenAI's format."""
         if not self.choices:
             return None
         try:

@@ -1,4 +1,4 @@
-"""The evaluation's figures as `evaluate` metrics, loaded from this folder without a network.
+"""The evaluation's metrics as `evaluate` metrics, loaded from this folder without network access.
 
 `evaluate.load(metric_path("win_rate"))` works from anywhere. `evaluate` copies a metric into its modules cache
 (`HF_MODULES_CACHE`, under the home directory unless set) before it imports it; the copies call this package's functions.
@@ -12,19 +12,19 @@ _FOLDER = Path(__file__).resolve().parent
 
 
 def metric_path(name: str) -> str:
-    """The folder of a metric, as `evaluate.load` takes it.
+    """The folder of a metric, for `evaluate.load`.
 
     Raises:
         ValueError: there is no such metric.
     """
     names = sorted(script.stem for script in _FOLDER.glob("*/*.py") if script.stem == script.parent.name)
     if name not in names:
-        raise ValueError(f"there is no metric '{name}'; there are: {', '.join(names)}")
+        raise ValueError(f"there is no metric '{name}'; the metrics are {', '.join(names)}")
     return str(_FOLDER / name)
 
 
 def load_metric(name: str) -> evaluate.Metric:
-    """Load a metric; what it is given stays in memory.
+    """Load a metric that keeps its inputs in memory.
 
     Raises:
         ValueError: there is no such metric.

@@ -56,8 +56,8 @@ def _kl(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
     if min(recent) <= 2 * settings.kl_target:
         return None
     return (
-        f"KL is {fmean(recent):.1f} nats per answer, more than twice its target of {settings.kl_target}: the penalty adapts more slowly "
-        "than the policy moves. Lower learning_rate or kl_horizon, or raise kl_coefficient."
+        f"KL is {fmean(recent):.1f} nats per answer, more than twice its target of {settings.kl_target}: the penalty adapts more "
+        "slowly than the policy moves. Lower learning_rate or kl_horizon, or raise kl_coefficient."
     )
 
 
@@ -66,8 +66,9 @@ def _critic(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None
     if len(entries) <= LONG or max(entry["explained_variance"] for entry in entries[-LONG:]) >= 0:
         return None
     return (
-        f"the critic's explained variance has been negative for {LONG} updates, so advantages are mostly noise. Raise "
-        "critic_learning_rate or value_coefficient, set value_clip_range to null, or initialise it from a reward model (critic: separate)."
+        f"the critic's explained variance has been negative for {LONG} updates, so advantages are mostly noise. "
+        "Raise critic_learning_rate or value_coefficient, set value_clip_range to null, or "
+        "initialise it from a reward model (critic: separate)."
     )
 
 

@@ -169,7 +169,7 @@ class RolloutServerClient:
                 message = f"the reply is not a valid completion: {self._connection.quote(decode(content))}"
             raise TransientError(message)
 
-        request = f"POST {path} to {self._who}"
+        request = f"{self._who}: POST {path}"
         try:
             found: Result = await retrying(max_retries)(one_try)
             return found

@@ -20,7 +20,7 @@ def let_through(pace: RateLimiter, tokens: list[int]) -> list[float]:
     """When each of some requests that are all there at once is let through."""
 
     async def one(amount: int) -> float:
-        await pace.turn(amount)
+        await pace.acquire(amount)
         return time.monotonic()
 
     async def everyone() -> list[float]:
@@ -48,10 +48,10 @@ def test_a_request_that_is_over_the_limit_by_itself_still_gets_its_turn() -> Non
 def test_what_a_request_did_cost_counts() -> None:
     async def scenario() -> float:
         pace = RateLimiter(None, 100, window_seconds=5)
-        turn = await pace.turn(90)
+        turn = await pace.acquire(90)
         turn.tokens = 20
         began = time.monotonic()
-        await pace.turn(70)
+        await pace.acquire(70)
         return time.monotonic() - began
 
     assert asyncio.run(scenario()) < 4  # of the window's five seconds
@@ -69,10 +69,10 @@ def test_a_server_is_asked_as_slowly_as_the_config_says() -> None:
         return completion("x")
 
     with FaultServer(behave) as server:
-        chat = EndpointChat(server.config(), pace=RateLimiter(4, None, window_seconds=0.3))
+        chat = EndpointChat(server.config(), rate_limiter=RateLimiter(4, None, window_seconds=0.3))
         assert len(list(chat.answer(requests(10), SamplingParams(0.0, 4)))) == 10
     assert most_in_a_window(times, [1] * 10, 0.2) <= 4
-    assert EndpointChat(server.config(requests_per_minute=7, tokens_per_minute=900))._server._pace._requests == 7
+    assert EndpointChat(server.config(requests_per_minute=7, tokens_per_minute=900))._server._rate_limiter._requests == 7
 
 
 def test_all_wait_when_the_server_asks_one_to() -> None:

@@ -212,7 +212,7 @@ def test_the_batch_is_split_exactly_or_not_at_all() -> None:
     assert batch_split(32, 12, 1) == BatchSplit(8, 4)
     assert batch_split(6, 4, 2) == BatchSplit(3, 1)
     assert batch_split(7, 4, 1) == BatchSplit(1, 7)
-    with pytest.raises(ConfigError, match="batch_size 6 cannot be shared by 4 processes"):
+    with pytest.raises(ConfigError, match="batch_size 6 cannot be divided by 4 processes"):
         batch_split(6, 4, 4)
     for batch_size in range(1, 40):
         for most in (1, 3, 8):

@@ -187,7 +187,7 @@ def test_a_server_that_is_not_there() -> None:
         closed.bind(("127.0.0.1", 0))
         config = PolicyServer.rollouts(_at(closed.getsockname()[1]), max_retries=0)
         said = complaint(RolloutServerClient(config).require_ready)
-    assert "gave no answer in 2 tries: the connection failed" in said
+    assert "failed after 2 tries: the connection failed" in said
     assert "Check that it is up, that base_url is right" in said
 
 
@@ -217,7 +217,7 @@ def test_what_passes_is_tried_again(path: str, act: Act, start: Path, tmp_path: 
 def test_errors_that_stay(start: Path, tmp_path: Path) -> None:
     with PolicyServer(start, instead=only(RELOAD, error(500, "CUDA error"))) as server:
         said = complaint(lambda: served_ppo(tmp_path, server, updates=1))
-    assert "POST /collective_rpc, gave no answer in 3 tries: HTTP 500: " in said
+    assert "POST /collective_rpc failed after 3 tries: HTTP 500: " in said
     assert "CUDA error" in said
     assert f"that it can read {tmp_path / 'weights'}/update-0-" in said
     assert not list((tmp_path / "job").glob("checkpoint-*"))
@@ -226,13 +226,13 @@ def test_errors_that_stay(start: Path, tmp_path: Path) -> None:
 def test_a_folder_that_the_server_does_not_see(server: PolicyServer, tmp_path: Path) -> None:
     said = complaint(lambda: RolloutServerClient(server.rollouts(max_retries=0)).load(tmp_path / "elsewhere"))
     assert "FileNotFoundError" in said
-    assert "under this very path (objective.server.weights names a folder for that)" in said
+    assert "at this path (objective.server.weights sets the folder)" in said
 
 
 def test_a_server_that_takes_too_long(start: Path) -> None:
     with PolicyServer(start, instead=only(COMPLETIONS, after(2, error(500)))) as server:
         said = complaint(lambda: sample(server, timeout_seconds=0.2, max_retries=1))
-    assert "gave no answer in 2 tries: no answer within 0.2 s. Check that" in said
+    assert "failed after 2 tries: no reply within 0.2 s. Check that" in said
     assert "timeout_seconds" in said
 
 
@@ -241,12 +241,12 @@ def test_a_server_that_takes_too_long(start: Path) -> None:
     [
         (choices()[:1], "1 choices where n is 2"),
         ([*choices(), *choices()], "4 choices where n is 2"),
-        (choices(token_ids=None), "no token_ids. It must heed return_token_ids"),
+        (choices(token_ids=None), "no token_ids. The server must support return_token_ids"),
         (choices(token_ids=[]), "no token_ids"),
         (choices(logprobs=None), "0 token_logprobs for 6 tokens"),
-        (choices(token_ids=[5, 5, 5, 5, 5, 100_000]), r"token id 100000; the policy has 320 tokens. It serves another model"),
+        (choices(token_ids=[5, 5, 5, 5, 5, 100_000]), r"token id 100000; the policy has 320 tokens. The server runs another model"),
         (choices(token_ids=[5, 5, 5, 5, 5, -1]), "token id -1"),
-        (choices(token_ids=[5, 1, 5, 5, 5, 5]), "tokens behind an end token"),
+        (choices(token_ids=[5, 1, 5, 5, 5, 5]), "tokens after an end token"),
         (choices(token_ids=[5], logprobs={"token_logprobs": [-1.0]}), "1 tokens of 6, no end token"),
         (choices(token_ids=[5] * 7, logprobs={"token_logprobs": [-1.0] * 7}), "7 tokens of 6, no end token"),
     ],
@@ -265,7 +265,7 @@ def test_answers_that_the_policy_cannot_have_given(start: Path, found: list[dict
 )
 def test_bodies_that_are_no_completion(start: Path, act: Act) -> None:
     with PolicyServer(start, instead=only(COMPLETIONS, act)) as server:
-        assert "gave no answer in 1 tries: what it sent is no completion" in complaint(lambda: sample(server, max_retries=0))
+        assert "failed after 1 try: the reply is not a valid completion" in complaint(lambda: sample(server, max_retries=0))
 
 
 def test_an_end_token_in_the_last_place_is_an_end(start: Path) -> None:
@@ -276,7 +276,7 @@ def test_an_end_token_in_the_last_place_is_an_end(start: Path) -> None:
 def test_another_name(server: PolicyServer) -> None:
     config = server.rollouts().model_copy(update={"name": "other"})
     said = complaint(RolloutServerClient(config).require_ready)
-    assert "(other), asked to POST /v1/completions, refused: HTTP 404" in said
+    assert "(other): POST /v1/completions was refused: HTTP 404" in said
     assert "Check base_url and the model's name." in said
 
 
@@ -292,7 +292,7 @@ def test_a_key_that_is_wrong(path: str, start: Path, monkeypatch: pytest.MonkeyP
     with PolicyServer(start, instead=only(path, error(401, "wrong key sk-very-secret-0815"))) as server:
         said = complaint(RolloutServerClient(server.rollouts()).require_ready)
         assert "HTTP 401" in said
-        assert "Name the variable that holds the key in api_key_env." in said
+        assert "Set api_key_env to the environment variable that contains the key." in said
         monkeypatch.setenv("ROLLOUT_KEY", "sk-very-secret-0815")
         said = complaint(RolloutServerClient(server.rollouts(api_key_env="ROLLOUT_KEY")).require_ready)
         assert "Check the key in ROLLOUT_KEY." in said

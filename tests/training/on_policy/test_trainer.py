@@ -345,6 +345,6 @@ def test_the_last_policy_is_held_to_the_budget_too(unbounded: Ran, tmp_path: Pat
 
 def test_a_budget_that_no_checkpoint_kept_says_so(unbounded: Ran, tmp_path: Path) -> None:
     kl = [entry["kl_k3_nats"] for entry in unbounded.trained.log]
-    with pytest.raises(TrainingError, match=r"after 1 updates KL was .* nats per answer, past kl_budget .*Lower learning_rate"):
+    with pytest.raises(TrainingError, match=r"after 1 updates KL was .* nats per answer, above kl_budget .*Lower learning_rate"):
         tiny_ppo(tmp_path, updates=4, kl_budget=kl[1] / 2, **FAST)
     assert [path.name for path in all_checkpoints(tmp_path / "job")] == ["checkpoint-2"]

@@ -1,4 +1,4 @@
-"""`evaluate` metric: how well rewards agree with known preferences, and whether they know how sure to be."""
+"""`evaluate` metric: accuracy and calibration of rewards on known preferences."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -45,7 +45,7 @@ class PreferenceAccuracy(evaluate.Metric):
         metrics = preference_metrics(np.subtract(predictions, references), length_gaps, prompts, bins, seed)
         named = {"accuracy": metrics.accuracy, "ece": metrics.ece, "longer_wins": metrics.longer_wins}
         output: dict[str, Any] = {"n": metrics.accuracy.n}
-        for name, figure in named.items():
-            if figure is not None:
-                output |= {name: figure.mean, f"{name}_low": figure.low, f"{name}_high": figure.high}
+        for name, metric in named.items():
+            if metric is not None:
+                output |= {name: metric.mean, f"{name}_low": metric.low, f"{name}_high": metric.high}
         return output

@@ -11,16 +11,16 @@ from aligndistill.evaluation.text_metrics import repetition
 
 
 class Repetition(evaluate.Metric):
-    """Mean share of a text's n-grams that stood earlier in it."""
+    """Mean share of a text's n-grams that occurred earlier in it."""
 
     def _info(self) -> evaluate.MetricInfo:
         return evaluate.MetricInfo(
-            description="Mean share of a text's n-grams that stood earlier in the same text, with a bootstrap interval.",
+            description="Mean share of a text's n-grams that occurred earlier in the same text, with a bootstrap interval.",
             citation="Welleck et al. (2020), Neural Text Generation with Unlikelihood Training, arXiv:1908.04319.",
             inputs_description="predictions: texts. Options: ngram_size (4), seed.",
             features=datasets.Features({"predictions": datasets.Value("string")}),
         )
 
     def _compute(self, predictions: Sequence[str], ngram_size: int = 4, seed: int = 0) -> dict[str, Any]:
-        figure = bootstrap_mean([repetition(text, ngram_size) for text in predictions], seed)
-        return {"repetition": figure.mean, "low": figure.low, "high": figure.high, "n": figure.n}
+        metric = bootstrap_mean([repetition(text, ngram_size) for text in predictions], seed)
+        return {"repetition": metric.mean, "low": metric.low, "high": metric.high, "n": metric.n}

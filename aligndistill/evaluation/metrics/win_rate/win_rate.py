@@ -25,6 +25,6 @@ class WinRate(evaluate.Metric):
     ) -> dict[str, Any]:
         for row, probability in enumerate(predictions):
             if not 0 <= probability <= 1:
-                raise ValueError(f"prediction {row} is {probability}, and a probability lies between 0 and 1")
-        figure = bootstrap_mean(predictions, seed, resamples, confidence)
-        return {"win_rate": figure.mean, "low": figure.low, "high": figure.high, "n": figure.n}
+                raise ValueError(f"prediction {row} is {probability}, but a probability must be between 0 and 1")
+        metric = bootstrap_mean(predictions, seed, resamples, confidence)
+        return {"win_rate": metric.mean, "low": metric.low, "high": metric.high, "n": metric.n}
