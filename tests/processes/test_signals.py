@@ -10,7 +10,7 @@ import pytest
 # A process that is deaf: its main thread waits in C, where Python runs no handlers, as in a collective whose partner is gone.
 DEAF = """
 import ctypes
-from aligndistill import stopping
+from aligndistill.processes import signals
 signals.listen()
 signals.allow({grace})
 with signals.deferred():
@@ -21,7 +21,7 @@ with signals.deferred():
 """
 LISTENING = """
 import time
-from aligndistill import stopping
+from aligndistill.processes import signals
 signals.listen()
 try:
     with signals.deferred():

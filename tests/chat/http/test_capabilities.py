@@ -23,7 +23,7 @@ def say(text: str) -> tuple[Message, ...]:
     return (Message(role="user", content=text),)
 
 
-def readable(text: str) -> bool:
+def readable(request: int, text: str) -> bool:
     try:
         return json.loads(text).get("winner") in ("A", "B")
     except (ValueError, AttributeError):
