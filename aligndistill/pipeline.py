@@ -94,8 +94,8 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
         ranking: Given = {"settings": config.rankings, "conversational": config.conversational, "waits_for": data["audit"]}
         data |= judged | {"rankings": stage(each.of("rankings"), rankings.make, **ranking, **judged)}
     if config.reward_model is not None:
-        trunk = {} if config.reward_model.model else pick(roles, ("start",))
-        learning: Given = {"settings": config.reward_model, "seed": config.seed, "waits_for": data["audit"], **trunk}
+        backbone = {} if config.reward_model.model else pick(roles, ("start",))
+        learning: Given = {"settings": config.reward_model, "seed": config.seed, "waits_for": data["audit"], **backbone}
         data = data | {"reward_model": stage(each.of("reward_model"), reward_model.make, rankings=data["rankings"], **learning)}
     return data
 

@@ -22,7 +22,7 @@ from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.judges.pairwise import PairwiseJudge
 from aligndistill.judges.protocol import Task
 from aligndistill.judges.templates import Template
-from aligndistill.preferences.scores import bradley_terry, judge_advantage
+from aligndistill.preferences.scores import first_position_logit, scores_from_comparisons
 from aligndistill.records import Candidate, Comparison, Message
 
 SPREAD = 1.5
@@ -96,10 +96,10 @@ def measure(teacher: Teacher, way: Way, tasks: Sequence[Task]) -> Measured:
     verdicts: dict[str, list[Comparison]] = {}
     for judged in judge.judge(tasks):
         verdicts[judged.prompt_id] = [verdict for verdict in judged.verdicts if isinstance(verdict, Comparison)]
-    advantage = judge_advantage([verdict for of_one in verdicts.values() for verdict in of_one])
+    advantage = first_position_logit([verdict for of_one in verdicts.values() for verdict in of_one])
     taus = []
     for task in tasks:
-        scores = bradley_terry(verdicts[task.prompt_id], advantage)
+        scores = scores_from_comparisons(verdicts[task.prompt_id], advantage)
         texts = [candidate.text for candidate in task.candidates]
         tau = kendalltau([float(text) for text in texts], [scores.get(text, 0.0) for text in texts]).statistic
         taus.append(0.0 if math.isnan(tau) else float(tau))  # all tied: no order was found

@@ -25,7 +25,7 @@ from aligndistill.config.training import Training
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import wrap_language_model
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy
 
@@ -79,7 +79,7 @@ def measured_and_estimated(case: Case) -> tuple[int, int]:
     tokenizer = train_tokenizer(["some text"], 300, 4096)
     model = AutoModelForCausalLM.from_config(config)
     with tempfile.TemporaryDirectory() as folder:
-        job = Job("memory", settings, runtime, Path(folder), seed=0)
+        job = TrainingJob("memory", settings, runtime, Path(folder), seed=0)
         train_policy(wrap_language_model(model, tokenizer, "chat"), Pro(kind="pro"), lora, examples, job)
     peak = torch.cuda.max_memory_allocated() if on_gpu else resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 - before
     return peak, plan.gpu

@@ -85,15 +85,15 @@ def write_share_reward_model(folder: Path, shape: Shape, wanted: Sequence[int], 
     """
     torch.manual_seed(seed)
     model = LlamaForSequenceClassification(shape.config(num_labels=1))
-    trunk = model.model
+    backbone = model.model
     with torch.no_grad():
-        trunk.embed_tokens.weight.zero_()
-        trunk.embed_tokens.weight[:, 1] = 1
-        trunk.embed_tokens.weight[list(wanted), 0], trunk.embed_tokens.weight[list(wanted), 1] = 1.0, 0.0
-        for layer in trunk.layers:
+        backbone.embed_tokens.weight.zero_()
+        backbone.embed_tokens.weight[:, 1] = 1
+        backbone.embed_tokens.weight[list(wanted), 0], backbone.embed_tokens.weight[list(wanted), 1] = 1.0, 0.0
+        for layer in backbone.layers:
             layer.self_attn.o_proj.weight.zero_()
             layer.mlp.down_proj.weight.zero_()
-        attention = trunk.layers[0].self_attn
+        attention = backbone.layers[0].self_attn
         attention.q_proj.weight.zero_()
         attention.v_proj.weight.zero_()
         attention.v_proj.weight[0, 0] = shape.hidden**-0.5  # undoes the norm, which makes a unit vector's one sqrt(hidden)

@@ -29,7 +29,7 @@ from aligndistill.models.load import LanguageModel, switch_dropout_off, wrap_lan
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Message, Ranking, Response, prompt_id
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.examples import Example, tokenise_rankings
 
 TEXTS = (
@@ -155,7 +155,7 @@ def ranking_examples(
     return [Example(group, scores[n], found[n]) for n, group in enumerate(groups)]
 
 
-def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> Job:
+def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> TrainingJob:
     """A few steps over all eight questions, a constant rate, every step logged."""
     training = {
         "learning_rate": 1e-3,
@@ -165,4 +165,4 @@ def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settin
         "warmup_ratio": 0.0,
         **settings,
     }
-    return Job("tiny", Training(**training), Runtime(**{"logging_steps": 1, **(runtime or {})}), folder, seed=0)
+    return TrainingJob("tiny", Training(**training), Runtime(**{"logging_steps": 1, **(runtime or {})}), folder, seed=0)

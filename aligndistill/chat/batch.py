@@ -13,7 +13,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligndistill.chat.http.wire import Completion, label_logprobs
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, Sampling, seed_of
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, SamplingParams, seed_of
 from aligndistill.config.models import EndpointModel
 from aligndistill.records import Message, Usage, content_hash, prompt_id
 
@@ -81,7 +81,7 @@ class BatchChat:
                 self.used.add(identity)
                 yield LabelLogprobs(index, found, completion.cost())
 
-    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """See `ChatModel`, but for answers that are not there."""
         for index, request in enumerate(requests):
             for sample in request.samples:
@@ -96,7 +96,7 @@ class BatchChat:
     def _id(self, messages: Sequence[Message], sample: int) -> str:
         return content_hash(self.endpoint.name, prompt_id(messages), str(sample), str(self.seed))
 
-    def _request(self, identity: str, messages: Sequence[Message], sampling: Sampling) -> dict[str, Any]:
+    def _request(self, identity: str, messages: Sequence[Message], sampling: SamplingParams) -> dict[str, Any]:
         body = {
             "model": self.endpoint.name,
             "messages": [{"role": message.role, "content": message.content} for message in messages],

@@ -12,12 +12,12 @@ from typing import Any
 
 from aligndistill.chat.http.budget import Account
 from aligndistill.chat.http.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
-from aligndistill.chat.http.client import OpenSession, PacedServer
-from aligndistill.chat.http.concurrency import keep_in_flight
-from aligndistill.chat.http.rate_limit import Pace
-from aligndistill.chat.http.retries import GaveUp, Refused
+from aligndistill.chat.http.client import OpenSession, ServerClient
+from aligndistill.chat.http.concurrency import run_concurrently
+from aligndistill.chat.http.rate_limit import RateLimiter
+from aligndistill.chat.http.retries import RequestRejected, RetriesExhausted
 from aligndistill.chat.http.wire import Completion, label_logprobs
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling, seed_of
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams, seed_of
 from aligndistill.config.models import EndpointModel
 from aligndistill.records import Message, Usage, content_hash, prompt_id, total
 
@@ -73,18 +73,18 @@ class EndpointChat:
         self,
         config: EndpointModel,
         capabilities: Capabilities | None = None,
-        pace: Pace | None = None,
+        pace: RateLimiter | None = None,
         account: Account | None = None,
     ) -> None:
         self._concurrency = config.concurrency
         self._capabilities = capabilities or Capabilities()
-        pace = pace or Pace(config.requests_per_minute, config.tokens_per_minute)
-        self._server = PacedServer(config, self._capabilities, pace, account)
+        pace = pace or RateLimiter(config.requests_per_minute, config.tokens_per_minute)
+        self._server = ServerClient(config, self._capabilities, pace, account)
         self.identity = self._server.identity
 
     # -------------------------------------------------------------------------------------------------------- answers
 
-    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """See `ChatModel`. A request that is refused, fails in every try or does not fit the context is answered by a `problem`."""
         if requests and sampling.answer_schema is not None:
             self._find_answer_format()
@@ -110,14 +110,14 @@ class EndpointChat:
                 continue
             wanted = itertools.chain(missing, asks(some))
             missing = []
-            for got in keep_in_flight(self._server.session(), ask, wanted, concurrency):
+            for got in run_concurrently(self._server.session(), ask, wanted, concurrency):
                 yield from got.answered
                 missing += got.missing
         if missing:
-            for got in keep_in_flight(self._server.session(), ask, missing, self._concurrency):
+            for got in run_concurrently(self._server.session(), ask, missing, self._concurrency):
                 yield from got.answered
 
-    async def _replies(self, session: OpenSession, item: _Ask, sampling: Sampling) -> list[Reply]:
+    async def _replies(self, session: OpenSession, item: _Ask, sampling: SamplingParams) -> list[Reply]:
         """What one HTTP request brings: a reply for each sample from a server that heeds `n`, fewer from the others."""
         if problem := self._server.too_long(item.messages, sampling.max_new_tokens):
             _log.warning("%s: %s", self.identity, problem)
@@ -131,12 +131,12 @@ class EndpointChat:
         }
         try:
             completion = await self._in_format(session, item.messages, fields, sampling.answer_schema)
-        except Refused as refusal:
+        except RequestRejected as refusal:
             if n > 1:  # perhaps for the number alone
                 self._capabilities.learn(several=False)
                 return []
             return [await self._server.refused(session, item.request, item.messages, str(refusal))]
-        except GaveUp as failure:
+        except RetriesExhausted as failure:
             await self._server.given_up(session, failure)
             cost = Usage(calls=1), *[Usage()] * (n - 1)
             return [Reply("", "stop", usage, str(failure)) for usage in cost]
@@ -147,7 +147,7 @@ class EndpointChat:
         return [await self._read_or_asked_again(session, item, fields, sampling, reply) for reply in replies]
 
     async def _read_or_asked_again(
-        self, session: OpenSession, item: _Ask, fields: Mapping[str, Any], sampling: Sampling, reply: Reply
+        self, session: OpenSession, item: _Ask, fields: Mapping[str, Any], sampling: SamplingParams, reply: Reply
     ) -> Reply:
         """The reply, or that to a second request where nothing can be read in it; the first if the second is no better."""
         if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(item.request, reply.text)):
@@ -161,7 +161,7 @@ class EndpointChat:
             completion = await self._in_format(
                 session, again, {name: value for name, value in fields.items() if name != "n"}, sampling.answer_schema
             )
-        except (GaveUp, Refused):
+        except (RetriesExhausted, RequestRejected):
             return replace(reply, usage=total(reply.usage, Usage(calls=1)))
         second = completion.reply()
         better = not second.problem and second.finish == "stop" and sampling.readable(item.request, second.text)
@@ -180,7 +180,7 @@ class EndpointChat:
         if form is not None:
             try:
                 return await self._server.complete(session, messages, **fields, response_format=form)
-            except Refused:
+            except RequestRejected:
                 pass
         return await self._server.complete(session, messages, **fields)
 
@@ -193,15 +193,15 @@ class EndpointChat:
             form: dict[str, Any] = {"response_format": probe.response_format}
             try:
                 completion = await self._server.complete(session, probe.messages, temperature=0.0, max_tokens=PROBE_TOKENS, **form)
-            except Refused:
+            except RequestRejected:
                 return False
-            except GaveUp as failure:
+            except RetriesExhausted as failure:
                 await self._server.given_up(session, failure)
                 return False
             return probe.heeded(completion.reply().text)
 
         for probe in FORMAT_PROBES:
-            if next(iter(keep_in_flight(self._server.session(), ask, [probe], 1))):
+            if next(iter(run_concurrently(self._server.session(), ask, [probe], 1))):
                 self._capabilities.learn(answer_format=probe.name)
                 return
         self._capabilities.learn(answer_format="text")
@@ -220,10 +220,10 @@ class EndpointChat:
                 fields: dict[str, Any] = {"temperature": 0.0, "max_tokens": 1, "seed": 0, "logprobs": True}
                 try:
                     completion = await self._server.complete(session, conversations[index], **fields, top_logprobs=top_logprobs)
-                except Refused:
+                except RequestRejected:
                     refused = total(refused, Usage(calls=1))
                     continue
-                except GaveUp as failure:
+                except RetriesExhausted as failure:
                     await self._server.given_up(session, failure)
                     return LabelLogprobs(index, None, total(refused, Usage(calls=1)))
                 session.failures_in_a_row = 0
@@ -240,7 +240,7 @@ class EndpointChat:
         ahead = 1 if self._capabilities.found.top_logprobs is None else 0
         for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._concurrency)):
             if some:
-                yield from keep_in_flight(self._server.session(), ask, some, concurrency)
+                yield from run_concurrently(self._server.session(), ask, some, concurrency)
 
 
 def _seed(seed: int, messages: Sequence[Message], sample: int) -> int:

@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams
 from aligndistill.errors import DataError
 from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
@@ -34,7 +34,7 @@ class LocalChat:
         positions = self._language_model.max_positions
         return positions is None or len(self._language_model.conversation.prompt_ids(messages)) + new_tokens <= positions
 
-    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """Sample. A prompt that does not fit the model's positions is an error: leave it out beforehand (see `fits`)."""
         conversation = self._language_model.conversation
         prompts = [conversation.prompt_ids(request.messages) for request in requests]

@@ -16,7 +16,7 @@ class Request:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class SamplingParams:
     """How to answer. Temperature 0 is greedy.
 
     Attributes:
@@ -87,7 +87,7 @@ class ChatModel(Protocol):
 
     identity: str
 
-    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """Answers as they are ready, in any order; every (request, sample) comes exactly once.
 
         Raises:

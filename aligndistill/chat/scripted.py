@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams
 from aligndistill.records import Message, Usage
 
 AnswerScript = Callable[[tuple[Message, ...], int], str]
@@ -17,7 +17,7 @@ class ScriptedChat:
         self._logprobs = logprobs
         self.identity = identity
 
-    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """See `ChatModel`."""
         for index, request in enumerate(requests):
             for sample in request.samples:

@@ -24,7 +24,7 @@ def print_audit(path: Path, labels: Path | None) -> None:
         JudgeError: a limit of `audit.stop` is exceeded.
     """
     result = audit_run(path, labels)
-    print_table(audit_table(result.figures))
+    print_table(audit_table(result.metrics))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}")
     if result.stops:

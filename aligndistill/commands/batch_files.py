@@ -87,8 +87,8 @@ def read_results(files: Iterable[Path]) -> Answers:
     rows = []
     for file in files:
         of_file = list(read_file(file))
-        if of_file and all(row.fault is not None for row in of_file):
-            raise DataError(f"{of_file[0].where}: {of_file[0].fault}. Fetch the batch's results again.")
+        if of_file and all(row.error is not None for row in of_file):
+            raise DataError(f"{of_file[0].where}: {of_file[0].error}. Fetch the batch's results again.")
         rows += [row.values for row in of_file]
     return read_answers(rows)
 

@@ -88,10 +88,10 @@ def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
 
 def _samples(name: str, server: RolloutServer) -> Finding:
     """Whether a server of rollouts is ready for a policy."""
-    from aligndistill.training.on_policy.rollout_server import ServedPolicy
+    from aligndistill.training.on_policy.rollout_server import RolloutServerClient
 
     try:
-        ServedPolicy(server).require_ready()
+        RolloutServerClient(server).require_ready()
     except UserError as error:
         return Finding(name, str(error), sound=False)
     return Finding(name, f"{urlsplit(server.base_url).netloc} samples, and loads weights")
@@ -100,12 +100,12 @@ def _samples(name: str, server: RolloutServer) -> Finding:
 def _answers(name: str, model: EndpointModel) -> Finding:
     """Ask the smallest question there is."""
     from aligndistill.chat.endpoint import EndpointChat
-    from aligndistill.chat.protocol import Request, Sampling
+    from aligndistill.chat.protocol import Request, SamplingParams
     from aligndistill.records import Message
 
     hello = Request((Message(role="user", content="Say yes."),))
     try:
-        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([hello], Sampling(0.0, 4)):
+        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([hello], SamplingParams(0.0, 4)):
             said = answered.reply.problem or f"answers: {answered.reply.text[:40]!r}"
             return Finding(name, f"{urlsplit(model.base_url).netloc} {said}", sound=not answered.reply.problem)
     except UserError as error:

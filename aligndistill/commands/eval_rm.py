@@ -11,11 +11,11 @@ from aligndistill.commands.output import print_table
 from aligndistill.config.data import Source
 from aligndistill.data.loading import load_benchmark
 from aligndistill.errors import DataError
-from aligndistill.evaluation.rewardbench import RewardBench, RewardedRow, rewardbench
+from aligndistill.evaluation.rewardbench import RewardBench, RewardedRow, rewardbench_accuracy
 from aligndistill.models.conversation import Layout
 from aligndistill.models.load import MODEL_JSON, ModelPointer, read_pointer
 from aligndistill.models.reward import load_reward_model, score_rewards
-from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise
 from aligndistill.processes.progress import track
 from aligndistill.records import prompt_id
 from aligndistill.reporting.rewardbench_table import rewardbench_table
@@ -32,7 +32,7 @@ class Benchmarked:
         cut: answers that were too long for the model, and scored as far as they went.
     """
 
-    figures: RewardBench
+    metrics: RewardBench
     dropped: dict[str, int]
     cut: int
 
@@ -41,7 +41,7 @@ class Benchmarked:
         of = {
             "model": model,
             "dataset": str(dataset),
-            **self.figures.model_dump(),
+            **self.metrics.model_dump(),
             "left_out": self.dropped,
             "answers_cut": self.cut,
         }
@@ -55,7 +55,7 @@ def print_benchmark(model: str, dataset: Path, output: Path | None, layout: Layo
         DataError: no such model or file, or not one row that can be used.
     """
     found = benchmark_reward_model(model, dataset, layout, batch_size)
-    print_table(rewardbench_table(found.figures))
+    print_table(rewardbench_table(found.metrics))
     for reason, count in found.dropped.items():
         typer.echo(f"left out: {count} rows ({reason})")
     if found.cut:
@@ -77,7 +77,7 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
     loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop")).all()
     reward_model = load_reward_model(_pointer(model, layout))
     exchanges = [
-        Exchange(row.prompt, [*row.chosen, *row.rejected], ["stop"] * (len(row.chosen) + len(row.rejected)))
+        PromptWithResponses(row.prompt, [*row.chosen, *row.rejected], ["stop"] * (len(row.chosen) + len(row.rejected)))
         for row in loaded.records
     ]
     positions = reward_model.max_positions
@@ -94,7 +94,7 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
         ties = row.identity if row.in_ties else ""
         rewarded.append(RewardedRow(row.subset, prompt_id(row.prompt), ties, tuple(chosen), tuple(rejected), row.pair))
     too_long = {"prompt too long for the model": tokenised.too_long} if tokenised.too_long else {}
-    return Benchmarked(rewardbench(rewarded), {**loaded.dropped, **too_long}, tokenised.responses_cut)
+    return Benchmarked(rewardbench_accuracy(rewarded), {**loaded.dropped, **too_long}, tokenised.responses_cut)
 
 
 def _pointer(model: str, layout: Layout | None) -> ModelPointer:

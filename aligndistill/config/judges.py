@@ -24,7 +24,7 @@ class JudgeSection(Section):
     computes: ClassVar[bool] = False
 
 
-class LikelihoodJudge(JudgeSection):
+class Likelihood(JudgeSection):
     """Grade = the teacher's mean log-probability per token of the response, nats."""
 
     needs_local_model: ClassVar[bool] = True
@@ -85,7 +85,7 @@ class ChatJudge(JudgeSection):
                 )
 
 
-class PairwiseJudge(ChatJudge):
+class Pairwise(ChatJudge):
     """Which of two answers is better; asked in both orders unless told otherwise.
 
     Attributes:
@@ -102,12 +102,12 @@ class PairwiseJudge(ChatJudge):
     comparisons: str = Field(default="all", pattern=COMPARISONS_PATTERN)
 
     @model_validator(mode="after")
-    def _two_answers(self) -> "PairwiseJudge":
+    def _two_answers(self) -> "Pairwise":
         self._each_example_has(2)
         return self
 
 
-class ListwiseJudge(ChatJudge):
+class Listwise(ChatJudge):
     """All answers put in order at once; asked with the list in an order drawn by hash and in its reverse.
 
     Attributes:
@@ -121,7 +121,7 @@ class ListwiseJudge(ChatJudge):
     both_orders: bool = True
 
 
-class RubricJudge(ChatJudge):
+class Rubric(ChatJudge):
     """Grade from `lowest` to `highest`: the expected value over the score's tokens where log-probs exist, else the parsed one.
 
     Attributes:
@@ -134,21 +134,21 @@ class RubricJudge(ChatJudge):
     highest: int = 10
 
     @model_validator(mode="after")
-    def _scale_goes_up(self) -> "RubricJudge":
+    def _scale_goes_up(self) -> "Rubric":
         if self.lowest >= self.highest:
             raise ValueError("'lowest' must be less than 'highest'")
         self._each_example_has(1)
         return self
 
 
-class FunctionJudge(JudgeSection):
+class Function(JudgeSection):
     """Grade = your function: `(prompt: str, responses: list[str]) -> list[float]`."""
 
     kind: Literal["function"]
     function: PluginName
 
 
-class RewardModelJudge(JudgeSection):
+class RewardScore(JudgeSection):
     """Grade = the score of a sequence classifier with one label: a Hub name or a local folder."""
 
     computes: ClassVar[bool] = True
@@ -160,9 +160,7 @@ class RewardModelJudge(JudgeSection):
     trust_remote_code: bool = False
 
 
-SingleJudge = Annotated[
-    LikelihoodJudge | PairwiseJudge | ListwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge, Field(discriminator="kind")
-]
+SingleJudge = Annotated[Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore, Field(discriminator="kind")]
 
 
 class PanelMember(Section):
@@ -179,12 +177,12 @@ class PanelMember(Section):
 
     @model_validator(mode="after")
     def _both_orders(self) -> "PanelMember":
-        if isinstance(self.judge, PairwiseJudge | ListwiseJudge) and not self.judge.both_orders:
+        if isinstance(self.judge, Pairwise | Listwise) and not self.judge.both_orders:
             raise ValueError("a panel's member asks in both orders: its preference for a place could not be taken off otherwise")
         return self
 
 
-class PanelJudge(JudgeSection):
+class Panel(JudgeSection):
     """Several judges as one that compares.
 
     Attributes:
@@ -200,6 +198,6 @@ class PanelJudge(JudgeSection):
 
 
 Judge = Annotated[
-    LikelihoodJudge | PairwiseJudge | ListwiseJudge | RubricJudge | FunctionJudge | RewardModelJudge | PanelJudge,
+    Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore | Panel,
     Field(discriminator="kind"),
 ]

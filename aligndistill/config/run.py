@@ -17,7 +17,7 @@ from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
 from aligndistill.config.schema import models_of
 from aligndistill.config.section import NAME_PATTERN, PluginName, Section, name_or_section
-from aligndistill.config.students import RewardModel, Student
+from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import Sft
 
 
@@ -210,7 +210,7 @@ class RunConfig(Section):
     judge: Judge | None = None
     audit: Audit = Audit()
     rankings: Rankings = Rankings()
-    reward_model: RewardModel | None = None
+    reward_model: RewardTraining | None = None
     students: dict[str, Student] = Field(default={})
     evaluation: Evaluation = Evaluation()
     budget: Budget = Budget()

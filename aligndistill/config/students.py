@@ -11,7 +11,7 @@ from aligndistill.config.training import Training
 # -------------------------------------------------------------------------------------------------------- reward model
 
 
-class RewardModel(Training):
+class RewardTraining(Training):
     """Bradley-Terry on the rankings, over all strictly ordered pairs of a prompt, each weighted 1 / their number.
 
     Attributes:

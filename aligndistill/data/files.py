@@ -29,7 +29,7 @@ class BadRow(Exception):
 
 
 @dataclass(frozen=True)
-class Row:
+class SourceRow:
     """One row as it was read.
 
     Attributes:
@@ -41,7 +41,7 @@ class Row:
 
     where: str
     values: dict[str, Any]
-    fault: BadRow | None = None
+    error: BadRow | None = None
 
 
 LONGEST_CSV_CELL = 2**31 - 1  # characters; Python's default of 131,072 refuses long answers
@@ -56,7 +56,7 @@ def data_suffix(path: Path) -> str | None:
     return suffix if suffix in READERS else None
 
 
-def read_file(path: Path) -> Iterator[Row]:
+def read_file(path: Path) -> Iterator[SourceRow]:
     """The rows of one file, in order. A line that cannot be read is a row with a fault.
 
     Raises:
@@ -74,29 +74,29 @@ def read_file(path: Path) -> Iterator[Row]:
         raise DataError(f"{path}: cannot be read ({error.strerror or error}).") from None
 
 
-def _json_lines(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
+def _json_lines(file: io.BufferedIOBase, name: str) -> Iterator[SourceRow]:
     for number, line in enumerate(file, start=1):
         text = line.removeprefix(codecs.BOM_UTF8) if number == 1 else line
         if text.strip():
             yield _json_line(text, f"{name} row {number}")
 
 
-def _json_line(line: bytes, where: str) -> Row:
+def _json_line(line: bytes, where: str) -> SourceRow:
     try:
         return _object_row(json.loads(line.rstrip(b"\r\n").decode("utf-8")), where)
     except json.JSONDecodeError as error:
-        return Row(where, {}, BadRow("not valid JSON", f"column {error.colno}: {error.msg}"))
+        return SourceRow(where, {}, BadRow("not valid JSON", f"column {error.colno}: {error.msg}"))
     except (ValueError, RecursionError) as error:  # bytes that are not UTF-8, numbers too long, brackets too deep
-        return Row(where, {}, BadRow("not valid JSON", str(error)))
+        return SourceRow(where, {}, BadRow("not valid JSON", str(error)))
 
 
-def _object_row(value: Any, where: str) -> Row:
+def _object_row(value: Any, where: str) -> SourceRow:
     if isinstance(value, dict):
-        return Row(where, value)
-    return Row(where, {}, BadRow("not a JSON object", f"found {type(value).__name__}"))
+        return SourceRow(where, value)
+    return SourceRow(where, {}, BadRow("not a JSON object", f"found {type(value).__name__}"))
 
 
-def _json(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
+def _json(file: io.BufferedIOBase, name: str) -> Iterator[SourceRow]:
     content = file.read().removeprefix(codecs.BOM_UTF8)
     if _is_json_lines(content):
         yield from _json_lines(io.BytesIO(content), name)
@@ -122,7 +122,7 @@ def _is_json_lines(content: bytes) -> bool:
     return isinstance(value, dict) and (bool(rest.strip()) or "data" not in value)
 
 
-def _csv(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
+def _csv(file: io.BufferedIOBase, name: str) -> Iterator[SourceRow]:
     csv.field_size_limit(LONGEST_CSV_CELL)
     reader = csv.reader(_text_lines(file, name), strict=True)
     try:
@@ -132,9 +132,9 @@ def _csv(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
             if not cells:
                 continue
             if len(cells) == len(header):
-                yield Row(where, dict(zip(header, cells, strict=True)))
+                yield SourceRow(where, dict(zip(header, cells, strict=True)))
             else:
-                yield Row(where, {}, BadRow("wrong number of cells", f"{len(cells)} where the header has {len(header)}"))
+                yield SourceRow(where, {}, BadRow("wrong number of cells", f"{len(cells)} where the header has {len(header)}"))
     except csv.Error as error:
         raise DataError(f"{name} line {reader.line_num}: not valid CSV ({error}).") from None
 
@@ -147,7 +147,7 @@ def _text_lines(file: io.BufferedIOBase, name: str) -> Iterator[str]:
             raise DataError(f"{name} line {number}: not UTF-8 ({error}). Save the file as UTF-8.") from None
 
 
-def _parquet(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
+def _parquet(file: io.BufferedIOBase, name: str) -> Iterator[SourceRow]:
     import pyarrow  # type: ignore[import-untyped]
     import pyarrow.parquet  # type: ignore[import-untyped]
 
@@ -156,12 +156,12 @@ def _parquet(file: io.BufferedIOBase, name: str) -> Iterator[Row]:
         for batch in pyarrow.parquet.ParquetFile(file).iter_batches():
             for values in batch.to_pylist():
                 number += 1
-                yield Row(f"{name} row {number}", values)
+                yield SourceRow(f"{name} row {number}", values)
     except (pyarrow.ArrowException, UnicodeDecodeError) as error:
         raise DataError(f"{name}: not a readable Parquet file, after {number} rows ({error}).") from None
 
 
-READERS: dict[str, Callable[[io.BufferedIOBase, str], Iterator[Row]]] = {
+READERS: dict[str, Callable[[io.BufferedIOBase, str], Iterator[SourceRow]]] = {
     ".jsonl": _json_lines,
     ".ndjson": _json_lines,
     ".json": _json,

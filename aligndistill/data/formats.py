@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from aligndistill.data.conversations import Messages, checked_prompt, checked_response, conversation_of, prompt_of, response_of
 from aligndistill.data.datasets import Rated, distilabel, list_of, number_of, rewardbench, ultrafeedback
-from aligndistill.data.files import BadRow, Row
+from aligndistill.data.files import BadRow, SourceRow
 from aligndistill.data.pairs import pair_of
 from aligndistill.data.transcripts import is_transcript
 from aligndistill.errors import DataError
@@ -15,7 +15,7 @@ Format = Literal["distilabel", "hh", "preference", "prompts", "rankings", "rewar
 
 
 @dataclass(frozen=True)
-class Answered:
+class PromptRow:
     """A prompt and its answer."""
 
     prompt: Messages
@@ -23,7 +23,7 @@ class Answered:
 
 
 @dataclass(frozen=True)
-class Scored:
+class ScoredRow:
     """One answer and how good the data says it is: higher is better, on the data's own scale."""
 
     text: str
@@ -32,14 +32,14 @@ class Scored:
 
 
 @dataclass(frozen=True)
-class Judged:
+class RankedRow:
     """A prompt and its scored answers, in the row's order."""
 
     prompt: Messages
-    answers: tuple[Scored, ...]
+    answers: tuple[ScoredRow, ...]
 
 
-def format_of(row: Row) -> Format:
+def format_of(row: SourceRow) -> Format:
     """Tell a row's format from its columns.
 
     Raises:
@@ -88,7 +88,7 @@ def read_prompt(values: Mapping[str, Any], row_format: Format) -> Messages:
     return checked_prompt(turns[:-1] if turns[-1].role == "assistant" else turns)
 
 
-def read_demonstration(values: Mapping[str, Any]) -> Answered:
+def read_demonstration(values: Mapping[str, Any]) -> PromptRow:
     """The prompt and its answer: `prompt` and `completion`, or `messages` that end with an assistant turn.
 
     Raises:
@@ -105,10 +105,10 @@ def read_demonstration(values: Mapping[str, Any]) -> Answered:
         if turns[-1].role != "assistant":
             raise BadRow("no assistant turn at the end", "of messages")
         prompt, response = checked_prompt(turns[:-1]), turns[-1].content
-    return Answered(prompt, checked_response(response))
+    return PromptRow(prompt, checked_response(response))
 
 
-def read_judged(values: Mapping[str, Any], row_format: Format) -> Judged:
+def read_judged(values: Mapping[str, Any], row_format: Format) -> RankedRow:
     """The prompt and its scored answers. A pair without scores has 1 for chosen and 0 for rejected.
 
     Raises:
@@ -132,13 +132,13 @@ def read_judged(values: Mapping[str, Any], row_format: Format) -> Judged:
             return _pair(values, row_format)
 
 
-def _rated(prompt: Messages, answers: list[Rated]) -> Judged:
+def _rated(prompt: Messages, answers: list[Rated]) -> RankedRow:
     if len(answers) < 2:
         raise BadRow("fewer than two responses with a score", f"{len(answers)}")
-    return Judged(prompt, tuple(Scored(checked_response(one.text), one.score, one.author) for one in answers))
+    return RankedRow(prompt, tuple(ScoredRow(checked_response(one.text), one.score, one.author) for one in answers))
 
 
-def _pair(values: Mapping[str, Any], row_format: Format) -> Judged:
+def _pair(values: Mapping[str, Any], row_format: Format) -> RankedRow:
     _require(values, "chosen", "rejected")
     _check_transcripts(values, row_format)
     pair = pair_of(values)
@@ -149,11 +149,11 @@ def _pair(values: Mapping[str, Any], row_format: Format) -> Judged:
     better, worse = (1.0, 0.0) if scores == [None, None] else (_score(scores[0]), _score(scores[1]))
     if better < worse:
         raise BadRow("chosen has the lower score", f"{better} < {worse}")
-    chosen = Scored(checked_response(pair.chosen), better, str(authors[0]))
-    return Judged(pair.prompt, (chosen, Scored(checked_response(pair.rejected), worse, str(authors[1]))))
+    chosen = ScoredRow(checked_response(pair.chosen), better, str(authors[0]))
+    return RankedRow(pair.prompt, (chosen, ScoredRow(checked_response(pair.rejected), worse, str(authors[1]))))
 
 
-def _ranking(values: Mapping[str, Any]) -> Judged:
+def _ranking(values: Mapping[str, Any]) -> RankedRow:
     _require(values, "prompt", "responses", "scores")
     prompt = prompt_of(values["prompt"])
     responses, scores = list_of(values["responses"], "responses"), list_of(values["scores"], "scores")
@@ -167,7 +167,7 @@ def _ranking(values: Mapping[str, Any]) -> Judged:
     if not all(isinstance(author, str) and author for author in authors):
         raise BadRow("authors are not text")
     texts = [checked_response(response_of(response, "response")) for response in responses]
-    return Judged(prompt, tuple(Scored(*answer) for answer in zip(texts, map(_score, scores), authors, strict=True)))
+    return RankedRow(prompt, tuple(ScoredRow(*answer) for answer in zip(texts, map(_score, scores), authors, strict=True)))
 
 
 def _messages(values: Mapping[str, Any]) -> Messages:

@@ -7,8 +7,8 @@ from typing import Generic, TypeVar
 
 from aligndistill.config.data import Source
 from aligndistill.data.benchmark import BenchmarkRow, read_benchmark_row
-from aligndistill.data.files import BadRow, Row
-from aligndistill.data.formats import Format, Judged, format_of, read_demonstration, read_judged, read_prompt
+from aligndistill.data.files import BadRow, SourceRow
+from aligndistill.data.formats import Format, RankedRow, format_of, read_demonstration, read_judged, read_prompt
 from aligndistill.data.sources import read_rows
 from aligndistill.data.split import split_of
 from aligndistill.errors import DataError
@@ -65,7 +65,7 @@ def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
         ConfigError: see `read_rows`.
     """
 
-    def read(row: Row, row_format: Format) -> Prompt:
+    def read(row: SourceRow, row_format: Format) -> Prompt:
         messages = read_prompt(row.values, row_format)
         identity = prompt_id(messages)
         return Prompt(id=identity, messages=messages, source=row.where, split=split_of(identity, held_out))
@@ -89,7 +89,7 @@ def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstratio
         ConfigError: see `read_rows`.
     """
 
-    def read(row: Row, _: Format) -> Demonstration:
+    def read(row: SourceRow, _: Format) -> Demonstration:
         answered = read_demonstration(row.values)
         identity = prompt_id(answered.prompt)
         return Demonstration(
@@ -116,7 +116,7 @@ def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
         ConfigError: see `read_rows`.
     """
 
-    def read(row: Row, row_format: Format) -> Ranking:
+    def read(row: SourceRow, row_format: Format) -> Ranking:
         _require_preferences(row, row_format)
         return _ranking(read_judged(row.values, row_format), held_out)
 
@@ -135,7 +135,7 @@ def load_judgments(source: Source) -> Loading[Ranking]:
         ConfigError: see `read_rows`.
     """
 
-    def read(row: Row, row_format: Format) -> Ranking:
+    def read(row: SourceRow, row_format: Format) -> Ranking:
         _require_preferences(row, row_format)
         return _ranking(read_judged(row.values, row_format), held_out=0.0)
 
@@ -152,7 +152,7 @@ def load_benchmark(source: Source) -> Loading[BenchmarkRow]:
     return Loading(lambda loading: _read(loading, source, lambda row, _: read_benchmark_row(row.values)))
 
 
-def _require_preferences(row: Row, row_format: Format) -> None:
+def _require_preferences(row: SourceRow, row_format: Format) -> None:
     if row_format == "prompts":
         raise DataError(
             f"{row.where}: the rows have prompts but no preferences; the columns are {', '.join(row.values)}. "
@@ -160,7 +160,7 @@ def _require_preferences(row: Row, row_format: Format) -> None:
         )
 
 
-def _ranking(judged: Judged, held_out: float) -> Ranking:
+def _ranking(judged: RankedRow, held_out: float) -> Ranking:
     identity = prompt_id(judged.prompt)
     responses = tuple(
         Response(
@@ -174,22 +174,22 @@ def _ranking(judged: Judged, held_out: float) -> Ranking:
     return Ranking(prompt_id=identity, split=split_of(identity, held_out), messages=judged.prompt, responses=responses)
 
 
-def _read(loading: Loading[T], source: Source, read: Callable[[Row, Format], T]) -> Iterator[T]:
+def _read(loading: Loading[T], source: Source, read: Callable[[SourceRow, Format], T]) -> Iterator[T]:
     """Read every row; the first readable one decides the format when the source leaves it open."""
     row_format = None if source.format == "auto" else source.format
     for row in read_rows(source):
         loading.rows += 1
         try:
-            if row.fault is not None:
-                raise row.fault
+            if row.error is not None:
+                raise row.error
             row_format = row_format or format_of(row)
             record = read(row, row_format)
-        except BadRow as fault:
+        except BadRow as error:
             if source.on_bad_row == "error":
                 raise DataError(
-                    f"{row.where}: {fault}. Mend the row, or set `on_bad_row: drop` to leave such rows out and count them."
+                    f"{row.where}: {error}. Mend the row, or set `on_bad_row: drop` to leave such rows out and count them."
                 ) from None
-            loading.dropped[fault.reason] += 1
+            loading.dropped[error.reason] += 1
             continue
         yield record
     if loading.dropped.total() == loading.rows:

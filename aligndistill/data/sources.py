@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.config.data import Source
-from aligndistill.data.files import KINDS, Row, data_suffix, read_file
+from aligndistill.data.files import KINDS, SourceRow, data_suffix, read_file
 from aligndistill.errors import ConfigError, DataError
 
 COLUMNS = (
@@ -19,7 +19,7 @@ COLUMNS = (
 """The column names that the formats know; `columns` maps to these."""
 
 
-def read_rows(source: Source) -> Iterator[Row]:
+def read_rows(source: Source) -> Iterator[SourceRow]:
     """The rows of a source, in order, at most `source.limit` of them, with `source.columns` applied.
 
     A row that cannot be read comes with its fault; the reader of the rows decides whether to stop.
@@ -66,18 +66,18 @@ def _listed(wanted: str, there: Iterable[str]) -> str:
     return ", ".join(names) + (f". Did you mean '{close[0]}'?" if close else ".")
 
 
-def _renamed(rows: Iterator[Row], columns: Mapping[str, str]) -> Iterator[Row]:
+def _renamed(rows: Iterator[SourceRow], columns: Mapping[str, str]) -> Iterator[SourceRow]:
     checked = False
     for row in rows:
-        if row.fault is None and not checked:
+        if row.error is None and not checked:
             _check_columns(row, columns)
             checked = True
         kept = {name: value for name, value in row.values.items() if name not in columns.values()}
         mapped = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
-        yield Row(row.where, kept | mapped, row.fault)
+        yield SourceRow(row.where, kept | mapped, row.error)
 
 
-def _check_columns(row: Row, columns: Mapping[str, str]) -> None:
+def _check_columns(row: SourceRow, columns: Mapping[str, str]) -> None:
     for ours, theirs in columns.items():
         if theirs not in row.values:
             there = _listed(theirs, row.values)
@@ -87,7 +87,7 @@ def _check_columns(row: Row, columns: Mapping[str, str]) -> None:
 # ------------------------------------------------------------------------------------------------------------- folders
 
 
-def _folder(folder: Path, split: str) -> Iterator[Row]:
+def _folder(folder: Path, split: str) -> Iterator[SourceRow]:
     if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
         return _saved_to_disk(folder, split)
     files = sorted(entry for entry in folder.iterdir() if data_suffix(entry) and not entry.name.startswith("."))
@@ -107,7 +107,7 @@ def _of_split(files: list[Path], split: str) -> list[Path]:
     return chosen
 
 
-def _saved_to_disk(folder: Path, split: str) -> Iterator[Row]:
+def _saved_to_disk(folder: Path, split: str) -> Iterator[SourceRow]:
     import datasets
 
     try:
@@ -121,14 +121,14 @@ def _saved_to_disk(folder: Path, split: str) -> Iterator[Row]:
     return _numbered(saved[split], f"{folder} {split}")
 
 
-def _numbered(rows: Iterable[dict[str, Any]], name: str) -> Iterator[Row]:
-    return (Row(f"{name} row {number}", values) for number, values in enumerate(rows, start=1))
+def _numbered(rows: Iterable[dict[str, Any]], name: str) -> Iterator[SourceRow]:
+    return (SourceRow(f"{name} row {number}", values) for number, values in enumerate(rows, start=1))
 
 
 # ----------------------------------------------------------------------------------------------------------------- hub
 
 
-def _hub(source: Source) -> Iterator[Row]:
+def _hub(source: Source) -> Iterator[SourceRow]:
     if source.revision is None:
         raise ConfigError(
             f"'{source.path}' is no file or folder here, so it is taken for a data set on the Hub, and that needs `revision`: "

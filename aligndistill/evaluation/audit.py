@@ -33,7 +33,7 @@ class LabelFigures(Record):
     longer_wins: Mean | None
 
 
-class AuditFigures(Record):
+class AuditMetrics(Record):
     """What a judge's verdicts show of it; None where there was nothing to measure it on.
 
     Attributes:
@@ -103,7 +103,7 @@ class _Choice:
         return (self.probability > 0.5) - (self.probability < 0.5)
 
 
-def audit(evidence: Evidence) -> AuditFigures:
+def audit(evidence: Evidence) -> AuditMetrics:
     """All figures that the evidence allows."""
     asked = list(_asked(evidence.verdicts))
     comparisons = [verdict for verdict in evidence.verdicts if isinstance(verdict, Comparison)]
@@ -113,7 +113,7 @@ def audit(evidence: Evidence) -> AuditFigures:
     author_of = {candidate.id: candidate.author for candidate in evidence.candidates}
     labelled = list(_labelled(choices, evidence.labels or {}))
     own = evidence.own_author
-    return AuditFigures(
+    return AuditMetrics(
         verdicts=len(evidence.verdicts),
         prompts=len({verdict.prompt_id for verdict in evidence.verdicts}),
         unparsed=_share((verdict.prompt_id, is_unparsed(verdict)) for verdict in asked),
@@ -306,25 +306,25 @@ def _share(counted: Iterable[tuple[str, float]]) -> Mean | None:
 # ------------------------------------------------------------------------------------------------------------- limits
 
 
-def exceeded(figures: AuditFigures, limits: Mapping[str, float | None]) -> list[str]:
+def exceeded(metrics: AuditMetrics, limits: Mapping[str, float | None]) -> list[str]:
     """What is certainly worse than its limit, one sentence each: the whole interval lies beyond it, so chance does not warn.
 
     Args:
         limits: `unparsed`, `order_flips`, `first_position` (either way from one half), `longer_wins`, `canaries`,
             `inconsistent` (of questions asked twice), `disagreement` (with labels); None looks at none.
     """
-    agreement = figures.labels.agreement if figures.labels else None
-    first = figures.first_position
+    agreement = metrics.labels.agreement if metrics.labels else None
+    first = metrics.first_position
     measured = {
-        "unparsed": (figures.unparsed, "of the verdicts could not be read"),
-        "order_flips": (figures.order_flips, "of the pairs change their winner with the order"),
+        "unparsed": (metrics.unparsed, "of the verdicts could not be read"),
+        "order_flips": (metrics.order_flips, "of the pairs change their winner with the order"),
         "first_position": (
             first if first is None or first.mean >= 0.5 else _rest(first),
             f"of the decisions go to the answer shown {'first' if first is None or first.mean >= 0.5 else 'second'}",
         ),
-        "longer_wins": (figures.longer_wins, "of the decisions go to the longer answer"),
-        "canaries": (figures.canaries, "of the known-bad answers are preferred to a candidate"),
-        "inconsistent": (_rest(figures.self_consistency), "of the questions asked twice are answered differently"),
+        "longer_wins": (metrics.longer_wins, "of the decisions go to the longer answer"),
+        "canaries": (metrics.canaries, "of the known-bad answers are preferred to a candidate"),
+        "inconsistent": (_rest(metrics.self_consistency), "of the questions asked twice are answered differently"),
         "disagreement": (_rest(agreement), "of the labelled pairs are decided otherwise than the labels say"),
     }
     assert limits.keys() <= measured.keys()

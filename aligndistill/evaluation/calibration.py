@@ -9,8 +9,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
-from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures, ReliabilityBin
 from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals
+from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics, ReliabilityBin
 
 
 def accuracy(differences: ArrayLike) -> float:
@@ -18,7 +18,7 @@ def accuracy(differences: ArrayLike) -> float:
     return float(_wins(differences).mean())
 
 
-def longer_wins(length_gaps: ArrayLike) -> float:
+def longer_baseline(length_gaps: ArrayLike) -> float:
     """Share of pairs in which the chosen answer is the longer one."""
     return float(_wins(length_gaps).mean())
 
@@ -72,13 +72,13 @@ def accuracy_by_length_gap(differences: ArrayLike, length_gaps: ArrayLike, edges
     ]
 
 
-def preference_figures(
+def preference_metrics(
     differences: ArrayLike,
     length_gaps: ArrayLike | None = None,
     prompts: Sequence[str] | None = None,
     bins: int = 10,
     seed: int = 0,
-) -> PreferenceFigures:
+) -> PreferenceMetrics:
     """Accuracy, calibration error and the longer-wins rate of pairs, with intervals.
 
     Args:
@@ -100,7 +100,7 @@ def preference_figures(
     group_of_pair = np.arange(len(differences)) if prompts is None else np.unique(list(prompts), return_inverse=True)[1]
     confidence, correct = _preferred(expit(differences), np.ones_like(differences))
     calibration_rows = _sum_by_group(_gaps_by_bin(confidence, correct, bins), group_of_pair)
-    return PreferenceFigures(
+    return PreferenceMetrics(
         accuracy=_share(_wins(differences), group_of_pair, seed),
         longer_wins=None if length_gaps is None else _share(_wins(length_gaps), group_of_pair, seed),
         ece=bootstrap_totals(calibration_rows, _calibration_error, seed),

@@ -46,7 +46,7 @@ class RewardBench(Record):
     rows: int
 
 
-def rewardbench(rows: Sequence[RewardedRow]) -> RewardBench:
+def rewardbench_accuracy(rows: Sequence[RewardedRow]) -> RewardBench:
     """The figures of some rows.
 
     Raises:

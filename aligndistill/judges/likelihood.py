@@ -7,7 +7,7 @@ takes away the bias of the sum towards short answers (as in RRHF, eq. 1, Yuan et
 from collections.abc import Iterator, Sequence
 
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.token_grades import GroupGrades, KeptGrades, grade_tasks
+from aligndistill.judges.token_grades import GradeCache, GroupGrades, grade_tasks
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.scoring import score_groups
@@ -16,7 +16,7 @@ from aligndistill.models.scoring import score_groups
 class LikelihoodJudge:
     """Grades by a local language model's length-normalised log-probability."""
 
-    def __init__(self, name: str, teacher: LanguageModel, batch_size: int, kept: KeptGrades | None = None) -> None:
+    def __init__(self, name: str, teacher: LanguageModel, batch_size: int, kept: GradeCache | None = None) -> None:
         self.name = name
         self._teacher = teacher
         self._batch_size = batch_size

@@ -8,7 +8,7 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.parsing import last_line, parse_order
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import LETTERS, PLAINLY, Asking, Manner, Opinions, Question, by_task
+from aligndistill.judges.questions import DEFAULT_OPTIONS, LETTERS, JudgeClient, JudgeOptions, JudgeReplies, Question, by_task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Comparison, Usage, content_hash, outcome_of, plain_prompt
 from aligndistill.store.cache import Cache
@@ -37,12 +37,12 @@ class ListwiseJudge:
         max_new_tokens: int = 64,
         cache: Cache | None = None,
         seed: int = 0,
-        manner: Manner = PLAINLY,
+        options: JudgeOptions = DEFAULT_OPTIONS,
     ) -> None:
         self.name = name
         self._both_orders = both_orders
-        self._reasoning = manner.reasoning
-        self._asking = Asking(
+        self._reasoning = options.reasoning
+        self._asking = JudgeClient(
             judge="listwise",
             chat=chat,
             template=template,
@@ -57,7 +57,7 @@ class ListwiseJudge:
             readable=lambda reply, shown: self._read(reply, shown) is not None,
             cache=cache,
             fill=lambda asking, prompt, answers: asking.listing(answers, prompt=prompt),
-            manner=manner,
+            options=options,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
@@ -68,8 +68,8 @@ class ListwiseJudge:
         """
         questions = [question for index, task in enumerate(tasks) for question in self._questions(index, task)]
         verdicts = (
-            (question, self._comparisons(tasks[question.task], question, opinions))
-            for question, opinions in self._asking.ask(questions)
+            (question, self._comparisons(tasks[question.task], question, judge_replies))
+            for question, judge_replies in self._asking.ask(questions)
         )
         yield from by_task(tasks, questions, verdicts)
 
@@ -92,9 +92,9 @@ class ListwiseJudge:
         text = self._asking.filled(plain_prompt(task.messages), [one.text for one in listed])
         return Question(index, tuple(one.id for one in listed), text)
 
-    def _comparisons(self, task: Task, question: Question, opinions: Opinions) -> list[Comparison]:
+    def _comparisons(self, task: Task, question: Question, judge_replies: JudgeReplies) -> list[Comparison]:
         """The pairs that are wanted, as the list showed them. What the reply cost is counted on the first."""
-        orders = [order for reply in opinions.replies if (order := self._read(reply, len(question.candidates))) is not None]
+        orders = [order for reply in judge_replies.replies if (order := self._read(reply, len(question.candidates))) is not None]
         wanted = {frozenset(task.candidates[place].id for place in pair) for pair in task.wanted_pairs}
         letter_of = dict(zip(question.candidates, LETTERS, strict=False))
         found: list[Comparison] = []
@@ -109,8 +109,8 @@ class ListwiseJudge:
                         probability_first=probability,
                         outcome=outcome_of(probability),
                         judge=self.name,
-                        reply=opinions.shown,
-                        usage=Usage() if found else opinions.usage,
+                        reply=judge_replies.shown,
+                        usage=Usage() if found else judge_replies.usage,
                     )
                 )
         return found

@@ -30,7 +30,7 @@ _RANDOM = re.compile(r"random\((\d+)\)")
 
 
 @dataclass
-class Standing:
+class PairHistory:
     """What is known of one task's candidates so far.
 
     Attributes:
@@ -65,7 +65,7 @@ class Standing:
         return group
 
 
-def plan(comparisons: str, standing: Standing) -> Plan:
+def choose_pairs(comparisons: str, history: PairHistory) -> Plan:
     """The rounds of a way to compare: `all`, `sort`, `swiss` or `random(n)`.
 
     Raises:
@@ -74,13 +74,13 @@ def plan(comparisons: str, standing: Standing) -> Plan:
     chosen = _RANDOM.fullmatch(comparisons)
     match comparisons:
         case "all":
-            return iter([list(itertools.combinations(range(standing.n_candidates), 2))])
+            return iter([list(itertools.combinations(range(history.n_candidates), 2))])
         case "sort":
-            return _sorting(standing)
+            return _sorting(history)
         case "swiss":
-            return swiss(standing)
+            return swiss(history)
         case _ if chosen is not None:
-            return iter([random_pairs(standing.n_candidates, int(chosen[1]))])
+            return iter([random_pairs(history.n_candidates, int(chosen[1]))])
     raise ConfigError(f"judge.comparisons is '{comparisons}': it may be all, sort, swiss or random(n), as in random(12).")
 
 
@@ -89,27 +89,27 @@ def random_pairs(n_candidates: int, n_pairs: int) -> list[Pair]:
 
     Neighbours in a circle, then neighbours but one, and so on: n or more pairs hang together.
     """
-    circles = ((one, (one + step) % n_candidates) for step in range(1, n_candidates) for one in range(n_candidates))
-    different = {frozenset(pair): pair for pair in reversed(list(circles))}
+    intransitive = ((one, (one + step) % n_candidates) for step in range(1, n_candidates) for one in range(n_candidates))
+    different = {frozenset(pair): pair for pair in reversed(list(intransitive))}
     return list(reversed(different.values()))[:n_pairs]
 
 
-def swiss(standing: Standing) -> Plan:
+def swiss(history: PairHistory) -> Plan:
     """Rounds in which each candidate meets one whose strength is as close as can be had, until the order is settled.
 
     It is settled when all candidates hang together by comparisons, all neighbours in the order have met, and every two differ by
     `SETTLED` in strength, by `SETTLED - STEP` if they have met, or have met in both orders. So most comparisons go to candidates
     that are close, where the order can still change.
     """
-    for _ in range(SWISS_ROUNDS * math.ceil(math.log2(max(2, standing.n_candidates))) + 1):
-        strength = standing.strengths()
-        group = standing.groups()
-        order = sorted(range(standing.n_candidates), key=lambda one: strength[one])
-        unmet = {frozenset(pair) for pair in itertools.pairwise(order) if not standing.met(*pair)}
+    for _ in range(SWISS_ROUNDS * math.ceil(math.log2(max(2, history.n_candidates))) + 1):
+        strength = history.strengths()
+        group = history.groups()
+        order = sorted(range(history.n_candidates), key=lambda one: strength[one])
+        unmet = {frozenset(pair) for pair in itertools.pairwise(order) if not history.met(*pair)}
         doubt = sorted(
-            (abs(strength[one] - strength[other]) + STEP * standing.met(one, other), one, other)
-            for one, other in itertools.combinations(range(standing.n_candidates), 2)
-            if standing.met(one, other) < 2
+            (abs(strength[one] - strength[other]) + STEP * history.met(one, other), one, other)
+            for one, other in itertools.combinations(range(history.n_candidates), 2)
+            if history.met(one, other) < 2
         )
         busy: set[int] = set()
         pairs = []
@@ -123,24 +123,24 @@ def swiss(standing: Standing) -> Plan:
         yield pairs
 
 
-def _sorting(standing: Standing) -> Plan:
+def _sorting(history: PairHistory) -> Plan:
     """Merge sort, in which all merges that can go on do so in the same round."""
-    yield from _merge_sort(standing, list(range(standing.n_candidates)), [])
+    yield from _merge_sort(history, list(range(history.n_candidates)), [])
 
 
-def _merge_sort(standing: Standing, items: list[int], result: list[int]) -> Plan:
+def _merge_sort(history: PairHistory, items: list[int], result: list[int]) -> Plan:
     """Sort items into `result`, best first; of two that no reply tells apart the earlier one goes first."""
     if len(items) < 2:
         result += items
         return
     left: list[int] = []
     right: list[int] = []
-    halves = [_merge_sort(standing, items[: len(items) // 2], left), _merge_sort(standing, items[len(items) // 2 :], right)]
+    halves = [_merge_sort(history, items[: len(items) // 2], left), _merge_sort(history, items[len(items) // 2 :], right)]
     for rounds in itertools.zip_longest(*halves, fillvalue=[]):
         yield [pair for pairs in rounds for pair in pairs]
     while left and right:
-        if not standing.met(left[0], right[0]):
+        if not history.met(left[0], right[0]):
             yield [(left[0], right[0])]
-        probability = standing.probability(left[0], right[0])
+        probability = history.probability(left[0], right[0])
         result.append((left if probability is None or probability >= 0.5 else right).pop(0))
     result += left + right

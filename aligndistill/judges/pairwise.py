@@ -5,10 +5,10 @@ from dataclasses import dataclass, field
 from statistics import fmean
 
 from aligndistill.chat.protocol import ChatModel
-from aligndistill.judges.pair_selection import Pair, Plan, Standing, plan
+from aligndistill.judges.pair_selection import Pair, PairHistory, Plan, choose_pairs
 from aligndistill.judges.parsing import last_line, parse_preference
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import PLAINLY, Asking, Manner, Opinions, Question
+from aligndistill.judges.questions import DEFAULT_OPTIONS, JudgeClient, JudgeOptions, JudgeReplies, Question
 from aligndistill.judges.templates import Template
 from aligndistill.preferences.scores import sigmoid
 from aligndistill.records import PROBABILITY_OF, Candidate, Comparison, Outcome, content_hash, outcome_of, plain_prompt
@@ -27,7 +27,7 @@ class _Contest:
 
     task: Task
     candidates: tuple[Candidate, ...]
-    standing: Standing
+    history: PairHistory
     plan: Plan
     asked: list[Question] = field(default_factory=list)
     verdicts: dict[Question, Comparison] = field(default_factory=dict)
@@ -64,14 +64,14 @@ class PairwiseJudge:
         max_new_tokens: int = 64,
         cache: Cache | None = None,
         seed: int = 0,
-        manner: Manner = PLAINLY,
+        options: JudgeOptions = DEFAULT_OPTIONS,
         comparisons: str = "all",
     ) -> None:
         self.name = name
         self._both_orders = both_orders
         self._comparisons = comparisons
-        self._reasoning = manner.reasoning
-        self._asking = Asking(
+        self._reasoning = options.reasoning
+        self._asking = JudgeClient(
             judge="pairwise",
             chat=chat,
             template=template,
@@ -86,81 +86,81 @@ class PairwiseJudge:
             readable=lambda reply, shown: self._read(reply) != "unparsed",
             cache=cache,
             fill=lambda asking, prompt, answers: asking.text(prompt=prompt, first=answers[0], second=answers[1]),
-            manner=manner,
+            options=options,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `Judge`. A round's comparisons of all tasks are asked at once; a task of fewer than two candidates has none."""
-        contests = [self._contest(task) for task in tasks]
-        going = list(range(len(contests)))
+        matches = [self._contest(task) for task in tasks]
+        going = list(range(len(matches)))
         while going:
             questions: list[Question] = []
             for index in going:
-                contest = contests[index]
-                of_round = [self._question(index, contest, pair) for pair in self._next(contest)]
-                contest.asked += of_round
+                match_ = matches[index]
+                of_round = [self._question(index, match_, pair) for pair in self._next(match_)]
+                match_.asked += of_round
                 questions += of_round
                 if not of_round:
-                    yield contest.judged
+                    yield match_.judged
             going = sorted({question.task for question in questions})
-            for question, opinions in self._asking.ask(questions):
-                contest = contests[question.task]
-                contest.verdicts[question] = self._comparison(contest.task, question, opinions)
-                if contest.is_complete and (self._comparisons == "all" or contest.task.pairs is not None):
+            for question, judge_replies in self._asking.ask(questions):
+                match_ = matches[question.task]
+                match_.verdicts[question] = self._comparison(match_.task, question, judge_replies)
+                if match_.is_complete and (self._comparisons == "all" or match_.task.pairs is not None):
                     going.remove(question.task)  # it has one round only, and need not wait for the others
-                    yield contest.judged
-            going = [index for index in going if contests[index].is_complete]  # a batch file may lack answers
+                    yield match_.judged
+            going = [index for index in going if matches[index].is_complete]  # a batch file may lack answers
             for index in going:
-                self._count(contests[index])
+                self._count(matches[index])
 
     def _contest(self, task: Task) -> _Contest:
         candidates = task.candidates
         if task.pairs is not None:
-            return _Contest(task, candidates, Standing(len(candidates)), iter([list(task.pairs)]))
+            return _Contest(task, candidates, PairHistory(len(candidates)), iter([list(task.pairs)]))
         if self._comparisons != "all":
             candidates = tuple(sorted(candidates, key=lambda candidate: content_hash("place", candidate.id)))
-        standing = Standing(len(candidates))
-        return _Contest(task, candidates, standing, plan(self._comparisons, standing))
+        history = PairHistory(len(candidates))
+        return _Contest(task, candidates, history, choose_pairs(self._comparisons, history))
 
-    def _next(self, contest: _Contest) -> list[Pair]:
+    def _next(self, match_: _Contest) -> list[Pair]:
         """The pairs of the next round as they are shown; none when the task is judged."""
         shown: list[Pair] = []
-        for pairs in contest.plan:
+        for pairs in match_.plan:
             for one, other in pairs:
-                shown += self._orders(contest, one, other, shown)
+                shown += self._orders(match_, one, other, shown)
             if shown:
                 break
         return shown
 
-    def _orders(self, contest: _Contest, one: int, other: int, of_round: Sequence[Pair]) -> list[Pair]:
+    def _orders(self, match_: _Contest, one: int, other: int, of_round: Sequence[Pair]) -> list[Pair]:
         """The orders in which a pair is shown: both, the one that is left, or the one that is fair after those of this round."""
-        standing = contest.standing
-        fresh = [pair for pair in ((one, other), (other, one)) if pair not in standing.shown]
+        history = match_.history
+        fresh = [pair for pair in ((one, other), (other, one)) if pair not in history.shown]
         if self._both_orders or len(fresh) < 2:
             return fresh
-        ids = contest.candidates[one].id, contest.candidates[other].id
+        ids = match_.candidates[one].id, match_.candidates[other].id
         by_hash = fresh[0] if content_hash(*ids) < content_hash(*ids[::-1]) else fresh[1]
-        if self._comparisons == "all" or contest.task.pairs is not None:
+        if self._comparisons == "all" or match_.task.pairs is not None:
             return [by_hash]
-        shown = [*standing.shown, *of_round]
+        shown = [*history.shown, *of_round]
         lead = sum((first == one) - (second == one) - (first == other) + (second == other) for first, second in shown)
         return [by_hash if lead == 0 else (other, one) if lead > 0 else (one, other)]
 
-    def _count(self, contest: _Contest) -> None:
+    def _count(self, match_: _Contest) -> None:
         """Take a round's verdicts into the standing, in the order in which they were asked."""
-        number = {candidate.id: place for place, candidate in enumerate(contest.candidates)}
-        for question in contest.asked:
+        number = {candidate.id: place for place, candidate in enumerate(match_.candidates)}
+        for question in match_.asked:
             first, second = question.candidates
-            contest.standing.shown[number[first], number[second]] = contest.verdicts[question].probability_first
+            match_.history.shown[number[first], number[second]] = match_.verdicts[question].probability_first
 
-    def _question(self, index: int, contest: _Contest, pair: Pair) -> Question:
-        first, second = (contest.candidates[place] for place in pair)
-        text = self._asking.filled(plain_prompt(contest.task.messages), [first.text, second.text])
+    def _question(self, index: int, match_: _Contest, pair: Pair) -> Question:
+        first, second = (match_.candidates[place] for place in pair)
+        text = self._asking.filled(plain_prompt(match_.task.messages), [first.text, second.text])
         return Question(index, (first.id, second.id), text)
 
-    def _comparison(self, task: Task, question: Question, opinions: Opinions) -> Comparison:
+    def _comparison(self, task: Task, question: Question, judge_replies: JudgeReplies) -> Comparison:
         first, second = question.candidates
-        probability = self._probability(opinions)
+        probability = self._probability(judge_replies)
         return Comparison(
             prompt_id=task.prompt_id,
             first=first,
@@ -168,16 +168,16 @@ class PairwiseJudge:
             probability_first=probability,
             outcome=outcome_of(probability),
             judge=self.name,
-            reply=opinions.shown,
-            usage=opinions.usage,
+            reply=judge_replies.shown,
+            usage=judge_replies.usage,
         )
 
-    def _probability(self, opinions: Opinions) -> float | None:
-        if opinions.label_logprobs is None:
-            read = [PROBABILITY_OF[self._read(reply)] for reply in opinions.replies]
+    def _probability(self, judge_replies: JudgeReplies) -> float | None:
+        if judge_replies.label_logprobs is None:
+            read = [PROBABILITY_OF[self._read(reply)] for reply in judge_replies.replies]
             known = [probability for probability in read if probability is not None]
             return fmean(known) if known else None
-        first, second = opinions.label_logprobs
+        first, second = judge_replies.label_logprobs
         return sigmoid(first - second)  # softmax of the two
 
     def _read(self, reply: str) -> Outcome:

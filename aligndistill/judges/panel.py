@@ -30,7 +30,7 @@ class Member:
     temperature: float = 1.0
 
 
-class Panel:
+class PanelJudge:
     """Compares by what several judges say, whatever kinds they are; a member without a readable verdict on a pair abstains.
 
     Args:

@@ -220,7 +220,7 @@ def verdict_text(reply: Reply) -> str:
     return f"{NO_VERDICT}{' '.join(problem.split())}]{shown}"
 
 
-def went_unanswered(verdict: Comparison | Grade) -> bool:
+def request_failed(verdict: Comparison | Grade) -> bool:
     """Whether a verdict, or a panel member's in it, is none because the server did not answer: it is worth asking again."""
     members = verdict.members if isinstance(verdict, Comparison) else ()
-    return f"{NO_VERDICT}{UNANSWERED}" in (verdict.reply or "") or any(map(went_unanswered, members))
+    return f"{NO_VERDICT}{UNANSWERED}" in (verdict.reply or "") or any(map(request_failed, members))

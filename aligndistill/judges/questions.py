@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligndistill.chat.protocol import ChatModel, Request, Sampling
+from aligndistill.chat.protocol import ChatModel, Request, SamplingParams
 from aligndistill.errors import ConfigError
 from aligndistill.judges.parsing import answer_schema, verdict_text
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.sanitising import cut, hardened, mark_for
+from aligndistill.judges.sanitising import delimiter, sanitised, truncate
 from aligndistill.judges.templates import Template
 from aligndistill.records import Comparison, Grade, Message, Record, Usage, total
 from aligndistill.store.cache import Cache, cache_key
@@ -33,7 +33,7 @@ class Question:
     text: str
 
 
-class Opinion(Record):
+class JudgeReply(Record):
     """What the model said once: log-probabilities of the labels (nats) or a text; and what it cost when it was asked."""
 
     label_logprobs: tuple[float, ...] | None
@@ -42,7 +42,7 @@ class Opinion(Record):
 
 
 @dataclass(frozen=True)
-class Opinions:
+class JudgeReplies:
     """All that the model said to one question: log-probabilities of the labels (nats), or one text or several."""
 
     label_logprobs: tuple[float, ...] | None
@@ -68,7 +68,7 @@ class WorkedExample:
 
 
 @dataclass(frozen=True)
-class Manner:
+class JudgeOptions:
     """How a judge asks, whatever it asks.
 
     Attributes:
@@ -86,11 +86,11 @@ class Manner:
     control_tokens: frozenset[str] = frozenset()
 
 
-PLAINLY = Manner()
+DEFAULT_OPTIONS = JudgeOptions()
 
 
 @dataclass(frozen=True)
-class Asking:
+class JudgeClient:
     """How a judge of one kind asks.
 
     Attributes:
@@ -117,17 +117,17 @@ class Asking:
     seed: int
     readable: Callable[[str, int], bool]
     cache: Cache | None
-    fill: Callable[["Asking", str, Sequence[str]], str]
-    manner: Manner = PLAINLY
+    fill: Callable[["JudgeClient", str, Sequence[str]], str]
+    options: JudgeOptions = DEFAULT_OPTIONS
 
     def __post_init__(self) -> None:
-        if self.manner.reasoning and not self.template.asks_for_the_verdict:
+        if self.options.reasoning and not self.template.asks_for_the_verdict:
             raise ConfigError(
                 "the judge is to give reasons before its verdict, and its template asks for the verdict itself. "
                 "Put the field {verdict} there instead, or set reasoning: false."
             )
-        for example in self.manner.examples:
-            if self.manner.reasoning and not example.reason:
+        for example in self.options.examples:
+            if self.options.reasoning and not example.reason:
                 raise ConfigError("the judge is to give reasons, and one of its examples has none: give each example a 'reason'.")
             if not self.readable(self._example_answer(example), len(example.answers)):
                 raise ConfigError(f"the verdict {example.verdict!r} of a judge's example is none that this judge could give.")
@@ -141,13 +141,13 @@ class Asking:
     def text(self, **fields: str) -> str:
         """The template filled with texts of others, made harmless; its mark and its last request are the judge's own."""
         safe = {name: self._hardened(text if name == "prompt" else self._cut(text)) for name, text in fields.items()}
-        return self.template.fill(mark=mark_for(self.seed, *safe.values()), verdict=self._verdict_request, **safe)
+        return self.template.fill(mark=delimiter(self.seed, *safe.values()), verdict=self._verdict_request, **safe)
 
     def listing(self, texts: Sequence[str], **fields: str) -> str:
         """As `text`, for a template that shows any number of answers in one field, each between marks, by its letter."""
         safe = {name: self._hardened(text) for name, text in fields.items()}
         answers = [self._hardened(self._cut(text)) for text in texts]
-        mark = mark_for(self.seed, *safe.values(), *answers)
+        mark = delimiter(self.seed, *safe.values(), *answers)
         shown = "\n\n".join(
             f"[Start of answer {letter} {mark}]\n{answer}\n[End of answer {letter} {mark}]"
             for letter, answer in zip(LETTERS, answers, strict=False)
@@ -155,20 +155,20 @@ class Asking:
         return self.template.fill(mark=mark, verdict=self._verdict_request, responses=shown, **safe)
 
     def _hardened(self, text: str) -> str:
-        return hardened(text, self.manner.control_tokens)
+        return sanitised(text, self.options.control_tokens)
 
     def _cut(self, text: str) -> str:
         """An answer cut at the stated length. A prompt is never cut: half a question is another question."""
-        return cut(text, self.manner.max_answer_characters)
+        return truncate(text, self.options.max_answer_characters)
 
     @property
     def _verdict_request(self) -> str:
-        return self.ask_with_reasons if self.manner.reasoning else self.ask_plainly
+        return self.ask_with_reasons if self.options.reasoning else self.ask_plainly
 
     @cached_property
     def _examples(self) -> tuple[Message, ...]:
         turns = []
-        for example in self.manner.examples:
+        for example in self.options.examples:
             turns += [
                 Message(role="user", content=self.filled(example.prompt, example.answers)),
                 Message(role="assistant", content=self._example_answer(example)),
@@ -176,30 +176,32 @@ class Asking:
         return tuple(turns)
 
     def _example_answer(self, example: WorkedExample) -> str:
-        return f"{example.reason}\n[[{example.verdict}]]" if self.manner.reasoning else example.verdict
+        return f"{example.reason}\n[[{example.verdict}]]" if self.options.reasoning else example.verdict
 
     # -------------------------------------------------------------------------------------------------------- answers
 
-    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, Opinions]]:
+    def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, JudgeReplies]]:
         """Every question with what was said to it, in any order: those that are kept, then the others as they arrive."""
         keys = {question: self._keys(question) for question in questions}
         assert len(keys) == len(questions), "a task holds the same candidate twice"
         kept = self.cache.get_many([key for of_one in keys.values() for key in of_one]) if self.cache is not None else {}
-        said: dict[Question, dict[int, Opinion]] = {question: {} for question in questions}
+        said: dict[Question, dict[int, JudgeReply]] = {question: {} for question in questions}
         unasked: list[Question] = []
         for question, of_one in keys.items():
             for sample, key in enumerate(of_one):
-                opinion = _opinion(kept.get(key))
-                if opinion is not None and (opinion.reply is None or self.readable(opinion.reply, len(question.candidates))):
-                    said[question][sample] = opinion
+                judge_reply = _cached_reply(kept.get(key))
+                if judge_reply is not None and (
+                    judge_reply.reply is None or self.readable(judge_reply.reply, len(question.candidates))
+                ):
+                    said[question][sample] = judge_reply
             if self._complete(said[question]):
-                yield question, _together(said[question])
+                yield question, _combined(said[question])
             else:
                 unasked.append(question)
 
         spent: dict[Question, Usage] = {}  # on the log-probabilities that they did not get
         in_text = unasked
-        if self.labels and not self.manner.reasoning:
+        if self.labels and not self.options.reasoning:
             in_text = [question for question in unasked if said[question]]  # their first samples came as text
             without = [question for question in unasked if not said[question]]
             for labelled in self.chat.label_logprobs([self._messages(question) for question in without], self.labels):
@@ -208,19 +210,19 @@ class Asking:
                     in_text.append(question)
                     spent[question] = labelled.usage
                 else:
-                    opinion = Opinion(label_logprobs=labelled.logprobs, reply=None, usage=labelled.usage)
-                    self._keep(keys[question][0], opinion)
-                    yield question, _together({0: opinion})
+                    judge_reply = JudgeReply(label_logprobs=labelled.logprobs, reply=None, usage=labelled.usage)
+                    self._keep(keys[question][0], judge_reply)
+                    yield question, _combined({0: judge_reply})
 
         requests = [
             Request(
-                self._messages(question), tuple(sample for sample in range(self.manner.samples) if sample not in said[question])
+                self._messages(question), tuple(sample for sample in range(self.options.samples) if sample not in said[question])
             )
             for question in in_text
         ]
-        temperature = SAMPLING_TEMPERATURE if self.manner.samples > 1 else 0.0
-        schema = None if self.manner.reasoning else answer_schema(self.labels)
-        sampling = Sampling(
+        temperature = SAMPLING_TEMPERATURE if self.options.samples > 1 else 0.0
+        schema = None if self.options.reasoning else answer_schema(self.labels)
+        sampling = SamplingParams(
             temperature,
             self.max_new_tokens,
             self.seed,
@@ -230,15 +232,15 @@ class Asking:
         for answered in self.chat.answer(requests, sampling):
             question, reply = in_text[answered.request], answered.reply
             text = verdict_text(reply)
-            opinion = Opinion(label_logprobs=None, reply=text, usage=total(spent.pop(question, Usage()), reply.usage))
+            judge_reply = JudgeReply(label_logprobs=None, reply=text, usage=total(spent.pop(question, Usage()), reply.usage))
             if self.readable(text, len(question.candidates)):
-                self._keep(keys[question][answered.sample], opinion)
-            said[question][answered.sample] = opinion
+                self._keep(keys[question][answered.sample], judge_reply)
+            said[question][answered.sample] = judge_reply
             if self._complete(said[question]):
-                yield question, _together(said[question])
+                yield question, _combined(said[question])
 
-    def _complete(self, said: Mapping[int, Opinion]) -> bool:
-        return len(said) == self.manner.samples or any(opinion.label_logprobs is not None for opinion in said.values())
+    def _complete(self, said: Mapping[int, JudgeReply]) -> bool:
+        return len(said) == self.options.samples or any(judge_reply.label_logprobs is not None for judge_reply in said.values())
 
     def _messages(self, question: Question) -> tuple[Message, ...]:
         return (*self._examples, Message(role="user", content=question.text))
@@ -254,33 +256,33 @@ class Asking:
             "seed": self.seed,
             "messages": [message.model_dump() for message in self._messages(question)],
         }
-        if self.manner.samples == 1:
+        if self.options.samples == 1:
             return [cache_key(**of_question)]
-        return [cache_key(**of_question, sample=sample, temperature=SAMPLING_TEMPERATURE) for sample in range(self.manner.samples)]
+        return [cache_key(**of_question, sample=sample, temperature=SAMPLING_TEMPERATURE) for sample in range(self.options.samples)]
 
-    def _keep(self, key: str, opinion: Opinion) -> None:
+    def _keep(self, key: str, judge_reply: JudgeReply) -> None:
         if self.cache is not None:
-            self.cache.put(key, opinion.model_dump())
+            self.cache.put(key, judge_reply.model_dump())
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
-def _opinion(kept: Any) -> Opinion | None:
+def _cached_reply(kept: Any) -> JudgeReply | None:
     """What was kept; None where nothing was, or something that is no opinion."""
     try:
-        return Opinion.model_validate(kept)
+        return JudgeReply.model_validate(kept)
     except ValidationError:
         return None
 
 
-def _together(said: Mapping[int, Opinion]) -> Opinions:
-    for opinion in said.values():
-        if opinion.label_logprobs is not None:
-            return Opinions(opinion.label_logprobs, (), opinion.usage)
+def _combined(said: Mapping[int, JudgeReply]) -> JudgeReplies:
+    for judge_reply in said.values():
+        if judge_reply.label_logprobs is not None:
+            return JudgeReplies(judge_reply.label_logprobs, (), judge_reply.usage)
     in_order = [said[sample] for sample in sorted(said)]
-    replies = tuple(opinion.reply for opinion in in_order if opinion.reply is not None)
-    return Opinions(None, replies, total(*(opinion.usage for opinion in in_order)))
+    replies = tuple(judge_reply.reply for judge_reply in in_order if judge_reply.reply is not None)
+    return JudgeReplies(None, replies, total(*(judge_reply.usage for judge_reply in in_order)))
 
 
 def by_task(

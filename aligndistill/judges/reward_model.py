@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.token_grades import GroupGrades, KeptGrades, grade_tasks
+from aligndistill.judges.token_grades import GradeCache, GroupGrades, grade_tasks
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.reward import RewardModel, score_rewards
 
@@ -11,7 +11,7 @@ from aligndistill.models.reward import RewardModel, score_rewards
 class RewardModelJudge:
     """Grades by a reward model's score."""
 
-    def __init__(self, name: str, reward_model: RewardModel, batch_size: int, kept: KeptGrades | None = None) -> None:
+    def __init__(self, name: str, reward_model: RewardModel, batch_size: int, kept: GradeCache | None = None) -> None:
         self.name = name
         self.reward_model = reward_model
         self._batch_size = batch_size

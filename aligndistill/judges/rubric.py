@@ -8,7 +8,7 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import ConfigError
 from aligndistill.judges.parsing import last_line, parse_grade
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import PLAINLY, Asking, Manner, Opinions, Question, by_task
+from aligndistill.judges.questions import DEFAULT_OPTIONS, JudgeClient, JudgeOptions, JudgeReplies, Question, by_task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Grade, plain_prompt
 from aligndistill.store.cache import Cache
@@ -39,15 +39,15 @@ class RubricJudge:
         max_new_tokens: int = 64,
         cache: Cache | None = None,
         seed: int = 0,
-        manner: Manner = PLAINLY,
+        options: JudgeOptions = DEFAULT_OPTIONS,
     ) -> None:
         if lowest >= highest:
             raise ConfigError(f"a rubric's scale must go up: 'lowest' is {lowest} and 'highest' is {highest}.")
         self.name = name
         self._lowest = lowest
         self._highest = highest
-        self._reasoning = manner.reasoning
-        self._asking = Asking(
+        self._reasoning = options.reasoning
+        self._asking = JudgeClient(
             judge="rubric",
             chat=chat,
             template=template,
@@ -64,36 +64,36 @@ class RubricJudge:
             fill=lambda asking, prompt, answers: asking.text(
                 prompt=prompt, response=answers[0], lowest=str(lowest), highest=str(highest)
             ),
-            manner=manner,
+            options=options,
         )
 
     def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
         """See `Judge`. All candidates of all tasks are asked about at once."""
         questions = [self._question(index, task, candidate) for index, task in enumerate(tasks) for candidate in task.candidates]
         verdicts = (
-            (question, [self._grade(tasks[question.task], question, opinions)])
-            for question, opinions in self._asking.ask(questions)
+            (question, [self._grade(tasks[question.task], question, judge_replies)])
+            for question, judge_replies in self._asking.ask(questions)
         )
         yield from by_task(tasks, questions, verdicts)
 
     def _question(self, index: int, task: Task, candidate: Candidate) -> Question:
         return Question(index, (candidate.id,), self._asking.filled(plain_prompt(task.messages), [candidate.text]))
 
-    def _grade(self, task: Task, question: Question, opinions: Opinions) -> Grade:
+    def _grade(self, task: Task, question: Question, judge_replies: JudgeReplies) -> Grade:
         value: float | None
-        if opinions.label_logprobs is None:
-            read = [grade for grade in map(self._read, opinions.replies) if grade is not None]
+        if judge_replies.label_logprobs is None:
+            read = [grade for grade in map(self._read, judge_replies.replies) if grade is not None]
             value = fmean(read) if read else None
         else:
-            value = _expected(range(self._lowest, self._highest + 1), opinions.label_logprobs)
+            value = _expected(range(self._lowest, self._highest + 1), judge_replies.label_logprobs)
         (candidate,) = question.candidates
         return Grade(
             prompt_id=task.prompt_id,
             candidate=candidate,
             value=value,
             judge=self.name,
-            reply=opinions.shown,
-            usage=opinions.usage,
+            reply=judge_replies.shown,
+            usage=judge_replies.usage,
         )
 
     def _read(self, reply: str) -> float | None:

@@ -1,6 +1,6 @@
 """What keeps a candidate's text data: nothing in it can end the text, begin a chat turn, or hide.
 
-Prompts and candidates go through `hardened` before they enter a template. Incidents that show the need: transformers#29279,
+Prompts and candidates go through `sanitised` before they enter a template. Incidents that show the need: transformers#29279,
 vllm#31735, llama.cpp#26273 (control tokens in text become control tokens), transformers#47386 (markers not flagged special).
 """
 
@@ -27,14 +27,14 @@ _UNSEEN = re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u2060\ufeff\u202a-\
 """Control characters, zero-width spaces, text-direction overrides and tag characters: read by a model and seen by nobody."""
 
 
-def cut(text: str, characters: int) -> str:
+def truncate(text: str, characters: int) -> str:
     """The text up to a length; what is left out of a longer one is said where it is cut."""
     if len(text) <= characters:
         return text
     return f"{text[:characters]} [cut here: {len(text) - characters} more characters]"
 
 
-def hardened(text: str, control_tokens: Iterable[str] = ()) -> str:
+def sanitised(text: str, control_tokens: Iterable[str] = ()) -> str:
     """The text as a judge may see it: without unseen characters, with a space inside every control token.
 
     Args:
@@ -57,7 +57,7 @@ def _broken(marker: str) -> str:
     return f"{marker[:1]} {marker[1:]}"
 
 
-def mark_for(seed: int, *texts: str) -> str:
+def delimiter(seed: int, *texts: str) -> str:
     """A delimiter that none of the texts holds and that nobody can know who wrote one of them without the seed.
 
     It is a hash of the seed and the texts: another one for every request, the same when that is asked again, so that what was

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise
 from aligndistill.records import Grade, Usage
 from aligndistill.store.cache import Cache, cache_key
 
@@ -26,7 +26,7 @@ GradeGroups = Callable[[Sequence[TokenGroup]], Iterator[GroupGrades]]
 
 
 @dataclass(frozen=True)
-class KeptGrades:
+class GradeCache:
     """Where grades are kept, and the fingerprint of the model that gives them."""
 
     cache: Cache
@@ -39,7 +39,7 @@ def grade_tasks(
     positions: int | None,
     tasks: Sequence[Task],
     grade: GradeGroups,
-    kept: KeptGrades | None = None,
+    kept: GradeCache | None = None,
 ) -> Iterator[Judged]:
     """Tokenise tasks, grade them, and yield each; one whose prompt exceeds the model's positions gets grades without a value.
 
@@ -48,16 +48,18 @@ def grade_tasks(
         positions: how many the model has; None where it does not say.
         kept: what was graded before is taken from there; None grades everything.
     """
-    exchanges = [Exchange(task.messages, [c.text for c in task.candidates], [c.finish for c in task.candidates]) for task in tasks]
+    exchanges = [
+        PromptWithResponses(task.messages, [c.text for c in task.candidates], [c.finish for c in task.candidates]) for task in tasks
+    ]
     limit = UNLIMITED_TOKENS if positions is None else positions
     tokenised = tokenise(conversation, exchanges, Limits(limit, limit, positions))
     for index in set(range(len(tasks))) - set(tokenised.indices):
         yield _judged(name, tasks[index], [None] * len(tasks[index].candidates), 0)
-    for graded in grade(tokenised.groups) if kept is None else _graded_once(tokenised.groups, grade, kept):
+    for graded in grade(tokenised.groups) if kept is None else cached_grades(tokenised.groups, grade, kept):
         yield _judged(name, tasks[tokenised.indices[graded.index]], graded.values, len(tokenised.groups[graded.index].prompt))
 
 
-def _graded_once(groups: Sequence[TokenGroup], grade: GradeGroups, kept: KeptGrades) -> Iterator[GroupGrades]:
+def cached_grades(groups: Sequence[TokenGroup], grade: GradeGroups, kept: GradeCache) -> Iterator[GroupGrades]:
     """A response is known by the model and all ids that it reads."""
     keys = [[cache_key(model=kept.model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
     known = kept.cache.get_many([key for row in keys for key in row])

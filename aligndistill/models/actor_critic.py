@@ -97,7 +97,7 @@ def critic_from_reward_model(pointer: ModelPointer) -> RewardModel:
     return load_reward_model(pointer)
 
 
-def critic_from_trunk(pointer: ModelPointer, seed: int) -> RewardModel:
+def critic_from_backbone(pointer: ModelPointer, seed: int) -> RewardModel:
     """A critic that begins as a language model's trunk with a head that says 0 (as Ziegler et al. 2019 initialise theirs)."""
     critic = new_reward_model(pointer, seed)
     torch.nn.init.zeros_(critic.model.score.weight)

@@ -13,7 +13,7 @@ from aligndistill.models.prompt_sharing import best_shared, sees_all_of, to_devi
 
 
 @dataclass(frozen=True)
-class LaidOut:
+class PackedBatch:
     """Some groups as a batch on the model's device.
 
     Attributes:
@@ -59,12 +59,12 @@ class GroupedModel:
         config = self.model.config
         return self.shares_prompt and config._attn_implementation == GROUPED and sees_all_of(config, length)
 
-    def batches(self, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[LaidOut]:
+    def batches(self, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[PackedBatch]:
         """Groups in batches of similar length, longest first, so that little is padded and memory is known at once."""
         for indices in batches_by_length([group.tokens(self.shares_prompt) for group in groups], batch_size):
             chosen = [groups[i] for i in indices]
             share = self.shares(chosen)
-            yield LaidOut(indices, to_device(collate(chosen, self.conversation.pad_id, share), self.device), share)
+            yield PackedBatch(indices, to_device(collate(chosen, self.conversation.pad_id, share), self.device), share)
 
 
 def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:

@@ -98,11 +98,11 @@ def load_language_model(pointer: ModelPointer) -> LanguageModel:
 
 def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageModel:
     """Prepare a model in memory as `load_language_model` does one on disk."""
-    trunk = use_grouped_forward(model)
+    backbone = use_grouped_forward(model)
     conversation = Conversation(tokenizer, layout, generation_eos_ids(model))
     model.eval()
-    trunk.trusted = shares_prompt_exactly(model, conversation.pad_id, token_logprobs)
-    return LanguageModel(model, conversation, shares_prompt=trunk.trusted)
+    backbone.verified = shares_prompt_exactly(model, conversation.pad_id, token_logprobs)
+    return LanguageModel(model, conversation, shares_prompt=backbone.verified)
 
 
 def load_tokenizer(pointer: ModelPointer) -> Any:

@@ -54,7 +54,7 @@ def at_tokens(values_S: Tensor, batch: GroupedBatch) -> Tensor:
 class Trunk:
     """Whether a model's trunk and head, called one after the other, are known to give what its own forward pass gives."""
 
-    trusted: bool = False
+    verified: bool = False
 
 
 def use_grouped_forward(model: Any) -> Trunk:
@@ -70,7 +70,7 @@ def use_grouped_forward(model: Any) -> Trunk:
     The new forward gives logprobs_S; asked for `entropy` it gives (logprobs_S, entropy_S), and with a `value_head` it adds
     values_S, that head's output where each token is predicted.
     """
-    trunk = Trunk()
+    backbone = Trunk()
     plain_forward = model.forward
 
     def forward(
@@ -88,7 +88,7 @@ def use_grouped_forward(model: Any) -> Trunk:
             return plain_forward(*args, **kwargs)
         assert predictors_S is not None and targets_S is not None
         rows = {"input_ids_NT": kwargs["input_ids"], "positions_NT": kwargs["position_ids"], "segments_NT": segments_NT}
-        if not share and not trunk.trusted:
+        if not share and not backbone.verified:
             mask_NT = (segments_NT >= 0).long()
             output = plain_forward(
                 input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False, output_hidden_states=value_head is not None
@@ -103,22 +103,24 @@ def use_grouped_forward(model: Any) -> Trunk:
         return outputs if len(outputs) > 1 else outputs[0]
 
     model.forward = forward
-    return trunk
+    return backbone
 
 
 def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segments_NT: Tensor, share: bool) -> Tensor:
     """The trunk's last hidden states (N, T, H) of rows laid out by `collate` with the same `share`."""
-    trunk = causal_lm(model).base_model
-    dtype = next(trunk.parameters()).dtype
+    backbone = causal_lm(model).base_model
+    dtype = next(backbone.parameters()).dtype
     if not share:
         # Rows are padded on the right: under causal attention no token sees padding, and without a mask the kernel can skip half.
-        output = trunk(input_ids=input_ids_NT, use_cache=False)
-    elif trunk.config._attn_implementation == GROUPED:
+        output = backbone(input_ids=input_ids_NT, use_cache=False)
+    elif backbone.config._attn_implementation == GROUPED:
         blocks, mask_1111 = Blocks.of(segments_NT, dtype), unread_mask(dtype)
-        output = trunk(input_ids=input_ids_NT, attention_mask=mask_1111, position_ids=positions_NT, use_cache=False, blocks=blocks)
+        output = backbone(
+            input_ids=input_ids_NT, attention_mask=mask_1111, position_ids=positions_NT, use_cache=False, blocks=blocks
+        )
     else:
-        mask = block_mask(segments_NT) if trunk.config._attn_implementation == FLEX else attention_mask(segments_NT, dtype)
-        output = trunk(input_ids=input_ids_NT, attention_mask=mask, position_ids=positions_NT, use_cache=False)
+        mask = block_mask(segments_NT) if backbone.config._attn_implementation == FLEX else attention_mask(segments_NT, dtype)
+        output = backbone(input_ids=input_ids_NT, attention_mask=mask, position_ids=positions_NT, use_cache=False)
     hidden_NTH: Tensor = output.last_hidden_state
     return hidden_NTH
 
@@ -132,12 +134,12 @@ def head_outputs(
     processes, and those may have other numbers of chunks.
     """
     if not hasattr(head, "reads_chunks"):
-        _teach_head(head)
+        _use_chunked_head(head)
     found: tuple[Tensor, ...] = head(hidden_SH, targets_S=targets_S, temperature=temperature, entropy=entropy)
     return found
 
 
-def _teach_head(head: Any) -> None:
+def _use_chunked_head(head: Any) -> None:
     plain_forward = head.forward
 
     def forward(hidden_SH: Tensor, *, targets_S: Tensor | None = None, temperature: float = 1.0, entropy: bool = False) -> Any:

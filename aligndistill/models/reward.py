@@ -43,19 +43,19 @@ def load_reward_model(pointer: ModelPointer) -> RewardModel:
     return _wrap(model, tokenizer, pointer.layout)
 
 
-def new_reward_model(trunk: ModelPointer, seed: int) -> RewardModel:
+def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
     """A language model's trunk with a new head, normal with standard deviation 1 / sqrt(hidden size + 1).
 
     Small, as in Stiennon et al. (2020, appendix), so that training starts from rewards near zero.
     """
-    tokenizer = load_tokenizer(trunk)
-    model = from_pretrained(AutoModelForSequenceClassification, trunk, num_labels=1)
+    tokenizer = load_tokenizer(backbone)
+    model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=1)
     head = model.score
     generator = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         head.weight.copy_(torch.randn(head.weight.shape, generator=generator) / (head.in_features + 1) ** 0.5)
     give_padding_token(model, tokenizer)
-    return _wrap(model, tokenizer, trunk.layout)
+    return _wrap(model, tokenizer, backbone.layout)
 
 
 def give_padding_token(model: Any, tokenizer: Any) -> None:

@@ -93,7 +93,7 @@ def _sample(
 
     for step in range(max_new_tokens):
         logprobs_RV = (logits_NV.float() / temperature if temperature > 0 else logits_NV.float()).log_softmax(-1)
-        chosen_R = draw(logprobs_RV, uniforms_NT[rows, step]) if temperature > 0 else logprobs_RV.argmax(-1)
+        chosen_R = draw_tokens(logprobs_RV, uniforms_NT[rows, step]) if temperature > 0 else logprobs_RV.argmax(-1)
         tokens_NT[rows, step] = chosen_R
         logprobs_NT[rows, step] = logprobs_RV.gather(-1, chosen_R.unsqueeze(-1)).squeeze(-1)
         ended_R = torch.isin(chosen_R, eos_ids)
@@ -150,7 +150,7 @@ def uniforms(seed: int, key: str, number: int, count: int) -> Tensor:
     return torch.rand(count, generator=generator)
 
 
-def draw(logprobs_NV: Tensor, uniforms_N: Tensor) -> Tensor:
+def draw_tokens(logprobs_NV: Tensor, uniforms_N: Tensor) -> Tensor:
     """Inverse-CDF sampling: the first token whose cumulative probability passes the uniform."""
     cumulative_NV = logprobs_NV.double().exp().cumsum(-1)
     # Scaled by the total, so that rounding can never leave the uniform beyond the last token.

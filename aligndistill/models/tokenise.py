@@ -28,7 +28,7 @@ class Tokenised:
 
 
 @dataclass(frozen=True)
-class Exchange:
+class PromptWithResponses:
     """A prompt with texts that answer it, and how each ended."""
 
     messages: tuple[Message, ...]
@@ -44,7 +44,7 @@ class TokenisedOne:
     responses_cut: int
 
 
-def tokenise_one(conversation: Conversation, exchange: Exchange, limits: Limits) -> TokenisedOne | None:
+def tokenise_one(conversation: Conversation, exchange: PromptWithResponses, limits: Limits) -> TokenisedOne | None:
     """Tokenise a prompt with its responses; None where the prompt is over its limit: half a question is another question.
 
     A response over its limit is cut and has no end token, as if its author had been stopped there.
@@ -61,7 +61,7 @@ def tokenise_one(conversation: Conversation, exchange: Exchange, limits: Limits)
     return TokenisedOne(TokenGroup(prompt, [ids[:room] for ids in responses]), cut)
 
 
-def tokenise(conversation: Conversation, exchanges: Iterable[Exchange], limits: Limits) -> Tokenised:
+def tokenise(conversation: Conversation, exchanges: Iterable[PromptWithResponses], limits: Limits) -> Tokenised:
     """`tokenise_one` of each; prompts that are left out are counted."""
     result = Tokenised()
     for index, exchange in enumerate(exchanges):

@@ -24,7 +24,7 @@ from aligndistill.objectives.inputs import Loss
 from aligndistill.objectives.pairs import differences, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric
 
 
-def bradley_terry(
+def bradley_terry_loss(
     rewards_BK: Tensor,
     scores_BK: Tensor,
     valid_BK: Tensor,

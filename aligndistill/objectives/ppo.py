@@ -26,7 +26,7 @@ class Learned:
 
 
 @dataclass(frozen=True)
-class Collected:
+class UpdateBatch:
     """What was recorded when the responses were sampled, and the advantages made of it.
 
     Attributes:
@@ -42,7 +42,7 @@ class Collected:
 
 def ppo(
     learned: Learned,
-    collected: Collected,
+    collected: UpdateBatch,
     *,
     clip_range: float,
     value_clip_range: float | None,

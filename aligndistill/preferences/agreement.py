@@ -66,7 +66,7 @@ def unparsed(verdicts: Iterable[Verdict]) -> Share:
     return Share(count, total)
 
 
-def longer_wins(rankings: Iterable[Ranking]) -> Share:
+def longer_preferred_rate(rankings: Iterable[Ranking]) -> Share:
     """Strictly ordered pairs whose better answer is the longer one, in characters, of those whose lengths differ."""
     count = total = 0
     for ranking in rankings:

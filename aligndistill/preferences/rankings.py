@@ -38,13 +38,13 @@ class RankingOutcome:
     tied: Ranking | None = None
 
 
-def rank(
+def rank_responses(
     prompt: Prompt, candidates: Sequence[Candidate], verdicts: Sequence[Verdict], settings: Rankings, first_advantage: float = 0.0
 ) -> RankingOutcome:
     """Rank a prompt's candidates by the verdicts on them.
 
     Args:
-        first_advantage: the judge's, logits, for pairs that it saw in one order only (see `scores.judge_advantage`).
+        first_advantage: the judge's, logits, for pairs that it saw in one order only (see `scores.first_position_logit`).
 
     Raises:
         ConfigError: `aggregate` names a way that this judge's verdicts cannot be put together.
@@ -66,7 +66,7 @@ def rank(
 
 
 def rank_ready_made(ranking: Ranking, settings: Rankings) -> RankingOutcome:
-    """Bring a loaded ranking, whose scores are as the data set gave them, to the form that `rank` gives.
+    """Bring a loaded ranking, whose scores are as the data set gave them, to the form that `rank_responses` gives.
 
     Scores are divided by the temperature; a response whose score is not a finite number counts as one without a verdict.
     """
@@ -98,7 +98,7 @@ def _scores(verdicts: Sequence[Verdict], settings: Rankings, first_advantage: fl
         )
     match aggregate:
         case "bradley_terry":
-            return scores.bradley_terry(comparisons, first_advantage)
+            return scores.scores_from_comparisons(comparisons, first_advantage)
         case "win_probability":
             return scores.win_probability(comparisons)
         case "mean_grade":

@@ -24,31 +24,31 @@ def sigmoid(logit: float) -> float:
     return (1 + math.tanh(logit / 2)) / 2
 
 
-def bradley_terry(comparisons: Sequence[Comparison], first_advantage: float = 0.0) -> dict[str, float]:
+def scores_from_comparisons(comparisons: Sequence[Comparison], position_logit: float = 0.0) -> dict[str, float]:
     """Bradley-Terry strengths with mean 0, by candidate id. Each comparison is one observation.
 
     Args:
-        first_advantage: of the judge, logits (see `judge_advantage`); taken off pairs that were shown in one order only.
+        first_advantage: of the judge, logits (see `first_position_logit`); taken off pairs that were shown in one order only.
     """
     from aligndistill.preferences.strengths import strengths
 
-    contest = _contest(comparisons)
-    return dict(zip(contest.ids, strengths(len(contest.ids), contest.wins, first_advantage=first_advantage), strict=True))
+    match_ = _contest(comparisons)
+    return dict(zip(match_.ids, strengths(len(match_.ids), match_.wins, position_logit=position_logit), strict=True))
 
 
-def judge_advantage(comparisons: Sequence[Comparison]) -> float:
+def first_position_logit(comparisons: Sequence[Comparison]) -> float:
     """What being shown first is worth to an answer, logits: the most likely value over a judge's comparisons of many prompts.
 
     0 where nothing was shown in one order only: then each answer has had the advantage.
     """
-    from aligndistill.preferences.strengths import Contest, first_advantage
+    from aligndistill.preferences.strengths import Match, position_logit
 
     # Nobody was shown a panel's verdict in an order.
     by_prompt = group_by_prompt(comparison for comparison in comparisons if not comparison.members)
-    contests = [_contest(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
-    if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in contests):
+    matches = [_contest(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
+    if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in matches):
         return 0.0
-    return first_advantage([Contest(len(one.ids), one.wins) for one in contests])
+    return position_logit([Match(len(one.ids), one.wins) for one in matches])
 
 
 @dataclass(frozen=True)
@@ -79,7 +79,7 @@ def win_probability(comparisons: Sequence[Comparison]) -> dict[str, float]:
     The bounds are the estimates of Krichevsky and Trofimov (half a win and half a loss added) for none and all of m wins: few
     comparisons cannot show that somebody never loses. The factor is there because w is measured against the others, whose mean
     score is -score / k when all sum to 0. So two candidates differ by exactly the logit of their probability, where that lies
-    within the bounds. Bounds also cut a judge's own probabilities; `bradley_terry` keeps those.
+    within the bounds. Bounds also cut a judge's own probabilities; `scores_from_comparisons` keeps those.
     """
     both_orders: defaultdict[frozenset[str], list[tuple[str, float]]] = defaultdict(list)
     for first, second, probability in _readable(comparisons):

@@ -38,7 +38,7 @@ class Win(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Contest:
+class Match:
     """Some items and their comparisons with each other."""
 
     n_items: int
@@ -87,7 +87,7 @@ class _Table:
         return strength[:, None] - strength[None, :] + self.advantage
 
 
-def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR, first_advantage: float = 0.0) -> list[float]:
+def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR, position_logit: float = 0.0) -> list[float]:
     """The most likely strengths, with mean 0.
 
     Each item also ties once, with weight `prior`, with a virtual opponent of strength 0. That keeps an undefeated item finite
@@ -102,19 +102,19 @@ def strengths(n_items: int, wins: Sequence[Win], prior: float = PRIOR, first_adv
             compared in both, they have each had it, and a disagreement between the orders is doubt about the two.
     """
     asked, won = _counts(n_items, wins)
-    table = _Table(asked, won, first_advantage * (asked.T == 0), prior)
+    table = _Table(asked, won, position_logit * (asked.T == 0), prior)
     assert prior > 0, "without a prior an undefeated item has no finite strength"
     return [float(value) for value in _fitted(table, np.zeros(n_items))]
 
 
-def first_advantage(contests: Sequence[Contest], prior: float = PRIOR) -> float:
+def position_logit(matches: Sequence[Match], prior: float = PRIOR) -> float:
     """What being shown first was worth to an item, logits: the most likely value for all contests together.
 
     It is told from strength by items that were shown first in some of their comparisons and second in others, so one order is to
     be drawn by chance. A pseudo-tie of weight `prior` keeps it finite for a judge that always says first.
     """
-    counts = [_counts(contest.n_items, contest.wins) for contest in contests]
-    fitted = [np.zeros(contest.n_items) for contest in contests]
+    counts = [_counts(match_.n_items, match_.wins) for match_ in matches]
+    fitted = [np.zeros(match_.n_items) for match_ in matches]
 
     def slope(advantage: float) -> float:
         """Of the cost, when the strengths are the most likely ones for this advantage: it grows with the advantage."""

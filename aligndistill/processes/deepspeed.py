@@ -11,7 +11,7 @@ from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process
 
 STALE_BUILD_SECONDS = 600
-SECONDS_BETWEEN_LOOKS = 0.2
+POLL_SECONDS = 0.2
 
 
 def build_locks() -> list[tuple[Path, float]]:
@@ -39,7 +39,7 @@ def wait_for_builds() -> None:
                 told.add(lock)
                 left = STALE_BUILD_SECONDS - seconds
                 say(f"  waiting for {lock.parent.name} to be compiled; {lock} is removed {left:.0f} s from now")
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
 
 
 def skip_unused_operator() -> None:

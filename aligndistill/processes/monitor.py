@@ -20,11 +20,11 @@ from pathlib import Path
 
 from aligndistill.config.run import Runtime
 from aligndistill.errors import Interrupted, TrainingError, UserError
-from aligndistill.processes.ranks import is_main_process, rank, world_size
+from aligndistill.processes.ranks import is_main_process, process_rank, world_size
 
-SECONDS_BETWEEN_BEATS = 1.0
-SECONDS_BETWEEN_LOOKS = 0.2
-SECONDS_FOR_THE_OTHERS_TO_LEAVE = 10.0
+HEARTBEAT_SECONDS = 1.0
+POLL_SECONDS = 0.2
+SHUTDOWN_SECONDS = 10.0
 
 
 @dataclass
@@ -63,7 +63,7 @@ class RollCall:
     def __init__(self, folder: Path, silence_seconds: float) -> None:
         self._folder, self._silence_seconds = folder, silence_seconds
         self._me = Presence(socket.gethostname(), os.getpid())
-        self._others: dict[int, _Seen | None] = {other: None for other in range(world_size()) if other != rank()}
+        self._others: dict[int, _Seen | None] = {other: None for other in range(world_size()) if other != process_rank()}
         self._began = time.monotonic()
         self._lock = threading.Lock()
         self._ended = threading.Event()
@@ -87,8 +87,8 @@ class RollCall:
 
     def wait_for(self, others: Sequence[int], words: str) -> None:
         """Wait until all of them have said so. Ends with the process where one of them will not."""
-        while not all(other == rank() or self.has_said(other, words) for other in others):
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+        while not all(other == process_rank() or self.has_said(other, words) for other in others):
+            time.sleep(POLL_SECONDS)
 
     def missing(self) -> str | None:
         """Which process died without a word, if one did."""
@@ -109,15 +109,15 @@ class RollCall:
         with self._lock:
             self._me.exit_code = exit_code
         self._write()
-        deadline = time.monotonic() + SECONDS_FOR_THE_OTHERS_TO_LEAVE
+        deadline = time.monotonic() + SHUTDOWN_SECONDS
         while time.monotonic() < deadline:
             self._look()
             present = {other: seen.presence for other, seen in self._others.items() if seen is not None}
-            if any(one.exit_code is not None and other < rank() for other, one in present.items()):
+            if any(one.exit_code is not None and other < process_rank() for other, one in present.items()):
                 os._exit(exit_code)
             if all(one.is_gone or one.left for one in present.values()):
                 return
-            time.sleep(SECONDS_BETWEEN_LOOKS)
+            time.sleep(POLL_SECONDS)
 
     def leave(self) -> None:
         """This process is done."""
@@ -127,7 +127,7 @@ class RollCall:
         self._write()
 
     def _keep(self) -> None:
-        while not self._ended.wait(SECONDS_BETWEEN_BEATS):
+        while not self._ended.wait(HEARTBEAT_SECONDS):
             with self._lock:
                 self._me.beats += 1
             self._write()
@@ -164,9 +164,9 @@ class RollCall:
 
     def _write(self) -> None:
         with self._lock:
-            new = self._folder / f"{rank()}.new"
+            new = self._folder / f"{process_rank()}.new"
             new.write_text(json.dumps(asdict(self._me)))
-            os.replace(new, self._folder / f"{rank()}.json")
+            os.replace(new, self._folder / f"{process_rank()}.json")
 
 
 _present: RollCall | None = None

@@ -11,8 +11,9 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 T = TypeVar("T")
 
-# Plain text in a notebook, too, and there on standard output: it would show standard error as if something had gone wrong.
-console = Console(stderr="ipykernel" not in sys.modules, highlight=False, force_jupyter=False)
+IN_NOTEBOOK = "ipykernel" in sys.modules
+# In a notebook plain lines, on standard output: it keeps every state of a bar, and shows standard error as if it were errors.
+console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 10.0
 
 

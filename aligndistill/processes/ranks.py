@@ -14,19 +14,19 @@ def world_size() -> int:
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def rank() -> int:
+def process_rank() -> int:
     """This process's number among them."""
     return int(os.environ.get("RANK", "0"))
 
 
 def is_main_process() -> bool:
     """Whether this is the first process of all."""
-    return rank() == 0
+    return process_rank() == 0
 
 
 def local_ranks() -> range:
     """The numbers of the processes on this machine."""
-    first = rank() - int(os.environ.get("LOCAL_RANK", "0"))
+    first = process_rank() - int(os.environ.get("LOCAL_RANK", "0"))
     # torchrun's and accelerate's name, then DeepSpeed's
     count = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("LOCAL_SIZE") or world_size()
     return range(first, first + int(count))
@@ -35,7 +35,7 @@ def local_ranks() -> range:
 def our_share(items: Sequence[T], ranks: range | None = None) -> list[T]:
     """This process's share of some work, among all processes or these. It depends on nothing but the place in the list."""
     among = ranks or range(world_size())
-    return list(items[rank() - among.start :: len(among)])
+    return list(items[process_rank() - among.start :: len(among)])
 
 
 def from_all(work: Callable[[], list[T]]) -> list[T]:

@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from aligndistill.evaluation.audit import AuditFigures
+from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.evaluation.intervals import Mean
 
 
@@ -26,36 +26,36 @@ class AuditRow:
     level: float | None = None
 
 
-def audit_rows(figures: AuditFigures) -> list[AuditRow]:
+def audit_rows(metrics: AuditMetrics) -> list[AuditRow]:
     """Everything that was measured."""
-    return [AuditRow(label, figure, wanted, level) for label, figure, wanted, level in _rows(figures) if figure is not None]
+    return [AuditRow(label, figure, wanted, level) for label, figure, wanted, level in _rows(metrics) if figure is not None]
 
 
-def _rows(figures: AuditFigures) -> Iterator[tuple[str, Mean | None, str, float | None]]:
-    yield "verdicts that could not be read", figures.unparsed, "near 0%", 0.0
-    yield "winner changes with the order", figures.order_flips, "near 0%", 0.0
-    yield "first answer wins", figures.first_position, "near 50%", 0.5
-    chance = figures.longer_wins_by_chance
+def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float | None]]:
+    yield "verdicts that could not be read", metrics.unparsed, "near 0%", 0.0
+    yield "winner changes with the order", metrics.order_flips, "near 0%", 0.0
+    yield "first answer wins", metrics.first_position, "near 50%", 0.5
+    chance = metrics.longer_wins_by_chance
     by_chance = "" if chance is None else f"by chance {percent(chance)}"
-    labels = figures.labels
+    labels = metrics.labels
     by_labels = "" if labels is None or labels.longer_wins is None else f"by the labels {percent(labels.longer_wins)}"
-    yield "longer answer wins", figures.longer_wins, "; ".join(filter(None, (by_chance, by_labels))), chance.mean if chance else 0.5
-    yield "choices that go round in a circle", figures.intransitive, "near 0%; 25% for a coin", 0.0
-    yield "decided alike when asked again", figures.self_consistency, "near 100%", 1.0
-    own = figures.own_answers_win_by_labels
+    yield "longer answer wins", metrics.longer_wins, "; ".join(filter(None, (by_chance, by_labels))), chance.mean if chance else 0.5
+    yield "choices that go round in a circle", metrics.intransitive, "near 0%; 25% for a coin", 0.0
+    yield "decided alike when asked again", metrics.self_consistency, "near 100%", 1.0
+    own = metrics.own_answers_win_by_labels
     yield (
         "its own answers win",
-        figures.own_answers_win,
+        metrics.own_answers_win,
         "" if own is None else f"by the labels {percent(own)}",
         own.mean if own else None,
     )
-    yield "judges of the panel choose alike", figures.panel_agreement, "near 100%", 1.0
+    yield "judges of the panel choose alike", metrics.panel_agreement, "near 100%", 1.0
     if labels is not None:
         longer = labels.longer_wins
         wanted = "" if longer is None else f"always taking the longer: {percent(longer)}"
         yield "agrees with the labels", labels.agreement, wanted, 1.0
-    yield "known-bad answers preferred", figures.canaries, "near 0%; 50% for a coin", 0.0
-    for kind, rate in figures.canaries_by_kind.items():
+    yield "known-bad answers preferred", metrics.canaries, "near 0%; 50% for a coin", 0.0
+    for kind, rate in metrics.canaries_by_kind.items():
         yield f"  of kind {kind.replace('_', ' ')}", rate, "", 0.0
 
 
@@ -64,18 +64,18 @@ def percent(figure: Mean) -> str:
     return f"{100 * figure.mean:.0f}% [{100 * figure.low:.0f}%, {100 * figure.high:.0f}%]"
 
 
-def audit_table(figures: AuditFigures) -> Table:
+def audit_table(metrics: AuditMetrics) -> Table:
     """The rows for a terminal."""
-    title = f"{figures.verdicts:,} verdicts on {figures.prompts:,} prompts"
+    title = f"{metrics.verdicts:,} verdicts on {metrics.prompts:,} prompts"
     table = Table(title=Text(title), title_justify="left", caption_justify="left")
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
     table.caption = Text("[low, high]: 95% interval over prompts")
     table.add_column("what its verdicts show", no_wrap=True)
     table.add_column("share", justify="right", no_wrap=True)
     table.add_column("compare with")
-    for row in audit_rows(figures):
+    for row in audit_rows(metrics):
         table.add_row(Text(row.label), Text(percent(row.figure)), Text(row.wanted))
-    kappa = figures.labels.kappa if figures.labels else None
+    kappa = metrics.labels.kappa if metrics.labels else None
     if kappa is not None:
         table.add_row(
             Text("kappa with the labels"), Text(f"{kappa.mean:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]"), Text("0 by chance")

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.reporting.report import ModelFigures, Report
+from aligndistill.reporting.report import ModelMetrics, Report
 
 
 @dataclass(frozen=True)
@@ -25,9 +25,9 @@ class Column:
     best_is_highest: bool = False
     is_win_rate: bool = False
 
-    def value(self, figures: ModelFigures) -> Mean | float | None:
+    def value(self, metrics: ModelMetrics) -> Mean | float | None:
         """The figure of a model; None where it was not measured or makes no sense (the start's win rate against itself)."""
-        value: Mean | float | None = getattr(figures, self.key, None)
+        value: Mean | float | None = getattr(metrics, self.key, None)
         return value
 
 
@@ -49,18 +49,18 @@ COLUMNS = (
 )
 
 
-def models_of(report: Report) -> dict[str, ModelFigures]:
+def authors_of(report: Report) -> dict[str, ModelMetrics]:
     """The rows: the start, the teacher where there is one, the students in the order of the config."""
     teacher = {} if report.teacher is None else {"teacher": report.teacher}
     return {"start": report.start, **teacher, **report.students}
 
 
-def measured(columns: Sequence[Column], models: Sequence[ModelFigures]) -> list[Column]:
+def measured(columns: Sequence[Column], models: Sequence[ModelMetrics]) -> list[Column]:
     """The columns that at least one model has a figure for."""
-    return [column for column in columns if any(column.value(figures) is not None for figures in models)]
+    return [column for column in columns if any(column.value(metrics) is not None for metrics in models)]
 
 
-def best_in(column: Column, models: Mapping[str, ModelFigures]) -> str | None:
+def best_in(column: Column, models: Mapping[str, ModelMetrics]) -> str | None:
     """The model with the highest mean in a column where that is what one wants; None elsewhere."""
-    means = {name: value.mean for name, figures in models.items() if isinstance(value := column.value(figures), Mean)}
+    means = {name: value.mean for name, metrics in models.items() if isinstance(value := column.value(metrics), Mean)}
     return max(means, key=lambda name: means[name]) if column.best_is_highest and means else None

@@ -10,11 +10,11 @@ from pathlib import Path
 
 from markupsafe import Markup
 
-from aligndistill.evaluation.calibration_figures import LengthGapBin, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting import plots, writing
 from aligndistill.reporting.audit_rows import audit_rows
-from aligndistill.reporting.columns import COLUMNS, measured, models_of
+from aligndistill.reporting.columns import COLUMNS, authors_of, measured
 from aligndistill.reporting.drawing import SERIES, Plot
 from aligndistill.reporting.headline import result_sentence
 from aligndistill.reporting.report import Report
@@ -79,11 +79,11 @@ def render_page(data: PageData) -> str:
     templates = environment()
     templates.filters |= {"number": writing.number, "with_interval": writing.with_interval, "our_svg": Markup}
     report = data.report
-    models = models_of(report)
+    models = authors_of(report)
     columns = measured(COLUMNS, list(models.values()))
     authors = [answer.author for sample in data.samples for answer in sample.answers]
     series = _series([*models, *data.curves, *data.updates, *data.lengths, *authors])
-    means = [value for column in columns for figures in models.values() if isinstance(value := column.value(figures), Mean)]
+    means = [value for column in columns for metrics in models.values() if isinstance(value := column.value(metrics), Mean)]
     return templates.get_template("page.html.j2").render(
         data=data,
         report=report,
@@ -94,9 +94,9 @@ def render_page(data: PageData) -> str:
         rows=table_rows(report, columns, series),
         series=series,
         audit=audit_rows(report.audit) if report.audit else [],
-        result_figures=_result_figures(report, series),
-        reward_figures=_reward_figures(data),
-        training_figures=_training_figures(data, series),
+        result_plots=_result_plots(report, series),
+        reward_plots=_reward_plots(data),
+        training_plots=_training_plots(data, series),
         written={name: chosen_samples(updates.samples) for name, updates in data.updates.items()},
     )
 
@@ -108,17 +108,17 @@ def _series(names: Sequence[str]) -> dict[str, int | None]:
 
 
 def _not_measured(report: Report) -> list[str]:
-    models = list(models_of(report).values())
+    models = list(authors_of(report).values())
     absent = [column.title for column in COLUMNS[:2] if not measured([column], models)]
     parts = {"teacher": report.teacher, "judge": report.judge, "reward model": report.reward_model}
     return absent + [name for name, part in parts.items() if part is None]
 
 
-def _result_figures(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
+def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
     levels = {"win_rate": {"no difference": 0.5}, "truth": {}}
-    for name, figures in (("start", report.start), ("teacher", report.teacher)):
-        if figures is not None and figures.truth is not None:
-            levels["truth"][name] = figures.truth.mean
+    for name, metrics in (("start", report.start), ("teacher", report.teacher)):
+        if metrics is not None and metrics.truth is not None:
+            levels["truth"][name] = metrics.truth.mean
     found = []
     for key, label in (("win_rate", "win rate"), ("truth", "truth")):
         points = [
@@ -132,7 +132,7 @@ def _result_figures(report: Report, series: Mapping[str, int | None]) -> list[Fi
     return found
 
 
-def _reward_figures(data: PageData) -> list[Figure]:
+def _reward_plots(data: PageData) -> list[Figure]:
     found = []
     if data.reliability:
         caption = "Points on the dashed line mean what they say: of the pairs ordered with 80% confidence, 80% are right."
@@ -143,7 +143,7 @@ def _reward_figures(data: PageData) -> list[Figure]:
     return found
 
 
-def _training_figures(data: PageData, series: Mapping[str, int | None]) -> list[Figure]:
+def _training_plots(data: PageData, series: Mapping[str, int | None]) -> list[Figure]:
     found = []
     curves = {name: points for name, points in data.curves.items() if points}
     if curves:

@@ -9,8 +9,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from aligndistill.evaluation.calibration_figures import LengthGapBin, ReliabilityBin
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting.drawing import INK, SERIES, WIDTH, Label, Plot, Segment, canvas, colour, marker, place_labels, svg_of
 from aligndistill.reporting.writing import number, shortened, with_interval
 

@@ -6,13 +6,13 @@ from pathlib import Path
 from pydantic import FiniteFloat, ValidationError
 
 from aligndistill.errors import DataError
-from aligndistill.evaluation.audit import AuditFigures
-from aligndistill.evaluation.calibration_figures import PreferenceFigures
+from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.records import Record
 
 
-class ModelFigures(Record):
+class ModelMetrics(Record):
     """A model's answers to the held-out prompts.
 
     Attributes:
@@ -30,13 +30,13 @@ class ModelFigures(Record):
     repetition_4: Mean | None = None
 
 
-class StartFigures(ModelFigures):
+class StartMetrics(ModelMetrics):
     """The student before it is aligned. `win_rate_teacher`: how often the judge prefers it to the teacher."""
 
     win_rate_teacher: Mean | None = None
 
 
-class StudentFigures(ModelFigures):
+class StudentMetrics(ModelMetrics):
     """A student after training.
 
     Attributes:
@@ -56,7 +56,7 @@ class StudentFigures(ModelFigures):
     train_seconds: FiniteFloat | None = None
 
 
-class JudgeFigures(Record):
+class JudgeMetrics(Record):
     """What the judge did: its kind, how often it was asked, how many verdicts it gave, how many could not be read."""
 
     kind: str
@@ -72,12 +72,12 @@ class Report(Record):
 
     run: str
     seed: int
-    start: StartFigures = StartFigures()
-    teacher: ModelFigures | None = None
-    judge: JudgeFigures | None = None
-    audit: AuditFigures | None = None
-    reward_model: PreferenceFigures | None = None
-    students: Mapping[str, StudentFigures] = {}
+    start: StartMetrics = StartMetrics()
+    teacher: ModelMetrics | None = None
+    judge: JudgeMetrics | None = None
+    audit: AuditMetrics | None = None
+    reward_model: PreferenceMetrics | None = None
+    students: Mapping[str, StudentMetrics] = {}
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}
 
@@ -105,10 +105,10 @@ def read_report(path: Path) -> Report:
         ) from None
 
 
-def best_student(students: Mapping[str, StudentFigures]) -> str | None:
+def best_student(students: Mapping[str, StudentMetrics]) -> str | None:
     """The student with the highest truth, or win rate where not all have a truth; None where not all have that either."""
     for measure in ("truth", "win_rate"):
-        figures = {name: getattr(student, measure) for name, student in students.items()}
-        if figures and None not in figures.values():
-            return max(figures, key=lambda name: figures[name].mean)
+        metrics = {name: getattr(student, measure) for name, student in students.items()}
+        if metrics and None not in metrics.values():
+            return max(metrics, key=lambda name: metrics[name].mean)
     return None

@@ -8,16 +8,16 @@ from aligndistill.evaluation.rewardbench import RewardBench
 from aligndistill.reporting.audit_rows import percent
 
 
-def rewardbench_table(figures: RewardBench) -> Table:
+def rewardbench_table(metrics: RewardBench) -> Table:
     """A line for each subset, then all rows together."""
-    table = Table(title=Text(f"{figures.rows:,} rows"), title_justify="left", caption_justify="left")
+    table = Table(title=Text(f"{metrics.rows:,} rows"), title_justify="left", caption_justify="left")
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
-    table.caption = Text(f"[low, high]: 95% interval over prompts. Mean of the subsets: {100 * figures.mean_of_subsets:.1f}%")
+    table.caption = Text(f"[low, high]: 95% interval over prompts. Mean of the subsets: {100 * metrics.mean_of_subsets:.1f}%")
     table.add_column("subset", no_wrap=True)
     table.add_column("right", justify="right", no_wrap=True)
     table.add_column("prompts", justify="right", no_wrap=True)
-    for name, score in figures.subsets.items():
+    for name, score in metrics.subsets.items():
         table.add_row(Text(name), Text(percent(score)), Text(f"{score.n:,}"))
-    if figures.accuracy is not None:
-        table.add_row(Text("all rows but Ties"), Text(percent(figures.accuracy)), Text(f"{figures.accuracy.n:,}"))
+    if metrics.accuracy is not None:
+        table.add_row(Text("all rows but Ties"), Text(percent(metrics.accuracy)), Text(f"{metrics.accuracy.n:,}"))
     return table

@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting import writing
-from aligndistill.reporting.columns import Column, best_in, models_of
-from aligndistill.reporting.report import ModelFigures, Report, StudentFigures
+from aligndistill.reporting.columns import Column, authors_of, best_in
+from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics
 
 NOT_MEASURED = "-"
 
@@ -32,7 +32,7 @@ class Cell:
 
 
 @dataclass(frozen=True)
-class Row:
+class TableRow:
     """A model; `series` is its colour, None for the start and the teacher."""
 
     name: str
@@ -42,24 +42,24 @@ class Row:
     training: str
 
 
-def table_rows(report: Report, columns: Sequence[Column], series: Mapping[str, int | None]) -> list[Row]:
+def table_rows(report: Report, columns: Sequence[Column], series: Mapping[str, int | None]) -> list[TableRow]:
     """A row per model, a cell per column; the best of several students is marked."""
-    models = models_of(report)
+    models = authors_of(report)
     cells_of: dict[str, list[Cell]] = {name: [] for name in models}
     for column in columns:
         best = best_in(column, report.students) if len(report.students) > 1 else None
         whisker_of = _whiskers(column, models)
-        for name, figures in models.items():
-            cells_of[name].append(_cell(column.value(figures), whisker_of.get(name), name == best))
+        for name, metrics in models.items():
+            cells_of[name].append(_cell(column.value(metrics), whisker_of.get(name), name == best))
     return [
-        Row(
+        TableRow(
             name=name,
-            objective=figures.objective if isinstance(figures, StudentFigures) else "",
+            objective=metrics.objective if isinstance(metrics, StudentMetrics) else "",
             series=series[name],
             cells=tuple(cells_of[name]),
-            training=_training_time(figures),
+            training=_training_time(metrics),
         )
-        for name, figures in models.items()
+        for name, metrics in models.items()
     ]
 
 
@@ -71,8 +71,8 @@ def _cell(value: Mean | float | None, whisker: Whisker | None, best: bool) -> Ce
     return Cell(writing.number(value))
 
 
-def _whiskers(column: Column, models: Mapping[str, ModelFigures]) -> dict[str, Whisker]:
-    figure_of = {name: value for name, figures in models.items() if isinstance(value := column.value(figures), Mean)}
+def _whiskers(column: Column, models: Mapping[str, ModelMetrics]) -> dict[str, Whisker]:
+    figure_of = {name: value for name, metrics in models.items() if isinstance(value := column.value(metrics), Mean)}
     if not figure_of:
         return {}
     lowest = min(0.0, *(figure.low for figure in figure_of.values()))
@@ -92,6 +92,6 @@ def _whiskers(column: Column, models: Mapping[str, ModelFigures]) -> dict[str, W
     }
 
 
-def _training_time(figures: ModelFigures) -> str:
-    seconds = figures.train_seconds if isinstance(figures, StudentFigures) else None
+def _training_time(metrics: ModelMetrics) -> str:
+    seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None
     return NOT_MEASURED if seconds is None else writing.duration(seconds)

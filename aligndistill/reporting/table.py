@@ -7,8 +7,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.reporting.columns import COLUMNS, Column, models_of
-from aligndistill.reporting.report import ModelFigures, Report, StudentFigures, best_student
+from aligndistill.reporting.columns import COLUMNS, Column, authors_of
+from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, best_student
 from aligndistill.reporting.writing import duration, number, shortened, with_interval
 
 _NOT_MEASURED = "-"
@@ -21,10 +21,10 @@ def render_table(report: Report) -> Table:
     table = _table(f"{report.run} (seed {report.seed})", ["model"], _SHOWN)
     table.add_column("training", justify="right", no_wrap=True)
     best = best_student(report.students)
-    for name, figures in models_of(report).items():
-        seconds = figures.train_seconds if isinstance(figures, StudentFigures) else None
+    for name, metrics in authors_of(report).items():
+        seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None
         training = _NOT_MEASURED if seconds is None else duration(seconds)
-        _add_row(table, [shortened(name, 16)], [*_cells(figures, _SHOWN), training], name == best)
+        _add_row(table, [shortened(name, 16)], [*_cells(metrics, _SHOWN), training], name == best)
     return table
 
 
@@ -34,8 +34,8 @@ def compare_table(reports: Sequence[Report]) -> Table:
     table = _table(None, ["run", "model"], shown)
     for report in reports:
         best = best_student(report.students)
-        for name, figures in models_of(report).items():
-            _add_row(table, [shortened(report.run, 14), shortened(name, 16)], _cells(figures, shown), name == best)
+        for name, metrics in authors_of(report).items():
+            _add_row(table, [shortened(report.run, 14), shortened(name, 16)], _cells(metrics, shown), name == best)
         table.add_section()
     return table
 
@@ -51,8 +51,8 @@ def _table(title: str | None, names: Iterable[str], columns: Iterable[Column]) -
     return table
 
 
-def _cells(figures: ModelFigures, columns: Iterable[Column]) -> list[str]:
-    values = [(column.key, column.value(figures)) for column in columns]
+def _cells(metrics: ModelMetrics, columns: Iterable[Column]) -> list[str]:
+    values = [(column.key, column.value(metrics)) for column in columns]
     return [
         _NOT_MEASURED
         if value is None

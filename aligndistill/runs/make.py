@@ -18,13 +18,13 @@ from aligndistill.processes.monitor import say_to_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, local_ranks, world_size
 from aligndistill.stages.context import StageContext
-from aligndistill.store.artifacts import MANIFEST, Manifest, find_damage, finish, locked, read_manifest, set_aside
+from aligndistill.store.artifacts import MANIFEST, Manifest, find_damage, finish, locked, move_aside, read_manifest
 from aligndistill.store.stage import Stage, StageResult, with_folders
 
-SECONDS_BETWEEN_LOOKS = 0.5
+POLL_SECONDS = 0.5
 
 
-def set_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
+def move_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
     """Compare what the unfinished stages will read with its manifests, and move what is damaged away: it is unfinished then.
 
     For the first process alone, while no other has started: a stage that is rebuilt may need all of them.
@@ -37,7 +37,7 @@ def set_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
             damage = find_damage(folder)
             if damage is not None:
                 found = True
-                say(f"  {folder} is damaged ({damage}); moved to {set_aside(folder).name} and rebuilt")
+                say(f"  {folder} is damaged ({damage}); moved to {move_aside(folder).name} and rebuilt")
 
 
 def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:
@@ -76,7 +76,7 @@ def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
 def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[[EndpointModel], ChatModel] | None) -> Manifest:
     if is_main_process():
         if (folder / MANIFEST).exists():
-            say(f"  {folder} is damaged; moved to {set_aside(folder).name} and made again")
+            say(f"  {folder} is damaged; moved to {move_aside(folder).name} and made again")
         say(f"{stage.name}")
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
@@ -122,7 +122,7 @@ def _is_begun(folder: Path) -> bool:
     while not present.has_said(0, _begun(folder)):
         if read_manifest(folder) is not None:
             return False
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
     return True
 
 
@@ -136,5 +136,5 @@ def _wait_for(folder: Path) -> Manifest:
     ends this process where that one failed, died or froze.
     """
     while (manifest := read_manifest(folder)) is None:
-        time.sleep(SECONDS_BETWEEN_LOOKS)
+        time.sleep(POLL_SECONDS)
     return manifest

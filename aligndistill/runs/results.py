@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from pandas import DataFrame
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from aligndistill.reporting.report import Report, StudentFigures
+    from aligndistill.reporting.report import Report, StudentMetrics
 
 MODEL = "model"
 """Where a training stage's folder has what it trained."""
@@ -36,7 +36,7 @@ class TrainedStudent:
     name: str
     objective: str
     path: Path
-    metrics: "StudentFigures | None" = field(repr=False)
+    metrics: "StudentMetrics | None" = field(repr=False)
 
     def load(self, **options: Any) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) go to the model's `from_pretrained`."""

@@ -15,7 +15,7 @@ from aligndistill.processes.monitor import called, wait_for_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.folder import gather
-from aligndistill.runs.make import run_stage, set_damaged_aside
+from aligndistill.runs.make import move_damaged_aside, run_stage
 from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
 from aligndistill.store.artifacts import Manifest, read_manifest
@@ -36,14 +36,14 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     whole = pipeline(config)
     stages = stages_until(whole, until)
     if world_size() == 1:
-        set_damaged_aside(stages, config.runtime.store)
+        move_damaged_aside(stages, config.runtime.store)
     if world_size() > 1 or _missing(config, stages):  # it may import torch, for which a run that has nothing to do does not wait
         choose_accelerator()
     launched = _launched(config, stages)
     with called(config.runtime):
         if world_size() > 1:
             if is_main_process():
-                set_damaged_aside(stages, config.runtime.store)
+                move_damaged_aside(stages, config.runtime.store)
             wait_for_others("finished work is verified", range(1))
         return _run(config, whole, stages, launched)
 

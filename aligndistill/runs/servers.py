@@ -12,18 +12,18 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
-from aligndistill.chat.http.budget import Account, Spent
-from aligndistill.chat.http.capabilities import Capabilities, Found
-from aligndistill.chat.http.rate_limit import Pace
+from aligndistill.chat.http.budget import Account, Spending
+from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
+from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget
-from aligndistill.store.append_log import Ledger
+from aligndistill.store.append_log import AppendLog
 
 if TYPE_CHECKING:
     from aligndistill.chat.endpoint import EndpointChat
 
 SPENT, SERVERS = "spent.jsonl", "servers.json"
-_FOUND = TypeAdapter(dict[str, Found])
+_FOUND = TypeAdapter(dict[str, ServerCapabilities])
 
 
 class Endpoints:
@@ -34,7 +34,7 @@ class Endpoints:
         self._budget = budget
         self._account: Account | None = None
         self._capabilities: dict[str, Capabilities] = {}
-        self._paces: dict[str, Pace] = {}
+        self._paces: dict[str, RateLimiter] = {}
 
     def open(self, config: EndpointModel) -> "EndpointChat":
         """The chat model behind a server. All that are opened for one server share its pace, all of the run its budget."""
@@ -45,17 +45,17 @@ class Endpoints:
             known = known_servers(self._folder)
             self._capabilities = {name: Capabilities(found, self._remember) for name, found in known.items()}
         capabilities = self._capabilities.setdefault(config.server, Capabilities(remember=self._remember))
-        pace = self._paces.setdefault(config.server, Pace(config.requests_per_minute, config.tokens_per_minute))
+        pace = self._paces.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
         return EndpointChat(config, capabilities, pace, self._account)
 
-    def _remember(self, _: Found) -> None:
+    def _remember(self, _: ServerCapabilities) -> None:
         found = {name: one.found.model_dump() for name, one in self._capabilities.items()}
         partial = self._folder / f"{SERVERS}.{os.getpid()}.partial"
         partial.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
         partial.replace(self._folder / SERVERS)
 
 
-def known_servers(folder: Path) -> dict[str, Found]:
+def known_servers(folder: Path) -> dict[str, ServerCapabilities]:
     """What a run found out about its servers, by address and model; nothing where that cannot be read."""
     try:
         return _FOUND.validate_json((folder / SERVERS).read_bytes())
@@ -63,21 +63,21 @@ def known_servers(folder: Path) -> dict[str, Found]:
         return {}
 
 
-def spent_so_far(folder: Path) -> list[Spent]:
+def spent_so_far(folder: Path) -> list[Spending]:
     """Every request that a run has paid for."""
-    return list(_SpentFile(folder / SPENT).news()) if (folder / SPENT).exists() else []
+    return list(_SpentFile(folder / SPENT).read_new()) if (folder / SPENT).exists() else []
 
 
 class _SpentFile:
     def __init__(self, path: Path) -> None:
-        self._ledger = Ledger(path)
+        self._ledger = AppendLog(path)
 
-    def add(self, entry: Spent) -> None:
+    def add(self, entry: Spending) -> None:
         self._ledger.add(entry.model_dump())
 
-    def news(self) -> Iterator[Spent]:
-        for entry in self._ledger.news():
+    def read_new(self) -> Iterator[Spending]:
+        for entry in self._ledger.read_new():
             try:
-                yield Spent.model_validate(entry)
+                yield Spending.model_validate(entry)
             except ValidationError:
                 continue

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligndistill.chat.protocol import Sampling
+from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.run import AnswerSampling
 from aligndistill.errors import DataError
 from aligndistill.processes.ranks import is_main_process
@@ -32,7 +32,7 @@ def make(
 ) -> StageResult:
     """Sample the author's answers; with a `reference`, also KL(author || reference)."""
     held_out = {prompt.id: prompt.messages for prompt in held_out_prompts(prompts, sampling.prompts)}
-    how = Sampling(sampling.temperature, sampling.max_new_tokens, seed)
+    how = SamplingParams(sampling.temperature, sampling.max_new_tokens, seed)
     job = SamplingJob(held_out, sampling.samples_per_prompt, sampling.max_prompt_tokens, how)
     result = sample_answers(context, name, author, job, context.scratch / "sampled.jsonl")
     if not is_main_process():

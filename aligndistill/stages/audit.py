@@ -10,7 +10,7 @@ from aligndistill.config.data import Source
 from aligndistill.config.plugins import load_plugin
 from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
-from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
+from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit, exceeded
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
 from aligndistill.stages.context import StageContext
@@ -26,13 +26,13 @@ RECORDED = "recorded"
 class AuditResult(Record):
     """The figures, and which limits they certainly exceed."""
 
-    figures: AuditFigures
+    metrics: AuditMetrics
     warnings: tuple[str, ...]
     stops: tuple[str, ...]
 
 
 @dataclass(frozen=True)
-class Labelling:
+class LabelledData:
     """Everything that a judge said: the prompts, what it was shown, and its verdicts.
 
     Attributes:
@@ -79,12 +79,12 @@ def make(
     )
 
 
-def read_labelling(folders: Mapping[str, Path]) -> Labelling:
+def read_labelling(folders: Mapping[str, Path]) -> LabelledData:
     """From the finished stages `prompts`, `candidates` and `verdicts`, or from ready-made `rankings`."""
     if "verdicts" not in folders:
         return recorded(read_jsonl(folders["rankings"] / RANKINGS, Ranking))
     prompts = list(read_jsonl(folders["prompts"] / PROMPTS, Prompt))
-    return Labelling(
+    return LabelledData(
         messages={prompt.id: prompt.messages for prompt in prompts},
         held_out=frozenset(prompt.id for prompt in prompts if prompt.split == "held_out"),
         candidates=list(read_jsonl(folders["candidates"] / CANDIDATES, Candidate)),
@@ -94,7 +94,7 @@ def read_labelling(folders: Mapping[str, Path]) -> Labelling:
     )
 
 
-def recorded(rankings: Iterable[Ranking]) -> Labelling:
+def recorded(rankings: Iterable[Ranking]) -> LabelledData:
     """Ready-made rankings as what they are: somebody's verdicts, a grade for each answer.
 
     Two rows of one prompt are two judgments, perhaps on two scales: each is kept apart under an id of its own.
@@ -110,10 +110,10 @@ def recorded(rankings: Iterable[Ranking]) -> Labelling:
         for response in ranking.responses:
             candidates.append(Candidate(id=response.candidate_id, prompt_id=row, text=response.text, author=response.author))
             grades.append(Grade(prompt_id=row, candidate=response.candidate_id, value=response.score, judge=RECORDED))
-    return Labelling(messages, frozenset(held_out), candidates, grades)
+    return LabelledData(messages, frozenset(held_out), candidates, grades)
 
 
-def audit_labelling(labelling: Labelling, settings: AuditSettings) -> AuditResult:
+def audit_labelling(labelling: LabelledData, settings: AuditSettings) -> AuditResult:
     """The figures against the limits.
 
     Raises:
@@ -123,7 +123,7 @@ def audit_labelling(labelling: Labelling, settings: AuditSettings) -> AuditResul
         labels = _labels_from(settings.labels, labelling)
     else:
         labels = _labels_by_truth(settings.truth, labelling) if settings.truth else {}
-    figures = audit(
+    metrics = audit(
         Evidence(
             verdicts=labelling.verdicts,
             candidates=labelling.candidates,
@@ -133,11 +133,11 @@ def audit_labelling(labelling: Labelling, settings: AuditSettings) -> AuditResul
             own_author=settings.own_author,
         )
     )
-    warnings, stops = (tuple(exceeded(figures, limits.model_dump())) for limits in (settings.warn, settings.stop))
-    return AuditResult(figures=figures, warnings=warnings, stops=stops)
+    warnings, stops = (tuple(exceeded(metrics, limits.model_dump())) for limits in (settings.warn, settings.stop))
+    return AuditResult(metrics=metrics, warnings=warnings, stops=stops)
 
 
-def _labels_from(source: Source, labelling: Labelling) -> dict[str, dict[str, float]]:
+def _labels_from(source: Source, labelling: LabelledData) -> dict[str, dict[str, float]]:
     """What people say, joined by prompt and text."""
     said: dict[tuple[Message, ...], dict[str, float]] = defaultdict(dict)
     for ranking in load_judgments(source):
@@ -155,7 +155,7 @@ def _labels_from(source: Source, labelling: Labelling) -> dict[str, dict[str, fl
     return dict(labels)
 
 
-def _labels_by_truth(name: str, labelling: Labelling) -> dict[str, dict[str, float]]:
+def _labels_by_truth(name: str, labelling: LabelledData) -> dict[str, dict[str, float]]:
     truth = load_plugin(name)
     of_prompt = group_by_prompt(candidate for candidate in labelling.candidates if candidate.prompt_id in labelling.held_out)
     return {
@@ -170,7 +170,7 @@ def _labels_by_truth(name: str, labelling: Labelling) -> dict[str, dict[str, flo
     }
 
 
-def judged_prompts(labelling: Labelling) -> Iterator[JudgedPrompt]:
+def judged_prompts(labelling: LabelledData) -> Iterator[JudgedPrompt]:
     """Every prompt with all verdicts on it, canaries last."""
     candidates = group_by_prompt(labelling.candidates)
     verdicts = group_by_prompt([*labelling.verdicts, *labelling.repeats])

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from aligndistill.chat.protocol import Sampling
+from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.run import Candidates
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
@@ -22,7 +22,10 @@ def make(
     asked = list(read_jsonl(prompts / PROMPTS, Prompt))
     messages = {prompt.id: prompt.messages for prompt in asked}
     job = SamplingJob(
-        messages, settings.per_prompt, settings.max_prompt_tokens, Sampling(settings.temperature, settings.max_new_tokens, seed)
+        messages,
+        settings.per_prompt,
+        settings.max_prompt_tokens,
+        SamplingParams(settings.temperature, settings.max_new_tokens, seed),
     )
     sampled: dict[tuple[str, str, int], StoredSample] = {}
     too_long = refused = 0

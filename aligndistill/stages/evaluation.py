@@ -27,7 +27,7 @@ from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
 
 
-class AuthorFigures(Record):
+class AuthorMetrics(Record):
     """What was measured of one author; None where it was not."""
 
     truth: Mean | None
@@ -43,7 +43,7 @@ class AuthorFigures(Record):
 class EvaluationResult(Record):
     """All authors' figures, and what the judge cost here."""
 
-    authors: dict[str, AuthorFigures]
+    authors: dict[str, AuthorMetrics]
     judge: dict[str, int] | None
 
 
@@ -172,7 +172,7 @@ def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict
     return {one.candidate: one.value for one in grades if isinstance(one, Grade) and one.value is not None}
 
 
-def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, judged: bool) -> AuthorFigures:
+def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, judged: bool) -> AuthorMetrics:
     ours = answers[author]
 
     def per_prompt(value: Callable[[Answer], float | None]) -> Mean | None:
@@ -192,7 +192,7 @@ def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]],
     length_tokens = per_prompt(lambda answer: answer.length_tokens)
     repetition_4 = per_prompt(lambda answer: repetition(answer.text))
     assert length_tokens is not None and repetition_4 is not None
-    return AuthorFigures(
+    return AuthorMetrics(
         truth=per_prompt(lambda answer: scores.truths.get(_answer_id(answer))),
         length_tokens=length_tokens,
         reward=per_prompt(lambda answer: scores.rewards.get(_answer_id(answer))),

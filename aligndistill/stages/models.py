@@ -34,12 +34,12 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
     from transformers import AutoModelForCausalLM
 
     from aligndistill.models.load import ModelPointer, load_language_model, pointer_to
-    from aligndistill.models.tokenise import Exchange, Limits
+    from aligndistill.models.tokenise import Limits, PromptWithResponses
     from aligndistill.stages.tokens import stored_examples
     from aligndistill.store.stage import hashed
-    from aligndistill.training.fit import Job
+    from aligndistill.training.fit import TrainingJob
     from aligndistill.training.offline.policy import train_policy
-    from aligndistill.training.offline.token_dataset import ScoredExchange
+    from aligndistill.training.offline.token_dataset import ScoredResponses
     from aligndistill.training.save import save_model
 
     loaded = load_demonstrations(sft.demonstrations, held_out).all()
@@ -53,14 +53,14 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
         base = pointer_to(settings)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
 
-    exchanges = (ScoredExchange(Exchange(one.messages, [one.response], ["stop"]), [0.0]) for one in demonstrations)
+    exchanges = (ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [0.0]) for one in demonstrations)
     limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
     source = hashed(sft.demonstrations)
     examples = stored_examples(context, language_model.conversation, limits, exchanges, demonstrations=source, held_out=held_out)
     dropped = {reason: count for reason, count in {**dropped, **examples.dropped}.items() if count}
     require_records(len(examples), "demonstrations", dropped)
     adapters = lora if base is not None else None
-    job = Job(f"{context.name} sft", sft, context.runtime, context.scratch, seed)
+    job = TrainingJob(f"{context.name} sft", sft, context.runtime, context.scratch, seed)
     trained = train_policy(language_model, "supervised", adapters, examples, job)
     save_model(trained, context.folder / "model", base, adapters is not None, AutoModelForCausalLM)
     if not is_main_process():

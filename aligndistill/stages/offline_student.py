@@ -21,9 +21,9 @@ from aligndistill.stages.tokens import ranking_examples
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.stage import StageResult
 from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf16
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.policy import train_policy
-from aligndistill.training.offline.token_dataset import Picked
+from aligndistill.training.offline.token_dataset import Subset
 from aligndistill.training.save import save_model
 
 
@@ -54,7 +54,7 @@ def train_offline(
         examples = examples.with_reference(logprobs)
         del model
 
-    job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
+    job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     trained = train_policy(policy, objective, lora, examples, job)
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
@@ -78,7 +78,7 @@ def reference_logprobs(
     known = cache.get_many([key for row in keys for key in row])
     ours = our_share(range(len(keys)), local_ranks())
     missing = [i for i in ours if not all(key in known for key in keys[i])]
-    scores = score_groups(reference, Picked(groups, missing), context.runtime.per_device_eval_batch_size)
+    scores = score_groups(reference, Subset(groups, missing), context.runtime.per_device_eval_batch_size)
     with rounded_as_in_training():
         for scored in track(scores, "reference log-probs", len(missing)):
             for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):

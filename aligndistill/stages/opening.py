@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.judges import (
-    FunctionJudge,
+    Function,
     Judge,
-    LikelihoodJudge,
-    ListwiseJudge,
-    PairwiseJudge,
-    PanelJudge,
-    RewardModelJudge,
-    RubricJudge,
+    Likelihood,
+    Listwise,
+    Pairwise,
+    Panel,
+    RewardScore,
+    Rubric,
 )
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.plugins import load_plugin
 from aligndistill.judges import function, listwise, pairwise, panel, protocol, rubric
-from aligndistill.judges.questions import Manner, WorkedExample
+from aligndistill.judges.questions import JudgeOptions, WorkedExample
 from aligndistill.judges.sanitising import control_tokens
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.records import Message
@@ -28,7 +28,7 @@ from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.store.cache import Cache
 
 if TYPE_CHECKING:  # what imports torch is imported where it is used: a plan opens judges, too
-    from aligndistill.judges.token_grades import KeptGrades
+    from aligndistill.judges.token_grades import GradeCache
     from aligndistill.models.load import LanguageModel, ModelPointer
 
 
@@ -76,10 +76,10 @@ def open_judge(
     """
     batch_size = context.runtime.per_device_eval_batch_size
     name = member or settings.kind
-    if context.open_grader is not None and isinstance(settings, LikelihoodJudge | RewardModelJudge | FunctionJudge):
+    if context.open_grader is not None and isinstance(settings, Likelihood | RewardScore | Function):
         return context.open_grader(name)
     match settings:
-        case LikelihoodJudge():
+        case Likelihood():
             from aligndistill.judges import likelihood
             from aligndistill.models.load import load_language_model, read_pointer
 
@@ -87,11 +87,11 @@ def open_judge(
             assert isinstance(model, Path), "the config's checks see to that"
             kept = cached_grades(context, f"likelihood {context.identities[model]}")
             return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, kept)
-        case PairwiseJudge() | ListwiseJudge() | RubricJudge():
+        case Pairwise() | Listwise() | Rubric():
             return _chat_judge(context, name, open_chat(context, models[_name(settings.model)]), settings, seed)
-        case FunctionJudge():
+        case Function():
             return function.FunctionJudge(member or settings.function, load_plugin(settings.function))
-        case RewardModelJudge():
+        case RewardScore():
             from aligndistill.judges import reward_model
             from aligndistill.models.load import ModelPointer
             from aligndistill.models.reward import load_reward_model
@@ -104,12 +104,12 @@ def open_judge(
             )
             kept = cached_grades(context, f"reward {fingerprint_of(pointer)}")
             return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, kept)
-        case PanelJudge():
+        case Panel():
             members = [
                 panel.Member(open_judge(context, one.judge, models, seed, member_name), one.weight, one.temperature)
                 for member_name, one in settings.members.items()
             ]
-            return panel.Panel(name, members, settings.combine)
+            return panel.PanelJudge(name, members, settings.combine)
 
 
 def _name(model: object) -> str:
@@ -117,11 +117,11 @@ def _name(model: object) -> str:
     return model
 
 
-def cached_grades(context: StageContext, model: str) -> "KeptGrades":
+def cached_grades(context: StageContext, model: str) -> "GradeCache":
     """What models that read answers themselves have said before, in any run of this store."""
-    from aligndistill.judges.token_grades import KeptGrades
+    from aligndistill.judges.token_grades import GradeCache
 
-    return KeptGrades(Cache(context.caches / "grades.sqlite"), model)
+    return GradeCache(Cache(context.caches / "grades.sqlite"), model)
 
 
 def fingerprint_of(pointer: "ModelPointer") -> str:
@@ -131,9 +131,9 @@ def fingerprint_of(pointer: "ModelPointer") -> str:
 
 
 def _chat_judge(
-    context: StageContext, name: str, opened: OpenChat, settings: PairwiseJudge | ListwiseJudge | RubricJudge, seed: int
+    context: StageContext, name: str, opened: OpenChat, settings: Pairwise | Listwise | Rubric, seed: int
 ) -> protocol.Judge:
-    manner = Manner(
+    options = JudgeOptions(
         reasoning=settings.reasoning,
         samples=settings.samples,
         examples=tuple(WorkedExample(one.prompt, one.answers, one.verdict, one.reason) for one in settings.examples),
@@ -142,7 +142,7 @@ def _chat_judge(
     )
     cache = Cache(context.caches / "verdicts.sqlite")
     match settings:
-        case PairwiseJudge():
+        case Pairwise():
             return pairwise.PairwiseJudge(
                 name,
                 opened.model,
@@ -151,10 +151,10 @@ def _chat_judge(
                 max_new_tokens=settings.reply_tokens,
                 cache=cache,
                 seed=seed,
-                manner=manner,
+                options=options,
                 comparisons=settings.comparisons,
             )
-        case ListwiseJudge():
+        case Listwise():
             return listwise.ListwiseJudge(
                 name,
                 opened.model,
@@ -163,9 +163,9 @@ def _chat_judge(
                 max_new_tokens=settings.reply_tokens,
                 cache=cache,
                 seed=seed,
-                manner=manner,
+                options=options,
             )
-        case RubricJudge():
+        case Rubric():
             return rubric.RubricJudge(
                 name,
                 opened.model,
@@ -175,5 +175,5 @@ def _chat_judge(
                 max_new_tokens=settings.reply_tokens,
                 cache=cache,
                 seed=seed,
-                manner=manner,
+                options=options,
             )

@@ -14,7 +14,7 @@ from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError
 from aligndistill.evaluation.wins import by_prompt, win_rates
 from aligndistill.judges.protocol import Task
-from aligndistill.models.actor_critic import critic_from_reward_model, critic_from_trunk
+from aligndistill.models.actor_critic import critic_from_backbone, critic_from_reward_model
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.reward import RewardModel
@@ -27,20 +27,20 @@ from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.health import all_warnings
 from aligndistill.training.on_policy.ppo import train_ppo
-from aligndistill.training.on_policy.rollout_server import ServedPolicy
-from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout, Sampling, draw
-from aligndistill.training.on_policy.weight_sync import Served
+from aligndistill.training.on_policy.rollout_server import RolloutServerClient
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout, RolloutSettings, sample_rollouts
+from aligndistill.training.on_policy.weight_sync import ServedRollouts
 from aligndistill.training.save import save_model
 
 SHOWN_PROMPTS = 4
 
 
 @dataclass(frozen=True)
-class PpoInputs:
+class PpoSources:
     """What PPO reads; see `students.make`."""
 
     start: Path
@@ -63,7 +63,7 @@ class HeldOutWinRate:
 
 
 def train_with_ppo(
-    context: StageContext, settings: Student, lora: Lora | None, seed: int, inputs: PpoInputs, watched: HeldOutWinRate | None
+    context: StageContext, settings: Student, lora: Lora | None, seed: int, inputs: PpoSources, watched: HeldOutWinRate | None
 ) -> StageResult:
     """Train one student by PPO and save its policy as an ordinary Hugging Face folder."""
     objective = settings.objective
@@ -88,7 +88,7 @@ def train_with_ppo(
             served=served,
         )
         critic = _critic(inputs, trained_from, objective, lora, seed)
-        job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
+        job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
         try:
             trained = train_ppo(policy, critic, objective, lora, ppo_work, job)
         finally:
@@ -132,15 +132,15 @@ def policy_prompts(
     return fitting, dropped
 
 
-def _critic(inputs: PpoInputs, start: ModelPointer, objective: Ppo, lora: Lora | None, seed: int) -> RewardModel | None:
+def _critic(inputs: PpoSources, start: ModelPointer, objective: Ppo, lora: Lora | None, seed: int) -> RewardModel | None:
     if objective.critic == "shared":
         return None
     if inputs.critic is None or inputs.critic == inputs.start:
-        return critic_from_trunk(start, seed)
+        return critic_from_backbone(start, seed)
     return critic_from_reward_model(read_pointer(inputs.critic).for_training(adapters=lora is not None))
 
 
-def _served(context: StageContext, objective: Ppo) -> Served | None:
+def _served(context: StageContext, objective: Ppo) -> ServedRollouts | None:
     """The server that samples for the policy, if the config names one.
 
     Raises:
@@ -149,7 +149,7 @@ def _served(context: StageContext, objective: Ppo) -> Served | None:
     """
     if objective.server is None:
         return None
-    server = ServedPolicy(objective.server)
+    server = RolloutServerClient(objective.server)
     server.require_ready()
     between = objective.server.weights
     weights = (Path(between).expanduser() / context.folder.name if between else context.scratch / "weights").absolute()
@@ -158,7 +158,7 @@ def _served(context: StageContext, objective: Ppo) -> Served | None:
     except OSError as error:
         advice = "Name another in objective.server.weights."
         raise ConfigError(f"the folder for the weights that the rollout server loads cannot be made: {error}. {advice}") from None
-    return Served(server, weights)
+    return ServedRollouts(server, weights)
 
 
 def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, seed: int) -> Callable[[LanguageModel], float | None]:
@@ -178,7 +178,7 @@ def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, se
         conversation = policy.conversation
         prompts = [PolicyPrompt(identity, messages[identity], conversation.prompt_ids(messages[identity])) for identity in chosen]
         runtime = context.runtime
-        sampling = Sampling(
+        sampling = RolloutSettings(
             1,
             watched.sampling.temperature,
             watched.sampling.max_new_tokens,
@@ -186,7 +186,7 @@ def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, se
             seed,
             runtime.compile_decoding,
         )
-        drawn = draw(policy, prompts, chosen, sampling)
+        drawn = sample_rollouts(policy, prompts, chosen, sampling)
         tasks, ours, theirs = [], {}, {}
         for prompt, (sampled,) in zip(prompts, drawn, strict=True):
             answer, before = conversation.response_text(prompt.ids, sampled.ids), start[prompt.id]

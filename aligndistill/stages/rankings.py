@@ -8,9 +8,9 @@ from pathlib import Path
 from aligndistill.config.run import Rankings
 from aligndistill.data.loading import load_rankings
 from aligndistill.data.trl_pairs import pairs_of
-from aligndistill.preferences.agreement import Share, longer_wins, order_bias
-from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
-from aligndistill.preferences.scores import judge_advantage
+from aligndistill.preferences.agreement import Share, longer_preferred_rate, order_bias
+from aligndistill.preferences.rankings import RankingOutcome, rank_ready_made, rank_responses
+from aligndistill.preferences.scores import first_position_logit
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
 from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import CANDIDATES, PAIRS, PROMPTS, RANKINGS, TIES
@@ -26,9 +26,9 @@ def make(
     of_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
     judged = group_by_prompt(read_verdicts(verdicts))
     comparisons = [one for many in judged.values() for one in many if isinstance(one, Comparison)]
-    advantage = judge_advantage(comparisons)
+    advantage = first_position_logit(comparisons)
     outcomes = (
-        rank(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
+        rank_responses(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
         for prompt in read_jsonl(prompts / PROMPTS, Prompt)
     )
     result = _write(context, settings, conversational, outcomes, {})
@@ -75,7 +75,7 @@ def _write(
                 for row in pairs_of(ranking, settings.pairs, conversational=conversational):
                     file.write(json.dumps(row, ensure_ascii=False) + "\n")
                     pairs += 1
-            longer += longer_wins([ranking])
+            longer += longer_preferred_rate([ranking])
             yield ranking
 
     with (

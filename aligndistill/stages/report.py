@@ -7,18 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.students import Student
 from aligndistill.records import plain_prompt
-from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures, write_report
+from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, StartMetrics, StudentMetrics, write_report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.evaluation import AuthorFigures, EvaluationResult, ScoredAnswer
+from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult, ScoredAnswer
 from aligndistill.stages.files import EVALUATION, HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 
 if TYPE_CHECKING:
-    from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures
+    from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics
     from aligndistill.reporting.page import DataCounts
     from aligndistill.reporting.updates import Updates
 
@@ -57,17 +57,17 @@ def make(
     report = Report(
         run=run,
         seed=seed,
-        start=StartFigures(**_metrics(evaluated, "start", StartFigures)),
-        teacher=ModelFigures(**_metrics(evaluated, "teacher", ModelFigures)) if "teacher" in evaluated.authors else None,
+        start=StartMetrics(**_metrics(evaluated, "start", StartMetrics)),
+        teacher=ModelMetrics(**_metrics(evaluated, "teacher", ModelMetrics)) if "teacher" in evaluated.authors else None,
         judge=judge_metrics,
-        audit=audit.figures if audit else None,
+        audit=audit.metrics if audit else None,
         reward_model=_reward_model(manifests),
         students={
-            name: StudentFigures(
+            name: StudentMetrics(
                 objective=settings[name].objective.kind,
                 model=str(store / folder.name / "model"),
                 train_seconds=training[name].metrics["train_seconds"],
-                **_metrics(evaluated, name, StudentFigures),
+                **_metrics(evaluated, name, StudentMetrics),
             )
             for name, folder in students.items()
         },
@@ -128,29 +128,29 @@ def _evaluation(folder: Path | None) -> EvaluationResult:
     return EvaluationResult.model_validate_json((folder / EVALUATION).read_bytes())
 
 
-def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelFigures]) -> dict[str, Any]:
+def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics]) -> dict[str, Any]:
     """The figures of an author that this kind of entry shows."""
-    figures = evaluation.authors.get(author)
-    if figures is None:
+    metrics = evaluation.authors.get(author)
+    if metrics is None:
         return {}
-    return {name: getattr(figures, name) for name in AuthorFigures.model_fields if name in kind.model_fields}
+    return {name: getattr(metrics, name) for name in AuthorMetrics.model_fields if name in kind.model_fields}
 
 
-def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: EvaluationResult) -> JudgeFigures | None:
+def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: EvaluationResult) -> JudgeMetrics | None:
     """What labelling and evaluation asked of the judge together."""
     parts = [manifests[name].metrics for name in ("verdicts",) if name in manifests]
     parts += [evaluation.judge] if evaluation.judge else []
     if kind is None or not parts:
         return None
     names = ("calls", "unparsed", "verdicts", "prompt_tokens", "completion_tokens")
-    return JudgeFigures(kind=kind, **{name: sum(int(part[name]) for part in parts) for name in names})
+    return JudgeMetrics(kind=kind, **{name: sum(int(part[name]) for part in parts) for name in names})
 
 
-def _reward_model(manifests: Mapping[str, Manifest]) -> "PreferenceFigures | None":
-    from aligndistill.evaluation.calibration_figures import PreferenceFigures
+def _reward_model(manifests: Mapping[str, Manifest]) -> "PreferenceMetrics | None":
+    from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 
-    figures = manifests["reward_model"].metrics["held_out"] if "reward_model" in manifests else None
-    return PreferenceFigures.model_validate(figures) if figures else None
+    metrics = manifests["reward_model"].metrics["held_out"] if "reward_model" in manifests else None
+    return PreferenceMetrics.model_validate(metrics) if metrics else None
 
 
 def _probabilities(pairs: Iterable[HeldOutPair]) -> tuple[list[float], list[float]]:
@@ -207,7 +207,7 @@ def _counts(manifests: Mapping[str, Manifest]) -> "DataCounts":
 
 
 def _warnings(
-    manifests: Mapping[str, Manifest], training: Mapping[str, Manifest], evaluation: EvaluationResult, judge: JudgeFigures | None
+    manifests: Mapping[str, Manifest], training: Mapping[str, Manifest], evaluation: EvaluationResult, judge: JudgeMetrics | None
 ) -> Iterable[str]:
     """What a careful reader should know before believing the table."""
     if judge and judge.verdicts and judge.unparsed / judge.verdicts > 0.05:
@@ -218,8 +218,8 @@ def _warnings(
             yield f"student {name}: {text}"
         yield from (f"{name}, {warning}" for warning in manifest.metrics.get("warnings", ()))
     start = evaluation.authors.get("start")
-    for author, figures in evaluation.authors.items():
-        if start and author not in ("start", "teacher") and figures.length_tokens.low > 1.5 * start.length_tokens.high:
+    for author, metrics in evaluation.authors.items():
+        if start and author not in ("start", "teacher") and metrics.length_tokens.low > 1.5 * start.length_tokens.high:
             yield f"{author} answers at more than 1.5 times the start's length; judges tend to like long answers."
     reward = _reward_model(manifests)
     if reward and reward.longer_wins and reward.accuracy.low <= reward.longer_wins.mean:

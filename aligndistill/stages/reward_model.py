@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligndistill.config.models import LocalModel
-from aligndistill.config.students import RewardModel
+from aligndistill.config.students import RewardTraining
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Ranking, Split
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 @trains
-def make(context: StageContext, *, settings: RewardModel, rankings: Path, seed: int, start: Path | None = None) -> StageResult:
+def make(context: StageContext, *, settings: RewardTraining, rankings: Path, seed: int, start: Path | None = None) -> StageResult:
     """Train on the training rankings, score the held-out ones.
 
     Args:
@@ -30,34 +30,34 @@ def make(context: StageContext, *, settings: RewardModel, rankings: Path, seed: 
     """
     from transformers import AutoModelForSequenceClassification
 
-    from aligndistill.evaluation.calibration import preference_figures
+    from aligndistill.evaluation.calibration import preference_metrics
     from aligndistill.models.load import ModelPointer, read_pointer
     from aligndistill.models.reward import load_reward_model, new_reward_model
     from aligndistill.models.tokenise import Limits
     from aligndistill.stages.tokens import ranking_examples
-    from aligndistill.training.fit import Job
+    from aligndistill.training.fit import TrainingJob
     from aligndistill.training.offline.reward_model import train_reward_model
     from aligndistill.training.save import save_model
 
-    trunk = _trunk(context, settings.model, start, rankings, seed)
-    trunk = trunk.for_training(adapters=settings.lora is not None)
-    reward_model = new_reward_model(trunk, seed)
+    backbone = _trunk(context, settings.model, start, rankings, seed)
+    backbone = backbone.for_training(adapters=settings.lora is not None)
+    reward_model = new_reward_model(backbone, seed)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
     require_records(len(examples), "training rankings", examples.dropped)
-    job = Job("reward model", settings, context.runtime, context.scratch, seed)
+    job = TrainingJob("reward model", settings, context.runtime, context.scratch, seed)
     trained = train_reward_model(reward_model, settings, examples, job)
-    save_model(trained, context.folder / "model", trunk, settings.lora is not None, AutoModelForSequenceClassification)
+    save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)
     if not is_main_process():
         return StageResult()
-    ModelPointer(path="model", layout=trunk.layout).write(context.folder)
+    ModelPointer(path="model", layout=backbone.layout).write(context.folder)
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
     saved = load_reward_model(read_pointer(context.folder))  # what was saved is what is measured
     pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size)
     write_jsonl(context.folder / HELD_OUT_PAIRS, pairs)
-    metrics = preference_figures(
+    metrics = preference_metrics(
         [pair.difference for pair in pairs], [pair.length_gap_tokens for pair in pairs], [pair.prompt_id for pair in pairs]
     ) if pairs else None  # fmt: skip
     return StageResult(

@@ -13,8 +13,8 @@ from aligndistill.judges.protocol import Judge, Task
 from aligndistill.judges.reward_model import RewardModelJudge
 from aligndistill.models.load import read_pointer
 from aligndistill.models.reward import load_reward_model
-from aligndistill.preferences.scores import bradley_terry, judge_advantage, mean_grade
-from aligndistill.processes.ranks import from_all, rank
+from aligndistill.preferences.scores import first_position_logit, mean_grade, scores_from_comparisons
+from aligndistill.processes.ranks import from_all, process_rank
 from aligndistill.records import Candidate, Comparison, Grade, Verdict, candidate_id
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.opening import open_judge
@@ -92,7 +92,7 @@ def _numbers(asked: Sequence[SampledPrompt]) -> list[int]:
     for of_place in zip_longest(*everyones):  # processes take the prompts in turn
         for process, identity in enumerate(of_place):
             if identity is not None:
-                if process == rank():
+                if process == process_rank():
                     numbers.append(seen[identity])
                 seen[identity] += 1
     return numbers
@@ -125,7 +125,7 @@ def _scores(judge: Judge, tasks: Sequence[Task]) -> dict[str, float]:
             verdicts[judged.prompt_id].extend(judged.verdicts)
         return [one for some in verdicts.values() for one in some if isinstance(one, Comparison)]
 
-    advantage = judge_advantage(from_all(comparisons_here))
+    advantage = first_position_logit(from_all(comparisons_here))
     scores: dict[str, float] = {}
     for task in tasks:
         of_task = verdicts[task.prompt_id]
@@ -134,5 +134,5 @@ def _scores(judge: Judge, tasks: Sequence[Task]) -> dict[str, float]:
         if not of_task and len(task.candidates) == 1:
             scores[task.candidates[0].id] = 0.0
         scores |= mean_grade(grades, temperature=1.0)
-        scores |= bradley_terry(comparisons, advantage) if comparisons else {}
+        scores |= scores_from_comparisons(comparisons, advantage) if comparisons else {}
     return scores

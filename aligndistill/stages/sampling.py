@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
@@ -39,7 +39,7 @@ class SamplingJob:
     prompts: Mapping[str, tuple[Message, ...]]
     samples: int
     max_prompt_tokens: int
-    sampling: Sampling
+    sampling: SamplingParams
 
 
 @dataclass(frozen=True)

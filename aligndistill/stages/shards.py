@@ -2,12 +2,12 @@
 
 from pathlib import Path
 
-from aligndistill.processes.ranks import rank
+from aligndistill.processes.ranks import process_rank
 
 
 def shard(path: Path) -> Path:
     """This process's file: the first one's is the path itself, so that a run with one process reads as it always did."""
-    return path if rank() == 0 else path.with_name(f"{path.stem}.part-{rank()}{path.suffix}")
+    return path if process_rank() == 0 else path.with_name(f"{path.stem}.part-{process_rank()}{path.suffix}")
 
 
 def shards(path: Path) -> list[Path]:

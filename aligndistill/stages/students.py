@@ -42,14 +42,14 @@ def make(
             assert rankings is not None
             return train_offline(context, settings, lora, seed, start, rankings, reference)
         case "ppo":
-            from aligndistill.stages.ppo_student import HeldOutWinRate, PpoInputs, train_with_ppo
+            from aligndistill.stages.ppo_student import HeldOutWinRate, PpoSources, train_with_ppo
 
             assert prompts is not None and reference is not None
             watched = None
             if start_answers is not None:
                 assert evaluation is not None and sampling is not None
                 watched = HeldOutWinRate(evaluation, sampling, models, prompts, start_answers)
-            inputs = PpoInputs(start, reference, prompts, models, reward_model, critic)
+            inputs = PpoSources(start, reference, prompts, models, reward_model, critic)
             return train_with_ppo(context, settings, lora, seed, inputs, watched)
         case "trl":
             from aligndistill.stages.trl_student import train_with_trl

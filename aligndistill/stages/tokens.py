@@ -7,7 +7,7 @@ from typing import Any
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.tokenise import Limits
 from aligndistill.processes.monitor import wait_for_others
-from aligndistill.processes.ranks import local_ranks, rank
+from aligndistill.processes.ranks import local_ranks, process_rank
 from aligndistill.records import Ranking
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import RANKINGS, TIES
@@ -15,7 +15,7 @@ from aligndistill.store.cache import cache_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.offline.examples import exchange_of
 from aligndistill.training.offline.token_dataset import (
-    ScoredExchange,
+    ScoredResponses,
     StoredExamples,
     conversation_fingerprint,
     read_examples,
@@ -45,7 +45,7 @@ def ranking_examples(
 
 
 def stored_examples(
-    context: StageContext, conversation: Conversation, limits: Limits, exchanges: Iterable[ScoredExchange], **source: Any
+    context: StageContext, conversation: Conversation, limits: Limits, exchanges: Iterable[ScoredResponses], **source: Any
 ) -> StoredExamples:
     """Tokenise exchanges, once on every machine; they are not looked at where that was done before.
 
@@ -54,15 +54,15 @@ def stored_examples(
     """
     key = cache_key(conversation=conversation_fingerprint(conversation), limits=vars(limits), **source)
     path = context.caches / "tokens" / key
-    if rank() == local_ranks().start and read_examples(path) is None:
-        write_examples(path, context.scratch / f"tokens-{rank()}", conversation, limits, exchanges)
+    if process_rank() == local_ranks().start and read_examples(path) is None:
+        write_examples(path, context.scratch / f"tokens-{process_rank()}", conversation, limits, exchanges)
     wait_for_others(f"{context.folder.name} has its tokens", local_ranks())
     found = read_examples(path)
     assert found is not None
     return found
 
 
-def _scored(ranking: Ranking, best_only: bool) -> ScoredExchange:
+def _scored(ranking: Ranking, best_only: bool) -> ScoredResponses:
     if best_only:
         ranking = ranking.model_copy(update={"responses": ranking.responses[:1]})
-    return ScoredExchange(exchange_of(ranking), [one.score for one in ranking.responses])
+    return ScoredResponses(exchange_of(ranking), [one.score for one in ranking.responses])

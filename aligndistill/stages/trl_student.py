@@ -16,7 +16,7 @@ from aligndistill.stages.files import write_log
 from aligndistill.stages.ppo_student import policy_prompts
 from aligndistill.stages.rewards import open_rewards
 from aligndistill.store.stage import StageResult
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.on_policy.trl import train_by_trl
 from aligndistill.training.save import save_model
 
@@ -39,7 +39,7 @@ def train_with_trl(
     conversation = Conversation(load_tokenizer(start), start.layout, generation_eos_ids(model))
     positions = getattr(model.config, "max_position_embeddings", None)
     prompts, dropped = policy_prompts(prompts_folder, conversation, positions, settings)
-    job = Job(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
+    job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     rewards = open_rewards(context, objective.rewards, models, reward_model, seed)
     trained = train_by_trl(model, conversation, objective, lora, prompts, rewards, job)
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)

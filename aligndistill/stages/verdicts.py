@@ -11,7 +11,7 @@ from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.canaries import CanaryTask, canary_tasks
-from aligndistill.judges.parsing import went_unanswered
+from aligndistill.judges.parsing import request_failed
 from aligndistill.judges.protocol import Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.processes.monitor import wait_for_others
@@ -148,7 +148,7 @@ def ask(
     partial = context.scratch / f"{label}.jsonl"
     with Appender(shard(partial)) as appender:
         judged_before = [one for file in shards(partial) for one in read_jsonl(file, JudgedTask)]
-        done = {one.prompt_id for one in judged_before if not any(map(went_unanswered, one.verdicts))}
+        done = {one.prompt_id for one in judged_before if not any(map(request_failed, one.verdicts))}
         ours = tasks if on_server else our_share(tasks)
         missing = [task for task in ours if task.prompt_id not in done]
         if missing:

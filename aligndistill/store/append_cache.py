@@ -16,7 +16,7 @@ from aligndistill.errors import DataError
 _log = logging.getLogger(__name__)
 
 
-class Segments:
+class AppendCache:
     """A folder of JSONL files, each written by one process and never changed but at its end.
 
     A line that is torn or damaged counts as missing. What another process wrote is seen at the next `get_many`.

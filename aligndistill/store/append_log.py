@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 
-class Ledger:
+class AppendLog:
     """A JSONL file that is only appended to. An entry is one write, so those of several processes do not mix.
 
     A line that a kill tore is passed over.
@@ -25,7 +25,7 @@ class Ledger:
         """Write an entry; it outlives the process when this returns."""
         os.write(self._file, json.dumps(entry).encode() + b"\n")
 
-    def news(self) -> Iterator[dict[str, Any]]:
+    def read_new(self) -> Iterator[dict[str, Any]]:
         """The entries, of whichever process, since the last time this was asked."""
         data = os.pread(self._file, os.fstat(self._file).st_size - self._read_to, self._read_to)
         whole = data[: data.rfind(b"\n") + 1]

@@ -161,7 +161,7 @@ def _sync_folder(path: Path) -> None:
         os.close(folder)
 
 
-def set_aside(folder: Path) -> Path:
+def move_aside(folder: Path) -> Path:
     """Move a damaged finished folder out of the way, for whoever wants to look at it."""
     number = 1
     while (aside := folder.with_name(f"{folder.name}.damaged-{number}")).exists():

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from aligndistill.store.append_cache import Segments
+from aligndistill.store.append_cache import AppendCache
 from aligndistill.store.file_systems import is_on_network
-from aligndistill.store.sqlite_cache import Database
+from aligndistill.store.sqlite_cache import SqliteCache
 
 
 def cache_key(**parts: Any) -> str:
@@ -29,7 +29,9 @@ class Cache:
 
     def __init__(self, path: Path) -> None:
         self.path = path
-        self._kept: Database | Segments = Segments(path.with_suffix(".segments")) if is_on_network(path) else Database(path)
+        self._kept: SqliteCache | AppendCache = (
+            AppendCache(path.with_suffix(".segments")) if is_on_network(path) else SqliteCache(path)
+        )
 
     def get_many(self, keys: Sequence[str]) -> dict[str, Any]:
         """The values of those keys that are there."""

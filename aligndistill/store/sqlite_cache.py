@@ -26,7 +26,7 @@ VERSION = 1
 COLUMNS = (b"key", b"value", b"crc32")
 
 
-class Database:
+class SqliteCache:
     """String keys to JSON values in one file, safe to share between threads and processes.
 
     A damaged file is set aside as `<name>.damaged-<n>` and a new one is begun; a damaged value counts as missing.

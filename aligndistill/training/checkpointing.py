@@ -15,13 +15,13 @@ from aligndistill.errors import TrainingError
 from aligndistill.processes import signals
 from aligndistill.processes.memory_errors import means_no_memory
 from aligndistill.processes.progress import Bar
-from aligndistill.training.checkpoints import MadeBy, keep_newest, seal
+from aligndistill.training.checkpoints import CheckpointOrigin, keep_newest, write_manifest
 
 UNLOGGED = "unlogged.json"
 """In a checkpoint: what each process had summed up for the next log entry."""
 
 
-class Watched:
+class CheckpointedTrainer:
     """To be mixed into a `transformers.Trainer` (before it, in the list of bases).
 
     `watch` must be called once before `train`.
@@ -100,7 +100,7 @@ class Watched:
         self._started = time.monotonic()
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.state.global_step and (checkpoint / UNLOGGED).is_file():
-            self._take_up_log(json.loads((checkpoint / UNLOGGED).read_text()))
+            self._resume_log(json.loads((checkpoint / UNLOGGED).read_text()))
 
     def stop_is_due(self) -> bool:
         """Whether any process was asked to stop, and training can be taken up again from here."""
@@ -117,7 +117,7 @@ class Watched:
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.args.should_save:
             (checkpoint / UNLOGGED).write_text(json.dumps(unlogged))
-            seal(checkpoint, made_by(self))
+            write_manifest(checkpoint, origin_of(self))
             keep_newest(checkpoint, self._keep_checkpoints)
         self.accelerator.wait_for_everyone()
 
@@ -127,7 +127,7 @@ class Watched:
         loss = self.accelerator.gather(self._tr_loss).reshape(-1).tolist()
         return {"since": self._globalstep_last_logged, "loss": loss, "metrics": metrics}
 
-    def _take_up_log(self, unlogged: dict[str, Any]) -> None:
+    def _resume_log(self, unlogged: dict[str, Any]) -> None:
         loss, here = unlogged["loss"], self.accelerator.process_index
         self._globalstep_last_logged = unlogged["since"]
         if len(loss) == self.accelerator.num_processes:
@@ -172,7 +172,7 @@ class Watched:
 class _Steps(TrainerCallback):  # type: ignore[misc]
     """Moves the bar, and logs whenever a checkpoint is due, so that a resumed log equals an uninterrupted one."""
 
-    def __init__(self, watched: Watched, bar: Bar) -> None:
+    def __init__(self, watched: CheckpointedTrainer, bar: Bar) -> None:
         self._watched, self._bar = watched, bar
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
@@ -191,10 +191,10 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
             self._watched.stopped_at = Path(args.output_dir) / f"checkpoint-{state.global_step}"
 
 
-def made_by(trainer: Any) -> MadeBy:
+def origin_of(trainer: Any) -> CheckpointOrigin:
     """What a checkpoint's files depend on besides the step: how many processes share it, and how."""
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    return MadeBy(trainer.accelerator.num_processes, plugin.zero_stage if plugin else None)
+    return CheckpointOrigin(trainer.accelerator.num_processes, plugin.zero_stage if plugin else None)
 
 
 def _held_here(parameter: Tensor) -> Tensor:

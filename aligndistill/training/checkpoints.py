@@ -20,7 +20,7 @@ CHECKPOINT_MANIFEST = "aligndistill_checkpoint.json"
 
 
 @dataclass(frozen=True)
-class MadeBy:
+class CheckpointOrigin:
     """Who wrote a checkpoint.
 
     Attributes:
@@ -31,7 +31,7 @@ class MadeBy:
     zero_stage: int | None = None
 
 
-def seal(checkpoint: Path, made_by: MadeBy = MadeBy()) -> None:
+def write_manifest(checkpoint: Path, made_by: CheckpointOrigin = CheckpointOrigin()) -> None:
     """Write a checkpoint's manifest: all that is in it is on disk now."""
     files = [file for file in sorted(checkpoint.rglob("*")) if file.is_file() and file.name != CHECKPOINT_MANIFEST]
     for file in files:
@@ -42,7 +42,7 @@ def seal(checkpoint: Path, made_by: MadeBy = MadeBy()) -> None:
     write_last(checkpoint / CHECKPOINT_MANIFEST, json.dumps({**manifest, "sha256": _own_hash(manifest)}, indent=1))
 
 
-def damage(checkpoint: Path) -> str | None:
+def find_damage(checkpoint: Path) -> str | None:
     """Why a checkpoint cannot be used, or None when it verifies."""
     try:
         manifest = _read(checkpoint)
@@ -59,10 +59,10 @@ def damage(checkpoint: Path) -> str | None:
     return None
 
 
-def newest_sound_checkpoint(folder: Path) -> Path | None:
+def newest_valid_checkpoint(folder: Path) -> Path | None:
     """The checkpoint to resume from; says which newer ones were passed over, and why."""
     for checkpoint in reversed(all_checkpoints(folder)):
-        reason = damage(checkpoint)
+        reason = find_damage(checkpoint)
         if reason is None:
             return checkpoint
         say(f"  {checkpoint.name} is passed over: {reason}")
@@ -82,7 +82,7 @@ def keep_newest(newest: Path, count: int) -> None:
             shutil.rmtree(checkpoint)
 
 
-def require_same_shards(checkpoint: Path, now: MadeBy) -> None:
+def require_same_shards(checkpoint: Path, now: CheckpointOrigin) -> None:
     """Refuse a checkpoint whose optimiser states are cut for other processes than there are now.
 
     Weights, optimiser and the order of the samples do not depend on the number of processes without DeepSpeed.
@@ -92,7 +92,7 @@ def require_same_shards(checkpoint: Path, now: MadeBy) -> None:
     """
     manifest = _read(checkpoint)
     assert manifest is not None, "it was verified"
-    then = MadeBy(**manifest["made_by"])
+    then = CheckpointOrigin(**manifest["made_by"])
     if then == now or (then.zero_stage is None and now.zero_stage is None):
         return
     raise DataError(
@@ -101,7 +101,7 @@ def require_same_shards(checkpoint: Path, now: MadeBy) -> None:
     )
 
 
-def _words(made_by: MadeBy) -> str:
+def _words(made_by: CheckpointOrigin) -> str:
     processes = "one process" if made_by.processes == 1 else f"{made_by.processes} processes"
     return f"{processes} {'without DeepSpeed' if made_by.zero_stage is None else f'under ZeRO-{made_by.zero_stage}'}"
 

@@ -9,12 +9,12 @@ from aligndistill.config.training import Training
 from aligndistill.errors import Interrupted
 from aligndistill.processes import signals
 from aligndistill.processes.progress import bar, say
-from aligndistill.training.checkpointing import made_by
-from aligndistill.training.checkpoints import newest_sound_checkpoint, require_same_shards
+from aligndistill.training.checkpointing import origin_of
+from aligndistill.training.checkpoints import newest_valid_checkpoint, require_same_shards
 
 
 @dataclass(frozen=True)
-class Job:
+class TrainingJob:
     """One training run, apart from what is trained.
 
     Attributes:
@@ -45,7 +45,7 @@ class Trained:
     steps: int
 
 
-def run(trainer: Any, job: Job) -> Trained:
+def fit(trainer: Any, job: TrainingJob) -> Trained:
     """Train from the newest sound checkpoint, or from the start.
 
     Raises:
@@ -53,9 +53,9 @@ def run(trainer: Any, job: Job) -> Trained:
         DataError: the checkpoint cannot be taken up by so many processes.
     """
     signals.allow(job.runtime.grace_seconds)
-    checkpoint = newest_sound_checkpoint(job.folder)
+    checkpoint = newest_valid_checkpoint(job.folder)
     if checkpoint is not None:
-        require_same_shards(checkpoint, made_by(trainer))
+        require_same_shards(checkpoint, origin_of(trainer))
         say(f"  {job.name}: goes on from {checkpoint.name}")
     with bar(job.name) as running, signals.deferred():
         trainer.watch(running, job.runtime.save_total_limit)

@@ -9,14 +9,14 @@ from pydantic import TypeAdapter
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import BestOfN, Dpo, OfflineObjective, Pro, Rrhf
 from aligndistill.config.run import Runtime
-from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.config.training import Training
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.models.reward import load_reward_model
 from aligndistill.stages.context import Work
 from aligndistill.stages.students import reference_logprobs
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.offline.reward_model import train_reward_model
@@ -70,7 +70,7 @@ def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             reference = [*reference_logprobs(work, learner, groups)]
         reference_seconds = now() - started
         examples = [Example(*one) for one in zip(groups, [row["scores"] for row in rows], reference, strict=True)]
-        job = Job("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
+        job = TrainingJob("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
         Clock.reset()
         train_policy(learner, objective, lora, examples, job)
     charged = reference_seconds / settings["steps"]  # live references would be computed in every step of the one epoch
@@ -99,7 +99,7 @@ def reward_model(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), settings)
         objective = RewardModelSettings(**_training(settings), centering=0.0)
-        job = Job("benchmark", objective, work.runtime, work.folder / "checkpoints", 0)
+        job = TrainingJob("benchmark", objective, work.runtime, work.folder / "checkpoints", 0)
         Clock.reset()
         train_reward_model(learner, objective, examples, job)
     return training_round(settings["warm_up"], memory, settings["batch"])

@@ -14,7 +14,7 @@ from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.records import Message, prompt_id
 from aligndistill.stages.context import Work
 from aligndistill.stages.rewards import REWARD_MODEL, RewardPart, open_rewards
-from aligndistill.training.fit import Job
+from aligndistill.training.fit import TrainingJob
 from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.ppo import train_ppo
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout
@@ -85,7 +85,7 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             objective,
             None,
             ppo_work,
-            Job("ppo", student, runtime, Path(scratch) / "checkpoints", settings["round"]),
+            TrainingJob("ppo", student, runtime, Path(scratch) / "checkpoints", settings["round"]),
         )
     if settings.get("rollouts"):
         _write_rollouts(kept, world / settings["rollouts"])

@@ -113,7 +113,7 @@ QUESTIONS: dict[Kind, tuple[str, ...]] = {
 
 def phrasings(fact: Fact) -> list[str]:
     """All prompts that ask for a fact."""
-    return [greeting + question.format(fact.asked) for greeting in GREETINGS for question in QUESTIONS[fact.kind]]
+    return [health_check + question.format(fact.asked) for health_check in GREETINGS for question in QUESTIONS[fact.kind]]
 
 
 # --------------------------------------------------------------------------------------------------------------- answers

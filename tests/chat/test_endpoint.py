@@ -10,9 +10,9 @@ import traceback
 import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.chat.http.rate_limit import Pace
+from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.chat.http.retries import retry_after_seconds, retrying
-from aligndistill.chat.protocol import Answered, Request, Sampling
+from aligndistill.chat.protocol import Answered, Request, SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError, JudgeError
 from aligndistill.records import Message, Usage
@@ -30,7 +30,7 @@ from tests.chat.fault_server import (
     together,
 )
 
-SAMPLING = Sampling(temperature=0.7, max_new_tokens=16, seed=3)
+SAMPLING = SamplingParams(temperature=0.7, max_new_tokens=16, seed=3)
 KEY = "sk-canary-7f3a9"
 
 
@@ -68,7 +68,7 @@ def test_every_sample_is_one_request_with_the_plain_fields_and_comes_back_once()
 def test_the_seed_names_the_answer_whatever_is_asked_beside_it() -> None:
     def seeds(requests: list[Request], seed: int = 3) -> dict[str, int]:
         with serve(completion("x")) as server:
-            list(EndpointChat(server.config(concurrency=1)).answer(requests, Sampling(1.0, 4, seed)))
+            list(EndpointChat(server.config(concurrency=1)).answer(requests, SamplingParams(1.0, 4, seed)))
             asked = [f"{r.messages[0].content}{s}" for r in requests for s in r.samples]
             return dict(zip(asked, [body["seed"] for body in server.bodies], strict=True))
 
@@ -316,7 +316,7 @@ def test_a_wait_is_as_long_as_the_server_asks_and_is_told_once(
     async def no_sleep(seconds: float) -> None:
         waits.append(seconds)
 
-    monkeypatch.setattr(Pace, "pause", lambda _, seconds: waits.append(seconds))
+    monkeypatch.setattr(RateLimiter, "pause", lambda _, seconds: waits.append(seconds))
     retry = retrying(3).copy(sleep=no_sleep)
     monkeypatch.setattr("aligndistill.chat.http.client.retrying", lambda _: retry)
     with serve(*[error(429, headers={"Retry-After": "300"})] * 3, completion("x")) as server:
@@ -327,7 +327,9 @@ def test_a_wait_is_as_long_as_the_server_asks_and_is_told_once(
     assert server.base_url in told[0]
 
 
-@pytest.mark.parametrize("header", ["901", "9" * 400, email.utils.formatdate(time.time() + 7200, usegmt=True)])
+@pytest.mark.parametrize(
+    "header", ["901", "9" * 400, email.utils.formatdate(time.time() + 7200, usegmt=True)], ids=["over", "huge", "date"]
+)
 def test_a_longer_wait_than_a_run_waits_is_an_error_that_says_so(header: str) -> None:
     with serve(error(429, headers={"Retry-After": header})) as server, pytest.raises(JudgeError) as failure:
         ask(server)

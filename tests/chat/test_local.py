@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from aligndistill.chat.local import LocalChat
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.errors import DataError
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.models.load import wrap_language_model
@@ -12,10 +12,12 @@ from aligndistill.models.logprobs import token_logprobs
 from aligndistill.records import Message
 from tests.tiny_models import QUESTIONS, tiny_language_model, tiny_model, tiny_tokenizer, user
 
-SAMPLING = Sampling(temperature=1.0, max_new_tokens=10, seed=3)
+SAMPLING = SamplingParams(temperature=1.0, max_new_tokens=10, seed=3)
 
 
-def answers(chat: LocalChat, requests: list[Request], sampling: Sampling = SAMPLING) -> dict[tuple[int, int], tuple[str, str]]:
+def answers(
+    chat: LocalChat, requests: list[Request], sampling: SamplingParams = SAMPLING
+) -> dict[tuple[int, int], tuple[str, str]]:
     found = [(one.request, one.sample, one.reply) for one in chat.answer(requests, sampling)]
     assert len(found) == len({one[:2] for one in found})
     return {(request, number): (reply.text, reply.finish) for request, number, reply in found}
@@ -56,9 +58,9 @@ def test_a_transcript_stops_at_the_next_human_turn() -> None:
         (-token_logprobs(lm.model, batch, share=False).mean()).backward()
         optimizer.step()
     chat = LocalChat(lm, "tiny", 8)
-    (whole,) = chat.answer([Request(user("Hi"))], Sampling(temperature=0.0, max_new_tokens=len(line)))
+    (whole,) = chat.answer([Request(user("Hi"))], SamplingParams(temperature=0.0, max_new_tokens=len(line)))
     assert (whole.reply.text, whole.reply.finish) == ("Yes.", "stop")
-    (cut,) = chat.answer([Request(user("Hi"))], Sampling(temperature=0.0, max_new_tokens=4))
+    (cut,) = chat.answer([Request(user("Hi"))], SamplingParams(temperature=0.0, max_new_tokens=4))
     assert (cut.reply.text, cut.reply.finish) == (tiny_tokenizer().decode(line[:4]).strip(), "length")
 
 
@@ -97,7 +99,7 @@ def test_what_does_not_fit_is_said_before_it_is_computed() -> None:
     room = 64 - len(tiny_language_model().conversation.prompt_ids(user("No?")))
     assert chat.fits(user("No?"), room)
     assert not chat.fits(user("No?"), room + 1)
-    assert len(list(chat.answer([Request(user("No?"))], Sampling(temperature=1.0, max_new_tokens=room)))) == 1
+    assert len(list(chat.answer([Request(user("No?"))], SamplingParams(temperature=1.0, max_new_tokens=room)))) == 1
 
 
 def test_nothing_asked_is_nothing_answered() -> None:

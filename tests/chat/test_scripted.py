@@ -1,4 +1,4 @@
-from aligndistill.chat.protocol import LabelLogprobs, Request, Sampling
+from aligndistill.chat.protocol import LabelLogprobs, Request, SamplingParams
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.records import Message, Usage
 
@@ -7,7 +7,7 @@ MESSAGES = (Message(role="user", content="say it again"),)
 
 def test_follows_the_script_and_counts_words() -> None:
     chat = ScriptedChat(lambda messages, sample: f"{messages[-1].content} number {sample}")
-    answers = list(chat.answer([Request(MESSAGES, (0, 4))], Sampling(0.0, max_new_tokens=4)))
+    answers = list(chat.answer([Request(MESSAGES, (0, 4))], SamplingParams(0.0, max_new_tokens=4)))
     assert [(a.request, a.sample, a.reply.text, a.reply.finish) for a in answers] == [
         (0, 0, "say it again number", "length"),
         (0, 4, "say it again number", "length"),

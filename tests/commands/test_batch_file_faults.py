@@ -98,9 +98,9 @@ FAULTS: dict[str, tuple[Callable[[list[Row]], Files], tuple[int, int, int, int]]
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_batch_is_joined_by_id_and_only_the_rest_is_asked(fault: str, tmp_path: Path) -> None:
-    make, (read, bad, unknown, missing) = FAULTS[fault]
+@pytest.mark.parametrize("error", FAULTS)
+def test_a_batch_is_joined_by_id_and_only_the_rest_is_asked(error: str, tmp_path: Path) -> None:
+    make, (read, bad, unknown, missing) = FAULTS[error]
     context = context_in(tmp_path, prompts=5)
 
     def behave(body: Row, _: int) -> Act:

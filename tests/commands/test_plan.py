@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aligndistill.chat.http.budget import Spent
+from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.requests import Estimate
 from aligndistill.commands.plan.table import _duration, _remarks, _row, price_usd, request_seconds
 from aligndistill.config.models import EndpointModel
@@ -29,14 +29,18 @@ def test_the_price_is_that_of_both_kinds_of_tokens() -> None:
     ("settings", "spent", "seconds"),
     [
         ({}, [], 600 * 2 / 10),
-        ({}, [Spent(model="m", seconds=1.0), Spent(model="m", seconds=2.0), Spent(model="other", seconds=99.0)], 600 * 1.5 / 10),
-        ({}, [Spent(model="m", seconds=0.0)], 600 * 2 / 10),  # a try that failed says nothing of how long an answer takes
+        (
+            {},
+            [Spending(model="m", seconds=1.0), Spending(model="m", seconds=2.0), Spending(model="other", seconds=99.0)],
+            600 * 1.5 / 10,
+        ),
+        ({}, [Spending(model="m", seconds=0.0)], 600 * 2 / 10),  # a try that failed says nothing of how long an answer takes
         ({"requests_per_minute": 100}, [], 360),
         ({"tokens_per_minute": 36_000}, [], 600),
         ({"requests_per_minute": 10_000, "tokens_per_minute": 10**9}, [], 120),
     ],
 )
-def test_the_time_is_that_of_the_narrowest_place(settings: dict[str, Any], spent: list[Spent], seconds: float) -> None:
+def test_the_time_is_that_of_the_narrowest_place(settings: dict[str, Any], spent: list[Spending], seconds: float) -> None:
     assert request_seconds(estimate(**settings), spent) == pytest.approx(seconds)
 
 
@@ -52,6 +56,6 @@ def test_a_line_says_what_is_assumed() -> None:
 
 @pytest.mark.parametrize(("limit", "word"), [(700, "enough"), (699, "NOT ENOUGH")])
 def test_what_was_spent_counts_for_the_budget(limit: int, word: str) -> None:
-    spent = [Spent(model="m", requests=60), Spent(model="other", requests=40)]
+    spent = [Spending(model="m", requests=60), Spending(model="other", requests=40)]
     (line,) = (line for line in _remarks(Budget(requests=limit), [estimate()], spent) if line.startswith("budget.requests"))
     assert line.startswith(f"budget.requests: {limit}, spent 100, planned 600: {word}")

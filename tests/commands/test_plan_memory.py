@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 from transformers import LlamaConfig
 
-from aligndistill.commands.plan.memory import GIB, MemoryEstimate, Online, Shape, Sharding, estimate, read_sharding, shape_of
+from aligndistill.commands.plan.memory import (
+    GIB,
+    MemoryEstimate,
+    OnPolicyMemory,
+    Shape,
+    Sharding,
+    estimate,
+    read_sharding,
+    shape_of,
+)
 from aligndistill.config.models import Lora
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
@@ -88,14 +97,14 @@ def test_a_model_is_counted_as_it_is_made() -> None:
 
 
 def test_ppo_has_a_critic_a_reference_and_a_reward_model_beside_the_policy() -> None:
-    dpo, beside = of(Sharding(2, uses_deepspeed=True)), Online(critic=True, frozen_parameters=14_000_000_000)
+    dpo, beside = of(Sharding(2, uses_deepspeed=True)), OnPolicyMemory(critic=True, frozen_parameters=14_000_000_000)
     ppo = of(Sharding(2, uses_deepspeed=True), online=beside)
     assert ppo.weights == 2 * dpo.weights + 14_000_000_000 * 2
     assert (ppo.gradients, ppo.optimizer, ppo.activations) == (2 * dpo.gradients, 2 * dpo.optimizer, dpo.activations)
     sharded = of(Sharding(3, uses_deepspeed=True), online=beside)
     assert sharded.weights == ppo.weights // 8
     assert sharded.activations == ppo.weights  # whole while it samples
-    with_adapters = of(Sharding(2, uses_deepspeed=True), online=Online(True, 7_000_000_000), lora=Lora(r=8))
+    with_adapters = of(Sharding(2, uses_deepspeed=True), online=OnPolicyMemory(True, 7_000_000_000), lora=Lora(r=8))
     assert with_adapters.weights == (3 * 7_000_000_000 + 2 * 128 * 8 * 8192) * 2
 
 

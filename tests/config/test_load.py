@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from aligndistill.config.judges import LikelihoodJudge, PairwiseJudge, RewardModelJudge, RubricJudge
+from aligndistill.config.judges import Likelihood, Pairwise, RewardScore, Rubric
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.problems import Where
@@ -468,11 +468,11 @@ students: {a: {objective: {kind: dpo, beta: 0.3}, learning_rate: 1e-3}}
     )
     overlay = write("judge: {kind: pairwise, template: harmless}\n", "overlay.yaml")
     judge = load_config([base, overlay]).judge
-    assert judge == PairwiseJudge(kind="pairwise", template="harmless")
+    assert judge == Pairwise(kind="pairwise", template="harmless")
 
     same_kind = write("judge: {kind: rubric, highest: 7}\n", "same.yaml")
     judge = load_config([base, same_kind]).judge
-    assert judge == RubricJudge(kind="rubric", lowest=2, highest=7, max_new_tokens=9)
+    assert judge == Rubric(kind="rubric", lowest=2, highest=7, max_new_tokens=9)
 
     config = load_config([base], ["students.a.objective.kind=pro", "teacher={kind: local, model: small}"])
     assert config.students["a"].objective.model_dump() == {"kind": "pro", "sft_weight": 0.05}
@@ -491,7 +491,7 @@ def test_a_model_without_a_kind_counts_as_local(write):
 def test_a_partial_judge_and_its_kind_may_come_from_different_files(write):
     partial = write("name: x\nprompts: {source: {path: p}}\nstart: {model: s}\njudge: {model: some/reward-model}\n", "a.yaml")
     kind = write("judge: {kind: reward_model}\n", "b.yaml")
-    assert load_config([partial, kind]).judge == RewardModelJudge(kind="reward_model", model="some/reward-model")
+    assert load_config([partial, kind]).judge == RewardScore(kind="reward_model", model="some/reward-model")
 
 
 def test_a_missing_key_of_a_replaced_section_is_not_told_at_the_old_one(write):
@@ -536,7 +536,7 @@ def test_of_two_overrides_the_later_one_holds_and_their_order_does_not_matter_fo
     base = write(BASE + "teacher: {model: t}\n")
     assert load_config([base], ["seed=1", "seed=2"]).seed == 2
     overrides = ["judge.template=harmless", "judge.kind=pairwise"]
-    harmless = PairwiseJudge(kind="pairwise", template="harmless")
+    harmless = Pairwise(kind="pairwise", template="harmless")
     assert load_config([base], overrides).judge == load_config([base], overrides[::-1]).judge == harmless
 
 
@@ -787,7 +787,7 @@ def test_a_dump_uses_the_keys_that_users_write_and_reads_back_equal(write):
     assert "authors" not in text
     again = load_config([write(text, "dumped.yaml")])
     assert again == config
-    assert (again.name, again.students["a"].learning_rate, again.judge) == ("1e6", 5e-6, LikelihoodJudge(model="start"))
+    assert (again.name, again.students["a"].learning_rate, again.judge) == ("1e6", 5e-6, Likelihood(model="start"))
     assert dump_config(again) == text
 
 

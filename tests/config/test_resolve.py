@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aligndistill.config.checks import check
-from aligndistill.config.judges import PairwiseJudge, PanelJudge, RubricJudge
+from aligndistill.config.judges import Pairwise, Panel, Rubric
 from aligndistill.config.load import load_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import OnPolicy, WeightedReward
@@ -72,18 +72,18 @@ def test_models_that_are_written_out_are_named_after_their_place() -> None:
         )
     )
     assert names(found) == {"judge": "a", "evaluation_judge": "b", "online_reward": "c"}
-    assert isinstance(found.judge, PairwiseJudge)
-    assert isinstance(found.evaluation.judge, PairwiseJudge)
+    assert isinstance(found.judge, Pairwise)
+    assert isinstance(found.evaluation.judge, Pairwise)
     assert (found.judge.model, found.evaluation.judge.model) == ("judge", "evaluation_judge")
     (part,) = rewards(found, "online")
-    assert isinstance(part.source, RubricJudge)
+    assert isinstance(part.source, Rubric)
     assert part.source.model == "online_reward"
 
 
 def test_members_of_a_panel_are_named_behind_it() -> None:
     found = resolved(config(judge=panel(one=pairwise(server("a")), other=pairwise(server("b")), again=pairwise("start"))))
     assert names(found) == {"judge-one": "a", "judge-other": "b"}
-    assert isinstance(found.judge, PanelJudge)
+    assert isinstance(found.judge, Panel)
     models = {name: getattr(member.judge, "model", None) for name, member in found.judge.members.items()}
     assert models == {"one": "judge-one", "other": "judge-other", "again": "start"}
 
@@ -123,7 +123,7 @@ def test_equal_models_are_one() -> None:
 def test_a_name_that_is_taken_gets_a_number() -> None:
     found = resolved(config(models={"judge": server("j"), "judge-2": server("k")}))
     assert names(found) == {"judge": "j", "judge-2": "k", "judge-3": "a"}
-    assert isinstance(found.judge, PairwiseJudge)
+    assert isinstance(found.judge, Pairwise)
     assert found.judge.model == "judge-3"
 
 
@@ -140,7 +140,7 @@ def test_no_model_is_written_out_any_more_and_what_was_given_is_unchanged() -> N
 def test_the_evaluation_has_the_judge_itself() -> None:
     same = resolved(config(evaluation={"judge": "same"}))
     assert same.evaluation.judge == same.judge
-    assert isinstance(same.judge, PairwiseJudge)
+    assert isinstance(same.judge, Pairwise)
     assert resolved(config(evaluation={"judge": None})).evaluation.judge is None
     ready = {"prompts": None, "judge": None, "rankings": {"source": {"path": "r.jsonl"}}}
     assert resolved(config(**ready)).evaluation.judge is None  # `same` as none

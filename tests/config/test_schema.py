@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import Field
 
-from aligndistill.config.judges import FunctionJudge, PairwiseJudge, RubricJudge
+from aligndistill.config.judges import Function, Pairwise, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel, ModelRef
 from aligndistill.config.objectives import RolloutServer
 from aligndistill.config.run import Evaluation, RunConfig
@@ -55,9 +55,9 @@ def test_marks_are_found_wherever_pydantic_leaves_them(field: str, expected: set
 def test_the_marks_of_the_real_sections() -> None:
     assert marks(Evaluation)["truth"] == {ReadsCode}
     assert marks(LocalModel)["model"] == {ReadsFile}
-    assert marks(PairwiseJudge)["template"] == {ReadsFile}
-    assert marks(PairwiseJudge)["model"] == {NamesModel}
-    assert marks(FunctionJudge)["function"] == {ReadsCode}
+    assert marks(Pairwise)["template"] == {ReadsFile}
+    assert marks(Pairwise)["model"] == {NamesModel}
+    assert marks(Function)["function"] == {ReadsCode}
     assert marks(EndpointModel)["api_key_env"] == {NotHashed}
     assert marks(EndpointModel)["requests_per_minute"] == {NotHashed}
     assert {mark for of_field in marks(RolloutServer).values() for mark in of_field} == {NotHashed}
@@ -66,7 +66,7 @@ def test_the_marks_of_the_real_sections() -> None:
 def test_types_are_taken_apart_and_sections_known_by_their_kind() -> None:
     assert alternatives(Annotated[int | None, "x"] | Annotated[Annotated[str, 1] | Literal["a"], 2]) == (int, str, Literal["a"])
     assert alternatives(type(None)) == ()
-    assert kind_of(PairwiseJudge) == "pairwise"
+    assert kind_of(Pairwise) == "pairwise"
     assert kind_of(Evaluation) is None
     assert kind_of(int) is None
     assert "from" in fields_of(RunConfig.model_fields["candidates"].annotation)  # type: ignore[arg-type]
@@ -135,7 +135,7 @@ def test_models_written_out_get_names_and_the_rest_stays() -> None:
     assert with_named_models(config.evaluation, "e", named) == config.evaluation
     changed = with_named_models(config.students["sum"].objective, "s", named)
     assert models_of(changed) == ("known",)  # equal to one that has a name
-    other = RubricJudge.model_validate(rubric({**SERVER, "name": "n"}))
+    other = Rubric.model_validate(rubric({**SERVER, "name": "n"}))
     assert models_of(with_named_models(other, "r", named)) == ("r",)
     assert list(named) == ["known", "r"]
     assert isinstance(other.model, EndpointModel)  # what was given is unchanged

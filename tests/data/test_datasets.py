@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from aligndistill.config.data import Source
-from aligndistill.data.files import BadRow, Row
-from aligndistill.data.formats import Format, Scored, format_of, read_judged, read_prompt
+from aligndistill.data.files import BadRow, SourceRow
+from aligndistill.data.formats import Format, ScoredRow, format_of, read_judged, read_prompt
 from aligndistill.data.loading import load_judgments, load_prompts
 
 ULTRAFEEDBACK: dict[str, Any] = {
@@ -86,11 +86,11 @@ DISTILABEL_DPO = {
     ],
 )
 def test_a_shape_is_told_by_its_columns_and_read(values: Any, row_format: Format, prompt: str, answers: Any) -> None:
-    assert format_of(Row("x row 1", values)) == row_format
+    assert format_of(SourceRow("x row 1", values)) == row_format
     assert read_prompt(values, row_format)[0].content == prompt
     judged = read_judged(values, row_format)
     assert judged.prompt == read_prompt(values, row_format)
-    assert judged.answers == tuple(Scored(*answer) for answer in answers)
+    assert judged.answers == tuple(ScoredRow(*answer) for answer in answers)
 
 
 def test_both_versions_of_rewardbench_go_by_its_name() -> None:
@@ -99,7 +99,7 @@ def test_both_versions_of_rewardbench_go_by_its_name() -> None:
 
 def test_lists_of_messages_are_no_rewardbench() -> None:
     turn = [{"role": "assistant", "content": "2"}]
-    assert format_of(Row("x", {"prompt": "1+1", "chosen": turn, "rejected": turn})) == "preference"
+    assert format_of(SourceRow("x", {"prompt": "1+1", "chosen": turn, "rejected": turn})) == "preference"
 
 
 @pytest.mark.parametrize(

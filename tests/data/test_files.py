@@ -6,14 +6,14 @@ import pyarrow  # type: ignore[import-untyped]
 import pyarrow.parquet  # type: ignore[import-untyped]
 import pytest
 
-from aligndistill.data.files import Row, read_file
+from aligndistill.data.files import SourceRow, read_file
 from aligndistill.errors import DataError
 
 ROWS = [{"prompt": "one", "score": 1.5}, {"prompt": "zwei ü 😀", "score": 2.5}]
 LINES = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in ROWS).encode()
 
 
-def rows_of(path: Path, content: bytes) -> list[Row]:
+def rows_of(path: Path, content: bytes) -> list[SourceRow]:
     path.write_bytes(content)
     return list(read_file(path))
 
@@ -61,11 +61,11 @@ def test_jsonl_numbers_are_line_numbers_and_only_newlines_end_lines(tmp_path: Pa
 )
 def test_a_bad_line_is_a_row_with_a_fault_and_the_next_is_read(tmp_path: Path, line: bytes, reason: str, detail: str) -> None:
     good, bad, after = rows_of(tmp_path / "x.jsonl", b'{"a": 1}\n' + line + b'\n{"a": 3}\n')
-    assert (good.fault, after.fault, after.values) == (None, None, {"a": 3})
+    assert (good.error, after.error, after.values) == (None, None, {"a": 3})
     assert bad.where.endswith("row 2")
-    assert bad.fault is not None
-    assert bad.fault.reason == reason
-    assert detail in bad.fault.detail
+    assert bad.error is not None
+    assert bad.error.reason == reason
+    assert detail in bad.error.detail
 
 
 @pytest.mark.parametrize(
@@ -85,7 +85,7 @@ def test_a_json_document_that_is_no_list_of_rows(tmp_path: Path, content: bytes,
 def test_a_json_list_may_hold_something_that_is_no_object(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "x.json", b'[{"a": 1}, 7]')
     assert rows[1].where.endswith("row 2")
-    assert str(rows[1].fault) == "not a JSON object (found int)"
+    assert str(rows[1].error) == "not a JSON object (found int)"
 
 
 @pytest.mark.parametrize("name", ["x.jsonl", "x.json", "x.csv"])
@@ -111,7 +111,7 @@ def test_csv_cells_may_be_long_and_hold_nul(tmp_path: Path) -> None:
 
 def test_csv_faults(tmp_path: Path) -> None:
     rows = rows_of(tmp_path / "x.csv", b"a,b\n1,2\n3\n4,5,6\n")
-    assert [str(row.fault) for row in rows] == [
+    assert [str(row.error) for row in rows] == [
         "None",
         "wrong number of cells (1 where the header has 2)",
         "wrong number of cells (3 where the header has 2)",

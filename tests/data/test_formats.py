@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from aligndistill.data.files import BadRow, Row
-from aligndistill.data.formats import Format, Scored, format_of, read_demonstration, read_judged, read_prompt
+from aligndistill.data.files import BadRow, SourceRow
+from aligndistill.data.formats import Format, ScoredRow, format_of, read_demonstration, read_judged, read_prompt
 from aligndistill.data.pairs import pair_of
 from aligndistill.errors import DataError
 
@@ -260,7 +260,7 @@ PAIR = {"prompt": "p", "chosen": "a", "rejected": "b"}
     ],
 )
 def test_judged_answers(values: dict[str, Any], row_format: Any, answers: list[tuple[str, float, str]]) -> None:
-    assert read_judged(values, row_format).answers == tuple(Scored(*answer) for answer in answers)
+    assert read_judged(values, row_format).answers == tuple(ScoredRow(*answer) for answer in answers)
 
 
 @pytest.mark.parametrize(
@@ -317,12 +317,12 @@ def test_rows_that_hold_no_judged_answers(values: dict[str, Any], row_format: An
     ],
 )
 def test_the_format_is_read_off_the_columns(values: dict[str, Any], expected: Format) -> None:
-    assert format_of(Row("x row 1", values)) == expected
+    assert format_of(SourceRow("x row 1", values)) == expected
 
 
 def test_columns_that_fit_no_format() -> None:
     with pytest.raises(DataError, match=r"^x row 1: cannot tell.*\(question, answer\).*`columns: \{prompt: question\}`"):
-        format_of(Row("x row 1", {"question": "q", "answer": "a"}))
+        format_of(SourceRow("x row 1", {"question": "q", "answer": "a"}))
 
 
 @pytest.mark.parametrize(

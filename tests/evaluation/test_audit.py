@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 import pytest
 from scipy.stats import binomtest
 
-from aligndistill.evaluation.audit import AuditFigures, Evidence, audit, exceeded
+from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit, exceeded
 from aligndistill.evaluation.intervals import wilson
 from aligndistill.records import Canary, Candidate, Comparison, Grade, Outcome, Verdict
 
@@ -42,50 +42,50 @@ def longer(first: str, second: str) -> Outcome:
     return "first" if len(first) > len(second) else "second"
 
 
-def audited(decide: Decide, prompts: int = 30, both_orders: bool = True) -> AuditFigures:
+def audited(decide: Decide, prompts: int = 30, both_orders: bool = True) -> AuditMetrics:
     some = candidates(prompts)
     return audit(Evidence(compared(some, decide, both_orders), some))
 
 
 def test_a_judge_that_always_takes_the_first() -> None:
-    figures = audited(lambda first, second: "first")
-    assert figures.order_flips is not None
-    assert figures.order_flips.mean == 1
-    assert figures.first_position is not None
-    assert figures.first_position.low == 1
-    assert figures.longer_wins is None  # with both orders put together, it decides nothing
-    assert (figures.verdicts, figures.prompts) == (360, 30)
+    metrics = audited(lambda first, second: "first")
+    assert metrics.order_flips is not None
+    assert metrics.order_flips.mean == 1
+    assert metrics.first_position is not None
+    assert metrics.first_position.low == 1
+    assert metrics.longer_wins is None  # with both orders put together, it decides nothing
+    assert (metrics.verdicts, metrics.prompts) == (360, 30)
 
 
 def test_a_judge_that_always_takes_the_longer() -> None:
-    figures = audited(longer)
-    assert figures.longer_wins is not None
-    assert figures.longer_wins.low == 1
-    assert figures.order_flips is not None
-    assert figures.order_flips.mean == 0
-    assert figures.first_position is not None
-    assert figures.first_position.mean == 0.5
-    assert figures.intransitive is not None
-    assert figures.intransitive.mean == 0
-    chance = figures.longer_wins_by_chance
+    metrics = audited(longer)
+    assert metrics.longer_wins is not None
+    assert metrics.longer_wins.low == 1
+    assert metrics.order_flips is not None
+    assert metrics.order_flips.mean == 0
+    assert metrics.first_position is not None
+    assert metrics.first_position.mean == 0.5
+    assert metrics.intransitive is not None
+    assert metrics.intransitive.mean == 0
+    chance = metrics.longer_wins_by_chance
     assert chance is not None
     assert chance.low < 0.5 < chance.high < 0.7
 
 
 def test_garbage_is_counted_and_decides_nothing() -> None:
     generator = random.Random(0)
-    figures = audited(lambda a, b: "unparsed" if generator.random() < 0.2 else longer(a, b))
-    assert figures.unparsed is not None
-    assert figures.unparsed.mean == pytest.approx(0.2, abs=0.06)
-    assert figures.longer_wins is not None
-    assert figures.longer_wins.mean == 1
+    metrics = audited(lambda a, b: "unparsed" if generator.random() < 0.2 else longer(a, b))
+    assert metrics.unparsed is not None
+    assert metrics.unparsed.mean == pytest.approx(0.2, abs=0.06)
+    assert metrics.longer_wins is not None
+    assert metrics.longer_wins.mean == 1
 
 
 def test_chance_for_the_longer_answer_is_the_binomials_for_single_pairs() -> None:
     """One pair for each of 100 prompts, dealt out at random: heads and tails."""
     some = candidates(100, ("a", "bb"))
-    figures = audit(Evidence(compared(some, longer, both_orders=False), some))
-    chance = figures.longer_wins_by_chance
+    metrics = audit(Evidence(compared(some, longer, both_orders=False), some))
+    chance = metrics.longer_wins_by_chance
     assert chance is not None
     assert chance.mean == pytest.approx(0.5, abs=0.01)
     assert (chance.low, chance.high) == (pytest.approx(0.40, abs=0.021), pytest.approx(0.60, abs=0.021))
@@ -94,30 +94,30 @@ def test_chance_for_the_longer_answer_is_the_binomials_for_single_pairs() -> Non
 def test_choices_in_a_circle() -> None:
     beats = {("a", "bb"), ("bb", "ccc"), ("ccc", "a")}
     some = candidates(4, ("a", "bb", "ccc"))
-    figures = audit(Evidence(compared(some, lambda a, b: "first" if (a, b) in beats else "second"), some))
-    assert figures.intransitive is not None
-    assert figures.intransitive.mean == 1
+    metrics = audit(Evidence(compared(some, lambda a, b: "first" if (a, b) in beats else "second"), some))
+    assert metrics.intransitive is not None
+    assert metrics.intransitive.mean == 1
 
 
 def test_grades_have_lengths_and_order_but_no_places() -> None:
     some = candidates(10)
     grades = [Grade(prompt_id=one.prompt_id, candidate=one.id, value=-len(one.text), judge="j") for one in some]
-    figures = audit(Evidence(grades, some, repeats=[*grades[:3], grades[3].model_copy(update={"value": 0.0})]))
-    assert figures.longer_wins is not None
-    assert figures.longer_wins.mean == 0
-    assert figures.order_flips is figures.first_position is figures.intransitive is None
+    metrics = audit(Evidence(grades, some, repeats=[*grades[:3], grades[3].model_copy(update={"value": 0.0})]))
+    assert metrics.longer_wins is not None
+    assert metrics.longer_wins.mean == 0
+    assert metrics.order_flips is metrics.first_position is metrics.intransitive is None
     # The fourth, last before, is graded best the second time: three of the six pairs are turned round.
-    assert figures.self_consistency is not None
-    assert figures.self_consistency.mean == 0.5
+    assert metrics.self_consistency is not None
+    assert metrics.self_consistency.mean == 0.5
 
 
 def test_the_same_question_twice() -> None:
     some = candidates(2, ("a", "bb"))
     first = compared(some, longer)
     again = [first[0], first[1].model_copy(update={"outcome": "tie"}), first[2].model_copy(update={"outcome": "unparsed"})]
-    figures = audit(Evidence(first, some, repeats=again))
-    assert figures.self_consistency is not None
-    assert figures.self_consistency.mean == 0.5
+    metrics = audit(Evidence(first, some, repeats=again))
+    assert metrics.self_consistency is not None
+    assert metrics.self_consistency.mean == 0.5
 
 
 def test_its_own_answers() -> None:
@@ -125,13 +125,13 @@ def test_its_own_answers() -> None:
     some = candidates(20, ("mine", "yours", "theirs"), ("teacher", "start", "start"))
     verdicts = compared(some, lambda a, b: "first" if a == "mine" else "second" if b == "mine" else "tie")
     labels = {str(n): {f"{n}-mine": float(n % 2), f"{n}-yours": 0.5, f"{n}-theirs": 0.5} for n in range(20)}
-    figures = audit(Evidence(verdicts, some, labels=labels, own_author="teacher"))
-    assert figures.own_answers_win is not None
-    assert figures.own_answers_win.mean == 1
-    assert figures.own_answers_win_by_labels is not None
-    assert figures.own_answers_win_by_labels.mean == 0.5
-    assert figures.labels is not None
-    assert figures.labels.agreement.mean == 0.5
+    metrics = audit(Evidence(verdicts, some, labels=labels, own_author="teacher"))
+    assert metrics.own_answers_win is not None
+    assert metrics.own_answers_win.mean == 1
+    assert metrics.own_answers_win_by_labels is not None
+    assert metrics.own_answers_win_by_labels.mean == 0.5
+    assert metrics.labels is not None
+    assert metrics.labels.agreement.mean == 0.5
     assert audit(Evidence(verdicts, some)).own_answers_win is None
 
 
@@ -189,10 +189,10 @@ def canary(kind: str, bad_value: float | None, good_value: float = 0.5) -> Canar
 
 def test_canaries_that_win_tie_and_lose() -> None:
     birds = [canary("empty", 1.0), canary("empty", 0.5), canary("echo", 0.0), canary("echo", None)]
-    figures = audit(Evidence([], [], canaries=birds))
-    assert figures.canaries == wilson(1.5, 3)
-    assert figures.canaries_by_kind == {"empty": wilson(1.5, 2), "echo": wilson(0, 1)}
-    assert exceeded(figures, {"canaries": 0.5}) == []
+    metrics = audit(Evidence([], [], canaries=birds))
+    assert metrics.canaries == wilson(1.5, 3)
+    assert metrics.canaries_by_kind == {"empty": wilson(1.5, 2), "echo": wilson(0, 1)}
+    assert exceeded(metrics, {"canaries": 0.5}) == []
 
 
 @pytest.mark.parametrize(("successes", "n"), [(0, 1), (3, 20), (20, 20), (57, 100)])

@@ -10,8 +10,8 @@ from aligndistill.evaluation.calibration import (
     accuracy,
     accuracy_by_length_gap,
     expected_calibration_error,
-    longer_wins,
-    preference_figures,
+    longer_baseline,
+    preference_metrics,
     reliability,
 )
 
@@ -21,7 +21,7 @@ def test_accuracy_counts_ties_half():
 
 
 def test_longer_wins_counts_equal_lengths_half():
-    assert longer_wins([5, -2, 0, 1, 1]) == pytest.approx(3.5 / 5)
+    assert longer_baseline([5, -2, 0, 1, 1]) == pytest.approx(3.5 / 5)
 
 
 def test_calibration_error_by_hand():
@@ -80,24 +80,24 @@ def test_accuracy_by_length_gap_by_hand():
 def test_figures_are_those_of_the_single_functions():
     generator = np.random.default_rng(1)
     differences, gaps = generator.normal(size=60), generator.integers(-3, 4, size=60)
-    figures = preference_figures(differences, gaps, bins=5)
-    assert figures.accuracy.mean == pytest.approx(accuracy(differences))
-    assert figures.longer_wins.mean == pytest.approx(longer_wins(gaps))
+    metrics = preference_metrics(differences, gaps, bins=5)
+    assert metrics.accuracy.mean == pytest.approx(accuracy(differences))
+    assert metrics.longer_wins.mean == pytest.approx(longer_baseline(gaps))
     probabilities = [1 / (1 + math.exp(-difference)) for difference in differences]
-    assert figures.ece.mean == pytest.approx(expected_calibration_error(probabilities, np.ones(60), bins=5))
-    assert figures.accuracy.n == figures.ece.n == 60
-    assert preference_figures(differences).longer_wins is None
+    assert metrics.ece.mean == pytest.approx(expected_calibration_error(probabilities, np.ones(60), bins=5))
+    assert metrics.accuracy.n == metrics.ece.n == 60
+    assert preference_metrics(differences).longer_wins is None
 
 
 def test_pairs_of_one_prompt_are_one_observation():
     # The same 20 pairs, each written five times: without prompts the interval shrinks, with them it does not.
     generator = np.random.default_rng(2)
     differences = generator.normal(0.5, 1, size=20)
-    once = preference_figures(differences, prompts=[f"{index:02}" for index in range(20)])
-    repeated = preference_figures(np.repeat(differences, 5), prompts=[f"{index:02}" for index in range(20) for _ in range(5)])
+    once = preference_metrics(differences, prompts=[f"{index:02}" for index in range(20)])
+    repeated = preference_metrics(np.repeat(differences, 5), prompts=[f"{index:02}" for index in range(20) for _ in range(5)])
     assert repeated.accuracy == once.accuracy
     assert repeated.ece.n == 20
-    blind = preference_figures(np.repeat(differences, 5))
+    blind = preference_metrics(np.repeat(differences, 5))
     assert blind.accuracy.high - blind.accuracy.low < 0.7 * (once.accuracy.high - once.accuracy.low)
 
 
@@ -106,20 +106,20 @@ def test_pairs_of_one_prompt_are_one_observation():
 def test_order_of_rows_does_not_matter(order):
     differences = np.random.default_rng(3).normal(size=12)
     prompts = [f"p{index // 3}" for index in range(12)]
-    shuffled = preference_figures(differences[order], None, [prompts[index] for index in order])
-    straight = preference_figures(differences, None, prompts)
+    shuffled = preference_metrics(differences[order], None, [prompts[index] for index in order])
+    straight = preference_metrics(differences, None, prompts)
     assert shuffled.accuracy == straight.accuracy
     assert shuffled.ece.high == pytest.approx(straight.ece.high)
 
 
 def test_large_differences_do_not_overflow():
     with np.errstate(all="raise"):
-        figures = preference_figures([800.0, -800.0], [1, 1])
-    assert figures.ece.mean == pytest.approx(0.5)
+        metrics = preference_metrics([800.0, -800.0], [1, 1])
+    assert metrics.ece.mean == pytest.approx(0.5)
 
 
 def test_refuses_nothing_and_nan():
     with pytest.raises(ValueError, match="no values"):
-        preference_figures([])
+        preference_metrics([])
     with pytest.raises(ValueError, match="pair 1 is not a finite"):
-        preference_figures([0.0, float("nan")])
+        preference_metrics([0.0, float("nan")])

@@ -59,8 +59,8 @@ def test_agrees_with_the_closed_form_for_many_values():
 
 def test_covers_the_truth_about_as_often_as_it_says():
     generator = np.random.default_rng(3)
-    figures = [bootstrap_mean(list(generator.random(50) < 0.7), seed=trial, resamples=400) for trial in range(400)]
-    covered = np.mean([figure.low <= 0.7 <= figure.high for figure in figures])
+    metrics = [bootstrap_mean(list(generator.random(50) < 0.7), seed=trial, resamples=400) for trial in range(400)]
+    covered = np.mean([figure.low <= 0.7 <= figure.high for figure in metrics])
     assert 0.90 <= covered <= 0.975
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 import evaluate
 import pytest
 
-from aligndistill.evaluation.calibration import preference_figures
+from aligndistill.evaluation.calibration import preference_metrics
 from aligndistill.evaluation.intervals import bootstrap_mean
 from aligndistill.evaluation.metrics import load_metric, metric_path
 
@@ -92,7 +92,7 @@ def test_win_rate_refuses_what_is_no_probability():
 
 def test_preference_accuracy_is_preference_figures():
     chosen, rejected, prompts = [1.0, 0.0, 3.0], [0.0, 1.0, 1.0], ["a", "a", "b"]
-    expected = preference_figures([1.0, -1.0, 2.0], [2, -1, 0], prompts)
+    expected = preference_metrics([1.0, -1.0, 2.0], [2, -1, 0], prompts)
     output = load_metric("preference_accuracy").compute(
         predictions=chosen, references=rejected, chosen_lengths=[5, 2, 7], rejected_lengths=[3, 3, 7], prompts=prompts
     )

@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from aligndistill.evaluation.rewardbench import RewardedRow, credit, rewardbench
+from aligndistill.evaluation.rewardbench import RewardedRow, credit, rewardbench_accuracy
 
 
 def pair(chosen: float, rejected: float, subset: str = "chat", prompt: str | None = None) -> RewardedRow:
@@ -34,7 +34,7 @@ def test_a_row_is_right_when_a_chosen_answer_is_best(row: RewardedRow, expected:
 
 def test_accuracy_by_subset_and_over_all_rows() -> None:
     rows = [pair(2, 1), pair(3, 1), pair(1, 2), listed([3], [1, 2, 2]), listed([3], [3, 1, 1])]
-    found = rewardbench(rows)
+    found = rewardbench_accuracy(rows)
     assert {name: (score.mean, score.n) for name, score in found.subsets.items()} == {
         "chat": (pytest.approx(2 / 3), 3),
         "math": (pytest.approx(3 / 4), 2),
@@ -49,8 +49,8 @@ def test_accuracy_by_subset_and_over_all_rows() -> None:
 
 def test_rows_with_one_prompt_are_drawn_together() -> None:
     """40 rows that are half right: one prompt with both halves has no spread, 40 prompts have."""
-    together = rewardbench([pair(1, n % 2 * 2, prompt=f"p{n // 2}") for n in range(40)])
-    apart = rewardbench([pair(1, n % 2 * 2, prompt=f"p{n}") for n in range(40)])
+    together = rewardbench_accuracy([pair(1, n % 2 * 2, prompt=f"p{n // 2}") for n in range(40)])
+    apart = rewardbench_accuracy([pair(1, n % 2 * 2, prompt=f"p{n}") for n in range(40)])
     assert together.accuracy is not None
     assert apart.accuracy is not None
     assert (together.accuracy.low, together.accuracy.mean, together.accuracy.high, together.accuracy.n) == (0.5, 0.5, 0.5, 20)
@@ -71,13 +71,13 @@ def test_ties_have_a_score_of_their_own() -> None:
         listed([8, 3], [4, 1], "Ties", "tied:1"),
     ]
     expected = 0.3 * 1 / 2 + 0.3 * 2 / 2 + 0.2 * 1 / 2 + 0.2 * 1 / 2 + 0.01 * (math.tanh(0.5) + math.tanh(-1.2)) / 2
-    found = rewardbench([*rows, pair(2, 1)])
+    found = rewardbench_accuracy([*rows, pair(2, 1)])
     assert found.subsets["Ties"].mean == pytest.approx(expected)
     assert found.subsets["Ties"].n == 2
     assert found.accuracy is not None
     assert found.accuracy.n == 1  # without Ties
     assert found.mean_of_subsets == pytest.approx((expected + 1) / 2)
-    assert rewardbench(rows).accuracy is None
+    assert rewardbench_accuracy(rows).accuracy is None
 
 
 @pytest.mark.parametrize(
@@ -92,11 +92,11 @@ def test_ties_have_a_score_of_their_own() -> None:
     ],
 )
 def test_ties_at_their_edges(rows: list[RewardedRow], expected: float) -> None:
-    assert rewardbench(rows).subsets["Ties"].mean == pytest.approx(expected)
+    assert rewardbench_accuracy(rows).subsets["Ties"].mean == pytest.approx(expected)
 
 
 def test_no_rows_and_rewards_that_are_none_have_no_figures() -> None:
     with pytest.raises(ValueError, match="no rows"):
-        rewardbench([])
+        rewardbench_accuracy([])
     with pytest.raises(ValueError, match="finite"):
-        rewardbench([pair(math.nan, 1)])
+        rewardbench_accuracy([pair(math.nan, 1)])

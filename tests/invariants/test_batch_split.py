@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from aligndistill.config.objectives import BestOfN, Dpo, Pro, Rrhf
-from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
 from aligndistill.records import Ranking
@@ -45,8 +45,8 @@ def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Train
     job = tiny_job(folder / "job", max_steps=2, runtime={"per_device_train_batch_size": per_device})
     rankings = with_ties(ragged_rankings()) if ties else ragged_rankings()
     if what == "reward_model":
-        trunk = ModelPointer(path=str(write_tiny_model(folder / "trunk")), layout="chat")
-        reward_model = new_reward_model(trunk, seed=1)
+        backbone = ModelPointer(path=str(write_tiny_model(folder / "trunk")), layout="chat")
+        reward_model = new_reward_model(backbone, seed=1)
         examples = ranking_examples(reward_model.conversation, rankings)
         return train_reward_model(reward_model, RewardModelSettings(), examples, job)
     policy = tiny_language_model()

@@ -194,9 +194,9 @@ FAULTS: dict[str, tuple[Act, Expected]] = {
 }
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_a_fault_costs_no_verdict_repeats_none_and_makes_none_up(fault: str, tmp_path: Path) -> None:
-    act, expected = FAULTS[fault]
+@pytest.mark.parametrize("error", FAULTS)
+def test_a_fault_costs_no_verdict_repeats_none_and_makes_none_up(error: str, tmp_path: Path) -> None:
+    act, expected = FAULTS[error]
     seen: set[str] = set()
     broken = True
 
@@ -254,13 +254,13 @@ STAYING: dict[str, Act] = {
 }
 
 
-@pytest.mark.parametrize("fault", STAYING)
-def test_a_question_that_fails_in_every_try_costs_no_other(fault: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("error", STAYING)
+def test_a_question_that_fails_in_every_try_costs_no_other(error: str, tmp_path: Path) -> None:
     broken = True
 
     def behave(body: dict[str, Any], _: int) -> Act:
         text = body["messages"][0]["content"]
-        return (STAYING[fault] if broken and meets_the_fault(text) else healthy(body)) if judging(body) else completion("hello")
+        return (STAYING[error] if broken and meets_the_fault(text) else healthy(body)) if judging(body) else completion("hello")
 
     run = Run(tmp_path)
     with FaultServer(behave) as server:

@@ -6,7 +6,7 @@ import torch
 from aligndistill.judges.likelihood import LikelihoodJudge
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.reward_model import RewardModelJudge
-from aligndistill.judges.token_grades import KeptGrades
+from aligndistill.judges.token_grades import GradeCache
 from aligndistill.models.load import LanguageModel, ModelPointer
 from aligndistill.models.reward import RewardModel, new_reward_model
 from aligndistill.records import Candidate, Finish, Grade, prompt_id
@@ -97,7 +97,7 @@ def test_what_was_graded_before_is_not_read_again(tmp_path: Path) -> None:
 
     def grades(tasks: list[Task], model: str = "teacher") -> dict[str, list[float | None]]:
         read.clear()
-        return values(list(LikelihoodJudge("likelihood", teacher, 1, KeptGrades(cache, model)).judge(tasks)))
+        return values(list(LikelihoodJudge("likelihood", teacher, 1, GradeCache(cache, model)).judge(tasks)))
 
     expected = values(list(LikelihoodJudge("likelihood", teacher, 1).judge(TASKS)))
     assert grades(TASKS[:1]) == {TASKS[0].prompt_id: expected[TASKS[0].prompt_id]}

@@ -10,9 +10,9 @@ from aligndistill.errors import JudgeError
 from aligndistill.judges.listwise import ListwiseJudge
 from aligndistill.judges.parsing import parse_order
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import Manner
+from aligndistill.judges.questions import JudgeOptions
 from aligndistill.judges.templates import LISTWISE_FIELDS, load_template
-from aligndistill.preferences.scores import bradley_terry
+from aligndistill.preferences.scores import scores_from_comparisons
 from aligndistill.records import Comparison
 from tests.chat.fault_server import Act, FaultServer, completion
 from tests.judges.tasks import task
@@ -57,19 +57,21 @@ def test_two_lists_each_the_others_reverse_give_all_pairs_in_both_orders() -> No
     assert len(found) == len(comparisons(judged)) == 12
     assert all(probability == float(len(first) > len(second)) for (first, second), probability in found.items())
     assert sum(one.usage.calls for one in comparisons(judged)) == 2
-    scores = bradley_terry(comparisons(judged))
+    scores = scores_from_comparisons(comparisons(judged))
     assert sorted(scores, key=lambda one: scores[one]) == [candidate.id for candidate in asked.candidates]
 
 
 def test_a_preference_for_a_place_cancels() -> None:
     asked = task("why", "x", "yy", "zzz")
     (judged,) = ListwiseJudge("j", scripted(lambda answers, _: " > ".join(answers)), TEMPLATE).judge([asked])
-    assert list(bradley_terry(comparisons(judged)).values()) == pytest.approx([0, 0, 0], abs=1e-9)
+    assert list(scores_from_comparisons(comparisons(judged)).values()) == pytest.approx([0, 0, 0], abs=1e-9)
 
 
 def test_equals_and_several_replies_make_soft_verdicts() -> None:
     replies = ["A > B = C", "B > A > C", "nonsense"]
-    judge = ListwiseJudge("j", scripted(lambda _, sample: replies[sample]), TEMPLATE, both_orders=False, manner=Manner(samples=3))
+    judge = ListwiseJudge(
+        "j", scripted(lambda _, sample: replies[sample]), TEMPLATE, both_orders=False, options=JudgeOptions(samples=3)
+    )
     (judged,) = judge.judge([task("why", "x", "yy", "zzz")])
     assert [one.probability_first for one in comparisons(judged)] == [0.5, 1.0, 0.75]  # A B, A C, B C
     assert [one.outcome for one in comparisons(judged)] == ["tie", "first", "first"]

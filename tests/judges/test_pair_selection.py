@@ -7,23 +7,23 @@ from collections.abc import Callable
 import pytest
 
 from aligndistill.errors import ConfigError
-from aligndistill.judges.pair_selection import Pair, Standing, plan, random_pairs
+from aligndistill.judges.pair_selection import Pair, PairHistory, choose_pairs, random_pairs
 from benchmarks.judging import Teacher, Way, measure, tasks_of
 
 Probability = Callable[[int, int], float]
 
 
-def play(comparisons: str, n_candidates: int, probability: Probability) -> tuple[Standing, list[list[Pair]]]:
+def play(comparisons: str, n_candidates: int, probability: Probability) -> tuple[PairHistory, list[list[Pair]]]:
     """Go through a plan, each pair shown in one order."""
-    standing = Standing(n_candidates)
+    history = PairHistory(n_candidates)
     rounds = []
-    for pairs in plan(comparisons, standing):
+    for pairs in choose_pairs(comparisons, history):
         rounds.append(pairs)
         for one, other in pairs:
-            pair = (other, one) if (one, other) in standing.shown else (one, other)
-            assert pair not in standing.shown
-            standing.shown[pair] = probability(*pair)
-    return standing, rounds
+            pair = (other, one) if (one, other) in history.shown else (one, other)
+            assert pair not in history.shown
+            history.shown[pair] = probability(*pair)
+    return history, rounds
 
 
 def by_number(one: int, other: int) -> float:
@@ -44,19 +44,19 @@ def test_fewer_than_two_have_nothing_to_compare(comparisons: str, n_candidates: 
 
 @pytest.mark.parametrize("n_candidates", range(2, 18))
 def test_sorting_finds_a_clear_order_with_no_more_than_merge_sorts_comparisons(n_candidates: int) -> None:
-    standing, rounds = play("sort", n_candidates, by_number)
+    history, rounds = play("sort", n_candidates, by_number)
     most = sum(math.ceil(math.log2(place)) for place in range(1, n_candidates + 1))  # OEIS A001855
     assert sum(map(len, rounds)) <= most
-    strengths = standing.strengths()
+    strengths = history.strengths()
     assert strengths == sorted(strengths)
 
 
 @pytest.mark.parametrize("n_candidates", [2, 3, 8, 9, 16])
 def test_swiss_finds_a_clear_order_and_stops(n_candidates: int) -> None:
-    standing, rounds = play("swiss", n_candidates, by_number)
-    strengths = standing.strengths()
+    history, rounds = play("swiss", n_candidates, by_number)
+    strengths = history.strengths()
     assert strengths == sorted(strengths)
-    assert len(standing.shown) <= n_candidates * (n_candidates - 1) / 2
+    assert len(history.shown) <= n_candidates * (n_candidates - 1) / 2
     assert all(len({one for pair in pairs for one in pair}) == 2 * len(pairs) for pairs in rounds)  # nobody plays twice
 
 
@@ -70,17 +70,17 @@ def test_swiss_asks_less_where_the_order_is_clear_and_again_where_it_is_close() 
         quality = (0, 4, 8, 8.1)
         return 1 / (1 + math.exp(quality[other] - quality[one]))
 
-    standing, _ = play("swiss", 4, close_at_the_top)
-    assert standing.met(2, 3) == 2
-    assert standing.met(0, 1) == 1
+    history, _ = play("swiss", 4, close_at_the_top)
+    assert history.met(2, 3) == 2
+    assert history.met(0, 1) == 1
 
 
 def test_swiss_ends_when_no_reply_can_be_read() -> None:
-    standing = Standing(6)
-    for pairs in plan("swiss", standing):
+    history = PairHistory(6)
+    for pairs in choose_pairs("swiss", history):
         for one, other in pairs:
-            standing.shown[(other, one) if (one, other) in standing.shown else (one, other)] = None
-    assert len(standing.shown) <= 30
+            history.shown[(other, one) if (one, other) in history.shown else (one, other)] = None
+    assert len(history.shown) <= 30
 
 
 @pytest.mark.parametrize(("n_candidates", "n_pairs"), [(8, 12), (7, 7), (5, 10), (4, 100), (2, 1)])
@@ -97,7 +97,7 @@ def test_random_pairs_are_different_hang_together_and_are_fairly_dealt(n_candida
 
 def test_an_unknown_way_is_said() -> None:
     with pytest.raises(ConfigError, match=r"'elo'.*all, sort, swiss or random\(n\)"):
-        plan("elo", Standing(3))
+        choose_pairs("elo", PairHistory(3))
 
 
 # ------------------------------------------------------------------------------ with the judge and the rankings

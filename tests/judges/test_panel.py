@@ -6,10 +6,10 @@ from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.evaluation.audit import Evidence, audit
 from aligndistill.judges.function import FunctionJudge
 from aligndistill.judges.pairwise import PairwiseJudge
-from aligndistill.judges.panel import Combine, Member, Panel, combined
+from aligndistill.judges.panel import Combine, Member, PanelJudge, combined
 from aligndistill.judges.protocol import Judge, Judged, Task
 from aligndistill.judges.templates import Template
-from aligndistill.preferences.scores import bradley_terry, judge_advantage
+from aligndistill.preferences.scores import first_position_logit, scores_from_comparisons
 from aligndistill.records import Comparison, Grade
 from tests.judges.tasks import task
 
@@ -59,13 +59,13 @@ def test_nobody_overrules_all_others_in_a_product() -> None:
 
 def test_grades_are_read_as_logits_at_the_members_temperature() -> None:
     asked = task("why", "x", "yyyyy")  # 4 longer
-    panel = Panel("panel", [Member(LENGTH, temperature=2.0), Member(SHORT, temperature=8.0)])
+    panel = PanelJudge("panel", [Member(LENGTH, temperature=2.0), Member(SHORT, temperature=8.0)])
     assert longer_wins(asked, panel) == pytest.approx((1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(0.5))) / 2)
 
 
 def test_grades_and_comparisons_together_the_place_averaged_out_and_all_of_it_kept() -> None:
     asked = task("why", "x", "yyyyy")
-    panel = Panel("panel", [Member(LENGTH), Member(chat_judge("first", "A"), weight=3.0)])
+    panel = PanelJudge("panel", [Member(LENGTH), Member(chat_judge("first", "A"), weight=3.0)])
     assert longer_wins(asked, panel) == pytest.approx((1 / (1 + math.exp(-4)) + 3 * 0.5) / 4)
     (judged,) = panel.judge([asked])
     (verdict,) = comparisons(judged)
@@ -80,7 +80,7 @@ def test_grades_and_comparisons_together_the_place_averaged_out_and_all_of_it_ke
 
 
 def test_costs_are_counted_once_although_a_grade_is_on_several_pairs() -> None:
-    panel = Panel("panel", [Member(LENGTH), Member(chat_judge("first", "A"))])
+    panel = PanelJudge("panel", [Member(LENGTH), Member(chat_judge("first", "A"))])
     (judged,) = panel.judge([task("why", "x", "yy", "zzz")])
     assert len(judged.verdicts) == 3
     assert sum(verdict.usage.calls for verdict in judged.verdicts) == 1 + 6
@@ -88,16 +88,16 @@ def test_costs_are_counted_once_although_a_grade_is_on_several_pairs() -> None:
 
 def test_who_cannot_be_read_abstains_and_a_silent_panel_is_unparsed() -> None:
     asked = task("why", "x", "yyyyy")
-    assert longer_wins(asked, Panel("panel", [Member(LENGTH), Member(chat_judge("mute", "hm"))])) == pytest.approx(
+    assert longer_wins(asked, PanelJudge("panel", [Member(LENGTH), Member(chat_judge("mute", "hm"))])) == pytest.approx(
         1 / (1 + math.exp(-4))
     )
-    (judged,) = Panel("panel", [Member(chat_judge("mute", "hm")), Member(chat_judge("mute too", "?"))]).judge([asked])
+    (judged,) = PanelJudge("panel", [Member(chat_judge("mute", "hm")), Member(chat_judge("mute too", "?"))]).judge([asked])
     (verdict,) = comparisons(judged)
     assert (verdict.outcome, verdict.probability_first, len(verdict.members)) == ("unparsed", None, 4)
 
 
 def test_every_task_comes_once_and_named_pairs_are_kept_to() -> None:
-    panel = Panel("panel", [Member(LENGTH), Member(SHORT)])
+    panel = PanelJudge("panel", [Member(LENGTH), Member(SHORT)])
     whole = task("three", "x", "yy", "zzz")
     some = Task(whole.prompt_id, whole.messages, whole.candidates, pairs=((2, 0),))
     judged = {one.prompt_id: one for one in panel.judge([task("one", "x"), task("none"), some])}
@@ -108,24 +108,24 @@ def test_every_task_comes_once_and_named_pairs_are_kept_to() -> None:
 
 def test_a_panel_ranks_and_has_no_place_to_prefer() -> None:
     asked = task("why", "x", "yy", "zzz")
-    (judged,) = Panel("panel", [Member(LENGTH, weight=2.0), Member(SHORT)]).judge([asked])
-    scores = bradley_terry(comparisons(judged))
+    (judged,) = PanelJudge("panel", [Member(LENGTH, weight=2.0), Member(SHORT)]).judge([asked])
+    scores = scores_from_comparisons(comparisons(judged))
     assert sorted(scores, key=lambda one: scores[one]) == [candidate.id for candidate in asked.candidates]
-    assert judge_advantage(comparisons(judged)) == 0.0
+    assert first_position_logit(comparisons(judged)) == 0.0
 
 
 def test_the_audit_looks_at_the_members() -> None:
     tasks = [task(f"why {number}", "x", "yyyyy", "zzz") for number in range(10)]
-    panel = Panel("panel", [Member(LENGTH), Member(SHORT), Member(chat_judge("first", "A"))])
+    panel = PanelJudge("panel", [Member(LENGTH), Member(SHORT), Member(chat_judge("first", "A"))])
     verdicts = [verdict for judged in panel.judge(tasks) for verdict in judged.verdicts]
     restored = [Comparison.model_validate_json(verdict.model_dump_json()) for verdict in verdicts]  # type: ignore[union-attr]
-    figures = audit(Evidence(restored, [candidate for one in tasks for candidate in one.candidates]))
-    assert figures.order_flips is not None
-    assert figures.order_flips.mean == 1.0  # of the member that was shown an order
-    assert figures.first_position is not None
-    assert figures.first_position.mean == 1.0
-    assert figures.panel_agreement is not None
-    assert figures.panel_agreement.mean == 0.0  # one takes the longer, one the shorter, one is always in doubt
-    assert figures.unparsed is not None
-    assert figures.unparsed.n == 10
+    metrics = audit(Evidence(restored, [candidate for one in tasks for candidate in one.candidates]))
+    assert metrics.order_flips is not None
+    assert metrics.order_flips.mean == 1.0  # of the member that was shown an order
+    assert metrics.first_position is not None
+    assert metrics.first_position.mean == 1.0
+    assert metrics.panel_agreement is not None
+    assert metrics.panel_agreement.mean == 0.0  # one takes the longer, one the shorter, one is always in doubt
+    assert metrics.unparsed is not None
+    assert metrics.unparsed.n == 10
     assert any(isinstance(member, Grade) for verdict in restored for member in verdict.members)

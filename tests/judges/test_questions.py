@@ -8,7 +8,7 @@ import pytest
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.errors import ConfigError
 from aligndistill.judges.pairwise import PairwiseJudge
-from aligndistill.judges.questions import Manner, WorkedExample
+from aligndistill.judges.questions import JudgeOptions, WorkedExample
 from aligndistill.judges.rubric import RubricJudge
 from aligndistill.judges.templates import PAIRWISE_FIELDS, RUBRIC_FIELDS, Template, load_template
 from aligndistill.records import Comparison, Grade, Message
@@ -74,7 +74,7 @@ def test_what_was_answered_is_found_again_although_marks_are_random(tmp_path: Pa
 
 def test_answers_are_cut_at_the_stated_length_and_prompts_are_not() -> None:
     asked = Asked("A")
-    judge = PairwiseJudge("j", asked.chat, Template("{prompt}|{first}|{second}"), manner=Manner(max_answer_characters=4))
+    judge = PairwiseJudge("j", asked.chat, Template("{prompt}|{first}|{second}"), options=JudgeOptions(max_answer_characters=4))
     list(judge.judge([task("a long prompt", "123456", "1234")]))
     assert asked.texts[0] == "a long prompt|1234 [cut here: 2 more characters]|1234"
 
@@ -82,7 +82,7 @@ def test_answers_are_cut_at_the_stated_length_and_prompts_are_not() -> None:
 def test_reasons_are_asked_for_and_the_verdict_is_read_behind_them() -> None:
     reasons = "A is better at first sight: [[A]].\nBut it is wrong.\n[[B]]"
     asked = Asked(reasons, logprobs=True)
-    verdicts = comparisons(PairwiseJudge("j", asked.chat, GENERAL, manner=Manner(reasoning=True)), "x", "y")
+    verdicts = comparisons(PairwiseJudge("j", asked.chat, GENERAL, options=JudgeOptions(reasoning=True)), "x", "y")
     assert [verdict.outcome for verdict in verdicts] == ["second", "second"]
     assert [verdict.reply for verdict in verdicts] == [reasons, reasons]
     assert asked.labellings == 0
@@ -94,20 +94,20 @@ def test_reasons_are_asked_for_and_the_verdict_is_read_behind_them() -> None:
 
 def test_a_grade_is_read_behind_its_reasons() -> None:
     asked = Asked("It could be a 9/10, but it is late.\n[[4]]")
-    (judged,) = RubricJudge("j", asked.chat, RUBRIC, manner=Manner(reasoning=True)).judge([task("why", "x")])
+    (judged,) = RubricJudge("j", asked.chat, RUBRIC, options=JudgeOptions(reasoning=True)).judge([task("why", "x")])
     assert [verdict.value for verdict in judged.verdicts if isinstance(verdict, Grade)] == [4.0]
 
 
 def test_a_template_that_asks_for_the_verdict_itself_leaves_no_place_for_reasons() -> None:
     with pytest.raises(ConfigError, match=r"\{verdict\}.*reasoning: false"):
-        PairwiseJudge("j", Asked("A").chat, Template("{prompt}{first}{second}"), manner=Manner(reasoning=True))
+        PairwiseJudge("j", Asked("A").chat, Template("{prompt}{first}{second}"), options=JudgeOptions(reasoning=True))
 
 
 @pytest.mark.parametrize(("reasoning", "said"), [(False, "B"), (True, "It is shorter.\n[[B]]")])
 def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
-    manner = Manner(reasoning=reasoning, examples=(WorkedExample("2+2?", ("five, I think", "4"), "B", "It is shorter."),))
+    options = JudgeOptions(reasoning=reasoning, examples=(WorkedExample("2+2?", ("five, I think", "4"), "B", "It is shorter."),))
     asked = Asked("[[A]]")
-    comparisons(PairwiseJudge("j", asked.chat, GENERAL, manner=manner), "x", "y")
+    comparisons(PairwiseJudge("j", asked.chat, GENERAL, options=options), "x", "y")
     for messages in asked.conversations:
         assert [message.role for message in messages] == ["user", "assistant", "user"]
         assert "five, I think" in messages[0].content
@@ -116,21 +116,21 @@ def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("manner", "said"),
+    ("options", "said"),
     [
-        (Manner(examples=(WorkedExample("?", ("a", "b"), "the former"),)), "'the former'.*none that this judge could give"),
-        (Manner(reasoning=True, examples=(WorkedExample("?", ("a", "b"), "A"),)), "give each example a 'reason'"),
+        (JudgeOptions(examples=(WorkedExample("?", ("a", "b"), "the former"),)), "'the former'.*none that this judge could give"),
+        (JudgeOptions(reasoning=True, examples=(WorkedExample("?", ("a", "b"), "A"),)), "give each example a 'reason'"),
     ],
 )
-def test_examples_that_teach_nothing_are_refused(manner: Manner, said: str) -> None:
+def test_examples_that_teach_nothing_are_refused(options: JudgeOptions, said: str) -> None:
     with pytest.raises(ConfigError, match=said):
-        PairwiseJudge("j", Asked("A").chat, GENERAL, manner=manner)
+        PairwiseJudge("j", Asked("A").chat, GENERAL, options=options)
 
 
 def test_several_replies_make_a_soft_verdict_and_unreadable_ones_do_not_count(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
     asked = Asked("A", "B", "A", "tie", "hm")
-    judge = PairwiseJudge("j", asked.chat, GENERAL, both_orders=False, manner=Manner(samples=5), cache=cache)
+    judge = PairwiseJudge("j", asked.chat, GENERAL, both_orders=False, options=JudgeOptions(samples=5), cache=cache)
     (verdict,) = comparisons(judge, "x", "y")
     assert verdict.probability_first == pytest.approx((1 + 0 + 1 + 0.5) / 4)
     assert verdict.outcome == "first"
@@ -143,12 +143,12 @@ def test_several_replies_make_a_soft_verdict_and_unreadable_ones_do_not_count(tm
 
 def test_several_grades_are_averaged() -> None:
     asked = Asked("3", "8", "no idea")
-    (judged,) = RubricJudge("j", asked.chat, RUBRIC, manner=Manner(samples=3)).judge([task("why", "x")])
+    (judged,) = RubricJudge("j", asked.chat, RUBRIC, options=JudgeOptions(samples=3)).judge([task("why", "x")])
     assert [verdict.value for verdict in judged.verdicts if isinstance(verdict, Grade)] == [5.5]
 
 
 def test_log_probabilities_need_one_reply_only() -> None:
     asked = Asked("A", logprobs=True)
-    verdicts = comparisons(PairwiseJudge("j", asked.chat, GENERAL, manner=Manner(samples=9)), "x", "y")
+    verdicts = comparisons(PairwiseJudge("j", asked.chat, GENERAL, options=JudgeOptions(samples=9)), "x", "y")
     assert asked.texts == []
     assert [verdict.usage.calls for verdict in verdicts] == [1, 1]

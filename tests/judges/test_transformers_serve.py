@@ -5,8 +5,8 @@ from pathlib import Path
 import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.chat.http.capabilities import Capabilities, Found
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
@@ -84,7 +84,7 @@ def test_answers_depend_on_the_sample_and_can_be_had_again(chat: EndpointChat) -
     request = Request((Message(role="user", content="who was old"),), samples=(0, 1, 2))
 
     def answers(temperature: float) -> dict[int, str]:
-        sampling = Sampling(temperature, max_new_tokens=12, seed=5)
+        sampling = SamplingParams(temperature, max_new_tokens=12, seed=5)
         # One at a time: this server seeds one generator for all that it is doing.
         return {
             a.sample: a.reply.text
@@ -101,7 +101,7 @@ def test_answers_depend_on_the_sample_and_can_be_had_again(chat: EndpointChat) -
 def test_a_model_that_the_server_does_not_have_is_refused_in_its_words(transformers_server: TransformersServer) -> None:
     config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name="somebody/else")
     with pytest.raises(JudgeError, match="pinned"):
-        list(EndpointChat(config).answer([Request((Message(role="user", content="hi"),))], Sampling(0.0, 4)))
+        list(EndpointChat(config).answer([Request((Message(role="user", content="hi"),))], SamplingParams(0.0, 4)))
 
 
 def test_what_this_server_ignores_is_found_out(transformers_server: TransformersServer) -> None:
@@ -111,11 +111,11 @@ def test_what_this_server_ignores_is_found_out(transformers_server: Transformers
     chat = EndpointChat(config, capabilities)
     conversation = (Message(role="user", content="who was old"),)
     assert [one.logprobs for one in chat.label_logprobs([conversation], ("A", "B"))] == [None]
-    sampling = Sampling(0.0, 4, answer_schema={"type": "object"})
+    sampling = SamplingParams(0.0, 4, answer_schema={"type": "object"})
     answers = list(chat.answer([Request(conversation, (0, 1, 2))], sampling))
     assert sorted(answer.sample for answer in answers) == [0, 1, 2]
     assert sum(answer.reply.usage.calls for answer in answers) == 3
-    assert capabilities.found == Found(answers=True, top_logprobs=0, several=False, answer_format="text")
+    assert capabilities.found == ServerCapabilities(answers=True, top_logprobs=0, several=False, answer_format="text")
 
 
 def test_a_prompt_that_this_server_would_answer_with_nonsense_is_not_sent(transformers_server: TransformersServer) -> None:
@@ -123,7 +123,9 @@ def test_a_prompt_that_this_server_would_answer_with_nonsense_is_not_sent(transf
     name = transformers_server.model
     config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name=name, context_tokens=2048)
     long, short = ((Message(role="user", content=words),) for words in ("the old house " * 1500, "the old house"))
-    replies = {one.request: one.reply for one in EndpointChat(config).answer([Request(long), Request(short)], Sampling(0.0, 4))}
+    replies = {
+        one.request: one.reply for one in EndpointChat(config).answer([Request(long), Request(short)], SamplingParams(0.0, 4))
+    }
     assert "tokens and 4 new ones do not fit context_tokens (2048)" in replies[0].problem
     assert "about" not in replies[0].problem
     assert not replies[1].problem

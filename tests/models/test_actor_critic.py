@@ -13,8 +13,8 @@ from aligndistill.models import logprobs as logprobs_module
 from aligndistill.models.actor_critic import (
     ActorCritic,
     Outputs,
+    critic_from_backbone,
     critic_from_reward_model,
-    critic_from_trunk,
     outputs,
     token_values,
 )
@@ -154,7 +154,7 @@ def test_a_critic_that_begins_as_the_reward_model_expects_its_score_of_what_is_w
 
 def test_without_a_reward_model_a_critic_begins_at_zero(tmp_path: Path) -> None:
     batch = collate(GROUPS, 0, True)
-    separate = ActorCritic(tiny_language_model().model, critic_from_trunk(pointer(write_tiny_model(tmp_path)), seed=0).model)
+    separate = ActorCritic(tiny_language_model().model, critic_from_backbone(pointer(write_tiny_model(tmp_path)), seed=0).model)
     shared = ActorCritic(tiny_language_model().model, None)
     for model in (separate, shared):
         assert not outputs(model, batch, True, 1.0).values_BKR.any()

@@ -4,7 +4,7 @@ from scipy.stats import chisquare
 
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, wrap_language_model
-from aligndistill.models.sampling import Sampled, SampleRequest, draw, sample, uniforms
+from aligndistill.models.sampling import Sampled, SampleRequest, draw_tokens, sample, uniforms
 from aligndistill.models.scoring import score_groups
 from tests.tiny_models import random_groups, tiny_language_model, tiny_model, tiny_tokenizer
 
@@ -159,7 +159,7 @@ def test_a_low_temperature_is_nearly_greedy() -> None:
 def test_draws_have_the_frequencies_of_the_softmax() -> None:
     logprobs_V = torch.tensor([0.5, -1.0, 2.0, -torch.inf, 0.0, 1.0, -3.0]).log_softmax(-1)
     count = 20_000
-    drawn = draw(logprobs_V.expand(count, -1), uniforms(seed=3, key="a prompt", number=0, count=count))
+    drawn = draw_tokens(logprobs_V.expand(count, -1), uniforms(seed=3, key="a prompt", number=0, count=count))
     observed = torch.bincount(drawn, minlength=7)
     possible = logprobs_V.isfinite()
     assert observed[~possible].sum() == 0
@@ -172,7 +172,7 @@ def test_draws_have_the_frequencies_of_the_softmax() -> None:
 
 def test_the_ends_of_the_unit_interval_are_tokens_that_can_be_drawn() -> None:
     logprobs_NV = torch.tensor([[-torch.inf, 0.3, 0.4, -torch.inf]]).log_softmax(-1).expand(3, -1)
-    assert draw(logprobs_NV, torch.tensor([0.0, 0.999, 1 - 2**-24])).tolist() == [1, 2, 2]
+    assert draw_tokens(logprobs_NV, torch.tensor([0.0, 0.999, 1 - 2**-24])).tolist() == [1, 2, 2]
 
 
 def test_streams_belong_to_seed_prompt_and_sample() -> None:

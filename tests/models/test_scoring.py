@@ -4,7 +4,7 @@ import torch
 from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.scoring import kl_nats
-from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise
 from tests.tiny_models import random_groups, tiny_language_model, user
 
 GROUPS = random_groups([(7, [4, 6, 1]), (3, [5, 2]), (9, [8])], seed=2)
@@ -52,8 +52,8 @@ def test_batches_are_of_similar_length_longest_first() -> None:
 # --------------------------------------------------------------------------------------------------------- tokenising
 
 
-def exchange(question: str, *answers: str) -> Exchange:
-    return Exchange(user(question), answers, ["stop"] * len(answers))
+def exchange(question: str, *answers: str) -> PromptWithResponses:
+    return PromptWithResponses(user(question), answers, ["stop"] * len(answers))
 
 
 def test_limits_leave_out_long_prompts_and_cut_long_answers() -> None:
@@ -84,7 +84,9 @@ def test_both_together_stay_within_the_models_positions() -> None:
 def test_an_answer_that_was_cut_gets_no_end_and_an_empty_one_stays_scorable() -> None:
     conversation = tiny_language_model().conversation
     end = conversation.end_of_turn
-    found = tokenise(conversation, [Exchange(user("No."), ["blue", "blue", ""], ["stop", "length", "length"])], Limits(99, 99, 64))
+    found = tokenise(
+        conversation, [PromptWithResponses(user("No."), ["blue", "blue", ""], ["stop", "length", "length"])], Limits(99, 99, 64)
+    )
     finished, cut, empty = found.groups[0].responses
     assert finished == [*cut, end]
     assert empty == [end]

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from trl import RewardTrainer
 
-from aligndistill.objectives.bradley_terry import bradley_terry
+from aligndistill.objectives.bradley_terry import bradley_terry_loss
 
 ALL = torch.ones(1, 3, dtype=torch.bool)
 
@@ -21,7 +21,7 @@ def sigmoid(x: float) -> float:
 
 
 def test_every_ordered_pair_of_a_prompt_weighs_the_same() -> None:
-    loss = bradley_terry(torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 2.0, 1.0]]), ALL)
+    loss = bradley_terry_loss(torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 2.0, 1.0]]), ALL)
     pairs = [-log_sigmoid(0.5 - 2.0), -log_sigmoid(0.5 + 1.0), -log_sigmoid(2.0 + 1.0)]
     assert loss.value.item() == pytest.approx(sum(pairs) / 3)
     assert loss.metrics["accuracy"].nanmean().item() == pytest.approx(2 / 3)
@@ -29,14 +29,14 @@ def test_every_ordered_pair_of_a_prompt_weighs_the_same() -> None:
 
 
 def test_a_tie_is_no_pair() -> None:
-    loss = bradley_terry(torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 1.0, 1.0]]), ALL)
+    loss = bradley_terry_loss(torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 1.0, 1.0]]), ALL)
     assert loss.value.item() == pytest.approx((-log_sigmoid(-1.5) - log_sigmoid(1.5)) / 2)
 
 
 def test_a_tie_is_a_pair_of_probability_one_half_under_soft_labels() -> None:
     rewards_BK = torch.tensor([[0.5, 2.0, -1.0, 9.0]])  # the last is padding
     valid_BK = torch.tensor([[True, True, True, False]])
-    loss = bradley_terry(rewards_BK, torch.tensor([[3.0, 1.0, 1.0, 1.0]]), valid_BK, labels="soft", margin=0.25, centering=0.1)
+    loss = bradley_terry_loss(rewards_BK, torch.tensor([[3.0, 1.0, 1.0, 1.0]]), valid_BK, labels="soft", margin=0.25, centering=0.1)
     p = sigmoid(3.0 - 1.0)
     strict = [-(p * log_sigmoid(gap - 0.5) + (1 - p) * log_sigmoid(0.5 - gap)) for gap in (0.5 - 2.0, 0.5 + 1.0)]
     tie = -(log_sigmoid(2.0 + 1.0) + log_sigmoid(-3.0)) / 2  # 1.5486: the margin asks nothing of it
@@ -50,13 +50,13 @@ def test_a_tie_is_a_pair_of_probability_one_half_under_soft_labels() -> None:
 def test_answers_that_are_all_tied_are_drawn_together_by_soft_labels_alone() -> None:
     for labels, expected in (("soft", [1.0, -1.0]), ("hard", [0.0, 0.0])):
         rewards_BK = torch.tensor([[2.0, 1.0]], requires_grad=True)
-        bradley_terry(rewards_BK, torch.tensor([[0.5, 0.5]]), ALL[:, :2], labels=labels).value.backward()  # type: ignore[arg-type]
+        bradley_terry_loss(rewards_BK, torch.tensor([[0.5, 0.5]]), ALL[:, :2], labels=labels).value.backward()  # type: ignore[arg-type]
         assert rewards_BK.grad is not None
         assert rewards_BK.grad[0].tolist() == pytest.approx([(sigmoid(1.0) - 0.5) * sign for sign in expected])
 
 
 def test_soft_labels_weigh_both_directions_by_the_teachers_probability() -> None:
-    loss = bradley_terry(torch.tensor([[0.5, 2.0]]), torch.tensor([[1.2, 0.2]]), ALL[:, :2], labels="soft")
+    loss = bradley_terry_loss(torch.tensor([[0.5, 2.0]]), torch.tensor([[1.2, 0.2]]), ALL[:, :2], labels="soft")
     p = sigmoid(1.2 - 0.2)
     assert loss.value.item() == pytest.approx(-(p * log_sigmoid(-1.5) + (1 - p) * log_sigmoid(1.5)))
 
@@ -64,20 +64,20 @@ def test_soft_labels_weigh_both_directions_by_the_teachers_probability() -> None
 def test_soft_labels_are_met_exactly_by_the_teachers_own_scores() -> None:
     scores_BK = torch.tensor([[2.0, 0.3, -1.0]], dtype=torch.float64)
     rewards_BK = (scores_BK + 5).requires_grad_()
-    bradley_terry(rewards_BK, scores_BK, ALL, labels="soft").value.backward()
+    bradley_terry_loss(rewards_BK, scores_BK, ALL, labels="soft").value.backward()
     assert rewards_BK.grad is not None
     assert rewards_BK.grad.abs().max() < 1e-15
 
 
 def test_the_margin_asks_for_a_share_of_the_score_gap() -> None:
-    loss = bradley_terry(torch.tensor([[0.5, 2.0]]), torch.tensor([[4.0, 1.0]]), ALL[:, :2], margin=0.5)
+    loss = bradley_terry_loss(torch.tensor([[0.5, 2.0]]), torch.tensor([[4.0, 1.0]]), ALL[:, :2], margin=0.5)
     assert loss.value.item() == pytest.approx(-log_sigmoid((0.5 - 2.0) - 0.5 * (4.0 - 1.0)))
 
 
 def test_centering_pulls_the_sum_of_a_pairs_rewards_to_zero() -> None:
     rewards_BK, scores_BK = torch.tensor([[0.5, 2.0, -1.0]]), torch.tensor([[3.0, 2.0, 1.0]])
-    plain = bradley_terry(rewards_BK, scores_BK, ALL).value.item()
-    centred = bradley_terry(rewards_BK, scores_BK, ALL, centering=0.1).value.item()
+    plain = bradley_terry_loss(rewards_BK, scores_BK, ALL).value.item()
+    centred = bradley_terry_loss(rewards_BK, scores_BK, ALL, centering=0.1).value.item()
     assert centred - plain == pytest.approx(0.1 * (2.5**2 + (-0.5) ** 2 + 1.0**2) / 3)
 
 
@@ -107,7 +107,7 @@ def test_two_answers_a_prompt_cost_what_trl_charges(centering: float, margin: fl
     scores_BK = torch.randn(16, 2, generator=generator, dtype=torch.float64).sort(dim=1, descending=True).values
     gap_B = scores_BK[:, 0] - scores_BK[:, 1]
 
-    ours = bradley_terry(rewards_BK, scores_BK, torch.ones(16, 2, dtype=torch.bool), margin=margin, centering=centering)
+    ours = bradley_terry_loss(rewards_BK, scores_BK, torch.ones(16, 2, dtype=torch.bool), margin=margin, centering=centering)
     theirs, metrics = trl_loss(rewards_BK[:, 0], rewards_BK[:, 1], centering or None, gap_B if margin else None)
 
     torch.testing.assert_close(ours.value, theirs, rtol=1e-12, atol=0)

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from aligndistill.objectives.best_of_n import best_of_n
-from aligndistill.objectives.bradley_terry import bradley_terry
+from aligndistill.objectives.bradley_terry import bradley_terry_loss
 from aligndistill.objectives.dpo import dpo
 from aligndistill.objectives.inputs import Loss, Ranked
 from aligndistill.objectives.pairs import best, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric, pair_weights
@@ -17,7 +17,7 @@ from aligndistill.objectives.rrhf import rrhf
 
 def reward_model(ranked: Ranked) -> Loss:
     """The reward model's loss in the shape of the others: the policy's slots hold rewards."""
-    return bradley_terry(ranked.policy_BK / 10, ranked.scores_BK, ranked.valid_BK, labels="soft", margin=0.5, centering=0.01)
+    return bradley_terry_loss(ranked.policy_BK / 10, ranked.scores_BK, ranked.valid_BK, labels="soft", margin=0.5, centering=0.01)
 
 
 OBJECTIVES: dict[str, Callable[[Ranked], Loss]] = {

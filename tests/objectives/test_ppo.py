@@ -8,7 +8,7 @@ from torch import Tensor
 
 from aligndistill.objectives.inputs import Loss
 from aligndistill.objectives.kl import LOG_RATIO_LIMIT
-from aligndistill.objectives.ppo import Collected, Learned, ppo
+from aligndistill.objectives.ppo import Learned, UpdateBatch, ppo
 
 NAN, INF = math.nan, math.inf
 MASK_NR = torch.tensor([[True, True, True], [True, False, False]])
@@ -30,8 +30,8 @@ def learned() -> Learned:
     )
 
 
-def collected() -> Collected:
-    return Collected(
+def collected() -> UpdateBatch:
+    return UpdateBatch(
         policy_NR=tensor(BEFORE),
         values_NR=tensor([[0.9, 0.5, 2.0], [0.0, NAN, INF]]),
         advantages_NR=tensor(ADVANTAGES),
@@ -40,7 +40,7 @@ def collected() -> Collected:
     )
 
 
-def loss(of: Learned, to: Collected, **settings: float | None) -> Loss:
+def loss(of: Learned, to: UpdateBatch, **settings: float | None) -> Loss:
     common = {"clip_range": 0.2, "value_clip_range": 0.2, "value_coefficient": 0.1, "entropy_coefficient": 0.0, **settings}
     return ppo(of, to, **common)  # type: ignore[arg-type]
 
@@ -96,7 +96,7 @@ def test_before_the_first_step_the_gradient_is_that_of_the_policy_gradient() -> 
 
 def test_nothing_that_counts_costs_nothing() -> None:
     now, before = learned(), collected()
-    nothing = Collected(before.policy_NR, before.values_NR, before.advantages_NR, before.returns_NR, torch.zeros_like(MASK_NR))
+    nothing = UpdateBatch(before.policy_NR, before.values_NR, before.advantages_NR, before.returns_NR, torch.zeros_like(MASK_NR))
     found = loss(now, nothing, entropy_coefficient=0.01)
     found.value.backward()
     assert found.value.item() == 0
@@ -109,7 +109,7 @@ def test_nothing_that_counts_costs_nothing() -> None:
 def test_a_ratio_never_runs_to_infinity(difference: float, advantage: float) -> None:
     one = torch.zeros(1, 1, dtype=torch.float64)
     policy_NR = (one + difference).requires_grad_()
-    before = Collected(one, one, one + advantage, one, torch.ones(1, 1, dtype=torch.bool))
+    before = UpdateBatch(one, one, one + advantage, one, torch.ones(1, 1, dtype=torch.bool))
     found = loss(Learned(policy_NR, one, one), before)
     found.value.backward()
     assert found.metrics["ratio_max"].item() <= math.exp(LOG_RATIO_LIMIT) * (1 + 1e-9)
@@ -129,7 +129,7 @@ def test_parts_of_a_batch_weighted_by_their_tokens_are_the_whole(mask: list[bool
         policy, entropy, values, before, old_values, advantages, returns = (column[rows] for column in columns)
         return loss(
             Learned(policy, entropy, values),
-            Collected(before, old_values, advantages, returns, mask_NR[rows]),
+            UpdateBatch(before, old_values, advantages, returns, mask_NR[rows]),
             entropy_coefficient=0.01,
         )
 

@@ -9,7 +9,7 @@ from transformers import AutoModelForSequenceClassification
 from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
 from aligndistill.config.objectives import Dpo
-from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
 from aligndistill.training.offline.examples import Example
@@ -106,8 +106,8 @@ def test_dpo(loss: Literal["sigmoid", "ipo", "hinge"], tmp_path: Path) -> None:
 
 
 def test_reward_model(tmp_path: Path) -> None:
-    trunk = write_tiny_model(tmp_path / "trunk")
-    ours = new_reward_model(ModelPointer(path=str(trunk), layout="chat"), seed=1)
+    backbone = write_tiny_model(tmp_path / "trunk")
+    ours = new_reward_model(ModelPointer(path=str(backbone), layout="chat"), seed=1)
     ours.model.save_pretrained(tmp_path / "untrained")
     examples = ranking_examples(ours.conversation, pairs())
     trained = train_reward_model(ours, RewardModelSettings(centering=0.05), examples, tiny_job(tmp_path / "ours"))

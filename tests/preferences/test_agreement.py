@@ -1,4 +1,4 @@
-from aligndistill.preferences.agreement import OrderBias, Share, longer_wins, order_bias, unparsed
+from aligndistill.preferences.agreement import OrderBias, Share, longer_preferred_rate, order_bias, unparsed
 from aligndistill.records import Comparison, Grade, Message, Outcome, Ranking, Response
 
 
@@ -66,5 +66,5 @@ def test_longer_wins_looks_at_ordered_pairs_of_different_length() -> None:
         responses=tuple(Response(text=text, score=score, candidate_id=text) for text, score in responses),
     )
     # longest > short, twice longest > ten characters: 3 of 3; short > two of ten characters: 0 of 2; the last two are tied.
-    assert longer_wins([ranking]) == Share(3, 5)
-    assert longer_wins([ranking, ranking]) == Share(6, 10)
+    assert longer_preferred_rate([ranking]) == Share(3, 5)
+    assert longer_preferred_rate([ranking, ranking]) == Share(6, 10)

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from aligndistill.config.run import Rankings
 from aligndistill.errors import ConfigError
-from aligndistill.preferences.rankings import RankingOutcome, rank, rank_ready_made
+from aligndistill.preferences.rankings import RankingOutcome, rank_ready_made, rank_responses
 from aligndistill.records import Candidate, Comparison, Grade, Message, Prompt, Ranking, Response
 
 MESSAGES = (Message(role="user", content="hello?"),)
@@ -34,7 +34,7 @@ def scored(outcome: RankingOutcome) -> list[tuple[str, float]]:
 
 
 def test_grades_make_a_ranking_best_first_with_all_that_a_candidate_brought() -> None:
-    outcome = rank(PROMPT, candidates("a", "b", "c"), grades(a=2.0, b=6.0, c=4.0), Rankings(temperature=2.0))
+    outcome = rank_responses(PROMPT, candidates("a", "b", "c"), grades(a=2.0, b=6.0, c=4.0), Rankings(temperature=2.0))
     assert scored(outcome) == [("b", 3.0), ("c", 2.0), ("a", 1.0)]
     assert outcome.ranking is not None
     assert (outcome.ranking.prompt_id, outcome.ranking.split, outcome.ranking.messages) == ("p", "train", MESSAGES)
@@ -48,41 +48,43 @@ def test_comparisons_make_a_ranking(aggregate: str) -> None:
         Comparison(prompt_id="p", first=first, second=second, probability_first=p, outcome="first", judge="j")
         for first, second, p in [("b", "a", 0.9), ("b", "c", 0.8), ("a", "c", 0.7)]
     ]
-    outcome = rank(PROMPT, candidates("a", "b", "c"), verdicts, Rankings.model_validate({"aggregate": aggregate}))
+    outcome = rank_responses(PROMPT, candidates("a", "b", "c"), verdicts, Rankings.model_validate({"aggregate": aggregate}))
     assert [name for name, _ in scored(outcome)] == ["b", "a", "c"]
 
 
 def test_an_answer_without_a_readable_verdict_is_left_out_and_counted() -> None:
-    outcome = rank(PROMPT, candidates("a", "b", "c", "d"), grades(a=1.0, b=None, c=3.0), Rankings())
+    outcome = rank_responses(PROMPT, candidates("a", "b", "c", "d"), grades(a=1.0, b=None, c=3.0), Rankings())
     assert scored(outcome) == [("c", 3.0), ("a", 1.0)]
     assert outcome.no_verdict == 2
 
 
 def test_a_prompt_with_fewer_than_two_answers_is_dropped() -> None:
-    assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=None), Rankings()) == RankingOutcome(
+    assert rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=None), Rankings()) == RankingOutcome(
         None, "fewer than two answers", no_verdict=1
     )
-    assert rank(PROMPT, candidates("a", "b"), [], Rankings()) == RankingOutcome(None, "fewer than two answers", no_verdict=2)
-    assert rank(PROMPT, [], [], Rankings()) == RankingOutcome(None, "fewer than two answers", no_verdict=0)
+    assert rank_responses(PROMPT, candidates("a", "b"), [], Rankings()) == RankingOutcome(
+        None, "fewer than two answers", no_verdict=2
+    )
+    assert rank_responses(PROMPT, [], [], Rankings()) == RankingOutcome(None, "fewer than two answers", no_verdict=0)
 
 
 def test_a_prompt_whose_answers_are_all_tied_is_dropped() -> None:
-    assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.0), Rankings()).dropped == "all tied"
-    assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.5)).dropped == "all tied"
-    assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.4 - 1e-6)).dropped is None
+    assert rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.0), Rankings()).dropped == "all tied"
+    assert rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.5)).dropped == "all tied"
+    assert rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.4 - 1e-6)).dropped is None
 
 
 def test_a_ranking_that_is_all_tied_is_kept_for_soft_labels() -> None:
-    tied = rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.5)).tied
+    tied = rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=1.4), Rankings(tie_margin=0.5)).tied
     assert tied is not None
     assert [(one.text, one.score) for one in tied.responses] == [("text of a", 1.4), ("text of b", 1.4)]
-    assert rank(PROMPT, candidates("a"), grades(a=1.0), Rankings()).tied is None
-    assert rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=2.0), Rankings()).tied is None
+    assert rank_responses(PROMPT, candidates("a"), grades(a=1.0), Rankings()).tied is None
+    assert rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=2.0), Rankings()).tied is None
 
 
 def test_differences_that_are_only_rounding_are_ties() -> None:
     third = 0.1 + 0.2  # 0.30000000000000004
-    assert rank(PROMPT, candidates("a", "b"), grades(a=0.3, b=third), Rankings()).dropped == "all tied"
+    assert rank_responses(PROMPT, candidates("a", "b"), grades(a=0.3, b=third), Rankings()).dropped == "all tied"
 
 
 def test_the_margin_groups_from_the_best_and_gives_the_leaders_score() -> None:
@@ -97,8 +99,8 @@ def test_exactly_the_margin_apart_is_apart() -> None:
 
 def test_equal_scores_stand_in_the_order_of_their_ids_whatever_order_they_came_in() -> None:
     verdicts = grades(d=1.0, a=2.0, c=1.0, b=1.0)
-    forwards = rank(PROMPT, candidates("a", "b", "c", "d"), verdicts, Rankings())
-    backwards = rank(PROMPT, candidates("d", "c", "b", "a"), verdicts[::-1], Rankings())
+    forwards = rank_responses(PROMPT, candidates("a", "b", "c", "d"), verdicts, Rankings())
+    backwards = rank_responses(PROMPT, candidates("d", "c", "b", "a"), verdicts[::-1], Rankings())
     assert forwards == backwards
     assert [name for name, _ in scored(forwards)] == ["a", "b", "c", "d"]
 
@@ -107,13 +109,13 @@ def test_equal_scores_stand_in_the_order_of_their_ids_whatever_order_they_came_i
 def test_grades_cannot_be_put_together_as_comparisons(aggregate: str) -> None:
     settings = Rankings.model_validate({"aggregate": aggregate})
     with pytest.raises(ConfigError, match=rf"rankings\.aggregate is '{aggregate}'.*auto or mean_grade"):
-        rank(PROMPT, candidates("a", "b"), grades(a=1.0, b=2.0), settings)
+        rank_responses(PROMPT, candidates("a", "b"), grades(a=1.0, b=2.0), settings)
 
 
 def test_comparisons_cannot_be_put_together_as_grades() -> None:
     verdict = Comparison(prompt_id="p", first="a", second="b", probability_first=None, outcome="first", judge="j")
     with pytest.raises(ConfigError, match=r"rankings\.aggregate is 'mean_grade'.*bradley_terry"):
-        rank(PROMPT, candidates("a", "b"), [verdict], Rankings(aggregate="mean_grade"))
+        rank_responses(PROMPT, candidates("a", "b"), [verdict], Rankings(aggregate="mean_grade"))
 
 
 def test_a_ready_made_ranking_is_ordered_scaled_and_kept_whole() -> None:

@@ -63,19 +63,19 @@ def test_sure_wins_are_clipped_by_how_many_there_are() -> None:
 def test_bradley_terry_agrees_with_win_probability_on_two_candidates_up_to_its_prior() -> None:
     verdicts = [comparison("a", "b", "first", 0.8), comparison("b", "a", "second", 0.4)]
     exact = scores.win_probability(verdicts)
-    found = scores.bradley_terry(verdicts)
+    found = scores.scores_from_comparisons(verdicts)
     assert 0.9 * exact["a"] < found["a"] < exact["a"]
 
 
 def test_bradley_terry_orders_a_chain() -> None:
-    found = scores.bradley_terry(
+    found = scores.scores_from_comparisons(
         [comparison("b", "c", "first", 0.9), comparison("c", "a", "second", 0.2), comparison("b", "a", "tie")]
     )
     assert sorted(found, key=lambda candidate: -found[candidate]) == ["b", "a", "c"]
     assert sum(found.values()) == pytest.approx(0, abs=1e-12)
 
 
-@pytest.mark.parametrize("aggregate", [scores.bradley_terry, scores.win_probability])
+@pytest.mark.parametrize("aggregate", [scores.scores_from_comparisons, scores.win_probability])
 def test_unparsed_comparisons_are_left_out_and_give_no_score(aggregate: object) -> None:
     assert callable(aggregate)
     readable = [comparison("a", "b", "first", 0.8)]
@@ -100,14 +100,14 @@ def one_order(shift: float, prompt: str = "p") -> list[Comparison]:
 
 def test_what_being_shown_first_is_worth_is_learnt_over_prompts_and_taken_off() -> None:
     comparisons = [one for number in range(30) for one in one_order(0.8, str(number))]
-    advantage = scores.judge_advantage(comparisons)
+    advantage = scores.first_position_logit(comparisons)
     assert advantage == pytest.approx(0.8, abs=0.02)
     alone = [comparison("a", "b", "first", 1 / (1 + math.exp(-0.8)))]
-    assert scores.bradley_terry(alone)["a"] > 0.3
-    assert scores.bradley_terry(alone, advantage)["a"] == pytest.approx(0, abs=0.01)
+    assert scores.scores_from_comparisons(alone)["a"] > 0.3
+    assert scores.scores_from_comparisons(alone, advantage)["a"] == pytest.approx(0, abs=0.01)
 
 
 def test_both_orders_need_no_advantage() -> None:
     both = [comparison("a", "b", "first", 0.9), comparison("b", "a", "first", 0.7)]
-    assert scores.judge_advantage(both) == 0.0
-    assert scores.judge_advantage([]) == 0.0
+    assert scores.first_position_logit(both) == 0.0
+    assert scores.first_position_logit([]) == 0.0

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize
 
-from aligndistill.preferences.strengths import LARGEST_ADVANTAGE, Contest, Win, first_advantage, strengths
+from aligndistill.preferences.strengths import LARGEST_ADVANTAGE, Match, Win, position_logit, strengths
 
 
 @pytest.mark.parametrize("probability", [0.1, 0.5, 0.8, 0.99])
@@ -101,7 +101,7 @@ def sigmoid(x: float) -> float:
     return 1 / (1 + math.exp(-x))
 
 
-def contests(advantage: float, seed: int, one_order: bool) -> list[Contest]:
+def matches(advantage: float, seed: int, one_order: bool) -> list[Match]:
     """Comparisons without noise: each probability is what the model says."""
     generator = np.random.default_rng(seed)
     found = []
@@ -109,23 +109,21 @@ def contests(advantage: float, seed: int, one_order: bool) -> list[Contest]:
         strength = generator.normal(size=4)
         pairs = [(i, j) if generator.random() < 0.5 else (j, i) for i in range(4) for j in range(i + 1, 4)]
         shown = pairs if one_order else [*pairs, *((j, i) for i, j in pairs)]
-        found.append(Contest(4, [Win(i, j, sigmoid(strength[i] - strength[j] + advantage)) for i, j in shown]))
+        found.append(Match(4, [Win(i, j, sigmoid(strength[i] - strength[j] + advantage)) for i, j in shown]))
     return found
 
 
 @pytest.mark.parametrize("one_order", [True, False])
 @pytest.mark.parametrize("advantage", [-1.5, 0.0, 0.7])
 def test_the_advantage_that_comparisons_were_made_with_is_found(advantage: float, one_order: bool) -> None:
-    assert first_advantage(contests(advantage, 0, one_order), prior=1e-6) == pytest.approx(advantage, abs=2e-3)
+    assert position_logit(matches(advantage, 0, one_order), prior=1e-6) == pytest.approx(advantage, abs=2e-3)
 
 
 def test_scipy_finds_the_same_advantage() -> None:
     """The likelihood of Davidson and Beaver (1977), written out, with all parameters free at once."""
     generator = np.random.default_rng(3)
     made = [
-        Contest(
-            3, [Win(i, j, float(generator.random())) for i in range(3) for j in range(3) if i != j and generator.random() < 0.7]
-        )
+        Match(3, [Win(i, j, float(generator.random())) for i in range(3) for j in range(3) if i != j and generator.random() < 0.7])
         for _ in range(6)
     ]
     prior = 0.1
@@ -133,27 +131,27 @@ def test_scipy_finds_the_same_advantage() -> None:
     def cost(parameters: np.ndarray) -> float:
         advantage, strength_CK = parameters[0], parameters[1:].reshape(6, 3)
         total = prior / 2 * (np.logaddexp(0, advantage) + np.logaddexp(0, -advantage))
-        for strength, contest in zip(strength_CK, made, strict=True):
+        for strength, match_ in zip(strength_CK, made, strict=True):
             total += prior / 2 * (np.logaddexp(0, strength) + np.logaddexp(0, -strength)).sum()
-            for i, j, p in contest.wins:
+            for i, j, p in match_.wins:
                 gap = strength[i] - strength[j] + advantage
                 total += p * np.logaddexp(0, -gap) + (1 - p) * np.logaddexp(0, gap)
         return float(total)
 
     found = minimize(cost, np.zeros(19), method="BFGS", options={"gtol": 1e-7})
-    assert first_advantage(made, prior) == pytest.approx(found.x[0], abs=2e-3)
+    assert position_logit(made, prior) == pytest.approx(found.x[0], abs=2e-3)
 
 
 def test_a_judge_that_always_says_first_has_a_finite_advantage() -> None:
-    always = [Contest(3, [Win(0, 1, 1.0), Win(1, 2, 1.0), Win(2, 0, 1.0), Win(1, 0, 1.0)]) for _ in range(5)]
-    assert 2 < first_advantage(always) <= LARGEST_ADVANTAGE
+    always = [Match(3, [Win(0, 1, 1.0), Win(1, 2, 1.0), Win(2, 0, 1.0), Win(1, 0, 1.0)]) for _ in range(5)]
+    assert 2 < position_logit(always) <= LARGEST_ADVANTAGE
 
 
 def test_the_advantage_is_taken_off_where_one_order_was_asked_and_only_there() -> None:
-    first, second = strengths(2, [Win(0, 1, sigmoid(1.2))], prior=1e-9, first_advantage=0.5)
+    first, second = strengths(2, [Win(0, 1, sigmoid(1.2))], prior=1e-9, position_logit=0.5)
     assert first - second == pytest.approx(0.7, abs=1e-6)
     both = [Win(0, 1, 0.9), Win(1, 0, 0.4)]
-    assert strengths(2, both, first_advantage=0.5) == strengths(2, both)
+    assert strengths(2, both, position_logit=0.5) == strengths(2, both)
 
 
 def test_sure_verdicts_and_an_extreme_advantage_leave_newton_a_curvature_to_go_by() -> None:
@@ -163,7 +161,7 @@ def test_sure_verdicts_and_an_extreme_advantage_leave_newton_a_curvature_to_go_b
     for _ in range(20):
         quality = generator.normal(scale=40, size=16)
         pairs = [(i, j) for i, j in permutations(range(16), 2) if abs(i - j) <= 2]
-        made.append(Contest(16, [Win(i, j, sigmoid(max(-700.0, quality[i] - quality[j]))) for i, j in pairs]))
-    assert abs(first_advantage(made)) < 1
-    for contest in made:
-        assert all(math.isfinite(one) for one in strengths(16, contest.wins, prior=1e-9, first_advantage=LARGEST_ADVANTAGE))
+        made.append(Match(16, [Win(i, j, sigmoid(max(-700.0, quality[i] - quality[j]))) for i, j in pairs]))
+    assert abs(position_logit(made)) < 1
+    for match_ in made:
+        assert all(math.isfinite(one) for one in strengths(16, match_.wins, prior=1e-9, position_logit=LARGEST_ADVANTAGE))

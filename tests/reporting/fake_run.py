@@ -1,10 +1,10 @@
 """A small run with every section measured, for the tests of the page, the table and the report."""
 
-from aligndistill.evaluation.audit import AuditFigures, LabelFigures
-from aligndistill.evaluation.calibration_figures import LengthGapBin, PreferenceFigures, ReliabilityBin
+from aligndistill.evaluation.audit import AuditMetrics, LabelFigures
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics, ReliabilityBin
 from aligndistill.reporting.page import DataCounts, PageData
-from aligndistill.reporting.report import JudgeFigures, ModelFigures, Report, StartFigures, StudentFigures
+from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, StartMetrics, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 
 
@@ -12,8 +12,8 @@ def mean(value: float, half_width: float = 0.05) -> Mean:
     return Mean(mean=value, low=value - half_width, high=value + half_width, n=96)
 
 
-def student(truth: float, win_rate: float, objective: str = "dpo") -> StudentFigures:
-    return StudentFigures(
+def student(truth: float, win_rate: float, objective: str = "dpo") -> StudentMetrics:
+    return StudentMetrics(
         objective=objective,
         model=f"store/{objective}/model",
         truth=mean(truth),
@@ -31,10 +31,10 @@ def full_report() -> Report:
     return Report(
         run="quick",
         seed=3,
-        start=StartFigures(truth=mean(0.42), length_tokens=mean(30), win_rate_teacher=mean(0.2)),
-        teacher=ModelFigures(truth=mean(0.66), length_tokens=mean(31)),
-        judge=JudgeFigures(kind="pairwise", calls=3072, unparsed=14),
-        audit=AuditFigures(
+        start=StartMetrics(truth=mean(0.42), length_tokens=mean(30), win_rate_teacher=mean(0.2)),
+        teacher=ModelMetrics(truth=mean(0.66), length_tokens=mean(31)),
+        judge=JudgeMetrics(kind="pairwise", calls=3072, unparsed=14),
+        audit=AuditMetrics(
             verdicts=3072,
             prompts=512,
             unparsed=mean(0.05, 0.02),
@@ -45,7 +45,7 @@ def full_report() -> Report:
             canaries_by_kind={"other_prompt": mean(0.2)},
             labels=LabelFigures(agreement=mean(0.7), kappa=mean(0.4), longer_wins=mean(0.58)),
         ),
-        reward_model=PreferenceFigures(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06)),
+        reward_model=PreferenceMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06)),
         students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},
         warnings=("12% of answers were cut",),
         versions={"torch": "2.13.0"},

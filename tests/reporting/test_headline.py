@@ -1,6 +1,6 @@
-from aligndistill.evaluation.calibration_figures import PreferenceFigures
+from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.reporting.headline import result_sentence
-from aligndistill.reporting.report import Report, StudentFigures
+from aligndistill.reporting.report import Report, StudentMetrics
 from tests.reporting.fake_run import full_report, mean, student
 
 
@@ -25,14 +25,14 @@ def test_one_student_without_truth():
 
 
 def test_nothing_measured():
-    report = Report(run="r", seed=0, students={"dpo": StudentFigures(objective="dpo", model="m")})
+    report = Report(run="r", seed=0, students={"dpo": StudentMetrics(objective="dpo", model="m")})
     assert result_sentence(report) == "Trained, not measured: dpo."
     assert result_sentence(Report(run="r", seed=0)) == "No student and no reward model was trained."
 
 
 def test_reward_model_alone():
-    figures = PreferenceFigures(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.1))
-    assert result_sentence(Report(run="r", seed=0, reward_model=figures)) == (
+    metrics = PreferenceMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.1))
+    assert result_sentence(Report(run="r", seed=0, reward_model=metrics)) == (
         "The reward model agrees with 71% [66%, 76%] of held-out preferences; "
         "choosing the longer answer would agree with 58% [53%, 63%]."
     )

@@ -4,7 +4,7 @@ from html.parser import HTMLParser
 import pytest
 
 from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
-from aligndistill.reporting.report import JudgeFigures, Report, StudentFigures
+from aligndistill.reporting.report import JudgeMetrics, Report, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 from tests.reporting.fake_run import full_page, full_report, student
 
@@ -75,7 +75,7 @@ def hostile_page(payload):
     report = full_report().model_copy(
         update={
             "run": payload,
-            "judge": JudgeFigures(kind=payload, calls=1, unparsed=0),
+            "judge": JudgeMetrics(kind=payload, calls=1, unparsed=0),
             "students": {one: hostile, two: hostile},
             "warnings": (payload,),
             "versions": {payload: payload},
@@ -163,7 +163,7 @@ def test_links_lead_somewhere(full_html):
 
 def reports_with_gaps():
     full = full_report()
-    unmeasured = StudentFigures(objective="pro", model="m")
+    unmeasured = StudentMetrics(objective="pro", model="m")
     return {
         "empty": Report(run="r", seed=0),
         "no teacher": full.model_copy(update={"teacher": None}),

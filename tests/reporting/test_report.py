@@ -3,7 +3,7 @@ import json
 import pytest
 
 from aligndistill.errors import DataError
-from aligndistill.reporting.report import Report, StudentFigures, best_student, read_report, write_report
+from aligndistill.reporting.report import Report, StudentMetrics, best_student, read_report, write_report
 from tests.reporting.fake_run import full_report, mean, student
 
 
@@ -22,7 +22,7 @@ def test_keys_are_the_contract(tmp_path):
 
 
 def test_what_was_not_run_is_null_and_not_absent(tmp_path):
-    write_report(tmp_path / "report.json", Report(run="r", seed=0, students={"s": StudentFigures(objective="pro", model="m")}))
+    write_report(tmp_path / "report.json", Report(run="r", seed=0, students={"s": StudentMetrics(objective="pro", model="m")}))
     written = json.loads((tmp_path / "report.json").read_text())
     assert [written[key] for key in ("teacher", "judge", "reward_model")] == [None, None, None]
     assert written["start"]["truth"] is None
@@ -52,6 +52,6 @@ def test_best_student_is_by_truth_where_all_have_one_else_by_win_rate():
     high_truth, high_rate = student(truth=0.7, win_rate=0.6), student(truth=0.6, win_rate=0.7)
     assert best_student({"a": high_truth, "b": high_rate}) == "a"
     assert best_student({"a": high_truth, "b": high_rate.model_copy(update={"truth": None})}) == "b"
-    unmeasured = StudentFigures(objective="pro", model="m", truth=mean(0.5))
+    unmeasured = StudentMetrics(objective="pro", model="m", truth=mean(0.5))
     assert best_student({"a": high_truth.model_copy(update={"truth": None}), "b": unmeasured}) is None
     assert best_student({}) is None

@@ -29,10 +29,10 @@ def test_a_line_per_model_with_intervals_and_the_best_starred():
 def widest_report():
     """A run whose every figure takes as much room as figures do."""
     wide = Mean(mean=-12.34, low=-45.67, high=-10.89, n=96)
-    figures = student(0.5, 0.5).model_copy(
+    metrics = student(0.5, 0.5).model_copy(
         update={"truth": wide, "kl_nats": wide, "length_tokens": wide, "reward": wide, "train_seconds": 7100.0}
     )
-    return full_report().model_copy(update={"run": "r" * 60, "students": {"s" * 60: figures, "t" * 60: figures}})
+    return full_report().model_copy(update={"run": "r" * 60, "students": {"s" * 60: metrics, "t" * 60: metrics}})
 
 
 @pytest.mark.parametrize("table", [render_table(widest_report()), compare_table([widest_report(), full_report()])])

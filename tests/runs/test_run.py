@@ -138,7 +138,7 @@ def test_the_other_processes_wait_until_the_first_has_verified(config: RunConfig
     order: list[str] = []
     monkeypatch.setattr(runs, "world_size", lambda: 2)
     monkeypatch.setattr(runs, "called", lambda _: nullcontext())
-    monkeypatch.setattr(runs, "set_damaged_aside", lambda *_: order.append("verified"))
+    monkeypatch.setattr(runs, "move_damaged_aside", lambda *_: order.append("verified"))
     monkeypatch.setattr(runs, "wait_for_others", lambda words, ranks: order.append(f"waited for {list(ranks)}"))
     runs.run(config, "prompts")
     assert order == ["verified", "waited for [0]"]

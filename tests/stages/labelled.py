@@ -8,7 +8,7 @@ from pathlib import Path
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.commands.batch_files import Labelling
 from aligndistill.config.audit import Audit, AuditProbes, AuditSettings
-from aligndistill.config.judges import Judge, PairwiseJudge
+from aligndistill.config.judges import Judge, Pairwise
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
 from aligndistill.records import Candidate, Message, Prompt, prompt_id
@@ -65,8 +65,8 @@ def inputs_of(context: StageContext) -> dict[str, Path]:
     return {"prompts": context.folder / "in", "candidates": context.folder / "in"}
 
 
-def judge_of(folder: Path) -> PairwiseJudge:
-    return PairwiseJudge.model_validate({"kind": "pairwise", "model": "judge", "template": str(folder / "template.txt")})
+def judge_of(folder: Path) -> Pairwise:
+    return Pairwise.model_validate({"kind": "pairwise", "model": "judge", "template": str(folder / "template.txt")})
 
 
 def with_teacher(context: StageContext, teacher: Teacher) -> StageContext:

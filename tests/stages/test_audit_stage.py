@@ -12,10 +12,10 @@ from aligndistill.config.audit import Audit
 from aligndistill.config.data import Source
 from aligndistill.config.run import Rankings
 from aligndistill.errors import DataError, JudgeError
-from aligndistill.evaluation.audit import AuditFigures
+from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.judges.canaries import CONSTANT_ANSWER
 from aligndistill.preferences.agreement import order_bias
-from aligndistill.preferences.rankings import rank
+from aligndistill.preferences.rankings import rank_responses
 from aligndistill.records import Candidate, Comparison, Prompt
 from aligndistill.stages.audit import read_labelling
 from aligndistill.stages.context import StageContext
@@ -73,14 +73,14 @@ def candidates_of(context: StageContext) -> list[Candidate]:
 def test_an_honest_teacher_passes(tmp_path: Path) -> None:
     found = audited(context_in(tmp_path), honest)
     assert (found["warnings"], found["stops"]) == ([], [])
-    figures = AuditFigures.model_validate(found["figures"])
-    assert figures.canaries is not None
-    assert (figures.canaries.mean, figures.canaries.n) == (0, 20)
-    assert {kind: rate.n for kind, rate in figures.canaries_by_kind.items()} == dict.fromkeys(
+    metrics = AuditMetrics.model_validate(found["metrics"])
+    assert metrics.canaries is not None
+    assert (metrics.canaries.mean, metrics.canaries.n) == (0, 20)
+    assert {kind: rate.n for kind, rate in metrics.canaries_by_kind.items()} == dict.fromkeys(
         ("empty", "echo", "constant", "truncated", "other_prompt"), 4
     )
-    assert figures.self_consistency is not None
-    assert figures.self_consistency.mean == 1
+    assert metrics.self_consistency is not None
+    assert metrics.self_consistency.mean == 1
 
 
 @pytest.mark.parametrize(
@@ -113,7 +113,7 @@ def test_both_orders_take_the_position_bias_out_of_the_rankings(tmp_path: Path) 
     tied = 0
     for prompt in prompts_of(context):
         of_prompt = [one for one in candidates if one.prompt_id == prompt.id]
-        outcome = rank(prompt, of_prompt, [one for one in verdicts if one.prompt_id == prompt.id], Rankings())
+        outcome = rank_responses(prompt, of_prompt, [one for one in verdicts if one.prompt_id == prompt.id], Rankings())
         if outcome.ranking is None:
             tied += 1  # the two orders say opposite things: nothing is learnt from that
         else:
@@ -165,7 +165,7 @@ def test_a_fickle_teacher(tmp_path: Path) -> None:
         return other[said] if times[prompt, first, second] == 2 else said
 
     found: Any = audited(context_in(tmp_path), fickle)
-    assert found["figures"]["self_consistency"]["mean"] == 0
+    assert found["metrics"]["self_consistency"]["mean"] == 0
     assert ["asked twice" in warning for warning in found["warnings"]] == [True]
 
 
@@ -181,9 +181,9 @@ def test_labels_are_joined_by_prompt_and_text(tmp_path: Path) -> None:
     path.write_text("".join(json.dumps(row) + "\n" for row in rows))
     settings = Audit(labels=Source(path=str(path)))
     audit_of(context, settings)
-    figures = AuditFigures.model_validate(json.loads((tmp_path / "audit.json").read_text())["figures"])
-    assert figures.labels is not None
-    assert (figures.labels.agreement.mean, figures.labels.agreement.n, figures.labels.kappa.mean) == (1, 60, 1)
+    metrics = AuditMetrics.model_validate(json.loads((tmp_path / "audit.json").read_text())["metrics"])
+    assert metrics.labels is not None
+    assert (metrics.labels.agreement.mean, metrics.labels.agreement.n, metrics.labels.kappa.mean) == (1, 60, 1)
     path.write_text(json.dumps({"prompt": "Another?", "responses": ["a", "b"], "scores": [0, 1]}) + "\n")
     with pytest.raises(DataError, match="none of its labels are for two answers that were judged here"):
         audit_of(context, settings)

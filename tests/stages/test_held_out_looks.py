@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config.judges import PairwiseJudge
+from aligndistill.config.judges import Pairwise
 from aligndistill.config.objectives import Ppo
 from aligndistill.config.run import AnswerSampling, Evaluation, Runtime
 from aligndistill.judges import pairwise
@@ -19,12 +19,12 @@ from aligndistill.stages import ppo_student
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.ppo_student import HeldOutWinRate, _win_rate
 from aligndistill.store.jsonl import write_jsonl
-from aligndistill.training.on_policy.rollouts import PolicyPrompt, Sampling
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, RolloutSettings
 from tests.tiny_models import QUESTIONS, tiny_language_model, user
 from tests.training.as_processes import as_processes
 
 POLICY = tiny_language_model()
-EVALUATION = Evaluation(judge=PairwiseJudge(kind="pairwise"))
+EVALUATION = Evaluation(judge=Pairwise(kind="pairwise"))
 SAMPLING = AnswerSampling(prompts=None, samples_per_prompt=1, temperature=1.0, max_prompt_tokens=512, max_new_tokens=17)
 OBJECTIVE = Ppo(kind="ppo", evaluate_every=1, evaluate_prompts=6)
 TEMPLATE = Template("{prompt}|{first}|{second}")
@@ -44,7 +44,7 @@ class Look:
         self._context = StageContext("student", folder, folder, Runtime())
         self._watched = HeldOutWinRate(EVALUATION, SAMPLING, {}, folder / "prompts", folder / "answers")
 
-        def draw(policy: Any, some: Sequence[PolicyPrompt], keys: Sequence[str], sampling: Sampling) -> list[list[Sampled]]:
+        def draw(policy: Any, some: Sequence[PolicyPrompt], keys: Sequence[str], sampling: RolloutSettings) -> list[list[Sampled]]:
             self.sampled += [(prompt.id, sampling.max_new_tokens) for prompt in some]
             ids = POLICY.conversation.response_ids("blue", True)
             return [[Sampled(ids, [0.0] * len(ids), "stop")] for _ in some]
@@ -56,7 +56,7 @@ class Look:
         def open_judge(*_: object) -> pairwise.PairwiseJudge:
             return pairwise.PairwiseJudge("pairwise", ScriptedChat(reply), TEMPLATE, both_orders=False, max_new_tokens=9)
 
-        monkeypatch.setattr(ppo_student, "draw", draw)
+        monkeypatch.setattr(ppo_student, "sample_rollouts", draw)
         monkeypatch.setattr(ppo_student, "open_judge", open_judge)
 
     def win_rate(self) -> Callable[[LanguageModel], float | None]:

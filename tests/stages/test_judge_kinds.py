@@ -24,7 +24,7 @@ from aligndistill.stages import rankings
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
-from aligndistill.stages.verdicts import judge_tasks, labelling_tasks, read_verdicts
+from aligndistill.stages.verdicts import ask, labelling_tasks, read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.judges.tasks import task
@@ -121,7 +121,7 @@ def test_each_kind_judges_the_pairs_that_an_evaluation_names(kind: str, tmp_path
     judge, models = judge_of(kind)
     whole = task("why", "x" * 5, "x" * 25, "x" * 45)
     named = type(whole)(whole.prompt_id, whole.messages, whole.candidates, pairs=((0, 2),))
-    verdicts = judge_tasks(with_longest(context_in(tmp_path, prompts=1)), judge, models, [named], 0, "comparisons")
+    verdicts = ask(with_longest(context_in(tmp_path, prompts=1)), judge, models, [named], 0, "comparisons")
     compared = {frozenset((one.first, one.second)) for one in verdicts if isinstance(one, Comparison)}
     assert compared in (set(), {frozenset((whole.candidates[0].id, whole.candidates[2].id))})  # none: it grades
     assert verdicts

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config.judges import FunctionJudge, Judge, PairwiseJudge, RubricJudge
+from aligndistill.config.judges import Function, Judge, Pairwise, Rubric
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import WeightedReward
 from aligndistill.config.run import Runtime
@@ -58,7 +58,7 @@ def context(tmp_path: Path) -> StageContext:
 
 def part(source: Judge | str, weight: float = 1.0) -> WeightedReward:
     """Of a judge, or of a function here."""
-    section = FunctionJudge(kind="function", function=f"{__name__}:{source}") if isinstance(source, str) else source
+    section = Function(kind="function", function=f"{__name__}:{source}") if isinstance(source, str) else source
     return WeightedReward(source=section, weight=weight)
 
 
@@ -108,7 +108,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, script: Script, bo
 
     def open_judge(context: StageContext, settings: Judge, models: object, seed: int) -> OpenJudge:
         chat, cache = ScriptedChat(answer), Cache(tmp_path / "cache.sqlite")
-        if isinstance(settings, PairwiseJudge):
+        if isinstance(settings, Pairwise):
             template = Template("{prompt}|{first}|{second}")
             return pairwise.PairwiseJudge(
                 "pairwise", chat, template, both_orders=both_orders, max_new_tokens=9, cache=cache, seed=seed
@@ -127,7 +127,7 @@ def longer(shown: str) -> str:
 
 def test_comparisons_become_strengths(context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     shown = scripted(monkeypatch, tmp_path, longer)
-    score = opened(context, part(PairwiseJudge(kind="pairwise"), weight=2.0))
+    score = opened(context, part(Pairwise(kind="pairwise"), weight=2.0))
     ((short, long, long_again), (alone, alike)) = score([asked("a?", "x", "xx", "xx"), asked("b?", "y", "y")])
     assert long == long_again == -short > 0  # type: ignore[operator]
     # Two comparisons, both lost, and a pseudo-tie of weight 0.1: the strength solves 2 sigmoid(2s) = 2 + 0.1 (1/2 - sigmoid(s)).
@@ -143,7 +143,7 @@ def test_comparisons_become_strengths(context: StageContext, monkeypatch: pytest
 
 def test_what_cannot_be_read_is_no_score(context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows" if "bad" in shown else "7")
-    settings = RubricJudge(kind="rubric")
+    settings = Rubric(kind="rubric")
     assert opened(context, part(settings))([asked("a?", "good", "bad")]) == [[7.0, None]]
     # And none of the sum either.
     both = opened(context, part(settings), part(settings, weight=0.5))
@@ -155,7 +155,7 @@ def test_no_score_for_any_answer_is_the_judges_failure(
 ) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
     with pytest.raises(JudgeError, match=r"not one of 2 sampled answers got a score from rubric"):
-        opened(context, part(RubricJudge(kind="rubric")))([asked("a?", "good", "bad", "good")])
+        opened(context, part(Rubric(kind="rubric")))([asked("a?", "good", "bad", "good")])
 
 
 # --------------------------------------------------------------------------------------------------- several processes
@@ -177,7 +177,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(
 
     scripted(monkeypatch, tmp_path, biased, both_orders=False)
     everything = [asked(f"{n % 5}?", *("x" * length for length in (1 + n, 3, 4 + n % 4, 9))) for n in range(8)]  # some twice
-    open_judge = lambda: opened(context, part(PairwiseJudge(kind="pairwise")))  # noqa: E731
+    open_judge = lambda: opened(context, part(Pairwise(kind="pairwise")))  # noqa: E731
     alone = open_judge()(everything)
     first, second = on_two(monkeypatch, open_judge, everything)
     assert first == alone[::2]
@@ -186,9 +186,7 @@ def test_scores_do_not_depend_on_the_number_of_processes(
 
 def test_one_processs_unscored_answers_end_nothing(context: StageContext, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows" if "bad" in shown else "7")
-    found = on_two(
-        monkeypatch, lambda: opened(context, part(RubricJudge(kind="rubric"))), [asked("a?", "good"), asked("b?", "bad")]
-    )
+    found = on_two(monkeypatch, lambda: opened(context, part(Rubric(kind="rubric"))), [asked("a?", "good"), asked("b?", "bad")])
     assert found == [[[7.0]], [[None]]]
 
 
@@ -197,7 +195,7 @@ def test_no_score_for_any_answer_of_any_process_ends_all(
 ) -> None:
     scripted(monkeypatch, tmp_path, lambda shown: "who knows")
     everything = [asked("a?", "x"), asked("b?", "y", "z"), asked("c?", "u")]
-    found = on_two(monkeypatch, lambda: opened(context, part(RubricJudge(kind="rubric"))), everything)
+    found = on_two(monkeypatch, lambda: opened(context, part(Rubric(kind="rubric"))), everything)
     assert all(isinstance(error, JudgeError) and "not one of 4 sampled answers" in str(error) for error in found)
 
 
@@ -232,7 +230,7 @@ def test_each_part_asks_its_own_model(context: StageContext) -> None:
         for name, grade in (("start", "9"), ("zero", "2"), ("one", "5"))
     }
     spoken = replace(context, open_endpoint=lambda server: ScriptedChat(lambda *_: server.name, identity=server.name))
-    parts = [WeightedReward(source=RubricJudge(kind="rubric", model=name), weight=w) for name, w in (("zero", 1), ("one", 1000))]
+    parts = [WeightedReward(source=Rubric(kind="rubric", model=name), weight=w) for name, w in (("zero", 1), ("one", 1000))]
     assert open_rewards(spoken, parts, models, None, seed=0)([asked("a?", "x")]) == [[5002.0]]
     assert open_rewards(spoken, parts[::-1], models, None, seed=0)([asked("a?", "x")]) == [[5002.0]]
 

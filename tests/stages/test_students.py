@@ -8,7 +8,7 @@ import pytest
 from aligndistill.config.data import Source
 from aligndistill.config.objectives import Dpo
 from aligndistill.config.run import Rankings, Runtime
-from aligndistill.config.students import RewardModel, Student
+from aligndistill.config.students import RewardTraining, Student
 from aligndistill.models.load import ModelPointer
 from aligndistill.stages import offline_student, rankings, reward_model, students
 from aligndistill.stages.context import StageContext
@@ -64,6 +64,6 @@ def test_only_soft_labels_learn_from_rankings_of_ties(tmp_path: Path) -> None:
         learning: Any = {"lora": None, "seed": 0, "models": {}, "reference": tmp_path / "start"}
         student = students.make(context_of(tmp_path, f"student-{labels}"), settings=dpo, **learning, **inputs)
         assert student.counts["rankings"] == count
-        of_reward = RewardModel(labels=labels, **once)
+        of_reward = RewardTraining(labels=labels, **once)
         trained = reward_model.make(context_of(tmp_path, f"reward-{labels}"), settings=of_reward, seed=0, **inputs)
         assert trained.counts["train"] == count

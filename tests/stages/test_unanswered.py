@@ -11,8 +11,8 @@ import tenacity
 from aligndistill.chat.http import retries
 from aligndistill.config.audit import Audit, AuditProbes
 from aligndistill.errors import JudgeError
-from aligndistill.evaluation.audit import AuditFigures
-from aligndistill.judges.parsing import went_unanswered
+from aligndistill.evaluation.audit import AuditMetrics
+from aligndistill.judges.parsing import request_failed
 from aligndistill.records import Comparison
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.verdicts import read_verdicts
@@ -39,7 +39,7 @@ def judged(context: StageContext, server: FaultServer) -> list[Comparison]:
 
 
 def unanswered(verdicts: list[Comparison]) -> list[Comparison]:
-    return [verdict for verdict in verdicts if went_unanswered(verdict)]
+    return [verdict for verdict in verdicts if request_failed(verdict)]
 
 
 def test_a_question_without_an_answer_is_counted_and_asked_again_by_the_next_run(tmp_path: Path) -> None:
@@ -62,8 +62,8 @@ def test_a_question_without_an_answer_is_counted_and_asked_again_by_the_next_run
         assert all(verdict.outcome == "unparsed" and "this one crashes me" in (verdict.reply or "") for verdict in lost)
         assert [verdict for verdict in verdicts if verdict.outcome == "unparsed"] == lost
         audit_of(context, Audit(probes=PROBES))
-        figures = AuditFigures.model_validate(json.loads((context.folder / "audit.json").read_text())["figures"])
-        assert figures.unparsed.mean == pytest.approx(3 / QUESTIONS)
+        metrics = AuditMetrics.model_validate(json.loads((context.folder / "audit.json").read_text())["metrics"])
+        assert metrics.unparsed.mean == pytest.approx(3 / QUESTIONS)
 
         sick = False
         before = len(questions(server))
@@ -121,8 +121,8 @@ def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
         )
 
     failed = said("[reply 1] A\n[reply 2] [no verdict: no answer in 6 tries: HTTP 503]")
-    assert went_unanswered(failed)
-    assert went_unanswered(said(None, said("A"), failed))
-    assert not went_unanswered(said(None, said("A"), said(None)))
-    assert not went_unanswered(said('[no verdict: cut off at max_new_tokens] "A"'))
-    assert not went_unanswered(said("there was no answer in it"))
+    assert request_failed(failed)
+    assert request_failed(said(None, said("A"), failed))
+    assert not request_failed(said(None, said("A"), said(None)))
+    assert not request_failed(said('[no verdict: cut off at max_new_tokens] "A"'))
+    assert not request_failed(said("there was no answer in it"))

@@ -5,12 +5,12 @@ from typing import Any
 import pytest
 
 from aligndistill.errors import DataError
-from aligndistill.store.append_cache import Segments
+from aligndistill.store.append_cache import AppendCache
 from tests.store.killing import put_until_killed
 
 
 def test_what_one_writes_another_that_is_open_already_sees(tmp_path: Path) -> None:
-    one, other = Segments(tmp_path), Segments(tmp_path)
+    one, other = AppendCache(tmp_path), AppendCache(tmp_path)
     one.put("k", {"reply": "\ud800 é", "logprobs": [-0.1, None]})
     assert other.get_many(["k"]) == {"k": {"reply": "\ud800 é", "logprobs": [-0.1, None]}}
     one.put("l", 2)
@@ -20,7 +20,7 @@ def test_what_one_writes_another_that_is_open_already_sees(tmp_path: Path) -> No
 
 def _write(folder: Path, worker: int, start: Any) -> None:
     start.wait(20)
-    segments = Segments(folder)
+    segments = AppendCache(folder)
     for number in range(50):
         segments.put(f"{worker}-{number}", number)
 
@@ -33,12 +33,12 @@ def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
         process.start()
     for process in processes:
         process.join()
-    assert len(Segments(tmp_path).get_many([f"{w}-{n}" for w in range(8) for n in range(50)])) == 400
+    assert len(AppendCache(tmp_path).get_many([f"{w}-{n}" for w in range(8) for n in range(50)])) == 400
 
 
 def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
-    said = put_until_killed("from aligndistill.store.append_cache import Segments", f"Segments(Path({str(tmp_path)!r}))")
-    assert set(Segments(tmp_path).get_many([str(number) for number in said]).values()) == said
+    said = put_until_killed("from aligndistill.store.append_cache import AppendCache", f"AppendCache(Path({str(tmp_path)!r}))")
+    assert set(AppendCache(tmp_path).get_many([str(number) for number in said]).values()) == said
 
 
 @pytest.mark.parametrize(
@@ -53,23 +53,23 @@ def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
     ],
 )
 def test_a_damaged_line_is_a_miss_and_the_others_are_there(tmp_path: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
-    writer = Segments(tmp_path)
+    writer = AppendCache(tmp_path)
     writer.put("first", 0.875)
     writer.put("second", 0.25)
     writer.close()
     (file,) = tmp_path.glob("*.jsonl")
     file.write_bytes(damage(file.read_bytes()))
-    assert Segments(tmp_path).get_many(["first", "second", "fIrst"]) == {"second": 0.25}
+    assert AppendCache(tmp_path).get_many(["first", "second", "fIrst"]) == {"second": 0.25}
     assert "damaged" in caplog.text
 
 
 def test_a_torn_last_line_is_taken_when_it_is_whole(tmp_path: Path) -> None:
-    writer = Segments(tmp_path)
+    writer = AppendCache(tmp_path)
     writer.put("k", 1)
     (file,) = tmp_path.glob("*.jsonl")
     whole = file.read_bytes()
     file.write_bytes(whole[:-5])
-    reader = Segments(tmp_path)
+    reader = AppendCache(tmp_path)
     assert reader.get_many(["k"]) == {}
     file.write_bytes(whole)
     assert reader.get_many(["k"]) == {"k": 1}
@@ -78,4 +78,4 @@ def test_a_torn_last_line_is_taken_when_it_is_whole(tmp_path: Path) -> None:
 def test_a_folder_that_cannot_be_used_is_a_user_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("x")
     with pytest.raises(DataError, match="cannot be used"):
-        Segments(tmp_path / "file")
+        AppendCache(tmp_path / "file")

@@ -15,8 +15,8 @@ from aligndistill.store.artifacts import (
     content_fingerprint,
     finish,
     locked,
+    move_aside,
     read_manifest,
-    set_aside,
 )
 
 
@@ -147,9 +147,9 @@ def test_a_damaged_folder_is_not_finished(folder: Path, damage: Any) -> None:
 
 def test_nothing_is_lost_when_folders_are_set_aside(folder: Path) -> None:
     finished(folder)
-    first = set_aside(folder)
+    first = move_aside(folder)
     folder.mkdir()
-    second = set_aside(folder)
+    second = move_aside(folder)
     assert not folder.exists()
     assert (first.name, second.name) == (f"{folder.name}.damaged-1", f"{folder.name}.damaged-2")
     assert (first / "rows.jsonl").is_file()

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from aligndistill.config.data import Source
-from aligndistill.config.judges import FunctionJudge, PairwiseJudge
+from aligndistill.config.judges import Function, Pairwise
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import Dpo, Ppo, RolloutServer
 from aligndistill.config.run import RunConfig
@@ -90,7 +90,7 @@ def test_how_a_server_is_reached_changes_nothing(change: dict[str, Any]) -> None
     other = SERVER.model_copy(update=change)
     assert of(model=other) == of(model=SERVER)
     assert of(models={"teacher": [other]}) == of(models={"teacher": [SERVER]})
-    judges = [PairwiseJudge(kind="pairwise", model=model) for model in (other, SERVER)]
+    judges = [Pairwise(kind="pairwise", model=model) for model in (other, SERVER)]
     assert of(judge=judges[0]) == of(judge=judges[1])
 
 
@@ -113,7 +113,8 @@ def test_not_everything_is_left_out() -> None:
     for section in sections:
         sections += section.__subclasses__()
     assert RunConfig in sections
-    left_out = {section.__name__ for section in sections if any(NotHashed in found for found in marks(section).values())}
+    ours = [section for section in sections if section.__module__.startswith("aligndistill.")]
+    left_out = {section.__name__ for section in ours if any(NotHashed in found for found in marks(section).values())}
     assert left_out == {"EndpointModel", "RolloutServer"}
 
 
@@ -121,18 +122,18 @@ def test_a_file_that_a_section_names_counts_by_its_content(tmp_path: Path) -> No
     data, template = tmp_path / "rows.jsonl", tmp_path / "template.txt"
     data.write_text("{}\n")
     template.write_text("{prompt}")
-    source, judge = Source(path=str(data)), PairwiseJudge(kind="pairwise", template=str(template))
-    before = of(source=source), of(judge=judge), of(judge=PairwiseJudge(kind="pairwise", template="general"))
+    source, judge = Source(path=str(data)), Pairwise(kind="pairwise", template=str(template))
+    before = of(source=source), of(judge=judge), of(judge=Pairwise(kind="pairwise", template="general"))
     data.write_text("[]\n")
     template.write_text("{prompt}!")
-    after = of(source=source), of(judge=judge), of(judge=PairwiseJudge(kind="pairwise", template="general"))
+    after = of(source=source), of(judge=judge), of(judge=Pairwise(kind="pairwise", template="general"))
     assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
 
 
 def test_the_module_of_a_function_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "mine.py").write_text("def score(prompt, responses): return [0.0]")
-    judge = FunctionJudge(kind="function", function="mine:score")
+    judge = Function(kind="function", function="mine:score")
     before = of(judge=judge)
     (tmp_path / "mine.py").write_text("def score(prompt, responses): return [1.0]")
     assert of(judge=judge) != before

@@ -45,5 +45,5 @@ def as_processes(
         patch.setenv("WORLD_SIZE", str(count))
         patch.setattr(accelerate.utils, "gather_object", gather_object)
         for module in (ranks, *knows_rank):
-            patch.setattr(module, "rank", lambda: here.rank)
+            patch.setattr(module, "process_rank", lambda: here.rank)
         return list(threads.map(process, range(count)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 
-from aligndistill.training.checkpoints import newest_sound_checkpoint
+from aligndistill.training.checkpoints import newest_valid_checkpoint
 from tests.training.offline.interrupted import in_a_child, kill, never
 
 SECOND = "checkpoint-4"
@@ -52,7 +52,7 @@ def main(folder: Path) -> None:
         here, noted = folder / str(number), folder / f"{number}.txt"
         if in_a_child(here, None, before_write(number, noted), never) == 0:
             break
-        found = newest_sound_checkpoint(here)
+        found = newest_valid_checkpoint(here)
         saves.append({"before": noted.read_text(), "resumes_from": found.name if found else None})
     (folder / "saves.json").write_text(json.dumps(saves, indent=1))
 

@@ -28,17 +28,17 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noq
 
 from aligndistill.config.models import Lora  # noqa: E402
 from aligndistill.config.objectives import BestOfN, Dpo, Pro, RolloutServer, Rrhf  # noqa: E402
-from aligndistill.config.students import RewardModel as RewardModelSettings  # noqa: E402
+from aligndistill.config.students import RewardTraining as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
 from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
 from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
 from aligndistill.processes import signals  # noqa: E402
-from aligndistill.training.checkpointing import Watched  # noqa: E402
+from aligndistill.training.checkpointing import CheckpointedTrainer  # noqa: E402
 from aligndistill.training.offline.policy import train_policy  # noqa: E402
 from aligndistill.training.offline.reward_model import train_reward_model  # noqa: E402
-from aligndistill.training.on_policy.rollout_server import ServedPolicy  # noqa: E402
-from aligndistill.training.on_policy.weight_sync import Served  # noqa: E402
+from aligndistill.training.on_policy.rollout_server import RolloutServerClient  # noqa: E402
+from aligndistill.training.on_policy.weight_sync import ServedRollouts  # noqa: E402
 from aligndistill.training.save import save_model  # noqa: E402
 from tests.tiny_models import (  # noqa: E402
     ANSWERS,
@@ -68,7 +68,7 @@ stop_at: int | None = None
 
 def watch_steps() -> None:
     """Note what each micro-batch holds (the sum of its ids), and signal ourselves where it was ordered."""
-    plain = Watched.training_step
+    plain = CheckpointedTrainer.training_step
 
     def training_step(self: Any, model: Any, inputs: Any, *rest: Any, **more: Any) -> Any:
         seen.append(int(inputs["input_ids_NT"].sum()))
@@ -76,7 +76,7 @@ def watch_steps() -> None:
             os.kill(os.getpid(), signal.SIGTERM)
         return plain(self, model, inputs, *rest, **more)
 
-    Watched.training_step = training_step  # type: ignore[method-assign]
+    CheckpointedTrainer.training_step = training_step  # type: ignore[method-assign]
 
 
 def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
@@ -88,7 +88,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     stop_at = order.get("stop_at")
     signals.listen()
     what, lora = order["what"], Lora(r=2, lora_dropout=0.0) if order.get("lora") else None
-    trunk = ModelPointer(path=str(folder / "trunk"), layout="chat")
+    backbone = ModelPointer(path=str(folder / "trunk"), layout="chat")
     runtime = {
         "per_device_train_batch_size": order.get("per_device", 4),
         "deepspeed": str(REPOSITORY / f"configs/deepspeed/{order['zero']}.json") if order.get("zero") else None,
@@ -113,23 +113,23 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         settings = {"critic": critic, **more, "job": {"lr_scheduler_type": "cosine"}}
         where = {"trunk": folder / "trunk", "runtime": runtime, "lora": lora}
         if order.get("served"):
-            server = ServedPolicy(RolloutServer(base_url=order["served"], name="policy"))
-            where["served"] = Served(server, job.folder / "weights")
+            server = RolloutServerClient(RolloutServer(base_url=order["served"], name="policy"))
+            where["served"] = ServedRollouts(server, job.folder / "weights")
         trained = tiny_ppo(job.folder, updates=2, **where, **settings).trained
-        save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
+        save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     elif what == "reward_model":
-        reward_model = new_reward_model(trunk, seed=1)
+        reward_model = new_reward_model(backbone, seed=1)
         examples = ranking_examples(reward_model.conversation, rankings)
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
-        save_model(trained, saved, trunk, lora is not None, AutoModelForSequenceClassification)
+        save_model(trained, saved, backbone, lora is not None, AutoModelForSequenceClassification)
     else:
-        policy = load_language_model(trunk)
+        policy = load_language_model(backbone)
         if what == "supervised":
             rankings = [ranking(question, answer) for question in QUESTIONS for answer in ANSWERS[:2]]
         reference = tiny_language_model() if what == "dpo" else None
         examples = ranking_examples(policy.conversation, rankings, reference)
         trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)
-        save_model(trained, saved, trunk, lora is not None, AutoModelForCausalLM)
+        save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     result: dict[str, Any] = {"log": trained.log, "steps": trained.steps, "seen": list(seen)}
     if is_main_process():
         loaded = (load_reward_model if what == "reward_model" else load_language_model)(

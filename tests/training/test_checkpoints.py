@@ -6,10 +6,10 @@ import pytest
 from aligndistill.training.checkpoints import (
     CHECKPOINT_MANIFEST,
     all_checkpoints,
-    damage,
+    find_damage,
     keep_newest,
-    newest_sound_checkpoint,
-    seal,
+    newest_valid_checkpoint,
+    write_manifest,
 )
 
 FILES = {"model.safetensors": b"weights" * 9, "trainer_state.json": b'{"global_step": 3}', "global_step3/optimizer.pt": b"moments"}
@@ -21,7 +21,7 @@ def checkpoint(folder: Path, step: int, sealed: bool = True) -> Path:
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(content + str(step).encode())
     if sealed:
-        seal(made)
+        write_manifest(made)
     return made
 
 
@@ -32,13 +32,13 @@ def flip_bit(file: Path, bit: int) -> None:
 
 
 def test_the_newest_sealed_one_is_taken(tmp_path: Path) -> None:
-    assert newest_sound_checkpoint(tmp_path) is None
+    assert newest_valid_checkpoint(tmp_path) is None
     checkpoint(tmp_path, 9)
     newest = checkpoint(tmp_path, 100)
     (tmp_path / "checkpoint-final").mkdir()
     (tmp_path / "checkpoint-200").touch()
-    assert damage(newest) is None
-    assert newest_sound_checkpoint(tmp_path) == newest
+    assert find_damage(newest) is None
+    assert newest_valid_checkpoint(tmp_path) == newest
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-9", "checkpoint-100"]
 
 
@@ -61,8 +61,8 @@ def test_every_damaged_file_is_found_and_named(name: str, how: str, tmp_path: Pa
         case "a folder":
             file.unlink()
             file.mkdir()
-    assert name in str(damage(newer))
-    assert newest_sound_checkpoint(tmp_path) == older
+    assert name in str(find_damage(newer))
+    assert newest_valid_checkpoint(tmp_path) == older
     said = " ".join(capsys.readouterr().err.split())
     assert f"checkpoint-2 is passed over: {name} is" in said
 
@@ -76,28 +76,28 @@ def test_a_manifest_damaged_anywhere_is_never_trusted_nor_stumbled_over(tmp_path
         bit = 8 * byte + byte % 8
         manifest.write_bytes(content)
         flip_bit(manifest, bit)
-        found = damage(made)
+        found = find_damage(made)
         # Blanks between entries mean nothing.
         harmless += found is None
         assert found is not None or content[byte : byte + 1] in b" \n"
     assert harmless < content.count(b" ") + content.count(b"\n")
     for length in range(len(content)):
         manifest.write_bytes(content[:length])
-        assert damage(made) is not None
+        assert find_damage(made) is not None
     for other in (b"[]", b"null", b'"x"', b"3", b'{"model.safetensors": null}'):
         manifest.write_bytes(other)
-        assert damage(made) is not None
+        assert find_damage(made) is not None
     manifest.write_bytes(content)
-    assert damage(made) is None
+    assert find_damage(made) is None
 
 
 def test_an_unsealed_one_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     older = checkpoint(tmp_path, 1)
     checkpoint(tmp_path, 2, sealed=False)
-    assert newest_sound_checkpoint(tmp_path) == older
+    assert newest_valid_checkpoint(tmp_path) == older
     assert "checkpoint-2 is passed over: it was not finished" in capsys.readouterr().err
     shutil.rmtree(older)
-    assert newest_sound_checkpoint(tmp_path) is None
+    assert newest_valid_checkpoint(tmp_path) is None
 
 
 def test_the_newest_sealed_ones_are_kept(tmp_path: Path) -> None:
@@ -108,7 +108,7 @@ def test_the_newest_sealed_ones_are_kept(tmp_path: Path) -> None:
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-100"]
     keep_newest(newest, 1)
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-100"]
-    assert damage(newest) is None
+    assert find_damage(newest) is None
 
 
 def test_a_damaged_one_of_a_later_step_does_not_displace_the_one_just_sealed(tmp_path: Path) -> None:
@@ -122,6 +122,6 @@ def test_a_damaged_one_of_a_later_step_does_not_displace_the_one_just_sealed(tmp
 def test_sealing_again_covers_what_is_there_now(tmp_path: Path) -> None:
     made = checkpoint(tmp_path, 1)
     (made / "model.safetensors").write_bytes(b"other weights")
-    assert damage(made) is not None
-    seal(made)
-    assert damage(made) is None
+    assert find_damage(made) is not None
+    write_manifest(made)
+    assert find_damage(made) is None

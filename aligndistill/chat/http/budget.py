@@ -17,10 +17,10 @@ from aligndistill.errors import BudgetError
 from aligndistill.records import Usage
 
 FREE = Price(prompt=0.0, completion=0.0)
-SECONDS_BETWEEN_LOOKS = 0.02
+POLL_SECONDS = 0.02
 
 
-class Spent(BaseModel):
+class Spending(BaseModel):
     """What one request cost, or many.
 
     Attributes:
@@ -34,20 +34,20 @@ class Spent(BaseModel):
     seconds: float = 0.0
 
 
-class Ledger(Protocol):
+class SpendingLog(Protocol):
     """Where spending is written down; other processes may write to the same."""
 
-    def add(self, entry: Spent) -> None:
+    def add(self, entry: Spending) -> None:
         """Write one down, so that it outlives the process."""
         ...
 
-    def news(self) -> Iterable[Spent]:
+    def read_new(self) -> Iterable[Spending]:
         """What was written since the last time this was asked, by whomever."""
         ...
 
 
 @dataclass
-class Payment:
+class Reservation:
     """A request that is under way. Set `cost` when it is known."""
 
     cost: Usage
@@ -57,22 +57,22 @@ class Payment:
 class Account:
     """Lets requests through while the limits allow. Safe to share between threads."""
 
-    def __init__(self, budget: Budget, ledger: Ledger) -> None:
+    def __init__(self, budget: Budget, ledger: SpendingLog) -> None:
         self._budget = budget
         self._ledger = ledger
         self._lock = threading.Lock()
-        self._spent = Spent()
-        self._reserved = Spent()
+        self._spent = Spending()
+        self._reserved = Spending()
 
     @property
-    def spent(self) -> Spent:
+    def spent(self) -> Spending:
         """What all have spent so far."""
         with self._lock:
             self._read()
             return self._spent.model_copy()
 
     @asynccontextmanager
-    async def paying(self, model: str, at_most: Usage) -> AsyncIterator[Payment]:
+    async def reserve(self, model: str, at_most: Usage) -> AsyncIterator[Reservation]:
         """Hold back the most that a request can cost while it is under way, and write down what it did cost.
 
         Where too much is held back for others, it waits for what they will leave over.
@@ -85,21 +85,21 @@ class Account:
         price = self._budget.prices.get(model, FREE)
         most = _amounts(model, at_most, price)
         while not self._hold(most):
-            await asyncio.sleep(SECONDS_BETWEEN_LOOKS)
-        payment = Payment(Usage(calls=1))  # a request that fails is one request, and no tokens
+            await asyncio.sleep(POLL_SECONDS)
+        reservation = Reservation(Usage(calls=1))  # a request that fails is one request, and no tokens
         try:
-            yield payment
+            yield reservation
         finally:
-            entry = _amounts(model, payment.cost, price).model_copy(update={"seconds": payment.seconds})
+            entry = _amounts(model, reservation.cost, price).model_copy(update={"seconds": reservation.seconds})
             with self._lock:
                 self._ledger.add(entry)
                 self._reserved = _sum(self._reserved, most, -1)
 
     def _read(self) -> None:
-        for entry in self._ledger.news():
+        for entry in self._ledger.read_new():
             self._spent = _sum(self._spent, entry)
 
-    def _hold(self, most: Spent) -> bool:
+    def _hold(self, most: Spending) -> bool:
         """Hold back an amount; False while that depends on what is under way.
 
         Raises:
@@ -120,13 +120,13 @@ class Account:
             return True
 
 
-def _amounts(model: str, usage: Usage, price: Price) -> Spent:
+def _amounts(model: str, usage: Usage, price: Price) -> Spending:
     usd = price.usd(usage.prompt_tokens, usage.completion_tokens)
-    return Spent(model=model, requests=usage.calls, tokens=usage.prompt_tokens + usage.completion_tokens, usd=usd)
+    return Spending(model=model, requests=usage.calls, tokens=usage.prompt_tokens + usage.completion_tokens, usd=usd)
 
 
-def _sum(one: Spent, other: Spent, sign: int = 1) -> Spent:
-    return Spent(
+def _sum(one: Spending, other: Spending, sign: int = 1) -> Spending:
+    return Spending(
         requests=one.requests + sign * other.requests,
         tokens=one.tokens + sign * other.tokens,
         usd=one.usd + sign * other.usd,

@@ -13,7 +13,7 @@ TOP_LOGPROBS = (20, 5)  # OpenAI allows 20; servers that allow fewer allow 5
 AnswerFormat = Literal["json_schema", "json_object", "text"]
 
 
-class Found(BaseModel):
+class ServerCapabilities(BaseModel):
     """What is known of a server and model.
 
     Attributes:
@@ -33,16 +33,16 @@ class Found(BaseModel):
 class Capabilities:
     """`found`, as it is found; `remember` is told of every change."""
 
-    found: Found = field(default_factory=Found)
-    remember: Callable[[Found], None] | None = None
+    found: ServerCapabilities = field(default_factory=ServerCapabilities)
+    remember: Callable[[ServerCapabilities], None] | None = None
 
     def learn(self, **found: Any) -> None:
         """Take over what was found, if it is news."""
-        news = self.found.model_copy(update=found)
-        if news != self.found:
-            self.found = news
+        read_new = self.found.model_copy(update=found)
+        if read_new != self.found:
+            self.found = read_new
             if self.remember is not None:
-                self.remember(news)
+                self.remember(read_new)
 
     @property
     def top_logprobs(self) -> tuple[int, ...]:

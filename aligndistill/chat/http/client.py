@@ -11,11 +11,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligndistill.chat.http.budget import Account, Payment
+from aligndistill.chat.http.budget import Account, Reservation
 from aligndistill.chat.http.capabilities import Capabilities
-from aligndistill.chat.http.connection import Connection, Session, text_of
-from aligndistill.chat.http.rate_limit import Pace
-from aligndistill.chat.http.retries import Denied, GaveUp, Refused, Transient, retrying
+from aligndistill.chat.http.connection import Connection, Session, decode
+from aligndistill.chat.http.rate_limit import RateLimiter
+from aligndistill.chat.http.retries import AccessDenied, RequestRejected, RetriesExhausted, TransientError, retrying
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.chat.http.wire import Completion
 from aligndistill.chat.protocol import UNANSWERED, Reply
@@ -24,8 +24,8 @@ from aligndistill.errors import JudgeError
 from aligndistill.records import Message, Usage
 
 MOST_FAILURES_IN_A_ROW = 20
-GREETING_RETRIES = 1
-HELLO = (Message(role="user", content="Say yes."),)
+HEALTH_CHECK_RETRIES = 1
+HEALTH_CHECK = (Message(role="user", content="Say yes."),)
 
 _log = logging.getLogger(__name__)
 
@@ -39,21 +39,21 @@ class OpenSession:
     """
 
     session: Session
-    greeting: asyncio.Lock = field(default_factory=asyncio.Lock)
+    health_check: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures_in_a_row: int = 0
     gone: JudgeError | None = None
 
 
-class PacedServer:
+class ServerClient:
     """Asks one server for one model.
 
     Raises:
         ConfigError: the environment variable of the key is not set, or holds what cannot be a key.
     """
 
-    def __init__(self, config: EndpointModel, capabilities: Capabilities, pace: Pace, account: Account | None) -> None:
+    def __init__(self, config: EndpointModel, capabilities: Capabilities, pace: RateLimiter, account: Account | None) -> None:
         self._config = config
-        self._server = Server(config)
+        self._server = ServerApi(config)
         self._capabilities = capabilities
         self._pace = pace
         self._account = account
@@ -84,32 +84,32 @@ class PacedServer:
         retries = self._config.max_retries if max_retries is None else max_retries
         try:
             completion: Completion = await retrying(retries)(self._try, session.session, body, fields, at_most)
-        except Transient as failure:
-            raise GaveUp(f"{UNANSWERED} {retries + 1} tries: {failure}") from None
+        except TransientError as failure:
+            raise RetriesExhausted(f"{UNANSWERED} {retries + 1} tries: {failure}") from None
         self._capabilities.learn(answers=True)
         return completion
 
     async def _try(self, session: Session, body: list[dict[str, str]], fields: Mapping[str, Any], at_most: Usage) -> Completion:
         turn = await self._pace.turn(at_most.prompt_tokens + at_most.completion_tokens)
-        async with self._paying(at_most) as payment:
+        async with self._reserve(at_most) as reservation:
             began = time.monotonic()
             try:
                 completion = await self._server.complete(session, body, fields)
-            except Transient as failure:
+            except TransientError as failure:
                 if failure.retry_after_seconds:
                     self._pace.pause(failure.retry_after_seconds)
                 raise
-            payment.cost, payment.seconds = _charged(completion, at_most), time.monotonic() - began
-            turn.tokens = payment.cost.prompt_tokens + payment.cost.completion_tokens
+            reservation.cost, reservation.seconds = _charged(completion, at_most), time.monotonic() - began
+            turn.tokens = reservation.cost.prompt_tokens + reservation.cost.completion_tokens
             return completion
 
     @asynccontextmanager
-    async def _paying(self, at_most: Usage) -> AsyncIterator[Payment]:
+    async def _reserve(self, at_most: Usage) -> AsyncIterator[Reservation]:
         if self._account is None:
-            yield Payment(at_most)
+            yield Reservation(at_most)
         else:
-            async with self._account.paying(self._config.name, at_most) as payment:
-                yield payment
+            async with self._account.reserve(self._config.name, at_most) as reservation:
+                yield reservation
 
     async def refused(self, session: OpenSession, request: int, messages: Sequence[Message], words: str) -> Reply:
         """A reply that says so. When it is not this request but any that is refused, there is nothing to go on for.
@@ -117,11 +117,11 @@ class PacedServer:
         Raises:
             JudgeError: the server refuses the simplest request, too, or has refused many in a row.
         """
-        async with session.greeting:
+        async with session.health_check:
             if not self._capabilities.found.answers:
                 try:
-                    await self.complete(session, HELLO, temperature=0.0, max_tokens=1)
-                except (GaveUp, Refused):
+                    await self.complete(session, HEALTH_CHECK, temperature=0.0, max_tokens=1)
+                except (RetriesExhausted, RequestRejected):
                     raise JudgeError(f"{self.identity} refused: {words}. Check base_url and the model's name.") from None
         length = sum(len(message.content) for message in messages)
         session.failures_in_a_row += 1
@@ -134,18 +134,18 @@ class PacedServer:
         _log.warning("%s", said)
         return Reply("", "stop", Usage(calls=1), words)
 
-    async def given_up(self, session: OpenSession, failure: GaveUp) -> None:
+    async def given_up(self, session: OpenSession, failure: RetriesExhausted) -> None:
         """Lets a failed request pass while the server answers others: it may be this request that it cannot bear.
 
         Raises:
             JudgeError: the server does not answer the simplest request either, or many have failed in a row.
         """
         said = f"{self.identity} gave {failure}."
-        async with session.greeting:
+        async with session.health_check:
             if session.gone is None:
                 try:
-                    await self.complete(session, HELLO, GREETING_RETRIES, temperature=0.0, max_tokens=1)
-                except (GaveUp, Refused):
+                    await self.complete(session, HEALTH_CHECK, HEALTH_CHECK_RETRIES, temperature=0.0, max_tokens=1)
+                except (RetriesExhausted, RequestRejected):
                     advice = "Check that the server is up and that base_url is right; what was answered so far is kept."
                     session.gone = JudgeError(f"{said} {advice}")
             if session.gone is not None:
@@ -175,7 +175,7 @@ def _charged(completion: Completion, at_most: Usage) -> Usage:
     return Usage(calls=1, prompt_tokens=at_most.prompt_tokens, completion_tokens=min(written, at_most.completion_tokens))
 
 
-class Server:
+class ServerApi:
     """Posts chat completions to one address for one model.
 
     Raises:
@@ -203,14 +203,14 @@ class Server:
         body = {"model": self._config.name, "messages": messages, **fields}
         try:
             content = await self._connection.post(session, f"{self.base_url}/chat/completions", body)
-        except Denied as denied:
+        except AccessDenied as denied:
             advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
             raise JudgeError(f"{self.identity} refused: {denied}. {advice} What was answered so far is kept.") from None
         try:
             return _completion(content)
         except (ValueError, RecursionError):  # no JSON, or none of this form
-            words = f"what it sent is not a chat completion: {self._connection.quote(text_of(content))}"
-        raise Transient(words)
+            words = f"what it sent is not a chat completion: {self._connection.quote(decode(content))}"
+        raise TransientError(words)
 
 
 def _completion(content: bytes) -> Completion:

@@ -25,7 +25,7 @@ class _Ended:
     error: BaseException | None
 
 
-def keep_in_flight(
+def run_concurrently(
     session: AbstractAsyncContextManager[Session],
     call: Callable[[Session, Item], Awaitable[Result]],
     items: Iterable[Item],

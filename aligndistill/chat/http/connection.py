@@ -13,9 +13,9 @@ import aiohttp
 
 from aligndistill.chat.http.retries import (
     LONGEST_RETRY_AFTER_SECONDS,
-    Denied,
-    Refused,
-    Transient,
+    AccessDenied,
+    RequestRejected,
+    TransientError,
     failure_kind,
     retry_after_seconds,
 )
@@ -74,15 +74,15 @@ class Connection:
                 status, retry_after = response.status, response.headers.get("retry-after")
                 content = await response.read()
         except TimeoutError:
-            raise Transient(f"no answer within {self._timeout_seconds:g} s") from None
+            raise TransientError(f"no answer within {self._timeout_seconds:g} s") from None
         except (aiohttp.ClientError, OSError) as error:
             # These errors carry the request with its headers: their words are kept, and they are let go.
             words = self.quote(f"{error or type(error).__name__}")
         else:
             if status == 200:
                 return content
-            raise self._failure(status, text_of(content), retry_after)
-        raise Transient(f"the connection failed: {words}")
+            raise self._failure(status, decode(content), retry_after)
+        raise TransientError(f"the connection failed: {words}")
 
     def _failure(self, status: int, text: str, retry_after: str | None) -> Exception:
         words = f"HTTP {status}: {self.quote(text)}"
@@ -90,17 +90,17 @@ class Connection:
             case "transient":
                 asked = retry_after_seconds(retry_after)
                 if asked is not None and asked > LONGEST_RETRY_AFTER_SECONDS:
-                    return Denied(
+                    return AccessDenied(
                         f"{words}; it asks to wait longer than the {LONGEST_RETRY_AFTER_SECONDS / 60:.0f} minutes that a run waits "
                         f"at most (Retry-After: {self.quote(retry_after or '')[:40]})",
                         status,
                         "Give the same command again when that time is over.",
                     )
                 self._tell_of_wait(words, asked or 0.0)
-                return Transient(words, asked)
+                return TransientError(words, asked)
             case "per item":
-                return Refused(words)
-        return Denied(words, status)
+                return RequestRejected(words)
+        return AccessDenied(words, status)
 
     def _tell_of_wait(self, words: str, seconds: float) -> None:
         """Say once that requests wait, however many of them the server sends back meanwhile."""
@@ -123,7 +123,7 @@ class Connection:
         return text.strip()[:LONGEST_QUOTE]
 
 
-def text_of(content: bytes) -> str:
+def decode(content: bytes) -> str:
     """A body as text, whatever is in it."""
     return content.decode("utf-8", "replace")
 

@@ -10,14 +10,14 @@ WINDOW_SECONDS = 60.0
 
 
 @dataclass
-class Turn:
+class Slot:
     """A request that was let through: when, and the tokens it is counted for."""
 
     began_seconds: float
     tokens: int
 
 
-class Pace:
+class RateLimiter:
     """Lets requests through, so that no `window_seconds` see more than the limits. Shared by threads and event loops.
 
     Args:
@@ -35,10 +35,10 @@ class Pace:
         self._window_seconds = window_seconds
         self._clock = clock
         self._lock = threading.Lock()
-        self._turns: deque[Turn] = deque()
+        self._turns: deque[Slot] = deque()
         self._paused_until = 0.0
 
-    async def turn(self, tokens: int) -> Turn:
+    async def turn(self, tokens: int) -> Slot:
         """Wait until a request of about so many tokens may be sent. Set the turn's `tokens` right when they are known."""
         import asyncio  # only here: a plan imports this file, too
 
@@ -51,7 +51,7 @@ class Pace:
         with self._lock:
             self._paused_until = max(self._paused_until, self._clock() + seconds)
 
-    def _try(self, tokens: int) -> Turn | float:
+    def _try(self, tokens: int) -> Slot | float:
         """A turn, or the seconds to wait before another try."""
         with self._lock:
             now = self._clock()
@@ -62,7 +62,7 @@ class Pace:
                 wait = max(wait, self._turns[0].began_seconds + self._window_seconds - now)
             if wait > 0:
                 return wait
-            turn = Turn(now, tokens)
+            turn = Slot(now, tokens)
             if self._requests is not None or self._tokens is not None:
                 self._turns.append(turn)
             return turn

@@ -23,7 +23,7 @@ NO_SUCH_MODEL = re.compile(r"model_not_found|model .{0,200}(?:not found|does not
 FailureKind = Literal["transient", "permanent", "per item"]
 
 
-class Transient(Exception):
+class TransientError(Exception):
     """A failure that may be over in a moment; `retry_after_seconds` is the wait that the server asked for."""
 
     def __init__(self, words: str, retry_after_seconds: float | None = None) -> None:
@@ -31,11 +31,11 @@ class Transient(Exception):
         self.retry_after_seconds = retry_after_seconds
 
 
-class Refused(Exception):
+class RequestRejected(Exception):
     """The server took the request for a bad one (too long, a field it does not know)."""
 
 
-class Denied(Exception):
+class AccessDenied(Exception):
     """The server will not take any such request: a wrong key, an address that is none, no credit, none for the next hour.
 
     `advice` says what to do, where that is known already.
@@ -47,7 +47,7 @@ class Denied(Exception):
         self.advice = advice
 
 
-class GaveUp(Exception):
+class RetriesExhausted(Exception):
     """A request had no answer in any of its tries."""
 
 
@@ -93,14 +93,14 @@ _backoff = tenacity.wait_exponential_jitter(initial=0.5, max=LONGEST_WAIT_SECOND
 def _wait(state: tenacity.RetryCallState) -> float:
     assert state.outcome is not None
     error = state.outcome.exception()
-    asked = error.retry_after_seconds if isinstance(error, Transient) else None
+    asked = error.retry_after_seconds if isinstance(error, TransientError) else None
     return _backoff(state) if asked is None else asked
 
 
 def retrying(max_retries: int) -> tenacity.AsyncRetrying:
-    """Tries again after a `Transient`, at most `max_retries` times, then lets it pass."""
+    """Tries again after a `TransientError`, at most `max_retries` times, then lets it pass."""
     return tenacity.AsyncRetrying(
-        retry=tenacity.retry_if_exception_type(Transient),
+        retry=tenacity.retry_if_exception_type(TransientError),
         stop=tenacity.stop_after_attempt(max_retries + 1),
         wait=_wait,
         reraise=True,

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Sequence
 
 from aligndistill.chat.http.token_counts import TokenCount
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, Sampling
+from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams
 from aligndistill.records import Message, Usage
 
 NOT_ASKED = "planned, not asked"
@@ -35,7 +35,7 @@ class CountingChat:
         for index in range(len(conversations)):
             yield LabelLogprobs(index, None, Usage())
 
-    def answer(self, requests: Sequence[Request], sampling: Sampling) -> Iterator[Answered]:
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """See `ChatModel`."""
         asks_for_verdict = sampling.readable is not None
         one_token = asks_for_verdict and self._label_logprobs and self._labels_asked

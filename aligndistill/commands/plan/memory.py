@@ -80,7 +80,7 @@ class MemoryEstimate:
 
 
 @dataclass(frozen=True)
-class Online:
+class OnPolicyMemory:
     """What stands beside a policy that samples for itself.
 
     Attributes:
@@ -111,7 +111,7 @@ def estimate(
     responses: int,
     processes: int,
     bf16: bool,
-    online: Online | None = None,
+    online: OnPolicyMemory | None = None,
 ) -> MemoryEstimate:
     """One process's memory in training.
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from aligndistill.chat.http.budget import Spent
+from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
@@ -118,7 +118,7 @@ def _planned_stage(stage: Stage, store: Path) -> PlannedStage:
     return PlannedStage(stage.name, state, folder)
 
 
-def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spent]) -> PlannedRequests:
+def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spending]) -> PlannedRequests:
     return PlannedRequests(
         stage=stage,
         model=one.model,

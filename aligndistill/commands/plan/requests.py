@@ -17,7 +17,7 @@ from typing import Any
 
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
-from aligndistill.config.judges import Judge, PanelJudge
+from aligndistill.config.judges import Judge, Panel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.run import RunConfig
@@ -218,7 +218,7 @@ class _Chats:
 
 def _asked_by(judge: Judge | None, name: str) -> str:
     """The model that a judge, or a panel's member of this name, asks; the judge itself in brackets where it asks none."""
-    section = judge.members[name].judge if isinstance(judge, PanelJudge) and name in judge.members else judge
+    section = judge.members[name].judge if isinstance(judge, Panel) and name in judge.members else judge
     asked = models_of(section)
     return f"({name})" if not asked or (section and section.needs_local_model) else asked[0]
 

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
-from aligndistill.commands.plan.memory import MemoryEstimate, Online, Shape, estimate, read_sharding, shape_of
+from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Shape, estimate, read_sharding, shape_of
 from aligndistill.config.models import EndpointModel, LocalModel, Lora
 from aligndistill.config.objectives import BestOfN, Ppo
 from aligndistill.config.run import RunConfig
@@ -26,10 +26,10 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
         adapters = None if config.start and config.start.from_scratch else lora
         planned["start"] = _of(config, start, config.sft, adapters, 1)
     if config.reward_model is not None:
-        trunk = _shape(config.reward_model.model) if config.reward_model.model else start
-        if trunk is not None:
+        backbone = _shape(config.reward_model.model) if config.reward_model.model else start
+        if backbone is not None:
             settings = _as_long_as_rankings(config, config.reward_model)
-            planned["reward_model"] = _of(config, trunk, settings, config.reward_model.lora, _responses(config))
+            planned["reward_model"] = _of(config, backbone, settings, config.reward_model.lora, _responses(config))
     for name, student in config.students.items():
         if start is not None:
             planned[f"student-{name}"] = _of_student(config, start, student, lora)
@@ -41,7 +41,7 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
         case Ppo() as objective:
             # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
             frozen = (lora is None) + (config.reward_model is not None)
-            beside = Online(objective.critic == "separate", frozen * start.parameters)
+            beside = OnPolicyMemory(objective.critic == "separate", frozen * start.parameters)
             return _of(config, start, student, lora, objective.samples_per_prompt, beside)
         case BestOfN():
             return _of(config, start, _as_long_as_rankings(config, student), lora, 1)
@@ -49,7 +49,7 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
 
 
 def _of(
-    config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: Online | None = None
+    config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: OnPolicyMemory | None = None
 ) -> MemoryEstimate:
     gpus = find_gpus()
     processes = config.runtime.processes or (world_size() if world_size() > 1 else max(gpus.count, 1))

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligndistill.chat.http.budget import Spent
+from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.memory import GIB, MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate
 from aligndistill.config.run import Budget
@@ -22,7 +22,7 @@ def stage_lines(stages: Iterable[tuple[str, str, Path]]) -> Iterator[str]:
         yield f"{state:9} {name:24} {folder}"
 
 
-def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spent]) -> Iterator[str]:
+def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spending]) -> Iterator[str]:
     """A line for each model that a stage asks: requests, tokens, price and time; then what is assumed, and the budget."""
     yield ""
     yield from _table([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
@@ -42,7 +42,7 @@ def memory_lines(planned: Mapping[str, MemoryEstimate]) -> Iterator[str]:
 # ---------------------------------------------------------------------------------------------------------------- words
 
 
-def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spent]) -> tuple[str, ...]:
+def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spending]) -> tuple[str, ...]:
     name = one.model if one.server is not None else f"{one.model} (here)"
     counts = (one.prompts, one.verdicts, one.cached, one.asked.calls, one.asked.prompt_tokens, one.asked.completion_tokens)
     about = "" if one.certain else "<= "
@@ -62,7 +62,7 @@ def price_usd(one: Estimate, budget: Budget) -> float | None:
     return price.usd(one.asked.prompt_tokens, one.asked.completion_tokens)
 
 
-def request_seconds(one: Estimate, spent: Iterable[Spent]) -> float:
+def request_seconds(one: Estimate, spent: Iterable[Spending]) -> float:
     """As long as the requests take at the server's concurrency, and no less than its limits per minute say."""
     assert one.server is not None
     timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
@@ -91,7 +91,7 @@ class _Limit:
     planned: float
 
 
-def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spent]) -> Iterator[str]:
+def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spending]) -> Iterator[str]:
     asked = [one for one in estimates if one.server is not None]
     if any(one.exact_tokens for one in asked):
         yield "Prompt tokens are counted by the model's tokenizer where it is here or named in `tokenizer`."

@@ -10,7 +10,7 @@ from torch.utils.data import Dataset
 
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
-from aligndistill.models.tokenise import Exchange, Limits, Tokenised, tokenise
+from aligndistill.models.tokenise import Limits, PromptWithResponses, Tokenised, tokenise
 from aligndistill.records import Ranking
 
 MicroBatch = dict[str, Any]
@@ -86,9 +86,9 @@ def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
     return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])
 
 
-def exchange_of(ranking: Ranking) -> Exchange:
+def exchange_of(ranking: Ranking) -> PromptWithResponses:
     """A ranking's prompt and responses, to be tokenised."""
-    return Exchange(ranking.messages, [r.text for r in ranking.responses], [r.finish for r in ranking.responses])
+    return PromptWithResponses(ranking.messages, [r.text for r in ranking.responses], [r.finish for r in ranking.responses])
 
 
 def tokenise_rankings(conversation: Conversation, rankings: Sequence[Ranking], limits: Limits) -> Tokenised:

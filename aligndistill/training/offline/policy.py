@@ -15,7 +15,7 @@ from aligndistill.objectives.pro import pro
 from aligndistill.objectives.rrhf import rrhf
 from aligndistill.objectives.supervised import supervised
 from aligndistill.training.adapters import with_adapters
-from aligndistill.training.fit import Job, Trained
+from aligndistill.training.fit import Trained, TrainingJob
 from aligndistill.training.offline.examples import Collator, Example, MicroBatch
 from aligndistill.training.offline.trainer import _train, prompts, tokens
 
@@ -25,7 +25,7 @@ def train_policy(
     objective: OfflineObjective | Literal["supervised"],
     lora: Lora | None,
     examples: Sequence[Example],
-    job: Job,
+    job: TrainingJob,
 ) -> Trained:
     """Train a policy by an objective on rankings, or on demonstrations (rankings of one response)."""
 

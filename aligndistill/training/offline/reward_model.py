@@ -3,22 +3,24 @@
 from collections.abc import Sequence
 from typing import Any
 
-from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.models.reward import RewardModel, rewards
-from aligndistill.objectives.bradley_terry import bradley_terry
+from aligndistill.objectives.bradley_terry import bradley_terry_loss
 from aligndistill.objectives.inputs import Loss
 from aligndistill.training.adapters import with_adapters
-from aligndistill.training.fit import Job, Trained
+from aligndistill.training.fit import Trained, TrainingJob
 from aligndistill.training.offline.examples import Collator, Example, MicroBatch
 from aligndistill.training.offline.trainer import _train, prompts
 
 
-def train_reward_model(reward_model: RewardModel, settings: RewardModelSettings, examples: Sequence[Example], job: Job) -> Trained:
+def train_reward_model(
+    reward_model: RewardModel, settings: RewardModelSettings, examples: Sequence[Example], job: TrainingJob
+) -> Trained:
     """Train a reward model by Bradley-Terry on rankings."""
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
-        return bradley_terry(
+        return bradley_terry_loss(
             rewards(model, batch, tensors["share"]),
             tensors["scores_BK"],
             batch.valid_BK,

@@ -15,7 +15,7 @@ from pydantic import BaseModel, ValidationError
 
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.tokenise import Exchange, Limits, tokenise_one
+from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise_one
 from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.training.offline.examples import Example
 
@@ -25,14 +25,14 @@ ROWS, COUNTS = "rows.arrow", "counts.json"
 
 
 @dataclass(frozen=True)
-class ScoredExchange:
+class ScoredResponses:
     """A prompt with ranked responses, best first, and their scores."""
 
-    exchange: Exchange
+    exchange: PromptWithResponses
     scores: Sequence[float]
 
 
-class LazySequence(Sequence[Item]):
+class OnDiskSequence(Sequence[Item]):
     """Items are read when they are asked for, each time; a slice is a list of them."""
 
     @abstractmethod
@@ -50,7 +50,7 @@ class LazySequence(Sequence[Item]):
 
 
 @dataclass(frozen=True)
-class Picked(LazySequence[Item]):
+class Subset(OnDiskSequence[Item]):
     """Some items of a sequence, which are not copied."""
 
     items: Sequence[Item]
@@ -78,7 +78,7 @@ class FileCounts(BaseModel):
 
 
 @dataclass(frozen=True)
-class StoredExamples(LazySequence[Example]):
+class StoredExamples(OnDiskSequence[Example]):
     """Examples in a file.
 
     Attributes:
@@ -120,7 +120,7 @@ class StoredExamples(LazySequence[Example]):
 
 
 @dataclass(frozen=True)
-class _Groups(LazySequence[TokenGroup]):
+class _Groups(OnDiskSequence[TokenGroup]):
     examples: StoredExamples
 
     def __len__(self) -> int:
@@ -139,7 +139,7 @@ def conversation_fingerprint(conversation: Conversation) -> str:
 
 
 def write_examples(
-    path: Path, scratch: Path, conversation: Conversation, limits: Limits, exchanges: Iterable[ScoredExchange]
+    path: Path, scratch: Path, conversation: Conversation, limits: Limits, exchanges: Iterable[ScoredResponses]
 ) -> None:
     """Tokenise exchanges into a new folder, which appears whole or not at all.
 

@@ -14,8 +14,8 @@ from transformers import Trainer
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.objectives.inputs import Loss
 from aligndistill.training.arguments import training_arguments, within_tokens
-from aligndistill.training.checkpointing import Watched
-from aligndistill.training.fit import Job, Trained, run
+from aligndistill.training.checkpointing import CheckpointedTrainer
+from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.offline.examples import Collator, Example, Examples, MicroBatch, grouped_batch
 
 LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
@@ -35,7 +35,7 @@ def tokens(tensors: MicroBatch) -> int:
     return len(tensors["targets_S"])
 
 
-class GroupedTrainer(Watched, Trainer):  # type: ignore[misc]
+class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     """Trains on grouped batches.
 
     The loss is the mean over the whole optimiser step, whichever way that is split into micro-batches and over processes. So the
@@ -114,7 +114,7 @@ def _train(
     weight_of_batch: WeightOfBatch,
     collator: Collator,
     examples: Sequence[Example],
-    job: Job,
+    job: TrainingJob,
 ) -> Trained:
     runtime = job.runtime
     if runtime.max_tokens_per_batch is not None:  # else nobody asks for the longest, which takes reading them all
@@ -128,4 +128,4 @@ def _train(
         collator=collator,
         processing_class=tokenizer,
     )
-    return run(trainer, job)
+    return fit(trainer, job)

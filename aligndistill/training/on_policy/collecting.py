@@ -22,18 +22,18 @@ from aligndistill.training.on_policy.rollouts import (
     PerToken,
     PolicyPrompt,
     Rollout,
+    RolloutSettings,
     SampledPrompt,
-    Sampling,
     ScoreSamples,
     critic_values,
-    draw,
     groups_of,
     logprobs_and_values,
     policy_logprobs,
     reference_of,
+    sample_rollouts,
     sampling_is_training,
 )
-from aligndistill.training.on_policy.weight_sync import Gap, Served, gap_sums, require_policys_weights
+from aligndistill.training.on_policy.weight_sync import LogprobGap, ServedRollouts, gap_sums, require_policys_weights
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class PpoWork:
     win_rate: Callable[[LanguageModel], float | None] | None
     keep_samples: Callable[[int, Sequence[Rollout]], None]
     frozen: Sequence[Any] = ()
-    served: Served | None = None
+    served: ServedRollouts | None = None
 
     @property
     def reference_models(self) -> list[Any]:
@@ -65,7 +65,7 @@ class PpoWork:
 
 
 @dataclass(frozen=True)
-class Collected:
+class CollectedRollouts:
     """An update's rollouts.
 
     Attributes:
@@ -76,7 +76,7 @@ class Collected:
 
     rollouts: list[Rollout]
     keeps_logprobs: bool
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -94,11 +94,11 @@ class Collector:
     model: ActorCritic
     policy: LanguageModel
     work: PpoWork
-    sampling: Sampling
+    sampling: RolloutSettings
     accelerator: Any
-    whole_weights: Callable[[], AbstractContextManager[Any]]
+    gathered_weights: Callable[[], AbstractContextManager[Any]]
 
-    def collect(self, update: int, places: Sequence[int], keeps: bool | None) -> Collected:
+    def collect(self, update: int, places: Sequence[int], keeps: bool | None) -> CollectedRollouts:
         """Sample and score.
 
         Args:
@@ -108,22 +108,22 @@ class Collector:
         """
         settings, work = self.settings, self.work
         started = time.monotonic()
-        figures: dict[str, float] = {}
-        with self.whole_weights(), self.accelerator.autocast():
+        metrics: dict[str, float] = {}
+        with self.gathered_weights(), self.accelerator.autocast():
             if keeps is None:
                 keeps = work.served is None and self._sampling_is_training()
             if work.win_rate is not None and settings.evaluate_every and update % settings.evaluate_every == 0:
                 win_rate = work.win_rate(self.policy)
                 if win_rate is not None:
-                    figures["held_out_win_rate"] = win_rate
+                    metrics["held_out_win_rate"] = win_rate
             prompts, drawn = self._draw(update, places)
             sampled = time.monotonic()
             groups = groups_of(prompts, drawn)
             logprobs, values = self._logprobs_and_values(drawn, groups, keeps)
             of_reference = self._reference_logprobs(groups, self.sampling)
-            figures |= self._require_served(drawn, groups, logprobs, of_reference)
+            metrics |= self._require_served(drawn, groups, logprobs, of_reference)
         asked = self._as_asked(prompts, drawn)
-        with frozen.whole(work.frozen):
+        with frozen.gathered(work.frozen):
             scores = work.score(asked)
         rollouts = [
             Rollout(prompt, group.responses, one.texts, one.finishes, *of_prompt)
@@ -131,11 +131,11 @@ class Collector:
         ]
         everyones = _interleaved(gather_object(rollouts), self.accelerator.num_processes)
         seconds = {"rollout_seconds": sampled - started, "scoring_seconds": time.monotonic() - sampled}
-        return Collected(everyones, keeps, {**figures, **seconds})
+        return CollectedRollouts(everyones, keeps, {**metrics, **seconds})
 
     def kl_nats(self, update: int, places: Sequence[int], keeps: bool) -> float:
         """KL(policy || reference) per answer, by one more sampling that nothing learns from."""
-        with self.whole_weights(), self.accelerator.autocast():
+        with self.gathered_weights(), self.accelerator.autocast():
             prompts, drawn = self._draw(update, places)
             groups = groups_of(prompts, drawn)
             logprobs, of_reference = self._policy_logprobs(drawn, groups, keeps), self._reference_logprobs(groups, self.sampling)
@@ -159,12 +159,12 @@ class Collector:
         keys = [f"{update} {place} {prompt.id}" for place, prompt in mine]
         served = self.work.served
         if served is None:
-            return prompts, draw(self.policy, prompts, keys, self.sampling)
+            return prompts, sample_rollouts(self.policy, prompts, keys, self.sampling)
         if self.accelerator.is_main_process:
-            served.hand_over(self.policy.model, update)
+            served.send_weights(self.policy.model, update)
         self.accelerator.wait_for_everyone()
         at_once = replace(self.sampling, batch_size=len(prompts))  # how many are under way is the server's matter
-        return prompts, draw(self.policy, prompts, keys, at_once, served.server.sample)
+        return prompts, sample_rollouts(self.policy, prompts, keys, at_once, served.server.sample)
 
     def _logprobs_and_values(
         self, drawn: Sequence[Sequence[Sampled]], groups: Sequence[TokenGroup], keeps: bool
@@ -178,8 +178,8 @@ class Collector:
             return [[one.logprobs for one in samples] for samples in drawn]
         return policy_logprobs(self.policy, groups, self.sampling)
 
-    def _reference_logprobs(self, groups: Sequence[TokenGroup], sampling: Sampling) -> PerToken:
-        with reference_of(self.policy, self.work.reference) as reference, frozen.whole(self.work.reference_models):
+    def _reference_logprobs(self, groups: Sequence[TokenGroup], sampling: RolloutSettings) -> PerToken:
+        with reference_of(self.policy, self.work.reference) as reference, frozen.gathered(self.work.reference_models):
             return policy_logprobs(reference, groups, sampling)
 
     def _require_served(
@@ -198,7 +198,7 @@ class Collector:
             logprobs, of_reference = policy_logprobs(self.policy, groups, plain), self._reference_logprobs(groups, plain)
         sums = torch.tensor(gap_sums(drawn, logprobs, of_reference), device=self.accelerator.device)
         from_policy, from_start, tokens = self.accelerator.reduce(sums, reduction="sum").tolist()
-        gap = Gap(from_policy / tokens, from_start / tokens)
+        gap = LogprobGap(from_policy / tokens, from_start / tokens)
         require_policys_weights(gap)
         return {"server_gap_nats": gap.policy_nats}
 

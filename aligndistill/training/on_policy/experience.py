@@ -58,7 +58,7 @@ class Experience:
     advantages_PKR: Tensor
     returns_PKR: Tensor
     counted_PKR: Tensor
-    figures: dict[str, float]
+    metrics: dict[str, float]
 
     def micro_batch(self, prompts: Sequence[int], pad_id: int, share: bool) -> MicroBatch:
         """Some of the prompts, as a training step takes them."""
@@ -100,7 +100,7 @@ def experience_of(rollouts: Sequence[Rollout], settings: Ppo, kl_coefficient: fl
 
     known = torch.tensor([score for score in raw if score is not None])
     kl_k1_N, kl_k3_N = (torch.where(mask_NR, kl(policy_NR, reference_NR), 0.0).sum(-1) for kl in (k1, k3))
-    figures = {
+    metrics = {
         "score": float(known.mean()),
         "score_std": float(known.std(unbiased=False)),
         "reward": float((rewards_NR.sum(-1)[scored_N]).mean()),
@@ -120,7 +120,7 @@ def experience_of(rollouts: Sequence[Rollout], settings: Ppo, kl_coefficient: fl
         advantages_PKR=advantages_NR.reshape(shape),
         returns_PKR=advantages.returns_NR.reshape(shape),
         counted_PKR=counted_NR.reshape(shape),
-        figures=figures,
+        metrics=metrics,
     )
 
 

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import Any
 
 
-def shard(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None:
+def shard_model(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None:
     """Cut the models' parameters up, in place, over all processes."""
     import deepspeed  # only here: importing it takes seconds
 
@@ -20,7 +20,7 @@ def shard(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None:
 
 
 @contextmanager
-def whole(models: Sequence[Any]) -> Iterator[None]:
+def gathered(models: Sequence[Any]) -> Iterator[None]:
     """Inside, sharded models are whole in every process; every process must come here. Other models are left as they are."""
     cut = [parameter for model in models for parameter in model.parameters() if hasattr(parameter, "ds_id")]
     if not cut:

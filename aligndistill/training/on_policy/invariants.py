@@ -47,15 +47,15 @@ def require_masks_of_lengths(tokens_BKR: Tensor, groups: Sequence[TokenGroup]) -
         raise InvariantError("mask-is-lengths", f"the mask counts {found} tokens where {lengths} were sampled.")
 
 
-def require_sound_figures(figures: Mapping[str, float]) -> None:
+def require_sound_figures(metrics: Mapping[str, float]) -> None:
     """Everything measured of an update is finite, and the k3 estimate of KL is not negative.
 
     Raises:
         InvariantError: `finite` or `k3-not-negative`.
     """
-    strange = {name: value for name, value in figures.items() if not math.isfinite(value)}
+    strange = {name: value for name, value in metrics.items() if not math.isfinite(value)}
     if strange:
         named = ", ".join(f"{name} is {value}" for name, value in strange.items())
         raise InvariantError("finite", f"{named}. Look at the reward source and the learning rate.")
-    if figures["kl_k3_nats"] < 0:
-        raise InvariantError("k3-not-negative", f"the k3 estimate of KL is {figures['kl_k3_nats']}, and it cannot be below 0.")
+    if metrics["kl_k3_nats"] < 0:
+        raise InvariantError("k3-not-negative", f"the k3 estimate of KL is {metrics['kl_k3_nats']}, and it cannot be below 0.")

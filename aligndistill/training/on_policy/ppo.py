@@ -12,10 +12,10 @@ from aligndistill.models.reward import RewardModel
 from aligndistill.processes.progress import say
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.arguments import training_arguments, within_tokens
-from aligndistill.training.checkpoints import all_checkpoints, damage
-from aligndistill.training.fit import Job, Trained, run
+from aligndistill.training.checkpoints import all_checkpoints, find_damage
+from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.on_policy.collecting import PpoWork
-from aligndistill.training.on_policy.rollouts import Sampling
+from aligndistill.training.on_policy.rollouts import RolloutSettings
 from aligndistill.training.on_policy.trainer import BudgetSpent, PpoTrainer
 
 ADAM_EPSILON = 1e-5
@@ -23,7 +23,7 @@ ADAM_EPSILON = 1e-5
 
 
 def train_ppo(
-    policy: LanguageModel, critic: RewardModel | None, settings: Ppo, lora: Lora | None, work: PpoWork, job: Job
+    policy: LanguageModel, critic: RewardModel | None, settings: Ppo, lora: Lora | None, work: PpoWork, job: TrainingJob
 ) -> Trained:
     """Train a policy by PPO.
 
@@ -57,7 +57,7 @@ def train_ppo(
     arguments.save_steps = max(-(-save_steps // steps), 1) * steps  # checkpoints are whole updates
     arguments.ignore_data_skip = True  # the data follow from the number of the update
     arguments.adam_epsilon = ADAM_EPSILON
-    sampling = Sampling(
+    sampling = RolloutSettings(
         settings.samples_per_prompt,
         settings.temperature,
         job.settings.max_response_tokens,
@@ -69,17 +69,17 @@ def train_ppo(
         settings, policy, work, sampling, model=model, args=arguments, processing_class=policy.conversation.tokenizer
     )
     try:
-        trained = run(trainer, job)
+        trained = fit(trainer, job)
         trainer.require_budget()
         return trained
     except BudgetSpent as spent:
         return _inside_the_budget(trainer, job, settings, spent)
 
 
-def _inside_the_budget(trainer: PpoTrainer, job: Job, settings: Ppo, spent: BudgetSpent) -> Trained:
+def _inside_the_budget(trainer: PpoTrainer, job: TrainingJob, settings: Ppo, spent: BudgetSpent) -> Trained:
     """The newest checkpoint from before the policy that passed the budget: every policy before that one was inside it."""
     limit = spent.update * settings.steps_per_update
-    inside = [one for one in all_checkpoints(job.folder) if _step(one) < limit and damage(one) is None]
+    inside = [one for one in all_checkpoints(job.folder) if _step(one) < limit and find_damage(one) is None]
     if not inside:
         raise TrainingError(
             f"after {spent.update} updates KL was {spent.kl_nats:.2f} nats per answer, past kl_budget {settings.kl_budget}, and no "

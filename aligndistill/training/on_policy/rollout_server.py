@@ -14,9 +14,9 @@ from typing import Any, TypeVar
 
 from pydantic import BaseModel
 
-from aligndistill.chat.http.concurrency import keep_in_flight
-from aligndistill.chat.http.connection import Connection, Session, text_of
-from aligndistill.chat.http.retries import Denied, Refused, Transient, retrying
+from aligndistill.chat.http.concurrency import run_concurrently
+from aligndistill.chat.http.connection import Connection, Session, decode
+from aligndistill.chat.http.retries import AccessDenied, RequestRejected, TransientError, retrying
 from aligndistill.chat.protocol import seed_of
 from aligndistill.config.objectives import RolloutServer
 from aligndistill.errors import TrainingError
@@ -48,7 +48,7 @@ class _Completion(BaseModel):
     choices: list[_Choice]
 
 
-class ServedPolicy:
+class RolloutServerClient:
     """Takes a policy's weights, and samples as `models.sampling.sample` does; the log-probs are those at temperature 1.
 
     Raises:
@@ -144,7 +144,7 @@ class ServedPolicy:
         }
 
     def _in_flight(self, ask: Callable[[Session, Item], Any], items: Iterable[Item]) -> list[Any]:
-        return list(keep_in_flight(self._connection.session(), ask, items, self._config.concurrency))
+        return list(run_concurrently(self._connection.session(), ask, items, self._config.concurrency))
 
     async def _posted(
         self,
@@ -166,22 +166,22 @@ class ServedPolicy:
             try:
                 return read(content)
             except (ValueError, RecursionError):
-                words = f"what it sent is no completion: {self._connection.quote(text_of(content))}"
-            raise Transient(words)
+                words = f"what it sent is no completion: {self._connection.quote(decode(content))}"
+            raise TransientError(words)
 
         asked = f"{self._who}, asked to POST {path},"
         try:
             found: Result = await retrying(max_retries)(one_try)
             return found
-        except Transient as failure:
+        except TransientError as failure:
             advice = "Check that it is up, that base_url is right and timeout_seconds enough"
             if folder is not None:
                 advice += f", and that it can read {folder} under this very path (objective.server.weights names a folder for that)"
             words = f"{asked} gave no answer in {max_retries + 1} tries: {failure}. {advice}."
-        except Refused as refusal:
+        except RequestRejected as refusal:
             advice = "Is its context (--max-model-len) as long as max_prompt_tokens and max_response_tokens together?"
             words = f"{asked} refused: {refusal}. {advice if path == COMPLETIONS else 'Is it a vLLM that knows this request?'}"
-        except Denied as denied:
+        except AccessDenied as denied:
             advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
             if denied.status == 404 and path != COMPLETIONS:
                 advice = "Start it with VLLM_SERVER_DEV_MODE=1 in its environment: without that vLLM loads no new weights."

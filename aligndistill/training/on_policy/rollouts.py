@@ -97,7 +97,7 @@ class Seconds:
 
 
 @dataclass(frozen=True)
-class Sampling:
+class RolloutSettings:
     """How a policy answers while it learns."""
 
     samples: int
@@ -109,11 +109,11 @@ class Sampling:
 
 
 @torch.no_grad()
-def draw(
+def sample_rollouts(
     policy: LanguageModel,
     prompts: Sequence[PolicyPrompt],
     keys: Sequence[str],
-    sampling: Sampling,
+    sampling: RolloutSettings,
     sampler: Sampler | None = None,
 ) -> list[list[Sampled]]:
     """Sample answers to each prompt, batches of similar length together.
@@ -163,13 +163,13 @@ def per_token(
     return found
 
 
-def sampling_is_training(policy: LanguageModel, prompts: Sequence[PolicyPrompt], sampling: Sampling) -> bool:
+def sampling_is_training(policy: LanguageModel, prompts: Sequence[PolicyPrompt], sampling: RolloutSettings) -> bool:
     """Whether log-probs of sampling are those of the training pass, measured on a few answers.
 
     They are in float32. In half precision one token at a time rounds otherwise than a whole row: then answers are scored again.
     """
     some = prompts[:CHECKED_PROMPTS]
-    drawn = draw(policy, some, [f"check {number}" for number in range(len(some))], sampling)
+    drawn = sample_rollouts(policy, some, [f"check {number}" for number in range(len(some))], sampling)
     scored = policy_logprobs(policy, groups_of(some, drawn), sampling)
     differences = [
         abs(before - now)
@@ -180,7 +180,7 @@ def sampling_is_training(policy: LanguageModel, prompts: Sequence[PolicyPrompt],
     return max(differences) <= KEPT_TOLERANCE_NATS
 
 
-def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling) -> PerToken:
+def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], sampling: RolloutSettings) -> PerToken:
     """Log-probability of every response token under a policy at the sampling temperature, nats."""
 
     def read(batch: GroupedBatch, share: bool) -> Tensor:
@@ -189,7 +189,7 @@ def policy_logprobs(policy: LanguageModel, groups: Sequence[TokenGroup], samplin
     return per_token(policy, groups, sampling.batch_size, read)
 
 
-def critic_values(model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling) -> PerToken:
+def critic_values(model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: RolloutSettings) -> PerToken:
     """The critic's value of every response token."""
 
     def read(batch: GroupedBatch, share: bool) -> Tensor:
@@ -199,7 +199,7 @@ def critic_values(model: ActorCritic, policy: LanguageModel, groups: Sequence[To
 
 
 def logprobs_and_values(
-    model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: Sampling
+    model: ActorCritic, policy: LanguageModel, groups: Sequence[TokenGroup], sampling: RolloutSettings
 ) -> tuple[PerToken, PerToken]:
     """`policy_logprobs` and `critic_values` in one pass, of a critic that is a head on the policy."""
 

@@ -26,9 +26,9 @@ from aligndistill.config.objectives import Ppo
 from aligndistill.models.actor_critic import outputs
 from aligndistill.models.load import LanguageModel
 from aligndistill.objectives.kl import adapted_coefficient
-from aligndistill.objectives.ppo import Collected, Learned, ppo
+from aligndistill.objectives.ppo import Learned, UpdateBatch, ppo
 from aligndistill.processes.progress import say
-from aligndistill.training.checkpointing import Watched
+from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.offline.examples import MicroBatch, grouped_batch
 from aligndistill.training.offline.trainer import split_by_length
 from aligndistill.training.on_policy import frozen
@@ -36,7 +36,7 @@ from aligndistill.training.on_policy.collecting import Collector, PpoWork
 from aligndistill.training.on_policy.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.on_policy.health import new_warnings
 from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_sound_figures
-from aligndistill.training.on_policy.rollouts import Sampling
+from aligndistill.training.on_policy.rollouts import RolloutSettings
 
 STATE_JSON = "ppo.json"
 WEIGHTS = "model.safetensors"
@@ -65,7 +65,7 @@ class BudgetSpent(Exception):
         self.update, self.kl_nats = update, kl_nats
 
 
-class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
+class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     """Trains an `ActorCritic`.
 
     Args:
@@ -73,7 +73,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         sampling: how the policy answers; its batch size counts prompts.
     """
 
-    def __init__(self, settings: Ppo, policy: LanguageModel, work: PpoWork, sampling: Sampling, **kwargs: Any) -> None:
+    def __init__(self, settings: Ppo, policy: LanguageModel, work: PpoWork, sampling: RolloutSettings, **kwargs: Any) -> None:
         super().__init__(**kwargs)
         self.loss_is_scaled_for_ga = True
         self.state_of_ppo = PpoState(settings.kl_coefficient, RunningMoments())
@@ -143,10 +143,10 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
         rollouts = collected.rollouts
         moments = state.moments.with_scores([score for rollout in rollouts for score in rollout.scores if score is not None])
         experience = experience_of(rollouts, settings, state.kl_coefficient, moments)
-        require_sound_figures(experience.figures)
+        require_sound_figures(experience.metrics)
         if self.accelerator.is_main_process:
             self._work.keep_samples(update, rollouts)
-        kl_nats = experience.figures["kl_k1_nats"]
+        kl_nats = experience.metrics["kl_k1_nats"]
         if settings.kl_budget is not None and kl_nats > settings.kl_budget:
             raise BudgetSpent(update, kl_nats)
         coefficient = state.kl_coefficient
@@ -154,7 +154,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             samples = len(rollouts) * settings.samples_per_prompt
             coefficient = adapted_coefficient(coefficient, kl_nats, settings.kl_target, settings.kl_horizon, samples)
         self.state_of_ppo = PpoState(coefficient, moments, collected.keeps_logprobs)
-        self._figures = {"update": update + 1, **experience.figures, **collected.figures}
+        self._figures = {"update": update + 1, **experience.metrics, **collected.metrics}
         self._learning_since = time.monotonic()
         return experience
 
@@ -175,7 +175,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
     def _shard_frozen(self) -> None:
         plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
         if plugin is not None and plugin.zero_stage == 3:
-            frozen.shard([*self._work.reference_models, *self._work.frozen], plugin.deepspeed_config)
+            frozen.shard_model([*self._work.reference_models, *self._work.frozen], plugin.deepspeed_config)
 
     def _whole_weights(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3 the weights are gathered once for all that a rollout reads of them."""
@@ -199,7 +199,7 @@ class PpoTrainer(Watched, Trainer):  # type: ignore[misc]
             require_ratio_of_one(found.logprobs_BKR, recorded, counted, dtype)
         loss = ppo(
             Learned(found.logprobs_BKR, found.entropy_BKR, found.values_BKR),
-            Collected(recorded, inputs["values_BKR"], inputs["advantages_BKR"], inputs["returns_BKR"], counted),
+            UpdateBatch(recorded, inputs["values_BKR"], inputs["advantages_BKR"], inputs["returns_BKR"], counted),
             clip_range=settings.clip_range,
             value_clip_range=settings.value_clip_range,
             value_coefficient=settings.value_coefficient,

@@ -11,8 +11,8 @@ from aligndistill.config.objectives import Grpo, OnPolicy
 from aligndistill.models.conversation import Conversation
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.arguments import training_keywords
-from aligndistill.training.checkpointing import Watched
-from aligndistill.training.fit import Job, Trained, run
+from aligndistill.training.checkpointing import CheckpointedTrainer
+from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples
 
 
@@ -23,7 +23,7 @@ def train_by_trl(
     lora: Lora | None,
     prompts: Sequence[PolicyPrompt],
     score: ScoreSamples,
-    job: Job,
+    job: TrainingJob,
 ) -> Trained:
     """Train a policy by TRL's `GRPOTrainer` or `RLOOTrainer`; settings that are not named here are TRL's defaults.
 
@@ -33,7 +33,7 @@ def train_by_trl(
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # only here: importing them takes seconds
 
     trainer_class, config_class = (GRPOTrainer, GRPOConfig) if isinstance(objective, Grpo) else (RLOOTrainer, RLOOConfig)
-    watched = type(f"Watched{trainer_class.__name__}", (Watched, trainer_class), {})
+    watched = type(f"Watched{trainer_class.__name__}", (CheckpointedTrainer, trainer_class), {})
     keywords = training_keywords(job.settings, job.runtime, job.folder, job.name, job.seed)
     keywords["per_device_train_batch_size"] *= objective.samples_per_prompt  # TRL counts answers
     arguments = config_class(
@@ -59,7 +59,7 @@ def train_by_trl(
         train_dataset=Dataset.from_dict(rows),
         processing_class=conversation.tokenizer,
     )
-    return run(trainer, job)
+    return fit(trainer, job)
 
 
 def reward_function(

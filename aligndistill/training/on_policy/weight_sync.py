@@ -35,7 +35,7 @@ class PolicyServer(Protocol):
 
 
 @dataclass(frozen=True)
-class Served:
+class ServedRollouts:
     """A server for a policy.
 
     Attributes:
@@ -45,7 +45,7 @@ class Served:
     server: PolicyServer
     weights: Path
 
-    def hand_over(self, policy: Any, update: int) -> None:
+    def send_weights(self, policy: Any, update: int) -> None:
         """Let the server take a policy's weights; for the first process alone, where the weights are whole."""
         # A path that it has read before might be taken for the weights that it has: after a resumption, too.
         folder = self.weights / f"update-{update}-{uuid.uuid4().hex[:8]}"
@@ -90,7 +90,7 @@ def merged_weights(adapted: Any) -> dict[str, Tensor]:
 
 
 @dataclass(frozen=True)
-class Gap:
+class LogprobGap:
     """How far a server's log-probs at temperature 1 are from ours, over the same tokens.
 
     Attributes:
@@ -115,7 +115,7 @@ def gap_sums(
     return sums
 
 
-def require_policys_weights(gap: Gap) -> None:
+def require_policys_weights(gap: LogprobGap) -> None:
     """Refuse answers that another model gave.
 
     Raises:

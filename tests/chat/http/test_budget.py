@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.config.run import Budget, Price
 from aligndistill.errors import BudgetError
 from aligndistill.records import Message
 from aligndistill.runs.servers import SPENT, Endpoints, spent_so_far
-from aligndistill.store.append_log import Ledger
+from aligndistill.store.append_log import AppendLog
 from tests.chat.fault_server import FaultServer, after, completion, error, send, serve
 
 
@@ -27,7 +27,7 @@ def ask(server: FaultServer, folder: Path, budget: Budget, number: int = 50, **s
     answers = 0
     try:
         chat = Endpoints(folder, budget).open(server.config(**settings))
-        for _ in chat.answer(requests(number), Sampling(0.0, 6)):
+        for _ in chat.answer(requests(number), SamplingParams(0.0, 6)):
             answers += 1
     except BudgetError as stopped:
         return answers, str(stopped)
@@ -78,13 +78,13 @@ def test_what_was_spent_before_a_kill_is_spent(tmp_path: Path) -> None:
     code = """
 import sys
 from pathlib import Path
-from aligndistill.chat.protocol import Sampling
+from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget
 from aligndistill.runs.servers import Endpoints
 from tests.chat.http.test_budget import requests
 model = EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=1)
-list(Endpoints(Path(sys.argv[2]), Budget(requests=30)).open(model).answer(requests(100), Sampling(0.0, 6)))
+list(Endpoints(Path(sys.argv[2]), Budget(requests=30)).open(model).answer(requests(100), SamplingParams(0.0, 6)))
 """
     with serve(after(0.02, completion("x"))) as server:
         command = [sys.executable, "-c", code, server.base_url, str(tmp_path)]
@@ -107,7 +107,8 @@ def test_processes_share_one_budget(tmp_path: Path) -> None:
         one, other = Endpoints(tmp_path, Budget(requests=20)), Endpoints(tmp_path, Budget(requests=20))
         counts = [0, 0]
         chats = [
-            iter(endpoints.open(server.config(concurrency=1)).answer(requests(50), Sampling(0.0, 6))) for endpoints in (one, other)
+            iter(endpoints.open(server.config(concurrency=1)).answer(requests(50), SamplingParams(0.0, 6)))
+            for endpoints in (one, other)
         ]
         stopped = False
         while not stopped:
@@ -122,15 +123,15 @@ def test_processes_share_one_budget(tmp_path: Path) -> None:
 
 
 def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
-    ledger = Ledger(tmp_path / SPENT)
+    ledger = AppendLog(tmp_path / SPENT)
     ledger.add({"requests": 1})
     ledger.add({"requests": 2})
     content = (tmp_path / SPENT).read_bytes()
     (tmp_path / SPENT).write_bytes(content[:-4])
-    again = Ledger(tmp_path / SPENT)
+    again = AppendLog(tmp_path / SPENT)
     again.add({"requests": 4})
-    assert [entry["requests"] for entry in again.news()] == [1, 4]
-    assert list(again.news()) == []
+    assert [entry["requests"] for entry in again.read_new()] == [1, 4]
+    assert list(again.read_new()) == []
 
 
 def test_an_unlimited_budget_still_writes_down_what_was_spent(tmp_path: Path) -> None:
@@ -144,7 +145,7 @@ def test_an_unlimited_budget_still_writes_down_what_was_spent(tmp_path: Path) ->
 def test_the_budget_is_shared_by_all_servers_of_a_run(tmp_path: Path) -> None:
     with serve(completion("x")) as one, serve(completion("y")) as other:
         endpoints = Endpoints(tmp_path, Budget(requests=5))
-        assert len(list(endpoints.open(one.config()).answer(requests(3), Sampling(0.0, 6)))) == 3
+        assert len(list(endpoints.open(one.config()).answer(requests(3), SamplingParams(0.0, 6)))) == 3
         with pytest.raises(BudgetError):
-            list(endpoints.open(other.config()).answer(requests(3), Sampling(0.0, 6)))
+            list(endpoints.open(other.config()).answer(requests(3), SamplingParams(0.0, 6)))
     assert (len(one.bodies), len(other.bodies)) == (3, 2)

@@ -9,7 +9,7 @@ import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.http.capabilities import Capabilities
-from aligndistill.chat.protocol import Answered, Request, Sampling
+from aligndistill.chat.protocol import Answered, Request, SamplingParams
 from aligndistill.config.run import Budget
 from aligndistill.errors import ConfigError
 from aligndistill.records import Message
@@ -23,14 +23,14 @@ def say(text: str) -> tuple[Message, ...]:
     return (Message(role="user", content=text),)
 
 
-def readable(request: int, text: str) -> bool:
+def readable(_: int, text: str) -> bool:
     try:
         return json.loads(text).get("winner") in ("A", "B")
     except (ValueError, AttributeError):
         return text in ("A", "B")
 
 
-JUDGING = Sampling(0.0, 16, 0, SCHEMA, readable)
+JUDGING = SamplingParams(0.0, 16, 0, SCHEMA, readable)
 
 
 def keeps_to_schema(body: dict[str, Any]) -> Act:
@@ -120,7 +120,7 @@ def test_a_request_that_is_refused_for_its_form_is_asked_for_text() -> None:
 def answer_samples(act: Callable[[dict[str, Any]], Act], rounds: int = 2) -> tuple[list[Answered], list[int]]:
     with FaultServer(lambda body, _: act(body)) as server:
         chat = EndpointChat(server.config(concurrency=1))
-        answers = [one for _ in range(rounds) for one in chat.answer([Request(say("q"), (0, 1, 2, 3))], Sampling(1.0, 8, 5))]
+        answers = [one for _ in range(rounds) for one in chat.answer([Request(say("q"), (0, 1, 2, 3))], SamplingParams(1.0, 8, 5))]
         return answers, [body.get("n", 1) for body in server.bodies]
 
 
@@ -171,7 +171,7 @@ def test_what_cannot_be_read_is_asked_for_once_more_with_the_reason() -> None:
 
     with FaultServer(behave) as server:
         (answered,) = EndpointChat(server.config(), Capabilities()).answer(
-            [Request(say("which"))], Sampling(0.0, 8, 0, None, readable)
+            [Request(say("which"))], SamplingParams(0.0, 8, 0, None, readable)
         )
     assert answered.reply.text == "B"
     assert answered.reply.usage.calls == 2
@@ -191,7 +191,7 @@ def test_what_cannot_be_read_is_asked_for_once_more_with_the_reason() -> None:
 )
 def test_a_second_reply_that_is_no_better_leaves_the_first(second: Act, text: str) -> None:
     with FaultServer(lambda body, _: second if len(body["messages"]) == 3 else completion("first")) as server:
-        (answered,) = EndpointChat(server.config()).answer([Request(say("which"))], Sampling(0.0, 8, 0, None, readable))
+        (answered,) = EndpointChat(server.config()).answer([Request(say("which"))], SamplingParams(0.0, 8, 0, None, readable))
     assert answered.reply.text == text
     assert answered.reply.usage.calls == 2
     assert len(server.bodies) == 2
@@ -202,7 +202,7 @@ def test_a_reply_that_was_cut_off_is_asked_for_again() -> None:
         return completion("B") if len(body["messages"]) == 3 else completion("A", finish="length")
 
     with FaultServer(behave) as server:
-        (answered,) = EndpointChat(server.config()).answer([Request(say("which"))], Sampling(0.0, 8, 0, None, readable))
+        (answered,) = EndpointChat(server.config()).answer([Request(say("which"))], SamplingParams(0.0, 8, 0, None, readable))
     assert (answered.reply.text, answered.reply.finish) == ("B", "stop")
     assert "cut off" in server.bodies[-1]["messages"][2]["content"]
 
@@ -225,7 +225,7 @@ def test_a_prompt_over_the_context_is_not_sent(tokenizer: str, context: int | No
     with FaultServer(lambda body, _: completion("A")) as server:
         chat = EndpointChat(server.config(tokenizer=tokenizer, context_tokens=context))
         requests = [Request(say("the house " * 30)), Request(say("old"))]
-        answers = {one.request: one.reply for one in chat.answer(requests, Sampling(0.0, 8))}
+        answers = {one.request: one.reply for one in chat.answer(requests, SamplingParams(0.0, 8))}
         assert ("" if sent else "not sent") in answers[0].problem
         assert bool(answers[0].text) == sent
         assert len(server.bodies) == (2 if sent else 1 if context == 40 else 0)
@@ -242,7 +242,7 @@ def test_the_edge_of_the_context_is_counted_by_the_tokenizer(tokenizer: str) -> 
         with FaultServer(lambda body, _: completion("A")) as server:
             list(
                 EndpointChat(server.config(tokenizer=tokenizer, context_tokens=context)).answer(
-                    [Request(say("the old house"))], Sampling(0.0, 8)
+                    [Request(say("the old house"))], SamplingParams(0.0, 8)
                 )
             )
         assert len(server.bodies) == sent

@@ -3,8 +3,8 @@ import itertools
 import time
 
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.chat.http.rate_limit import Pace
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.http.rate_limit import RateLimiter
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.records import Message
 from tests.chat.fault_server import FaultServer, completion, error
 
@@ -16,7 +16,7 @@ def most_in_a_window(times: list[float], amounts: list[int], window_seconds: flo
     )
 
 
-def let_through(pace: Pace, tokens: list[int]) -> list[float]:
+def let_through(pace: RateLimiter, tokens: list[int]) -> list[float]:
     """When each of some requests that are all there at once is let through."""
 
     async def one(amount: int) -> float:
@@ -30,7 +30,7 @@ def let_through(pace: Pace, tokens: list[int]) -> list[float]:
 
 
 def test_no_window_sees_more_requests_than_the_limit() -> None:
-    times = let_through(Pace(5, None, window_seconds=0.2), [1] * 18)
+    times = let_through(RateLimiter(5, None, window_seconds=0.2), [1] * 18)
     # What is let through in one window is timed a little later, so the windows that are looked at are a little shorter.
     assert most_in_a_window(times, [1] * 18, 0.15) == 5
     assert max(times) - min(times) >= 0.55
@@ -38,16 +38,16 @@ def test_no_window_sees_more_requests_than_the_limit() -> None:
 
 def test_no_window_sees_more_tokens_than_the_limit() -> None:
     amounts = list(itertools.islice(itertools.cycle([10, 30, 60]), 9))
-    assert most_in_a_window(let_through(Pace(None, 100, window_seconds=0.2), amounts), amounts, 0.15) <= 100
+    assert most_in_a_window(let_through(RateLimiter(None, 100, window_seconds=0.2), amounts), amounts, 0.15) <= 100
 
 
 def test_a_request_that_is_over_the_limit_by_itself_still_gets_its_turn() -> None:
-    assert len(let_through(Pace(None, 100, window_seconds=0.1), [500, 10])) == 2
+    assert len(let_through(RateLimiter(None, 100, window_seconds=0.1), [500, 10])) == 2
 
 
 def test_what_a_request_did_cost_counts() -> None:
     async def scenario() -> float:
-        pace = Pace(None, 100, window_seconds=5)
+        pace = RateLimiter(None, 100, window_seconds=5)
         turn = await pace.turn(90)
         turn.tokens = 20
         began = time.monotonic()
@@ -69,8 +69,8 @@ def test_a_server_is_asked_as_slowly_as_the_config_says() -> None:
         return completion("x")
 
     with FaultServer(behave) as server:
-        chat = EndpointChat(server.config(), pace=Pace(4, None, window_seconds=0.3))
-        assert len(list(chat.answer(requests(10), Sampling(0.0, 4)))) == 10
+        chat = EndpointChat(server.config(), pace=RateLimiter(4, None, window_seconds=0.3))
+        assert len(list(chat.answer(requests(10), SamplingParams(0.0, 4)))) == 10
     assert most_in_a_window(times, [1] * 10, 0.2) <= 4
     assert EndpointChat(server.config(requests_per_minute=7, tokens_per_minute=900))._server._pace._requests == 7
 
@@ -83,9 +83,9 @@ def test_all_wait_when_the_server_asks_one_to() -> None:
         return error(429, headers={"Retry-After": "1"}) if number == 0 else completion("x")
 
     with FaultServer(behave) as server:
-        list(EndpointChat(server.config(concurrency=1)).answer(requests(1), Sampling(0.0, 4)))
+        list(EndpointChat(server.config(concurrency=1)).answer(requests(1), SamplingParams(0.0, 4)))
         assert times[1] - times[0] >= 1
     times.clear()
     with FaultServer(behave) as server:
-        assert len(list(EndpointChat(server.config(concurrency=4)).answer(requests(30), Sampling(0.0, 4)))) == 30
+        assert len(list(EndpointChat(server.config(concurrency=4)).answer(requests(30), SamplingParams(0.0, 4)))) == 30
         assert sum(when < times[0] + 0.9 for when in times) <= 8  # what was sent before the answer to the first one came

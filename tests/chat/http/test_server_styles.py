@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.chat.protocol import Request, Sampling
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.records import Message, Usage
 from tests.chat.fault_server import Act, FaultServer, send
 
@@ -79,7 +79,7 @@ def test_answers_and_label_logprobs_in_every_style(style: str) -> None:
     with FaultServer(behave) as server:
         chat = EndpointChat(server.config())
         (labelled,) = chat.label_logprobs([QUESTION], ("A", "B"))
-        (answered,) = chat.answer([Request(QUESTION)], Sampling(0.0, 4))
+        (answered,) = chat.answer([Request(QUESTION)], SamplingParams(0.0, 4))
     assert (answered.reply.text, answered.reply.finish, answered.reply.problem) == ("A", "stop", "")
     assert answered.reply.usage == Usage(calls=1, prompt_tokens=11, completion_tokens=2)
     expected = None if style == "Ollama" else pytest.approx((math.log(0.6), math.log(0.3)))

@@ -29,7 +29,7 @@ def kill() -> None:
 
 def in_step_five() -> None:
     """Between the two micro-batches of the fifth step."""
-    plain = watched.Watched.training_step
+    plain = watched.CheckpointedTrainer.training_step
     seen = []
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -38,7 +38,7 @@ def in_step_five() -> None:
             kill()
         return plain(self, *args, **kwargs)
 
-    watched.Watched.training_step = training_step  # type: ignore[method-assign]
+    watched.CheckpointedTrainer.training_step = training_step  # type: ignore[method-assign]
 
 
 def before_the_seal_of_six() -> None:

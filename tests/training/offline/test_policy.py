@@ -16,14 +16,14 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Dpo, Pro
 from aligndistill.config.run import Runtime
-from aligndistill.config.students import RewardModel as RewardModelSettings
+from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.errors import ConfigError, TrainingError
 from aligndistill.models import reward
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
 from aligndistill.training.arguments import BatchSplit, batch_split, within_tokens
-from aligndistill.training.checkpoints import all_checkpoints, newest_sound_checkpoint
+from aligndistill.training.checkpoints import all_checkpoints, newest_valid_checkpoint
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.offline.reward_model import train_reward_model
@@ -112,13 +112,13 @@ def test_adapters_leave_the_base_alone_and_are_merged_when_saved(pads: bool, tmp
 def test_a_saved_reward_model_scores_as_the_trained_one(
     lora: Lora | None, pad_is_eos: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    trunk = write_tiny_model(tmp_path / "trunk")
+    backbone = write_tiny_model(tmp_path / "trunk")
     if pad_is_eos:  # then a padding token is added, and the embeddings grow
         monkeypatch.setattr(reward, "PAD_TOKEN", "<|new|>")  # the tokenizer has the usual one
         tokenizer = train_tokenizer(TEXTS, 320, 64)
         tokenizer.pad_token = tokenizer.eos_token
-        tokenizer.save_pretrained(trunk)
-    reward_model = new_reward_model(pointer(trunk), seed=1)
+        tokenizer.save_pretrained(backbone)
+    reward_model = new_reward_model(pointer(backbone), seed=1)
     assert reward_model.model.get_input_embeddings().num_embeddings == 320 + pad_is_eos
     examples = ranking_examples(reward_model.conversation, ragged_rankings())
     groups = [example.group for example in examples]
@@ -127,7 +127,7 @@ def test_a_saved_reward_model_scores_as_the_trained_one(
     trained = train_reward_model(reward_model, settings, examples, tiny_job(tmp_path / "job", learning_rate=1e-2))
     after = {one.index: one.rewards for one in score_rewards(reward_model, groups, 4)}
     assert all(after[n] != pytest.approx(before[n], abs=1e-2) for n in after)
-    save_model(trained, tmp_path / "model", pointer(trunk), lora is not None, AutoModelForSequenceClassification)
+    save_model(trained, tmp_path / "model", pointer(backbone), lora is not None, AutoModelForSequenceClassification)
     saved = load_reward_model(pointer(tmp_path / "model"))
     assert saved.conversation.tokenizer.pad_token_id == saved.model.config.pad_token_id
     found = {one.index: one.rewards for one in score_rewards(saved, groups, 4)}
@@ -173,7 +173,7 @@ def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkp
     with pytest.raises(TrainingError, match=f"not finite at step {int(step)} of 8") as error:
         train_policy(tiny_language_model(), Dpo(kind="dpo"), None, broken, one_by_one(folder))
     assert str(folder) in str(error.value)
-    last_good = newest_sound_checkpoint(folder)
+    last_good = newest_valid_checkpoint(folder)
     assert last_good == folder / f"checkpoint-{int(step) - 1}" == all_checkpoints(folder)[-1]
     assert all(value.isfinite().all() for value in load_file(last_good / "model.safetensors").values())
 
@@ -190,7 +190,7 @@ def test_weights_spoilt_by_the_last_gradient_are_not_saved(tmp_path: Path) -> No
     job = tiny_job(tmp_path, max_steps=3, runtime={"save_steps": 1})
     with pytest.raises(TrainingError, match="not finite at step 3 of 3"):
         train_policy(policy, Dpo(kind="dpo"), None, dpo_examples(), job)
-    assert newest_sound_checkpoint(tmp_path) == tmp_path / "checkpoint-2" == all_checkpoints(tmp_path)[-1]
+    assert newest_valid_checkpoint(tmp_path) == tmp_path / "checkpoint-2" == all_checkpoints(tmp_path)[-1]
 
 
 def test_a_finished_job_is_not_trained_again(tmp_path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from aligndistill.training.checkpoints import newest_sound_checkpoint
+from aligndistill.training.checkpoints import newest_valid_checkpoint
 from tests.training.offline.interrupted import STEPS
 
 REPOSITORY = Path(__file__).parents[3]
@@ -52,4 +52,4 @@ def test_the_log_has_every_logging_step_and_the_seconds_go_on(runs: Path, kind: 
         assert [entry["step"] for entry in log] == [2, 3, 4, 6]  # every third, and where a checkpoint is due
         seconds = [entry["seconds"] for entry in log]
         assert seconds == sorted(seconds)
-        assert newest_sound_checkpoint(runs / kind / run) == runs / kind / run / f"checkpoint-{STEPS}"
+        assert newest_valid_checkpoint(runs / kind / run) == runs / kind / run / f"checkpoint-{STEPS}"

@@ -9,11 +9,11 @@ import pytest
 
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.from_scratch import train_tokenizer
-from aligndistill.models.tokenise import Exchange, Limits, tokenise
+from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise
 from aligndistill.records import Finish
 from aligndistill.training.offline.token_dataset import (
     ROWS,
-    ScoredExchange,
+    ScoredResponses,
     StoredExamples,
     conversation_fingerprint,
     read_examples,
@@ -29,11 +29,11 @@ def conversation() -> Conversation:
     return Conversation(tiny_tokenizer(), "chat")
 
 
-def some() -> Iterator[ScoredExchange]:
+def some() -> Iterator[ScoredResponses]:
     for number, question in enumerate(("No?", "blue " * 40, *QUESTIONS)):
         texts = TEXTS[number % 3 : number % 3 + 2 + number % 2]
-        exchange = Exchange(user(question), texts, ["length" if n == 1 else STOP for n in range(len(texts))])
-        yield ScoredExchange(exchange, [float(number - n) / 3 for n in range(len(texts))])
+        exchange = PromptWithResponses(user(question), texts, ["length" if n == 1 else STOP for n in range(len(texts))])
+        yield ScoredResponses(exchange, [float(number - n) / 3 for n in range(len(texts))])
 
 
 def written(path: Path, scratch: Path) -> StoredExamples:
@@ -100,7 +100,7 @@ def test_a_file_that_is_not_whole_is_written_again(damage: str, tmp_path: Path) 
 
 
 def test_the_faster_writer_wins(tmp_path: Path) -> None:
-    def while_another_finishes() -> Iterator[ScoredExchange]:
+    def while_another_finishes() -> Iterator[ScoredResponses]:
         yield from some()
         written(tmp_path / "a", tmp_path / "other scratch")
         (tmp_path / "a" / "first").touch()

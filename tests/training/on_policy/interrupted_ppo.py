@@ -26,7 +26,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def in_the_second_update() -> None:
     """Between the two micro-batches of its third step."""
-    plain = watched.Watched.training_step
+    plain = watched.CheckpointedTrainer.training_step
     seen = []
 
     def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
@@ -35,7 +35,7 @@ def in_the_second_update() -> None:
             kill()
         return plain(self, *args, **kwargs)
 
-    watched.Watched.training_step = training_step  # type: ignore[method-assign]
+    watched.CheckpointedTrainer.training_step = training_step  # type: ignore[method-assign]
 
 
 def between_updates() -> None:

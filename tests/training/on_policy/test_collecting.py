@@ -9,7 +9,7 @@ import pytest
 from aligndistill.config.objectives import Ppo
 from aligndistill.training.on_policy import collecting
 from aligndistill.training.on_policy.collecting import Collector, PpoWork
-from aligndistill.training.on_policy.rollouts import Sampling
+from aligndistill.training.on_policy.rollouts import RolloutSettings
 from tests.training.as_processes import as_processes
 
 
@@ -20,7 +20,9 @@ def collector(rank: int, win_rate: Any = None) -> Collector:
     accelerator = SimpleNamespace(process_index=rank, num_processes=2, autocast=nullcontext)
     model: Any = SimpleNamespace(critic=policy)
     work.reference.model = SimpleNamespace(parameters=list)  # type: ignore[union-attr]
-    return Collector(Ppo(kind="ppo", evaluate_every=1), model, policy, work, Sampling(1, 1.0, 4, 2, 0), accelerator, nullcontext)
+    return Collector(
+        Ppo(kind="ppo", evaluate_every=1), model, policy, work, RolloutSettings(1, 1.0, 4, 2, 0), accelerator, nullcontext
+    )
 
 
 def test_log_probs_of_sampling_are_kept_only_where_every_process_found_them_equal(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -31,5 +33,5 @@ def test_log_probs_of_sampling_are_kept_only_where_every_process_found_them_equa
 
 
 def test_a_win_rate_that_could_not_be_read_is_not_logged() -> None:
-    assert collector(0, lambda policy: 0.0).collect(0, [], keeps=True).figures["held_out_win_rate"] == 0
-    assert "held_out_win_rate" not in collector(0, lambda policy: None).collect(0, [], keeps=True).figures
+    assert collector(0, lambda policy: 0.0).collect(0, [], keeps=True).metrics["held_out_win_rate"] == 0
+    assert "held_out_win_rate" not in collector(0, lambda policy: None).collect(0, [], keeps=True).metrics

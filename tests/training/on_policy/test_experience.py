@@ -55,7 +55,7 @@ def test_the_return_is_the_score_less_the_rest_of_the_penalty_and_what_is_unfini
 
 
 def test_figures_by_hand() -> None:
-    figures = experience_of(FOUR, ppo(missing_eos_penalty=1.5), 0.2, NO_MOMENTS).figures
+    metrics = experience_of(FOUR, ppo(missing_eos_penalty=1.5), 0.2, NO_MOMENTS).metrics
     scores = [2.0, -1.0, 0.5, 4.0]
     expected = {
         "score": fmean(scores),
@@ -68,8 +68,8 @@ def test_figures_by_hand() -> None:
         "length_tokens": 2.0,
         "unscored": 0.0,
     }
-    assert {name: figures[name] for name in expected} == pytest.approx(expected)
-    assert figures.keys() - expected.keys() == {"explained_variance"}
+    assert {name: metrics[name] for name in expected} == pytest.approx(expected)
+    assert metrics.keys() - expected.keys() == {"explained_variance"}
 
 
 @pytest.mark.parametrize("whiten", [False, True])
@@ -87,8 +87,8 @@ def test_answers_without_a_score_are_as_if_they_had_not_been_sampled(whiten: boo
         assert not getattr(found, name)[0, 1].any()
         assert not getattr(found, name)[1, 0].any()
     for name in ("score", "score_std", "reward", "explained_variance"):
-        assert found.figures[name] == pytest.approx(without.figures[name])
-    assert found.figures["unscored"] == pytest.approx(1 / 3)
+        assert found.metrics[name] == pytest.approx(without.metrics[name])
+    assert found.metrics["unscored"] == pytest.approx(1 / 3)
 
 
 def test_whitened_advantages_leave_returns_as_they_are() -> None:
@@ -107,7 +107,7 @@ def test_scores_are_normalised_by_all_so_far_and_then_cut() -> None:
     assert shaped[1] == -0.8 < shaped[2] < shaped[0] < shaped[3] < 0.8
     expected = [shaped[0], shaped[1] - 1, shaped[2], shaped[3] - 1]  # the penalty is no part of the score
     assert found.returns_PKR[:, :, 0].flatten().tolist() == pytest.approx(expected, abs=1e-6)
-    assert found.figures["score"] == pytest.approx(fmean([2.0, -1.0, 0.5, 4.0]))
+    assert found.metrics["score"] == pytest.approx(fmean([2.0, -1.0, 0.5, 4.0]))
 
 
 @settings(deadline=None)

@@ -12,8 +12,8 @@ from aligndistill.config.models import Lora
 from aligndistill.errors import TrainingError, UserError
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import SampleRequest
-from aligndistill.training.on_policy.rollout_server import ServedPolicy
-from aligndistill.training.on_policy.weight_sync import Gap, Served, require_policys_weights
+from aligndistill.training.on_policy.rollout_server import RolloutServerClient
+from aligndistill.training.on_policy.weight_sync import LogprobGap, ServedRollouts, require_policys_weights
 from tests.chat.fault_server import Act, after, error, reset, send
 from tests.tiny_models import tiny_language_model, tiny_tokenizer, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
@@ -34,13 +34,13 @@ def server(start: Path) -> Iterator[PolicyServer]:
 
 
 def served_ppo(folder: Path, server: PolicyServer, *, lora: Lora | None = None, **settings: Any) -> Ran:
-    served = Served(ServedPolicy(server.rollouts()), folder / "weights")
+    served = ServedRollouts(RolloutServerClient(server.rollouts()), folder / "weights")
     return tiny_ppo(folder, served=served, lora=lora, **settings)
 
 
 def sample(server: PolicyServer, policy: LanguageModel | None = None, samples: int = 2, **config: Any) -> Any:
     requests = [SampleRequest([5, 6, 7 + n], f"key {n}", tuple(range(samples))) for n in range(3)]
-    served = ServedPolicy(server.rollouts(**config))
+    served = RolloutServerClient(server.rollouts(**config))
     return served.sample(policy or tiny_language_model(), requests, temperature=1.0, max_new_tokens=6, seed=1)
 
 
@@ -60,7 +60,7 @@ def test_ppo_learns_from_what_a_server_samples(server: PolicyServer, tmp_path: P
 def test_every_update_hands_its_own_weights_over_by_a_new_folder(server: PolicyServer, tmp_path: Path) -> None:
     seen: list[dict[str, torch.Tensor]] = []
 
-    class Watched(ServedPolicy):
+    class Watched(RolloutServerClient):
         def load(self, folder: Path) -> None:
             seen.append({name: value.clone() for name, value in policy.model.state_dict().items()})
             assert [path.name for path in folder.parent.iterdir() if path != folder] == [path.name for path in left]
@@ -69,7 +69,7 @@ def test_every_update_hands_its_own_weights_over_by_a_new_folder(server: PolicyS
 
     left: list[Path] = []
     policy = tiny_language_model()
-    served = Served(Watched(server.rollouts()), tmp_path / "weights")
+    served = ServedRollouts(Watched(server.rollouts()), tmp_path / "weights")
     tiny_ppo(tmp_path, served=served, updates=3, policy=policy)
     folders = [folder for folder, _ in server.loaded]
     assert len(set(folders)) == 3
@@ -186,7 +186,7 @@ def test_a_server_that_is_not_there() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         config = PolicyServer.rollouts(_at(closed.getsockname()[1]), max_retries=0)
-        said = complaint(ServedPolicy(config).require_ready)
+        said = complaint(RolloutServerClient(config).require_ready)
     assert "gave no answer in 2 tries: the connection failed" in said
     assert "Check that it is up, that base_url is right" in said
 
@@ -200,7 +200,7 @@ def _at(port: int) -> Any:
 
 def test_a_server_without_dev_mode(start: Path) -> None:
     with PolicyServer(start, dev_mode=False) as server:
-        served = ServedPolicy(server.rollouts())
+        served = RolloutServerClient(server.rollouts())
         for work in (served.require_ready, lambda: served.load(start)):
             assert "Start it with VLLM_SERVER_DEV_MODE=1 in its environment" in complaint(work)
 
@@ -224,7 +224,7 @@ def test_errors_that_stay(start: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_the_server_does_not_see(server: PolicyServer, tmp_path: Path) -> None:
-    said = complaint(lambda: ServedPolicy(server.rollouts(max_retries=0)).load(tmp_path / "elsewhere"))
+    said = complaint(lambda: RolloutServerClient(server.rollouts(max_retries=0)).load(tmp_path / "elsewhere"))
     assert "FileNotFoundError" in said
     assert "under this very path (objective.server.weights names a folder for that)" in said
 
@@ -275,7 +275,7 @@ def test_an_end_token_in_the_last_place_is_an_end(start: Path) -> None:
 
 def test_another_name(server: PolicyServer) -> None:
     config = server.rollouts().model_copy(update={"name": "other"})
-    said = complaint(ServedPolicy(config).require_ready)
+    said = complaint(RolloutServerClient(config).require_ready)
     assert "(other), asked to POST /v1/completions, refused: HTTP 404" in said
     assert "Check base_url and the model's name." in said
 
@@ -290,16 +290,18 @@ def test_a_context_that_is_too_short(start: Path) -> None:
 @pytest.mark.parametrize("path", [RESET, COMPLETIONS])
 def test_a_key_that_is_wrong(path: str, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with PolicyServer(start, instead=only(path, error(401, "wrong key sk-very-secret-0815"))) as server:
-        said = complaint(ServedPolicy(server.rollouts()).require_ready)
+        said = complaint(RolloutServerClient(server.rollouts()).require_ready)
         assert "HTTP 401" in said
         assert "Name the variable that holds the key in api_key_env." in said
         monkeypatch.setenv("ROLLOUT_KEY", "sk-very-secret-0815")
-        said = complaint(ServedPolicy(server.rollouts(api_key_env="ROLLOUT_KEY")).require_ready)
+        said = complaint(RolloutServerClient(server.rollouts(api_key_env="ROLLOUT_KEY")).require_ready)
         assert "Check the key in ROLLOUT_KEY." in said
         assert "sk-very-secret" not in said
         assert server.headers[-1]["authorization"] == "Bearer sk-very-secret-0815"
     monkeypatch.delenv("ROLLOUT_KEY")
-    assert "ROLLOUT_KEY (api_key_env) is not set" in complaint(lambda: ServedPolicy(server.rollouts(api_key_env="ROLLOUT_KEY")))
+    assert "ROLLOUT_KEY (api_key_env) is not set" in complaint(
+        lambda: RolloutServerClient(server.rollouts(api_key_env="ROLLOUT_KEY"))
+    )
 
 
 def test_a_server_that_keeps_the_weights_it_has(start: Path, tmp_path: Path) -> None:
@@ -319,10 +321,10 @@ def test_a_server_with_another_model(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("policy_nats", "start_nats"), [(0.03, 0.2), (0.03, 0.02), (0.5, 3.0), (0.015, 0.0)])
 def test_rounding_is_no_other_model(policy_nats: float, start_nats: float) -> None:
-    require_policys_weights(Gap(policy_nats, start_nats))
+    require_policys_weights(LogprobGap(policy_nats, start_nats))
 
 
 @pytest.mark.parametrize(("policy_nats", "start_nats"), [(0.51, 3.0), (0.1, 0.03), (float("nan"), 1.0), (float("inf"), 1.0)])
 def test_another_model_is_refused(policy_nats: float, start_nats: float) -> None:
     with pytest.raises(TrainingError, match="does not run this policy's weights"):
-        require_policys_weights(Gap(policy_nats, start_nats))
+        require_policys_weights(LogprobGap(policy_nats, start_nats))

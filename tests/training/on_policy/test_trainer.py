@@ -18,8 +18,8 @@ from aligndistill.models.load import LanguageModel, ModelPointer, wrap_language_
 from aligndistill.training.checkpoints import all_checkpoints
 from aligndistill.training.on_policy.rollouts import (
     Rollout,
+    RolloutSettings,
     SampledPrompt,
-    Sampling,
     critic_values,
     logprobs_and_values,
     policy_logprobs,
@@ -172,7 +172,7 @@ def test_one_pass_has_log_probs_and_values_of_a_shared_critic() -> None:
     model = ActorCritic(policy.model, None)
     assert model.value_head is not None
     torch.nn.init.normal_(model.value_head.weight, generator=torch.Generator().manual_seed(0))
-    sampling = Sampling(samples=3, temperature=0.7, max_new_tokens=8, batch_size=2, seed=0)
+    sampling = RolloutSettings(samples=3, temperature=0.7, max_new_tokens=8, batch_size=2, seed=0)
     groups = random_groups([(7, [4, 6, 1]), (3, [5, 2, 8]), (9, [8, 1, 1])])
     logprobs, values = logprobs_and_values(model, policy, groups, sampling)
     for ours, theirs in (
@@ -226,7 +226,7 @@ def test_with_adapters_the_reference_is_the_policy_without_them(tmp_path: Path) 
     ran = tiny_ppo(
         tmp_path, updates=3, lora=Lora(r=2, lora_dropout=0.5), critic="separate", policy=policy, job={"learning_rate": 3e-2}
     )
-    sampling = Sampling(samples=3, temperature=1.0, max_new_tokens=8, batch_size=8, seed=0)
+    sampling = RolloutSettings(samples=3, temperature=1.0, max_new_tokens=8, batch_size=8, seed=0)
     for update in ran.rollouts:
         groups = [TokenGroup(rollout.prompt.ids, rollout.responses) for rollout in update]
         expected = policy_logprobs(start, groups, sampling)

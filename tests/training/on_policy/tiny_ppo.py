@@ -8,13 +8,13 @@ from typing import Any
 
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Ppo
-from aligndistill.models.actor_critic import critic_from_trunk
+from aligndistill.models.actor_critic import critic_from_backbone
 from aligndistill.models.load import LanguageModel, ModelPointer
 from aligndistill.training.fit import Trained
 from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.ppo import train_ppo
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout, SampledPrompt
-from aligndistill.training.on_policy.weight_sync import Served
+from aligndistill.training.on_policy.weight_sync import ServedRollouts
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user, write_tiny_model
 
 Score = Callable[[Sequence[SampledPrompt]], list[list[float | None]]]
@@ -50,10 +50,10 @@ def tiny_ppo(
     score: Score = vowels,
     lora: Lora | None = None,
     policy: LanguageModel | None = None,
-    trunk: Path | None = None,
+    backbone: Path | None = None,
     reference: LanguageModel | None = None,
     win_rate: Callable[[LanguageModel], float] | None = None,
-    served: Served | None = None,
+    served: ServedRollouts | None = None,
     runtime: dict[str, Any] | None = None,
     job: dict[str, Any] | None = None,
     **settings: Any,
@@ -63,8 +63,8 @@ def tiny_ppo(
     policy = policy or tiny_language_model()
     critic = None
     if objective.critic == "separate":
-        trunk = trunk or write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")
-        critic = critic_from_trunk(ModelPointer(path=str(trunk), layout="chat"), seed=0)
+        backbone = backbone or write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")
+        critic = critic_from_backbone(ModelPointer(path=str(backbone), layout="chat"), seed=0)
     rollouts: list[list[Rollout]] = []
     work = PpoWork(
         prompts=policy_prompts(policy),

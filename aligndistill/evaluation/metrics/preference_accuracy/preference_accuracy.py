@@ -7,7 +7,7 @@ import datasets
 import evaluate
 import numpy as np
 
-from aligndistill.evaluation.calibration import preference_figures
+from aligndistill.evaluation.calibration import preference_metrics
 
 
 class PreferenceAccuracy(evaluate.Metric):
@@ -42,9 +42,9 @@ class PreferenceAccuracy(evaluate.Metric):
         length_gaps = None
         if chosen_lengths is not None and rejected_lengths is not None:
             length_gaps = np.subtract(chosen_lengths, rejected_lengths)
-        figures = preference_figures(np.subtract(predictions, references), length_gaps, prompts, bins, seed)
-        named = {"accuracy": figures.accuracy, "ece": figures.ece, "longer_wins": figures.longer_wins}
-        output: dict[str, Any] = {"n": figures.accuracy.n}
+        metrics = preference_metrics(np.subtract(predictions, references), length_gaps, prompts, bins, seed)
+        named = {"accuracy": metrics.accuracy, "ece": metrics.ece, "longer_wins": metrics.longer_wins}
+        output: dict[str, Any] = {"n": metrics.accuracy.n}
         for name, figure in named.items():
             if figure is not None:
                 output |= {name: figure.mean, f"{name}_low": figure.low, f"{name}_high": figure.high}

@@ -29,7 +29,7 @@ class LengthGapBin(Record):
     accuracy: float
 
 
-class PreferenceFigures(Record):
+class PreferenceMetrics(Record):
     """Agreement with known preferences; `n` of each figure is the number of prompts.
 
     Attributes:
