@@ -5,9 +5,11 @@ report, and `model_outputs/` for AlpacaEval. Everything in it is derived from th
 what `endpoints.py` keeps there.
 """
 
+from pathlib import Path
+
 from aligndistill.config.load import ConfigFiles, as_config
 from aligndistill.config.run import RunConfig
-from aligndistill.errors import ConfigError, UserError
+from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.launch import launch
@@ -20,6 +22,7 @@ from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
+from aligndistill.store.version import claim_store
 
 
 def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
@@ -35,6 +38,8 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     config = as_config(config)
     whole = pipeline(config)
     stages = stages_until(whole, until)
+    if is_main_process() and _missing(config, stages):
+        _claim(config.runtime.store)
     if world_size() == 1:
         move_damaged_aside(stages, config.runtime.store)
     if world_size() > 1 or _missing(config, stages):  # it may import torch, for which a run that has nothing to do does not wait
@@ -46,6 +51,20 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
                 move_damaged_aside(stages, config.runtime.store)
             wait_for_others("finished work is verified", range(1))
         return _run(config, whole, stages, launched)
+
+
+def _claim(store: Path) -> None:
+    """Say so once where the store holds work that this version cannot use.
+
+    Raises:
+        DataError: the store's folder cannot be made.
+    """
+    try:
+        holds_other_work = claim_store(store)
+    except OSError as error:
+        raise DataError(f"cannot write to {store} ({error.strerror}). Set runtime.store to a folder that can be written.") from None
+    if holds_other_work:
+        say(f"{store} holds work of another version of aligndistill. It is left as it is, and new work is started beside it.")
 
 
 def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:

@@ -21,11 +21,9 @@ from aligndistill.config.plugins import plugin_file
 from aligndistill.config.schema import marks
 from aligndistill.config.section import NotHashed, ReadsCode, ReadsFile, Section
 from aligndistill.store.artifacts import content_fingerprint
+from aligndistill.store.version import STORE_VERSION
 
 Make = TypeVar("Make", bound=Callable[..., Any])
-
-STORE_VERSION = 2
-"""Raised when fingerprints are formed otherwise: what an older version made is then left alone and not found."""
 
 
 @dataclass(frozen=True)
