@@ -131,8 +131,8 @@ class Runtime(Section):
             fewer than `per_device_train_batch_size`; `batch_size` is unchanged.
         compile_decoding: compile the decoding step, on a GPU to CUDA graphs. Each batch shape is compiled once, which takes a
             while: worthwhile for many answers.
-        deterministic: compute bit-identical results on GPUs, with slower kernels; CPU results are bit-identical without it. An
-            operation for which torch has no such kernel ends the run.
+        deterministic: use deterministic kernels on GPUs, which are slower; CPUs are deterministic anyway. An operation without
+            such a kernel in torch ends the run.
         save_steps: optimiser steps between checkpoints.
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill processes after 30 s.
         heartbeat_timeout_seconds: how long a launched process may be without a heartbeat before the others end the run.
