@@ -28,10 +28,6 @@ test: $(INSTALLED)
 test-fast: $(INSTALLED)
 	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadgroup --no-loadscope-reorder
 
-# Without whole runs and training on several processes.
-test-fast: $(INSTALLED)
-	$(PYTHON) -m pytest --numprocesses auto --ignore tests/e2e --ignore tests/training
-
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks
 

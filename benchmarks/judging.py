@@ -4,8 +4,8 @@ Each prompt has k candidates whose true qualities are drawn from a normal distri
 
     logit P(i better) = quality_i - quality_j + bias + noise,
 
-where the noise is drawn independently for every prompt, pair and order (and is the same when that is asked again). A soft teacher
-gives the probability, as from log-probabilities; a hard one gives its verdict alone. The judge and the ranking are the product's own. Figures
+where the noise is new for every prompt, pair and order (and is the same when that is asked again). A soft teacher gives the
+probability, as from log-probabilities; a hard one gives its verdict alone. The judge and the ranking are the product's own. Figures
 are Kendall's tau between ranking and true order, averaged over prompts, with its standard error. Nothing leaves this machine.
 """
 

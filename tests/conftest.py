@@ -1,4 +1,4 @@
-"""Fixtures that several rooms' tests share. Imports are inside, so that light tests stay light."""
+"""Fixtures that several packages' tests share. Imports are inside, so that light tests stay light."""
 
 from __future__ import annotations
 

@@ -235,7 +235,7 @@ def test_what_only_looks_imports_no_library_that_computes(tmp_path: Path, about:
     ended = command(tmp_path, about, "small.yaml", environment={**TOLD, "CUDA_VISIBLE_DEVICES": ""})
     assert ended.code == 0, ended.output
     if about == "plan":
-        assert "student-ppo" in ended.output.partition("memory of each process")[2]
+        assert "student-ppo" in ended.output.partition("training memory per process")[2]
     assert "pydantic" in imported(ended)
     assert not imported(ended) & HEAVY
 

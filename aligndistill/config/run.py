@@ -131,6 +131,8 @@ class Runtime(Section):
             fewer than `per_device_train_batch_size`; `batch_size` is unchanged.
         compile_decoding: compile the decoding step, on a GPU to CUDA graphs. Each batch shape is compiled once, which takes a
             while: worthwhile for many answers.
+        deterministic: use deterministic kernels on GPUs, which are slower; CPUs are deterministic anyway. An operation without
+            such a kernel in torch ends the run.
         save_steps: optimiser steps between checkpoints.
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill processes after 30 s.
         heartbeat_timeout_seconds: how long a launched process may be without a heartbeat before the others end the run.
@@ -147,6 +149,7 @@ class Runtime(Section):
     max_tokens_per_batch: int | None = Field(default=None, gt=0)
     gradient_checkpointing: bool = False
     compile_decoding: bool = False
+    deterministic: bool = False
     save_steps: int = Field(default=100, gt=0)
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)

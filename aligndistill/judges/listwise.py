@@ -13,7 +13,7 @@ from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Comparison, Usage, content_hash, outcome_of, plain_prompt
 from aligndistill.store.cache import Cache
 
-Order = tuple[frozenset[str], ...]
+RankOrder = tuple[frozenset[str], ...]
 
 
 class ListwiseJudge:
@@ -115,7 +115,7 @@ class ListwiseJudge:
                 )
         return found
 
-    def _read(self, reply: str, shown: int) -> Order | None:
+    def _read(self, reply: str, shown: int) -> RankOrder | None:
         letters = LETTERS[:shown]
         if self._reasoning:
             order = parse_order(last_line(reply), letters)
@@ -124,8 +124,8 @@ class ListwiseJudge:
         return parse_order(reply, letters)
 
 
-def _probability(orders: Sequence[Order], first: str, second: str) -> float | None:
-    def one(order: Order) -> float:
+def _probability(orders: Sequence[RankOrder], first: str, second: str) -> float | None:
+    def one(order: RankOrder) -> float:
         place = {letter: number for number, group in enumerate(order) for letter in group}
         return (1 + (place[first] < place[second]) - (place[first] > place[second])) / 2
 

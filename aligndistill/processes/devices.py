@@ -44,3 +44,13 @@ def may_have_gpu(devices: Path = Path("/dev")) -> bool:
     if os.environ.get("CUDA_VISIBLE_DEVICES") == "":
         return False
     return sys.platform != "linux" or any(True for pattern in DEVICE_FILES for _ in devices.glob(pattern))
+
+
+def use_deterministic_kernels() -> None:
+    """Have the GPUs compute the same to the bit every time. On CPUs that is so anyway, and nothing changes."""
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; else cuBLAS adds up across its streams
+    if has_gpu():
+        import torch
+
+        # Not `warn_only`, under which torch's memory-efficient attention goes without its deterministic backward pass.
+        torch.use_deterministic_algorithms(True)

@@ -9,6 +9,8 @@ DEFAULTS = {
     "TRANSFORMERS_VERBOSITY": "error",
     # Threads that busy-wait made small models 2 to 4 times slower on two cores (docs/running.md).
     "OMP_WAIT_POLICY": "PASSIVE",
+    # Else MKL may take fewer threads than it is given, and a sum that is split otherwise is rounded otherwise.
+    "MKL_DYNAMIC": "FALSE",
 }
 
 

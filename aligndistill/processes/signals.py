@@ -59,7 +59,7 @@ def deferred() -> Iterator[None]:
     """Inside, signals are only noted (see `asked`).
 
     Raises:
-        KeyboardInterrupt: at the end, if nobody heeded one.
+        KeyboardInterrupt: at the end, if one arrived meanwhile.
     """
     _asked.deferred = True
     try:
@@ -71,7 +71,7 @@ def deferred() -> Iterator[None]:
 
 
 def only_note() -> None:
-    """From now on signals are only noted: this process is about to end, and has its reason to say. The grace time holds."""
+    """From now on signals are only noted: this process is about to exit and reports the reason itself. The grace time holds."""
     _asked.deferred = True
 
 
@@ -99,8 +99,8 @@ def _keep_deadline(read_end: int) -> None:
 def _end_after(deadline: float) -> None:
     time.sleep(max(0.0, deadline - time.monotonic()))
     _leave(
-        f"the stop took longer than its grace time of {_asked.grace_seconds:.0f} s, so nothing more was saved. The same command "
-        "goes on from the last checkpoint.",
+        f"the stop took longer than its grace time of {_asked.grace_seconds:.0f} s, so nothing more was saved. "
+        "Run the same command again to resume from the last checkpoint.",
         STOPPED_EXIT,
     )
 

@@ -12,6 +12,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
+from aligndistill.processes.devices import use_deterministic_kernels
 from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import say
@@ -44,6 +45,8 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         move_damaged_aside(stages, config.runtime.store)
     if world_size() > 1 or _missing(config, stages):  # imports torch, so a run with nothing to do skips it
         choose_accelerator()
+        if config.runtime.deterministic:
+            use_deterministic_kernels()
     launched = _launched(config, stages)
     with monitored(config.runtime):
         if world_size() > 1:

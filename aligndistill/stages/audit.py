@@ -10,7 +10,8 @@ from aligndistill.config.data import Source
 from aligndistill.config.plugins import load_plugin
 from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
-from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit, exceeded
+from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit
+from aligndistill.evaluation.limits import exceeded
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
 from aligndistill.stages.context import StageContext

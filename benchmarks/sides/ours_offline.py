@@ -67,7 +67,7 @@ def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         reference: list[list[float] | None] = [None] * len(groups)
         started = now()
         if isinstance(objective, Dpo):
-            reference = [*reference_logprobs(work, learner, groups)]
+            reference = [*reference_logprobs(work, learner, "the world's model", groups)]
         reference_seconds = now() - started
         examples = [Example(*one) for one in zip(groups, [row["scores"] for row in rows], reference, strict=True)]
         job = TrainingJob("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
@@ -113,9 +113,9 @@ def reference_cache(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     start = load_language_model(ModelPointer(path=str(world / "policy"), layout="plain", dtype="float32"))
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), settings)
-        reference_logprobs(work, start, groups[:before])
+        reference_logprobs(work, start, "the world's model", groups[:before])
         started = now()
-        found = reference_logprobs(work, start, groups)
+        found = reference_logprobs(work, start, "the world's model", groups)
         seconds = now() - started
     return {
         "seconds": [seconds],

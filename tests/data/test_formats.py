@@ -321,9 +321,8 @@ def test_the_format_is_read_off_the_columns(values: dict[str, Any], expected: Fo
 
 
 def test_columns_that_fit_no_format() -> None:
-    with pytest.raises(
-        DataError, match=r"^x row 1: unknown row format; the columns are question, answer\..*`columns: \{prompt: question\}`"
-    ):
+    message = r"^x row 1: unknown row format; the columns are question, answer\..*`columns: \{prompt: question\}`"
+    with pytest.raises(DataError, match=message):
         format_of(SourceRow("x row 1", {"question": "q", "answer": "a"}))
 
 

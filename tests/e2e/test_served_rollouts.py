@@ -126,7 +126,7 @@ def test_a_folder_for_weights_that_cannot_be_made(
     ended = forked.run(folder, "run", "run.yaml", "--until", "student-ppo")
     assert ended.code == 2
     assert ended.complaint.startswith("cannot create the folder for the rollout server's weights: ")
-    assert "Name another in objective.server.weights." in ended.complaint
+    assert "Set another folder in objective.server.weights." in ended.complaint
 
 
 @pytest.mark.timeout(300)

@@ -6,8 +6,9 @@ from collections.abc import Callable, Sequence
 import pytest
 from scipy.stats import binomtest
 
-from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit, exceeded
+from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit
 from aligndistill.evaluation.intervals import wilson
+from aligndistill.evaluation.limits import exceeded
 from aligndistill.records import Canary, Candidate, Comparison, Grade, Outcome, Verdict
 
 Decide = Callable[[str, str], Outcome]

@@ -1,11 +1,14 @@
 """Where torch is asked for GPUs."""
 
+import os
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
-from aligndistill.processes.devices import Gpus, find_gpus, may_have_gpu
+from aligndistill.processes import devices
+from aligndistill.processes.devices import Gpus, find_gpus, may_have_gpu, use_deterministic_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -33,3 +36,18 @@ def test_other_devices_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
 def test_gpus_that_may_not_be_seen_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert find_gpus() == Gpus(count=0, bf16=False)
+
+
+@pytest.mark.parametrize("gpu", [True, False])
+def test_deterministic_kernels_are_asked_for_where_there_is_a_gpu(gpu: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[bool] = []
+    monkeypatch.setattr(devices, "has_gpu", lambda: gpu)
+    monkeypatch.setattr(torch, "use_deterministic_algorithms", asked.append)
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", "")  # so that what is set here is taken back afterwards
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG")
+    use_deterministic_kernels()
+    assert asked == [True] * gpu
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":4096:8"
+    monkeypatch.setenv("CUBLAS_WORKSPACE_CONFIG", ":16:8")
+    use_deterministic_kernels()
+    assert os.environ["CUBLAS_WORKSPACE_CONFIG"] == ":16:8"  # the user's own

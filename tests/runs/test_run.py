@@ -94,6 +94,17 @@ def test_what_is_not_finished_any_more_is_not_listed(config: RunConfig) -> None:
     assert listed(config) == (["prompts", "student-pro", "report"], ["student-pro"])
 
 
+@pytest.mark.parametrize("deterministic", [True, False])
+def test_deterministic_kernels_are_chosen_before_anything_is_made(
+    deterministic: bool, config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    chosen: list[list[str]] = []
+    monkeypatch.setattr(runs, "use_deterministic_kernels", lambda: chosen.append(list(MADE)))
+    runtime = config.runtime.model_copy(update={"deterministic": deterministic})
+    runs.run(config.model_copy(update={"runtime": runtime}))
+    assert chosen == [[]] * deterministic
+
+
 def test_a_damaged_input_is_found_by_its_content_and_made_again(config: RunConfig, capsys: pytest.CaptureFixture[str]) -> None:
     runs.run(config)
     prompts = PROMPTS.folder(config.runtime.store)

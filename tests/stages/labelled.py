@@ -75,7 +75,7 @@ def with_teacher(context: StageContext, teacher: Teacher) -> StageContext:
 
 
 def labelling_of(context: StageContext, judge: Judge, models: Mapping[str, ModelSource], probes: AuditProbes) -> Labelling:
-    """What the stage `verdicts` is given."""
+    """The inputs of the stage `verdicts`."""
     return Labelling(context, {"judge": judge, "models": models, "probes": probes, **inputs_of(context), "seed": 0})
 
 

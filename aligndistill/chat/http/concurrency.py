@@ -6,7 +6,7 @@ import threading
 from collections.abc import Awaitable, Callable, Iterable, Iterator
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Generic, TypeVar
+from typing import Any, Generic, TypeVar
 
 from aligndistill.errors import UserError
 
@@ -62,22 +62,8 @@ def run_concurrently(
         if failed:
             raise failed[0]
 
-    def run() -> None:
-        try:
-            loop.run_until_complete(everything)
-        except asyncio.CancelledError:
-            arrivals.put(_Ended(None))
-        except BaseException as error:
-            arrivals.put(_Ended(_first(error)))
-        else:
-            arrivals.put(_Ended(None))
-        finally:
-            # Here, because the caller's thread may be running its own event loop (in a notebook).
-            loop.run_until_complete(loop.shutdown_asyncgens())
-            loop.run_until_complete(loop.shutdown_default_executor())
-
     everything = loop.create_task(all_of_them())
-    thread = threading.Thread(target=run, name="calls in flight", daemon=True)
+    thread = threading.Thread(target=_run, args=(loop, everything, arrivals), name="calls in flight", daemon=True)
     thread.start()
     try:
         while isinstance(arrival := arrivals.get(), _Done):
@@ -89,6 +75,21 @@ def run_concurrently(
         loop.call_soon_threadsafe(everything.cancel)
         thread.join()
         loop.close()
+
+
+def _run(loop: asyncio.AbstractEventLoop, everything: asyncio.Task[None], arrivals: "queue.SimpleQueue[Any]") -> None:
+    try:
+        loop.run_until_complete(everything)
+    except asyncio.CancelledError:
+        arrivals.put(_Ended(None))
+    except BaseException as error:
+        arrivals.put(_Ended(_first(error)))
+    else:
+        arrivals.put(_Ended(None))
+    finally:
+        # Here, because the caller's thread may be running its own event loop (in a notebook).
+        loop.run_until_complete(loop.shutdown_asyncgens())
+        loop.run_until_complete(loop.shutdown_default_executor())
 
 
 def _first(error: BaseException) -> BaseException:

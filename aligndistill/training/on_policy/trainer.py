@@ -124,7 +124,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
                         yield {**tensors, "before_first_step": is_first}
 
     def prompts_of(self, update: int) -> list[int]:
-        """The indices of an update's prompts: repeated passes over all prompts, each in a new order."""
+        """The indices of an update's prompts: all prompts repeatedly, each time in a new order."""
         count = len(self._work.prompts)
         found: list[int] = []
         for place in range(update * self.prompts_per_update, (update + 1) * self.prompts_per_update):

@@ -188,7 +188,7 @@ def test_a_server_that_is_not_there() -> None:
         config = PolicyServer.rollouts(_at(closed.getsockname()[1]), max_retries=0)
         said = complaint(RolloutServerClient(config).require_ready)
     assert "failed after 2 tries: the connection failed" in said
-    assert "Check that it is up, that base_url is right" in said
+    assert "Check that it is running, that base_url is right" in said
 
 
 def _at(port: int) -> Any:
@@ -284,7 +284,7 @@ def test_a_context_that_is_too_short(start: Path) -> None:
     with PolicyServer(start, instead=only(COMPLETIONS, error(400, "maximum context length is 8 tokens"))) as server:
         said = complaint(lambda: sample(server))
     assert "maximum context length is 8 tokens" in said
-    assert "Is its context (--max-model-len) as long as max_prompt_tokens and max_response_tokens together?" in said
+    assert "Check that its context (--max-model-len) is at least max_prompt_tokens plus max_response_tokens." in said
 
 
 @pytest.mark.parametrize("path", [RESET, COMPLETIONS])
@@ -308,7 +308,7 @@ def test_a_server_that_keeps_the_weights_it_has(start: Path, tmp_path: Path) -> 
     with PolicyServer(start, loads=False) as server:
         said = complaint(lambda: served_ppo(tmp_path, server, updates=12, job={"learning_rate": 1e-2}))
         assert "the rollout server does not run this policy's weights" in said
-        assert "and 0.00 from the start's. It still runs what it was started with" in said
+        assert "and 0.00 from the start's. It still runs the weights it was started with" in said
         assert len(server.loaded) == 2  # found at once: the first update's weights are the start's
 
 
@@ -316,7 +316,7 @@ def test_a_server_with_another_model(tmp_path: Path) -> None:
     with PolicyServer(write_tiny_model(tmp_path / "other", seed=1), loads=False) as server:
         said = complaint(lambda: served_ppo(tmp_path, server, updates=1))
     assert "does not run this policy's weights" in said
-    assert "where rounding makes some hundredths" in said
+    assert "where rounding causes some hundredths" in said
 
 
 @pytest.mark.parametrize(("policy_nats", "start_nats"), [(0.03, 0.2), (0.03, 0.02), (0.5, 3.0), (0.015, 0.0)])
