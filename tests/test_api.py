@@ -16,6 +16,8 @@ import aligndistill as ad
 from tests.e2e.command import ENVIRONMENT, REPOSITORY
 from tests.e2e.small_run import PROMPTS, read_rows, small_config, write_config, write_data
 
+pytestmark = pytest.mark.process
+
 DOCUMENTATION = (REPOSITORY / "docs/python.md").read_text()
 STUDENTS = ["best_of_n", "dpo", "pro"]
 LAZY = {"numpy", "pandas", "pydantic", "rich", "torch", "transformers", "typer"}

@@ -206,7 +206,7 @@ def test_failures_that_pass_are_tried_again() -> None:
     ],
 )
 def test_a_failure_that_stays_ends_with_the_servers_words_and_the_number_of_tries(act, words: str) -> None:
-    with serve(act) as server, pytest.raises(JudgeError, match=rf"in 2 tries: .*{words}") as caught:
+    with serve(act) as server, pytest.raises(JudgeError, match=rf"after 2 attempts: .*{words}") as caught:
         ask(server, timeout_seconds=0.3, max_retries=1)
     assert [body["messages"][0]["content"] for body in server.bodies] == ["hello"] * 2 + ["Say yes."] * 2
     assert server.base_url in str(caught.value)
@@ -215,7 +215,7 @@ def test_a_failure_that_stays_ends_with_the_servers_words_and_the_number_of_trie
 def test_a_server_that_is_not_there() -> None:
     server = serve(completion("x"))
     server.close()
-    with pytest.raises(JudgeError, match="in 1 tries: the connection failed"):
+    with pytest.raises(JudgeError, match="after 1 attempts: the connection failed"):
         ask(server, max_retries=0)
 
 
@@ -335,7 +335,7 @@ def test_a_longer_wait_than_a_run_waits_is_an_error_that_says_so(header: str) ->
         ask(server)
     assert len(server.bodies) == 1
     assert server.base_url in str(failure.value)
-    assert f"longer than the 15 minutes, the most that a run waits (Retry-After: {header[:40]})" in str(failure.value)
+    assert f"longer than 15 minutes, the most that a run waits (Retry-After: {header[:40]})" in str(failure.value)
     assert "Run the same command again after that time to resume." in str(failure.value)
 
 

@@ -41,7 +41,7 @@ def test_a_mapped_column_that_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught:
         values_of(path=str(path), columns={"prompt": "qestion"})
     assert str(caught.value) == (
-        f"{path} row 1: `columns` maps prompt to 'qestion', which is not there. "
+        f"{path} row 1: `columns` maps prompt to 'qestion', which does not exist. "
         "The columns are answer, question. Did you mean 'question'?"
     )
 

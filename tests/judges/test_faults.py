@@ -321,7 +321,7 @@ def test_a_server_that_cannot_be_reached_is_named_and_nothing_is_made_up(base_ur
     with FaultServer(lambda body, _: healthy(body)) as server:
         url = base_url.replace("{port}", str(server.port))
         run = Run(tmp_path).ask(EndpointModel(kind="endpoint", base_url=url, name="m", max_retries=1, timeout_seconds=2))
-        assert "in 2 tries" in run.stopped
+        assert "after 2 attempts" in run.stopped
         assert url in run.stopped
         assert not run.verdicts
         assert len(run.ask(server.config()).verdicts) == QUESTIONS

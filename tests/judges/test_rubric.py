@@ -99,5 +99,5 @@ def test_kinds_of_judges_do_not_share_answers(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(("lowest", "highest"), [(5, 5), (10, 1)])
 def test_a_scale_must_go_up(lowest: int, highest: int) -> None:
-    with pytest.raises(ConfigError, match=rf"'lowest' is {lowest} and 'highest' is {highest}"):
+    with pytest.raises(ConfigError, match=rf"'lowest' \({lowest}\) must be less than 'highest' \({highest}\)"):
         RubricJudge("j", scripted(str), TEMPLATE, lowest=lowest, highest=highest)

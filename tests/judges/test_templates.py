@@ -39,8 +39,8 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"{prompt} {first}", r"lacks \{second\}\."),
-        (b"{response}", r"lacks \{first\}, \{prompt\}, \{second\} and has unknown fields \{response\}\."),
+        (b"{prompt} {first}", r"is missing \{second\}\."),
+        (b"{response}", r"is missing \{first\}, \{prompt\}, \{second\} and has unknown fields \{response\}\."),
         (b"{prompt} {first} {second} {frist}", r"has unknown fields \{frist\}\."),
         (b"\xff\xfe", r"cannot read the judge template .*utf-8"),
         (None, r"No such file.*general, harmless, helpful, listwise, rubric"),
@@ -56,5 +56,5 @@ def test_a_template_that_cannot_be_used(content: bytes | None, said: str, tmp_pa
 
 
 def test_a_built_in_template_of_the_other_kind_is_refused() -> None:
-    with pytest.raises(ConfigError, match=r"'rubric' lacks \{first\}, \{second\}"):
+    with pytest.raises(ConfigError, match=r"'rubric' is missing \{first\}, \{second\}"):
         load_template("rubric", PAIRWISE_FIELDS)

@@ -87,6 +87,7 @@ def test_flex_attention_gives_the_same(shape: str) -> None:
     assert lm.shares(RAGGED[:1])
 
 
+@pytest.mark.process  # the compiler is one
 @torch.no_grad()
 def test_flex_attention_is_compiled_for_every_length_at_once() -> None:
     lm = tiny_language_model("llama")

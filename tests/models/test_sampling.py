@@ -99,6 +99,7 @@ def test_tensors_of_fixed_shape_give_the_same(shape: str) -> None:
         assert places[-1] < 16
 
 
+@pytest.mark.process  # the compiler is one
 def test_compiled_steps_give_the_same() -> None:
     lm = often_ending()
     assert same(take(lm, *map(request, range(5)), compiled=True), take(lm, *map(request, range(5))))

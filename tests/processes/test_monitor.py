@@ -20,6 +20,8 @@ import pytest
 from aligndistill.processes import monitor
 from aligndistill.processes.monitor import Heartbeat, ProcessMonitor
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 FAILING = """
 import sys

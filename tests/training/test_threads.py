@@ -16,6 +16,8 @@ from aligndistill.models.logprobs import places
 from tests.tiny_models import random_groups
 from tests.training.threaded import STEPS
 
+pytestmark = pytest.mark.process
+
 REPOSITORY = Path(__file__).parents[2]
 THREADS = 2
 
