@@ -93,7 +93,7 @@ def test_torchrun_under_zero_2_comes_to_the_report(finished: tuple[Path, Ended],
     assert "best student" in ended.output
     said = presences(folder)
     assert all(one["finished"] for one in said.values())
-    assert any("writes" in words for words in said[1]["announced"])
+    assert any("the answers of" in words for words in said[1]["announced"])
     assert any("verdicts" in words for words in said[1]["announced"])
     assert_same_samples(folder, forked)
 
