@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from aligndistill.config.models import FromScratch, LocalModel
 from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
-from aligndistill.processes.ranks import is_main_process
+from aligndistill.processes.ranks import is_main_process, process_rank
 from aligndistill.records import Demonstration
 from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import write_log
@@ -84,6 +84,6 @@ def _from_scratch(
     from aligndistill.models.load import ModelPointer, load_language_model
 
     texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
-    folder = context.scratch / "new"
+    folder = context.scratch / f"new-{process_rank()}"  # a folder for each process, so that none reads half a file
     write_new_model(folder, sizes, texts, seed)
     return load_language_model(ModelPointer(path=str(folder), layout=model.layout))

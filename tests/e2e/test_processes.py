@@ -60,6 +60,7 @@ def to_the_second_process(folder: Path, stage: str, number: signal.Signals) -> C
 
     def send(process: subprocess.Popen[bytes]) -> None:
         wait_until(lambda: any(words.startswith(stage) for words in presences(folder).get(0, {}).get("announced", [])))
+        wait_until(lambda: 1 in presences(folder))  # its first heartbeat may come later than the other's first stage
         os.kill(presences(folder)[1]["pid"], number)
 
     return send
