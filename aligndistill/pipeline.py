@@ -103,8 +103,8 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
 def student(config: RunConfig, name: str, settings: Student, known: Given) -> Stage:
     """The round's start, trained by one objective, which declares its inputs: `reads = ("rankings", "reference")`."""
     objective = settings.objective
-    shares_trunk = config.reward_model is not None and config.reward_model.model is None
-    known = known | {"critic": known["reward_model" if shares_trunk else "start"]}
+    shares_backbone = config.reward_model is not None and config.reward_model.model is None
+    known = known | {"critic": known["reward_model" if shares_backbone else "start"]}
     inputs, judges = pick(known, ("start", *objective.reads)), models_of(objective)
     if "start_answers" in objective.reads:  # compared with the start during training
         inputs |= {"evaluation": config.evaluation, "sampling": config.answer_sampling}

@@ -39,7 +39,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     from aligndistill.training.offline.reward_model import train_reward_model
     from aligndistill.training.save import save_model
 
-    backbone = _trunk(context, settings.model, start, rankings, seed)
+    backbone = _backbone(context, settings.model, start, rankings, seed)
     backbone = backbone.for_training(adapters=settings.lora is not None)
     reward_model = new_reward_model(backbone, seed)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
@@ -81,7 +81,7 @@ def _rankings(folder: Path, split: Split) -> list[Ranking]:
     return [one for one in read_jsonl(folder / RANKINGS, Ranking) if one.split == split]
 
 
-def _trunk(context: StageContext, model: LocalModel | None, start: Path | None, rankings: Path, seed: int) -> "ModelPointer":
+def _backbone(context: StageContext, model: LocalModel | None, start: Path | None, rankings: Path, seed: int) -> "ModelPointer":
     from aligndistill.models.from_scratch import write_new_model
     from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
 

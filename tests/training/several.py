@@ -112,7 +112,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         adaptive = {"minibatches": 2, "ppo_epochs": 1, "kl_target": 0.5, "kl_horizon": 100, "normalise_rewards": True}
         more = adaptive if critic == "shared" else {"ppo_epochs": 2}
         settings = {"critic": critic, **more, "job": {"lr_scheduler_type": "cosine"}}
-        where = {"trunk": folder / "trunk", "runtime": runtime, "lora": lora}
+        where = {"backbone": folder / "trunk", "runtime": runtime, "lora": lora}
         if order.get("served"):
             server = RolloutServerClient(RolloutServer(base_url=order["served"], name="policy"))
             where["served"] = ServedRollouts(server, job.folder / "weights")
