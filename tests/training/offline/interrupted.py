@@ -43,14 +43,14 @@ def in_step_five() -> None:
 
 def before_the_seal_of_six() -> None:
     """The checkpoint's files are all there, and nobody has said so."""
-    plain = watched.seal
+    plain = watched.write_manifest
 
-    def seal(checkpoint: Path, *made_by: Any) -> None:
+    def write_manifest(checkpoint: Path, *made_by: Any) -> None:
         if checkpoint.name == "checkpoint-6":
             kill()
         plain(checkpoint, *made_by)
 
-    watched.seal = seal
+    watched.write_manifest = write_manifest
 
 
 def never() -> None:

@@ -70,7 +70,7 @@ def test_a_killed_writer_leaves_nothing_that_could_be_read(tmp_path: Path) -> No
     code = f"""
 import os, signal
 from pathlib import Path
-from aligndistill.training.token_files import write_examples
+from aligndistill.training.offline.token_dataset import write_examples
 from tests.training.offline.test_token_dataset import LIMITS, conversation, some
 
 def until_killed():

@@ -53,14 +53,14 @@ def between_updates() -> None:
 
 def before_the_seal_of_the_second() -> None:
     """The checkpoint's files are all there, and nobody has said so."""
-    plain = watched.seal
+    plain = watched.write_manifest
 
-    def seal(checkpoint: Path, *made_by: Any) -> None:
+    def write_manifest(checkpoint: Path, *made_by: Any) -> None:
         if checkpoint.name == f"checkpoint-{2 * STEPS_PER_UPDATE}":
             kill()
         plain(checkpoint, *made_by)
 
-    watched.seal = seal
+    watched.write_manifest = write_manifest
 
 
 KILLS: dict[str, Callable[[], None]] = {
