@@ -65,7 +65,7 @@ def test_a_key_given_twice(folder: Path, run: Run, forked: ForkServer, config: d
     write_config(folder / "run.yaml", config)
     with (folder / "run.yaml").open("a") as file:
         file.write("seed: 7\n")
-    assert_complaint(forked.run(folder, "run", "run.yaml"), 2, "run.yaml:", "seed", "twice", "run.yaml:2")
+    assert_complaint(forked.run(folder, "run", "run.yaml"), 2, "run.yaml:", "seed", "duplicate", "run.yaml:2")
 
 
 def test_a_config_that_is_not_there(folder: Path, run: Run, forked: ForkServer, config: dict[str, Any]) -> None:
@@ -206,7 +206,7 @@ def endpoint_judge(server: FaultServer | None = None, **more: Any) -> dict[str, 
 
 def test_a_judge_that_cannot_be_reached(run: Run, config: dict[str, Any]) -> None:
     config["judge"] = endpoint_judge()
-    assert_complaint(run(config), 4, "http://127.0.0.1:9/v1", "base_url", "kept")
+    assert_complaint(run(config), 4, "http://127.0.0.1:9/v1", "base_url", "saved")
 
 
 def test_a_key_that_is_not_in_the_environment(run: Run, config: dict[str, Any]) -> None:

@@ -134,7 +134,8 @@ def test_what_one_process_raises_in_training_ends_both_and_is_said_last(folder: 
     assert last.startswith("error: the judge function failing_reward:raises_in_one_process")
     assert "ValueError: this one has no grade" in last
     said = presences(folder)
-    assert (said[0]["exit_code"], said[1]["exit_code"]) == (None, 4)
+    assert said[1]["exit_code"] == 4
+    assert said[0]["exit_code"] in (None, 4)  # it raises the same, unless it is ended before
 
 
 @pytest.mark.timeout(300)
