@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING
 from aligndistill.config.models import FromScratch, LocalModel
 from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
-from aligndistill.processes.ranks import is_main_process, process_rank
+from aligndistill.processes.monitor import wait_for_others
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Demonstration
 from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import write_log
@@ -84,6 +85,8 @@ def _from_scratch(
     from aligndistill.models.load import ModelPointer, load_language_model
 
     texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
-    folder = context.scratch / f"new-{process_rank()}"  # a folder for each process, so that none reads half a file
-    write_new_model(folder, sizes, texts, seed)
+    folder = context.scratch / "new"
+    if is_main_process():  # transformers writes in the first process alone
+        write_new_model(folder, sizes, texts, seed)
+    wait_for_others(f"{context.folder.name} has a new model", range(1))
     return load_language_model(ModelPointer(path=str(folder), layout=model.layout))

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 
 from aligndistill.config.models import LocalModel
 from aligndistill.config.students import RewardTraining
+from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
-from aligndistill.processes.ranks import is_main_process, process_rank
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Ranking, Split
 from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import HELD_OUT_PAIRS, RANKINGS, HeldOutPair, write_log
@@ -90,10 +91,12 @@ def _backbone(context: StageContext, model: LocalModel | None, start: Path | Non
         return read_pointer(start)
     if model.from_scratch is None:
         return pointer_to(model)
-    folder = context.scratch / f"backbone-{process_rank()}"  # a folder for each process, so that none reads half a file
+    folder = context.scratch / "backbone"
     train = _rankings(rankings, "train")
     texts = (text for one in train for text in (*(m.content for m in one.messages), *(r.text for r in one.responses)))
-    write_new_model(folder, model.from_scratch, texts, seed)
+    if is_main_process():  # transformers writes in the first process alone
+        write_new_model(folder, model.from_scratch, texts, seed)
+    wait_for_others(f"{context.folder.name} has a new model", range(1))
     return ModelPointer(path=str(folder), layout=model.layout)
 
 
