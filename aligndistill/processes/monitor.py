@@ -96,6 +96,7 @@ class ProcessMonitor:
     def missing(self, within_seconds: float = 0.0) -> str | None:
         """Which process exited without an error message, if one did, or does so within that time."""
         deadline = time.monotonic() + within_seconds
+        self._look()  # it may have died before the watching thread read its first heartbeat
         while True:
             gone = {other for other, seen in self._others.items() if seen is not None and seen.heartbeat.is_gone}
             self._look()  # only now, else its last heartbeat could come between this look and its end

@@ -145,3 +145,14 @@ def test_a_killed_process_that_still_counts_as_alive_is_waited_for(of_two: Proce
     missing = of_two.missing(within_seconds=60)
     assert missing is not None
     assert missing.startswith(f"process 1 (pid {os.getpid()} on {socket.gethostname()}) exited without an error message")
+
+
+def test_a_process_killed_before_its_first_heartbeat_was_read_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("RANK", "0")
+    of_two = ProcessMonitor(tmp_path, heartbeat_timeout_seconds=180)
+    write_presence(tmp_path, 1, presence_of_the_test())
+    monkeypatch.setattr(monitor, "_alive", lambda pid: False)
+    missing = of_two.missing()
+    assert missing is not None
+    assert missing.startswith("process 1 (pid ")
