@@ -75,8 +75,13 @@ def prompt_set(config: RunConfig) -> Given:
     """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
         return {"prompts": stage("prompts", prompts.read, settings=config.prompts)}
-    ready = stage("rankings", rankings.read, settings=config.rankings, conversational=config.conversational)
+    ready = stage("rankings", rankings.read, **ranking(config))
     return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
+
+
+def ranking(config: RunConfig) -> Given:
+    """The settings of the stage `rankings`. `learns_ties` only decides whether a run without an order stops there."""
+    return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
 
 
 def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Given:
@@ -91,8 +96,8 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
         data = data | {"audit": stage(each.of("audit"), audit.make, settings=config.audit_settings, **judged)}
     if "verdicts" in judged:
-        ranking: Given = {"settings": config.rankings, "conversational": config.conversational, "waits_for": data["audit"]}
-        data |= judged | {"rankings": stage(each.of("rankings"), rankings.make, **ranking, **judged)}
+        made = stage(each.of("rankings"), rankings.make, **ranking(config), **judged, waits_for=data["audit"])
+        data |= judged | {"rankings": made}
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))
         learning: Given = {"settings": config.reward_model, "seed": config.seed, "waits_for": data["audit"], **backbone}

@@ -57,6 +57,39 @@ def test_nothing_is_trained_before_the_audit(folder: Path) -> None:
         assert "audit" in {stage.name for stage in built.upstream_of(trained)}
 
 
+SOFT = {"objective": {"kind": "dpo", "labels": "soft"}}
+HARD = {"objective": {"kind": "pro"}}
+BEST = {"objective": {"kind": "best_of_n"}}
+
+
+@pytest.mark.parametrize(
+    ("students", "reward_labels", "enough"),
+    [
+        ({"soft": SOFT}, None, True),
+        ({"soft": SOFT, "best": BEST}, None, True),  # any of equal answers is the best
+        ({"soft": SOFT, "hard": HARD}, None, False),
+        ({"soft": SOFT}, "soft", True),
+        ({"soft": SOFT}, "hard", False),
+        ({"hard": HARD}, None, False),
+        ({"best": BEST}, None, False),
+        ({}, "soft", True),
+        ({}, None, False),
+    ],
+)
+def test_tied_rankings_are_enough_for_a_run_in_which_all_learn_from_ties(
+    folder: Path, students: dict[str, Any], reward_labels: str | None, enough: bool
+) -> None:
+    config = {**small_config(), "students": students, "reward_model": reward_labels and {"labels": reward_labels}}
+    assert RunConfig.model_validate(config).learns_ties == enough
+    assert stages(config)["rankings"].given["learns_ties"] == enough
+
+
+def test_whether_ties_are_enough_changes_no_fingerprint(folder: Path) -> None:
+    soft = {**small_config(), "students": {"soft": SOFT}, "reward_model": None}
+    hard = {**soft, "students": {"hard": HARD}}
+    assert stages(soft)["rankings"].fingerprint == stages(hard)["rankings"].fingerprint
+
+
 def test_a_name_decides_nothing(folder: Path) -> None:
     """A student under another name is the same student; two equal ones share what was made."""
     config = small_config()

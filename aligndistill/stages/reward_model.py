@@ -10,7 +10,7 @@ from aligndistill.config.students import RewardTraining
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Ranking, Split
-from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import HELD_OUT_PAIRS, RANKINGS, HeldOutPair, write_log
 from aligndistill.stages.models import new_model
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -46,7 +46,6 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
-    require_records(len(examples), "training rankings", examples.dropped)
     job = TrainingJob("reward model", settings, context.runtime, context.scratch, seed)
     trained = train_reward_model(reward_model, settings, examples, job)
     save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)

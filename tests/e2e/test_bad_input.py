@@ -163,6 +163,20 @@ def test_a_judge_that_finds_all_answers_equal_leaves_nothing_to_learn(folder: Pa
     assert_complaint(run(config), 3, "no training rankings are left", "60 all tied")
 
 
+def test_answers_that_are_all_equal_are_enough_for_soft_labels(folder: Path, run: Run, config: dict[str, Any]) -> None:
+    (folder / "indifferent.py").write_text("def grade(prompt, responses):\n    return [1.0] * len(responses)\n")
+    config["judge"]["function"] = "indifferent:grade"
+    training = config["students"]["pro"]
+    config["students"] = {"soft": {**training, "objective": {"kind": "dpo", "labels": "soft"}}}
+    ended = run(config)
+    assert ended.code == 0, ended.errors
+    assert manifest(folder, "rankings")["counts"]["train"] == 0
+    assert manifest(folder, "student-soft")["counts"]["rankings"] == len(
+        read_rows(next(folder.glob("runs/store/rankings-*/ties.jsonl")))
+    )
+    assert list(json.loads((folder / "runs/run/report.json").read_text())["students"]) == ["best_of_n", "soft"]
+
+
 # -------------------------------------------------------------------------------------------------------------- models
 
 

@@ -77,6 +77,12 @@ def test_names_and_what_is_waited_for_change_nothing() -> None:
     assert of(prompts=renamed) == of(prompts=PROMPTS)
 
 
+def test_what_is_not_hashed_reaches_the_function_and_changes_nothing() -> None:
+    strict = stage("s", make, prompts=PROMPTS, not_hashed={"strict": True})
+    assert strict.given == {"prompts": PROMPTS, "strict": True}
+    assert strict.fingerprint == of(prompts=PROMPTS)
+
+
 def test_equal_stages_share_the_folder_of_the_first(tmp_path: Path) -> None:
     one, other = stage("one", make, n=1), stage("other", make, n=1)
     assert other.folder(tmp_path) == tmp_path / f"other-{one.fingerprint}"
