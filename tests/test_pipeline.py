@@ -57,6 +57,14 @@ def test_nothing_is_trained_before_the_audit(folder: Path) -> None:
         assert "audit" in {stage.name for stage in built.upstream_of(trained)}
 
 
+def test_a_model_may_be_named_like_a_stage(folder: Path) -> None:
+    reward = {"kind": "likelihood", "model": "audit"}
+    config = {**small_config(), "models": {"audit": small_config()["teacher"]}}
+    config["students"] = {"ppo": {"objective": {"kind": "ppo", "reward": reward}}}
+    made = stages(config)
+    assert made["student-ppo"].given["models"] == {"audit": made["model-audit"]}
+
+
 SOFT = {"objective": {"kind": "dpo", "labels": "soft"}}
 HARD = {"objective": {"kind": "pro"}}
 BEST = {"objective": {"kind": "best_of_n"}}

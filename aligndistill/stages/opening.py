@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.judges import (
+    ChatJudge,
     Function,
     Judge,
     Likelihood,
@@ -76,7 +77,7 @@ def open_judge(
     """
     batch_size = context.runtime.per_device_eval_batch_size
     name = member or settings.kind
-    if context.open_grader is not None and isinstance(settings, Likelihood | RewardScore | Function):
+    if context.open_grader is not None and not isinstance(settings, ChatJudge | Panel):
         return context.open_grader(name)
     match settings:
         case Likelihood():

@@ -669,6 +669,7 @@ DPO = "{objective: {kind: dpo}}"
         ({"models": f"{{teacher: {LOCAL}}}"}, "c.yaml:5: models.teacher: 'teacher' is a reserved name (the section 'teacher')"),
         ({"students": f"{{a b: {DPO}}}"}, "c.yaml:5: students.a b: a student's name must be letters, digits"),
         ({"students": f"{{../a: {DPO}}}"}, "c.yaml:5: students.../a: a student's name must be letters, digits"),
+        ({"models": f"{{reference: {LOCAL}}}"}, "c.yaml:5: models.reference: 'reference' is a reserved name"),
         ({"students": f"{{start: {DPO}}}"}, "c.yaml:5: students.start: 'start' is a reserved name"),
         ({"students": f"{{teacher: {DPO}}}"}, "c.yaml:5: students.teacher: 'teacher' is a reserved name"),
         ({"students": f"{{best_of_n: {DPO}}}"}, "c.yaml:5: students.best_of_n: 'best_of_n' is a reserved name"),
