@@ -30,7 +30,7 @@ def stages(config: dict[str, Any]) -> dict[str, Stage]:
 
 
 def changed(change: Callable[[dict[str, Any]], Any]) -> set[str]:
-    """The stages of the small run that a change makes anew or adds."""
+    """The stages of the small run that a change rebuilds or adds."""
     config = small_config()
     before = {stage.fingerprint for stage in stages(small_config()).values()}
     change(config)
@@ -38,9 +38,9 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> set[str]:
 
 
 LABELLED = {"candidates", "verdicts", "audit", "rankings"}
-LEARNT = {"reward_model", "student-best_of_n", "student-dpo", "student-pro"}
+TRAINED = {"reward_model", "student-best_of_n", "student-dpo", "student-pro"}
 ANSWERED = {"answers-best_of_n", "answers-dpo", "answers-pro"}
-TOLD = {"evaluation", "report"}
+REPORTED = {"evaluation", "report"}
 
 
 def test_a_stage_comes_after_what_it_needs(folder: Path) -> None:
@@ -123,22 +123,22 @@ def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
     ("change", "expected"),
     [
         (lambda c: c["runtime"].update(save_steps=50, per_device_train_batch_size=1, report_to=["tensorboard"]), set()),
-        (lambda c: c["students"]["dpo"].update(learning_rate=5e-3), {"student-dpo", "answers-dpo", *TOLD}),
-        (lambda c: c["students"]["dpo"]["objective"].update(beta=0.5), {"student-dpo", "answers-dpo", *TOLD}),
-        (lambda c: c["students"].pop("pro"), TOLD),
+        (lambda c: c["students"]["dpo"].update(learning_rate=5e-3), {"student-dpo", "answers-dpo", *REPORTED}),
+        (lambda c: c["students"]["dpo"]["objective"].update(beta=0.5), {"student-dpo", "answers-dpo", *REPORTED}),
+        (lambda c: c["students"].pop("pro"), REPORTED),
         (
             lambda c: c["students"].update(best_of_n={"objective": {"kind": "best_of_n"}, "max_steps": 1}),
-            {"student-best_of_n", "answers-best_of_n", *TOLD},
+            {"student-best_of_n", "answers-best_of_n", *REPORTED},
         ),
-        (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *TOLD}),
-        (lambda c: c["evaluation"].update(truth=None), {"audit", *TOLD}),
+        (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *REPORTED}),
+        (lambda c: c["evaluation"].update(truth=None), {"audit", *REPORTED}),
         (lambda c: c.update(audit={"stop": {"canaries": 0.9}}), {"audit", "report"}),
-        (lambda c: c.update(audit={"probes": {"canaries": 3}}), {*LABELLED, *LEARNT, *ANSWERED, *TOLD} - {"candidates"}),
-        (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *LEARNT, *ANSWERED, *TOLD}),
-        (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *LEARNT, *ANSWERED, *TOLD}),
+        (lambda c: c.update(audit={"probes": {"canaries": 3}}), {*LABELLED, *TRAINED, *ANSWERED, *REPORTED} - {"candidates"}),
+        (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *TRAINED, *ANSWERED, *REPORTED}),
+        (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *TRAINED, *ANSWERED, *REPORTED}),
         (
             lambda c: c["teacher"]["sft"].update(max_steps=5),
-            {"teacher", "answers-teacher", "verdicts", "audit", "rankings", *LEARNT, *ANSWERED, *TOLD},
+            {"teacher", "answers-teacher", "verdicts", "audit", "rankings", *TRAINED, *ANSWERED, *REPORTED},
         ),
         (lambda c: c.update(name="other"), {"report"}),
     ],
@@ -161,7 +161,7 @@ def test_a_changed_file_is_noticed(folder: Path) -> None:
     assert after["prompts"].fingerprint == before["prompts"].fingerprint
 
 
-def test_which_server_samples_is_not_what_is_learnt_but_whether_one_does_is(folder: Path) -> None:
+def test_which_server_samples_is_not_hashed_but_whether_one_does_is(folder: Path) -> None:
     def student(**server: Any) -> str:
         objective = {"kind": "ppo", "reward": "judge", "samples_per_prompt": 2, **({"server": server} if server else {})}
         return stages({**small_config(), "students": {"ppo": {"objective": objective}}})["student-ppo"].fingerprint
@@ -255,4 +255,4 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
 def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
     built = stages(small_config())
     assert {name for name, stage in built.items() if not stage.together} == {"prompts", "audit", "rankings", "report"}
-    assert {"start", "teacher", *LEARNT} < built.keys()
+    assert {"start", "teacher", *TRAINED} < built.keys()

@@ -1,4 +1,4 @@
-"""`aligndistill` commands as real processes, with what came of them."""
+"""`aligndistill` commands as real processes, with their results."""
 
 import json
 import os
@@ -44,7 +44,7 @@ def command(folder: Path, *arguments: str, environment: Mapping[str, str] | None
 
 
 class ForkServer:
-    """The same with the imports done beforehand; one command at a time."""
+    """The same with the imports done in advance; one command at a time."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -65,7 +65,7 @@ class ForkServer:
         file_size_limit: int | None = None,
         meanwhile: Callable[[int], Any] | None = None,
     ) -> Ended:
-        """Run a command to its end. `meanwhile` is called with its pid once it has begun."""
+        """Run a command to its end. `meanwhile` is called with its pid once it has started."""
         with tempfile.TemporaryDirectory() as streams:
             output, errors = Path(streams, "output"), Path(streams, "errors")
             order = {

@@ -46,7 +46,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 @pytest.fixture
 def copied_run(small_run: FinishedRun, tmp_path: Path) -> FinishedRun:
-    """A copy of the finished run to go on from. Names of artifacts do not depend on where they lie."""
+    """A copy of the finished run to continue from. Names of artifacts do not depend on their place."""
     assert small_run.ended.code == 0, small_run.ended.errors
     shutil.copytree(small_run.folder, tmp_path / "small")
     return FinishedRun(tmp_path / "small", small_run.ended)

@@ -1,4 +1,4 @@
-"""Starts `aligndistill` commands as processes of their own without paying for the imports each time.
+"""Starts `aligndistill` commands as processes of their own without the imports each time.
 
 Reads one JSON object a line ({arguments, cwd, output, errors, environment, file_size_limit}), forks, and answers with the pid,
 then, when the child has ended, with its wait status. The child runs what `python -m aligndistill` runs.
@@ -40,7 +40,7 @@ def _run(order: dict[str, Any]) -> None:
     from aligndistill import cli
 
     code = 1
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started us may have ignored it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process may have ignored it
     try:
         os.chdir(order["cwd"])
         os.environ.update(order["environment"])

@@ -46,14 +46,14 @@ def manifest(folder: Path, stage: str) -> dict[str, Any]:
 # -------------------------------------------------------------------------------------------------------------- config
 
 
-def test_a_misspelt_key_is_told_with_what_was_meant(folder: Path, config: dict[str, Any]) -> None:
+def test_a_misspelt_key_is_reported_with_a_suggestion(folder: Path, config: dict[str, Any]) -> None:
     config["students"]["pro"]["learning_rat"] = config["students"]["pro"].pop("learning_rate")
     write_config(folder / "run.yaml", config)
     ended = command(folder, "run", "run.yaml")
     assert_complaint(ended, 2, "run.yaml:", "students.pro.learning_rat", "did you mean 'learning_rate'")
     told = command(folder, "run", "run.yaml", environment=TOLD)
     assert "pydantic" in imported(told)
-    assert not imported(told) & HEAVY, "nobody should wait for heavy imports to learn of a misspelt key"
+    assert not imported(told) & HEAVY, "a misspelt key must be reported before heavy imports"
 
 
 def test_a_value_of_another_type(run: Run, config: dict[str, Any]) -> None:
@@ -127,7 +127,7 @@ def test_a_pair_of_equal_answers(folder: Path, run: Run, config: dict[str, Any])
     assert manifest(folder, "rankings")["dropped"] == {"chosen equals rejected": 1}
 
 
-def test_a_prompt_longer_than_the_model_is_left_out_and_counted(folder: Path, run: Run, config: dict[str, Any]) -> None:
+def test_a_prompt_longer_than_the_model_is_dropped_and_counted(folder: Path, run: Run, config: dict[str, Any]) -> None:
     long = [{"prompt": f"{n} " + "What is the opposite of hot? " * 20} for n in range(10)]
     write_rows(folder / "prompts.jsonl", [*read_rows(folder / "prompts.jsonl"), *long])
     ended = run(config)
@@ -144,7 +144,7 @@ def test_only_prompts_that_are_too_long(run: Run, config: dict[str, Any]) -> Non
     assert_complaint(run(config), 3, "no candidates are left", "60 prompt too long", "limits")
 
 
-def test_empty_candidates_are_left_out_and_counted(folder: Path, run: Run, config: dict[str, Any]) -> None:
+def test_empty_candidates_are_dropped_and_counted(folder: Path, run: Run, config: dict[str, Any]) -> None:
     with FaultServer(lambda body, number: completion(f"answer {number}" if body["seed"] % 2 else " \n")) as server:
         model = {"kind": "endpoint", "base_url": server.base_url, "name": "m"}
         ended = run(
@@ -256,7 +256,7 @@ def test_a_folder_of_runs_that_is_no_run(folder: Path, forked: ForkServer) -> No
 
 
 def test_a_copy_of_the_template_may_be_edited(folder: Path, run: Run, config: dict[str, Any]) -> None:
-    """Another text of the template is another judge: its verdicts are asked for anew."""
+    """Another text of the template is another judge: its verdicts are asked for again."""
     template = folder / "mine.txt"
     shutil.copy(Path(__file__).parents[2] / "aligndistill/judges/templates/general.txt", template)
     with serve(completion("A")) as server:

@@ -35,7 +35,7 @@ def test_rankings_are_tokenised_once_for_all_students(context: StageContext, ran
     conversation = Conversation(tiny_tokenizer(), "chat")
     first = ranking_examples(context, rankings, conversation, LIMITS)
     assert [len(one.scores) for one in first] == [len(one.responses) for one in ragged_rankings()[1:]]
-    (rankings / RANKINGS).unlink()  # nobody needs them now
+    (rankings / RANKINGS).unlink()  # they are not needed any more
     other = replace(context, folder=context.folder.with_name("another student"))
     assert list(ranking_examples(other, rankings, conversation, LIMITS)) == list(first)
     for changed in (

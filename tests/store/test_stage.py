@@ -114,15 +114,15 @@ def test_whether_a_server_samples_counts_and_not_which() -> None:
     assert ppo("http://one/v1") == ppo("http://two/v1") != ppo(None)
 
 
-def test_not_everything_is_left_out() -> None:
+def test_few_sections_have_fields_that_are_not_hashed() -> None:
     """Most fields are hashed; those that are not were marked one by one."""
     sections = [Section]
     for section in sections:
         sections += section.__subclasses__()
     assert RunConfig in sections
     ours = [section for section in sections if section.__module__.startswith("aligndistill.")]
-    left_out = {section.__name__ for section in ours if any(NotHashed in found for found in marks(section).values())}
-    assert left_out == {"EndpointModel", "RolloutServer"}
+    not_hashed = {section.__name__ for section in ours if any(NotHashed in found for found in marks(section).values())}
+    assert not_hashed == {"EndpointModel", "RolloutServer"}
 
 
 def test_a_file_that_a_section_names_counts_by_its_content(tmp_path: Path) -> None:

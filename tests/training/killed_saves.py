@@ -1,6 +1,6 @@
 """Trains again and again, and kills each training at another write of its second checkpoint: `python -m ... FOLDER`.
 
-FOLDER/saves.json lists, for each kill, the write it came before and what a resumed run would begin from.
+FOLDER/saves.json lists, for each kill, the write before which it happened, and the checkpoint that a resumed run would use.
 """
 
 import json
@@ -18,7 +18,7 @@ SECOND = "checkpoint-4"
 
 
 def before_write(number: int, noted: Path) -> Callable[[], None]:
-    """Python says of every file that it opens, renames or removes; torch is asked; safetensors' writes lie between two of those."""
+    """Audit events report files that Python opens, renames or removes; torch.save is patched; safetensors writes in between."""
     count = 0
     plain_save = torch.save
 

@@ -1,4 +1,4 @@
-"""One process, two, and two under every ZeRO stage learn the same; and each goes on from where it was stopped.
+"""One process, two, and two under every ZeRO stage learn the same; and each can be stopped and resumed.
 
 All training runs of this file are made by two launches, of two processes and of one: starting a process costs more than training.
 """
@@ -25,7 +25,7 @@ SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "z
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 SHARED_CRITIC = ("zero2", "zero3")
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
-PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
+PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 PORT = 29900 + os.getpid() % 90
 
 
@@ -101,10 +101,10 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert entry["learning_rate"] == other["learning_rate"]
         if "score" in other:
-            assert entry.keys() & other.keys() >= PPO_FIGURES
+            assert entry.keys() & other.keys() >= PPO_METRICS
             assert entry.keys() ^ other.keys() <= {"grad_norm"}  # DeepSpeed has none under ZeRO-0
-            for figure in entry.keys() & other.keys():
-                assert entry[figure] == pytest.approx(other[figure], rel=2e-3, abs=2e-4), figure
+            for metric in entry.keys() & other.keys():
+                assert entry[metric] == pytest.approx(other[metric], rel=2e-3, abs=2e-4), metric
     # ZeRO writes a tied head too
     assert_same_steps(*({name: torch.tensor(value) for name, value in one["weights"].items()} for one in (found, expected)))
 
@@ -131,14 +131,14 @@ def test_adapters_train_under_every_zero_stage(made: Path, what: str, zero: str)
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("zero", SHARED_CRITIC)
-def test_a_critic_in_the_policys_trunk_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
+def test_a_critic_on_the_policys_backbone_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
     assert_same_training(result(made / "two", f"ppo-shared-{zero}"), result(made / "one", "ppo-shared"))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("zero", "lora"), SERVED)
 def test_what_a_server_samples_for_several_processes_is_what_it_samples_for_one(made: Path, zero: str | None, lora: bool) -> None:
-    """The first process hands over whole weights, whatever cut them up; the server's log-probs say so."""
+    """The first process sends gathered weights, however they were sharded; the server's log-probs say so."""
     found, expected = (result(made / processes, f"ppo-served-{way}-{lora}") for processes, way in (("two", zero), ("one", None)))
     assert_same_training(found, expected)
     assert all(entry["server_gap_nats"] < 1e-4 for entry in found["log"] + expected["log"])
@@ -171,7 +171,7 @@ def test_stopped_and_resumed_is_uninterrupted(made: Path, processes: str, name: 
 
 
 @pytest.mark.timeout(600)
-def test_a_run_may_go_on_with_fewer_processes(made: Path) -> None:
+def test_a_run_may_resume_with_fewer_processes(made: Path) -> None:
     assert result(made / "two", "dpo-moved")["code"] == 5
     moved = result(made / "one", "dpo-moved")
     assert len(moved["seen"]) == 1  # the last of four steps

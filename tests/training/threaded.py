@@ -1,6 +1,6 @@
 """Trains on as many threads as the environment says, twice without a pause and once over a SIGKILL: `python -m ... FOLDER`.
 
-Each in a process of its own, forked before anything has been computed, so that one of them all pays for the imports. The sizes make
+Each in a process of its own, forked before anything has been computed, so that the imports are done once for all. The sizes make
 torch share the work among threads: an operator over fewer than 32,768 numbers runs on one. And a hundred answers to one prompt make
 the gradient of the prompt's last token a sum of a hundred terms, which is where an order of adding shows (see `logprobs.places`).
 """

@@ -23,7 +23,7 @@ def requests(number: int) -> list[Request]:
 
 
 def ask(server: FaultServer, folder: Path, budget: Budget, number: int = 50, **settings: object) -> tuple[int, str]:
-    """How many answers came, and what the budget said."""
+    """How many answers came, and the budget's error."""
     answers = 0
     try:
         chat = Endpoints(folder, budget).open(server.config(**settings))
@@ -123,7 +123,7 @@ def test_processes_share_one_budget(tmp_path: Path) -> None:
     assert min(counts) >= 8
 
 
-def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+def test_a_torn_line_is_skipped(tmp_path: Path) -> None:
     ledger = AppendLog(tmp_path / SPENT)
     ledger.add({"requests": 1})
     ledger.add({"requests": 2})

@@ -1,7 +1,7 @@
 """Trains the same thing again and again, each time in a fresh process, and kills some of them: `python -m ... FOLDER`.
 
 A process ends by a real SIGKILL, which it sends to itself so that the place is exact. Children are forked before anything has been
-computed, so that only one of them all pays for the imports.
+computed, so that the imports are done once for all.
 """
 
 import json
@@ -20,7 +20,7 @@ from aligndistill.training.offline.policy import train_policy
 from tests.tiny_models import ragged_rankings, ranking_examples, tiny_job, tiny_language_model
 
 STEPS = 7  # in the middle of the fourth epoch of two steps each
-LORA = Lora(r=2, lora_dropout=0.5)  # its randomness must be taken up again, too
+LORA = Lora(r=2, lora_dropout=0.5)  # its randomness must be resumed, too
 
 
 def kill() -> None:
@@ -41,8 +41,8 @@ def in_step_five() -> None:
     watched.CheckpointedTrainer.training_step = training_step  # type: ignore[method-assign]
 
 
-def before_the_seal_of_six() -> None:
-    """The checkpoint's files are all there, and nobody has said so."""
+def before_the_manifest_of_six() -> None:
+    """The checkpoint's files are all written, but not its manifest."""
     plain = watched.write_manifest
 
     def write_manifest(checkpoint: Path, *made_by: Any) -> None:
@@ -57,7 +57,7 @@ def never() -> None:
     """Nothing happens."""
 
 
-KILLS: dict[str, Callable[[], None]] = {"in_step_five": in_step_five, "before_the_seal_of_six": before_the_seal_of_six}
+KILLS: dict[str, Callable[[], None]] = {"in_step_five": in_step_five, "before_the_manifest_of_six": before_the_manifest_of_six}
 
 
 def train(folder: Path, lora: Lora | None, prepare: Callable[[], None], after: Callable[[], None]) -> None:

@@ -35,7 +35,7 @@ def result(folder: Path) -> dict[str, Any]:
 
 @pytest.mark.parametrize(
     ("kind", "interruption"),
-    [("full", "in_step_five"), ("full", "before_the_seal_of_six"), ("full", "at_the_end"), ("lora", "in_step_five")],
+    [("full", "in_step_five"), ("full", "before_the_manifest_of_six"), ("full", "at_the_end"), ("lora", "in_step_five")],
 )
 def test_a_killed_run_ends_where_an_uninterrupted_one_does(runs: Path, kind: str, interruption: str) -> None:
     codes = json.loads((runs / "codes.json").read_text())
@@ -48,7 +48,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(runs: Path, kind: str
 
 
 @pytest.mark.parametrize("kind", ["full", "lora"])
-def test_the_log_has_every_logging_step_and_the_seconds_go_on(runs: Path, kind: str) -> None:
+def test_the_log_has_every_logging_step_and_the_seconds_continue(runs: Path, kind: str) -> None:
     for run in ("uninterrupted", "in_step_five"):
         log = json.loads((runs / kind / run / "result.json").read_text())["log"]
         assert [entry["step"] for entry in log] == [2, 3, 4, 6]  # every third, and where a checkpoint is due

@@ -39,7 +39,7 @@ def in_the_second_update() -> None:
 
 
 def between_updates() -> None:
-    """The first update is over, the second one's answers are scored, and nothing was learnt from them."""
+    """The first update is over, the second one's answers are scored, and there was no step on them."""
     plain = ppo.PpoTrainer._experience
 
     def experience(self: Any, update: int) -> Any:
@@ -51,8 +51,8 @@ def between_updates() -> None:
     ppo.PpoTrainer._experience = experience  # type: ignore[method-assign]
 
 
-def before_the_seal_of_the_second() -> None:
-    """The checkpoint's files are all there, and nobody has said so."""
+def before_the_manifest_of_the_second() -> None:
+    """The checkpoint's files are all written, but not its manifest."""
     plain = watched.write_manifest
 
     def write_manifest(checkpoint: Path, *made_by: Any) -> None:
@@ -66,7 +66,7 @@ def before_the_seal_of_the_second() -> None:
 KILLS: dict[str, Callable[[], None]] = {
     "in_the_second_update": in_the_second_update,
     "between_updates": between_updates,
-    "before_the_seal_of_the_second": before_the_seal_of_the_second,
+    "before_the_manifest_of_the_second": before_the_manifest_of_the_second,
 }
 
 

@@ -49,7 +49,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(runs: Path, kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_must_be_taken_up_again_had_moved(runs: Path, kind: str) -> None:
+def test_the_state_to_be_resumed_had_changed(runs: Path, kind: str) -> None:
     """Else the test above could not fail."""
     whole = result(runs / kind / "uninterrupted")
     assert [entry["update"] for entry in whole["log"]] == [1, 2, 3]
