@@ -254,5 +254,6 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
 
 def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
     built = stages(small_config())
-    assert {name for name, stage in built.items() if not stage.together} == {"prompts", "audit", "rankings", "report"}
-    assert {"start", "teacher", *TRAINED} < built.keys()
+    together = {name for name, stage in built.items() if stage.together}
+    assert {"start", "teacher", "candidates", "verdicts", "evaluation", *TRAINED, *ANSWERED} <= together
+    assert not together & {"prompts", "audit", "rankings", "report"}

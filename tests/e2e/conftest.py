@@ -1,5 +1,4 @@
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,15 +6,8 @@ from typing import Any
 import pytest
 
 from tests.e2e import counting_judge
-from tests.e2e.command import Ended, ForkServer, command
+from tests.e2e.command import Ended, command
 from tests.e2e.small_run import small_config, write_config, write_data
-
-
-@pytest.fixture(scope="session")
-def forked() -> Iterator[ForkServer]:
-    """Commands without the seconds that imports take."""
-    with ForkServer() as server:
-        yield server
 
 
 @dataclass(frozen=True)

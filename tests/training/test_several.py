@@ -5,20 +5,18 @@ All training runs of this file are made by two launches, of two processes and of
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.e2e.command import ForkServer
 from tests.tiny_models import assert_same_steps, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
 
 pytestmark = pytest.mark.process
 
-REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
 SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
@@ -66,21 +64,21 @@ def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
     return [{**order, "name": f"{name}-stopped", "stop_at": 1 if what == "ppo" else 3}, {**order, "name": f"{name}-resumed"}]
 
 
+def ranks(count: int) -> list[dict[str, str]]:
+    """What a launcher sets for each of so many processes."""
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(PORT)]
     with PolicyServer(write_tiny_model(folder / "start")) as server:
         url = server.base_url
-        for name, orders, launcher in (("two", on_two(url), torchrun), ("one", on_one(url), [])):
+        for name, orders, processes in (("two", on_two(url), ranks(2)), ("one", on_one(url), [{}])):
             (folder / name).mkdir()
             (folder / name / "orders.json").write_text(json.dumps(orders))
-            command = [sys.executable, *launcher, "-m", "tests.training.several", str(folder / name)]
-            ended = subprocess.run(
-                command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=500
-            )
-            assert ended.returncode == 0, ended.stderr[-4000:]
+            forked.run_module("tests.training.several", str(folder / name), environments=processes)
     return folder
 
 

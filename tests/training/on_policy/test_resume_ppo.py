@@ -1,35 +1,22 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.command import ForkServer
+from tests.training.killing import result
 from tests.training.on_policy.interrupted_ppo import KILLS, KINDS, STEPS_PER_UPDATE, UPDATES
 
 pytestmark = pytest.mark.process
 
-REPOSITORY = Path(__file__).parents[3]
-
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All runs, made by one process."""
+def runs(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs, made by one process and its children."""
     folder = tmp_path_factory.mktemp("interrupted")
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run(
-        [sys.executable, "-m", "tests.training.on_policy.interrupted_ppo", str(folder)], cwd=REPOSITORY, env=environment, check=True
-    )
+    forked.run_module("tests.training.on_policy.interrupted_ppo", str(folder))
     return folder
-
-
-def result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    found["log"] = [{name: value for name, value in entry.items() if not name.endswith("seconds")} for entry in found["log"]]
-    return found
 
 
 @pytest.mark.parametrize(
