@@ -47,12 +47,16 @@ class StageContext:
         return path
 
 
-def require_records(count: int, what: str, dropped: Mapping[str, int]) -> None:
+def require_records(count: int, what: str, dropped: Mapping[str, int], advice: str = "") -> None:
     """Raise an error if no records are left.
+
+    Args:
+        advice: added to the message.
 
     Raises:
         DataError: `count` is 0; the message has the reasons of the dropped ones.
     """
     if count == 0:
         reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number) or "nothing"
-        raise DataError(f"no {what} are left. Dropped: {reasons}. Change the data, or the limits and margins that drop records.")
+        change = f"Change the data, or the limits and margins that drop records.{advice and ' '}{advice}"
+        raise DataError(f"no {what} are left. Dropped: {reasons}. {change}")

@@ -1,4 +1,4 @@
-"""What a run will ask is said beforehand, what it asks stays within its budget, and where it stops it goes on."""
+"""What a run will ask is estimated in advance, what it asks stays within its budget, and a run that stopped there resumes."""
 
 import json
 import re
@@ -62,7 +62,7 @@ def test_plan_says_what_run_then_asks(folder: Path, forked: ForkServer, config: 
         assert exact["answer_tokens"] == 8 * len(asked)
         assert "verdicts  slow" not in forked.run(folder, "plan", "run.yaml").output  # it is finished
 
-        # Another run on the same store pays for none of them again: a changed setting makes the stage anew.
+        # Another run on the same store pays for none of them again: a changed setting rebuilds the stage.
         (manifest,) = (folder / "runs/store").glob("verdicts-*/manifest.json")
         manifest.unlink()
         kept = planned(forked.run(folder, "plan", "run.yaml").output, "verdicts")
@@ -87,7 +87,7 @@ def test_each_member_of_a_panel_is_planned(folder: Path, forked: ForkServer, con
 
 
 @pytest.mark.parametrize("limit", ["requests", "usd"])
-def test_a_run_stops_at_its_budget_and_goes_on_with_more(
+def test_a_run_stops_at_its_budget_and_resumes_with_a_larger_one(
     folder: Path, forked: ForkServer, config: dict[str, Any], limit: str
 ) -> None:
     with FaultServer(behave) as server:

@@ -172,7 +172,7 @@ def test_every_task_comes_once_also_those_with_nothing_to_compare() -> None:
     assert list(PairwiseJudge("j", Script(longer).chat, TEMPLATE).judge([])) == []
 
 
-def test_a_task_is_handed_out_before_the_next_one_is_complete() -> None:
+def test_a_task_is_yielded_before_the_next_one_is_complete() -> None:
     script = Script(longer)
     judged = PairwiseJudge("j", script.chat, TEMPLATE).judge([task("one", "x", "y"), task("two", "x", "y")])
     next(judged)
@@ -240,7 +240,7 @@ def count(cache: Cache) -> int:
 
 
 @pytest.mark.parametrize("logprobs", [by_length, None], ids=["logprobs", "text"])
-def test_a_reply_is_kept_before_its_verdict_is_handed_out(cache: Cache, logprobs) -> None:
+def test_a_reply_is_cached_before_its_verdict_is_yielded(cache: Cache, logprobs) -> None:
     judge = PairwiseJudge("j", Script(longer, logprobs).chat, TEMPLATE, both_orders=False, cache=cache)
     judged = judge.judge([task("one", "x", "y"), task("two", "x", "y")])
     next(judged)

@@ -32,7 +32,7 @@ def opened(endpoints: Endpoints, config: EndpointModel) -> EndpointChat:
 
 
 def ask(server: FaultServer, folder: Path, budget: Budget, number: int = 50, **settings: object) -> tuple[int, str]:
-    """How many answers came, and what the budget said."""
+    """How many answers came, and the budget's error."""
     answers = 0
     try:
         chat = opened(Endpoints(folder, budget), server.config(**settings))
@@ -133,7 +133,7 @@ def test_processes_share_one_budget(tmp_path: Path) -> None:
     assert min(counts) >= 8
 
 
-def test_a_torn_line_is_passed_over(tmp_path: Path) -> None:
+def test_a_torn_line_is_skipped(tmp_path: Path) -> None:
     ledger = AppendLog(tmp_path / SPENT)
     ledger.add({"requests": 1})
     ledger.add({"requests": 2})
