@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligndistill.config.judges import Listwise, Pairwise, Rubric, SingleJudge
+from aligndistill.config.judges import Listwise, Pairwise, Rubric
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
@@ -38,13 +38,13 @@ def server_findings(config: RunConfig) -> Iterator[Finding]:
             yield Finding(name, str(error), passed=False)
 
 
-def _members(judge: object) -> list[SingleJudge]:
+def _members(judge: object) -> list[Pairwise | Listwise | Rubric]:
     members = getattr(judge, "members", None)
     every = [judge] if members is None else [member.judge for member in members.values()]
     return [one for one in every if isinstance(one, Pairwise | Listwise | Rubric)]
 
 
-def _of_server(name: str, model: EndpointModel, judge: SingleJudge | None) -> Iterator[Finding]:
+def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rubric | None) -> Iterator[Finding]:
     from aligndistill.chat.endpoint import EndpointChat
     from aligndistill.chat.http.capabilities import Capabilities
 
@@ -72,7 +72,7 @@ def _thinking(model: EndpointModel, thinks: bool | None, switch: str | None) -> 
     return f"yes, with up to {model.thinking_tokens} tokens (thinking: {model.thinking})"
 
 
-def _verdict(chat: object, judge: SingleJudge, model: EndpointModel) -> Finding:
+def _verdict(chat: object, judge: Pairwise | Listwise | Rubric, model: EndpointModel) -> Finding:
     """Ask the judge about a good and a bad answer."""
     from aligndistill.config.run import Runtime
     from aligndistill.judges.protocol import Task
