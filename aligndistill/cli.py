@@ -1,5 +1,6 @@
 """The command line: parses arguments, calls the commands and prints errors. Heavy imports are delayed until they are needed."""
 
+import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,10 +9,11 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
-from aligndistill.errors import DataError, UserError
+from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
 from aligndistill.processes.full_disk import is_full_disk
+from aligndistill.processes.ranks import world_size
 
 if TYPE_CHECKING:
     from aligndistill.config.run import RunConfig
@@ -36,7 +38,7 @@ def run(
     until: Annotated[str | None, typer.Option(help="Stop after this stage, e.g. rankings.")] = None,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
-    with user_errors():
+    with user_errors(resumable=True):
         loaded = _load(config)  # before the heavy imports, so that a misspelt key is reported at once
         from aligndistill.commands.run import run_and_print
 
@@ -67,7 +69,7 @@ def stage(
     config: ConfigArguments,
 ) -> None:
     """Run one stage and the stages that it needs. This is the command that a launcher starts."""
-    with user_errors():
+    with user_errors(resumable=True):
         loaded = _load(config)
         from aligndistill.commands.run import make_stage
 
@@ -188,13 +190,17 @@ def main() -> None:
 
 
 @contextmanager
-def user_errors() -> Iterator[None]:
-    """Turn an error that the user can fix into one message and an exit code; bugs keep their traceback."""
+def user_errors(resumable: bool = False) -> Iterator[None]:
+    """Turn an error that the user can fix into one message and an exit code; bugs keep their traceback.
+
+    Args:
+        resumable: the command that resumes is printed as well, unless the config is wrong or a launcher started this process.
+    """
     signals.listen()
     try:
         yield
     except UserError as error:
-        _fail(str(error), error.exit_code)
+        _fail(str(error), error.exit_code, resumable)
     except Exception as error:
         if not is_full_disk(error):
             raise
@@ -202,15 +208,18 @@ def user_errors() -> Iterator[None]:
         _fail(
             f"the disk is full ({where}). Free some space, then run the same command again to resume: finished work is kept.",
             DataError.exit_code,
+            resumable,
         )
     except KeyboardInterrupt as stop:
         by = str(stop) or "SIGINT"
-        _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT)
+        _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT, resumable)
 
 
-def _fail(message: str, code: int) -> None:
+def _fail(message: str, code: int, resumable: bool) -> None:
     sys.stdout.flush()
     print(f"error: {message}", file=sys.stderr, flush=True)
+    if resumable and code != ConfigError.exit_code and world_size() == 1:
+        print(f"to resume: {shlex.join(['aligndistill', *sys.argv[1:]])}", file=sys.stderr, flush=True)
     raise typer.Exit(code)
 
 

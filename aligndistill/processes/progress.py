@@ -2,7 +2,7 @@
 
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TypeVar
 
@@ -18,13 +18,15 @@ SECONDS_BETWEEN_LINES = 10.0
 
 
 class Bar:
-    """One running count. `note`, for example a loss, is shown after it."""
+    """One running count, with its rate and the time left. `note`, for example a loss, is shown after them."""
 
     def __init__(self, label: str, total: int | None, progress: Progress | None) -> None:
         self._label, self._total, self._progress = label, total, progress
         self._done = 0
-        self._last_line = time.monotonic()
-        self._task = progress.add_task(label, total=total, note="") if progress else None
+        self._first: int | None = None  # the count at the start: a resumed stage does not begin at 0
+        self._started = self._last_line = time.monotonic()
+        self._note = ""
+        self._task = progress.add_task(label, total=total, note="", rate="") if progress else None
 
     def expect(self, total: int) -> None:
         """Set the total, when it becomes known only later."""
@@ -32,18 +34,55 @@ class Bar:
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, total=total)
 
+    def resume(self, done: int) -> None:
+        """Set the count of what was done before; it has no part in the rate."""
+        self._first, self._started = done, time.monotonic()
+        self.set(done)
+
     def advance(self, by: int = 1, note: str = "") -> None:
         """Advance the count."""
         self.set(self._done + by, note)
 
     def set(self, done: int, note: str = "") -> None:
-        """Set the count."""
-        self._done = done
+        """Set the count. The last note stays until there is another one."""
+        self._done, self._note = done, note or self._note
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, note=note)
+            rate = _rate_text(self._per_second())
+            self._progress.update(self._task, completed=done, note=self._note, rate=rate)
         elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
-            console.print(f"  {self._label}: {done}/{self._total} {note}")
+            console.print(self._line(), markup=False, soft_wrap=True)
+
+    def _per_second(self) -> float:
+        seconds = time.monotonic() - self._started
+        return (self._done - (self._first or 0)) / seconds if seconds > 0 else 0.0
+
+    def _line(self) -> str:
+        """`  verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`."""
+        per_second = self._per_second()
+        parts = [f"{self._done}/{self._total}" if self._total is not None else f"{self._done}"]
+        if self._total:
+            parts[0] += f" ({100 * self._done // self._total}%)"
+        if per_second > 0:
+            parts.append(_rate_text(per_second))
+            if self._total is not None:
+                parts.append(f"{duration((self._total - self._done) / per_second)} left")
+        return f"  {self._label}: {', '.join([*parts, *filter(None, [self._note])])}"
+
+
+def _rate_text(per_second: float) -> str:
+    """`3.4/s`, or `12 s each` where one takes longer than a second."""
+    if per_second <= 0:
+        return ""
+    return f"{per_second:.3g}/s" if per_second >= 1 else f"{1 / per_second:.3g} s each"
+
+
+def duration(seconds: float) -> str:
+    """`50 s`, `4 min`, `1 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
@@ -56,6 +95,7 @@ def bar(label: str, total: int | None = None) -> Iterator[Bar]:
         TextColumn("  {task.description}"),
         BarColumn(),
         MofNCompleteColumn(),
+        TextColumn("{task.fields[rate]}"),
         TimeElapsedColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[note]}"),
@@ -64,12 +104,21 @@ def bar(label: str, total: int | None = None) -> Iterator[Bar]:
         yield Bar(label, total, progress)
 
 
-def track(items: Iterable[T], label: str, total: int) -> Iterator[T]:
-    """Yield the items, counting them in a progress bar."""
+def track(items: Iterable[T], label: str, total: int, done: int = 0, note: Callable[[], str] | None = None) -> Iterator[T]:
+    """Yield the items, counting them in a progress bar.
+
+    Args:
+        total: of all items, those included that were done before.
+        done: how many were done before; if there are any, it says so.
+        note: what to show beside the count, such as what was spent.
+    """
+    if done:
+        say(f"  {label}: resuming at {done} of {total}")
     with bar(label, total) as running:
+        running.resume(done)
         for item in items:
             yield item
-            running.advance()
+            running.advance(note=note() if note else "")
 
 
 def say(text: str) -> None:

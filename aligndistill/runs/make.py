@@ -4,12 +4,9 @@ import socket
 import time
 from collections.abc import Callable, Sequence
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from aligndistill.chat.protocol import ChatModel
-from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import TrainingError
 from aligndistill.processes.memory_errors import is_out_of_memory
@@ -39,16 +36,11 @@ def move_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
                 say(f"  {folder} is damaged ({damage}); moved to {move_aside(folder).name} and rebuilt")
 
 
-def run_stage(
-    stage: Stage,
-    runtime: Runtime,
-    open_endpoint: Callable[[EndpointModel], ChatModel] | None = None,
-    unreadable_limit: float | None = None,
-) -> Manifest:
+def run_stage(stage: Stage, runtime: Runtime, equip: Callable[[StageContext], StageContext] = lambda context: context) -> Manifest:
     """Run a stage unless it is finished. Its inputs must be finished.
 
     Args:
-        open_endpoint, unreadable_limit: see `StageContext`.
+        equip: adds to the stage's context what the run has: its servers.
 
     Raises:
         UserError: the stage failed; what it had done so far is kept.
@@ -57,7 +49,7 @@ def run_stage(
     manifest = read_manifest(folder)
     if manifest is not None:
         return manifest
-    context = replace(context_of(stage, runtime), open_endpoint=open_endpoint, unreadable_limit=unreadable_limit)
+    context = equip(context_of(stage, runtime))
     if is_main_process() or (stage.together and _has_started(folder)):
         return _make(stage, context)
     return _wait_for(folder)

@@ -5,6 +5,7 @@ report, and `model_outputs/` for AlpacaEval. All of it is derived from the store
 `servers.py`.
 """
 
+from dataclasses import replace
 from pathlib import Path
 
 from aligndistill.config.load import ConfigFiles, as_config
@@ -21,6 +22,7 @@ from aligndistill.runs.folder import gather
 from aligndistill.runs.make import move_damaged_aside, run_stage
 from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
+from aligndistill.stages.context import StageContext
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 from aligndistill.store.version import claim_store
@@ -92,10 +94,15 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
     made = list(launched)
     folder = config.runtime.runs / config.name
     endpoints = Endpoints(folder, config.budget)
+
+    def equip(context: StageContext) -> StageContext:
+        limit = config.audit.stop.unparsed
+        return replace(context, open_endpoint=endpoints.open, spending=endpoints.spending, unreadable_limit=limit)
+
     for number, stage in enumerate(stages):
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:
-            manifest = run_stage(stage, config.runtime, endpoints.open, config.audit.stop.unparsed)
+            manifest = run_stage(stage, config.runtime, equip)
         except UserError:
             if is_main_process():  # `judge audit` reads the unfinished run's folder
                 gather(config, whole, stages[:number], folder, complete=False)

@@ -48,6 +48,14 @@ class Endpoints:
         limiter = self._limiters.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
         return EndpointChat(config, capabilities, limiter, self._account, looks=True)
 
+    def spending(self) -> str:
+        """What the run has spent so far; empty before the first request."""
+        spent = self._account.spent if self._account is not None else Spending()
+        if not spent.requests:
+            return ""
+        cost = f", {spent.usd:.2f} USD" if spent.usd else ""
+        return f"{spent.requests:,} requests, {spent.tokens:,} tokens{cost}"
+
     def _save(self, _: ServerCapabilities) -> None:
         found = {name: one.found.model_dump() for name, one in self._capabilities.items()}
         partial = self._folder / f"{SERVERS}.{os.getpid()}.partial"

@@ -26,6 +26,7 @@ class StageContext:
         identities: the fingerprint of each input, by its folder.
         unreadable_limit: the share of unreadable verdicts above which a judge is stopped early; None never stops it.
         open_endpoint: replaces a server by a chat model; None connects to the server.
+        spending: what the run has spent on servers so far, as text for progress messages.
         open_model, open_grader: in a dry run, replace any chat model, and any judge (by name) that computes its grades here.
     """
 
@@ -36,6 +37,7 @@ class StageContext:
     identities: Mapping[Path, str] = field(default_factory=dict)
     unreadable_limit: float | None = None
     open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
+    spending: Callable[[], str] | None = None
     open_model: Callable[[ModelSource], ChatModel] | None = None
     open_grader: Callable[[str], Judge] | None = None
 

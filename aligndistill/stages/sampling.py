@@ -80,17 +80,18 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
             new_tokens = job.sampling.max_new_tokens
             fitting = [prompt for prompt in wanted if chat.fits(job.prompts[prompt], job.max_prompt_tokens, new_tokens)]
             too_long = len(wanted) - len(fitting)
-            if not on_server:
-                ours = set(our_share(list(job.prompts)))
-                fitting = [prompt for prompt in fitting if prompt in ours]
-            requests = [Request(job.prompts[prompt], missing[prompt]) for prompt in fitting]
-            total = sum(len(request.samples) for request in requests)
-            for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total):
+            ours = set(job.prompts if on_server else our_share(list(job.prompts)))
+            asked = [prompt for prompt in fitting if prompt in ours]
+            requests = [Request(job.prompts[prompt], missing[prompt]) for prompt in asked]
+            before = sum(len(done[prompt]) for prompt in ours)
+            total = before + sum(len(request.samples) for request in requests)
+            spending = context.spending if on_server else None
+            for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total, before, spending):
                 if answered.reply.problem:
                     refused += 1
                     continue
                 sample = StoredSample(
-                    prompt_id=fitting[answered.request],
+                    prompt_id=asked[answered.request],
                     author=name,
                     sample=answered.sample,
                     text=answered.reply.text,

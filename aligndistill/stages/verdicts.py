@@ -154,7 +154,8 @@ def ask(
         missing = [task for task in ours if task.prompt_id not in done]
         if missing:
             opened = open_judge(context, judge, models, seed)
-            for judged in track(opened.judge(missing), label, len(missing)):
+            spending = context.spending if on_server else None
+            for judged in track(opened.judge(missing), label, len(ours), len(ours) - len(missing), spending):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     if not on_server:
         wait_for_others(f"{context.folder.name} has its {label}")

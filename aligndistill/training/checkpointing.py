@@ -182,7 +182,7 @@ class _Steps(TrainerCallback):  # type: ignore[misc]
         """Called after the state is loaded."""
         self._trainer.begin()
         self._bar.expect(state.max_steps)
-        self._bar.set(state.global_step)
+        self._bar.resume(state.global_step)
 
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Called after an optimiser step."""

@@ -130,7 +130,8 @@ def test_what_one_process_raises_in_training_ends_both_and_is_the_last_message(f
     ended = command(folder, "run", "run.yaml", "--until", "student-ppo", zero(2), environment={"DS_ACCELERATOR": "cpu"})
     assert list((folder / "runs/store").glob("student-ppo-*/scratch/checkpoint-1/aligndistill_checkpoint.json"))
     assert ended.code == 4, ended.errors
-    last = ended.errors.strip().splitlines()[-1]
+    last, resume = ended.errors.strip().splitlines()[-2:]
+    assert resume.startswith("to resume: aligndistill run ")
     assert last.startswith("error: the judge function failing_reward:raises_in_one_process")
     assert "ValueError: this one has no grade" in last
     found = heartbeats(folder)

@@ -139,7 +139,8 @@ def test_a_server_that_fails_the_first_of_two_processes_ends_both(folder: Path, 
         write_config(folder / "run.yaml", served(config, server.rollouts(max_retries=0).model_dump()))
         ended = command(folder, "run", "run.yaml", "--until", "student-ppo", zero(2), environment={"DS_ACCELERATOR": "cpu"})
     assert ended.code == 1, ended.errors
-    last = ended.errors.strip().splitlines()[-1]
+    last, resume = ended.errors.strip().splitlines()[-2:]
+    assert resume.startswith("to resume: aligndistill run ")
     assert last.startswith("error: the rollout server http://127.0.0.1:")
     assert "HTTP 500: " in last
     assert (student_of(folder) / "scratch/checkpoint-1/aligndistill_checkpoint.json").is_file()
