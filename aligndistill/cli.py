@@ -35,7 +35,9 @@ ConfigArguments = Annotated[
 @app.command()
 def run(
     config: ConfigArguments,
-    until: Annotated[str | None, typer.Option(help="Stop after this stage, e.g. rankings.")] = None,
+    until: Annotated[
+        str | None, typer.Option(help="Stop after this stage, e.g. rankings; students and answers name all of a kind.")
+    ] = None,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):

@@ -33,7 +33,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
 
     Args:
         config: a config, or the file or files to load it from.
-        until: the last stage to run, such as `rankings` or `student-dpo`; by default the report.
+        until: the last stage to run, such as `rankings` or `student-dpo`, or one of `GROUPS`; by default the report.
 
     Raises:
         UserError: a stage failed. Finished work is kept.
@@ -49,7 +49,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         choose_accelerator()
         if config.runtime.deterministic:
             use_deterministic_kernels()
-    launched = _launched(config, stages)
+    launched = _launched(config, stages, until if until in GROUPS else None)
     with monitored(config.runtime):
         if world_size() > 1:
             if is_main_process():
@@ -76,9 +76,12 @@ def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
     return [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
 
 
-def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
+def _launched(config: RunConfig, stages: tuple[Stage, ...], group: str | None) -> list[str]:
     """Start the launcher, if the config names one, for the stages that several processes can share; returns the names of those it
     ran.
+
+    Args:
+        group: one of `GROUPS`, if the stages end with it.
     """
     if config.runtime.launcher is None or world_size() > 1:
         return []
@@ -86,7 +89,7 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...]) -> list[str]:
     shared = [stage for stage in missing if stage.together]
     if not shared:
         return []
-    launch(config, shared[-1].name)
+    launch(config, group or shared[-1].name)
     return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
 
 
@@ -117,17 +120,31 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
     return Run(folder, config, tuple(made), complete)
 
 
+GROUPS = {"students": "student-", "answers": "answers-"}
+"""Names for all stages of one kind: every student, and everyone's answers to the held-out prompts."""
+
+
 def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
     """The stages to run.
+
+    Args:
+        until: the last stage, or one of `GROUPS`.
 
     Raises:
         ConfigError: the pipeline of this config has no such stage.
     """
+    prefix = GROUPS.get(until or "")
+    last = [stage for stage in whole.stages if prefix is not None and stage.name.startswith(prefix)]
+    if last:
+        wanted = {needed for stage in last for needed in (*stage.upstream, stage)}
+        return tuple(stage for stage in whole.stages if stage in wanted)
     try:
         return whole.upstream_of(until or "report")
     except KeyError:
         names = ", ".join(stage.name for stage in whole.stages)
-        raise ConfigError(f"this config has no stage '{until}'. Its stages are: {names}.") from None
+        raise ConfigError(
+            f"this config has no stage '{until}'. Its stages are: {names}. 'students' and 'answers' name all of a kind."
+        ) from None
 
 
 def summary(manifest: Manifest) -> str:

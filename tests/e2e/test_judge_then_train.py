@@ -1,0 +1,95 @@
+"""launch/judge_then_train.sh: the judge's server runs only while it is needed, and is stopped whatever happens."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.e2e.command import ENVIRONMENT, REPOSITORY
+from tests.e2e.small_run import write_config
+
+SCRIPT = REPOSITORY / "launch" / "judge_then_train.sh"
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return int(free.getsockname()[1])
+
+
+def run_script(folder: Path, port: int, judge: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The script with `aligndistill` and `deepspeed` of this environment, on CPUs."""
+    programs = folder / "bin"
+    if not programs.exists():
+        programs.mkdir()
+        for name, module in (("aligndistill", "aligndistill"), ("deepspeed", "deepspeed.launcher.runner")):
+            (programs / name).write_text(f'#!/usr/bin/env bash\nexec {sys.executable} -m {module} "$@"\n')
+            (programs / name).chmod(0o755)
+    environment = {**os.environ, **ENVIRONMENT, "PATH": f"{programs}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
+    environment |= {
+        "JUDGE": judge,
+        "JUDGE_URL": f"http://127.0.0.1:{port}",
+        "NUM_GPUS": "2",
+        "MASTER_PORT": str(port + 1),
+        **variables,
+    }
+    return subprocess.run(
+        [str(SCRIPT), "run.yaml"], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+    )
+
+
+def served(config: dict[str, Any], port: int) -> dict[str, Any]:
+    model = {"kind": "endpoint", "base_url": f"http://127.0.0.1:{port}/v1", "name": "judge", "max_retries": 0}
+    return {**config, "judge": {"kind": "pairwise", "model": model}, "audit": {"probes": {"canaries": 0, "repeats": 0}}}
+
+
+def listens(port: int) -> bool:
+    with socket.socket() as probe:
+        return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
+@pytest.mark.timeout(300)
+def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], port: int) -> None:
+    write_config(folder / "run.yaml", served(config, port))
+    judge = f"{sys.executable} -m tests.e2e.judge_server {port} 1"
+    ended = run_script(folder, port, judge)
+    assert ended.returncode == 0, ended.stderr
+    assert (folder / "runs/run/report.json").is_file()
+    steps = [line for line in ended.stdout.splitlines() if line.startswith("judge: ")]
+    once = ["judge: starting, output in judge.log", f"judge: healthy at http://127.0.0.1:{port}", "judge: stopped"]
+    assert steps == once * 2
+    assert (folder / "judge.log").read_text() == "loading the model\n" * 2
+    assert not listens(port)
+    again = run_script(folder, port, judge)
+    assert again.returncode == 0, again.stderr
+    assert "judge: starting" not in again.stdout
+    assert "Nothing to do" in again.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
+def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(folder: Path, config: dict[str, Any], port: int) -> None:
+    write_config(folder / "run.yaml", served(config, port))
+    ended = run_script(folder, port, "echo no such model; exit 1")
+    assert ended.returncode == 4
+    assert "ended before it was healthy" in ended.stderr
+    assert "no such model" in ended.stderr
+    slow = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port} 100", JUDGE_SECONDS="2")
+    assert slow.returncode == 4
+    assert "not healthy within 2 s (JUDGE_SECONDS)" in slow.stderr
+    assert "judge: stopped" in slow.stdout
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
+def test_a_run_that_fails_stops_the_server_too(folder: Path, config: dict[str, Any], port: int) -> None:
+    write_config(folder / "run.yaml", served(config, port) | {"rankings": {"tie_margin": 1000}})
+    ended = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port}")
+    assert ended.returncode == 3
+    assert "judge: stopped" in ended.stdout
+    assert not listens(port)
