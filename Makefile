@@ -22,11 +22,11 @@ check: $(INSTALLED)
 	$(VENV)/bin/mypy
 
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -n 2 --dist loadgroup --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What starts no process and no server with a model; one that does is an error here, and needs the mark `process`.
 test-fast: $(INSTALLED)
-	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadgroup --no-loadscope-reorder
+	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadfile --no-loadscope-reorder
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks

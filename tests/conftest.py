@@ -56,8 +56,8 @@ def _own_signals() -> Iterator[None]:
 # A test in this folder, or with one of these fixtures, starts a process. Any other that does says so: `@pytest.mark.process`.
 STARTS_PROCESSES = Path(__file__).parent / "e2e"
 FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server"}
-# These two share one server.
-SHARE_SERVER = {"test_transformers_serve", "test_endpoint_teacher"}
+# These two share one server, so they run in one worker.
+SHARE_SERVER = ("judges/test_transformers_serve.py", "e2e/test_endpoint_teacher.py")
 # The files that take longest, with the longest first: a worker that began with one of them last would end alone.
 LONG = ("test_several", "test_processes", "test_transformers_serve", "test_endpoint_teacher", "test_kill", "test_online")
 # Set by `make test-fast`: a process that is started all the same is an error, so that the marks cannot go stale.
@@ -68,15 +68,28 @@ started: list[str] = []
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark what starts processes, keep a file's tests in one worker, and put the long files first."""
+    """Mark what starts processes, and put the long files first."""
     for item in items:
         fixtures = set(getattr(item, "fixturenames", ()))
         if STARTS_PROCESSES in item.path.parents or FIXTURES_OF_PROCESSES & fixtures:
             item.add_marker(pytest.mark.process)
-        own = str(item.path.relative_to(STARTS_PROCESSES.parent).with_suffix(""))
-        item.add_marker(pytest.mark.xdist_group("transformers_server" if item.path.stem in SHARE_SERVER else own))
     processes = {item.path for item in items if item.get_closest_marker("process")}
     items.sort(key=lambda item: (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG), item.path not in processes))
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Keep a file's tests in one worker: fixtures of a module, and of servers, are made once.
+
+    The marks of `--dist loadgroup` have no effect: xdist 3.8 appends them to the nodes' ids, which pytest 9.2 no longer reads.
+    """
+    from xdist.scheduler import LoadFileScheduling
+
+    class ByFile(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = nodeid.partition("::")[0]
+            return SHARE_SERVER[0] if file.endswith(SHARE_SERVER) else file
+
+    return ByFile(config, log)
 
 
 def _no_process(event: str, arguments: tuple[Any, ...]) -> None:
