@@ -16,6 +16,7 @@ from aligndistill.processes.full_disk import is_full_disk
 from aligndistill.processes.ranks import world_size
 
 if TYPE_CHECKING:
+    from aligndistill.config.load import LoadedConfig
     from aligndistill.config.run import RunConfig
 
 app = typer.Typer(
@@ -49,20 +50,22 @@ def run(
 
 @app.command()
 def check(config: ConfigArguments) -> None:
-    """Validate a config without running anything."""
+    """Find what is wrong with a config, and with the files and variables that it names, without running anything."""
     with user_errors():
-        loaded = _load(config)
-        typer.echo(f"{loaded.name}: the config is valid.")
+        loaded = _read(config)
+        from aligndistill.commands.check.check import print_check
+
+        print_check(loaded)
 
 
 @app.command()
 def plan(config: ConfigArguments) -> None:
     """Show which stages would run, and their requests, tokens, price and time. Sends no requests."""
     with user_errors():
-        loaded = _load(config)
-        from aligndistill.commands.plan.plan import plan as plan_config
+        loaded = _read(config)
+        from aligndistill.commands.plan.plan import print_plan
 
-        typer.echo(plan_config(loaded))
+        print_plan(loaded)
 
 
 @app.command()
@@ -226,9 +229,13 @@ def _fail(message: str, code: int, resumable: bool) -> None:
 
 
 def _load(arguments: list[str]) -> "RunConfig":
-    """Separate files from overrides, and load them."""
-    from aligndistill.config.load import load_config
+    """The config of these files and overrides."""
+    return _read(arguments).config
 
-    files = [Path(argument) for argument in arguments if "=" not in argument or Path(argument).exists()]
-    overrides = [argument for argument in arguments if "=" in argument and not Path(argument).exists()]
-    return load_config(files, overrides)
+
+def _read(arguments: list[str]) -> "LoadedConfig":
+    """The same, with the places of its keys."""
+    from aligndistill.config.arguments import files_and_overrides
+    from aligndistill.config.load import read_config
+
+    return read_config(*files_and_overrides(arguments))

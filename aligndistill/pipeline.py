@@ -100,7 +100,7 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
         data |= judged | {"rankings": made}
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))
-        learning: Given = {"settings": config.reward_model, "seed": config.seed, "waits_for": data["audit"], **backbone}
+        learning = backbone | {"settings": config.reward_model, "seed": config.seed, "version": 2, "waits_for": data["audit"]}
         data = data | {"reward_model": stage(each.of("reward_model"), reward_model.make, rankings=data["rankings"], **learning)}
     return data
 

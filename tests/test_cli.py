@@ -48,6 +48,15 @@ def test_bugs_keep_their_traceback(error: Exception) -> None:
         raise error
 
 
+def write_what_it_names(folder: Path) -> None:
+    """A model folder without weights that could be loaded, prompts and a judge: as much as `check` looks at."""
+    (folder / "start").mkdir()
+    for name, text in (("config.json", "{}"), ("model.safetensors", ""), ("tokenizer_config.json", '{"chat_template": "x"}')):
+        (folder / "start" / name).write_text(text)
+    (folder / "prompts.jsonl").write_text("".join(f'{{"prompt": "What is {n}?"}}\n' for n in range(50)))
+    (folder / "judge.py").write_text("def grade(prompt, responses): ...\n")
+
+
 def called(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         [sys.executable, "-m", "aligndistill", *arguments], cwd=folder, capture_output=True, text=True, timeout=120, check=False
@@ -66,6 +75,7 @@ judge: {kind: function, function: "judge:grade"}
 @pytest.mark.parametrize("before", [(), ("--local_rank=0",)])
 def test_the_flag_that_deepspeed_adds_is_removed(tmp_path: Path, before: tuple[str, ...]) -> None:
     (tmp_path / "small.yaml").write_text(VALID)
+    write_what_it_names(tmp_path)
     ended = called(tmp_path, *before, "check", "small.yaml", "seed=3")
     assert (ended.returncode, ended.stdout) == (0, "small: the config is valid.\n"), ended.stderr
 
@@ -73,6 +83,7 @@ def test_the_flag_that_deepspeed_adds_is_removed(tmp_path: Path, before: tuple[s
 @pytest.mark.process
 def test_files_and_overrides_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "lr=1.yaml").write_text(VALID)
+    write_what_it_names(tmp_path)
     (tmp_path / "more.yaml").write_text("name: more\n")
     ended = called(tmp_path, "check", "lr=1.yaml", "more.yaml")
     assert ended.stdout == "more: the config is valid.\n"

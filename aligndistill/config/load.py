@@ -2,7 +2,8 @@
 
 import json
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeAlias
 
@@ -21,6 +22,23 @@ ConfigFiles: TypeAlias = str | Path | Sequence[str | Path]
 
 RENAMED: dict[KeyPath, str] = {("runtime", "silence_seconds"): "heartbeat_timeout_seconds"}
 """Old keys that are still read, with a warning: the path of each, and its new name."""
+
+
+@dataclass(frozen=True)
+class LoadedConfig:
+    """A checked config, with what was read.
+
+    Attributes:
+        data: of all documents together.
+    """
+
+    config: RunConfig
+    documents: tuple[Document, ...]
+    data: Mapping[str, Any]
+
+    def where(self, path: KeyPath) -> Where:
+        """Where a key was written or, if it is missing, its section. The last file that sets it counts."""
+        return _place(path, self.documents, self.data)
 
 
 def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunConfig:
@@ -46,6 +64,15 @@ def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunC
         ConfigError: with every problem found, one per line, each with its file and line (or argument), its key and what to do.
             Values that may be secrets are not shown. Rules between sections are checked once each section is valid.
     """
+    return read_config(paths, overrides).config
+
+
+def read_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> LoadedConfig:
+    """`load_config`, with the place of every key.
+
+    Raises:
+        ConfigError: see `load_config`.
+    """
     files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
     documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
@@ -65,7 +92,7 @@ def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunC
     problems += check(config)
     if problems:
         raise _error(problems, documents, data)
-    return config
+    return LoadedConfig(config, tuple(documents), data)
 
 
 def as_config(config: RunConfig | ConfigFiles) -> RunConfig:
@@ -123,7 +150,7 @@ def _rename_old_keys(document: Document) -> None:
             document.places[new_path] = document.places.pop(path)
         old, new = ".".join(map(str, path)), ".".join(map(str, new_path))
         warnings.warn(
-            f"the config key {old} is now called {new}: rename it; the old name will be removed.", FutureWarning, stacklevel=3
+            f"the config key {old} is now called {new}: rename it; the old name will be removed.", FutureWarning, stacklevel=4
         )
 
 

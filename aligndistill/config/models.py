@@ -81,7 +81,9 @@ class LocalModel(Section):
 
 
 class StudentModel(LocalModel):
-    """The start: the student before alignment. With `lora`, adapters are trained instead of all weights."""
+    """The start: the student before alignment. With `lora`, `sft` and the students train adapters instead of all weights, at ten
+    times the default learning rate.
+    """
 
     lora: Lora | None = None
 

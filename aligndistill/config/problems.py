@@ -1,14 +1,17 @@
 """Error messages for configs: where, which key, what was expected, what to do."""
 
 import difflib
+import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from functools import cache
 from types import NoneType
 from typing import Any, get_args, get_origin
 
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
+from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
 from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
 from aligndistill.config.models import EndpointModel, LocalModel
@@ -42,9 +45,10 @@ class Problem:
     text: str
     where: Where | None = None
 
-    def line(self, where: Where) -> str:
+    def line(self, where: Where | None) -> str:
         """The problem as one line of an error message, with secrets redacted."""
-        return f"{where}: " + redact(f"{show_key(self.path)}: {self.text}" if self.path else self.text)
+        place = f"{where}: " if where is not None else ""
+        return place + redact(f"{show_key(self.path)}: {self.text}" if self.path else self.text)
 
 
 def show_key(path: KeyPath) -> str:
@@ -79,11 +83,16 @@ def explain(error: ValidationError) -> Iterator[Problem]:
 
 @dataclass(frozen=True)
 class _Place:
-    """Where pydantic found an error: the keys, the section that the last key belongs to, and the types allowed there."""
+    """Where pydantic found an error: the keys, the section that the last key belongs to, and the types allowed there.
+
+    Attributes:
+        around: the sections around `section` with their paths, innermost first.
+    """
 
     path: KeyPath
     section: type[Section]
     choices: tuple[Any, ...]
+    around: tuple[tuple[KeyPath, type[Section]], ...] = ()
 
 
 def _locate(location: tuple[str | int, ...]) -> _Place:
@@ -91,19 +100,21 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     path: list[str | int] = []
     section: type[Section] = RunConfig
     choices: tuple[Any, ...] = (RunConfig,)
+    entered: list[tuple[KeyPath, type[Section]]] = []
     for part in location:
         if len(choices) > 1:
             choices = tuple(choice for choice in choices if kind_of(choice) == part) or choices
         elif part != "[key]":
-            path.append(part)
             choice: Any = choices[0] if choices else None
             choices = ()
             if is_section(choice):
                 section = choice
+                entered.append((tuple(path), section))
                 choices = alternatives(fields_of(section).get(str(part), NoneType))
             elif get_origin(choice) in (dict, tuple):
                 choices = alternatives(get_args(choice)[1 if get_origin(choice) is dict else 0])
-    return _Place(tuple(path), section, choices)
+            path.append(part)
+    return _Place(tuple(path), section, choices, tuple(reversed(entered[:-1])))
 
 
 # ------------------------------------------------------------------------------------------------------------ messages
@@ -120,6 +131,7 @@ _TYPES = {
     "model_attributes_type": "a section (key: value pairs)",
     "model_type": "a section (key: value pairs)",
 }
+_SECTION_TYPES = ("dict_type", "model_attributes_type", "model_type")
 _BOUNDS = {
     "greater_than": ("gt", "a number greater than"),
     "greater_than_equal": ("ge", "a number not less than"),
@@ -137,7 +149,7 @@ def _expectation(detail: ErrorDetails, place: _Place) -> str | None:
     """What was expected, when the value has the wrong type or is out of range; None for other errors."""
     kind, context = detail["type"], detail.get("ctx", {})
     kinds = [name for choice in place.choices if (name := kind_of(choice))]
-    if kind in ("dict_type", "model_attributes_type", "model_type") and len(kinds) > 1:
+    if kind in _SECTION_TYPES and len(kinds) > 1:
         return f"a section with a kind ({', '.join(kinds)})"
     if kind in _TYPES:
         return _TYPES[kind]
@@ -166,6 +178,10 @@ def _found(path: KeyPath, detail: ErrorDetails) -> str:
         return "a value (not shown: it may be a secret)"
     if isinstance(value, str):
         hint = " (put it in square brackets)" if detail["type"] == "tuple_type" else ""
+        if detail["type"] in _SECTION_TYPES and value.startswith("{"):
+            hint = " (remove the quotes around the braces)"
+        elif detail["type"] in _SECTION_TYPES and re.match(r"\w+:", value):  # the shell expands {a:1,b:2} to two arguments
+            hint = " (put braces around it, a space after each colon, and an argument in quotes)"
         if detail["type"] == "literal_error":
             hint = did_you_mean(value, detail["ctx"]["expected"].replace(" or ", ", ").replace("'", "").split(", "))
         return f"'{value if len(value) <= 60 else value[:60] + '...'}'{hint}"
@@ -181,7 +197,7 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
     if kind == "extra_forbidden" and _is_planned(place):
         return Problem(place.path, "is not available in this version")
     if kind == "extra_forbidden":
-        return Problem(place.path, _unknown_key(str(place.path[-1]), place.section))
+        return Problem(place.path, _unknown_key(str(place.path[-1]), place))
     if kind in ("union_tag_not_found", "union_tag_invalid"):
         kinds = [name for choice in place.choices if (name := kind_of(choice))]
         known = f"(known kinds: {', '.join(kinds)})"
@@ -212,14 +228,54 @@ def _is_planned(place: _Place) -> bool:
     return any(issubclass(place.section, section) and key in keys for section, keys in _PLANNED_KEYS)
 
 
-def _unknown_key(key: str, section: type[Section]) -> str:
+def _unknown_key(key: str, place: _Place) -> str:
     """The message for an unknown key. It never contains the value, which may be a secret."""
-    known = fields_of(section)
+    known = fields_of(place.section)
     listed = f"(known keys: {', '.join(known)})"
     if names_a_secret(key):
         advice = "set api_key_env" if "api_key_env" in known else "name the variable in an endpoint's api_key_env"
         return f"unknown key; API keys are read from environment variables only: {advice} {listed}"
-    for name, annotation in known.items():
-        if any(is_section(choice) and key in fields_of(choice) for choice in alternatives(annotation)):
-            return f"unknown key; it belongs under '{name}' {listed}"
-    return f"unknown key{did_you_mean(key, known)} {listed}"
+    return f"unknown key{_hint(key, place)} {listed}"
+
+
+def _hint(key: str, place: _Place) -> str:
+    """What to write instead of an unknown key: its name here, its section, or the closest known key; empty if nothing is close."""
+    known, usual = fields_of(place.section), key.lower().replace("-", "_")
+    ours = OUR_NAMES.get(usual, ())
+    if ":" in key:
+        return f"; write a space after the colon: '{key.partition(':')[0]}: ...'"
+    if here := [f"'{name}'" for name in ours if name in known]:
+        return f"; it is called {' and '.join(here)} here"
+    for name in (key, *ours):
+        for section, annotation in known.items():
+            if any(is_section(choice) and name in fields_of(choice) for choice in alternatives(annotation)):
+                belongs = "belongs" if name == key else f"is called '{name}' here, and belongs"
+                return f"; it {belongs} under '{section}'"
+    if usual in NO_SUCH_KEY:
+        return f"; {NO_SUCH_KEY[usual]}"
+    for name in (key, *ours):
+        around = [show_key((*path, name)) for path, section in place.around if name in fields_of(section)]
+        elsewhere = around[:1] or [path for path in _all_keys() if path.rpartition(".")[2] == name]
+        if 0 < len(elsewhere) <= MOST_PLACES:
+            return f"; write it as {' or '.join(elsewhere)}"
+    return did_you_mean(key, known)
+
+
+MOST_PLACES = 3
+"""A key of more sections than this is not suggested: it says too little about what was meant."""
+
+
+@cache
+def _all_keys() -> tuple[str, ...]:
+    """The keys of a config with those around them, `students.NAME.learning_rate`, three levels deep."""
+
+    def keys(section: type[Section], before: str, levels: int) -> Iterator[str]:
+        for name, annotation in fields_of(section).items():
+            yield before + name
+            for choice in alternatives(annotation) if levels > 1 else ():
+                named = get_origin(choice) is dict
+                for inner in alternatives(get_args(choice)[1]) if named else (choice,):
+                    if is_section(inner):
+                        yield from keys(inner, f"{before}{name}.{'NAME.' if named else ''}", levels - 1)
+
+    return tuple(dict.fromkeys(keys(RunConfig, "", 3)))

@@ -8,6 +8,7 @@ from aligndistill.config.objectives import BestOfN, OnPolicy, WeightedReward
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import with_named_models
 from aligndistill.config.students import Student
+from aligndistill.config.training import with_adapter_rate
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -33,7 +34,8 @@ def with_baseline(config: RunConfig) -> dict[str, Student]:
     students = config.students
     if not students or not config.has_rankings or any(isinstance(one.objective, BestOfN) for one in students.values()):
         return dict(students)
-    return {"best_of_n": Student(objective=BestOfN(kind="best_of_n")), **students}
+    baseline = Student(objective=BestOfN(kind="best_of_n"))
+    return {"best_of_n": with_adapter_rate(baseline) if config.trains_adapters else baseline, **students}
 
 
 def _student(student: Student, name: str, judge: Judge | None, named: dict[str, Any]) -> Student:

@@ -9,17 +9,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
 from aligndistill.config.objectives import Offline
-from aligndistill.config.schema import models_of
+from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
-from aligndistill.config.training import Sft
+from aligndistill.config.training import Sft, Training, with_adapter_rate
 
 
 class Price(Section):
@@ -220,6 +220,15 @@ class RunConfig(Section):
     budget: Budget = Budget()
     runtime: Runtime = Runtime()
 
+    @model_validator(mode="after")
+    def _adapter_learning_rates(self) -> "RunConfig":
+        """Where adapters of the start are trained, sections without a learning rate get that of adapters."""
+        if self.trains_adapters:
+            object.__setattr__(self, "students", {name: with_adapter_rate(one) for name, one in self.students.items()})
+        if self.sft is not None and ("sft",) in self.adapter_sections:
+            object.__setattr__(self, "sft", with_adapter_rate(self.sft))
+        return self
+
     @property
     def held_out(self) -> float:
         """The share of prompts, chosen by hash, that is used for evaluation only."""
@@ -240,6 +249,23 @@ class RunConfig(Section):
     def endpoints(self) -> dict[str, EndpointModel]:
         """The models behind a server."""
         return {name: model for name, model in self.named_models.items() if isinstance(model, EndpointModel)}
+
+    @property
+    def trains_adapters(self) -> bool:
+        """Whether students are adapters of the start."""
+        return self.start is not None and self.start.lora is not None
+
+    @property
+    def adapter_sections(self) -> dict[KeyPath, Training]:
+        """The sections that train adapters, by their keys."""
+        found: dict[KeyPath, Training] = {}
+        if self.start is not None and self.start.lora is not None:
+            if self.sft is not None and self.start.from_scratch is None:  # a new model is trained whole
+                found[("sft",)] = self.sft
+            found |= {("students", name): student for name, student in self.students.items()}
+        if self.reward_model is not None and self.reward_model.lora is not None:
+            found[("reward_model",)] = self.reward_model
+        return found
 
     @property
     def has_rankings(self) -> bool:

@@ -57,6 +57,18 @@ def _within(annotation: Any) -> Iterator[Any]:
             yield from _within(branch)
 
 
+def sections_in(section: Section, path: KeyPath = ()) -> Iterator[tuple[KeyPath, Section]]:
+    """A section and every section inside it, models given inline among them, each with its path."""
+    yield path, section
+    for name, field in type(section).model_fields.items():
+        value, key = getattr(section, name), (*path, field.alias or name)
+        entries = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, tuple) else ()
+        inside = [(key, value), *(((*key, part), one) for part, one in entries)]
+        for place, one in inside:
+            if isinstance(one, Section):
+                yield from sections_in(one, place)
+
+
 @dataclass(frozen=True)
 class ModelUse:
     """A place where a section names a model or contains one inline.

@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora
 from aligndistill.config.objectives import Objective, Ppo
-from aligndistill.config.training import Training
+from aligndistill.config.training import Training, adapter_learning_rate
 
 # -------------------------------------------------------------------------------------------------------- reward model
 
@@ -16,6 +16,7 @@ class RewardTraining(Training):
 
     Attributes:
         model: the backbone; the start by default.
+        lora: trains adapters and the head instead of all weights; independent of the start's `lora`.
         labels: `hard` trains on the order, `soft` on the teacher's probability.
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
@@ -28,19 +29,32 @@ class RewardTraining(Training):
     margin: float = Field(default=0.0, ge=0)
     centering: float = Field(default=0.01, ge=0)
 
+    @model_validator(mode="after")
+    def _default_learning_rate(self) -> "RewardTraining":
+        if self.lora is not None and self.has_default_rate:
+            object.__setattr__(self, "learning_rate", adapter_learning_rate(self))
+        return self
+
 
 # ------------------------------------------------------------------------------------------------------------ students
 
 
 class Student(Training):
-    """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper."""
+    """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper, and to
+    `ADAPTER_RATE_FACTOR` times as much if the start has `lora`.
+    """
 
     objective: Objective
 
+    @property
+    def full_learning_rate(self) -> float:
+        """The learning rate of the objective's paper."""
+        return self.objective.default_learning_rate
+
     @model_validator(mode="after")
     def _published_learning_rate(self) -> "Student":
-        if "learning_rate" not in self.model_fields_set:  # a before-validator would lose the strictness of JSON
-            object.__setattr__(self, "learning_rate", self.objective.default_learning_rate)
+        if self.has_default_rate:  # a before-validator would lose the strictness of JSON
+            object.__setattr__(self, "learning_rate", self.full_learning_rate)
         return self
 
     @model_validator(mode="after")

@@ -1,9 +1,19 @@
 """The schema of training hyperparameters and of supervised fine-tuning."""
 
+from typing import TypeVar
+
 from pydantic import Field
 
 from aligndistill.config.data import Source
 from aligndistill.config.section import Section
+
+T = TypeVar("T", bound="Training")
+
+ADAPTER_RATE_FACTOR = 10
+"""Published learning rates for adapters are ten times those for all weights: TRL's `lora_without_regret` has 2e-4 for supervised
+fine-tuning, 5e-6 for DPO and 1e-5 for GRPO; LLaMA-Factory's examples have 1e-4 for reward models. For RRHF, PRO and PPO there is no
+published table: the same factor is an extrapolation.
+"""
 
 # ------------------------------------------------------------------------------------------------------------ training
 
@@ -12,6 +22,7 @@ class Training(Section):
     """Training hyperparameters.
 
     Attributes:
+        learning_rate: where adapters are trained, the default is `ADAPTER_RATE_FACTOR` times as high.
         batch_size: prompts per optimiser step, over all processes; `runtime` sets how it is split.
         max_steps: stop after this many optimiser steps; -1 trains for `num_train_epochs`.
         max_prompt_tokens: longer prompts are dropped and counted, because a truncated prompt is a different prompt.
@@ -28,6 +39,31 @@ class Training(Section):
     max_grad_norm: float = Field(default=1.0, gt=0)
     max_prompt_tokens: int = Field(default=512, gt=0)
     max_response_tokens: int = Field(default=512, gt=0)
+
+    @property
+    def full_learning_rate(self) -> float:
+        """The default learning rate for all weights."""
+        rate: float = type(self).model_fields["learning_rate"].default
+        return rate
+
+    @property
+    def has_default_rate(self) -> bool:
+        """Whether the config gives no learning rate."""
+        return "learning_rate" not in self.model_fields_set
+
+
+def adapter_learning_rate(settings: Training) -> float:
+    """The default learning rate for adapters. Rounded, so that it equals the number that a user would write: 5e-6."""
+    return float(f"{ADAPTER_RATE_FACTOR * settings.full_learning_rate:.6g}")
+
+
+def with_adapter_rate(settings: T) -> T:
+    """The settings for training adapters: a default learning rate becomes that of adapters, a given one stays."""
+    if not settings.has_default_rate:
+        return settings
+    copy = settings.model_copy()
+    object.__setattr__(copy, "learning_rate", adapter_learning_rate(settings))  # `update` would mark it as given
+    return copy
 
 
 class Sft(Training):

@@ -16,6 +16,8 @@ from aligndistill.records import Demonstration, Prompt, Ranking, Response, Split
 
 T = TypeVar("T")
 
+MAX_BAD_ROWS = 5
+
 
 @dataclass(frozen=True)
 class Loaded(Generic[T]):
@@ -37,11 +39,15 @@ class Loading(Generic[T]):
 
     Attributes:
         rows, dropped: as in `Loaded`, for the rows read so far.
+        bad_rows: how many of the dropped rows could not be read.
+        first_bad_rows: the first of them, each with its number and the reason; at most `MAX_BAD_ROWS`.
     """
 
     def __init__(self, records: Callable[["Loading[T]"], Iterator[T]]) -> None:
         self.rows = 0
         self.dropped: Counter[str] = Counter()
+        self.bad_rows = 0
+        self.first_bad_rows: list[str] = []
         self._records = records(self)
 
     def __iter__(self) -> Iterator[T]:
@@ -190,6 +196,9 @@ def _read(loading: Loading[T], source: Source, read: Callable[[SourceRow, Format
                     f"{row.where}: {error}. Fix the row, or set `on_bad_row: drop` to drop and count such rows."
                 ) from None
             loading.dropped[error.reason] += 1
+            loading.bad_rows += 1
+            if len(loading.first_bad_rows) < MAX_BAD_ROWS:
+                loading.first_bad_rows.append(f"{row.where}: {error}")
             continue
         yield record
     if loading.dropped.total() == loading.rows:

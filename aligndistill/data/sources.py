@@ -32,15 +32,34 @@ def read_rows(source: Source) -> Iterator[SourceRow]:
         if ours not in COLUMNS:
             raise ConfigError(f"`columns`: unknown column '{ours}'; the columns to map to are {_listed(ours, COLUMNS)}")
     path = Path(source.path).expanduser()
-    if path.is_dir():
-        rows = _folder(path, source.split)
-    elif path.exists():
-        rows = read_file(path)
-    elif _looks_like_a_path(source.path):
-        raise DataError(f"{source.path}: no such file or folder{_near(path)} (working directory: {Path.cwd()}).")
-    else:
-        rows = _hub(source)
+    rows = _hub(source) if on_hub(source) else _folder(path, source.split) if path.is_dir() else read_file(path)
     return islice(_renamed(rows, source.columns), source.limit)
+
+
+def on_hub(source: Source) -> bool:
+    """Whether the source is a data set on the Hub, not a file or a folder.
+
+    Raises:
+        ConfigError: a data set on the Hub without `revision`.
+        DataError: a path where nothing is.
+    """
+    path = Path(source.path).expanduser()
+    if path.exists():
+        return False
+    if _looks_like_a_path(source.path):
+        raise DataError(f"{source.path}: no such file or folder{_near(path)} (working directory: {Path.cwd()}).")
+    if source.revision is None:
+        raise ConfigError(
+            f"'{source.path}' is not a local file or folder, so it is read as a data set on the Hub, which needs `revision`: "
+            "a commit hash, so that the run is reproducible. Copy one from "
+            f"https://huggingface.co/datasets/{source.path}/commits/main"
+        )
+    return True
+
+
+def saved_to_disk(folder: Path) -> bool:
+    """Whether a folder was written by `save_to_disk` of the `datasets` library."""
+    return (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file()
 
 
 def _looks_like_a_path(path: str) -> bool:
@@ -88,7 +107,7 @@ def _check_columns(row: SourceRow, columns: Mapping[str, str]) -> None:
 
 
 def _folder(folder: Path, split: str) -> Iterator[SourceRow]:
-    if (folder / "dataset_dict.json").is_file() or (folder / "state.json").is_file():
+    if saved_to_disk(folder):
         return _saved_to_disk(folder, split)
     files = sorted(entry for entry in folder.iterdir() if data_suffix(entry) and not entry.name.startswith("."))
     if not files:
@@ -129,14 +148,9 @@ def _numbered(rows: Iterable[dict[str, Any]], name: str) -> Iterator[SourceRow]:
 
 
 def _hub(source: Source) -> Iterator[SourceRow]:
-    if source.revision is None:
-        raise ConfigError(
-            f"'{source.path}' is not a local file or folder, so it is read as a data set on the Hub, which needs `revision`: "
-            "a commit hash, so that the run is reproducible. Copy one from "
-            f"https://huggingface.co/datasets/{source.path}/commits/main"
-        )
     import datasets
 
+    assert source.revision is not None, "see on_hub"
     try:
         rows = datasets.load_dataset(source.path, source.name, split=source.split, revision=source.revision)
     except ConnectionError as error:

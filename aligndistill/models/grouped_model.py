@@ -45,6 +45,11 @@ class GroupedModel:
         return device
 
     @property
+    def tokenizer(self) -> Any:
+        """The tokenizer, a Hugging Face one."""
+        return self.conversation.tokenizer
+
+    @property
     def max_positions(self) -> int | None:
         """The longest sequence that the model has positions for; None if its config does not say."""
         positions = getattr(self.model.config, "max_position_embeddings", None)

@@ -16,6 +16,7 @@ from aligndistill.config.models import LocalModel
 from aligndistill.errors import DataError
 from aligndistill.models.attention import FLEX
 from aligndistill.models.conversation import Conversation, Layout
+from aligndistill.models.folder import require_model
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
@@ -86,13 +87,16 @@ def local_device() -> torch.device:
     return torch.device("cpu")
 
 
-def load_language_model(pointer: ModelPointer) -> LanguageModel:
+def load_language_model(pointer: ModelPointer, tokenizer: Any = None) -> LanguageModel:
     """Load a causal language model and its tokenizer, in evaluation mode.
+
+    Args:
+        tokenizer: the model's tokenizer, if it is in memory already: loading one can take as long as loading a small model.
 
     Raises:
         DataError: no such model, no safetensors, no tokenizer, or no chat template with the layout `chat`.
     """
-    tokenizer = load_tokenizer(pointer)
+    tokenizer = tokenizer or load_tokenizer(pointer)
     model = from_pretrained(AutoModelForCausalLM, pointer)
     model.to(local_device())
     return wrap_language_model(model, tokenizer, pointer.layout)
@@ -109,7 +113,7 @@ def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageM
 
 def load_tokenizer(pointer: ModelPointer) -> Any:
     """Load the tokenizer of a model."""
-    require_model(pointer)
+    require_model(pointer.path)
     try:
         return AutoTokenizer.from_pretrained(
             pointer.path, revision=pointer.revision or "main", trust_remote_code=pointer.trust_remote_code
@@ -120,7 +124,7 @@ def load_tokenizer(pointer: ModelPointer) -> Any:
 
 def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> Any:
     """`auto_class.from_pretrained` with safetensors only, the dtype that suits the machine, and dropout disabled."""
-    require_model(pointer)
+    require_model(pointer.path)
     _require_attention(pointer)
     common = {"revision": pointer.revision or "main", "trust_remote_code": pointer.trust_remote_code}
     try:
@@ -137,27 +141,6 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise DataError(f"cannot load the model '{pointer.path}': {first_line(error)}") from None
-
-
-def require_model(pointer: ModelPointer) -> None:
-    """Refuse a folder that does not exist or has no safetensors.
-
-    Raises:
-        DataError: the message says what is missing and what to do.
-    """
-    folder = Path(pointer.path)
-    if not folder.is_dir():
-        if folder.is_absolute() or pointer.path.startswith(".") or pointer.path.count("/") > 1:
-            raise DataError(f"the model folder '{pointer.path}' does not exist.")
-        return
-    if not (folder / "config.json").is_file():
-        raise DataError(f"'{pointer.path}' is not a model folder: it has no config.json.")
-    if not any(folder.glob("*.safetensors")):
-        pickled = sorted(path.name for path in folder.iterdir() if path.suffix in {".bin", ".pt", ".pth", ".pkl"})
-        found = f" It has {', '.join(pickled)}, which can run code when loaded and are therefore never opened." if pickled else ""
-        raise DataError(
-            f"'{pointer.path}' has no *.safetensors.{found} Save the model with save_pretrained, which writes safetensors."
-        )
 
 
 def _require_attention(pointer: ModelPointer) -> None:

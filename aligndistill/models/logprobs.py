@@ -5,7 +5,8 @@ Only response positions reach the language-model head. No other code of this pac
 Shapes: B prompts, K responses, R tokens per response, N rows, T tokens per row, H hidden size, V vocabulary, S scored tokens.
 """
 
-from collections.abc import Callable
+import inspect
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -151,14 +152,43 @@ def head_outputs(
     return found
 
 
+def logit_chunks(model: Any, batch: GroupedBatch, apart: bool) -> Iterator[Tensor]:
+    """The logits (C, V) that predict the response tokens of a batch, in their order and a chunk at a time, without gradients.
+
+    Args:
+        model: a causal language model after `use_grouped_forward`, not sharded.
+        batch: separate rows.
+        apart: whether backbone and head may be called separately, see `Backbone`. Else each row goes alone through the model's own
+            forward pass, and a chunk is all of a row's tokens.
+    """
+    if apart:
+        rows = {"input_ids_NT": batch.input_ids_NT, "positions_NT": batch.positions_NT, "segments_NT": batch.segments_NT}
+        hidden_SH = places(hidden_states(model, **rows, share=False), batch.predictors_S)
+        head = causal_lm(model).get_output_embeddings()
+        for hidden_CH in hidden_SH.split(_chunk_size(head)):
+            yield head(hidden_CH)
+        return
+    keeps = "logits_to_keep" in inspect.signature(type(causal_lm(model)).forward).parameters
+    row_tokens = (batch.segments_NT >= 0).sum(-1).tolist()
+    responses = batch.lengths_BK[batch.valid_BK].tolist()
+    for row, (tokens, written) in enumerate(zip(row_tokens, responses, strict=True)):
+        kept = {"logits_to_keep": written + 1} if keeps else {}
+        output = model(input_ids=batch.input_ids_NT[row : row + 1, :tokens], use_cache=False, **kept)
+        yield output.logits[0, -written - 1 : -1]
+
+
+def _chunk_size(head: Any) -> int:
+    """How many positions go through the head at once."""
+    return max(HEAD_ELEMENTS // max(int(getattr(head, "out_features", 0)), 1), 64)
+
+
 def _use_chunked_head(head: Any) -> None:
     plain_forward = head.forward
 
     def forward(hidden_SH: Tensor, *, targets_S: Tensor | None = None, temperature: float = 1.0, entropy: bool = False) -> Any:
         if targets_S is None:
             return plain_forward(hidden_SH)
-        chunk = max(HEAD_ELEMENTS // max(int(getattr(head, "out_features", 0)), 1), 64)
-        return _in_chunks(plain_forward, hidden_SH, targets_S, chunk, temperature, entropy)
+        return _in_chunks(plain_forward, hidden_SH, targets_S, _chunk_size(head), temperature, entropy)
 
     head.forward = forward
     head.reads_chunks = True

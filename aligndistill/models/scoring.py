@@ -6,11 +6,12 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
 from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.models.load import LanguageModel
-from aligndistill.models.logprobs import token_logprobs
+from aligndistill.models.logprobs import at_tokens, logit_chunks, token_logprobs
 from aligndistill.models.prompt_sharing import to_device
 
 
@@ -46,19 +47,23 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
 
     Averaged over responses sampled from the policy it is the KL of whole responses (the chain rule); taking the exact divergence at
     each position instead of one log-ratio gives the same mean with less variance, and is never negative.
+
+    Only the positions that predict a response token reach the models' heads, a chunk of them at a time.
     """
     pad_id = policy.conversation.pad_id
+    apart = policy.shares_prompt and reference.shares_prompt
     result: list[list[float]] = [[] for _ in groups]
     for indices in batches_by_length([group.tokens(False) for group in groups], batch_size):
         batch = to_device(collate([groups[i] for i in indices], pad_id, share=False), policy.device)
-        log_p_SV, log_q_SV = (
-            model.model(
-                input_ids=batch.input_ids_NT, attention_mask=(batch.segments_NT >= 0).long(), use_cache=False
-            ).logits.flatten(0, 1)[batch.predictors_S].float().log_softmax(-1)
-            for model in (policy, reference)
-        )  # fmt: skip
-        kl_S = (log_p_SV.exp() * (log_p_SV - log_q_SV)).sum(-1)
-        kl_BK = torch.zeros(batch.tokens_BKR.shape, device=kl_S.device).masked_scatter(batch.tokens_BKR, kl_S).sum(-1).tolist()
+        chunks = zip(*(logit_chunks(model.model, batch, apart) for model in (policy, reference)), strict=True)
+        kl_S = torch.cat([_divergence(p_CV, q_CV) for p_CV, q_CV in chunks])
+        kl_BK = at_tokens(kl_S, batch).sum(-1).tolist()
         for row, i in enumerate(indices):
             result[i] = kl_BK[row][: len(groups[i].responses)]
     return result
+
+
+def _divergence(p_CV: Tensor, q_CV: Tensor) -> Tensor:
+    """KL(softmax(p) || softmax(q)) of each row of logits, in float32."""
+    log_p_CV, log_q_CV = p_CV.float().log_softmax(-1), q_CV.float().log_softmax(-1)
+    return (log_p_CV.exp() * log_p_CV.sub_(log_q_CV)).sum(-1)

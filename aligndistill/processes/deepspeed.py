@@ -2,7 +2,6 @@
 
 import os
 import time
-import warnings
 from contextlib import suppress
 from pathlib import Path
 
@@ -56,5 +55,3 @@ def choose_accelerator() -> None:
     """Set DeepSpeed's accelerator before anything imports it: without a GPU it would guess, and print a warning."""
     if not has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
-    # DeepSpeed calls functions that torch has renamed, which warns once per call in every process.
-    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

@@ -46,6 +46,14 @@ def may_have_gpu(devices: Path = Path("/dev")) -> bool:
     return sys.platform != "linux" or any(True for pattern in DEVICE_FILES for _ in devices.glob(pattern))
 
 
+def count_device_files(devices: Path = Path("/dev")) -> int:
+    """The NVIDIA GPUs of this machine that a launcher would use, without importing torch; 0 if there are none."""
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is not None:
+        return len([one for one in visible.split(",") if one.strip()])
+    return sum(1 for _ in devices.glob("nvidia[0-9]*"))
+
+
 def use_deterministic_kernels() -> None:
     """Have the GPUs compute the same to the bit every time. On CPUs that is so anyway, and nothing changes."""
     os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read when CUDA starts; else cuBLAS adds up across its streams

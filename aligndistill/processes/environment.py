@@ -1,7 +1,8 @@
-"""Defaults for environment variables that libraries read at import time; values that the user has set are kept."""
+"""Defaults for environment variables that libraries read at import time, and warnings of libraries that are hidden."""
 
 import os
 import sys
+import warnings
 
 DEFAULTS = {
     "HF_HUB_DISABLE_TELEMETRY": "1",  # TRL and the Hub client would report usage
@@ -15,7 +16,7 @@ DEFAULTS = {
 
 
 def set_environment_defaults() -> None:
-    """Set the defaults, before torch and transformers are imported.
+    """Set the defaults, before torch and transformers are imported. Values that the user has set are kept.
 
     If those are already imported, `OMP_WAIT_POLICY` and similar variables have no effect. Telemetry is disabled even then.
     """
@@ -24,3 +25,11 @@ def set_environment_defaults() -> None:
         hub.HF_HUB_DISABLE_TELEMETRY = True  # type: ignore[attr-defined]
     for name, value in DEFAULTS.items():
         os.environ.setdefault(name, value)
+
+
+def hide_library_warnings() -> None:
+    """Hide warnings about calls that one library makes to another, which users cannot change."""
+    # peft and TRL read properties and call methods that transformers has renamed.
+    warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
+    # DeepSpeed calls functions that torch has renamed, which warns once per call in every process.
+    warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)

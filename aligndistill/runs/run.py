@@ -9,11 +9,13 @@ from dataclasses import replace
 from pathlib import Path
 
 from aligndistill.config.load import ConfigFiles, as_config
+from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.devices import use_deterministic_kernels
+from aligndistill.processes.environment import hide_library_warnings
 from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import say
@@ -43,10 +45,13 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     stages = stages_until(whole, until)
     if is_main_process() and _missing(config, stages):
         _claim(config.runtime.store)
+        if line := adapter_rates_line(config):
+            say(line)
     if world_size() == 1:
         move_damaged_aside(stages, config.runtime.store)
     if world_size() > 1 or _missing(config, stages):  # imports torch, so a run with nothing to do skips it
         choose_accelerator()
+        hide_library_warnings()
         if config.runtime.deterministic:
             use_deterministic_kernels()
     launched = _launched(config, stages, until if until in GROUPS else None)

@@ -88,6 +88,6 @@ def _with_kl(
         )
         for answer in answers
     ]
-    start = load_language_model(read_pointer(reference))
+    start = load_language_model(read_pointer(reference), policy.tokenizer)
     divergences = kl_nats(policy, start, groups, context.runtime.per_device_eval_batch_size)
     return [answer.model_copy(update={"kl_nats": row[0]}) for answer, row in zip(answers, divergences, strict=True)]

@@ -42,7 +42,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
 
     backbone = _backbone(context, settings.model, start, rankings, seed)
     backbone = backbone.for_training(adapters=settings.lora is not None)
-    reward_model = new_reward_model(backbone, seed)
+    reward_model = new_reward_model(backbone)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
@@ -54,7 +54,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     ModelPointer(path="model", layout=backbone.layout).write(context.folder)
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
-    saved = load_reward_model(read_pointer(context.folder))  # measure the saved model
+    saved = load_reward_model(read_pointer(context.folder), reward_model.tokenizer)  # measure the saved model
     pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size)
     write_jsonl(context.folder / HELD_OUT_PAIRS, pairs)
     metrics = preference_metrics(

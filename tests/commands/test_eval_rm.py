@@ -11,8 +11,7 @@ from typer.testing import CliRunner, Result
 
 from aligndistill.cli import app
 from aligndistill.models.load import ModelPointer
-from aligndistill.models.reward import new_reward_model
-from tests.tiny_models import ANSWERS, QUESTIONS, write_tiny_model
+from tests.tiny_models import ANSWERS, QUESTIONS, random_reward_model, write_tiny_model
 
 PAIRS: list[dict[str, Any]] = [
     {
@@ -56,7 +55,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reward")
-    made = new_reward_model(ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="plain"), seed=3)
+    made = random_reward_model(ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="plain"), seed=3)
     made.model.save_pretrained(folder / "model")
     made.conversation.tokenizer.save_pretrained(folder / "model")
     ModelPointer(path="model", layout="plain").write(folder)

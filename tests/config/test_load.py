@@ -818,7 +818,7 @@ def test_a_dump_uses_the_keys_that_users_write_and_reads_back_equal(write):
     assert "authors" not in text
     again = load_config([write(text, "dumped.yaml")])
     assert again == config
-    assert (again.name, again.students["a"].learning_rate, again.judge) == ("1e6", 5e-6, Likelihood(model="start"))
+    assert (again.name, again.students["a"].learning_rate, again.judge) == ("1e6", 5e-5, Likelihood(model="start"))
     assert dump_config(again) == text
 
 

@@ -210,9 +210,14 @@ def test_a_bad_row_stops_the_reading_or_is_counted(tmp_path: Path, load: Load, b
     assert str(caught.value).startswith(f"{path} row 9: {reason}")
     assert "on_bad_row: drop" in str(caught.value)
 
-    loaded = load(Source(path=str(path), on_bad_row="drop"), 0.3).all()
+    loading = load(Source(path=str(path), on_bad_row="drop"), 0.3)
+    loaded = loading.all()
     assert len(loaded.records) == 20
     assert (loaded.rows, loaded.dropped) == (22, {reason: 2})
+    assert loading.bad_rows == 2
+    first, second = loading.first_bad_rows
+    assert first.startswith(f"{path} row 9: {reason}")
+    assert second.startswith(f"{path} row 23: {reason}")
 
 
 PAIR_FAULTS: list[tuple[str, str, str]] = [

@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from aligndistill.models import logprobs
 from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.scoring import kl_nats
@@ -22,10 +23,15 @@ def kl_by_hand(policy: torch.nn.Module, reference: torch.nn.Module, group: Token
     return total
 
 
+@pytest.mark.parametrize("chunks", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 3])
-@pytest.mark.parametrize("shape", ["llama", "gemma2"])
-def test_kl_is_a_double_sum(shape: str, batch_size: int) -> None:
+@pytest.mark.parametrize("shape", ["llama", "gpt2", "mistral_window", "gemma2"])
+def test_kl_is_a_double_sum(shape: str, batch_size: int, chunks: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also of models that go through their own forward pass: `gemma2` caps its logits, `mistral_window` cannot share prompts."""
+    if chunks:
+        monkeypatch.setattr(logprobs, "_chunk_size", lambda head: 4)
     policy, reference = tiny_language_model(shape, seed=0), tiny_language_model(shape, seed=1)
+    assert policy.shares_prompt == (shape in ("llama", "gpt2"))
     found = kl_nats(policy, reference, GROUPS, batch_size)
     assert [len(row) for row in found] == [3, 2, 1]
     for group, row in zip(GROUPS, found, strict=True):
@@ -37,6 +43,19 @@ def test_kl_is_a_double_sum(shape: str, batch_size: int) -> None:
 def test_kl_of_a_model_with_itself_is_nothing() -> None:
     policy = tiny_language_model(seed=0)
     assert kl_nats(policy, tiny_language_model(seed=0), GROUPS, 2) == [[0.0] * 3, [0.0] * 2, [0.0]]
+
+
+@pytest.mark.parametrize("shape", ["llama", "gemma2"])
+def test_kl_never_holds_the_logits_of_a_whole_batch(shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The head sees the 26 positions that predict the answers' tokens, at most 4 at a time or one answer of 8 and its end."""
+    monkeypatch.setattr(logprobs, "_chunk_size", lambda head: 4)
+    policy, reference = tiny_language_model(shape, seed=0), tiny_language_model(shape, seed=1)
+    seen: list[int] = []
+    for model in (policy.model, reference.model):
+        model.get_output_embeddings().register_forward_hook(lambda head, inputs, output: seen.append(output.shape[:-1].numel()))
+    kl_nats(policy, reference, GROUPS, 3)
+    assert max(seen) == (4 if shape == "llama" else 9)
+    assert sum(seen) == 2 * 26 + (0 if shape == "llama" else 2 * 6)  # each of 6 answers of `gemma2`: its last token, too
 
 
 def test_kl_has_a_direction() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from aligndistill.processes import devices
-from aligndistill.processes.devices import Gpus, find_gpus, may_have_gpu, use_deterministic_kernels
+from aligndistill.processes.devices import Gpus, count_device_files, find_gpus, may_have_gpu, use_deterministic_kernels
 
 
 @pytest.fixture(autouse=True)
@@ -23,6 +23,17 @@ def test_a_driver_has_put_its_device_there(tmp_path: Path, device: str, monkeypa
     assert may_have_gpu(tmp_path)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     assert not may_have_gpu(tmp_path)
+
+
+@pytest.mark.parametrize(("visible", "count"), [(None, 2), ("", 0), ("1", 1), ("0,3,5", 3)])
+def test_gpus_are_counted_by_their_device_files(
+    visible: str | None, count: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for device in ("nvidia0", "nvidia1", "nvidiactl", "nvidia-uvm"):
+        (tmp_path / device).touch()
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert count_device_files(tmp_path) == count
 
 
 def test_other_devices_are_none(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

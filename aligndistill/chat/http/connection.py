@@ -1,7 +1,6 @@
-"""HTTP requests to a JSON server. API keys are used only in this module."""
+"""HTTP requests to a JSON server. API keys are sent only by this module."""
 
 import logging
-import os
 import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -11,6 +10,7 @@ from urllib.parse import urlsplit
 
 import aiohttp
 
+from aligndistill.chat.http.keys import read_key
 from aligndistill.chat.http.retries import (
     LONGEST_RETRY_AFTER_SECONDS,
     AccessDenied,
@@ -19,7 +19,6 @@ from aligndistill.chat.http.retries import (
     failure_kind,
     retry_after_seconds,
 )
-from aligndistill.errors import ConfigError
 
 LONGEST_QUOTE = 500  # characters of a server's response quoted in messages
 LONGEST_GET_SECONDS = 10.0
@@ -46,7 +45,7 @@ class Connection:
         self._url = url
         self._api_key_env = api_key_env
         self._timeout_seconds = timeout_seconds
-        self._key = None if api_key_env is None else _key_from(api_key_env)
+        self._key = None if api_key_env is None else read_key(api_key_env)
         self._logged_until = 0.0  # on the monotonic clock: the end of the wait logged last
 
     @asynccontextmanager
@@ -149,12 +148,3 @@ def _proxy_of(url: str) -> str | None:
     if address.hostname is None or urllib.request.proxy_bypass(address.hostname):
         return None
     return urllib.request.getproxies().get(address.scheme)
-
-
-def _key_from(variable: str) -> str:
-    key = os.environ.get(variable, "").strip()
-    if not key:
-        raise ConfigError(f"the environment variable {variable} (api_key_env) is not set: export it, or remove api_key_env.")
-    if not (key.isascii() and key.isprintable()):
-        raise ConfigError(f"the environment variable {variable} (api_key_env) contains characters that are not allowed in a key.")
-    return key

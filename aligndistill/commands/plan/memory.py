@@ -16,6 +16,7 @@ from typing import Any
 from aligndistill.config.models import Lora
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
+from aligndistill.errors import ConfigError
 
 GIB = 2**30
 LOGIT_CHUNK = 2**24
@@ -94,10 +95,19 @@ class OnPolicyMemory:
 
 
 def read_sharding(path: Path | None) -> Sharding:
-    """Read a DeepSpeed config."""
+    """Read a DeepSpeed config.
+
+    Raises:
+        ConfigError: it does not exist, or is not a JSON object.
+    """
     if path is None:
         return Sharding()
-    zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {})
+    try:
+        zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {})
+    except OSError as error:
+        raise ConfigError(f"cannot read the DeepSpeed config '{path}': {error.strerror}.") from None
+    except (ValueError, AttributeError) as error:
+        raise ConfigError(f"the DeepSpeed config '{path}' is not a JSON object ({error}).") from None
     offloads = {part: zero.get(f"offload_{part}", {}).get("device", "none") != "none" for part in ("optimizer", "param")}
     return Sharding(int(zero.get("stage", 0)), offloads["optimizer"], offloads["param"], uses_deepspeed=True)
 

@@ -5,12 +5,15 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
+import typer
+
 from aligndistill.chat.http.budget import Spending
+from aligndistill.commands.check.check import Findings, examine
 from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
 from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
-from aligndistill.config.load import ConfigFiles, as_config
+from aligndistill.config.load import ConfigFiles, LoadedConfig, as_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget, RunConfig
 from aligndistill.errors import UserError
@@ -71,6 +74,7 @@ class Plan:
         requests: the requests of unfinished stages, by stage and model.
         no_estimate: why there is no estimate of the requests; None if there is one.
         memory: bytes that each training stage needs, by name, if the shape of its model is known.
+        problems: what would stop the run, one line each, as `aligndistill check` says.
         text: the plan as tables.
     """
 
@@ -78,6 +82,7 @@ class Plan:
     requests: tuple[PlannedRequests, ...]
     no_estimate: str | None
     memory: Mapping[str, MemoryEstimate]
+    problems: tuple[str, ...]
     text: str = field(repr=False)
 
     def __str__(self) -> str:
@@ -91,6 +96,10 @@ def plan(config: RunConfig | ConfigFiles) -> Plan:
         ConfigError: the config cannot be used.
     """
     config = as_config(config)
+    return _plan(config, examine(config))
+
+
+def _plan(config: RunConfig, found: Findings) -> Plan:
     stages = pipeline(config).stages
     spent = spent_so_far(config.runtime.runs / config.name)
     estimates: list[tuple[str, Estimate]] = []
@@ -109,7 +118,23 @@ def plan(config: RunConfig | ConfigFiles) -> Plan:
     if memory:
         lines += memory_lines(memory)
     requests = tuple(_planned_requests(stage, one, config.budget, spent) for stage, one in estimates)
-    return Plan(planned, requests, no_estimate, memory, "\n".join(lines))
+    return Plan(planned, requests, no_estimate, memory, found.errors, "\n".join(lines))
+
+
+def print_plan(loaded: LoadedConfig) -> None:
+    """Print the plan of a config, and what would stop its run.
+
+    Raises:
+        UserError: something would stop the run.
+    """
+    found = examine(loaded.config, loaded.where)
+    found.show_warnings()
+    try:
+        typer.echo(_plan(loaded.config, found))
+    except UserError:
+        if found.error is None:
+            raise
+    found.require_none()
 
 
 def _planned_stage(stage: Stage, store: Path) -> PlannedStage:

@@ -1,6 +1,5 @@
 """The memory of each training stage of a config, if its models' shapes are known in advance."""
 
-import json
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -11,6 +10,7 @@ from aligndistill.config.objectives import BestOfN, Ppo
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.config.training import Training
+from aligndistill.models.folder import read_json
 from aligndistill.processes.devices import find_gpus
 from aligndistill.processes.ranks import world_size
 
@@ -97,19 +97,10 @@ def _shape(model: LocalModel | None) -> Shape | None:
         numbers.setdefault("intermediate_size", 4 * model.from_scratch.hidden_size)
         numbers.setdefault("num_key_value_heads", model.from_scratch.num_attention_heads)
     elif folder.is_dir():
-        numbers = _read_numbers(folder / "config.json")
+        numbers = read_json(folder / "config.json")
     else:
         return None
     return shape_from_numbers(numbers) or _shape_by_torch(numbers if model.from_scratch else folder)
-
-
-def _read_numbers(file: Path) -> dict[str, Any]:
-    """A model's config; None if it cannot be read, for which transformers reports the error later."""
-    try:
-        numbers = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        return {}
-    return numbers if isinstance(numbers, dict) else {}
 
 
 def _shape_by_torch(model: Path | dict[str, Any]) -> Shape:

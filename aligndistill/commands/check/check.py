@@ -1,0 +1,84 @@
+"""`aligndistill check`: everything that can be known about a run without running it."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import typer
+
+from aligndistill.commands.check.files import missing
+from aligndistill.commands.check.recipes import doubts, impossible_batches
+from aligndistill.commands.check.rows import check_rows
+from aligndistill.config.load import LoadedConfig
+from aligndistill.config.problems import Problem, Where
+from aligndistill.config.rates import adapter_rates_line
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath
+from aligndistill.errors import UserError
+
+
+@dataclass(frozen=True)
+class Findings:
+    """What was found, in the order of the config's lines.
+
+    Attributes:
+        errors: what would stop a run, one line each.
+        error: the first of them, whose class has the exit code; None if there is none.
+        warnings: what a run would do, but probably should not, one line each.
+    """
+
+    errors: tuple[str, ...]
+    error: UserError | None
+    warnings: tuple[str, ...]
+
+    def show_warnings(self) -> None:
+        """Print the warnings on standard error."""
+        for line in self.warnings:
+            print(f"warning: {line}", file=sys.stderr)
+
+    def require_none(self) -> None:
+        """Raise an error with everything that would stop a run.
+
+        Raises:
+            UserError: there are errors.
+        """
+        if self.error is not None:
+            raise type(self.error)("\n".join(self.errors))
+
+
+def examine(config: RunConfig, where: Callable[[KeyPath], Where] | None = None) -> Findings:
+    """Look for what would stop a run: files, rows, functions, keys; and for settings that are probably not meant.
+
+    Args:
+        where: the place of a key, for the lines and their order.
+    """
+    sources = list(check_rows(config))
+    found: list[tuple[KeyPath, UserError]] = [*missing(config), *impossible_batches(config)]
+    found += [(one.key, one.error) for one in sources if one.error is not None]
+    warned = [*doubts(config), *(Problem(one.key, one.warning) for one in sources if one.warning is not None)]
+    if where is not None:
+        found.sort(key=lambda one: where(one[0]))
+        warned.sort(key=lambda one: where(one.path))
+    return Findings(
+        errors=tuple(_line(Problem(key, str(error)), where) for key, error in found),
+        error=found[0][1] if found else None,
+        warnings=tuple(_line(problem, where) for problem in warned),
+    )
+
+
+def print_check(loaded: LoadedConfig) -> None:
+    """Print what was found.
+
+    Raises:
+        UserError: with everything that would stop a run.
+    """
+    found = examine(loaded.config, loaded.where)
+    found.show_warnings()
+    found.require_none()
+    if line := adapter_rates_line(loaded.config):
+        typer.echo(line)
+    typer.echo(f"{loaded.config.name}: the config is valid.")
+
+
+def _line(problem: Problem, where: Callable[[KeyPath], Where] | None) -> str:
+    return problem.line(where(problem.path) if where is not None else None)

@@ -1,0 +1,122 @@
+"""What a config names on this machine: data, model folders, templates, functions, keys, DeepSpeed's file, the store."""
+
+import ast
+import os
+from collections.abc import Callable, Iterator
+from functools import partial
+from pathlib import Path
+
+from aligndistill.chat.http.keys import read_key
+from aligndistill.commands.plan.memory import read_sharding
+from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
+from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.objectives import RolloutServer
+from aligndistill.config.plugins import plugin_file
+from aligndistill.config.run import Evaluation, RunConfig
+from aligndistill.config.schema import KeyPath, sections_in
+from aligndistill.config.section import Section
+from aligndistill.errors import ConfigError, DataError, UserError
+from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
+from aligndistill.models.folder import has_chat_template, require_model
+
+Requirement = tuple[KeyPath, Callable[[], object]]
+"""A key, and a function that raises a `UserError` if what the key names cannot be used."""
+
+
+def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
+    """What the config names and a run could not use, by key. Data files: `rows.py`."""
+    for path, section in sections_in(config):
+        for key, require in _requirements(section):
+            try:
+                require()
+            except UserError as error:
+                yield (*path, *key), error
+    for key, require in _of_runtime(config):
+        try:
+            require()
+        except UserError as error:
+            yield key, error
+
+
+def _requirements(section: Section) -> Iterator[Requirement]:
+    match section:
+        case LocalModel(model=str(model)) | RewardScore(model=str(model)):
+            yield ("model",), partial(require_model, model)
+            if section.layout == "chat":
+                yield ("layout",), partial(_require_chat_template, Path(model))
+        case EndpointModel(tokenizer=str(tokenizer)):
+            yield ("tokenizer",), partial(_require_tokenizer, tokenizer)
+        case Pairwise():
+            yield ("template",), partial(load_template, section.template, PAIRWISE_FIELDS)
+        case Listwise():
+            yield ("template",), partial(load_template, section.template, LISTWISE_FIELDS)
+        case Rubric():
+            yield ("template",), partial(load_template, section.template, RUBRIC_FIELDS)
+        case Function():
+            yield ("function",), partial(_require_function, section.function)
+        case Evaluation(truth=str(truth)):
+            yield ("truth",), partial(_require_function, truth)
+    if isinstance(section, EndpointModel | RolloutServer) and section.api_key_env is not None:
+        yield ("api_key_env",), partial(read_key, section.api_key_env)
+
+
+def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
+    yield ("runtime", "deepspeed"), partial(read_sharding, config.runtime.deepspeed)
+    yield ("runtime", "store"), partial(_require_writable, config.runtime.store)
+    yield ("runtime", "runs"), partial(_require_writable, config.runtime.runs)
+
+
+def _require_chat_template(folder: Path) -> None:
+    """Only of a folder that has a tokenizer's config: else the error is another one."""
+    if (folder / "tokenizer_config.json").is_file() and not has_chat_template(folder):
+        raise DataError(
+            f"the tokenizer of '{folder}' has no chat template, and layout is 'chat'. "
+            "Set layout: transcript or layout: plain, or give the tokenizer a template."
+        )
+
+
+def _require_tokenizer(name: str) -> None:
+    folder = Path(name)
+    if not folder.is_dir() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
+        raise DataError(f"the tokenizer's folder '{name}' does not exist.")
+
+
+def _require_function(name: str) -> None:
+    """Find the function without importing its module, which may take long and runs the user's code."""
+    module, _, attribute = name.partition(":")
+    file = plugin_file(name)
+    if file is None:
+        raise ConfigError(
+            f"cannot import '{name}': there is no module '{module}'. "
+            "Write it as package.module:name, importable from the working directory or the environment."
+        )
+    if file.suffix != ".py":
+        return
+    try:
+        names = _names_in(file.read_text(encoding="utf-8"))
+    except SyntaxError as error:
+        raise ConfigError(f"cannot import '{name}': {file}:{error.lineno}: {error.msg}.") from None
+    if names is not None and attribute.partition(".")[0] not in names:
+        raise ConfigError(f"cannot import '{name}': module '{module}' has no '{attribute}'.")
+
+
+def _names_in(source: str) -> set[str] | None:
+    """The names that a module defines or imports anywhere in it; None if that cannot be told from its text."""
+    names: set[str] = set()
+    for node in ast.walk(ast.parse(source)):
+        match node:
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name) | ast.ClassDef(name=name):
+                names.add(name)
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                names |= {alias.asname or alias.name for alias in aliases}
+            case ast.Name(id=name, ctx=ast.Store()):
+                names.add(name)
+    return None if names & {"*", "__getattr__"} else names
+
+
+def _require_writable(folder: Path) -> None:
+    existing = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise DataError(f"cannot write to '{folder}': '{existing}' is a file. Set another folder.")
+    if not os.access(existing, os.W_OK):
+        raise DataError(f"cannot write to '{folder}': '{existing}' is not writable. Set another folder.")

@@ -1,0 +1,74 @@
+"""The rows of a config's data files: bad ones by number, and data of which nothing is left."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from aligndistill.config.data import Source
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath, sections_in
+from aligndistill.data.loading import Loading, load_demonstrations, load_judgments, load_prompts, load_rankings
+from aligndistill.data.sources import on_hub, saved_to_disk
+from aligndistill.errors import DataError, UserError
+
+MAX_ROWS = 20_000
+"""The most rows of a source that are read, so that a check takes a second or two."""
+
+
+@dataclass(frozen=True)
+class CheckedSource:
+    """What was found in one source.
+
+    Attributes:
+        key: the key of its path.
+        error: why a run cannot use it.
+        warning: that rows would be dropped, or that only the first rows were read.
+    """
+
+    key: KeyPath
+    error: UserError | None = None
+    warning: str | None = None
+
+
+def check_rows(config: RunConfig) -> Iterator[CheckedSource]:
+    """Read every source that is on this machine, except folders that only the `datasets` library can read."""
+    for path, section in sections_in(config):
+        if isinstance(section, Source):
+            try:
+                yield _checked(config, path, section)
+            except UserError as error:
+                yield CheckedSource((*path, "path"), error)
+
+
+def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
+    key = (*path, "path")
+    if on_hub(source) or saved_to_disk(Path(source.path).expanduser()):
+        return CheckedSource(key)
+    limit = min(source.limit or MAX_ROWS, MAX_ROWS)
+    loading = _loading(config, path, source.model_copy(update={"on_bad_row": "drop", "limit": limit}))
+    error: UserError | None = None
+    try:
+        for _ in loading:
+            pass
+    except DataError as found:
+        error = found
+    more = loading.bad_rows - len(loading.first_bad_rows)
+    bad = "; ".join(loading.first_bad_rows) + (f"; and {more} more" if more else "")
+    if bad and source.on_bad_row == "error":
+        error = DataError(f"{bad}. Fix the rows, or set `on_bad_row: drop` to drop and count such rows.")
+    if error is not None:
+        return CheckedSource(key, error)
+    if bad:
+        return CheckedSource(key, warning=f"rows that would be dropped: {bad}")
+    if loading.rows == MAX_ROWS and source.limit != MAX_ROWS:
+        return CheckedSource(key, warning=f"only the first {MAX_ROWS:,} rows were checked")
+    return CheckedSource(key)
+
+
+def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:
+    if path[-1] == "demonstrations":
+        return load_demonstrations(source, config.held_out)
+    if path[-1] == "labels":
+        return load_judgments(source)
+    return load_prompts(source, config.held_out) if path[0] == "prompts" else load_rankings(source, config.held_out)

@@ -1,0 +1,47 @@
+"""What a model folder must contain, known without loading the model; imports neither torch nor transformers."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from aligndistill.errors import DataError
+
+PICKLES = {".bin", ".pt", ".pth", ".pkl"}
+INDEX = "model.safetensors.index.json"
+
+
+def require_model(path: str) -> None:
+    """Refuse a folder that does not exist or has no safetensors; a name on the Hub passes.
+
+    Raises:
+        DataError: the message says what is missing and what to do.
+    """
+    folder = Path(path)
+    if not folder.is_dir():
+        if folder.is_absolute() or path.startswith(".") or path.count("/") > 1:
+            raise DataError(f"the model folder '{path}' does not exist.")
+        return
+    if not (folder / "config.json").is_file():
+        raise DataError(f"'{path}' is not a model folder: it has no config.json.")
+    if not any(folder.glob("*.safetensors")):
+        pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
+        found = f" It has {', '.join(pickled)}, which can run code when loaded and are therefore never opened." if pickled else ""
+        raise DataError(f"'{path}' has no *.safetensors.{found} Save the model with save_pretrained, which writes safetensors.")
+    shards = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
+    if missing := [name for name in shards if not (folder / name).is_file()]:
+        raise DataError(f"'{path}' is incomplete: {INDEX} names {', '.join(missing)}. Copy or download the model again.")
+
+
+def has_chat_template(folder: Path) -> bool:
+    """Whether the folder's tokenizer has a chat template."""
+    beside = any((folder / name).is_file() for name in ("chat_template.jinja", "chat_template.json"))
+    return beside or bool(read_json(folder / "tokenizer_config.json").get("chat_template"))
+
+
+def read_json(file: Path) -> dict[str, Any]:
+    """The object in a JSON file; empty if there is none or it cannot be read, for which transformers reports the error later."""
+    try:
+        found = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return found if isinstance(found, dict) else {}

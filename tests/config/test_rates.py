@@ -1,0 +1,116 @@
+"""The default learning rates of adapters are ten times those of all weights, in settings, fingerprints and messages."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from aligndistill.config.load import dump_config, load_config
+from aligndistill.config.rates import adapter_rates_line
+from aligndistill.config.resolve import resolved
+from aligndistill.config.run import RunConfig
+from aligndistill.pipeline import pipeline
+
+LORA = {"r": 4}
+FULL = {
+    "dpo": 5e-7,
+    "rrhf": 2e-5,
+    "pro": 5e-6,
+    "best_of_n": 2e-5,
+    "ppo": 3e-6,
+    "grpo": 1e-6,
+    "rloo": 1e-6,
+}
+# TRL's table "LoRA without regret" has 2e-4, 5e-6 and 1e-5 for supervised fine-tuning, DPO and GRPO.
+ADAPTERS = {"dpo": 5e-6, "rrhf": 2e-4, "pro": 5e-5, "best_of_n": 2e-4, "ppo": 3e-5, "grpo": 1e-5, "rloo": 1e-5}
+
+
+def config(start: dict[str, Any] | None = None, **sections: Any) -> RunConfig:
+    base = {
+        "name": "x",
+        "prompts": {"source": {"path": "p.jsonl"}},
+        "start": {"model": "some/model", **(start or {})},
+        "sft": {"demonstrations": {"path": "d.jsonl"}},
+        "judge": {"kind": "function", "function": "a:b"},
+        "reward_model": {},
+        "students": {kind: {"objective": {"kind": kind}} for kind in FULL},
+    }
+    return RunConfig.model_validate({**base, **sections})
+
+
+def rates(found: RunConfig) -> dict[str, float]:
+    return {name: student.learning_rate for name, student in found.students.items()}
+
+
+def test_adapters_of_the_start_learn_ten_times_as_fast_unless_a_rate_is_given() -> None:
+    assert rates(config()) == FULL
+    adapted = config({"lora": LORA})
+    assert rates(adapted) == ADAPTERS
+    assert adapted.sft is not None
+    assert adapted.sft.learning_rate == 2e-4
+    assert adapted.reward_model is not None
+    assert adapted.reward_model.learning_rate == 1e-5  # it has no adapters of its own
+    given = config({"lora": LORA}, students={"dpo": {"objective": {"kind": "dpo"}, "learning_rate": 5e-7}})
+    assert rates(given) == {"dpo": 5e-7}
+
+
+def test_a_new_start_is_trained_whole_and_its_students_are_adapters() -> None:
+    found = config({"model": None, "from_scratch": {}, "lora": LORA})
+    assert found.sft is not None
+    assert found.sft.learning_rate == 2e-5
+    assert rates(found) == ADAPTERS
+
+
+def test_a_reward_model_has_its_own_adapters() -> None:
+    adapted = config(reward_model={"lora": LORA})
+    assert adapted.reward_model is not None
+    assert adapted.reward_model.learning_rate == 1e-4
+    assert rates(adapted) == FULL
+    given = config(reward_model={"lora": LORA, "learning_rate": 3e-6}).reward_model
+    assert given is not None
+    assert given.learning_rate == 3e-6
+
+
+def test_the_baseline_that_a_run_adds_learns_like_the_other_students() -> None:
+    students = {"dpo": {"objective": {"kind": "dpo"}}}
+    assert resolved(config(students=students)).students["best_of_n"].learning_rate == 2e-5
+    assert resolved(config({"lora": LORA}, students=students)).students["best_of_n"].learning_rate == 2e-4
+
+
+def test_a_section_that_was_used_elsewhere_keeps_its_rate() -> None:
+    """From Python, one student may be part of two configs."""
+    plain = config()
+    adapted = RunConfig(name="x", rankings={"source": {"path": "r"}}, start={"model": "m", "lora": LORA}, students=plain.students)
+    assert rates(adapted) == ADAPTERS
+    assert rates(plain) == FULL
+
+
+def test_a_config_that_was_written_out_reads_back_with_the_same_rates_and_without_the_line(tmp_path: Path) -> None:
+    found = config({"lora": LORA}, reward_model={"lora": LORA})
+    (tmp_path / "c.yaml").write_text(dump_config(found))
+    again = load_config(tmp_path / "c.yaml")
+    assert again == found
+    assert rates(again) == ADAPTERS
+    assert adapter_rates_line(again) is None
+
+
+def test_the_line_names_every_rate_that_is_higher_by_default() -> None:
+    assert adapter_rates_line(config()) is None
+    students = {"dpo": {"objective": {"kind": "dpo"}}, "pro": {"objective": {"kind": "pro"}, "learning_rate": 1e-6}}
+    assert adapter_rates_line(config({"lora": LORA}, students=students, reward_model={"lora": LORA})) == (
+        "learning_rate: 0.0002 for sft, 5e-06 for students.dpo, 0.0001 for reward_model "
+        "(10 times the default for all weights, because lora trains adapters)"
+    )
+
+
+@pytest.mark.parametrize("rate", [None, 5e-6, 5e-7])
+def test_the_fingerprint_is_that_of_the_effective_rate(rate: float | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    def fingerprint(**training: Any) -> str:
+        found = config({"lora": LORA}, students={"dpo": {"objective": {"kind": "dpo"}, **training}})
+        return next(stage.fingerprint for stage in pipeline(found).stages if stage.name == "student-dpo")
+
+    by_default = fingerprint()
+    written = fingerprint(**({} if rate is None else {"learning_rate": rate}))
+    assert (written == by_default) == (rate != 5e-7)
