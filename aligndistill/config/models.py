@@ -7,7 +7,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.secrets import redact
-from aligndistill.config.section import NamesModel, NotHashed, ReadsFile, Section, name_or_section
+from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
 from aligndistill.config.training import Sft
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -48,6 +48,24 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 """transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
 
 
+Thinking = Literal["auto", "off", "on"]
+"""Whether a model thinks before it answers. `auto`: no, where its chat template can switch it off."""
+
+
+_PASSED_TO_TEMPLATES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+
+
+def _are_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    for name in values:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _PASSED_TO_TEMPLATES:
+            raise ValueError(f"'{name}' cannot be set: give one of the template's own variables")
+    return values
+
+
+TemplateArguments = Annotated[dict[str, bool | int | float | str], AfterValidator(_are_arguments)]
+"""Variables of a chat template, such as `{reasoning_effort: low}`."""
+
+
 class LocalModel(Section):
     """A causal language model that runs locally.
 
@@ -55,6 +73,10 @@ class LocalModel(Section):
         model: a Hub name or a local folder; omit it with `from_scratch`.
         layout: how a conversation is converted to text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
             `plain`: the response continues the prompt.
+        thinking: with `layout: chat`, whether the model thinks before it answers. `auto`: no, where its template has a switch.
+        template_arguments: values of the template's variables. `date_string` is also the date that a template reads from the
+            clock; by default that is 26 Jul 2024, so that prompts are the same on every day.
+        chat_template: a file with a Jinja template that replaces the tokenizer's.
         attn_implementation: by default transformers' choice, which is `sdpa` for most models.
         trust_remote_code: run code that comes with the model. Off by default, and set for each model separately.
     """
@@ -64,6 +86,9 @@ class LocalModel(Section):
     revision: str | None = None
     from_scratch: FromScratch | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
+    thinking: Annotated[Thinking, HashedIfSet] = "auto"
+    template_arguments: Annotated[TemplateArguments, HashedIfSet] = Field(default={})
+    chat_template: Annotated[str | None, ReadsFile, HashedIfSet] = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Attention | None = None
     trust_remote_code: bool = False
@@ -72,6 +97,20 @@ class LocalModel(Section):
     def _one_origin(self) -> "LocalModel":
         if (self.model is None) == (self.from_scratch is None):
             raise ValueError("give either 'model' (a Hub name or a folder) or 'from_scratch', not both")
+        return self
+
+    @model_validator(mode="after")
+    def _template_is_used(self) -> "LocalModel":
+        given = {
+            "thinking": self.thinking != "auto",
+            "template_arguments": self.template_arguments,
+            "chat_template": self.chat_template,
+        }
+        for name, value in given.items():
+            if value and self.layout != "chat":
+                raise ValueError(f"'{name}' has no effect with layout '{self.layout}', which uses no template: remove it")
+            if value and self.from_scratch is not None:
+                raise ValueError(f"'{name}' has no effect on a model from scratch, which has a template of its own: remove it")
         return self
 
 
