@@ -41,12 +41,14 @@ class Reply:
 
     Attributes:
         problem: why this is not an answer of the model (rejected, filtered, not sent); empty if it is.
+        thoughts: what the model thought before it answered; not part of `text`, which is empty if the reply ended inside them.
     """
 
     text: str
     finish: Finish
     usage: Usage
     problem: str = ""
+    thoughts: str = ""
 
 
 @dataclass(frozen=True)
