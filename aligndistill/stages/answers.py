@@ -59,9 +59,14 @@ def make(
     if isinstance(author, Path) and isinstance(reference, Path):
         answers = _with_kl(context, result.local, author, reference, held_out, answers)
     write_jsonl(context.folder / ANSWERS, answers)
+    unanswered = sum(one.unanswered for one in result.samples.values())
     dropped = {"prompt too long": result.too_long, "refused": result.refused}
     return StageResult(
-        counts={"prompts": len(held_out) - result.too_long, "answers": len(answers)},
+        counts={
+            "prompts": len(held_out) - result.too_long,
+            "answers": len(answers),
+            **({"ended inside thoughts": unanswered} if unanswered else {}),
+        },
         dropped={reason: count for reason, count in dropped.items() if count},
     )
 

@@ -115,7 +115,8 @@ def test_the_evaluations_answers_are_cut_and_limited_alike(tmp_path: Path) -> No
     sampling = AnswerSampling(None, 1, 1.0, 100, 50)
 
     def made(context: StageContext) -> list[Answer]:
-        answers.make(context, name="start", author=START, sampling=sampling, prompts=prompts, seed=0)
+        result = answers.make(context, name="start", author=START, sampling=sampling, prompts=prompts, seed=0)
+        assert result.counts == {"prompts": 10, "answers": 10, "ended inside thoughts": 1}
         return list(read_jsonl(context.folder / ANSWERS, Answer))
 
     found = made(scripted(tmp_path, lambda n: f"[THINK]Hm.[/THINK]It is {n}." if n > 1 else "[THINK]Hm."))
