@@ -22,6 +22,10 @@ class DataError(UserError):
     exit_code = 3
 
 
+class RefusedConversation(DataError):
+    """A conversation that a model's chat template does not accept."""
+
+
 class JudgeError(UserError):
     """A judge that cannot be reached, rejects requests, or gives no usable verdicts."""
 

@@ -51,6 +51,7 @@ class Candidate(Record):
     Attributes:
         author: the configured model that wrote it (`start`, `teacher`, ...), or the author given in the data.
         finish: `stop` if the model ended it, `length` if it was truncated.
+        thoughts: what its author thought before it answered; no part of the text, and never shown to a judge.
     """
 
     id: str
@@ -58,6 +59,7 @@ class Candidate(Record):
     text: str
     author: str
     finish: Finish = "stop"
+    thoughts: str = Field(default="", exclude_if=lambda text: not text)
 
 
 class Usage(Record):

@@ -5,7 +5,9 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams
+from aligndistill.chat.thoughts import SplitReply, split_thoughts
 from aligndistill.errors import DataError
+from aligndistill.models.conversation import Conversation
 from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
@@ -62,14 +64,17 @@ class LocalChat:
 
     def _reply(self, prompt: list[int], sampled: Sampled) -> Reply:
         conversation = self._language_model.conversation
-        text = conversation.response_text(prompt, sampled.ids)
+        split = split_answer(conversation, prompt, sampled.ids)
         stopped = sampled.finish == "stop" or conversation.stops_inside(conversation.tokenizer.decode(sampled.ids))
         usage = Usage(calls=1, prompt_tokens=len(prompt), completion_tokens=len(sampled.ids))
-        return Reply(text, "stop" if stopped else "length", usage)
+        return Reply(split.answer, "stop" if stopped else "length", usage, thoughts=split.thoughts)
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """See `ChatModel`. Exact also for labels of several tokens."""
+        """See `ChatModel`. Exact also for labels of several tokens. None where the model thinks first: its answer comes later."""
         conversation = self._language_model.conversation
+        if conversation.thinks:
+            yield from (LabelLogprobs(index, None, Usage()) for index in range(len(conversations)))
+            return
         label_ids = [conversation.response_ids(label, finished=False) for label in labels]
         groups = [TokenGroup(conversation.prompt_ids(messages), label_ids) for messages in conversations]
         self._require_fit([group.prompt for group in groups], max(map(len, label_ids)))
@@ -86,6 +91,16 @@ class LocalChat:
                 f"a prompt of {longest} tokens and {new_tokens} new ones exceed the {positions} positions of {self.identity}. "
                 "Shorten the template or the answers, lower max_new_tokens, or use a model with more positions."
             )
+
+
+def split_answer(conversation: Conversation, prompt_ids: Sequence[int], response_ids: Sequence[int]) -> SplitReply:
+    """The text of a sampled answer, without the thoughts in front of it."""
+    if conversation.layout == "chat":
+        marked = conversation.marked_text(response_ids)
+        thoughts, answer, unfinished = split_thoughts(marked)
+        if answer != marked:
+            return SplitReply(thoughts, conversation.without_control_tokens(answer), unfinished)
+    return SplitReply("", conversation.response_text(prompt_ids, response_ids), unfinished=False)
 
 
 def _exclusive(label_ids: Sequence[list[int]], logprobs: Sequence[float]) -> list[float]:

@@ -45,7 +45,7 @@ class Reply:
     Attributes:
         text: the answer, without thoughts.
         problem: why this is not an answer of the model (rejected, filtered, not sent); empty if it is.
-        thoughts: what the model wrote before its answer, if it thinks.
+        thoughts: what the model thought before it answered; not part of `text`, which is empty if the reply ended inside them.
     """
 
     text: str

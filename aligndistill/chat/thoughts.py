@@ -1,28 +1,8 @@
 """Separates what a model thought before it answered from the answer, by the markers that model families write."""
 
-import re
 from typing import NamedTuple
 
-_PAIRS = (
-    (r"<think>", r"</think>"),  # Qwen, DeepSeek, GLM, Nemotron, SmolLM
-    (r"\[THINK\]", r"\[/THINK\]"),  # Mistral
-    (r"<seed:think>", r"</seed:think>"),  # Seed-OSS
-    (r"<mm:think>", r"</mm:think>"),  # MiniMax
-    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Cohere
-    (r"<\|channel>thought\b", r"<channel\|>"),  # Gemma 4
-)
-_HEADER = r"(?:<\|start\|>assistant)?<\|channel\|>"
-_CHANNEL = rf"{_HEADER}(?:analysis|commentary)(?:[^<]*<\|message\|>)?"
-_CHANNEL_END = rf"<\|end\|>|(?={_HEADER})"
-# gpt-oss: each part of a reply has a header with its channel, and the answer is in the channel `final`.
-_ANSWER_HEADER = re.compile(rf"\s*{_HEADER}final(?:[^<]*<\|message\|>)?")
-
-_BLOCKS = tuple(
-    (re.compile(rf"\s*{opening}", re.IGNORECASE), re.compile(closing, re.IGNORECASE))
-    for opening, closing in (*_PAIRS, (_CHANNEL, _CHANNEL_END))
-)
-_ANY_OPENING = re.compile("|".join(opening for opening, _ in _PAIRS), re.IGNORECASE)
-_ANY_CLOSING = re.compile("|".join(closing for _, closing in _PAIRS), re.IGNORECASE)
+from aligndistill.models.thought_markers import ANSWER_HEADER, ANY_CLOSING, ANY_OPENING, BLOCKS
 
 
 class SplitReply(NamedTuple):
@@ -55,19 +35,19 @@ def split_thoughts(text: str) -> SplitReply:
         if after is None:
             return SplitReply(_joined(thoughts), "", unfinished=True)
         rest = after
-    if header := _ANSWER_HEADER.match(rest):
+    if header := ANSWER_HEADER.match(rest):
         return SplitReply(_joined(thoughts), rest[header.end() :], unfinished=False)
     if thoughts:
         return SplitReply(_joined(thoughts), rest.lstrip(), unfinished=False)
-    closing = _ANY_CLOSING.search(text)
-    if closing and not _ANY_OPENING.search(text, 0, closing.start()):
+    closing = ANY_CLOSING.search(text)
+    if closing and not ANY_OPENING.search(text, 0, closing.start()):
         return SplitReply(text[: closing.start()].strip(), text[closing.end() :].lstrip(), unfinished=False)
     return SplitReply("", text, unfinished=False)
 
 
 def _first_block(text: str) -> tuple[str, str | None] | None:
     """The thoughts at the start of a text and the text behind them, which is None if the thoughts do not end."""
-    for opening, closing in _BLOCKS:
+    for opening, closing in BLOCKS:
         if start := opening.match(text):
             end = closing.search(text, start.end())
             return (text[start.end() : end.start()], text[end.end() :]) if end else (text[start.end() :], None)

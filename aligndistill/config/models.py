@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.secrets import redact
-from aligndistill.config.section import NamesModel, NotHashed, ReadsFile, Section, name_or_section
+from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
 from aligndistill.config.training import Sft
 
 # -------------------------------------------------------------------------------------------------------------- models
@@ -46,11 +46,26 @@ class Lora(Section):
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
-Thinking = Literal["auto", "off", "on"]
-"""Whether a model that can think before it answers does so."""
-
 Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 """transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
+
+
+Thinking = Literal["auto", "off", "on"]
+"""Whether a model thinks before it answers. `auto`: no, where it can be switched off."""
+
+
+_PASSED_TO_TEMPLATES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+
+
+def _are_arguments(values: dict[str, Any]) -> dict[str, Any]:
+    for name in values:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _PASSED_TO_TEMPLATES:
+            raise ValueError(f"'{name}' cannot be set: give one of the template's own variables")
+    return values
+
+
+TemplateArguments = Annotated[dict[str, bool | int | float | str], AfterValidator(_are_arguments)]
+"""Variables of a chat template, such as `{reasoning_effort: low}`."""
 
 
 class LocalModel(Section):
@@ -60,6 +75,10 @@ class LocalModel(Section):
         model: a Hub name or a local folder; omit it with `from_scratch`.
         layout: how a conversation is converted to text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
             `plain`: the response continues the prompt.
+        thinking: with `layout: chat`, whether the model thinks before it answers. `auto`: no, where its template has a switch.
+        template_arguments: values of the template's variables. `date_string` is also the date that a template reads from the
+            clock; by default that is 26 Jul 2024, so that prompts are the same on every day.
+        chat_template: a file with a Jinja template that replaces the tokenizer's.
         attn_implementation: by default transformers' choice, which is `sdpa` for most models.
         trust_remote_code: run code that comes with the model. Off by default, and set for each model separately.
     """
@@ -69,6 +88,9 @@ class LocalModel(Section):
     revision: str | None = None
     from_scratch: FromScratch | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
+    thinking: Annotated[Thinking, HashedIfSet] = "auto"
+    template_arguments: Annotated[TemplateArguments, HashedIfSet] = Field(default={})
+    chat_template: Annotated[str | None, ReadsFile, HashedIfSet] = None
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Attention | None = None
     trust_remote_code: bool = False
@@ -77,6 +99,20 @@ class LocalModel(Section):
     def _one_origin(self) -> "LocalModel":
         if (self.model is None) == (self.from_scratch is None):
             raise ValueError("give either 'model' (a Hub name or a folder) or 'from_scratch', not both")
+        return self
+
+    @model_validator(mode="after")
+    def _template_is_used(self) -> "LocalModel":
+        given = {
+            "thinking": self.thinking != "auto",
+            "template_arguments": self.template_arguments,
+            "chat_template": self.chat_template,
+        }
+        for name, value in given.items():
+            if value and self.layout != "chat":
+                raise ValueError(f"'{name}' has no effect with layout '{self.layout}', which uses no template: remove it")
+            if value and self.from_scratch is not None:
+                raise ValueError(f"'{name}' has no effect on a model from scratch, which has a template of its own: remove it")
         return self
 
 
@@ -130,12 +166,12 @@ class EndpointModel(Section):
     kind: Literal["endpoint"]
     base_url: ServerUrl
     name: str
-    thinking: Thinking = "auto"
+    thinking: Annotated[Thinking, HashedIfSet] = "auto"
     thinking_tokens: Annotated[int, NotHashed] = Field(default=4096, gt=0)
-    template_arguments: Mapping[str, Any] = Field(default_factory=dict)
-    body: Mapping[str, Any] = Field(default_factory=dict)
-    omit: tuple[Literal["seed", "temperature"], ...] = ()
-    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
+    template_arguments: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
+    body: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
+    omit: Annotated[tuple[Literal["seed", "temperature"], ...], HashedIfSet] = ()
+    limit_field: Annotated[Literal["max_tokens", "max_completion_tokens"], HashedIfSet] = "max_tokens"
     api_key_env: Annotated[KeyVariable | None, NotHashed] = None
     concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
     timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
@@ -167,7 +203,7 @@ class EndpointModel(Section):
         changed = {
             name: value
             for name in ("thinking", "template_arguments", "body", "omit", "limit_field")
-            if (value := getattr(self, name)) != type(self).model_fields[name].get_default(call_default_factory=True)
+            if (value := getattr(self, name)) != type(self).model_fields[name].default
         }
         return f"endpoint {self.server}" + (f" {json.dumps(changed, sort_keys=True)}" if changed else "")
 

@@ -18,15 +18,17 @@ class FieldMark(Enum):
         READS_FILE: may name a local file or folder, whose content is part of the fingerprint.
         READS_CODE: names a function, whose module's source is part of the fingerprint.
         NAMES_MODEL: the name of one of the run's models, or a model section given inline.
+        HASHED_IF_SET: excluded from fingerprints while it has its default, so that adding the key changed no fingerprint.
     """
 
     NOT_HASHED = "not hashed"
     READS_FILE = "reads a file"
     READS_CODE = "reads code"
     NAMES_MODEL = "names a model"
+    HASHED_IF_SET = "hashed if set"
 
 
-NotHashed, ReadsFile, ReadsCode, NamesModel = FieldMark
+NotHashed, ReadsFile, ReadsCode, NamesModel, HashedIfSet = FieldMark
 
 PluginName = Annotated[str, Field(pattern=PLUGIN_PATTERN), ReadsCode]
 """`package.module:name`, importable from the working directory or the environment."""

@@ -8,6 +8,7 @@ import re
 from collections.abc import Iterable
 from typing import Any
 
+from aligndistill.models.thought_markers import ANY_CLOSING, ANY_OPENING
 from aligndistill.records import content_hash
 
 MARK_DIGITS = 12
@@ -15,11 +16,13 @@ MARK_DIGITS = 12
 _KNOWN_MARKERS = (
     r"<\|[^<>\n]{1,60}?\|>",  # ChatML, Llama 3, Phi, GPT
     r"<\uff5c[^<>\n]{1,60}?\uff5c>",  # DeepSeek
-    r"</?(?:s|think|start_of_turn|end_of_turn|tool_call|tool_response|start_header_id|end_header_id)>",
+    r"<\|[a-z_]{3,30}>|<[a-z_]{3,30}\|>",  # Gemma 4
+    r"</?(?:s|start_of_turn|end_of_turn|tool_call|tool_response|start_header_id|end_header_id)>",
     r"<(?:bos|eos|pad|unk|mask|sep|cls|extra_id_\d+)>",
     r"<</?SYS>>",
     r"\[/?(?:INST|SYSTEM_PROMPT|AVAILABLE_TOOLS|TOOL_CALLS|TOOL_RESULTS)\]",
     r"\[(?:CLS|SEP|MASK|PAD|UNK|BOS|EOS)\]",
+    rf"(?i:{ANY_OPENING.pattern}|{ANY_CLOSING.pattern})",  # around thoughts
 )
 """Turn and control markers of common model families, for servers, whose tokenizers are not available."""
 

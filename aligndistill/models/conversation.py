@@ -1,14 +1,18 @@
 """Messages <-> token ids. Prompt and response are tokenised separately and joined as ids, so the boundary is fixed.
 
-A finished response ends with the end-of-turn id; a truncated one has no end id.
+A finished response ends with the end-of-turn id; a truncated one has no end id. The text of messages and responses never becomes
+control tokens: only the template writes those.
 """
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Literal
 
 from aligndistill.errors import DataError
+from aligndistill.models.chat_template import AnswerPlace, answer_place, refused, thinks_by_switch
+from aligndistill.models.thought_markers import opened_at_end
 from aligndistill.records import Message
 
 Layout = Literal["chat", "transcript", "plain"]
@@ -22,7 +26,7 @@ class Conversation:
     """How one tokenizer writes conversations.
 
     Attributes:
-        tokenizer: a Hugging Face tokenizer.
+        tokenizer: a Hugging Face tokenizer; with `chat`, its template has the model's settings (`chat_template.fix_template`).
         layout: `chat` (the tokenizer's template), `transcript` (Human/Assistant turns) or `plain` (the response
             continues the prompt).
         generation_eos: end ids named by the model's generation config.
@@ -36,7 +40,7 @@ class Conversation:
         if self.layout == "chat" and not self.tokenizer.chat_template:
             raise DataError(
                 f"the tokenizer of '{self.tokenizer.name_or_path}' has no chat template, and layout is 'chat'. "
-                "Set layout: transcript or layout: plain, or give the tokenizer a template."
+                "Set layout: transcript or layout: plain, or give a template with chat_template: FILE."
             )
         if self.tokenizer.eos_token_id is None and not self.generation_eos:
             raise DataError(
@@ -47,12 +51,22 @@ class Conversation:
     # ------------------------------------------------------------------------------------------------------- to ids
 
     def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """The prompt up to the point where the answer begins."""
-        if self.layout == "chat":
-            turns = [message.model_dump() for message in messages]
-            ids = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=True, return_dict=False)
-            return list(ids)
-        return [*self._bos, *self._encode(self.prompt_text(messages))]
+        """The prompt up to the point where the answer begins.
+
+        Raises:
+            RefusedConversation: the template does not accept these turns.
+        """
+        if self.layout != "chat":
+            return [*self._bos, *self._encode(self.prompt_text(messages))]
+        turns = [message.model_dump() for message in messages]
+        forged = any(self._control_tokens.search(message.content) for message in messages)
+        try:
+            ids = self.tokenizer.apply_chat_template(
+                turns, add_generation_prompt=True, tokenize=True, return_dict=False, sanitize_control_tokens=forged
+            )
+        except Exception as error:  # a template can raise any type
+            raise refused(self.tokenizer, turns, error) from None
+        return list(ids)
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The prompt as text, for the layouts that are text."""
@@ -62,9 +76,37 @@ class Conversation:
         return "".join(turns) + "\n\nAssistant:"
 
     def response_ids(self, text: str, finished: bool = True) -> list[int]:
-        """The answer's ids, with the end-of-turn id if it is `finished` or empty: an answer has at least one token."""
-        ids = self._continuation(self._lead + text)
+        """The answer's ids, with the end-of-turn id if it is `finished` or empty: an answer has at least one token.
+
+        Raises:
+            DataError: the template's prompts do not end where its answers begin.
+        """
+        lead = self._lead
+        # White space is tokenised together with the text, as the model writes it.
+        ids = [*self.lead, *self._continuation(text)] if lead.strip() else self._continuation(lead + text)
         return [*ids, self.end_of_turn] if finished or not ids else ids
+
+    @cached_property
+    def lead(self) -> list[int]:
+        """What the template writes between a prompt and the answer, for example an empty block of thoughts, as ids."""
+        lead = self._lead
+        return list(self.tokenizer(lead, add_special_tokens=False).input_ids) if lead.strip() else self._continuation(lead)
+
+    @cached_property
+    def opened_thoughts(self) -> str:
+        """The opening marker of thoughts that prompts end with; empty if they end with none."""
+        return opened_at_end(self._place.tail) if self.layout == "chat" else ""
+
+    @property
+    def thinks(self) -> bool:
+        """Whether the model may think before it answers.
+
+        That is, thinking is switched on, prompts open its thoughts, or they end before what precedes an answer.
+        """
+        if self.layout != "chat":
+            return False
+        switched_on = thinks_by_switch(self.tokenizer.get_chat_template())
+        return switched_on or bool(self.opened_thoughts or self._place.lead.strip())
 
     # ------------------------------------------------------------------------------------------------------ to text
 
@@ -84,6 +126,16 @@ class Conversation:
             text = text.split(TRANSCRIPT_STOP)[0]
         return text.strip()
 
+    def marked_text(self, response_ids: Sequence[int]) -> str:
+        """The text of sampled ids with control tokens such as `[THINK]` written out, and with thoughts opened as in the prompt."""
+        ids = [token for token in response_ids if token not in self.eos_ids]
+        return self.opened_thoughts + str(self.tokenizer.decode(ids, skip_special_tokens=False, clean_up_tokenization_spaces=False))
+
+    def without_control_tokens(self, marked: str) -> str:
+        """A part of `marked_text` as `response_text` gives it."""
+        special = sorted(self._special.values(), key=len, reverse=True)
+        return re.sub("|".join(map(re.escape, special)) or "(?!)", "", marked).strip()
+
     def stops_inside(self, text: str) -> bool:
         """Whether a decoded response contains the start of the next human turn, which ends it like an end token."""
         return self.layout == "transcript" and TRANSCRIPT_STOP in text
@@ -95,13 +147,8 @@ class Conversation:
         """The id that ends an answer: the one that the chat template writes after an answer, else the tokenizer's eos."""
         if self.layout == "chat":
             # The id that the template writes after an assistant turn is the one that its model was trained to stop at.
-            marker = "aligndistill"
-            turns = [{"role": "user", "content": marker}, {"role": "assistant", "content": marker}]
-            rendered = self.tokenizer.apply_chat_template(turns, tokenize=False)
-            tail = self.tokenizer(rendered[rendered.rindex(marker) + len(marker) :], add_special_tokens=False).input_ids
-            special = set(self.tokenizer.all_special_ids) | self.generation_eos
-            for token in tail:
-                if token in special:
+            for token in self.tokenizer(self._place.end, add_special_tokens=False).input_ids:
+                if token in self._special or token in self.generation_eos:
                     return int(token)
         if self.tokenizer.eos_token_id is not None:
             return int(self.tokenizer.eos_token_id)
@@ -124,7 +171,7 @@ class Conversation:
     # ------------------------------------------------------------------------------------------------------ internals
 
     def _encode(self, text: str) -> list[int]:
-        return list(self.tokenizer(text, add_special_tokens=False).input_ids)
+        return list(self.tokenizer(text, add_special_tokens=False, split_special_tokens=True).input_ids)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return str(self.tokenizer.decode(ids, skip_special_tokens=True, clean_up_tokenization_spaces=False))
@@ -142,16 +189,32 @@ class Conversation:
         return str(first).startswith("▁")
 
     @cached_property
+    def _special(self) -> dict[int, str]:
+        """The special tokens, which decoding leaves out, by id."""
+        named = zip(self.tokenizer.all_special_ids, self.tokenizer.all_special_tokens, strict=True)
+        added = self.tokenizer.added_tokens_decoder.items()
+        return {**dict(named), **{token: one.content for token, one in added if one.special}}
+
+    @cached_property
+    def _control_tokens(self) -> re.Pattern[str]:
+        """What in a message would become a control token: special tokens, and added tokens that the template writes."""
+        template = self.tokenizer.get_chat_template()
+        added = [one.content for one in self.tokenizer.added_tokens_decoder.values()]
+        written = [token for token in added if token in template and not token.isspace()]
+        return re.compile("|".join(map(re.escape, {*self._special.values(), *written})) or "(?!)")
+
+    @cached_property
+    def _place(self) -> AnswerPlace:
+        return answer_place(self.tokenizer, self.tokenizer.get_chat_template())
+
+    @property
     def _lead(self) -> str:
         """The text between the end of the prompt and the answer's first character."""
         if self.layout != "chat":
             return " " if self.layout == "transcript" else ""
-        marker = "aligndistill"
-        turns = [{"role": "user", "content": marker}]
-        prompt = self.tokenizer.apply_chat_template(turns, add_generation_prompt=True, tokenize=False)
-        whole = self.tokenizer.apply_chat_template([*turns, {"role": "assistant", "content": marker}], tokenize=False)
-        between = whole[len(prompt) : whole.rindex(marker)] if whole.startswith(prompt) else ""
-        return " " if between == " " else ""
+        if self._place.mismatch:
+            raise DataError(self._place.mismatch)
+        return self._place.lead
 
     def _continuation(self, text: str) -> list[int]:
         """The ids of text that continues other text."""

@@ -12,9 +12,10 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from aligndistill.config.models import LocalModel
-from aligndistill.errors import DataError
+from aligndistill.config.models import LocalModel, TemplateArguments, Thinking
+from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.attention import FLEX
+from aligndistill.models.chat_template import fix_template
 from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.folder import require_model
 from aligndistill.models.grouped_model import GroupedModel
@@ -32,6 +33,8 @@ class ModelPointer(BaseModel):
 
     Attributes:
         path: a Hub name, an absolute folder, or a folder relative to the pointer's file.
+        thinking, template_arguments: as in the config.
+        chat_template: the text of a template that replaces the tokenizer's.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -42,6 +45,9 @@ class ModelPointer(BaseModel):
     dtype: str = "auto"
     attn_implementation: str | None = None
     trust_remote_code: bool = False
+    thinking: Thinking = "auto"
+    template_arguments: TemplateArguments = {}
+    chat_template: str | None = None
 
     def for_training(self, adapters: bool) -> "ModelPointer":
         """The dtype for training: float32 weights for full fine-tuning (with autocast); under adapters the frozen base
@@ -49,13 +55,28 @@ class ModelPointer(BaseModel):
         """
         return self if adapters else self.model_copy(update={"dtype": "float32"})
 
+    def trained(self) -> "ModelPointer":
+        """The pointer to the model that was trained from this one and saved in `model`. Its template has the settings in it."""
+        own: dict[str, Any] = {
+            "path": "model",
+            "revision": None,
+            "trust_remote_code": False,
+            "template_arguments": {},
+            "chat_template": None,
+        }
+        return self.model_copy(update=own)
+
     def write(self, folder: Path) -> None:
         """Write `model.json` into a folder."""
         (folder / MODEL_JSON).write_text(self.model_dump_json(indent=2) + "\n")
 
 
 def pointer_to(model: LocalModel) -> ModelPointer:
-    """The pointer to a configured model."""
+    """The pointer to a configured model.
+
+    Raises:
+        ConfigError: its chat template cannot be read.
+    """
     assert model.model is not None
     path = str(Path(model.model).absolute()) if Path(model.model).is_dir() else model.model
     return ModelPointer(
@@ -65,7 +86,17 @@ def pointer_to(model: LocalModel) -> ModelPointer:
         dtype=model.dtype,
         attn_implementation=model.attn_implementation,
         trust_remote_code=model.trust_remote_code,
+        thinking=model.thinking,
+        template_arguments=model.template_arguments,
+        chat_template=_template_file(model.chat_template) if model.chat_template else None,
     )
+
+
+def _template_file(path: str) -> str:
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"chat_template: '{path}' cannot be read: {error}. Give a file with a Jinja template.") from None
 
 
 def read_pointer(folder: Path) -> ModelPointer:
@@ -111,15 +142,21 @@ def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageM
     return LanguageModel(model, conversation, shares_prompt=backbone.verified)
 
 
-def load_tokenizer(pointer: ModelPointer) -> Any:
-    """Load the tokenizer of a model."""
+def load_tokenizer(pointer: ModelPointer, *, download: bool = True) -> Any:
+    """Load the tokenizer of a model. With the layout `chat`, its template has the pointer's settings written into it."""
     require_model(pointer.path)
     try:
-        return AutoTokenizer.from_pretrained(
-            pointer.path, revision=pointer.revision or "main", trust_remote_code=pointer.trust_remote_code
+        tokenizer = AutoTokenizer.from_pretrained(
+            pointer.path,
+            revision=pointer.revision or "main",
+            trust_remote_code=pointer.trust_remote_code,
+            local_files_only=not download,
         )
     except (OSError, ValueError) as error:
         raise DataError(f"cannot load the tokenizer of '{pointer.path}': {first_line(error)}") from None
+    if pointer.layout == "chat":
+        fix_template(tokenizer, pointer.thinking, pointer.template_arguments, pointer.chat_template)
+    return tokenizer
 
 
 def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> Any:

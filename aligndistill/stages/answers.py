@@ -8,7 +8,7 @@ from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.run import AnswerSampling
 from aligndistill.errors import DataError
 from aligndistill.processes.ranks import is_main_process
-from aligndistill.records import Answer, Message
+from aligndistill.records import Answer, Prompt
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import ANSWERS, held_out_prompts
 from aligndistill.stages.sampling import SamplingJob, sample_answers
@@ -31,7 +31,7 @@ def make(
     reference: ModelSource | None = None,
 ) -> StageResult:
     """Sample the author's answers; with a `reference`, also KL(author || reference)."""
-    held_out = {prompt.id: prompt.messages for prompt in held_out_prompts(prompts, sampling.prompts)}
+    held_out = {prompt.id: prompt for prompt in held_out_prompts(prompts, sampling.prompts)}
     how = SamplingParams(sampling.temperature, sampling.max_new_tokens, seed)
     job = SamplingJob(held_out, sampling.samples_per_prompt, sampling.max_prompt_tokens, how)
     result = sample_answers(context, name, author, job, context.scratch / "sampled.jsonl")
@@ -59,9 +59,14 @@ def make(
     if isinstance(author, Path) and isinstance(reference, Path):
         answers = _with_kl(context, result.local, author, reference, held_out, answers)
     write_jsonl(context.folder / ANSWERS, answers)
+    unanswered = sum(one.unanswered for one in result.samples.values())
     dropped = {"prompt too long": result.too_long, "refused": result.refused}
     return StageResult(
-        counts={"prompts": len(held_out) - result.too_long, "answers": len(answers)},
+        counts={
+            "prompts": len(held_out) - result.too_long,
+            "answers": len(answers),
+            **({"ended inside thoughts": unanswered} if unanswered else {}),
+        },
         dropped={reason: count for reason, count in dropped.items() if count},
     )
 
@@ -71,7 +76,7 @@ def _with_kl(
     policy: "LanguageModel | None",
     author: Path,
     reference: Path,
-    prompts: Mapping[str, tuple[Message, ...]],
+    prompts: Mapping[str, Prompt],
     answers: Sequence[Answer],
 ) -> list[Answer]:
     from aligndistill.models.groups import TokenGroup
@@ -83,7 +88,7 @@ def _with_kl(
     # The KL of an answer without tokens (empty and truncated) is 0.
     groups = [
         TokenGroup(
-            conversation.prompt_ids(prompts[answer.prompt_id]),
+            conversation.prompt_ids(prompts[answer.prompt_id].messages),
             [conversation.response_ids(answer.text, answer.finish == "stop") or [conversation.end_of_turn]],
         )
         for answer in answers

@@ -20,9 +20,8 @@ def make(
 ) -> StageResult:
     """Sample from every author; samples of an interrupted run are reused."""
     asked = list(read_jsonl(prompts / PROMPTS, Prompt))
-    messages = {prompt.id: prompt.messages for prompt in asked}
     job = SamplingJob(
-        messages,
+        {prompt.id: prompt for prompt in asked},
         settings.per_prompt,
         settings.max_prompt_tokens,
         SamplingParams(settings.temperature, settings.max_new_tokens, seed),
@@ -57,7 +56,7 @@ def _distinct(
     prompts: Sequence[Prompt], settings: Candidates, sampled: Mapping[tuple[str, str, int], StoredSample]
 ) -> tuple[list[Candidate], dict[str, int]]:
     candidates: list[Candidate] = []
-    dropped = {"empty": 0, "duplicate": 0}
+    dropped = {"no answer": 0, "empty": 0, "duplicate": 0}
     for prompt in prompts:
         texts: set[str] = set()
         for author in settings.authors:
@@ -65,12 +64,23 @@ def _distinct(
                 one = sampled.get((prompt.id, author, sample))
                 if one is None:
                     continue
-                if not one.text.strip():
+                if one.unanswered:
+                    dropped["no answer"] += 1
+                elif not one.text.strip():
                     dropped["empty"] += 1
                 elif one.text in texts:
                     dropped["duplicate"] += 1
                 else:
                     texts.add(one.text)
                     identity = candidate_id(prompt.id, author, one.text)
-                    candidates.append(Candidate(id=identity, prompt_id=prompt.id, text=one.text, author=author, finish=one.finish))
+                    candidates.append(
+                        Candidate(
+                            id=identity,
+                            prompt_id=prompt.id,
+                            text=one.text,
+                            author=author,
+                            finish=one.finish,
+                            thoughts=one.thoughts,
+                        )
+                    )
     return candidates, dropped

@@ -1,13 +1,14 @@
 """The context of a stage's function, passed besides its arguments."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
-from aligndistill.errors import DataError
+from aligndistill.errors import DataError, RefusedConversation
 from aligndistill.judges.protocol import Judge
 from aligndistill.store.artifacts import SCRATCH
 
@@ -47,6 +48,15 @@ class StageContext:
         path = self.folder / SCRATCH
         path.mkdir(parents=True, exist_ok=True)
         return path
+
+
+@contextmanager
+def naming_row(source: str) -> Iterator[None]:
+    """Name the row of the data in the error for a conversation that a model's template refuses."""
+    try:
+        yield
+    except RefusedConversation as error:
+        raise DataError(f"{source}: {error}") from None
 
 
 def require_records(count: int, what: str, dropped: Mapping[str, int], advice: str = "") -> None:

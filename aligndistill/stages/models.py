@@ -68,7 +68,11 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
     if not is_main_process():
         return StageResult()
     pointer = ModelPointer(
-        path="model", layout=settings.layout, dtype=settings.dtype, attn_implementation=settings.attn_implementation
+        path="model",
+        layout=settings.layout,
+        dtype=settings.dtype,
+        attn_implementation=settings.attn_implementation,
+        thinking=settings.thinking,
     )
     pointer.write(context.folder)
     write_log(context.folder, trained.log)

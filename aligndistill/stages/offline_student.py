@@ -58,7 +58,7 @@ def train_offline(
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()
-    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    start.trained().write(context.folder)
     write_log(context.folder, trained.log)
     return StageResult(
         counts={"rankings": len(examples), "steps": trained.steps, **examples.cut},

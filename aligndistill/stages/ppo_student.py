@@ -7,6 +7,7 @@ from statistics import fmean
 
 from transformers import AutoModelForCausalLM
 
+from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Ppo
 from aligndistill.config.run import AnswerSampling, Evaluation
@@ -20,7 +21,7 @@ from aligndistill.models.reward import RewardModel, load_reward_model, new_rewar
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import from_all, is_main_process, our_share
 from aligndistill.records import Answer, Candidate, Prompt, candidate_id
-from aligndistill.stages.context import ModelSource, StageContext, require_records
+from aligndistill.stages.context import ModelSource, StageContext, naming_row, require_records
 from aligndistill.stages.files import ANSWERS, PROMPTS, SAMPLES, RolloutSample, held_out_prompts, write_log
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
@@ -96,7 +97,7 @@ def train_with_ppo(
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()
-    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    start.trained().write(context.folder)
     write_log(context.folder, trained.log)
     updates = len(trained.log)
     write_jsonl(context.folder / SAMPLES, _once(context.scratch / "samples-main.jsonl", updates))
@@ -120,7 +121,10 @@ def policy_prompts(
         DataError: no prompt is left.
     """
     train = (prompt for prompt in read_jsonl(folder / PROMPTS, Prompt) if prompt.split == "train")
-    prompts = [PolicyPrompt(prompt.id, prompt.messages, conversation.prompt_ids(prompt.messages)) for prompt in train]
+    prompts = []
+    for prompt in train:
+        with naming_row(prompt.source):
+            prompts.append(PolicyPrompt(prompt.id, prompt.messages, conversation.prompt_ids(prompt.messages)))
     longest = settings.max_prompt_tokens
     if max_positions is not None:
         longest = min(longest, max_positions - settings.max_response_tokens)
@@ -188,7 +192,7 @@ def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, se
         drawn = sample_rollouts(policy, prompts, chosen, sampling)
         tasks, ours, theirs = [], {}, {}
         for prompt, (sampled,) in zip(prompts, drawn, strict=True):
-            answer, before = conversation.response_text(prompt.ids, sampled.ids), start[prompt.id]
+            answer, before = split_answer(conversation, prompt.ids, sampled.ids).answer, start[prompt.id]
             ours[prompt.id], theirs[prompt.id] = ([candidate_id(prompt.id, "", text)] for text in (answer, before.text))
             if answer != before.text:
                 pair = ((ours, answer, sampled.finish), (theirs, before.text, before.finish))

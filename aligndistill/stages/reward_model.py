@@ -51,7 +51,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)
     if not is_main_process():
         return StageResult()
-    ModelPointer(path="model", layout=backbone.layout).write(context.folder)
+    ModelPointer(path="model", layout=backbone.layout, thinking=backbone.thinking).write(context.folder)
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
     saved = load_reward_model(read_pointer(context.folder), reward_model.tokenizer)  # measure the saved model

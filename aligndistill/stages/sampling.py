@@ -1,18 +1,22 @@
 """Samples from one author for some prompts, each saved as it arrives, so that a resumed run repeats none."""
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from aligndistill.chat.protocol import Request, SamplingParams
+from pydantic import Field
+
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, Reply, Request, SamplingParams
+from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.config.models import EndpointModel
+from aligndistill.errors import DataError
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
-from aligndistill.records import Finish, Message, Record, Usage
-from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.records import Finish, Prompt, Record, Usage
+from aligndistill.stages.context import ModelSource, StageContext, naming_row
 from aligndistill.stages.opening import open_chat
 from aligndistill.stages.shards import shard, shards
 from aligndistill.store.jsonl import Appender, read_jsonl
@@ -21,8 +25,15 @@ if TYPE_CHECKING:
     from aligndistill.models.load import LanguageModel
 
 
+MAX_UNANSWERED = 0.2
+"""The largest share of replies that may end inside the model's thoughts."""
+
+ENOUGH_TO_STOP = 64
+"""After this many replies, more than half of them without an answer end the stage at once."""
+
+
 class StoredSample(Record):
-    """One saved sample."""
+    """One saved sample. Its text is the answer, without the thoughts in front of it."""
 
     prompt_id: str
     author: str
@@ -30,13 +41,19 @@ class StoredSample(Record):
     text: str
     finish: Finish
     usage: Usage
+    thoughts: str = Field(default="", exclude_if=lambda text: not text)
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether the reply ended inside the thoughts, or right behind them."""
+        return bool(self.thoughts) and not self.text.strip()
 
 
 @dataclass(frozen=True)
 class SamplingJob:
-    """The samples to generate: `samples` answers to each prompt (id -> messages), none to prompts over the limit."""
+    """The samples to generate: `samples` answers to each prompt, by its id, none to prompts over the limit."""
 
-    prompts: Mapping[str, tuple[Message, ...]]
+    prompts: Mapping[str, Prompt]
     samples: int
     max_prompt_tokens: int
     sampling: SamplingParams
@@ -63,6 +80,9 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
     """Sample the answers that are missing in `partial`, a JSONL file of `StoredSample`, and its shards.
 
     Each process samples its share from a local model; only the main process sends requests to a server.
+
+    Raises:
+        DataError: too many replies ended inside the model's thoughts.
     """
     on_server = isinstance(author, EndpointModel)
     if on_server and not is_main_process():
@@ -78,33 +98,58 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
             chat = open_chat(context, author)
             local = chat.local
             new_tokens = job.sampling.max_new_tokens
-            fitting = [prompt for prompt in wanted if chat.fits(job.prompts[prompt], job.max_prompt_tokens, new_tokens)]
+            fitting = []
+            for prompt in wanted:
+                with naming_row(job.prompts[prompt].source):
+                    if chat.fits(job.prompts[prompt].messages, job.max_prompt_tokens, new_tokens):
+                        fitting.append(prompt)
             too_long = len(wanted) - len(fitting)
             ours = set(job.prompts if on_server else our_share(list(job.prompts)))
             asked = [prompt for prompt in fitting if prompt in ours]
-            requests = [Request(job.prompts[prompt], missing[prompt]) for prompt in asked]
+            requests = [Request(job.prompts[prompt].messages, missing[prompt]) for prompt in asked]
             before = sum(len(done[prompt]) for prompt in ours)
             total = before + sum(len(request.samples) for request in requests)
             spending = context.spending if on_server else None
+            arrived = []
             for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total, before, spending):
-                if answered.reply.problem:
+                problem = answered.reply.problem
+                if problem and not problem.startswith(CUT_IN_THOUGHTS):
                     refused += 1
                     continue
-                sample = StoredSample(
-                    prompt_id=asked[answered.request],
-                    author=name,
-                    sample=answered.sample,
-                    text=answered.reply.text,
-                    finish=answered.reply.finish,
-                    usage=answered.reply.usage,
-                )
+                sample = _stored_sample(asked[answered.request], name, answered.sample, answered.reply)
                 appender.add([sample])
+                arrived.append(sample.unanswered)
+                if len(arrived) >= ENOUGH_TO_STOP and sum(arrived) > len(arrived) / 2:
+                    raise _unanswered(name, sum(arrived), len(arrived), new_tokens)
     if not on_server:
         wait_for_others(f"{context.folder.name} has the answers of {name}")
         if not is_main_process():  # the main process may have finished and deleted the scratch folder
             return SampleResult({}, too_long, refused, local)
     samples = {(one.prompt_id, one.sample): one for one in _stored(partial, name)}
+    _require_answers(name, samples.values(), job.sampling.max_new_tokens)
     return SampleResult(samples, too_long, refused, local)
+
+
+def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> StoredSample:
+    thoughts, text = reply.thoughts, reply.text
+    if not thoughts:  # a server may leave them in the text
+        thoughts, text, _ = split_thoughts(text)
+    return StoredSample(
+        prompt_id=prompt, author=author, sample=number, text=text, finish=reply.finish, usage=reply.usage, thoughts=thoughts
+    )
+
+
+def _require_answers(name: str, samples: Collection[StoredSample], new_tokens: int) -> None:
+    unanswered = sum(one.unanswered for one in samples)
+    if unanswered and unanswered >= MAX_UNANSWERED * len(samples):
+        raise _unanswered(name, unanswered, len(samples), new_tokens)
+
+
+def _unanswered(name: str, unanswered: int, replies: int, new_tokens: int) -> DataError:
+    return DataError(
+        f"{name} thinks before it answers, and {unanswered} of {replies} replies ended inside the thoughts, without an answer "
+        f"(fewer than {MAX_UNANSWERED:.0%} may). Set thinking: off for this model, or raise max_new_tokens ({new_tokens})."
+    )
 
 
 def _stored(partial: Path, author: str) -> Iterator[StoredSample]:

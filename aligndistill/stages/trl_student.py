@@ -45,7 +45,7 @@ def train_with_trl(
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()
-    start.model_copy(update={"path": "model", "revision": None, "trust_remote_code": False}).write(context.folder)
+    start.trained().write(context.folder)
     write_log(context.folder, trained.log)
     counts = {"prompts": len(prompts), "steps": trained.steps}
     return StageResult(counts=counts, dropped=dropped, metrics={"train_seconds": trained.seconds})

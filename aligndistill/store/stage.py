@@ -4,8 +4,8 @@ A stage is a function of `stages/` and its keyword arguments. Arguments that are
 The fingerprint hashes all of them by keyword:
 
 - a stage by its own fingerprint, a mapping key by key;
-- a section field by field: fields marked `NotHashed` are excluded, and fields marked `ReadsFile` or `ReadsCode` add the content
-  of the file (see `config/section.py`).
+- a section field by field: fields marked `NotHashed` are excluded, and so are those marked `HashedIfSet` that have their default;
+  fields marked `ReadsFile` or `ReadsCode` add the content of the file (see `config/section.py`).
 """
 
 import hashlib
@@ -19,7 +19,7 @@ from typing import Any, TypeVar
 
 from aligndistill.config.plugins import plugin_file
 from aligndistill.config.schema import marks
-from aligndistill.config.section import NotHashed, ReadsCode, ReadsFile, Section
+from aligndistill.config.section import HashedIfSet, NotHashed, ReadsCode, ReadsFile, Section
 from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.store.version import STORE_VERSION
 
@@ -186,7 +186,7 @@ def _hashed_section(section: Section) -> dict[str, Any]:
     found: dict[str, Any] = {}
     for name, of_field in marks(type(section)).items():
         value = getattr(section, name)
-        if NotHashed in of_field:
+        if NotHashed in of_field or (HashedIfSet in of_field and value == type(section).model_fields[name].default):
             continue
         found[name] = hashed(value)
         if ReadsFile in of_field:

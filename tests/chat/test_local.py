@@ -3,13 +3,19 @@ import math
 import pytest
 import torch
 
-from aligndistill.chat.local import LocalChat
+from aligndistill.chat import local
+from aligndistill.chat.local import LocalChat, split_answer
 from aligndistill.chat.protocol import Request, SamplingParams
+from aligndistill.config.models import Thinking
 from aligndistill.errors import DataError
+from aligndistill.models.chat_template import fix_template
+from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import TokenGroup, collate
-from aligndistill.models.load import wrap_language_model
+from aligndistill.models.load import LanguageModel, wrap_language_model
 from aligndistill.models.logprobs import token_logprobs
+from aligndistill.models.sampling import Sampled
 from aligndistill.records import Message
+from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import QUESTIONS, tiny_language_model, tiny_model, tiny_tokenizer, user
 
 SAMPLING = SamplingParams(temperature=1.0, max_new_tokens=10, seed=3)
@@ -105,3 +111,57 @@ def test_what_does_not_fit_is_an_error_before_it_is_computed() -> None:
 def test_nothing_asked_is_nothing_answered() -> None:
     assert list(LocalChat(tiny_language_model(), "tiny", 8).answer([], SAMPLING)) == []
     assert list(LocalChat(tiny_language_model(), "tiny", 8).label_logprobs([], ["A"])) == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- thoughts
+
+
+def thinking_model(family: str, thinking: Thinking) -> LanguageModel:
+    tokenizer = tokenizer_of(family)
+    fix_template(tokenizer, thinking, {}, None)
+    return wrap_language_model(tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512), tokenizer, "chat")
+
+
+@pytest.mark.parametrize(
+    ("family", "written", "thoughts", "answer"),
+    [
+        ("qwen3", "<think>\nRome?\n</think>\n\nNo.<|im_end|>", "Rome?", "No."),
+        ("qwen3", "<think>\n\n</think>\n\nNo.<|im_end|>", "", "No."),
+        ("qwen3_5", "Rome?\n</think>\n\nNo.<|im_end|>", "Rome?", "No."),  # the prompt opened them
+        ("qwen3_5", "Rome? Is it", "Rome? Is it", ""),
+        ("gemma4", "<|channel>thought\nRome?<channel|>No.<turn|>", "Rome?", "No."),
+        (
+            "gpt_oss",
+            "<|channel|>analysis<|message|>Rome?<|end|><|start|>assistant<|channel|>final<|message|>No.<|return|>",
+            "Rome?",
+            "No.",
+        ),
+        ("gpt_oss", "<|channel|>analysis<|message|>Rome?", "Rome?", ""),
+        ("qwen2_5", " No. <|im_end|>", "", "No."),
+    ],
+)
+def test_thoughts_are_kept_apart_from_an_answer(
+    family: str, written: str, thoughts: str, answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    language_model = thinking_model(family, "on")
+    ids = language_model.conversation.tokenizer(written, add_special_tokens=False).input_ids
+    finish = "stop" if ids[-1] in language_model.conversation.eos_ids else "length"
+    monkeypatch.setattr(local, "sample", lambda *_, **__: [[Sampled(ids, [0.0] * len(ids), finish)]])
+    (found,) = LocalChat(language_model, "tiny", 8).answer([Request(user("Where?"))], SAMPLING)
+    assert (found.reply.text, found.reply.thoughts, found.reply.finish) == (answer, thoughts, finish)
+    assert found.reply.usage.completion_tokens == len(ids)
+    assert split_answer(language_model.conversation, [], ids).unfinished == (not answer)
+
+
+def test_a_text_layout_has_no_thoughts() -> None:
+    conversation = Conversation(tokenizer_of("qwen3"), "plain")
+    ids = conversation.tokenizer("a</think>b").input_ids
+    assert split_answer(conversation, [], ids) == ("", "a</think>b", False)
+
+
+def test_a_model_that_thinks_first_gives_no_probability_of_its_first_word() -> None:
+    for family, thinking, thinks in (("qwen3", "on", True), ("qwen3_5", "on", True), ("qwen3", "auto", False)):
+        chat = LocalChat(thinking_model(family, thinking), "tiny", 8)  # type: ignore[arg-type]
+        found = list(chat.label_logprobs([user("A or B?"), user("B?")], ["A", "B"]))
+        assert sorted(one.request for one in found) == [0, 1]
+        assert all((one.logprobs is None) == thinks for one in found)

@@ -5,18 +5,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from transformers import AutoTokenizer
 
 from aligndistill.config.data import Source
 from aligndistill.config.objectives import BestOfN, Dpo, Pro
 from aligndistill.config.run import Rankings, Runtime
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.errors import DataError
-from aligndistill.models.load import ModelPointer
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.load import ModelPointer, load_tokenizer, read_pointer
 from aligndistill.stages import offline_student, rankings, reward_model, students
 from aligndistill.stages.context import StageContext
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.training import arguments
-from tests.tiny_models import pairs, write_tiny_model
+from tests.models.chat_families import tokenizer_of
+from tests.tiny_models import pairs, tiny_model, user, write_tiny_model
 
 
 def context_of(folder: Path, name: str, **runtime: Any) -> StageContext:
@@ -45,6 +48,30 @@ def test_the_reference_is_rounded_as_the_policy_is(bf16: bool, tmp_path: Path, m
     for module in (arguments, offline_student):
         monkeypatch.setattr(module, "trains_in_bf16", lambda: bf16)
     assert first_loss(tmp_path) == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_student_is_saved_with_the_format_that_it_was_trained_in(tmp_path: Path) -> None:
+    """Its template has the mode, the arguments and the date of the start."""
+    tokenizer = tokenizer_of("smollm3")
+    tiny_model(vocab_size=len(tokenizer), max_position_embeddings=512).save_pretrained(tmp_path / "start" / "model")
+    tokenizer.save_pretrained(tmp_path / "start" / "model")
+    start = ModelPointer(path="model", layout="chat", thinking="off", template_arguments={"date_string": "1 Feb 2026"})
+    start.write(tmp_path / "start")
+    (tmp_path / "rankings").mkdir()
+    write_jsonl(tmp_path / "rankings" / "rankings.jsonl", pairs())
+    inputs = {"start": tmp_path / "start", "rankings": tmp_path / "rankings", "reference": tmp_path / "start"}
+    dpo = Student(objective=Dpo(kind="dpo"), batch_size=8, max_steps=1)
+    made = students.make(context_of(tmp_path, "student-dpo"), settings=dpo, lora=None, seed=0, models={}, **inputs)
+    assert made.counts["rankings"] == len(pairs())
+    folder = tmp_path / "student-dpo"
+    plain = AutoTokenizer.from_pretrained(folder / "model")
+    prompt = plain.apply_chat_template([{"role": "user", "content": "Hi"}], add_generation_prompt=True, tokenize=False)
+    assert "Today Date: 01 February 2026\nReasoning Mode: /no_think\n" in prompt
+    assert prompt.endswith("<|im_start|>user\nHi<|im_end|>\n<|im_start|>assistant\n<think>\n\n</think>\n")
+    again = load_tokenizer(read_pointer(folder))
+    assert again.chat_template == plain.chat_template
+    asked = load_tokenizer(read_pointer(tmp_path / "start"))
+    assert Conversation(asked, "chat").prompt_ids(user("Hi")) == plain(prompt, add_special_tokens=False).input_ids
 
 
 def start_and_rows(folder: Path, scores: Callable[[int], list[float]]) -> Rankings:

@@ -10,7 +10,7 @@ import pytest
 
 from aligndistill.config.data import Source
 from aligndistill.config.judges import Function, Pairwise
-from aligndistill.config.models import EndpointModel
+from aligndistill.config.models import EndpointModel, LocalModel
 from aligndistill.config.objectives import Dpo, Ppo, RolloutServer
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import marks
@@ -123,6 +123,26 @@ def test_few_sections_have_fields_that_are_not_hashed() -> None:
     ours = [section for section in sections if section.__module__.startswith("aligndistill.")]
     not_hashed = {section.__name__ for section in ours if any(NotHashed in found for found in marks(section).values())}
     assert not_hashed == {"EndpointModel", "RolloutServer"}
+
+
+def test_a_key_that_was_added_later_counts_only_if_it_is_set(tmp_path: Path) -> None:
+    """The keys of chat templates: configs without them keep their fingerprints."""
+    template = tmp_path / "mine.jinja"
+    template.write_text("a")
+    plain = hashed(LocalModel(model="a/b"))
+    assert not {"thinking", "template_arguments", "chat_template", "chat_template content"} & set(plain)
+    assert hashed(LocalModel(model="a/b", thinking="auto", template_arguments={})) == plain
+    given: list[dict[str, Any]] = [
+        {"thinking": "off"},
+        {"thinking": "on"},
+        {"template_arguments": {"a": 1}},
+        {"template_arguments": {"a": 2}},
+        {"chat_template": str(template)},
+    ]
+    found = [of(settings=LocalModel(model="a/b", **one)) for one in given]
+    template.write_text("b")
+    found.append(of(settings=LocalModel(model="a/b", chat_template=str(template))))
+    assert len({of(settings=LocalModel(model="a/b")), *found}) == 7
 
 
 def test_a_file_that_a_section_names_counts_by_its_content(tmp_path: Path) -> None:

@@ -44,7 +44,7 @@ def by_length(messages: Sequence[Message]) -> int:
 
 
 def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] | None:
-    if not must and not _is_local(name):
+    if not must and not is_local(name):
         return None
     from transformers import AutoTokenizer  # imported late: it takes seconds
 
@@ -64,7 +64,7 @@ def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] |
     return count
 
 
-def _is_local(name: str) -> bool:
+def is_local(name: str) -> bool:
     """Whether there is a folder of this name, or the Hub's local cache has such a model."""
     from huggingface_hub.constants import HF_HUB_CACHE
 

@@ -23,6 +23,9 @@ Item = TypeVar("Item", covariant=True)
 
 ROWS, COUNTS = "rows.arrow", "counts.json"
 
+CONVERSATION_VERSION = 2
+"""Raised when `Conversation` turns the same text into other ids."""
+
 
 @dataclass(frozen=True)
 class ScoredResponses:
@@ -135,7 +138,7 @@ def conversation_fingerprint(conversation: Conversation) -> str:
     with tempfile.TemporaryDirectory() as folder:
         conversation.tokenizer.save_pretrained(folder)
         tokenizer = content_fingerprint(Path(folder))
-    return f"{tokenizer} {conversation.layout} {sorted(conversation.eos_ids)}"
+    return f"{tokenizer} {conversation.layout} {sorted(conversation.eos_ids)} {CONVERSATION_VERSION}"
 
 
 def write_examples(

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from accelerate.utils import gather_object
 
+from aligndistill.chat.local import split_answer
 from aligndistill.config.objectives import Ppo
 from aligndistill.models.actor_critic import ActorCritic
 from aligndistill.models.groups import TokenGroup
@@ -203,13 +204,13 @@ class Collector:
         return {"server_gap_nats": gap.policy_nats}
 
     def _as_asked(self, prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> list[SampledPrompt]:
-        """The answers as text, for scoring."""
-        text = self.policy.conversation.response_text
+        """The answers as text, for scoring, without thoughts in front of them."""
+        conversation = self.policy.conversation
         return [
             SampledPrompt(
                 prompt.id,
                 prompt.messages,
-                tuple(text(prompt.ids, one.ids) for one in samples),
+                tuple(split_answer(conversation, prompt.ids, one.ids).answer for one in samples),
                 tuple(one.finish for one in samples),
             )
             for prompt, samples in zip(prompts, drawn, strict=True)

@@ -6,6 +6,7 @@ from typing import Any
 
 from datasets import Dataset
 
+from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Grpo, OnPolicy
 from aligndistill.models.conversation import Conversation
@@ -81,7 +82,7 @@ def reward_function(
             SampledPrompt(
                 prompts[number].id,
                 prompts[number].messages,
-                tuple(conversation.response_text(prompts[number].ids, completion_ids[row]) for row in of_prompt),
+                tuple(split_answer(conversation, prompts[number].ids, completion_ids[row]).answer for row in of_prompt),
                 tuple("stop" if ended[row] else "length" for row in of_prompt),
             )
             for number, of_prompt in rows.items()
