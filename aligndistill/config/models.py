@@ -166,12 +166,6 @@ class EndpointModel(Section):
     kind: Literal["endpoint"]
     base_url: ServerUrl
     name: str
-    thinking: Annotated[Thinking, HashedIfSet] = "auto"
-    thinking_tokens: Annotated[int, NotHashed] = Field(default=4096, gt=0)
-    template_arguments: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
-    body: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
-    omit: Annotated[tuple[Literal["seed", "temperature"], ...], HashedIfSet] = ()
-    limit_field: Annotated[Literal["max_tokens", "max_completion_tokens"], HashedIfSet] = "max_tokens"
     api_key_env: Annotated[KeyVariable | None, NotHashed] = None
     concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
     timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
@@ -180,6 +174,12 @@ class EndpointModel(Section):
     tokens_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
     tokenizer: str | None = None
     context_tokens: int | None = Field(default=None, gt=0)
+    thinking: Annotated[Thinking, HashedIfSet] = "auto"
+    thinking_tokens: Annotated[int, NotHashed] = Field(default=4096, gt=0)
+    template_arguments: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
+    body: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
+    omit: Annotated[tuple[Literal["seed", "temperature"], ...], HashedIfSet] = ()
+    limit_field: Annotated[Literal["max_tokens", "max_completion_tokens"], HashedIfSet] = "max_tokens"
 
     @field_validator("body")
     @classmethod

@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
 from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
-from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.models import LocalModel
 from aligndistill.config.run import Candidates, Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
@@ -215,7 +215,6 @@ _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
     (Prompts, frozenset({"elicit", "filters"})),
     (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
-    (EndpointModel, frozenset({"thinking", "thinking_tokens", "template_arguments", "body", "omit", "limit_field"})),
     (Evaluation, frozenset({"length_control", "fidelity"})),
 )
 """Keys that a later version will have, by section."""

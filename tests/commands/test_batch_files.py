@@ -101,7 +101,7 @@ def test_log_probabilities_in_a_batch_become_soft_verdicts(tmp_path: Path) -> No
     context = context_in(tmp_path, prompts=10)
     top = [{"token": "A", "logprob": -0.2231435513}, {"token": "B", "logprob": -1.6094379124}]  # 0.8 and 0.2
     logprobs = {"content": [{"token": "A", "logprob": -0.22, "top_logprobs": top}]}
-    rows = [answered(request, logprobs=logprobs) for request in export(context, logprobs=True)]
+    rows = [answered(request, "A", logprobs=logprobs) for request in export(context, logprobs=True)]
     assert import_(context, rows) == (QUESTIONS, 0, 0, 0)
     judge = judge_of(context.folder)
     scripted = with_teacher(context, lambda *_: pytest.fail("asked again"))

@@ -351,10 +351,6 @@ def test_a_bad_name_of_the_run(write):
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
         ("evaluation: {length_control: true}", "evaluation.length_control"),
         ("evaluation: {fidelity: true}", "evaluation.fidelity"),
-        *(
-            (f"teacher: {{kind: endpoint, base_url: 'http://h', name: n, {key}: 1}}", f"teacher.{key}")
-            for key in ("thinking", "thinking_tokens", "template_arguments", "body", "omit", "limit_field")
-        ),
     ],
 )
 def test_a_planned_key_is_not_available_yet(write, section: str, key: str):
