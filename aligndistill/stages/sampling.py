@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from aligndistill.chat.protocol import Reply, Request, SamplingParams
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
 from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import DataError
@@ -111,7 +111,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
             total = sum(len(request.samples) for request in requests)
             arrived = []
             for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total):
-                if answered.reply.problem:
+                if answered.reply.problem and not answered.reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER)):
                     refused += 1
                     continue
                 sample = _stored_sample(fitting[answered.request], name, answered.sample, answered.reply)
@@ -130,7 +130,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
 
 def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> StoredSample:
     thoughts, text = reply.thoughts, reply.text
-    if not thoughts:  # a server may leave them in the text
+    if not thoughts:  # a chat model may leave them in the text
         thoughts, text, _ = split_thoughts(text)
     return StoredSample(
         prompt_id=prompt, author=author, sample=number, text=text, finish=reply.finish, usage=reply.usage, thoughts=thoughts
