@@ -4,7 +4,7 @@ import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Answered, LabelLogprobs, Reply, Request, SamplingParams
 from aligndistill.chat.thoughts import SplitReply, split_thoughts
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
@@ -67,7 +67,10 @@ class LocalChat:
         split = split_answer(conversation, prompt, sampled.ids)
         stopped = sampled.finish == "stop" or conversation.stops_inside(conversation.tokenizer.decode(sampled.ids))
         usage = Usage(calls=1, prompt_tokens=len(prompt), completion_tokens=len(sampled.ids))
-        return Reply(split.answer, "stop" if stopped else "length", usage, thoughts=split.thoughts)
+        problem = ""
+        if not split.answer and (split.thoughts or split.unfinished):
+            problem = NO_ANSWER if stopped else f"{CUT_IN_THOUGHTS} ({len(sampled.ids)} tokens)"
+        return Reply(split.answer, "stop" if stopped else "length", usage, problem, split.thoughts)
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
         """See `ChatModel`. Exact also for labels of several tokens. None where the model thinks first: its answer comes later."""

@@ -37,6 +37,9 @@ UNANSWERED = "no reply after"
 CUT_IN_THOUGHTS = "the reply was cut off inside its thoughts"
 """The start of `Reply.problem` for a reply that reached its limit before the answer began."""
 
+NO_ANSWER = "thoughts without an answer"
+"""`Reply.problem` for a reply that the model ended behind its thoughts."""
+
 
 @dataclass(frozen=True)
 class Reply:
@@ -45,7 +48,7 @@ class Reply:
     Attributes:
         text: the answer, without thoughts.
         problem: why this is not an answer of the model (rejected, filtered, not sent); empty if it is.
-        thoughts: what the model thought before it answered; not part of `text`, which is empty if the reply ended inside them.
+        thoughts: what the model wrote before its answer, if it thinks; `text` is empty if the reply ended inside them.
     """
 
     text: str

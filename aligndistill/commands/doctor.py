@@ -9,9 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from aligndistill.commands.server_checks import Finding, server_findings
-from aligndistill.config.models import LocalModel
+from aligndistill.commands.template_checks import template_findings
 from aligndistill.config.objectives import Ppo, RolloutServer
-from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
@@ -23,7 +22,7 @@ LOW_DISK_GIB = 5
 
 def examine(config: RunConfig | None, show: Callable[[str], None]) -> bool:
     """Run all checks and print a line for each; returns whether all passed."""
-    findings = [*_machine(), *_disk(config), *_templates(config), *_endpoints(config)]
+    findings = [*_machine(), *_disk(config), *_models(config)]
     for finding in findings:
         show(f"{'ok ' if finding.passed else 'BAD'}  {finding.what:20} {finding.found}")
     return all(finding.passed for finding in findings)
@@ -68,48 +67,10 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
         yield Finding("file system", f"{file_system(existing)}: caches in {folder} are append-only files, not SQLite")
 
 
-def _templates(config: RunConfig | None) -> Iterator[Finding]:
-    """The chat templates of local models, as their settings make them."""
+def _models(config: RunConfig | None) -> Iterator[Finding]:
     if config is None:
         return
-    models: dict[str, LocalModel] = dict(resolved(config).local_models)
-    if config.reward_model is not None and config.reward_model.model is not None:
-        models["reward_model"] = config.reward_model.model
-    for name, model in models.items():
-        if model.layout == "chat" and model.model is not None:
-            yield _template(name, model, learns=name in ("start", "reward_model") or getattr(model, "sft", None) is not None)
-
-
-def _template(name: str, model: LocalModel, learns: bool) -> Finding:
-    from aligndistill.chat.http.token_counts import is_local
-    from aligndistill.models.chat_template import answer_place, refused_turns, writes_date
-    from aligndistill.models.conversation import Conversation
-    from aligndistill.models.load import load_tokenizer, pointer_to
-
-    assert model.model is not None
-    if not is_local(model.model):
-        return Finding(name, f"{model.model} is not on this machine yet: its chat template cannot be checked")
-    try:
-        tokenizer = load_tokenizer(pointer_to(model), download=False)
-        conversation = Conversation(tokenizer, "chat")
-        place, refused = answer_place(tokenizer, tokenizer.get_chat_template()), refused_turns(tokenizer)
-    except UserError as error:
-        return Finding(name, str(error), passed=False)
-    parts = (
-        f"prompts end with {place.tail!r}",
-        f"answers begin with {place.lead!r}" if place.lead else "",
-        f"answers end with {tokenizer.convert_ids_to_tokens(conversation.end_of_turn)!r}",
-        "thinks before it answers" if conversation.thinks else "does not think before it answers",
-        "writes a fixed date" if writes_date(tokenizer.get_chat_template()) else "writes no date",
-        f"refuses {', '.join(refused)}" if refused else "",
-        place.mismatch,
-    )
-    return Finding(name, "; ".join(part for part in parts if part), passed=not (learns and place.mismatch))
-
-
-def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
-    if config is None:
-        return
+    yield from template_findings(config)
     yield from server_findings(config)
     for name, student in config.students.items():
         if isinstance(student.objective, Ppo) and student.objective.server is not None:

@@ -50,10 +50,6 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 """transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
 
 
-Thinking = Literal["auto", "off", "on"]
-"""Whether a model thinks before it answers. `auto`: no, where it can be switched off."""
-
-
 _PASSED_TO_TEMPLATES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
 
 

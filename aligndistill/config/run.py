@@ -120,6 +120,10 @@ class Evaluation(Section):
 # ------------------------------------------------------------------------------------------------------------- runtime
 
 
+ZeroName = Literal["zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"]
+"""DeepSpeed's configs by name."""
+
+
 class Runtime(Section):
     """Where and how fast a run executes. These settings do not change results and are not hashed.
 
@@ -138,6 +142,7 @@ class Runtime(Section):
         grace_seconds: how long saving may take after Ctrl-C or SIGTERM. Launchers kill processes after 30 s.
         heartbeat_timeout_seconds: how long a launched process may be without a heartbeat before the others end the run.
         collective_minutes: the timeout of one collective operation between processes.
+        deepspeed: a name of `ZeroName`, or a file with DeepSpeed's config; its `auto` values are filled in.
         launcher: `deepspeed` uses DeepSpeed's launcher for the stages that can run in several processes.
         processes: how many processes it starts on this machine; one per GPU by default.
         report_to: trackers for transformers' Trainer (`tensorboard`, `wandb`, ...); `metrics.jsonl` is always written.
@@ -154,7 +159,7 @@ class Runtime(Section):
     save_steps: int = Field(default=100, gt=0)
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)
-    deepspeed: Path | None = None
+    deepspeed: ZeroName | Path | None = None
     grace_seconds: float = Field(default=25.0, gt=0)
     heartbeat_timeout_seconds: float = Field(default=180.0, gt=0)
     collective_minutes: float = Field(default=30.0, gt=0)

@@ -1,10 +1,13 @@
-"""Preparation for DeepSpeed: select the accelerator, and wait until no operator is being compiled."""
+"""Preparation for DeepSpeed: its configs by name, the accelerator, and waiting until no operator is being compiled."""
 
+import json
 import os
 import time
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
+from aligndistill.errors import ConfigError
 from aligndistill.processes.devices import has_gpu
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process
@@ -55,3 +58,54 @@ def choose_accelerator() -> None:
     """Set DeepSpeed's accelerator before anything imports it: without a GPU it would guess, and print a warning."""
     if not has_gpu():
         os.environ.setdefault("DS_ACCELERATOR", "cpu")
+
+
+def connect_processes() -> None:
+    """Tell DeepSpeed of the process group before a model is sharded: else it assumes a single process."""
+    import deepspeed
+
+    deepspeed.init_distributed(verbose=False)
+
+
+def named_config(name: str) -> dict[str, Any]:
+    """DeepSpeed's config for a name such as `zero2` or `zero3_offload`; the same as in `configs/deepspeed/`.
+
+    `auto` values are filled by transformers' Trainer.
+    """
+    stage, offload = int(name[4]), name.endswith("_offload")
+    zero: dict[str, Any] = {"stage": stage}
+    if offload:
+        in_host = {"device": "cpu", "pin_memory": True}
+        zero |= {"offload_optimizer": in_host} | ({"offload_param": in_host} if stage == 3 else {})
+    if stage > 0:
+        zero |= {"overlap_comm": True, "contiguous_gradients": True, "reduce_bucket_size": "auto"}
+    if stage == 3:
+        zero |= {
+            "stage3_prefetch_bucket_size": "auto",
+            "stage3_param_persistence_threshold": "auto",
+            "stage3_gather_16bit_weights_on_model_save": True,
+        }
+    batch = ("train_batch_size", "train_micro_batch_size_per_gpu", "gradient_accumulation_steps", "gradient_clipping")
+    precision = {kind: {"enabled": "auto"} for kind in ("bf16", "fp16")}
+    return {**dict.fromkeys(batch, "auto"), "zero_allow_untested_optimizer": True, **precision, "zero_optimization": zero}
+
+
+def config_of(setting: str | Path | None) -> dict[str, Any] | None:
+    """DeepSpeed's config as `runtime.deepspeed` sets it: by name, or the content of a file.
+
+    Raises:
+        ConfigError: the file does not exist, or is not a JSON object.
+    """
+    if setting is None:
+        return None
+    if isinstance(setting, str):
+        return named_config(setting)
+    try:
+        content = json.loads(setting.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"cannot read the DeepSpeed config '{setting}': {error.strerror}.") from None
+    except ValueError as error:
+        raise ConfigError(f"the DeepSpeed config '{setting}' is not a JSON object ({error}).") from None
+    if not isinstance(content, dict):
+        raise ConfigError(f"the DeepSpeed config '{setting}' is not a JSON object.")
+    return content

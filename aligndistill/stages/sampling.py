@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import Field
 
-from aligndistill.chat.protocol import CUT_IN_THOUGHTS, Reply, Request, SamplingParams
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
 from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import DataError
@@ -113,7 +113,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
             arrived = []
             for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total, before, spending):
                 problem = answered.reply.problem
-                if problem and not problem.startswith(CUT_IN_THOUGHTS):
+                if problem and not problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER)):
                     refused += 1
                     continue
                 sample = _stored_sample(asked[answered.request], name, answered.sample, answered.reply)
@@ -132,7 +132,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
 
 def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> StoredSample:
     thoughts, text = reply.thoughts, reply.text
-    if not thoughts:  # a server may leave them in the text
+    if not thoughts:  # a chat model may leave them in the text
         thoughts, text, _ = split_thoughts(text)
     return StoredSample(
         prompt_id=prompt, author=author, sample=number, text=text, finish=reply.finish, usage=reply.usage, thoughts=thoughts

@@ -12,7 +12,7 @@ from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
 from aligndistill.errors import ConfigError
 from aligndistill.models.load import local_device
-from aligndistill.processes.deepspeed import skip_unused_operator, wait_for_builds
+from aligndistill.processes.deepspeed import config_of, skip_unused_operator, wait_for_builds
 from aligndistill.processes.ranks import world_size
 
 
@@ -59,7 +59,7 @@ def training_keywords(settings: Training, runtime: Runtime, output_dir: Path, ru
         "disable_tqdm": True,
         "remove_unused_columns": False,
         "dataloader_pin_memory": on_gpu,
-        "deepspeed": str(runtime.deepspeed) if runtime.deepspeed else None,
+        "deepspeed": config_of(runtime.deepspeed),
     }
 
 

@@ -149,6 +149,7 @@ def test_thoughts_are_kept_apart_from_an_answer(
     monkeypatch.setattr(local, "sample", lambda *_, **__: [[Sampled(ids, [0.0] * len(ids), finish)]])
     (found,) = LocalChat(language_model, "tiny", 8).answer([Request(user("Where?"))], SAMPLING)
     assert (found.reply.text, found.reply.thoughts, found.reply.finish) == (answer, thoughts, finish)
+    assert bool(found.reply.problem) == (not answer)
     assert found.reply.usage.completion_tokens == len(ids)
     assert split_answer(language_model.conversation, [], ids).unfinished == (not answer)
 

@@ -5,7 +5,7 @@ import os
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 import yaml
@@ -13,7 +13,9 @@ from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel
+from aligndistill.config.run import Runtime, ZeroName
 from aligndistill.errors import ConfigError
+from aligndistill.processes.deepspeed import config_of
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
@@ -22,7 +24,7 @@ OVERLAID = [path for path in RUNS if path.stem != "frontier"]  # an experiment w
 OBJECTIVES = sorted(CONFIGS.glob("objectives/*.yaml"))
 JUDGES = sorted(CONFIGS.glob("judges/*.yaml"))
 SHARDINGS = sorted(CONFIGS.glob("deepspeed/*.json"))
-SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "slurm.sbatch")]
+SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "judge_then_train.sh", "slurm.sbatch")]
 
 COMMIT = "prompts.source.revision=" + "a1b2c3d4e5" * 4
 LOCAL_TEACHER = "teacher={kind: local, model: some/teacher}"
@@ -133,6 +135,13 @@ def test_the_trainer_fills_every_auto_value(path: Path):
     assert ("offload_optimizer" in zero) == path.stem.endswith("_offload")
     assert ("offload_param" in zero) == (path.stem == "zero3_offload")
     assert zero.get("stage3_gather_16bit_weights_on_model_save", False) == (zero["stage"] == 3)
+
+
+@pytest.mark.parametrize("name", get_args(ZeroName))
+def test_a_name_is_the_file_of_that_name(name: str):
+    runtime = Runtime.model_validate({"deepspeed": name})
+    assert config_of(runtime.deepspeed) == config_of(ROOT / "configs/deepspeed" / f"{name}.json")
+    assert Runtime.model_validate({"deepspeed": f"{name}.json"}).deepspeed == Path(f"{name}.json")
 
 
 # ------------------------------------------------------------------------------------------------------------- scripts

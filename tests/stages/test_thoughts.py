@@ -1,18 +1,19 @@
 """Authors that think before they answer: thoughts are kept apart, and replies without an answer are counted and limited."""
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Answered, Reply, Request, SamplingParams
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.run import AnswerSampling, Candidates, Runtime
 from aligndistill.errors import DataError
 from aligndistill.models.chat_template import fix_template
 from aligndistill.models.load import ModelPointer
-from aligndistill.records import Answer, Candidate, Message, Prompt, prompt_id
+from aligndistill.records import Answer, Candidate, Message, Prompt, Usage, prompt_id
 from aligndistill.stages import answers, candidates
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import ANSWERS, CANDIDATES, PROMPTS
@@ -83,6 +84,21 @@ def test_a_reply_that_ends_inside_its_thoughts_is_counted_and_no_candidate(tmp_p
     result = sampled(context, prompts)  # 2 of 11 are less than a fifth
     assert result.dropped == {"no answer": 2}
     assert result.counts["candidates"] == 9
+
+
+@pytest.mark.parametrize("problem", [f"{CUT_IN_THOUGHTS} (50 tokens)", NO_ANSWER])
+def test_a_server_that_says_so_is_counted_alike_and_a_refusal_is_not(problem: str, tmp_path: Path) -> None:
+    prompts = write_prompts(tmp_path / "prompts", 12)
+
+    class Server(ScriptedChat):
+        def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
+            for answered in super().answer(requests, sampling):
+                given = [Reply("", "length", Usage(), problem, "Well"), Reply("", "stop", Usage(), "refused by the model", "Well")]
+                yield replace(answered, reply=given[answered.request]) if answered.request < 2 else answered
+
+    context = scripted(tmp_path, lambda n: f"It is {n}.")
+    result = sampled(replace(context, open_model=lambda _: Server(lambda messages, _: messages[-1].content)), prompts)
+    assert result.dropped == {"no answer": 1, "refused": 1}
 
 
 def test_a_fifth_of_such_replies_stop_the_stage(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from aligndistill.chat.protocol import CUT_IN_THOUGHTS, Reply
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply
 from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.records import Usage
 
@@ -83,7 +83,7 @@ class _Choice(BaseModel):
         elif finish == "length" and thoughts and not text:
             problem = f"{CUT_IN_THOUGHTS} ({usage.completion_tokens} tokens)" if usage.completion_tokens else CUT_IN_THOUGHTS
         elif unfinished and not text:
-            problem = "thoughts without an answer"
+            problem = NO_ANSWER
         elif self.message.content is None:
             problem = "no text"
         return Reply(text, "length" if finish == "length" else "stop", usage, problem, thoughts)

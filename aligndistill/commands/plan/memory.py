@@ -8,7 +8,6 @@ Gradients of activations, fragmentation, the libraries' buffers and temporary co
 the memory free.
 """
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ from typing import Any
 from aligndistill.config.models import Lora
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
-from aligndistill.errors import ConfigError
+from aligndistill.processes.deepspeed import config_of
 
 GIB = 2**30
 LOGIT_CHUNK = 2**24
@@ -94,20 +93,16 @@ class OnPolicyMemory:
     frozen_parameters: int
 
 
-def read_sharding(path: Path | None) -> Sharding:
-    """Read a DeepSpeed config.
+def read_sharding(setting: str | Path | None) -> Sharding:
+    """What `runtime.deepspeed` shards and offloads.
 
     Raises:
-        ConfigError: it does not exist, or is not a JSON object.
+        ConfigError: it names a file that does not exist, or that is not a JSON object.
     """
-    if path is None:
+    config = config_of(setting)
+    if config is None:
         return Sharding()
-    try:
-        zero = json.loads(path.read_text(encoding="utf-8")).get("zero_optimization", {})
-    except OSError as error:
-        raise ConfigError(f"cannot read the DeepSpeed config '{path}': {error.strerror}.") from None
-    except (ValueError, AttributeError) as error:
-        raise ConfigError(f"the DeepSpeed config '{path}' is not a JSON object ({error}).") from None
+    zero = config.get("zero_optimization", {})
     offloads = {part: zero.get(f"offload_{part}", {}).get("device", "none") != "none" for part in ("optimizer", "param")}
     return Sharding(int(zero.get("stage", 0)), offloads["optimizer"], offloads["param"], uses_deepspeed=True)
 

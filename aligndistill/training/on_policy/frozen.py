@@ -8,12 +8,14 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
+from aligndistill.processes.deepspeed import connect_processes
+
 
 def shard_model(models: Sequence[Any], deepspeed_config: dict[str, Any]) -> None:
     """Shard the models' parameters over all processes, in place."""
     import deepspeed  # only here: importing it takes seconds
 
-    deepspeed.init_distributed(verbose=False)  # else it assumes a single process
+    connect_processes()
     for model in models:
         model.requires_grad_(False)
         deepspeed.zero.Init(module=model, mem_efficient_linear=False, config_dict_or_path=deepspeed_config)

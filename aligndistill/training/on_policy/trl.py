@@ -10,6 +10,7 @@ from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Grpo, OnPolicy
 from aligndistill.models.conversation import Conversation
+from aligndistill.processes.deepspeed import connect_processes
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.arguments import training_keywords
 from aligndistill.training.checkpointing import CheckpointedTrainer
@@ -45,6 +46,8 @@ def train_by_trl(
         max_completion_length=job.settings.max_response_tokens,
         disable_dropout=True,
     )
+    if job.runtime.deepspeed is not None:
+        connect_processes()  # under ZeRO-3 TRL loads the reference sharded, in its constructor
     text = conversation.layout != "chat"
     rows = {
         "prompt": [

@@ -8,8 +8,10 @@ from statistics import fmean, stdev
 import pytest
 
 from aligndistill.config.objectives import Grpo, OnPolicy, Rloo
+from aligndistill.models.conversation import Conversation
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import reward_function, train_by_trl
+from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user
 
 PENALTY = 3.0
@@ -27,6 +29,22 @@ def test_an_answer_without_a_score_gets_neither_a_reward_nor_the_penalty() -> No
     reward = reward_function(conversation, some_prompts(2), lambda asked: scores, PENALTY)
     found = reward(completion_ids=[[5, end], [5, 6], [5, 6], [5, 6], [5, end]], place=[0, 0, 0, 1, 1])
     assert found == [1.0, 0.0, None, None, None]
+
+
+def test_what_is_rewarded_is_the_answer_and_not_the_thoughts_in_front_of_it() -> None:
+    tokenizer = tokenizer_of("qwen3")
+    conversation = Conversation(tokenizer, "chat")
+    texts = ("<think>\nRome?\n</think>\n\nNo.<|im_end|>", "No.<|im_end|>", "<think>\nRome?")
+    ids = [tokenizer(text, add_special_tokens=False).input_ids for text in texts]
+    asked: list[SampledPrompt] = []
+
+    def score(given: Sequence[SampledPrompt]) -> list[list[float | None]]:
+        asked.extend(given)
+        return [[1.0, 1.0, 1.0]]
+
+    prompts = [PolicyPrompt("0", user("Hi"), conversation.prompt_ids(user("Hi")))]
+    assert reward_function(conversation, prompts, score, PENALTY)(completion_ids=ids, place=[0, 0, 0]) == [1.0, 1.0, -2.0]
+    assert asked[0].texts == ("No.", "No.", "")
 
 
 @pytest.mark.parametrize("objective", [Grpo(kind="grpo", samples_per_prompt=4), Rloo(kind="rloo", samples_per_prompt=4)])
