@@ -46,6 +46,9 @@ class Lora(Section):
     target_modules: str | tuple[str, ...] = "all-linear"
 
 
+Thinking = Literal["auto", "off", "on"]
+"""Whether a model thinks before it answers. `auto`: no, where it can be switched off."""
+
 Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 """transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
 
