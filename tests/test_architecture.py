@@ -11,7 +11,7 @@ import re
 import subprocess
 import sys
 import tokenize
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Literal, get_args, get_origin
 
@@ -160,7 +160,7 @@ def sections(of: type[Section] = Section) -> Iterator[type[Section]]:
             yield from sections(section)
 
 
-PLAIN_VALUES: dict[Any, Any] = {str: "a", int: 1, float: 0.5, bool: True, Path: Path("a")}
+PLAIN_VALUES: dict[Any, Any] = {str: "a", Any: "a", int: 1, float: 0.5, bool: True, Path: Path("a")}
 
 
 def values_of(annotation: Any) -> Iterator[Any]:
@@ -173,7 +173,7 @@ def values_of(annotation: Any) -> Iterator[Any]:
             yield inside[0]
         elif get_origin(choice) is tuple:
             yield from ((one,) for one in values_of(inside[0]))
-        elif get_origin(choice) is dict:
+        elif get_origin(choice) in (dict, Mapping):
             yield from ({"a": one} for one in values_of(inside[1]))
         else:
             yield PLAIN_VALUES[choice]

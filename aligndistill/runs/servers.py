@@ -44,9 +44,9 @@ class Endpoints:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
             known = known_servers(self._folder)
             self._capabilities = {name: Capabilities(found, self._save) for name, found in known.items()}
-        capabilities = self._capabilities.setdefault(config.server, Capabilities(save=self._save))
+        capabilities = self._capabilities.setdefault(config.identity, Capabilities(save=self._save))
         limiter = self._limiters.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
-        return EndpointChat(config, capabilities, limiter, self._account)
+        return EndpointChat(config, capabilities, limiter, self._account, looks=True)
 
     def _save(self, _: ServerCapabilities) -> None:
         found = {name: one.found.model_dump() for name, one in self._capabilities.items()}
@@ -56,7 +56,7 @@ class Endpoints:
 
 
 def known_servers(folder: Path) -> dict[str, ServerCapabilities]:
-    """The capabilities of a run's servers, by address and model; empty if the file cannot be read."""
+    """The capabilities of a run's servers, by `EndpointModel.identity`; empty if the file cannot be read."""
     try:
         return _FOUND.validate_json((folder / SERVERS).read_bytes())
     except (OSError, ValidationError):

@@ -24,6 +24,7 @@ class StageContext:
         folder: the folder of the result. It may hold files of an interrupted run.
         caches: a folder for caches by content hash, shared by stages and runs.
         identities: the fingerprint of each input, by its folder.
+        unreadable_limit: the share of unreadable verdicts above which a judge is stopped early; None never stops it.
         open_endpoint: replaces a server by a chat model; None connects to the server.
         open_model, open_grader: in a dry run, replace any chat model, and any judge (by name) that computes its grades here.
     """
@@ -33,6 +34,7 @@ class StageContext:
     caches: Path
     runtime: Runtime
     identities: Mapping[Path, str] = field(default_factory=dict)
+    unreadable_limit: float | None = None
     open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
     open_model: Callable[[ModelSource], ChatModel] | None = None
     open_grader: Callable[[str], Judge] | None = None

@@ -139,6 +139,7 @@ def _chat_judge(
         samples=settings.samples,
         examples=settings.examples,
         max_answer_characters=settings.max_answer_characters,
+        unreadable_limit=context.unreadable_limit,
         control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
     )
     cache = Cache(context.caches / "verdicts.sqlite")
