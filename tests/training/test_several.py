@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import torch
 
-from tests.e2e.command import ForkServer
+from tests.e2e.command import ForkServer, ranks
 from tests.tiny_models import assert_same_steps, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
 
@@ -76,18 +76,12 @@ def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
     return [{**order, "name": f"{name}-stopped", "stop_at": 1 if what == "ppo" else 3}, {**order, "name": f"{name}-resumed"}]
 
 
-def ranks(count: int) -> list[dict[str, str]]:
-    """What a launcher sets for each of so many processes."""
-    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
-    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-
-
 @pytest.fixture(scope="module")
 def made(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     with PolicyServer(write_tiny_model(folder / "start")) as server:
         url = server.base_url
-        for name, orders, processes in (("two", on_two(url), ranks(2)), ("one", on_one(url), [{}])):
+        for name, orders, processes in (("two", on_two(url), ranks(2, PORT)), ("one", on_one(url), [{}])):
             (folder / name).mkdir()
             (folder / name / "orders.json").write_text(json.dumps(orders))
             forked.run_module("tests.training.several", str(folder / name), environments=processes)
