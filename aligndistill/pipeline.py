@@ -43,8 +43,8 @@ def pipeline(config: RunConfig) -> Pipeline:
         roles = known | {role: known[name] for role, name in each.roles.items()}  # start and reference
         data = preferences(config, each, data, roles)
         compared = {each.of(role): held_out_answers(config, each.of(role), data, author=roles[role]) for role in each.compared}
-        known = roles | data | {"start_answers": compared.get(each.of("start"))}
-        new = {each.of(name): student(config, each.of(name), settings, known) for name, settings in config.students.items()}
+        known = data | {"start_answers": compared.get(each.of("start"))}
+        new = {each.of(name): student(config, each.of(name), one, roles, known) for name, one in config.students.items()}
         for name, author in new.items():
             written[name] = held_out_answers(config, name, data, author=author, reference=roles["reference"])
         written |= compared
@@ -75,8 +75,13 @@ def prompt_set(config: RunConfig) -> Given:
     """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
         return {"prompts": stage("prompts", prompts.read, settings=config.prompts)}
-    ready = stage("rankings", rankings.read, settings=config.rankings, conversational=config.conversational)
+    ready = stage("rankings", rankings.read, **ranking(config))
     return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
+
+
+def ranking(config: RunConfig) -> Given:
+    """The settings of the stage `rankings`. `learns_ties` only decides whether a run without an order stops there."""
+    return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
 
 
 def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Given:
@@ -91,8 +96,8 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
         data = data | {"audit": stage(each.of("audit"), audit.make, settings=config.audit_settings, **judged)}
     if "verdicts" in judged:
-        ranking: Given = {"settings": config.rankings, "conversational": config.conversational, "waits_for": data["audit"]}
-        data |= judged | {"rankings": stage(each.of("rankings"), rankings.make, **ranking, **judged)}
+        made = stage(each.of("rankings"), rankings.make, **ranking(config), **judged, waits_for=data["audit"])
+        data |= judged | {"rankings": made}
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))
         learning = backbone | {"settings": config.reward_model, "seed": config.seed, "version": 2, "waits_for": data["audit"]}
@@ -100,18 +105,18 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
     return data
 
 
-def student(config: RunConfig, name: str, settings: Student, known: Given) -> Stage:
+def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given) -> Stage:
     """The round's start, trained by one objective, which declares its inputs: `reads = ("rankings", "reference")`."""
     objective = settings.objective
     shares_backbone = config.reward_model is not None and config.reward_model.model is None
-    known = known | {"critic": known["reward_model" if shares_backbone else "start"]}
+    known = roles | data | {"critic": data["reward_model"] if shares_backbone else roles["start"]}
     inputs, judges = pick(known, ("start", *objective.reads)), models_of(objective)
     if "start_answers" in objective.reads:  # compared with the start during training
         inputs |= {"evaluation": config.evaluation, "sampling": config.answer_sampling}
         judges = models_of(objective, config.evaluation)
     learning: Given = {"settings": settings, "lora": config.start.lora if config.start else None, "seed": config.seed}
-    waits_for = known.get("audit")
-    return stage(f"student-{name}", students.make, **learning, **inputs, models=pick(known, judges), waits_for=waits_for)
+    models_of_judges = pick(roles, judges)  # a model of the user's may have the name of one of our stages
+    return stage(f"student-{name}", students.make, **learning, **inputs, models=models_of_judges, waits_for=data.get("audit"))
 
 
 def held_out_answers(config: RunConfig, name: str, data: Given, **models: Any) -> Stage:

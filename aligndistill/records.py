@@ -75,7 +75,9 @@ class Comparison(Record):
         first, second: candidate ids in the order shown to the judge.
         probability_first: P(first is better) in [0, 1] if the judge gives one, else None.
         outcome: the verdict as a label. `unparsed` means that the reply could not be parsed; it is not a tie.
-        reply: the judge's raw reply, if there is one.
+        reply: the judge's raw reply, if there is one, without its thoughts.
+        thoughts: what the judge thought before it answered; never parsed.
+        label_mass: if the verdict was read from log-probabilities: the probability of all labels together as the first token.
         members: for a panel, the members' verdicts that were combined; `first` and `second` are then not an order shown to a judge.
     """
 
@@ -87,6 +89,8 @@ class Comparison(Record):
     outcome: Outcome
     judge: str
     reply: str | None = None
+    thoughts: str = ""
+    label_mass: float | None = None
     usage: Usage = Usage()
     members: tuple["Verdict", ...] = ()
 
@@ -100,6 +104,8 @@ class Grade(Record):
     value: float | None
     judge: str
     reply: str | None = None
+    thoughts: str = ""
+    label_mass: float | None = None
     usage: Usage = Usage()
 
 

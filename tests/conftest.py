@@ -18,7 +18,17 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
+    from tests.e2e.command import ForkServer
     from tests.judges.transformers_server import TransformersServer
+
+
+@pytest.fixture(scope="session")
+def forked() -> Iterator[ForkServer]:
+    """Commands and programs of the tests without the seconds that imports take."""
+    from tests.e2e.command import ForkServer
+
+    with ForkServer() as server:
+        yield server
 
 
 @pytest.fixture(scope="session")

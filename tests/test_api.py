@@ -163,7 +163,7 @@ def test_tables_have_the_documented_columns(run: ad.Run) -> None:
         assert re.findall(r"`(\w+)`", columns) == list(run.table(name).columns)
 
 
-def test_what_is_not_there_is_said(run: ad.Run, folder: Path, tmp_path: Path) -> None:
+def test_what_is_not_there_is_an_error(run: ad.Run, folder: Path, tmp_path: Path) -> None:
     with pytest.raises(ad.DataError, match=r"no table 'samples'.*prompts, candidates, verdicts, rankings, answers, metrics"):
         run.table("samples")
     with pytest.raises(ad.DataError, match=r"nowhere.*artifacts\.json"):

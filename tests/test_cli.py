@@ -34,7 +34,7 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
     assert printed.out == ""
 
 
-def test_what_torch_says_of_a_full_disk_stands_behind_what_it_raises() -> None:
+def test_what_torch_says_of_a_full_disk_is_in_the_context_of_what_it_raises() -> None:
     behind = RuntimeError("basic_ios::clear: iostream error")
     raised = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 197760 vs 197652")
     assert not cli.is_full_disk(raised)
@@ -43,7 +43,7 @@ def test_what_torch_says_of_a_full_disk_stands_behind_what_it_raises() -> None:
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("ours"), AssertionError()])
-def test_our_own_mistakes_keep_their_traceback(error: Exception) -> None:
+def test_bugs_keep_their_traceback(error: Exception) -> None:
     with pytest.raises(type(error)), cli.user_errors():
         raise error
 
@@ -73,7 +73,7 @@ judge: {kind: function, function: "judge:grade"}
 
 @pytest.mark.process
 @pytest.mark.parametrize("before", [(), ("--local_rank=0",)])
-def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, before: tuple[str, ...]) -> None:
+def test_the_flag_that_deepspeed_adds_is_removed(tmp_path: Path, before: tuple[str, ...]) -> None:
     (tmp_path / "small.yaml").write_text(VALID)
     write_what_it_names(tmp_path)
     ended = called(tmp_path, *before, "check", "small.yaml", "seed=3")
@@ -81,7 +81,7 @@ def test_the_flag_that_deepspeed_puts_in_front_is_left_out(tmp_path: Path, befor
 
 
 @pytest.mark.process
-def test_files_and_overrides_are_told_apart(tmp_path: Path) -> None:
+def test_files_and_overrides_are_distinguished(tmp_path: Path) -> None:
     (tmp_path / "lr=1.yaml").write_text(VALID)
     write_what_it_names(tmp_path)
     (tmp_path / "more.yaml").write_text("name: more\n")

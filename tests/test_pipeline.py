@@ -30,7 +30,7 @@ def stages(config: dict[str, Any]) -> dict[str, Stage]:
 
 
 def changed(change: Callable[[dict[str, Any]], Any]) -> set[str]:
-    """The stages of the small run that a change makes anew or adds."""
+    """The stages of the small run that a change rebuilds or adds."""
     config = small_config()
     before = {stage.fingerprint for stage in stages(small_config()).values()}
     change(config)
@@ -38,9 +38,9 @@ def changed(change: Callable[[dict[str, Any]], Any]) -> set[str]:
 
 
 LABELLED = {"candidates", "verdicts", "audit", "rankings"}
-LEARNT = {"reward_model", "student-best_of_n", "student-dpo", "student-pro"}
+TRAINED = {"reward_model", "student-best_of_n", "student-dpo", "student-pro"}
 ANSWERED = {"answers-best_of_n", "answers-dpo", "answers-pro"}
-TOLD = {"evaluation", "report"}
+REPORTED = {"evaluation", "report"}
 
 
 def test_a_stage_comes_after_what_it_needs(folder: Path) -> None:
@@ -55,6 +55,47 @@ def test_nothing_is_trained_before_the_audit(folder: Path) -> None:
     built = pipeline(RunConfig.model_validate(small_config()))
     for trained in ("reward_model", "student-dpo"):
         assert "audit" in {stage.name for stage in built.upstream_of(trained)}
+
+
+def test_a_model_may_be_named_like_a_stage(folder: Path) -> None:
+    reward = {"kind": "likelihood", "model": "audit"}
+    config = {**small_config(), "models": {"audit": small_config()["teacher"]}}
+    config["students"] = {"ppo": {"objective": {"kind": "ppo", "reward": reward}}}
+    made = stages(config)
+    assert made["student-ppo"].given["models"] == {"audit": made["model-audit"]}
+
+
+SOFT = {"objective": {"kind": "dpo", "labels": "soft"}}
+HARD = {"objective": {"kind": "pro"}}
+BEST = {"objective": {"kind": "best_of_n"}}
+
+
+@pytest.mark.parametrize(
+    ("students", "reward_labels", "enough"),
+    [
+        ({"soft": SOFT}, None, True),
+        ({"soft": SOFT, "best": BEST}, None, True),  # any of equal answers is the best
+        ({"soft": SOFT, "hard": HARD}, None, False),
+        ({"soft": SOFT}, "soft", True),
+        ({"soft": SOFT}, "hard", False),
+        ({"hard": HARD}, None, False),
+        ({"best": BEST}, None, False),
+        ({}, "soft", True),
+        ({}, None, False),
+    ],
+)
+def test_tied_rankings_are_enough_for_a_run_in_which_all_learn_from_ties(
+    folder: Path, students: dict[str, Any], reward_labels: str | None, enough: bool
+) -> None:
+    config = {**small_config(), "students": students, "reward_model": reward_labels and {"labels": reward_labels}}
+    assert RunConfig.model_validate(config).learns_ties == enough
+    assert stages(config)["rankings"].given["learns_ties"] == enough
+
+
+def test_whether_ties_are_enough_changes_no_fingerprint(folder: Path) -> None:
+    soft = {**small_config(), "students": {"soft": SOFT}, "reward_model": None}
+    hard = {**soft, "students": {"hard": HARD}}
+    assert stages(soft)["rankings"].fingerprint == stages(hard)["rankings"].fingerprint
 
 
 def test_a_name_decides_nothing(folder: Path) -> None:
@@ -82,22 +123,22 @@ def test_building_a_pipeline_makes_nothing(folder: Path) -> None:
     ("change", "expected"),
     [
         (lambda c: c["runtime"].update(save_steps=50, per_device_train_batch_size=1, report_to=["tensorboard"]), set()),
-        (lambda c: c["students"]["dpo"].update(learning_rate=5e-3), {"student-dpo", "answers-dpo", *TOLD}),
-        (lambda c: c["students"]["dpo"]["objective"].update(beta=0.5), {"student-dpo", "answers-dpo", *TOLD}),
-        (lambda c: c["students"].pop("pro"), TOLD),
+        (lambda c: c["students"]["dpo"].update(learning_rate=5e-3), {"student-dpo", "answers-dpo", *REPORTED}),
+        (lambda c: c["students"]["dpo"]["objective"].update(beta=0.5), {"student-dpo", "answers-dpo", *REPORTED}),
+        (lambda c: c["students"].pop("pro"), REPORTED),
         (
             lambda c: c["students"].update(best_of_n={"objective": {"kind": "best_of_n"}, "max_steps": 1}),
-            {"student-best_of_n", "answers-best_of_n", *TOLD},
+            {"student-best_of_n", "answers-best_of_n", *REPORTED},
         ),
-        (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *TOLD}),
-        (lambda c: c["evaluation"].update(truth=None), {"audit", *TOLD}),
+        (lambda c: c["reward_model"].update(labels="soft"), {"reward_model", *REPORTED}),
+        (lambda c: c["evaluation"].update(truth=None), {"audit", *REPORTED}),
         (lambda c: c.update(audit={"stop": {"canaries": 0.9}}), {"audit", "report"}),
-        (lambda c: c.update(audit={"probes": {"canaries": 3}}), {*LABELLED, *LEARNT, *ANSWERED, *TOLD} - {"candidates"}),
-        (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *LEARNT, *ANSWERED, *TOLD}),
-        (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *LEARNT, *ANSWERED, *TOLD}),
+        (lambda c: c.update(audit={"probes": {"canaries": 3}}), {*LABELLED, *TRAINED, *ANSWERED, *REPORTED} - {"candidates"}),
+        (lambda c: c["rankings"].update(tie_margin=0.5), {"rankings", *TRAINED, *ANSWERED, *REPORTED}),
+        (lambda c: c["candidates"].update(temperature=0.5), {*LABELLED, *TRAINED, *ANSWERED, *REPORTED}),
         (
             lambda c: c["teacher"]["sft"].update(max_steps=5),
-            {"teacher", "answers-teacher", "verdicts", "audit", "rankings", *LEARNT, *ANSWERED, *TOLD},
+            {"teacher", "answers-teacher", "verdicts", "audit", "rankings", *TRAINED, *ANSWERED, *REPORTED},
         ),
         (lambda c: c.update(name="other"), {"report"}),
     ],
@@ -120,7 +161,7 @@ def test_a_changed_file_is_noticed(folder: Path) -> None:
     assert after["prompts"].fingerprint == before["prompts"].fingerprint
 
 
-def test_which_server_samples_is_not_what_is_learnt_but_whether_one_does_is(folder: Path) -> None:
+def test_which_server_samples_is_not_hashed_but_whether_one_does_is(folder: Path) -> None:
     def student(**server: Any) -> str:
         objective = {"kind": "ppo", "reward": "judge", "samples_per_prompt": 2, **({"server": server} if server else {})}
         return stages({**small_config(), "students": {"ppo": {"objective": objective}}})["student-ppo"].fingerprint
@@ -213,5 +254,6 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
 
 def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
     built = stages(small_config())
-    assert {name for name, stage in built.items() if not stage.together} == {"prompts", "audit", "rankings", "report"}
-    assert {"start", "teacher", *LEARNT} < built.keys()
+    together = {name for name, stage in built.items() if stage.together}
+    assert {"start", "teacher", "candidates", "verdicts", "evaluation", *TRAINED, *ANSWERED} <= together
+    assert not together & {"prompts", "audit", "rankings", "report"}

@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aligndistill.chat.http.thinking import request_body
 from aligndistill.chat.http.wire import Completion, label_logprobs
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, SamplingParams, seed_of
 from aligndistill.config.models import EndpointModel
@@ -97,13 +98,15 @@ class BatchChat:
         return content_hash(self.endpoint.name, prompt_id(messages), str(sample), str(self.seed))
 
     def _request(self, identity: str, messages: Sequence[Message], sampling: SamplingParams) -> dict[str, Any]:
-        body = {
-            "model": self.endpoint.name,
-            "messages": [{"role": message.role, "content": message.content} for message in messages],
+        thinks = self.endpoint.thinking == "on"
+        fields: dict[str, Any] = {
             "temperature": sampling.temperature,
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": sampling.max_new_tokens + (self.endpoint.thinking_tokens if thinks else 0),
             "seed": seed_of(identity),
         }
-        if self.logprobs:
-            body |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        if self.logprobs and not thinks:
+            fields |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
+        written = [{"role": message.role, "content": message.content} for message in messages]
+        # The server cannot be asked now, so this is the switch that most servers know.
+        body = request_body(self.endpoint, written, fields, "chat_template_kwargs" if self.endpoint.thinking == "off" else None)
         return {"custom_id": identity, "method": "POST", "url": URL, "body": body}

@@ -11,13 +11,15 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from aligndistill.chat.http.budget import Account
-from aligndistill.chat.http.capabilities import FORMAT_PROBES, JSON_OBJECT, PROBE_TOKENS, Capabilities, FormatProbe, json_schema
+from aligndistill.chat.http.capabilities import JSON_OBJECT, Capabilities, json_schema
 from aligndistill.chat.http.client import OpenSession, ServerClient
 from aligndistill.chat.http.concurrency import run_concurrently
+from aligndistill.chat.http.probe import find_answer_format, look_at
 from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.chat.http.retries import RequestRejected, RetriesExhausted
+from aligndistill.chat.http.thinking import thinks
 from aligndistill.chat.http.wire import Completion, label_logprobs
-from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams, seed_of
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, Answered, LabelLogprobs, Reply, Request, SamplingParams, seed_of
 from aligndistill.config.models import EndpointModel
 from aligndistill.records import Message, Usage, content_hash, prompt_id, total
 
@@ -64,6 +66,7 @@ class EndpointChat:
         capabilities: the server's known capabilities; unknown by default.
         rate_limiter: limits the request rate; by default as set in the config.
         account: reserves budget for the requests; None sets no limit.
+        looks: before the first request, find out how the server answers (see `probe.py`), once per process.
 
     Raises:
         ConfigError: the environment variable of the key is not set, or its value cannot be a key.
@@ -75,19 +78,43 @@ class EndpointChat:
         capabilities: Capabilities | None = None,
         rate_limiter: RateLimiter | None = None,
         account: Account | None = None,
+        looks: bool = False,
     ) -> None:
+        self._config = config
+        self._looks = looks
         self._concurrency = config.concurrency
         self._capabilities = capabilities or Capabilities()
         rate_limiter = rate_limiter or RateLimiter(config.requests_per_minute, config.tokens_per_minute)
         self._server = ServerClient(config, self._capabilities, rate_limiter, account)
-        self.identity = self._server.identity
+        self.identity = config.identity
+
+    @property
+    def _thinks(self) -> bool:
+        return thinks(self._config, self._capabilities.found)
+
+    def look(self) -> None:
+        """Find out how the server answers, unless this process has done so.
+
+        Raises:
+            JudgeError: the server cannot be reached or rejects all requests, or its thinking cannot be switched off as asked for.
+        """
+        if self._capabilities.confirmed:
+            return
+
+        async def ask(session: OpenSession, _: None) -> None:
+            await look_at(self._server, session, self._config, self._capabilities)
+
+        list(run_concurrently(self._server.session(), ask, [None], 1))
+        self._capabilities.confirmed = True
 
     # -------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """See `ChatModel`. A request that is rejected, fails in every attempt or is too long gets a reply with a `problem`."""
+        if requests and self._looks:
+            self.look()
         if requests and sampling.answer_schema is not None:
-            self._find_answer_format()
+            self.find_answer_format()
 
         async def ask(session: OpenSession, item: _Call) -> _Response:
             return _Response(item, await self._replies(session, item, sampling))
@@ -119,13 +146,14 @@ class EndpointChat:
 
     async def _replies(self, session: OpenSession, item: _Call, sampling: SamplingParams) -> list[Reply]:
         """The replies of one HTTP request: one per sample if the server supports `n`, otherwise fewer."""
-        if problem := self._server.too_long(item.messages, sampling.max_new_tokens):
-            _log.warning("%s: %s", self.identity, problem)
+        limit = self._limit(item.messages, sampling.max_new_tokens, self._thinks)
+        if problem := self._server.too_long(item.messages, limit):
+            _log.warning("%s: %s", self._server.name, problem)
             return [Reply("", "stop", Usage(), problem)] * len(item.samples)
         n = len(item.samples)
         fields = {
             "temperature": sampling.temperature,
-            "max_tokens": sampling.max_new_tokens,
+            "max_tokens": limit,
             "seed": _seed(sampling.seed, item.messages, item.samples[0]),
             **({"n": n} if n > 1 else {}),
         }
@@ -144,28 +172,39 @@ class EndpointChat:
         if n > 1:
             self._capabilities.update(several=len(completion.choices) == n)
         replies = completion.replies()[:n]
-        return [await self._readable_or_retried(session, item, fields, sampling, reply) for reply in replies]
+        return [await self._usable_or_retried(session, item, fields, sampling, reply) for reply in replies]
 
-    async def _readable_or_retried(
+    def _limit(self, messages: Sequence[Message], new_tokens: int, with_thoughts: bool) -> int:
+        """The most tokens of a reply: servers count thoughts as well."""
+        return new_tokens + (self._server.room_for_thoughts(messages, new_tokens) if with_thoughts else 0)
+
+    async def _usable_or_retried(
         self, session: OpenSession, item: _Call, fields: Mapping[str, Any], sampling: SamplingParams, reply: Reply
     ) -> Reply:
-        """The reply or, if it is unreadable, the reply to a second request; the first one if the second is unreadable too."""
-        if sampling.readable is None or reply.problem or (reply.finish == "stop" and sampling.readable(item.request, reply.text)):
+        """The reply or, if it is unreadable or was cut off inside its thoughts, the reply to a second request; the first one if the
+        second is not better."""
+        cut_in_thoughts = reply.problem.startswith(CUT_IN_THOUGHTS)
+        fields = {name: value for name, value in fields.items() if name != "n"}
+        if cut_in_thoughts:
+            limit = self._limit(item.messages, sampling.max_new_tokens, with_thoughts=True)
+            if limit <= fields["max_tokens"]:
+                return reply
+            again, fields["max_tokens"] = item.messages, limit
+        elif sampling.readable is None or reply.problem or _is_readable(reply, item, sampling):
             return reply
-        why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
-        answered = Message(role="assistant", content=reply.text[:LONGEST_REPEATED])
-        again = (*item.messages, answered, Message(role="user", content=why))
-        if self._server.too_long(again, sampling.max_new_tokens):
+        else:
+            why = AGAIN_UNREADABLE if reply.finish == "stop" else AGAIN_CUT_OFF
+            answered = Message(role="assistant", content=reply.text[:LONGEST_REPEATED])
+            again = (*item.messages, answered, Message(role="user", content=why))
+        if self._server.too_long(again, fields["max_tokens"]):
             return reply
         try:
-            completion = await self._in_format(
-                session, again, {name: value for name, value in fields.items() if name != "n"}, sampling.answer_schema
-            )
+            completion = await self._in_format(session, again, fields, sampling.answer_schema)
         except (RetriesExhausted, RequestRejected):
             return replace(reply, usage=total(reply.usage, Usage(calls=1)))
         second = completion.reply()
-        better = not second.problem and second.finish == "stop" and sampling.readable(item.request, second.text)
-        return replace(second if better else reply, usage=total(reply.usage, second.usage))
+        better = not second.problem and (sampling.readable is None or _is_readable(second, item, sampling))
+        return replace(second if better or cut_in_thoughts else reply, usage=total(reply.usage, second.usage))
 
     async def _in_format(
         self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None
@@ -179,37 +218,33 @@ class EndpointChat:
             form = JSON_OBJECT  # its keys can only be stated in the prompt
         if form is not None:
             try:
-                return await self._server.complete(session, messages, **fields, response_format=form)
+                completion = await self._server.complete(session, messages, **fields, response_format=form)
+                return completion.with_answer_from_thoughts(schema) if schema is not None else completion
             except RequestRejected:
                 pass
         return await self._server.complete(session, messages, **fields)
 
-    def _find_answer_format(self) -> None:
-        """Find the strictest answer format that the server enforces, once, with prompts that do not suggest the format."""
+    def find_answer_format(self) -> None:
+        """Find the strictest answer format that the server enforces, once."""
         if self._capabilities.found.answer_format is not None:
             return
+        thought_tokens = self._config.thinking_tokens if self._thinks else 0
 
-        async def ask(session: OpenSession, probe: FormatProbe) -> bool:
-            form: dict[str, Any] = {"response_format": probe.response_format}
-            try:
-                completion = await self._server.complete(session, probe.messages, temperature=0.0, max_tokens=PROBE_TOKENS, **form)
-            except RequestRejected:
-                return False
-            except RetriesExhausted as failure:
-                await self._server.given_up(session, failure)
-                return False
-            return probe.is_honoured(completion.reply().text)
+        async def ask(session: OpenSession, _: None) -> None:
+            await find_answer_format(self._server, session, self._capabilities, thought_tokens)
 
-        for probe in FORMAT_PROBES:
-            if next(iter(run_concurrently(self._server.session(), ask, [probe], 1))):
-                self._capabilities.update(answer_format=probe.name)
-                return
-        self._capabilities.update(answer_format="text")
+        list(run_concurrently(self._server.session(), ask, [None], 1))
 
     # ---------------------------------------------------------------------------------------------- log-probabilities
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
-        """See `ChatModel`. Requested once from a server that gives no log-probabilities."""
+        """See `ChatModel`. Requested once from a server that gives no log-probabilities, and never from a model that thinks: the
+        first token is then none of the answer."""
+        if conversations and self._looks:
+            self.look()
+        if self._thinks:
+            yield from (LabelLogprobs(index, None, Usage()) for index in range(len(conversations)))
+            return
 
         async def ask(session: OpenSession, index: int) -> LabelLogprobs:
             if self._server.too_long(conversations[index], 1):
@@ -241,6 +276,10 @@ class EndpointChat:
         for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._concurrency)):
             if some:
                 yield from run_concurrently(self._server.session(), ask, some, concurrency)
+
+
+def _is_readable(reply: Reply, item: _Call, sampling: SamplingParams) -> bool:
+    return reply.finish == "stop" and sampling.readable is not None and sampling.readable(item.request, reply.text)
 
 
 def _seed(seed: int, messages: Sequence[Message], sample: int) -> int:

@@ -34,19 +34,25 @@ class SamplingParams:
 UNANSWERED = "no reply after"
 """The start of `Reply.problem` for a request that failed in every attempt; such a request is worth repeating in a later run."""
 
+CUT_IN_THOUGHTS = "the reply was cut off inside its thoughts"
+"""The start of `Reply.problem` for a reply that reached its limit before the answer began."""
+
 
 @dataclass(frozen=True)
 class Reply:
     """One answer: its text, its finish reason and its cost.
 
     Attributes:
+        text: the answer, without thoughts.
         problem: why this is not an answer of the model (rejected, filtered, not sent); empty if it is.
+        thoughts: what the model wrote before its answer, if it thinks.
     """
 
     text: str
     finish: Finish
     usage: Usage
     problem: str = ""
+    thoughts: str = ""
 
 
 @dataclass(frozen=True)

@@ -5,13 +5,11 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aligndistill.config.models import EndpointModel
+from aligndistill.commands.server_checks import Finding, server_findings
 from aligndistill.config.objectives import Ppo, RolloutServer
-from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
@@ -19,15 +17,6 @@ from aligndistill.store.artifacts import library_versions
 from aligndistill.store.file_systems import file_system, is_on_network
 
 LOW_DISK_GIB = 5
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: what was checked, what was found, and whether a run can work with it."""
-
-    what: str
-    found: str
-    passed: bool = True
 
 
 def examine(config: RunConfig | None, show: Callable[[str], None]) -> bool:
@@ -80,8 +69,7 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
 def _endpoints(config: RunConfig | None) -> Iterator[Finding]:
     if config is None:
         return
-    for name, model in resolved(config).endpoints.items():
-        yield _answers(name, model)
+    yield from server_findings(config)
     for name, student in config.students.items():
         if isinstance(student.objective, Ppo) and student.objective.server is not None:
             yield _samples(f"student {name}", student.objective.server)
@@ -96,19 +84,3 @@ def _samples(name: str, server: RolloutServer) -> Finding:
     except UserError as error:
         return Finding(name, str(error), passed=False)
     return Finding(name, f"{urlsplit(server.base_url).netloc} can sample and load weights")
-
-
-def _answers(name: str, model: EndpointModel) -> Finding:
-    """Send a minimal request."""
-    from aligndistill.chat.endpoint import EndpointChat
-    from aligndistill.chat.protocol import Request, SamplingParams
-    from aligndistill.records import Message
-
-    request = Request((Message(role="user", content="Say yes."),))
-    try:
-        for answered in EndpointChat(model.model_copy(update={"max_retries": 0})).answer([request], SamplingParams(0.0, 4)):
-            result = answered.reply.problem or f"answers: {answered.reply.text[:40]!r}"
-            return Finding(name, f"{urlsplit(model.base_url).netloc} {result}", passed=not answered.reply.problem)
-    except UserError as error:
-        return Finding(name, str(error), passed=False)
-    return Finding(name, f"{model.base_url} did not answer", passed=False)

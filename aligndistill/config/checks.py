@@ -12,8 +12,8 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
 from aligndistill.config.section import NAME_PATTERN
 
-_TAKEN = frozenset({"prompts", "rankings"})
-"""Reserved: the stages that sample answers have inputs of these names."""
+_RESERVED = {"models": ("prompts", "rankings", "reference"), "students": ("prompts", "rankings")}
+"""Names of the inputs of stages: `reference` is the model that a student's objective compares it with."""
 
 _SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
 
@@ -108,8 +108,8 @@ def _names(config: RunConfig) -> Iterator[Problem]:
         if not re.fullmatch(NAME_PATTERN, name):
             text = "a model's name must be letters, digits, '.', '-' and '_', and start with a letter or a digit"
             yield Problem(("models", name), text)
-    for section in ("models", "students"):
-        for name in _TAKEN.intersection(getattr(config, section)):
+    for section, reserved in _RESERVED.items():
+        for name in getattr(config, section).keys() & reserved:
             yield Problem((section, name), f"'{name}' is a reserved name: choose another name")
     for name, student in config.students.items():
         if not re.fullmatch(NAME_PATTERN, name):

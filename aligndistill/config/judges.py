@@ -160,7 +160,8 @@ class RewardScore(JudgeSection):
     trust_remote_code: bool = False
 
 
-SingleJudge = Annotated[Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore, Field(discriminator="kind")]
+Single = Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore
+"""Every kind of judge but the panel."""
 
 
 class PanelMember(Section):
@@ -171,7 +172,7 @@ class PanelMember(Section):
         temperature: its grades are divided by this before their difference is used as a logit.
     """
 
-    judge: SingleJudge
+    judge: Annotated[Single, Field(discriminator="kind")]
     weight: float = Field(default=1.0, gt=0)
     temperature: float = Field(default=1.0, gt=0)
 
@@ -197,7 +198,4 @@ class Panel(JudgeSection):
     combine: Literal["mean", "vote", "product"] = "mean"
 
 
-Judge = Annotated[
-    Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore | Panel,
-    Field(discriminator="kind"),
-]
+Judge = Annotated[Single | Panel, Field(discriminator="kind")]

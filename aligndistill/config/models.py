@@ -1,10 +1,12 @@
 """The schema of models: local ones and those behind servers."""
 
+import json
 import re
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, model_validator
+from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import NamesModel, NotHashed, ReadsFile, Section, name_or_section
@@ -43,6 +45,9 @@ class Lora(Section):
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
 
+
+Thinking = Literal["auto", "off", "on"]
+"""Whether a model that can think before it answers does so."""
 
 Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", "flash_attention_4"]
 """transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
@@ -111,12 +116,26 @@ class EndpointModel(Section):
     Attributes:
         requests_per_minute, tokens_per_minute: the server's rate limits; no limit by default.
         tokenizer: the model's tokenizer (a folder or a Hub name), used to count tokens; by default they are estimated.
-        context_tokens: the most tokens of prompt and answer together. Longer requests are not sent.
+        context_tokens: the most tokens of prompt and answer together; by default as the server reports it. Longer requests are not
+            sent.
+        thinking: whether the model thinks before it answers. `off` switches it off, or fails if the server ignores every known
+            switch. `on` leaves it on and adds `thinking_tokens` to every limit. `auto` switches it off where that works, else `on`.
+        thinking_tokens: the most tokens of thoughts.
+        template_arguments: variables of the chat template, sent as `chat_template_kwargs`.
+        body: further fields of every request, as they are; they replace ours.
+        omit: fields that the server rejects and that are not sent.
+        limit_field: the field for the most tokens of a reply; some models accept only `max_completion_tokens`.
     """
 
     kind: Literal["endpoint"]
     base_url: ServerUrl
     name: str
+    thinking: Thinking = "auto"
+    thinking_tokens: Annotated[int, NotHashed] = Field(default=4096, gt=0)
+    template_arguments: Mapping[str, Any] = Field(default_factory=dict)
+    body: Mapping[str, Any] = Field(default_factory=dict)
+    omit: tuple[Literal["seed", "temperature"], ...] = ()
+    limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     api_key_env: Annotated[KeyVariable | None, NotHashed] = None
     concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
     timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
@@ -126,6 +145,17 @@ class EndpointModel(Section):
     tokenizer: str | None = None
     context_tokens: int | None = Field(default=None, gt=0)
 
+    @field_validator("body")
+    @classmethod
+    def _no_field_of_ours(cls, value: Mapping[str, Any]) -> Mapping[str, Any]:
+        for name in ("model", "messages", "stream"):
+            if name in value:
+                raise ValueError(f"'{name}' cannot be set here")
+        text = json.dumps(value)
+        if redact(text) != text:
+            raise ValueError("it seems to contain a key, and it is written to files: use 'api_key_env'")
+        return value
+
     @property
     def server(self) -> str:
         """The URL and the model's name, which identify a server."""
@@ -133,8 +163,13 @@ class EndpointModel(Section):
 
     @property
     def identity(self) -> str:
-        """The model in cache keys, the same for direct requests and batch files."""
-        return f"endpoint {self.server}"
+        """The model and everything else that changes its answers, in cache keys; the same for direct requests and batch files."""
+        changed = {
+            name: value
+            for name in ("thinking", "template_arguments", "body", "omit", "limit_field")
+            if (value := getattr(self, name)) != type(self).model_fields[name].get_default(call_default_factory=True)
+        }
+        return f"endpoint {self.server}" + (f" {json.dumps(changed, sort_keys=True)}" if changed else "")
 
 
 class Teacher(LocalModel):

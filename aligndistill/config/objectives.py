@@ -244,4 +244,4 @@ class Rloo(OnPolicy):
     kind: Literal["rloo"]
 
 
-Objective = Annotated[Dpo | Rrhf | Pro | BestOfN | Ppo | Grpo | Rloo, Field(discriminator="kind")]
+Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo, Field(discriminator="kind")]

@@ -15,6 +15,7 @@ from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
+from aligndistill.config.objectives import Offline
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
@@ -270,6 +271,15 @@ class RunConfig(Section):
     def has_rankings(self) -> bool:
         """Whether the run has rankings, which offline objectives learn from."""
         return self.judge is not None or self.rankings.source is not None
+
+    @property
+    def learns_ties(self) -> bool:
+        """Whether the run can learn from tied rankings alone: soft labels can, and for best-of-n each of equal answers is best."""
+        objectives = [one.objective for one in self.students.values()]
+        learns = [one.learns_ties for one in objectives if isinstance(one, Offline) and not one.best_only]
+        if self.reward_model is not None:
+            learns.append(self.reward_model.labels == "soft")
+        return bool(learns) and all(learns)
 
     @property
     def conversational(self) -> bool:

@@ -7,6 +7,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import combinations
+from statistics import median
 
 from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, wilson
 from aligndistill.evaluation.wins import by_prompt
@@ -38,6 +39,7 @@ class AuditMetrics(Record):
     Attributes:
         verdicts, prompts: their numbers.
         unparsed: verdicts that could not be parsed.
+        label_mass: median probability of all labels together as the first token, of the verdicts read from log-probabilities.
         order_flips: pairs whose winner changed with the order, of the pairs parsed in both orders.
         first_position: decided comparisons won by the answer shown first; 0.5 for a judge without position bias.
         longer_wins: decided pairs won by the longer answer (characters), of those whose lengths differ.
@@ -54,6 +56,7 @@ class AuditMetrics(Record):
     verdicts: int
     prompts: int
     unparsed: Mean | None = None
+    label_mass: float | None = None
     order_flips: Mean | None = None
     first_position: Mean | None = None
     longer_wins: Mean | None = None
@@ -112,10 +115,12 @@ def audit(evidence: Evidence) -> AuditMetrics:
     author_of = {candidate.id: candidate.author for candidate in evidence.candidates}
     labelled = list(_labelled(choices, evidence.labels or {}))
     own = evidence.own_author
+    masses = [verdict.label_mass for verdict in asked if verdict.label_mass is not None]
     return AuditMetrics(
         verdicts=len(evidence.verdicts),
         prompts=len({verdict.prompt_id for verdict in evidence.verdicts}),
         unparsed=_share((verdict.prompt_id, is_unparsed(verdict)) for verdict in asked),
+        label_mass=median(masses) if masses else None,
         order_flips=_share(_flips(shown)),
         first_position=_share((one.prompt_id, one.outcome == "first") for one in shown if one.outcome in ("first", "second")),
         longer_wins=_share(_longer(choices, text_of)),

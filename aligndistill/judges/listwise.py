@@ -8,7 +8,8 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.parsing import last_line, parse_order
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import DEFAULT_OPTIONS, LETTERS, JudgeClient, JudgeOptions, JudgeReplies, Question, by_task
+from aligndistill.judges.questions import DEFAULT_OPTIONS, LETTERS, JudgeClient, JudgeOptions, Question, by_task
+from aligndistill.judges.replies import JudgeReplies
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Comparison, Usage, content_hash, outcome_of, plain_prompt
 from aligndistill.store.cache import Cache
@@ -110,6 +111,8 @@ class ListwiseJudge:
                         outcome=outcome_of(probability),
                         judge=self.name,
                         reply=judge_replies.shown,
+                        thoughts=judge_replies.thoughts,
+                        label_mass=judge_replies.label_mass,
                         usage=Usage() if found else judge_replies.usage,
                     )
                 )

@@ -8,7 +8,8 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.judges.pair_selection import Pair, PairHistory, Plan, choose_pairs
 from aligndistill.judges.parsing import last_line, parse_preference
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import DEFAULT_OPTIONS, JudgeClient, JudgeOptions, JudgeReplies, Question
+from aligndistill.judges.questions import DEFAULT_OPTIONS, JudgeClient, JudgeOptions, Question
+from aligndistill.judges.replies import JudgeReplies
 from aligndistill.judges.templates import Template
 from aligndistill.preferences.scores import sigmoid
 from aligndistill.records import PROBABILITY_OF, Candidate, Comparison, Outcome, content_hash, outcome_of, plain_prompt
@@ -170,6 +171,8 @@ class PairwiseJudge:
             outcome=outcome_of(probability),
             judge=self.name,
             reply=judge_replies.shown,
+            thoughts=judge_replies.thoughts,
+            label_mass=judge_replies.label_mass,
             usage=judge_replies.usage,
         )
 

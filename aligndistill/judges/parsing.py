@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from aligndistill.chat.protocol import UNANSWERED, Reply
+from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.records import Comparison, Grade, Outcome
 
 _OUTCOMES: dict[str, Outcome] = {
@@ -20,7 +21,6 @@ MOST_BRACES = 100
 NO_VERDICT = "[no verdict: "
 """The start of the text that replaces a reply which is not a complete answer."""
 
-_THOUGHTS = re.compile(r"<think>(?:(?!</?think>).)*</think>", re.DOTALL | re.IGNORECASE)
 _BRACKETS = re.compile(r"\[\[\s*([^\[\]]{1,12}?)\s*\]\]")
 
 # "Answer: A", "the better answer is B", "Verdict - tie"
@@ -127,12 +127,8 @@ _ABSENT = object()
 
 
 def _without_thoughts(reply: str) -> str:
-    """The reply without its thoughts, also if they are truncated or were started in the prompt."""
-    if reply.startswith(NO_VERDICT):
-        return ""
-    text = _THOUGHTS.sub("", reply)
-    text = re.split(r"<think>", text, maxsplit=1, flags=re.IGNORECASE)[0]
-    return re.split(r"</think>", text, flags=re.IGNORECASE)[-1].strip()
+    """The answer in a reply; empty if it ended inside its thoughts."""
+    return "" if reply.startswith(NO_VERDICT) else split_thoughts(reply).answer.strip()
 
 
 def _last_json_value(text: str, key: str) -> Any:

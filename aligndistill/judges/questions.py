@@ -7,18 +7,17 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
-
-from pydantic import ValidationError
 
 from aligndistill.chat.protocol import ChatModel, Request, SamplingParams
 from aligndistill.config.judges import JudgeExample
 from aligndistill.errors import ConfigError
 from aligndistill.judges.parsing import answer_schema, verdict_text
 from aligndistill.judges.protocol import Judged, Task
+from aligndistill.judges.readability import ReadabilityWatch
+from aligndistill.judges.replies import LEAST_LABEL_MASS, JudgeReplies, JudgeReply, cached_reply, combined
 from aligndistill.judges.sanitising import delimiter, sanitised, truncate
 from aligndistill.judges.templates import Template
-from aligndistill.records import Comparison, Grade, Message, Record, Usage, total
+from aligndistill.records import Comparison, Grade, Message, Usage, total
 from aligndistill.store.cache import Cache, cache_key
 
 SAMPLING_TEMPERATURE = 1.0
@@ -34,30 +33,6 @@ class Question:
     text: str
 
 
-class JudgeReply(Record):
-    """One reply: log-probabilities of the labels (nats) or a text, and what it cost."""
-
-    label_logprobs: tuple[float, ...] | None
-    reply: str | None
-    usage: Usage
-
-
-@dataclass(frozen=True)
-class JudgeReplies:
-    """All replies to one question: log-probabilities of the labels (nats), or one or more texts."""
-
-    label_logprobs: tuple[float, ...] | None
-    replies: tuple[str, ...]
-    usage: Usage
-
-    @property
-    def shown(self) -> str | None:
-        """The replies as one text, as stored with the verdict."""
-        if len(self.replies) <= 1:
-            return self.replies[0] if self.replies else None
-        return "\n".join(f"[reply {number}] {reply}" for number, reply in enumerate(self.replies, start=1))
-
-
 @dataclass(frozen=True)
 class JudgeOptions:
     """Options of all judges that ask a chat model.
@@ -68,6 +43,7 @@ class JudgeOptions:
         examples: shown before the question, as earlier turns.
         max_answer_characters: longer answers are truncated, with a note.
         control_tokens: of the judge's tokenizer, if known; they are broken up in texts.
+        unreadable_limit: see `ReadabilityWatch`.
     """
 
     reasoning: bool = False
@@ -75,6 +51,7 @@ class JudgeOptions:
     examples: tuple[JudgeExample, ...] = ()
     max_answer_characters: int = 20_000
     control_tokens: frozenset[str] = frozenset()
+    unreadable_limit: float | None = None
 
 
 DEFAULT_OPTIONS = JudgeOptions()
@@ -174,22 +151,23 @@ class JudgeClient:
 
     # -------------------------------------------------------------------------------------------------------- answers
 
+    @cached_property
+    def _watch(self) -> ReadabilityWatch:
+        return ReadabilityWatch(self.options.unreadable_limit)
+
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, JudgeReplies]]:
-        """Every question with its replies, in any order: cached ones first, then the others as they arrive."""
+        """Every question with its replies, in any order: cached ones first, then the others as they arrive.
+
+        Raises:
+            JudgeError: too many replies cannot be read (see `ReadabilityWatch`).
+        """
         keys = {question: self._keys(question) for question in questions}
         assert len(keys) == len(questions), "a task holds the same candidate twice"
-        cached = self.cache.get_many([key for of_one in keys.values() for key in of_one]) if self.cache is not None else {}
-        replies: dict[Question, dict[int, JudgeReply]] = {question: {} for question in questions}
+        replies = self._cached(keys)
         unasked: list[Question] = []
-        for question, of_one in keys.items():
-            for sample, key in enumerate(of_one):
-                judge_reply = _cached_reply(cached.get(key))
-                if judge_reply is not None and (
-                    judge_reply.reply is None or self.readable(judge_reply.reply, len(question.candidates))
-                ):
-                    replies[question][sample] = judge_reply
+        for question in keys:
             if self._complete(replies[question]):
-                yield question, _combined(replies[question])
+                yield question, combined(replies[question])
             else:
                 unasked.append(question)
 
@@ -200,13 +178,13 @@ class JudgeClient:
             without = [question for question in unasked if not replies[question]]
             for labelled in self.chat.label_logprobs([self._messages(question) for question in without], self.labels):
                 question = without[labelled.request]
-                if labelled.logprobs is None:
+                judge_reply = JudgeReply(label_logprobs=labelled.logprobs, reply=None, usage=labelled.usage)
+                if self._is_verdict(judge_reply, question):
+                    self._save(keys[question][0], judge_reply)
+                    yield question, combined({0: judge_reply})
+                else:
                     in_text.append(question)
                     spent[question] = labelled.usage
-                else:
-                    judge_reply = JudgeReply(label_logprobs=labelled.logprobs, reply=None, usage=labelled.usage)
-                    self._save(keys[question][0], judge_reply)
-                    yield question, _combined({0: judge_reply})
 
         requests = [
             Request(
@@ -214,24 +192,46 @@ class JudgeClient:
             )
             for question in in_text
         ]
-        temperature = SAMPLING_TEMPERATURE if self.options.samples > 1 else 0.0
-        schema = None if self.options.reasoning else answer_schema(self.labels)
-        sampling = SamplingParams(
-            temperature,
-            self.max_new_tokens,
-            self.seed,
-            schema,
-            readable=lambda request, text: self.readable(text, len(in_text[request].candidates)),
-        )
-        for answered in self.chat.answer(requests, sampling):
+        for answered in self.chat.answer(requests, self._sampling(in_text)):
             question, reply = in_text[answered.request], answered.reply
-            text = verdict_text(reply)
-            judge_reply = JudgeReply(label_logprobs=None, reply=text, usage=total(spent.pop(question, Usage()), reply.usage))
-            if self.readable(text, len(question.candidates)):
+            judge_reply = JudgeReply(
+                label_logprobs=None,
+                reply=verdict_text(reply),
+                usage=total(spent.pop(question, Usage()), reply.usage),
+                thoughts=reply.thoughts,
+            )
+            if self._is_verdict(judge_reply, question):
                 self._save(keys[question][answered.sample], judge_reply)
+            else:
+                self._watch.unreadable(reply)
             replies[question][answered.sample] = judge_reply
             if self._complete(replies[question]):
-                yield question, _combined(replies[question])
+                yield question, combined(replies[question])
+
+    def _cached(self, keys: Mapping[Question, Sequence[str]]) -> dict[Question, dict[int, JudgeReply]]:
+        """The samples of each question that have a verdict in the cache."""
+        cached = self.cache.get_many([key for of_one in keys.values() for key in of_one]) if self.cache is not None else {}
+        replies: dict[Question, dict[int, JudgeReply]] = {question: {} for question in keys}
+        for question, of_one in keys.items():
+            for sample, key in enumerate(of_one):
+                judge_reply = cached_reply(cached.get(key))
+                if judge_reply is not None and self._is_verdict(judge_reply, question):
+                    replies[question][sample] = judge_reply
+        return replies
+
+    def _sampling(self, questions: Sequence[Question]) -> SamplingParams:
+        return SamplingParams(
+            temperature=SAMPLING_TEMPERATURE if self.options.samples > 1 else 0.0,
+            max_new_tokens=self.max_new_tokens,
+            seed=self.seed,
+            answer_schema=None if self.options.reasoning else answer_schema(self.labels),
+            readable=lambda request, text: self.readable(text, len(questions[request].candidates)),
+        )
+
+    def _is_verdict(self, judge_reply: JudgeReply, question: Question) -> bool:
+        if judge_reply.label_mass is not None:
+            return judge_reply.label_mass >= LEAST_LABEL_MASS
+        return judge_reply.reply is not None and self.readable(judge_reply.reply, len(question.candidates))
 
     def _complete(self, replies: Mapping[int, JudgeReply]) -> bool:
         return len(replies) == self.options.samples or any(
@@ -257,28 +257,13 @@ class JudgeClient:
         return [cache_key(**of_question, sample=sample, temperature=SAMPLING_TEMPERATURE) for sample in range(self.options.samples)]
 
     def _save(self, key: str, judge_reply: JudgeReply) -> None:
+        """Keep a reply with a verdict."""
+        self._watch.readable()
         if self.cache is not None:
             self.cache.put(key, judge_reply.model_dump())
 
 
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
-
-
-def _cached_reply(value: Any) -> JudgeReply | None:
-    """The reply in a cache entry; None if there is no entry, or not a valid one."""
-    try:
-        return JudgeReply.model_validate(value)
-    except ValidationError:
-        return None
-
-
-def _combined(replies: Mapping[int, JudgeReply]) -> JudgeReplies:
-    for judge_reply in replies.values():
-        if judge_reply.label_logprobs is not None:
-            return JudgeReplies(judge_reply.label_logprobs, (), judge_reply.usage)
-    in_order = [replies[sample] for sample in sorted(replies)]
-    texts = tuple(judge_reply.reply for judge_reply in in_order if judge_reply.reply is not None)
-    return JudgeReplies(None, texts, total(*(judge_reply.usage for judge_reply in in_order)))
 
 
 def by_task(

@@ -8,7 +8,8 @@ from aligndistill.chat.protocol import ChatModel
 from aligndistill.errors import ConfigError
 from aligndistill.judges.parsing import last_line, parse_grade
 from aligndistill.judges.protocol import Judged, Task
-from aligndistill.judges.questions import DEFAULT_OPTIONS, JudgeClient, JudgeOptions, JudgeReplies, Question, by_task
+from aligndistill.judges.questions import DEFAULT_OPTIONS, JudgeClient, JudgeOptions, Question, by_task
+from aligndistill.judges.replies import JudgeReplies
 from aligndistill.judges.templates import Template
 from aligndistill.records import Candidate, Grade, plain_prompt
 from aligndistill.store.cache import Cache
@@ -93,6 +94,8 @@ class RubricJudge:
             value=value,
             judge=self.name,
             reply=judge_replies.shown,
+            thoughts=judge_replies.thoughts,
+            label_mass=judge_replies.label_mass,
             usage=judge_replies.usage,
         )
 

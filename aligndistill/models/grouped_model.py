@@ -11,7 +11,6 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.prompt_sharing import best_shared, sees_all_of, to_device
 
-
 SHORTEST = 0.5
 """Batches for scoring: see `batches_by_length`."""
 

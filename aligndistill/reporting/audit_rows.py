@@ -80,4 +80,6 @@ def audit_table(metrics: AuditMetrics) -> Table:
         table.add_row(
             Text("kappa with the labels"), Text(f"{kappa.mean:.2f} [{kappa.low:.2f}, {kappa.high:.2f}]"), Text("0 by chance")
         )
+    if metrics.label_mass is not None:
+        table.add_row(Text("probability of the labels"), Text(f"{metrics.label_mass:.2f}"), Text("median; near 1"))
     return table

@@ -39,8 +39,16 @@ def move_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
                 say(f"  {folder} is damaged ({damage}); moved to {move_aside(folder).name} and rebuilt")
 
 
-def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointModel], ChatModel] | None = None) -> Manifest:
-    """Run a stage unless it is finished. Its inputs must be finished. `open_endpoint` connects to the servers that it uses.
+def run_stage(
+    stage: Stage,
+    runtime: Runtime,
+    open_endpoint: Callable[[EndpointModel], ChatModel] | None = None,
+    unreadable_limit: float | None = None,
+) -> Manifest:
+    """Run a stage unless it is finished. Its inputs must be finished.
+
+    Args:
+        open_endpoint, unreadable_limit: see `StageContext`.
 
     Raises:
         UserError: the stage failed; what it had done so far is kept.
@@ -49,10 +57,9 @@ def run_stage(stage: Stage, runtime: Runtime, open_endpoint: Callable[[EndpointM
     manifest = read_manifest(folder)
     if manifest is not None:
         return manifest
-    if is_main_process():
-        return _make(stage, runtime, folder, open_endpoint)
-    if stage.together and _has_started(folder):
-        return _make(stage, runtime, folder, open_endpoint)
+    context = replace(context_of(stage, runtime), open_endpoint=open_endpoint, unreadable_limit=unreadable_limit)
+    if is_main_process() or (stage.together and _has_started(folder)):
+        return _make(stage, context)
     return _wait_for(folder)
 
 
@@ -72,7 +79,8 @@ def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
     return {name: with_folders(value, lambda needed: needed.folder(runtime.store)) for name, value in stage.given.items()}
 
 
-def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[[EndpointModel], ChatModel] | None) -> Manifest:
+def _make(stage: Stage, context: StageContext) -> Manifest:
+    folder = context.folder
     if is_main_process():
         if (folder / MANIFEST).exists():
             say(f"  {folder} is damaged; moved to {move_aside(folder).name} and rebuilt")
@@ -80,7 +88,6 @@ def _make(stage: Stage, runtime: Runtime, folder: Path, open_endpoint: Callable[
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
             announce(_started(folder))
-        context = replace(context_of(stage, runtime), open_endpoint=open_endpoint)
         started = time.monotonic()
         result = _call(stage, context)
         if not is_main_process():

@@ -100,7 +100,7 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
     for number, stage in enumerate(stages):
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:
-            manifest = run_stage(stage, config.runtime, endpoints.open)
+            manifest = run_stage(stage, config.runtime, endpoints.open, config.audit.stop.unparsed)
         except UserError:
             if is_main_process():  # `judge audit` reads the unfinished run's folder
                 gather(config, whole, stages[:number], folder, complete=False)

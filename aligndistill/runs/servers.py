@@ -34,7 +34,7 @@ class Endpoints:
         self._budget = budget
         self._account: Account | None = None
         self._capabilities: dict[str, Capabilities] = {}
-        self._paces: dict[str, RateLimiter] = {}
+        self._limiters: dict[str, RateLimiter] = {}
 
     def open(self, config: EndpointModel) -> "EndpointChat":
         """The chat model of a server. All clients of one server share its rate limit, and all clients of the run its budget."""
@@ -44,9 +44,9 @@ class Endpoints:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
             known = known_servers(self._folder)
             self._capabilities = {name: Capabilities(found, self._save) for name, found in known.items()}
-        capabilities = self._capabilities.setdefault(config.server, Capabilities(save=self._save))
-        pace = self._paces.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
-        return EndpointChat(config, capabilities, pace, self._account)
+        capabilities = self._capabilities.setdefault(config.identity, Capabilities(save=self._save))
+        limiter = self._limiters.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
+        return EndpointChat(config, capabilities, limiter, self._account, looks=True)
 
     def _save(self, _: ServerCapabilities) -> None:
         found = {name: one.found.model_dump() for name, one in self._capabilities.items()}
@@ -56,7 +56,7 @@ class Endpoints:
 
 
 def known_servers(folder: Path) -> dict[str, ServerCapabilities]:
-    """The capabilities of a run's servers, by address and model; empty if the file cannot be read."""
+    """The capabilities of a run's servers, by `EndpointModel.identity`; empty if the file cannot be read."""
     try:
         return _FOUND.validate_json((folder / SERVERS).read_bytes())
     except (OSError, ValidationError):
@@ -70,13 +70,13 @@ def spent_so_far(folder: Path) -> list[Spending]:
 
 class _SpentFile:
     def __init__(self, path: Path) -> None:
-        self._ledger = AppendLog(path)
+        self._log = AppendLog(path)
 
     def add(self, entry: Spending) -> None:
-        self._ledger.add(entry.model_dump())
+        self._log.add(entry.model_dump())
 
     def read_new(self) -> Iterator[Spending]:
-        for entry in self._ledger.read_new():
+        for entry in self._log.read_new():
             try:
                 yield Spending.model_validate(entry)
             except ValidationError:

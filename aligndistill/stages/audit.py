@@ -24,6 +24,9 @@ RECORDED = "recorded"
 """The judge's name in verdicts from ready-made rankings."""
 
 
+LOW_LABEL_MASS = 0.5
+
+
 class AuditResult(Record):
     """The metrics, and the limits that they exceed with their whole interval."""
 
@@ -135,6 +138,11 @@ def audit_labelling(labelling: LabelledData, settings: AuditSettings) -> AuditRe
         )
     )
     warnings, stops = (tuple(exceeded(metrics, limits.model_dump())) for limits in (settings.warn, settings.stop))
+    if metrics.label_mass is not None and metrics.label_mass < LOW_LABEL_MASS:
+        warnings += (
+            f"the labels have a probability of only {metrics.label_mass:.2f} as the first token (median, warned of below "
+            f"{LOW_LABEL_MASS:g}): the judge begins with something else",
+        )
     return AuditResult(metrics=metrics, warnings=warnings, stops=stops)
 
 

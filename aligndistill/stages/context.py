@@ -24,6 +24,7 @@ class StageContext:
         folder: the folder of the result. It may hold files of an interrupted run.
         caches: a folder for caches by content hash, shared by stages and runs.
         identities: the fingerprint of each input, by its folder.
+        unreadable_limit: the share of unreadable verdicts above which a judge is stopped early; None never stops it.
         open_endpoint: replaces a server by a chat model; None connects to the server.
         open_model, open_grader: in a dry run, replace any chat model, and any judge (by name) that computes its grades here.
     """
@@ -33,6 +34,7 @@ class StageContext:
     caches: Path
     runtime: Runtime
     identities: Mapping[Path, str] = field(default_factory=dict)
+    unreadable_limit: float | None = None
     open_endpoint: Callable[[EndpointModel], ChatModel] | None = None
     open_model: Callable[[ModelSource], ChatModel] | None = None
     open_grader: Callable[[str], Judge] | None = None
@@ -45,12 +47,16 @@ class StageContext:
         return path
 
 
-def require_records(count: int, what: str, dropped: Mapping[str, int]) -> None:
+def require_records(count: int, what: str, dropped: Mapping[str, int], advice: str = "") -> None:
     """Raise an error if no records are left.
+
+    Args:
+        advice: added to the message.
 
     Raises:
         DataError: `count` is 0; the message has the reasons of the dropped ones.
     """
     if count == 0:
         reasons = ", ".join(f"{number} {reason}" for reason, number in dropped.items() if number) or "nothing"
-        raise DataError(f"no {what} are left. Dropped: {reasons}. Change the data, or the limits and margins that drop records.")
+        change = f"Change the data, or the limits and margins that drop records.{advice and ' '}{advice}"
+        raise DataError(f"no {what} are left. Dropped: {reasons}. {change}")

@@ -1,6 +1,6 @@
 """model.json, and a model folder if the model was trained: the start, the teacher and every other model that runs here."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from aligndistill.config.models import FromScratch, LocalModel
@@ -8,13 +8,12 @@ from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.ranks import is_main_process
-from aligndistill.records import Demonstration
 from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import write_log
 from aligndistill.store.stage import StageResult, trains
 
 if TYPE_CHECKING:
-    from aligndistill.models.load import LanguageModel
+    from aligndistill.models.load import ModelPointer
 
 
 def point(context: StageContext, *, settings: LocalModel) -> StageResult:
@@ -49,7 +48,9 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
 
     lora = getattr(settings, "lora", None)
     if settings.from_scratch is not None:
-        language_model, base = _from_scratch(context, settings, settings.from_scratch, demonstrations, seed), None
+        texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
+        language_model = load_language_model(new_model(context, settings, settings.from_scratch, texts, seed))
+        base = None
     else:
         base = pointer_to(settings)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
@@ -78,15 +79,17 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
     )
 
 
-def _from_scratch(
-    context: StageContext, model: LocalModel, sizes: FromScratch, demonstrations: Sequence[Demonstration], seed: int
-) -> "LanguageModel":
-    from aligndistill.models.from_scratch import write_new_model
-    from aligndistill.models.load import ModelPointer, load_language_model
+def new_model(context: StageContext, settings: LocalModel, sizes: FromScratch, texts: Iterable[str], seed: int) -> "ModelPointer":
+    """A new model in the stage's scratch folder, written by the first process while the others wait.
 
-    texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
+    Args:
+        texts: the tokenizer is trained on them.
+    """
+    from aligndistill.models.from_scratch import write_new_model
+    from aligndistill.models.load import ModelPointer
+
     folder = context.scratch / "new"
     if is_main_process():  # transformers writes in the first process alone
         write_new_model(folder, sizes, texts, seed)
     wait_for_others(f"{context.folder.name} has a new model", range(1))
-    return load_language_model(ModelPointer(path=str(folder), layout=model.layout))
+    return ModelPointer(path=str(folder), layout=settings.layout)

@@ -15,7 +15,7 @@ from aligndistill.models.tokenise import Limits
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, local_ranks, our_share
-from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import write_log
 from aligndistill.stages.tokens import ranking_examples
 from aligndistill.store.cache import Cache, cache_key
@@ -47,7 +47,6 @@ def train_offline(
     policy = load_language_model(start.for_training(adapters=lora is not None))
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
     examples = ranking_examples(context, rankings, policy.conversation, limits, objective.best_only, objective.learns_ties)
-    require_records(len(examples), "training rankings", examples.dropped)
     if reference is not None:  # the reference is unloaded before the policy is loaded, so only one model is in memory
         model = policy if reference == start_folder else load_language_model(read_pointer(reference))
         logprobs = reference_logprobs(context, model, context.identities[reference], examples.groups)

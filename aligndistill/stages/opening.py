@@ -1,12 +1,13 @@
 """Opens the chat models and judges that a stage's arguments name."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from aligndistill.chat.protocol import ChatModel
 from aligndistill.config.judges import (
+    ChatJudge,
     Function,
     Judge,
     Likelihood,
@@ -76,7 +77,7 @@ def open_judge(
     """
     batch_size = context.runtime.per_device_eval_batch_size
     name = member or settings.kind
-    if context.open_grader is not None and isinstance(settings, Likelihood | RewardScore | Function):
+    if context.open_grader is not None and not isinstance(settings, ChatJudge | Panel):
         return context.open_grader(name)
     match settings:
         case Likelihood():
@@ -138,42 +139,20 @@ def _chat_judge(
         samples=settings.samples,
         examples=settings.examples,
         max_answer_characters=settings.max_answer_characters,
+        unreadable_limit=context.unreadable_limit,
         control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
     )
     cache = Cache(context.caches / "verdicts.sqlite")
+
+    def judge_of(kind: Callable[..., protocol.Judge], fields: frozenset[str], **own: Any) -> protocol.Judge:
+        template, new_tokens = load_template(settings.template, fields), settings.reply_tokens
+        return kind(name, opened.model, template, max_new_tokens=new_tokens, cache=cache, seed=seed, options=options, **own)
+
     match settings:
         case Pairwise():
-            return pairwise.PairwiseJudge(
-                name,
-                opened.model,
-                load_template(settings.template, PAIRWISE_FIELDS),
-                both_orders=settings.both_orders,
-                max_new_tokens=settings.reply_tokens,
-                cache=cache,
-                seed=seed,
-                options=options,
-                comparisons=settings.comparisons,
-            )
+            own = {"both_orders": settings.both_orders, "comparisons": settings.comparisons}
+            return judge_of(pairwise.PairwiseJudge, PAIRWISE_FIELDS, **own)
         case Listwise():
-            return listwise.ListwiseJudge(
-                name,
-                opened.model,
-                load_template(settings.template, LISTWISE_FIELDS),
-                both_orders=settings.both_orders,
-                max_new_tokens=settings.reply_tokens,
-                cache=cache,
-                seed=seed,
-                options=options,
-            )
+            return judge_of(listwise.ListwiseJudge, LISTWISE_FIELDS, both_orders=settings.both_orders)
         case Rubric():
-            return rubric.RubricJudge(
-                name,
-                opened.model,
-                load_template(settings.template, RUBRIC_FIELDS),
-                lowest=settings.lowest,
-                highest=settings.highest,
-                max_new_tokens=settings.reply_tokens,
-                cache=cache,
-                seed=seed,
-                options=options,
-            )
+            return judge_of(rubric.RubricJudge, RUBRIC_FIELDS, lowest=settings.lowest, highest=settings.highest)

@@ -18,11 +18,27 @@ from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 
+TIES_ALONE = (
+    "Tied rankings alone are enough only if the reward model and all students that learn from rankings, other than best_of_n, have "
+    "`labels: soft`."
+)
+
 
 def make(
-    context: StageContext, *, settings: Rankings, conversational: bool, prompts: Path, candidates: Path, verdicts: Path
+    context: StageContext,
+    *,
+    settings: Rankings,
+    conversational: bool,
+    prompts: Path,
+    candidates: Path,
+    verdicts: Path,
+    learns_ties: bool = False,
 ) -> StageResult:
-    """Rank each prompt's candidates by the verdicts on them."""
+    """Rank each prompt's candidates by the verdicts on them.
+
+    Args:
+        learns_ties: whether tied rankings alone are enough (see `RunConfig`); otherwise the run stops if there are no others.
+    """
     of_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
     judged = group_by_prompt(read_verdicts(verdicts))
     comparisons = [one for many in judged.values() for one in many if isinstance(one, Comparison)]
@@ -31,7 +47,7 @@ def make(
         rank_responses(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
         for prompt in read_jsonl(prompts / PROMPTS, Prompt)
     )
-    result = _write(context, settings, conversational, outcomes, {})
+    result = _write(context, settings, conversational, outcomes, {}, learns_ties)
     if not comparisons:
         return result
     bias = order_bias(comparisons)
@@ -39,12 +55,12 @@ def make(
     return StageResult(result.counts, result.dropped, {**result.metrics, **shown})
 
 
-def read(context: StageContext, *, settings: Rankings, conversational: bool) -> StageResult:
-    """Write ready-made rankings."""
+def read(context: StageContext, *, settings: Rankings, conversational: bool, learns_ties: bool = False) -> StageResult:
+    """Write ready-made rankings. `learns_ties`: see `make`."""
     assert settings.source is not None
     loading = load_rankings(settings.source, settings.held_out)
     outcomes = (rank_ready_made(ranking, settings) for ranking in loading)
-    result = _write(context, settings, conversational, outcomes, loading.dropped)
+    result = _write(context, settings, conversational, outcomes, loading.dropped, learns_ties)
     return StageResult({"rows": loading.rows, **result.counts}, result.dropped, result.metrics)
 
 
@@ -54,20 +70,22 @@ def _write(
     conversational: bool,
     outcomes: Iterable[RankingOutcome],
     dropped_before: Mapping[str, int],
+    learns_ties: bool,
 ) -> StageResult:
     """Write the rankings one by one. `dropped_before` may grow while the outcomes are iterated."""
     dropped: Counter[str] = Counter()
-    train = pairs = 0
+    train = tied = pairs = 0
     longer = Share(0, 0)
 
     def rankings() -> Iterator[Ranking]:
-        nonlocal train, pairs, longer
+        nonlocal train, tied, pairs, longer
         for outcome in outcomes:
             dropped["answers without a verdict"] += outcome.no_verdict
             ranking = outcome.ranking
             if ranking is None:
                 dropped[str(outcome.dropped)] += 1
                 if outcome.tied is not None and outcome.tied.split == "train":
+                    tied += 1
                     ties.write(outcome.tied.model_dump_json() + "\n")
                 continue
             if ranking.split == "train":
@@ -84,7 +102,8 @@ def _write(
     ):
         written = write_jsonl(context.folder / RANKINGS, rankings())
     dropped += Counter(dropped_before)
-    require_records(train, "training rankings", dropped)
+    if not (learns_ties and tied):
+        require_records(train, "training rankings", dropped, TIES_ALONE if tied else "")
     return StageResult(
         counts={"train": train, "held_out": written - train, "pairs": pairs},
         dropped={reason: count for reason, count in dropped.items() if count},

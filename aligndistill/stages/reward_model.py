@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING
 
 from aligndistill.config.models import LocalModel
 from aligndistill.config.students import RewardTraining
-from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Ranking, Split
-from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import HELD_OUT_PAIRS, RANKINGS, HeldOutPair, write_log
+from aligndistill.stages.models import new_model
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, trains
 
@@ -46,7 +46,6 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
-    require_records(len(examples), "training rankings", examples.dropped)
     job = TrainingJob("reward model", settings, context.runtime, context.scratch, seed)
     trained = train_reward_model(reward_model, settings, examples, job)
     save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)
@@ -83,21 +82,16 @@ def _rankings(folder: Path, split: Split) -> list[Ranking]:
 
 
 def _backbone(context: StageContext, model: LocalModel | None, start: Path | None, rankings: Path, seed: int) -> "ModelPointer":
-    from aligndistill.models.from_scratch import write_new_model
-    from aligndistill.models.load import ModelPointer, pointer_to, read_pointer
+    from aligndistill.models.load import pointer_to, read_pointer
 
     if model is None:
         assert start is not None, "the config's checks see to that"
         return read_pointer(start)
     if model.from_scratch is None:
         return pointer_to(model)
-    folder = context.scratch / "backbone"
     train = _rankings(rankings, "train")
     texts = (text for one in train for text in (*(m.content for m in one.messages), *(r.text for r in one.responses)))
-    if is_main_process():  # transformers writes in the first process alone
-        write_new_model(folder, model.from_scratch, texts, seed)
-    wait_for_others(f"{context.folder.name} has a new model", range(1))
-    return ModelPointer(path=str(folder), layout=model.layout)
+    return new_model(context, model, model.from_scratch, texts, seed)
 
 
 def _held_out_pairs(

@@ -1,6 +1,6 @@
 """Tokenised training examples, cached by content."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ from aligndistill.models.tokenise import Limits
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.ranks import local_ranks, process_rank
 from aligndistill.records import Ranking
-from aligndistill.stages.context import StageContext
+from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import RANKINGS, TIES
 from aligndistill.store.cache import cache_key
 from aligndistill.store.jsonl import read_jsonl
@@ -34,14 +34,29 @@ def ranking_examples(
     """The training rankings in a stage's folder.
 
     Args:
-        best_only: keep only the best response of each.
+        best_only: keep only the best response of each; where all rankings are tied, the first response of each.
         ties: also read rankings whose responses are all tied, which are useful for soft labels only.
+
+    Raises:
+        DataError: there are none.
     """
-    files = (RANKINGS, TIES) if ties else (RANKINGS,)
-    train = (one for file in files for one in read_jsonl(rankings / file, Ranking) if one.split == "train")
-    exchanges = (_scored(one, best_only) for one in train)
+    exchanges = (_scored(one, best_only) for one in _training(rankings, best_only, ties))
     source = {"rankings": context.identities[rankings], "best_only": best_only, "ties": ties}
-    return stored_examples(context, conversation, limits, exchanges, **source)
+    examples = stored_examples(context, conversation, limits, exchanges, **source)
+    if not len(examples):
+        tied = 0 if ties or best_only else sum(1 for _ in read_jsonl(rankings / TIES, Ranking))
+        require_records(0, "training rankings", {"all tied": tied, **examples.dropped})
+    return examples
+
+
+def _training(rankings: Path, best_only: bool, ties: bool) -> Iterator[Ranking]:
+    strict = False
+    for one in read_jsonl(rankings / RANKINGS, Ranking):
+        if one.split == "train":
+            strict = True
+            yield one
+    if ties or (best_only and not strict):
+        yield from read_jsonl(rankings / TIES, Ranking)
 
 
 def stored_examples(

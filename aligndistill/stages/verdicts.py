@@ -17,7 +17,7 @@ from aligndistill.preferences.agreement import unparsed
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
-from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash, group_by_prompt
+from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash, group_by_prompt, is_unparsed
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import CANARIES, CANDIDATES, PROMPTS, REPEATS, VERDICTS
 from aligndistill.stages.opening import open_judge
@@ -149,7 +149,7 @@ def ask(
     partial = context.scratch / f"{label}.jsonl"
     with Appender(shard(partial)) as appender:
         judged_before = [one for file in shards(partial) for one in read_jsonl(file, JudgedTask)]
-        done = {one.prompt_id for one in judged_before if not any(map(request_failed, one.verdicts))}
+        done = {one.prompt_id for one in judged_before if not _is_asked_again(one.verdicts)}
         ours = tasks if on_server else our_share(tasks)
         missing = [task for task in ours if task.prompt_id not in done]
         if missing:
@@ -162,6 +162,12 @@ def ask(
             return []
     judged_tasks = {one.prompt_id: one.verdicts for file in shards(partial) for one in read_jsonl(file, JudgedTask)}
     return [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
+
+
+def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:
+    """Whether a resumed run asks a task again: the server did not answer, or none of its verdicts could be read, which may be why
+    the run was stopped."""
+    return any(map(request_failed, verdicts)) or (bool(verdicts) and all(map(is_unparsed, verdicts)))
 
 
 def read_verdicts(folder: Path, name: str = VERDICTS) -> Iterator[Verdict]:

@@ -100,7 +100,14 @@ def trains(make: Make) -> Make:
 
 
 def stage(
-    name: str, make: Callable[..., StageResult], /, *, version: int = 1, waits_for: Stage | None = None, **given: Any
+    name: str,
+    make: Callable[..., StageResult],
+    /,
+    *,
+    version: int = 1,
+    waits_for: Stage | None = None,
+    not_hashed: Mapping[str, Any] | None = None,
+    **given: Any,
 ) -> Stage:
     """Create a stage.
 
@@ -109,16 +116,18 @@ def stage(
         make: see `Stage`.
         version: increase it when `make` gives another result for the same arguments.
         waits_for: see `Stage`.
+        not_hashed: further settings of `make` that may stop the run but change no result; they are not part of the fingerprint.
         given: the keyword arguments of `make`.
 
     Raises:
         TypeError: `make` does not accept these arguments.
     """
-    inspect.signature(make).bind(None, **given)
+    everything = {**given, **(not_hashed or {})}
+    inspect.signature(make).bind(None, **everything)
     by_keyword = {keyword: hashed(value) for keyword, value in given.items()}
     description = {"store": STORE_VERSION, "kind": _kind(make), "version": version, "given": by_keyword}
     fingerprint = hashlib.sha256(json.dumps(description, sort_keys=True).encode()).hexdigest()[:16]
-    return Stage(name, make, given, fingerprint, waits_for)
+    return Stage(name, make, everything, fingerprint, waits_for)
 
 
 def _kind(make: Callable[..., Any]) -> str:

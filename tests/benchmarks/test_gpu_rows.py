@@ -1,4 +1,4 @@
-"""The rows for a GPU: run for real at tiny size on the CPU, and left out, in so many words, where there is no GPU."""
+"""The rows for a GPU: run for real at tiny size on the CPU, and skipped, with a message, where there is no GPU."""
 
 import os
 import subprocess
@@ -50,7 +50,7 @@ def ours_seconds(result: dict[str, Any]) -> float:
 
 
 @pytest.mark.process
-def test_without_a_gpu_the_rows_are_skipped_and_it_is_said(tmp_path: Path) -> None:
+def test_without_a_gpu_the_rows_are_skipped_with_a_message(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks", "gpu", "--results", str(tmp_path)],
         env=os.environ | {"PYTHONPATH": str(ROOT), "CUDA_VISIBLE_DEVICES": ""},

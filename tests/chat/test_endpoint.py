@@ -57,7 +57,7 @@ def test_every_sample_is_one_request_with_the_plain_fields_and_comes_back_once()
     ]
     assert all(a.reply.usage == Usage(calls=1, prompt_tokens=10, completion_tokens=2) for a in answers)
     assert all(a.reply.finish == "stop" for a in answers)
-    # This server does not heed `n`: it is asked for several answers once, and one by one from then on.
+    # This server does not honour `n`: it is asked for several answers once, and one by one from then on.
     assert [body.pop("n") for body in server.bodies if "n" in body] == [3]
     for body in server.bodies:
         assert body.keys() == {"model", "messages", "temperature", "max_tokens", "seed"}
@@ -247,14 +247,14 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize("act", REFUSALS)
-def test_a_server_that_refuses_even_the_simplest_request_ends_the_asking(act) -> None:
+def test_a_server_that_refuses_even_the_simplest_request_ends_the_run(act) -> None:
     with serve(act) as server, pytest.raises(JudgeError, match="not for you"):
         ask(server)
     assert [body["messages"][0]["content"] for body in server.bodies] == ["hello", "Say yes."]
 
 
 @pytest.mark.parametrize("act", REFUSALS)
-def test_a_refused_request_is_told_and_the_others_are_answered(act, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_rejected_request_is_logged_and_the_others_are_answered(act, caplog: pytest.LogCaptureFixture) -> None:
     with FaultServer(lambda body, _: act if body["messages"][0]["content"] == "bad" else completion("good")) as server:
         answers = ask(server, [Request(say("bad")), *[Request(say(str(n))) for n in range(5)]])
     replies = {answered.request: answered.reply for answered in answers}
@@ -264,7 +264,7 @@ def test_a_refused_request_is_told_and_the_others_are_answered(act, caplog: pyte
     assert "rejected request 0 (3 characters)" in caplog.text
 
 
-def test_many_refusals_in_a_row_end_the_asking() -> None:
+def test_many_refusals_in_a_row_end_the_run() -> None:
     server = FaultServer(lambda _, number: completion("x") if number == 0 else error(400, "not for you"))
     with server, pytest.raises(JudgeError, match="The last 20 requests were rejected or failed"):
         ask(server, [Request(say(str(n))) for n in range(100)], concurrency=1)
@@ -279,7 +279,7 @@ def test_answers_that_came_before_a_refusal_are_not_lost() -> None:
             next(answers)
 
 
-def test_retry_after_is_heeded() -> None:
+def test_retry_after_is_honoured() -> None:
     with serve(error(429, headers={"Retry-After": "1.5"}), completion("x")) as server:
         started = time.monotonic()
         ask(server)
@@ -308,7 +308,7 @@ def test_retry_after_as_a_date_to_come() -> None:
     assert retry_after_seconds(header) == pytest.approx(20, abs=2)
 
 
-def test_a_wait_is_as_long_as_the_server_asks_and_is_told_once(
+def test_a_wait_is_as_long_as_the_server_asks_and_is_logged_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     waits: list[float] = []

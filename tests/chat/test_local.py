@@ -28,7 +28,7 @@ def test_every_sample_comes_once_and_batching_changes_none() -> None:
     whole = answers(LocalChat(tiny_language_model(), "tiny", 8), requests)
     assert set(whole) == {(n, k) for n, request in enumerate(requests) for k in request.samples}
     assert answers(LocalChat(tiny_language_model(), "tiny", 3), requests) == whole
-    # Asked later, alone, and for one sample only, it is the same answer: so a run can be taken up again.
+    # Asked later, alone, and for one sample only, it is the same answer: so a run can be resumed.
     alone = answers(LocalChat(tiny_language_model(), "tiny", 8), [Request(user(QUESTIONS[1]), (2,))])
     assert alone[0, 2] == whole[1, 2]
     assert len({text for text, _ in whole.values()}) > len(QUESTIONS)
@@ -89,7 +89,7 @@ def test_labels_have_their_exact_probability_and_what_begins_alike_is_taken_apar
         assert [math.exp(value) for value in logprobs] == pytest.approx([one - ten, ten - tenx, tenx, a, blue], rel=1e-3)
 
 
-def test_what_does_not_fit_is_said_before_it_is_computed() -> None:
+def test_what_does_not_fit_is_an_error_before_it_is_computed() -> None:
     chat = LocalChat(tiny_language_model(), "tiny", 8)
     messages = user("blue " * 80)
     assert chat.fits(user("No?"), 10)

@@ -1,4 +1,4 @@
-"""Everything that can be wrong with a batch's results: no verdict is lost, given twice or made up, and only the rest is asked.
+"""Everything that can be wrong with a batch's results: no verdict is lost, given twice or invented, and only the rest is asked.
 
 What is missing is asked of a real server afterwards. The table in docs/judges.md counts these cases (row 19).
 """

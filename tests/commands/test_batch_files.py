@@ -93,8 +93,8 @@ def test_a_batch_comes_back_in_parts_and_only_the_rest_is_asked_again(tmp_path: 
     assert asked == [shown(last["body"]["messages"][0]["content"])]
 
     one_by_one = labelled(context_in(tmp_path / "live", prompts=10), live, Audit(probes=PROBES))
-    as_told = [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(one_by_one.folder)]
-    assert [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(context.folder)] == as_told
+    expected = [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(one_by_one.folder)]
+    assert [verdict.model_dump(exclude={"usage"}) for verdict in read_verdicts(context.folder)] == expected
 
 
 def test_log_probabilities_in_a_batch_become_soft_verdicts(tmp_path: Path) -> None:

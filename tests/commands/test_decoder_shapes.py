@@ -50,11 +50,11 @@ def test_gpt2(changes: dict[str, Any]) -> None:
 def test_what_a_config_leaves_out_is_as_in_transformers(kind: str) -> None:
     """Of the keys that may be missing; a file that transformers wrote has the others."""
     whole = AutoConfig.for_model(kind, num_hidden_layers=1, layer_types=None).to_dict()
-    left_out = {name: value for name, value in whole.items() if name not in {"tie_word_embeddings", "attention_bias", "mlp_bias"}}
-    assert shape_from_numbers(left_out) == shape_from_numbers(whole)
+    shortened = {name: value for name, value in whole.items() if name not in {"tie_word_embeddings", "attention_bias", "mlp_bias"}}
+    assert shape_from_numbers(shortened) == shape_from_numbers(whole)
     if whole.get("head_dim"):
-        del left_out["head_dim"]
-        assert shape_from_numbers(left_out) == shape_from_numbers(whole)
+        del shortened["head_dim"]
+        assert shape_from_numbers(shortened) == shape_from_numbers(whole)
 
 
 @pytest.mark.parametrize(

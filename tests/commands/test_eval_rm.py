@@ -55,7 +55,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reward")
-    made = random_reward_model(ModelPointer(path=str(write_tiny_model(folder / "trunk")), layout="plain"), seed=3)
+    made = random_reward_model(ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="plain"), seed=3)
     made.model.save_pretrained(folder / "model")
     made.conversation.tokenizer.save_pretrained(folder / "model")
     ModelPointer(path="model", layout="plain").write(folder)
@@ -114,7 +114,7 @@ def test_the_model_may_be_a_runs_a_stages_or_anybodys(model: Path, tmp_path: Pat
     assert "8 rows" in seen[0]
 
 
-def test_rows_that_cannot_be_used_are_left_out_and_said(model: Path, tmp_path: Path) -> None:
+def test_rows_that_cannot_be_used_are_dropped_and_reported(model: Path, tmp_path: Path) -> None:
     long = {**PAIRS[0], "prompt": "blue " * 100}
     cut = {**PAIRS[1], "chosen": "blue " * 100, "subset": None}
     done = call(model, "--dataset", write(tmp_path / "rows.jsonl", [PAIRS[2], {**PAIRS[0], "rejected": ""}, long, cut]))

@@ -143,7 +143,7 @@ def test_recorded_judgments_are_audited_from_a_file_and_from_a_run(tmp_path: Pat
         (("export-batch", "run.yaml", "--output", "x.jsonl"), 2, "so no judge labels anything"),
     ],
 )
-def test_what_cannot_be_done_is_said(
+def test_what_cannot_be_done_is_an_error(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: tuple[str, ...], code: int, words: str
 ) -> None:
     monkeypatch.chdir(tmp_path)

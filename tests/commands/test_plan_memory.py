@@ -109,7 +109,7 @@ def test_ppo_has_a_critic_a_reference_and_a_reward_model_beside_the_policy() -> 
 
 
 def kept_bytes(shape: str, layers: int, lora: bool) -> int:
-    """What torch keeps for the backward pass, weights left out."""
+    """What torch keeps for the backward pass, without weights."""
     lm = tiny_language_model(shape, **({"n_layer": layers} if shape == "gpt2" else {"num_hidden_layers": layers}), **WIDER[shape])
     model = with_adapters(lm.model, Lora(r=2, lora_dropout=0.0) if lora else None, "CAUSAL_LM", 0).train()
     weights = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
@@ -134,7 +134,7 @@ WIDER: dict[str, dict[str, int]] = {
 
 @pytest.mark.parametrize("lora", [False, True])
 @pytest.mark.parametrize("shape", WIDER)
-def test_a_layer_keeps_what_is_said(shape: str, lora: bool) -> None:
+def test_a_layer_keeps_what_is_estimated(shape: str, lora: bool) -> None:
     one_layer = kept_bytes(shape, 3, lora) - kept_bytes(shape, 2, lora)
     values = shape_of(tiny_model(shape, **WIDER[shape]).config).values_per_token
     assert one_layer == pytest.approx(4 * values * 2 * 64, rel=0.1)

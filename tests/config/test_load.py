@@ -164,7 +164,7 @@ def test_a_folder_is_no_file(write):
     assert refusal(Path("configs")) == ["configs: cannot be read: Is a directory"]
 
 
-def test_all_unreadable_files_are_told_at_once(write):
+def test_all_unreadable_files_are_reported_at_once(write):
     assert [line.split(":")[0] for line in refusal(write("", "a.yaml"), write(BASE, "b.yaml"), Path("z.yaml"))] == [
         "a.yaml",
         "z.yaml",
@@ -324,7 +324,7 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
         ("models: {m: {model: a, trust_remote_code: 1}}", "models.m.trust_remote_code: expected true or false, found 1"),
     ],
 )
-def test_a_wrong_key_is_told_in_one_line(write, section: str, line: str):
+def test_a_wrong_key_is_reported_in_one_line(write, section: str, line: str):
     (only,) = refusal(write(f"{BASE}# a comment\n\n{section}\n"))
     assert only.startswith(f"c.yaml:7: {line}")
     jargon = r"function-|tagged-union|Input should|model_type|literal|pydantic|union|dict\b|tuple|\bint\b|\bbool\b|Extra inputs"
@@ -365,7 +365,7 @@ def test_a_planned_key_is_not_available_yet(write, section: str, key: str):
     ]
 
 
-def test_all_problems_are_told_at_once_in_the_order_of_the_file(write):
+def test_all_problems_are_reported_at_once_in_the_order_of_the_file(write):
     path = write(
         BASE
         + """
@@ -391,7 +391,7 @@ runtime:
     ]
 
 
-def test_a_missing_key_is_told_at_its_section(write):
+def test_a_missing_key_is_reported_at_its_section(write):
     lines = refusal(write("seed: 1\nsft:\n  learning_rate: 1e-5\n"))
     assert lines == ["c.yaml: name: this key is required", "c.yaml:2: sft.demonstrations: this key is required"]
 
@@ -474,7 +474,7 @@ def test_later_files_win_and_overrides_win_over_files(write):
     assert (config.seed, config.runtime.save_steps, config.runtime.report_to) == (1, 1, ("a", "b"))
 
 
-def test_each_problem_is_told_where_its_key_was_written_last(write):
+def test_each_problem_is_reported_where_its_key_was_written_last(write):
     first = write(BASE + "seed: x\nruntime:\n  save_steps: x\n  logging_steps: x\n", "a.yaml")
     second = write("# overlay\nruntime:\n  save_steps: y\n", "b.yaml")
     assert refusal(first, second, overrides=("seed=z", "rankings.pairs=w")) == [
@@ -524,7 +524,7 @@ def test_a_partial_judge_and_its_kind_may_come_from_different_files(write):
     assert load_config([partial, kind]).judge == RewardScore(kind="reward_model", model="some/reward-model")
 
 
-def test_a_missing_key_of_a_replaced_section_is_not_told_at_the_old_one(write):
+def test_a_missing_key_of_a_replaced_section_is_not_reported_at_the_old_one(write):
     base = write(BASE + "teacher: {kind: endpoint,\n  base_url: 'http://h', name: n}\n")
     overlay = write("\nmodels: {}\nteacher: {kind: local}\n", "overlay.yaml")
     (only,) = refusal(base, overlay)
@@ -669,6 +669,7 @@ DPO = "{objective: {kind: dpo}}"
         ({"models": f"{{teacher: {LOCAL}}}"}, "c.yaml:5: models.teacher: 'teacher' is a reserved name (the section 'teacher')"),
         ({"students": f"{{a b: {DPO}}}"}, "c.yaml:5: students.a b: a student's name must be letters, digits"),
         ({"students": f"{{../a: {DPO}}}"}, "c.yaml:5: students.../a: a student's name must be letters, digits"),
+        ({"models": f"{{reference: {LOCAL}}}"}, "c.yaml:5: models.reference: 'reference' is a reserved name"),
         ({"students": f"{{start: {DPO}}}"}, "c.yaml:5: students.start: 'start' is a reserved name"),
         ({"students": f"{{teacher: {DPO}}}"}, "c.yaml:5: students.teacher: 'teacher' is a reserved name"),
         ({"students": f"{{best_of_n: {DPO}}}"}, "c.yaml:5: students.best_of_n: 'best_of_n' is a reserved name"),
@@ -793,7 +794,7 @@ def test_rewards_that_fit_are_accepted(write, objective: str, sections: dict[str
     assert "a" in load_config([write(checked(**sections, students=f"{{a: {{objective: {{{objective}}}}}}}"))]).students
 
 
-def test_all_misfits_are_told_at_once(write):
+def test_all_conflicts_are_reported_at_once(write):
     path = write(checked(judge="{kind: rubric, model: a}", candidates="{from: [b]}", students=f"{{start: {DPO}}}"))
     assert [line.split(": ")[1] for line in refusal(path)] == ["judge.model", "candidates.from[0]", "students.start"]
 

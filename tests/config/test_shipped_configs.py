@@ -34,8 +34,8 @@ def by_name(path: Path) -> str:
 
 def test_the_shipped_files_are_found():
     assert {path.stem for path in RUNS} >= {"hh", "ultrafeedback"}
-    assert {path.stem for path in OBJECTIVES} == {"dpo", "ipo", "rrhf", "pro", "best_of_n", "ppo", "grpo", "rloo"}
-    assert len(JUDGES) == 8
+    assert {path.stem for path in OBJECTIVES} > {"dpo", "ipo"}  # one for each kind: tests/test_architecture.py
+    assert {path.stem for path in JUDGES} > {"pairwise_endpoint", "pairwise_local"}
     assert {path.stem for path in SHARDINGS} == {"zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"}
 
 

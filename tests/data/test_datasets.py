@@ -85,7 +85,7 @@ DISTILABEL_DPO = {
         (DISTILABEL_DPO, "preference", "What is 1 + 1?", [("2", 5, "m1"), ("3", 2, "m2")]),
     ],
 )
-def test_a_shape_is_told_by_its_columns_and_read(values: Any, row_format: Format, prompt: str, answers: Any) -> None:
+def test_a_format_is_detected_by_its_columns_and_read(values: Any, row_format: Format, prompt: str, answers: Any) -> None:
     assert format_of(SourceRow("x row 1", values)) == row_format
     assert read_prompt(values, row_format)[0].content == prompt
     judged = read_judged(values, row_format)

@@ -341,7 +341,7 @@ def test_prompts_are_no_preferences(tmp_path: Path) -> None:
             load_rankings(Source(path=str(tmp_path / "x.jsonl"), on_bad_row=on_bad_row), 0.3).all()
 
 
-def test_columns_nobody_knows(tmp_path: Path) -> None:
+def test_unknown_columns(tmp_path: Path) -> None:
     write_jsonl(tmp_path / "x.jsonl", [{"instruction": "p"}])
     with pytest.raises(DataError, match=r"row 1: unknown row format; the columns are instruction\."):
         load_prompts(Source(path=str(tmp_path / "x.jsonl"), on_bad_row="drop"), 0.3).all()

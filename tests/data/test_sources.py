@@ -215,11 +215,11 @@ def test_a_hub_data_set_at_a_revision(tmp_path: Path, hub: str) -> None:
 
 @pytest.mark.process
 def test_a_hub_data_set_that_is_not_there(tmp_path: Path, hub: str) -> None:
-    said = read_elsewhere(tmp_path, {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}, path="owner/other", revision=COMMIT)
-    assert said.startswith(f"DataError 'owner/other' at revision {COMMIT}, split 'train': cannot be loaded from the Hub")
+    printed = read_elsewhere(tmp_path, {"HF_ENDPOINT": hub, "HF_HUB_OFFLINE": "0"}, path="owner/other", revision=COMMIT)
+    assert printed.startswith(f"DataError 'owner/other' at revision {COMMIT}, split 'train': cannot be loaded from the Hub")
 
 
 @pytest.mark.process
 def test_a_hub_out_of_reach(tmp_path: Path) -> None:
-    said = read_elsewhere(tmp_path, {"HF_HUB_OFFLINE": "1"}, path="owner/name", revision=COMMIT)
-    assert said.startswith("DataError 'owner/name': the Hub cannot be reached and the data set is not in the local cache")
+    printed = read_elsewhere(tmp_path, {"HF_HUB_OFFLINE": "1"}, path="owner/name", revision=COMMIT)
+    assert printed.startswith("DataError 'owner/name': the Hub cannot be reached and the data set is not in the local cache")

@@ -137,8 +137,8 @@ def test_trls_dpo_trainer_trains_on_the_file(tmp_path: Path, tokenizer: PreTrain
         processing_class=tokenizer,
     )
     row = trainer.train_dataset[0]
-    said = [tokenizer.decode(row[key]) for key in ("prompt_ids", "chosen_ids", "rejected_ids")]
-    assert said == [READ[conversational], " answer 2.0<eos>", " answer 1.0<eos>"]
+    texts = [tokenizer.decode(row[key]) for key in ("prompt_ids", "chosen_ids", "rejected_ids")]
+    assert texts == [READ[conversational], " answer 2.0<eos>", " answer 1.0<eos>"]
     assert trainer.train().training_loss == pytest.approx(math.log(2))  # the policy still is the reference
     assert trainer.state.global_step == 1
 

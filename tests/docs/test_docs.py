@@ -1,5 +1,7 @@
-"""The docs name what exists: links, paths, commands, and every file of the package."""
+"""The docs name what exists: links, paths, commands, messages, and every file of the package."""
 
+import ast
+import itertools
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -85,6 +87,53 @@ def test_commands_exist(page: Path) -> None:
             if "`" not in line and not line.lstrip(" #$").startswith(("aligndistill", ".venv", "deepspeed", "torchrun")):
                 continue  # prose
             assert group + name in known, f"{page.name}: there is no command '{group}{name}'"
+
+
+def texts_in_code() -> Iterator[list[str]]:
+    """Every text in the package and the examples, cut where a value is filled in."""
+    for folder in (PACKAGE, ROOT / "examples"):
+        for path in folder.rglob("*.py"):
+            for node in ast.walk(ast.parse(path.read_text())):
+                if isinstance(node, ast.JoinedStr):
+                    parts = (part.value if isinstance(part, ast.Constant) else "\0" for part in node.values)
+                    yield "".join(map(str, parts)).split("\0")
+                elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+                    yield [node.value]
+
+
+def is_in(quote: str, text: list[str]) -> bool:
+    """Whether a message quotes this text: a piece of it, or at least ten characters around a value."""
+
+    def overlap(before: str, after: str) -> int:
+        start = max((n for n in range(len(quote)) if before.endswith(quote[:n])), default=0)
+        end = max((n for n in range(len(quote) - start) if n and after.startswith(quote[-n:])), default=0)
+        return start + end
+
+    return any(quote in piece for piece in text) or any(overlap(*pair) >= 10 for pair in itertools.pairwise(text))
+
+
+def messages_in_the_table() -> Iterator[str]:
+    """What docs/running.md quotes under Troubleshooting, cut at `...`."""
+    rows = re.findall(
+        r"^\| (`.+?) \| ", (ROOT / "docs/running.md").read_text().partition("## Troubleshooting")[2], flags=re.MULTILINE
+    )
+    assert len(rows) > 30
+    for row in rows:
+        for double, single in re.findall(r"``(.+?)``|`([^`]+)`", row):
+            yield from (piece.strip() for piece in (double or single).split("...") if len(piece.strip()) > 2)
+
+
+def test_quoted_messages_are_those_of_the_code() -> None:
+    texts = list(texts_in_code())
+    assert not [quote for quote in messages_in_the_table() if not any(is_in(quote, text) for text in texts)]
+
+
+def test_the_audits_labels_are_those_of_the_code() -> None:
+    tree = ast.parse((PACKAGE / "reporting/audit_rows.py").read_text())
+    yields = (node.value for node in ast.walk(tree) if isinstance(node, ast.Yield) and isinstance(node.value, ast.Tuple))
+    labels = {label.value for row in yields if isinstance(label := row.elts[0], ast.Constant)} | {"kappa with the labels"}
+    table = (ROOT / "docs/judges.md").read_text().partition("| metric | what it counts |")[2].partition("\n\n")[0]
+    assert labels == {line.split(" | ")[0].lstrip("| ") for line in table.splitlines()[2:]}
 
 
 def files_in_the_tree() -> set[str]:

@@ -1,11 +1,11 @@
-"""`aligndistill` commands as real processes, with what came of them."""
+"""`aligndistill` commands as real processes, with their results."""
 
 import json
 import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -44,7 +44,7 @@ def command(folder: Path, *arguments: str, environment: Mapping[str, str] | None
 
 
 class ForkServer:
-    """The same with the imports done beforehand; one command at a time."""
+    """The same with the imports done in advance; one command at a time."""
 
     def __init__(self) -> None:
         self._server = subprocess.Popen(
@@ -65,21 +65,42 @@ class ForkServer:
         file_size_limit: int | None = None,
         meanwhile: Callable[[int], Any] | None = None,
     ) -> Ended:
-        """Run a command to its end. `meanwhile` is called with its pid once it has begun."""
+        """Run a command to its end. `meanwhile` is called with its pid once it has started."""
+        return self._run("aligndistill", folder, arguments, [environment or {}], file_size_limit, meanwhile)
+
+    def run_module(self, module: str, *arguments: str, environments: Sequence[Mapping[str, str]] = ({},)) -> None:
+        """Run a program of the tests to its end, in a process for each of the environments.
+
+        Raises:
+            AssertionError: it failed.
+        """
+        ended = self._run(module, REPOSITORY, arguments, environments)
+        assert ended.code == 0, ended.errors[-4000:]
+
+    def _run(
+        self,
+        module: str,
+        folder: Path,
+        arguments: Sequence[str],
+        environments: Sequence[Mapping[str, str]],
+        file_size_limit: int | None = None,
+        meanwhile: Callable[[int], Any] | None = None,
+    ) -> Ended:
         with tempfile.TemporaryDirectory() as streams:
             output, errors = Path(streams, "output"), Path(streams, "errors")
             order = {
+                "module": module,
                 "arguments": arguments,
                 "cwd": str(folder),
                 "output": str(output),
                 "errors": str(errors),
-                "environment": dict(environment or {}),
+                "environments": [dict(one) for one in environments],
                 "file_size_limit": file_size_limit,
             }
             assert self._server.stdin is not None
             self._server.stdin.write(json.dumps(order) + "\n")
             self._server.stdin.flush()
-            pid = int(self._line())
+            pid = json.loads(self._line())[0]
             if meanwhile is not None:
                 meanwhile(pid)
             code = os.waitstatus_to_exitcode(int(self._line()))

@@ -1,5 +1,4 @@
 import shutil
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -7,15 +6,8 @@ from typing import Any
 import pytest
 
 from tests.e2e import counting_judge
-from tests.e2e.command import Ended, ForkServer, command
+from tests.e2e.command import Ended, command
 from tests.e2e.small_run import small_config, write_config, write_data
-
-
-@pytest.fixture(scope="session")
-def forked() -> Iterator[ForkServer]:
-    """Commands without the seconds that imports take."""
-    with ForkServer() as server:
-        yield server
 
 
 @dataclass(frozen=True)
@@ -46,7 +38,7 @@ def small_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
 
 @pytest.fixture
 def copied_run(small_run: FinishedRun, tmp_path: Path) -> FinishedRun:
-    """A copy of the finished run to go on from. Names of artifacts do not depend on where they lie."""
+    """A copy of the finished run to continue from. Names of artifacts do not depend on their place."""
     assert small_run.ended.code == 0, small_run.ended.errors
     shutil.copytree(small_run.folder, tmp_path / "small")
     return FinishedRun(tmp_path / "small", small_run.ended)

@@ -1,13 +1,15 @@
-"""Starts `aligndistill` commands as processes of their own without paying for the imports each time.
+"""Starts `aligndistill` commands, and programs of the tests, as processes of their own without the imports each time.
 
-Reads one JSON object a line ({arguments, cwd, output, errors, environment, file_size_limit}), forks, and answers with the pid,
-then, when the child has ended, with its wait status. The child runs what `python -m aligndistill` runs.
+Reads one JSON object per line ({module, arguments, cwd, output, errors, environments, file_size_limit}), forks a child for each
+environment, and answers with their pids, then, when all have ended, with the first wait status that is not 0, or 0. When one fails
+the others are ended, as launchers do. A child runs what `python -m MODULE ARGUMENTS` runs.
 """
 
 import importlib
 import json
 import os
 import resource
+import runpy
 import signal
 import sys
 import traceback
@@ -18,7 +20,9 @@ PRELOADED = (
     "aligndistill.runs.run",
     "aligndistill.chat.endpoint",
     "aligndistill.reporting.table",
+    "aligndistill.training.on_policy.ppo",
     "deepspeed",
+    "peft",
     "transformers.models.llama.modeling_llama",
 )
 
@@ -29,28 +33,43 @@ def main() -> None:
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)
-        child = os.fork()
-        if child == 0:
-            _run(order)
-        print(child, flush=True)
-        print(os.waitpid(child, 0)[1], flush=True)
+        children = [_start(order, environment) for environment in order["environments"]]
+        print(json.dumps(children), flush=True)
+        print(_end_of(set(children)), flush=True)
 
 
-def _run(order: dict[str, Any]) -> None:
-    from aligndistill import cli
+def _end_of(children: set[int]) -> int:
+    first = 0
+    while children:
+        child, status = os.wait()
+        children.discard(child)
+        if status and not first:
+            first = status
+            for other in children:
+                os.kill(other, signal.SIGTERM)
+    return first
 
+
+def _start(order: dict[str, Any], environment: dict[str, str]) -> int:
+    child = os.fork()
+    if child == 0:
+        _run(order, environment)
+    return child
+
+
+def _run(order: dict[str, Any], environment: dict[str, str]) -> None:
     code = 1
-    signal.signal(signal.SIGINT, signal.default_int_handler)  # whatever started us may have ignored it
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the parent process may have ignored it
     try:
         os.chdir(order["cwd"])
-        os.environ.update(order["environment"])
+        os.environ.update(environment)
         for number, key in ((0, None), (1, "output"), (2, "errors")):
             path = order[key] if key else os.devnull
             os.dup2(os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), number)
         if order["file_size_limit"] is not None:
             resource.setrlimit(resource.RLIMIT_FSIZE, (order["file_size_limit"],) * 2)
-        sys.argv = ["aligndistill", *order["arguments"]]
-        cli.main()
+        sys.argv = [order["module"], *order["arguments"]]
+        runpy.run_module(order["module"], run_name="__main__")
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)

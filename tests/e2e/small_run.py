@@ -1,4 +1,4 @@
-"""A run of all stages that takes seconds: a few prompts of the small world and models of about 20 thousand parameters."""
+"""A run of all stages that takes seconds: a few prompts of the quickstart world and models of about 20 thousand parameters."""
 
 import json
 from pathlib import Path

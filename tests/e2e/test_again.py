@@ -102,7 +102,7 @@ def test_a_touched_but_equal_file_is_the_same_data(small_run: FinishedRun, forke
     assert NOTHING in forked.run(small_run.folder, "run", "small.yaml").output
 
 
-def test_a_damaged_artifact_is_set_aside_and_made_again(copied_run: FinishedRun, forked: ForkServer) -> None:
+def test_a_damaged_artifact_is_moved_away_and_rebuilt(copied_run: FinishedRun, forked: ForkServer) -> None:
     rankings = copied_run.made("rankings")
     whole = (rankings / "rankings.jsonl").read_bytes()
     (rankings / "rankings.jsonl").write_bytes(whole[:-100])

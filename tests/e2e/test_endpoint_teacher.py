@@ -99,7 +99,7 @@ def test_swapping_the_teacher_is_a_change_of_config_alone(
         assert ended.code == 0, ended.errors
 
         asked = Counter(json.dumps(body, sort_keys=True) for body in proxy.bodies)
-        probes = 2 * 3  # each time it starts anew, the first question is asked for log-probabilities, in vain, with 20 and with 5
+        probes = 2 * 3  # each time it is started, the first question is asked for log-probabilities, in vain, with 20 and with 5
         assert asked.total() - len(asked) <= 3 * CONCURRENCY + probes
         total = asked.total()
         ended = forked.run(folder, "run", "small.yaml", "endpoint.yaml")
@@ -117,7 +117,7 @@ def test_swapping_the_teacher_is_a_change_of_config_alone(
     clear = [row for row in verdicts if (MARKER in texts[row["first"]]) != (MARKER in texts[row["second"]])]
     agreed = sum(row["outcome"] == ("first" if MARKER in texts[row["first"]] else "second") for row in clear)
     assert len(clear) > 10
-    assert agreed / len(clear) > 0.7  # the candidates are not the sentences that it was taught on
+    assert agreed / len(clear) > 0.7  # the candidates are not the sentences that it was trained on
 
     report = json.loads((folder / "runs/small/report.json").read_text())
     assert report["judge"]["kind"] == "pairwise"

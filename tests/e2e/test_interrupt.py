@@ -14,16 +14,16 @@ from tests.chat.fault_server import after, completion, serve
 from tests.e2e.command import ForkServer
 from tests.e2e.small_run import read_rows, small_config, write_config
 
-SEALED = "checkpoint-*/aligndistill_checkpoint.json"
+MANIFEST = "checkpoint-*/aligndistill_checkpoint.json"
 STOPS = {
     "candidates": "sampled.jsonl",
     "verdicts": "verdicts.jsonl",
-    "reward_model": SEALED,
-    "student-ppo": SEALED,
+    "reward_model": MANIFEST,
+    "student-ppo": MANIFEST,
     "answers-ppo": "sampled.jsonl",
     "evaluation": "comparisons.jsonl",
 }
-"""Where a run spends its time, and what lies in the stage's scratch as soon as something is kept."""
+"""Where a run spends its time, and what is in the stage's scratch folder once something is saved."""
 
 
 def interrupt_when(ready: Callable[[], bool], number: signal.Signals = signal.SIGINT) -> Callable[[int], None]:
@@ -42,8 +42,8 @@ def test_in_training(folder: Path, forked: ForkServer, config: dict[str, Any], n
     config["students"]["pro"]["max_steps"] = 40
     write_config(folder / "run.yaml", config)
     store = folder / "runs/store"
-    sealed = "student-pro-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
-    ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(lambda: bool(list(store.glob(sealed))), number))
+    manifest = "student-pro-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
+    ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(lambda: bool(list(store.glob(manifest))), number))
     assert ended.code == code, ended.errors
     assert "Traceback" not in ended.errors
     assert "Run the same command again to resume" in ended.complaint
@@ -69,19 +69,19 @@ def test_sigterm_in_each_stage_loses_nothing(folder: Path, forked: ForkServer, c
     after_training = False
     for stage, sign in STOPS.items():
 
-        def begun(pattern: str = f"{stage}-*/scratch/{sign}") -> bool:
+        def started(pattern: str = f"{stage}-*/scratch/{sign}") -> bool:
             return any(file.stat().st_size for file in store.glob(pattern))
 
-        ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(begun, signal.SIGTERM))
+        ended = forked.run(folder, "run", "run.yaml", meanwhile=interrupt_when(started, signal.SIGTERM))
         assert ended.code == 5, (stage, ended.errors)
         assert "Run the same command again to resume" in ended.complaint, stage
         assert "Traceback" not in ended.errors, stage
         finished = {**{manifest: manifest.read_text() for manifest in store.glob("*/manifest.json")}, **finished}
         assert ("resuming from checkpoint-" in ended.errors) == after_training, stage
-        after_training = sign == SEALED
+        after_training = sign == MANIFEST
         (scratch,) = store.glob(f"{stage}-*/scratch")
         assert scratch.parent / "manifest.json" not in finished, stage
-        if sign != SEALED:  # the file is appended to by the runs to come, and removed: another link to it stays
+        if sign != MANIFEST:  # the file is appended to by the runs to come, and removed: another link to it stays
             os.link(scratch / sign, folder / f"{stage}.jsonl")
             kept[stage] = folder / f"{stage}.jsonl", read_rows(scratch / sign)
     ended = forked.run(folder, "run", "run.yaml")

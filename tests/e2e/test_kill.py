@@ -1,4 +1,4 @@
-"""kill -9 anywhere: the same command goes on, comes to the same report, and asks the judge nothing twice."""
+"""kill -9 anywhere: the same command resumes, makes the same report, and asks the judge nothing twice."""
 
 import os
 import random

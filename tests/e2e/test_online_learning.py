@@ -100,7 +100,7 @@ def test_held_out_prompts_are_looked_at_on_the_way(online: Online) -> None:
     assert all(0 <= rate <= 1 for rate in looks.values())
 
 
-def test_a_health_warning_is_told_and_stands_in_the_report(online: Online) -> None:
+def test_a_health_warning_is_printed_and_in_the_report(online: Online) -> None:
     text = "more than twice its target of 0.001"
     assert text in online.ended.errors
     report = json.loads((online.folder / "runs/run/report.json").read_text())

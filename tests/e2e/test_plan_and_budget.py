@@ -1,4 +1,4 @@
-"""What a run will ask is said beforehand, what it asks stays within its budget, and where it stops it goes on."""
+"""What a run will ask is estimated in advance, what it asks stays within its budget, and a run that stopped there resumes."""
 
 import json
 import re
@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from aligndistill.chat.http.probe import QUESTION
 from aligndistill.records import content_hash
 from tests.chat.fault_server import Act, FaultServer, completion
 from tests.e2e.command import ForkServer
@@ -61,7 +62,7 @@ def test_plan_says_what_run_then_asks(folder: Path, forked: ForkServer, config: 
         assert exact["answer_tokens"] == 8 * len(asked)
         assert "verdicts  slow" not in forked.run(folder, "plan", "run.yaml").output  # it is finished
 
-        # Another run on the same store pays for none of them again: a changed setting makes the stage anew.
+        # Another run on the same store pays for none of them again: a changed setting rebuilds the stage.
         (manifest,) = (folder / "runs/store").glob("verdicts-*/manifest.json")
         manifest.unlink()
         kept = planned(forked.run(folder, "plan", "run.yaml").output, "verdicts")
@@ -86,7 +87,7 @@ def test_each_member_of_a_panel_is_planned(folder: Path, forked: ForkServer, con
 
 
 @pytest.mark.parametrize("limit", ["requests", "usd"])
-def test_a_run_stops_at_its_budget_and_goes_on_with_more(
+def test_a_run_stops_at_its_budget_and_resumes_with_a_larger_one(
     folder: Path, forked: ForkServer, config: dict[str, Any], limit: str
 ) -> None:
     with FaultServer(behave) as server:
@@ -98,7 +99,8 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_more(
         sent = len(server.bodies)
         assert sent == 50 if limit == "requests" else 0 < sent <= 50
         again = forked.run(folder, "run", "run.yaml", "--until", "verdicts")
-        assert (again.code, len(server.bodies)) == (6, sent)
+        first_questions = 1 if limit == "usd" else 0  # it is short enough for what is left
+        assert (again.code, len(server.bodies)) == (6, sent + first_questions)
 
         plan = forked.run(folder, "plan", "run.yaml")
         assert "NOT ENOUGH" in plan.output
@@ -109,7 +111,8 @@ def test_a_run_stops_at_its_budget_and_goes_on_with_more(
         finished = forked.run(folder, "run", "run.yaml", "--until", "verdicts")
         assert finished.code == 0, finished.errors
         asked = Counter(json.dumps(body) for body in server.bodies)
-        assert asked.total() == len(asked)  # nothing twice, the questions about the server's abilities included
+        repeated = [json.loads(body) for body, times in asked.items() if times > 1]
+        assert all(body["messages"][0]["content"] == QUESTION[0].content for body in repeated)  # once at every start
         spent = [json.loads(line) for line in (folder / "runs/run/spent.jsonl").read_text().splitlines()]
         assert sum(entry["requests"] for entry in spent) == len(server.bodies)
         assert all(entry["model"] == "slow teacher" for entry in spent)

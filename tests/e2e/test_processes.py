@@ -1,4 +1,4 @@
-"""The pipeline on two processes: the same figures as on one; and whichever way one of them ends, the run ends with the cause."""
+"""The pipeline on two processes: the same metrics as on one; and however one of them ends, the run reports the cause."""
 
 import json
 import os
@@ -40,7 +40,7 @@ def launched(
     return Ended(code, (folder / "output").read_text(), (folder / "errors").read_text())
 
 
-def presences(folder: Path) -> dict[int, dict[str, Any]]:
+def heartbeats(folder: Path) -> dict[int, dict[str, Any]]:
     """What the two processes say of themselves."""
     found = {}
     for file in (folder / "runs/store/processes").glob("*/[01].json"):
@@ -56,12 +56,12 @@ def wait_until(reached: Callable[[], bool]) -> None:
 
 
 def to_the_second_process(folder: Path, stage: str, number: signal.Signals) -> Callable[[subprocess.Popen[bytes]], None]:
-    """Send it a signal when a stage is begun."""
+    """Send it a signal when a stage has started."""
 
     def send(process: subprocess.Popen[bytes]) -> None:
-        wait_until(lambda: any(words.startswith(stage) for words in presences(folder).get(0, {}).get("announced", [])))
-        wait_until(lambda: 1 in presences(folder))  # its first heartbeat may come later than the other's first stage
-        os.kill(presences(folder)[1]["pid"], number)
+        wait_until(lambda: any(words.startswith(stage) for words in heartbeats(folder).get(0, {}).get("announced", [])))
+        wait_until(lambda: 1 in heartbeats(folder))  # its first heartbeat may come later than the other's first stage
+        os.kill(heartbeats(folder)[1]["pid"], number)
 
     return send
 
@@ -92,10 +92,10 @@ def test_torchrun_under_zero_2_comes_to_the_report(finished: tuple[Path, Ended],
     assert ended.code == 0, ended.errors
     assert (folder / "runs/small/report.json").is_file()
     assert "best student" in ended.output
-    said = presences(folder)
-    assert all(one["finished"] for one in said.values())
-    assert any("the answers of" in words for words in said[1]["announced"])
-    assert any("verdicts" in words for words in said[1]["announced"])
+    found = heartbeats(folder)
+    assert all(one["finished"] for one in found.values())
+    assert any("the answers of" in words for words in found[1]["announced"])
+    assert any("verdicts" in words for words in found[1]["announced"])
     assert_same_samples(folder, forked)
 
 
@@ -104,7 +104,7 @@ def test_the_run_starts_deepspeeds_launcher_itself_under_zero_3(two: Path, forke
     launcher = ("runtime.launcher=deepspeed", "runtime.processes=2", zero(3))
     ended = command(two, "run", "small.yaml", "--until", "student-dpo", *launcher, environment={"DS_ACCELERATOR": "cpu"})
     assert ended.code == 0, ended.errors
-    assert presences(two).keys() == {0, 1}
+    assert heartbeats(two).keys() == {0, 1}
     assert_same_samples(two, forked)
 
 
@@ -119,7 +119,7 @@ def assert_same_samples(folder: Path, forked: ForkServer) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_what_one_process_raises_in_training_ends_both_and_is_said_last(folder: Path, config: dict[str, Any]) -> None:
+def test_what_one_process_raises_in_training_ends_both_and_is_the_last_message(folder: Path, config: dict[str, Any]) -> None:
     shutil.copy(failing_reward.__file__, folder)
     function = {"kind": "function", "function": "failing_reward:raises_in_one_process"}
     ppo = {"kind": "ppo", "reward": function, "critic": "shared", "samples_per_prompt": 2, "ppo_epochs": 1}
@@ -133,9 +133,9 @@ def test_what_one_process_raises_in_training_ends_both_and_is_said_last(folder: 
     last = ended.errors.strip().splitlines()[-1]
     assert last.startswith("error: the judge function failing_reward:raises_in_one_process")
     assert "ValueError: this one has no grade" in last
-    said = presences(folder)
-    assert said[1]["exit_code"] == 4
-    assert said[0]["exit_code"] in (None, 4)  # it raises the same, unless it is ended before
+    found = heartbeats(folder)
+    assert found[1]["exit_code"] == 4
+    assert found[0]["exit_code"] in (None, 4)  # it raises the same, unless it is ended before
 
 
 @pytest.mark.timeout(300)
@@ -148,13 +148,13 @@ def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended
         two, "run", "small.yaml", "students.dpo.max_steps=80", meanwhile=to_the_second_process(two, stage, signal.SIGKILL)
     )
     assert ended.code != 0
-    pid = presences(two)[1]["pid"]
+    pid = heartbeats(two)[1]["pid"]
     assert f"error: process 1 (pid {pid}" in ended.errors
     assert "exited without an error message" in ended.errors
-    sealed = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
+    manifests = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
     again = launched(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, port=PORT + 1)
     assert again.code == 0, again.errors
-    assert not sealed or re.search(r"resuming from checkpoint-\d+", again.errors)
+    assert not manifests or re.search(r"resuming from checkpoint-\d+", again.errors)
 
 
 @pytest.mark.timeout(300)
@@ -165,22 +165,22 @@ def test_a_frozen_process_ends_the_run(two: Path) -> None:
     def freeze_and_thaw(process: subprocess.Popen[bytes]) -> None:
         frozen(process)
         wait_until(lambda: "no heartbeat of" in (two / "errors").read_text())
-        os.kill(presences(two)[1]["pid"], signal.SIGKILL)  # the launcher gives it 30 s, and it would not hear of them
+        os.kill(heartbeats(two)[1]["pid"], signal.SIGKILL)  # the launcher gives it 30 s, and it would not notice them
 
     ended = launched(two, *arguments, meanwhile=freeze_and_thaw)
     assert ended.code != 0
-    assert f"process 1 (pid {presences(two)[1]['pid']}" in ended.errors
+    assert f"process 1 (pid {heartbeats(two)[1]['pid']}" in ended.errors
     assert re.search(r"no heartbeat of process 1 .* for [4-9] s: it is not responding", ended.errors)
 
 
 @pytest.mark.timeout(300)
 def test_sigterm_to_one_process_saves_and_stops_both(two: Path) -> None:
     arguments = ("run", "small.yaml", "sft.max_steps=2000", "--until", "start")
-    sealed = "start-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
+    manifests = "start-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
 
     def send(process: subprocess.Popen[bytes]) -> None:
-        wait_until(lambda: bool(list((two / "runs/store").glob(sealed))))
-        os.kill(presences(two)[1]["pid"], signal.SIGTERM)
+        wait_until(lambda: bool(list((two / "runs/store").glob(manifests))))
+        os.kill(heartbeats(two)[1]["pid"], signal.SIGTERM)
 
     ended = launched(two, *arguments, meanwhile=send)
     assert ended.code != 0

@@ -48,7 +48,7 @@ def test_the_report_has_the_documented_keys(small_run: FinishedRun) -> None:
         assert 0 <= found["reward_model"][name]["mean"] <= 1
 
 
-def test_every_student_has_its_figures_and_best_of_n_is_added(small_run: FinishedRun) -> None:
+def test_every_student_has_its_metrics_and_best_of_n_is_added(small_run: FinishedRun) -> None:
     assert "best_of_n" not in small_config()["students"]
     students = report(small_run)["students"]
     assert list(students) == STUDENTS

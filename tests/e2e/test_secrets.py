@@ -33,7 +33,7 @@ def test_the_key_is_in_no_file_and_no_output(folder: Path, forked: ForkServer, c
         assert ended.code == 4, ended.errors
         assert "JUDGE_KEY" in ended.complaint
         outputs.append(ended)
-    # In one order only: a judge that always prefers what stands first would else find all equal.
+    # In one order only: a judge that always prefers the first answer would else find all equal.
     with FaultServer(behave) as server:
         config["teacher"] = {**server.config().model_dump(), "api_key_env": "JUDGE_KEY"}
         write_config(folder / "run.yaml", config)

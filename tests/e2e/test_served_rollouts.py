@@ -15,7 +15,7 @@ import pytest
 from tests.chat.fault_server import Act, error
 from tests.e2e.command import ForkServer, command
 from tests.e2e.small_run import read_rows, write_config
-from tests.e2e.test_processes import presences, zero
+from tests.e2e.test_processes import heartbeats, zero
 from tests.training.on_policy.policy_server import PolicyServer
 
 COMPLETIONS = "/v1/completions"
@@ -143,7 +143,7 @@ def test_a_server_that_fails_the_first_of_two_processes_ends_both(folder: Path, 
     assert last.startswith("error: the rollout server http://127.0.0.1:")
     assert "HTTP 500: " in last
     assert (student_of(folder) / "scratch/checkpoint-1/aligndistill_checkpoint.json").is_file()
-    said = presences(folder)
-    assert (said[0]["exit_code"], said[1]["exit_code"]) == (1, None)
+    found = heartbeats(folder)
+    assert (found[0]["exit_code"], found[1]["exit_code"]) == (1, None)
     asked = [body["prompt"] for body in server.bodies_of(COMPLETIONS)]
     assert len(asked) == 2 + 8  # both ask whether it is ready; then each for its own prompts

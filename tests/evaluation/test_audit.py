@@ -1,4 +1,4 @@
-"""The audit's figures, on verdicts of judges whose faults are known, and by hand."""
+"""The audit's metrics, on verdicts of judges with known biases, and by hand."""
 
 import random
 from collections.abc import Callable, Sequence
@@ -122,7 +122,7 @@ def test_the_same_question_twice() -> None:
 
 
 def test_its_own_answers() -> None:
-    """The judge takes its own answer wherever it stands; by the labels it is better on every second prompt."""
+    """The judge takes its own answer in either position; by the labels it is better on every second prompt."""
     some = candidates(20, ("mine", "yours", "theirs"), ("teacher", "start", "start"))
     verdicts = compared(some, lambda a, b: "first" if a == "mine" else "second" if b == "mine" else "tie")
     labels = {str(n): {f"{n}-mine": float(n % 2), f"{n}-yours": 0.5, f"{n}-theirs": 0.5} for n in range(20)}
@@ -137,7 +137,7 @@ def test_its_own_answers() -> None:
 
 
 def test_agreement_and_kappa_by_hand() -> None:
-    """Ten pairs that the labels decide: six alike, two against, two that the judge calls ties; one label is a tie and left out."""
+    """Ten pairs that the labels decide: six alike, two against, two that the judge calls ties; one label is a tie (not counted)."""
     some = candidates(11, ("a", "bb"))
     outcome: list[Outcome] = [*["second"] * 6, *["first"] * 2, *["tie"] * 2, "first"]
     verdicts = [
@@ -215,7 +215,7 @@ LIMITS = {"unparsed": 0.05, "order_flips": 0.3, "first_position": 0.6, "longer_w
         (longer, ["longer answer"]),
     ],
 )
-def test_planted_faults_are_found(decide: Decide, found: list[str]) -> None:
+def test_planted_biases_are_found(decide: Decide, found: list[str]) -> None:
     sentences = exceeded(audited(decide, prompts=100), LIMITS)
     assert len(sentences) == len(found)
     assert all(words in sentence for words, sentence in zip(found, sentences, strict=True))

@@ -77,7 +77,7 @@ def test_accuracy_by_length_gap_by_hand():
     ]
 
 
-def test_figures_are_those_of_the_single_functions():
+def test_metrics_are_those_of_the_single_functions():
     generator = np.random.default_rng(1)
     differences, gaps = generator.normal(size=60), generator.integers(-3, 4, size=60)
     metrics = preference_metrics(differences, gaps, bins=5)

@@ -91,7 +91,7 @@ def test_win_rate_refuses_what_is_no_probability():
         load_metric("win_rate").compute(predictions=[0.5, 1.2])
 
 
-def test_preference_accuracy_is_preference_figures():
+def test_preference_accuracy_is_preference_metrics():
     chosen, rejected, prompts = [1.0, 0.0, 3.0], [0.0, 1.0, 1.0], ["a", "a", "b"]
     expected = preference_metrics([1.0, -1.0, 2.0], [2, -1, 0], prompts)
     output = load_metric("preference_accuracy").compute(

@@ -1,4 +1,4 @@
-"""RewardBench's figures, worked out by hand."""
+"""RewardBench's metrics, worked out by hand."""
 
 import math
 
@@ -95,7 +95,7 @@ def test_ties_at_their_edges(rows: list[RewardedRow], expected: float) -> None:
     assert rewardbench_accuracy(rows).subsets["Ties"].mean == pytest.approx(expected)
 
 
-def test_no_rows_and_rewards_that_are_none_have_no_figures() -> None:
+def test_no_rows_and_missing_rewards_have_no_metrics() -> None:
     with pytest.raises(ValueError, match="no rows"):
         rewardbench_accuracy([])
     with pytest.raises(ValueError, match="finite"):

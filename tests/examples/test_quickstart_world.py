@@ -1,4 +1,4 @@
-"""The small world: its files are what its code makes, nothing leaks between them, and its checker cannot be fooled cheaply."""
+"""The quickstart world: its files are what its code makes, nothing leaks between them, and its checker cannot be fooled cheaply."""
 
 import hashlib
 import json
@@ -49,7 +49,7 @@ def test_the_committed_files_are_what_the_module_writes(tmp_path: Path) -> None:
     )
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(FILES)
     for name in FILES:
-        assert (tmp_path / name).read_bytes() == (DATA / "quickstart" / name).read_bytes(), f"{name} differs: write it anew"
+        assert (tmp_path / name).read_bytes() == (DATA / "quickstart" / name).read_bytes(), f"{name} differs: write it again"
 
 
 def test_the_readme_tells_the_hash_and_the_rows_of_each_file() -> None:
@@ -83,8 +83,8 @@ def test_the_prompts_ask_for_no_fact_that_the_demonstrations_do_not_teach() -> N
 
 
 def test_the_teacher_is_shown_good_answers_only_and_the_student_both() -> None:
-    taught = [score(row["prompt"], row["completion"]) for row in rows("teacher_demonstrations.jsonl")]
-    assert set(taught) == {1.0}
+    scores = [score(row["prompt"], row["completion"]) for row in rows("teacher_demonstrations.jsonl")]
+    assert set(scores) == {1.0}
     shown = [score(row["prompt"], row["completion"]) for row in rows("student_demonstrations.jsonl")]
     good_share = sum(value == 1.0 for value in shown) / len(shown)
     assert good_share == pytest.approx(1 - sum(FLAW_PERCENT.values()) / 100, abs=0.03)

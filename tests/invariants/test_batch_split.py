@@ -54,7 +54,7 @@ def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Train
     job = tiny_job(folder / "job", max_steps=2, runtime={"per_device_train_batch_size": per_device})
     rankings = with_ties(ragged_rankings()) if ties else ragged_rankings()
     if what == "reward_model":
-        backbone = ModelPointer(path=str(write_tiny_model(folder / "trunk")), layout="chat")
+        backbone = ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="chat")
         reward_model = random_reward_model(backbone, seed=1)
         examples = ranking_examples(reward_model.conversation, rankings)
         return train_reward_model(reward_model, RewardModelSettings(), examples, job)

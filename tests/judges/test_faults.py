@@ -1,4 +1,4 @@
-"""Everything that a server can do wrong, at the judge: no verdict is lost, none is given twice, and none is made up.
+"""Everything that a server can do wrong, at the judge: no verdict is lost, none is given twice, and none is invented.
 
 The table in docs/judges.md counts these cases.
 """
@@ -41,7 +41,7 @@ QUESTIONS = 24  # three pairs in both orders for each task
 FAULTY = 8
 
 Expected = Literal["verdict", "unparsed", "stops"]
-"""What becomes of the questions that meet the fault: a verdict after all, none, or the end of the asking until it is mended."""
+"""The result of the questions that meet the error: a verdict after retries, none, or the end of the run."""
 
 
 def truth(text: str) -> Outcome:
@@ -58,7 +58,7 @@ def meets_the_fault(text: str) -> bool:
 
 
 class Run:
-    """A judge with a cache, asked of a server, and what it said."""
+    """A judge with a cache, asked of a server, and its verdicts."""
 
     def __init__(self, folder: Path) -> None:
         self.cache = Cache(folder / "cache.sqlite")
@@ -81,7 +81,7 @@ class Run:
         return self
 
     def wrong(self) -> list[str]:
-        """Verdicts that nobody gave."""
+        """Verdicts that the server did not give."""
         return [text for text, one in self.verdicts.items() if one.outcome not in (truth(text), "unparsed")]
 
     def unparsed(self) -> set[str]:
@@ -154,7 +154,7 @@ FAULTS: dict[str, tuple[Act, Expected]] = {
     "12 half a body": (half_a_body, "verdict"),
     "12 slow drip": (drip, "verdict"),
     "12 read timeout": (after(1.5, completion("A")), "verdict"),
-    "12 closed without a word": (raw(b""), "verdict"),
+    "12 closed silently": (raw(b""), "verdict"),
     "12 not HTTP": (raw(b"SSH-2.0-OpenSSH_9.6\r\n"), "verdict"),
     "12 half a header": (raw(b"HTTP/1.1 200 OK\r\nContent-Ty"), "verdict"),
     "12 broken chunks": (raw(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n{}"), "verdict"),
@@ -195,7 +195,7 @@ FAULTS: dict[str, tuple[Act, Expected]] = {
 
 
 @pytest.mark.parametrize("error", FAULTS)
-def test_a_fault_costs_no_verdict_repeats_none_and_makes_none_up(error: str, tmp_path: Path) -> None:
+def test_a_fault_costs_no_verdict_repeats_none_and_invents_none(error: str, tmp_path: Path) -> None:
     act, expected = FAULTS[error]
     seen: set[str] = set()
     broken = True
@@ -248,7 +248,7 @@ STAYING: dict[str, Act] = {
     "reset": reset,
     "half a body": half_a_body,
     "timeout": after(1.0, completion("A")),
-    "closed without a word": raw(b""),
+    "closed silently": raw(b""),
     "HTML": html(200),
     "cut JSON": send(200, b'{"choices": ['),
 }
@@ -287,8 +287,8 @@ def test_a_question_that_fails_in_every_try_costs_no_other(error: str, tmp_path:
 
 
 @pytest.mark.parametrize("greeted", [True, False], ids=["greets", "is dead"])
-def test_a_server_that_answers_nothing_any_more_ends_the_asking(greeted: bool, tmp_path: Path) -> None:
-    """Dead, at once and without a question given up; if it still answers a greeting, when twenty have failed in a row."""
+def test_a_server_that_answers_nothing_any_more_ends_the_run(greeted: bool, tmp_path: Path) -> None:
+    """At once, before any question is given up; if it still answers the health check, when twenty have failed in a row."""
     broken = True
 
     def behave(body: dict[str, Any], _: int) -> Act:
@@ -317,7 +317,7 @@ def test_a_server_that_answers_nothing_any_more_ends_the_asking(greeted: bool, t
 @pytest.mark.parametrize(
     "base_url", ["http://127.0.0.1:9/v1", "http://no-such-host.invalid/v1", "https://127.0.0.1:{port}/v1", "http://[::1]:9/v1"]
 )
-def test_a_server_that_cannot_be_reached_is_named_and_nothing_is_made_up(base_url: str, tmp_path: Path) -> None:
+def test_a_server_that_cannot_be_reached_is_named_and_nothing_is_invented(base_url: str, tmp_path: Path) -> None:
     with FaultServer(lambda body, _: healthy(body)) as server:
         url = base_url.replace("{port}", str(server.port))
         run = Run(tmp_path).ask(EndpointModel(kind="endpoint", base_url=url, name="m", max_retries=1, timeout_seconds=2))
@@ -345,7 +345,7 @@ def test_a_server_that_closes_each_connection_costs_nothing(tmp_path: Path) -> N
 
 
 def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
-    """A load of 503, resets and silence in turn: every question is answered in the end, and none twice."""
+    """A load of 503, resets and missing replies in turn: every question is answered in the end, and none twice."""
     acts = [error(503), reset, after(1.0, completion("A")), html(502), half_a_body]
 
     def behave(body: dict[str, Any], number: int) -> Act:
@@ -358,8 +358,8 @@ def test_a_server_that_goes_away_and_comes_back(tmp_path: Path) -> None:
     assert not run.unparsed()
 
 
-@pytest.mark.parametrize("lie", ["json", "logprobs of others", "logprobs not finite", "logprobs of half", "logprobs as text"])
-def test_a_server_that_lies_about_what_it_can_do(lie: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("claim", ["json", "logprobs of others", "logprobs not finite", "logprobs of half", "logprobs as text"])
+def test_a_server_that_claims_more_than_it_supports(claim: str, tmp_path: Path) -> None:
     """What it gives on the first request it does not give on the others, or it gives something else."""
 
     def behave(body: dict[str, Any], number: int) -> Act:
@@ -367,7 +367,7 @@ def test_a_server_that_lies_about_what_it_can_do(lie: str, tmp_path: Path) -> No
         if "response_format" in body and not judging(body):
             return completion('{"larger": 3}')
         answer = "A" if truth(text) == "first" else "B"
-        match lie:
+        match claim:
             case "logprobs of others" if "logprobs" in body:
                 return completion(answer, probabilities={"the": 0.7, "x": 0.2})
             case "logprobs not finite" if "logprobs" in body:
@@ -459,21 +459,21 @@ Run(Path(sys.argv[2])).ask(EndpointModel(kind="endpoint", base_url=sys.argv[1], 
     assert not run.wrong()
 
 
-def _judge_all(base_url: str, folder: Path, start: Any, said: Any) -> None:
+def _judge_all(base_url: str, folder: Path, start: Any, results_queue: Any) -> None:
     start.wait(20)
     run = Run(folder).ask(EndpointModel(kind="endpoint", base_url=base_url, name="teacher", concurrency=4))
-    said.put((len(run.verdicts), run.wrong(), sorted(run.unparsed()), run.stopped))
+    results_queue.put((len(run.verdicts), run.wrong(), sorted(run.unparsed()), run.stopped))
 
 
 @pytest.mark.process
 def test_eight_processes_judge_the_same_with_one_cache(tmp_path: Path) -> None:
     context = multiprocessing.get_context("fork")
-    start, said = context.Barrier(8), context.Queue()
+    start, results_queue = context.Barrier(8), context.Queue()
     with FaultServer(lambda body, _: after(0.01, healthy(body))) as server:
-        processes = [context.Process(target=_judge_all, args=(server.base_url, tmp_path, start, said)) for _ in range(8)]
+        processes = [context.Process(target=_judge_all, args=(server.base_url, tmp_path, start, results_queue)) for _ in range(8)]
         for process in processes:
             process.start()
-        results = [said.get(timeout=60) for _ in processes]
+        results = [results_queue.get(timeout=60) for _ in processes]
         for process in processes:
             process.join()
         assert results == [(QUESTIONS, [], [], "")] * 8

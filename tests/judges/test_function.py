@@ -68,7 +68,7 @@ def test_an_exception_in_the_function_is_shown_with_its_origin() -> None:
     assert isinstance(caught.value.__cause__, KeyError)
 
 
-def test_verdicts_that_came_before_the_failure_are_handed_out() -> None:
+def test_verdicts_that_came_before_the_failure_are_yielded() -> None:
     judged = FunctionJudge("f", lambda prompt, responses: [1.0] if prompt == "good" else []).judge(
         [task("good", "a"), task("bad", "a")]
     )

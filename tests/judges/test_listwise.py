@@ -116,7 +116,7 @@ def test_only_the_answers_of_the_named_pairs_are_listed() -> None:
     assert {frozenset(pair) for pair in by_text(asked, judged)} == {frozenset(("x", "yy")), frozenset(("x", "uuuu"))}
 
 
-def test_tasks_with_nothing_to_compare_come_too_and_too_many_answers_are_said() -> None:
+def test_tasks_with_nothing_to_compare_are_yielded_and_too_many_answers_are_an_error() -> None:
     judge = ListwiseJudge("j", scripted(longest_first), TEMPLATE)
     assert [judged.verdicts for judged in judge.judge([task("one", "x"), task("none")])] == [(), ()]
     with pytest.raises(JudgeError, match="at most 26 answers, and a prompt has 27"):

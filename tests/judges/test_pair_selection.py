@@ -57,7 +57,7 @@ def test_swiss_finds_a_clear_order_and_stops(n_candidates: int) -> None:
     strengths = history.strengths()
     assert strengths == sorted(strengths)
     assert len(history.shown) <= n_candidates * (n_candidates - 1) / 2
-    assert all(len({one for pair in pairs for one in pair}) == 2 * len(pairs) for pairs in rounds)  # nobody plays twice
+    assert all(len({one for pair in pairs for one in pair}) == 2 * len(pairs) for pairs in rounds)  # each at most once
 
 
 def test_swiss_asks_less_where_the_order_is_clear_and_again_where_it_is_close() -> None:
@@ -95,7 +95,7 @@ def test_random_pairs_are_different_hang_together_and_are_fairly_dealt(n_candida
     assert reached == set(range(n_candidates))
 
 
-def test_an_unknown_way_is_said() -> None:
+def test_an_unknown_method_is_an_error() -> None:
     with pytest.raises(ConfigError, match=r"'elo'.*all, sort, swiss or random\(n\)"):
         choose_pairs("elo", PairHistory(3))
 
@@ -113,7 +113,7 @@ def test_both_orders_take_a_preference_for_a_place_out_of_the_rankings() -> None
     assert unbiased.tau == pytest.approx(1.0, abs=0.001)
 
 
-def test_a_teacher_that_always_says_first_ranks_nobody() -> None:
+def test_a_teacher_that_always_says_first_ranks_none() -> None:
     always = measure(Teacher(noise=0.0, bias=100.0, soft=False), Way("all", True), tasks_of(5, 10))
     assert always.tau == 0.0
 

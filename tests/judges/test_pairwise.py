@@ -10,6 +10,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.scripted import ScriptedChat
@@ -98,13 +100,30 @@ def test_one_order_is_chosen_by_content_and_not_by_place() -> None:
 
 
 def test_probabilities_are_the_softmax_of_the_two_labels() -> None:
-    script = Script(longer, lambda first, second: (math.log(0.6), math.log(0.2)) if first == "x" else (-3.0, -3.0))
+    script = Script(longer, lambda first, second: (math.log(0.6), math.log(0.2)) if first == "x" else (-1.0, -1.0))
     (judged,) = PairwiseJudge("j", script.chat, TEMPLATE).judge([task("why", "x", "yy")])
     one, other = comparisons(judged)
     assert one.probability_first == pytest.approx(0.75)
     assert (one.outcome, one.reply) == ("first", None)
     assert (other.probability_first, other.outcome) == (0.5, "tie")
     assert script.replies == []
+
+
+def test_labels_that_hold_hardly_any_probability_are_no_verdict() -> None:
+    """A model that begins with `<think>` leaves 1e-7 for them: their ratio would be a verdict of 0.95, and wrong."""
+    script = Script(longer, lambda first, second: (-16.0, -19.0))
+    (judged,) = PairwiseJudge("j", script.chat, TEMPLATE).judge([task("why", "x", "yy")])
+    one, other = comparisons(judged)
+    assert (one.outcome, one.label_mass, other.outcome) == ("second", None, "first")  # by the text
+    assert (one.usage.calls, len(script.replies)) == (2, 2)
+
+
+@given(st.floats(-40, 0), st.floats(-40, 0))
+def test_a_verdict_by_log_probabilities_needs_a_tenth_of_the_probability(a: float, b: float) -> None:
+    script = Script(longer, lambda first, second: (a, b))
+    (judged,) = PairwiseJudge("j", script.chat, TEMPLATE, both_orders=False).judge([task("why", "x", "yy")])
+    (verdict,) = comparisons(judged)
+    assert (verdict.reply is None) == (math.exp(a) + math.exp(b) >= 0.1)
 
 
 def test_a_judge_that_looks_at_content_alone_gives_orders_that_add_up_to_one() -> None:
@@ -153,7 +172,7 @@ def test_every_task_comes_once_also_those_with_nothing_to_compare() -> None:
     assert list(PairwiseJudge("j", Script(longer).chat, TEMPLATE).judge([])) == []
 
 
-def test_a_task_is_handed_out_before_the_next_one_is_complete() -> None:
+def test_a_task_is_yielded_before_the_next_one_is_complete() -> None:
     script = Script(longer)
     judged = PairwiseJudge("j", script.chat, TEMPLATE).judge([task("one", "x", "y"), task("two", "x", "y")])
     next(judged)
@@ -221,7 +240,7 @@ def count(cache: Cache) -> int:
 
 
 @pytest.mark.parametrize("logprobs", [by_length, None], ids=["logprobs", "text"])
-def test_a_reply_is_kept_before_its_verdict_is_handed_out(cache: Cache, logprobs) -> None:
+def test_a_reply_is_cached_before_its_verdict_is_yielded(cache: Cache, logprobs) -> None:
     judge = PairwiseJudge("j", Script(longer, logprobs).chat, TEMPLATE, both_orders=False, cache=cache)
     judged = judge.judge([task("one", "x", "y"), task("two", "x", "y")])
     next(judged)

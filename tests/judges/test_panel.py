@@ -45,12 +45,12 @@ def test_three_ways_to_put_probabilities_together(combine: Combine, expected: fl
 
 @pytest.mark.parametrize("combine", ["mean", "vote", "product"])
 def test_what_combines_is_symmetric(combine: Combine) -> None:
-    said = [(0.9, 2.0), (0.4, 1.0), (1.0, 0.5)]
-    both = combined(said, combine), combined([(1 - p, weight) for p, weight in said], combine)
+    given = [(0.9, 2.0), (0.4, 1.0), (1.0, 0.5)]
+    both = combined(given, combine), combined([(1 - p, weight) for p, weight in given], combine)
     assert sum(p for p in both if p is not None) == pytest.approx(1)
 
 
-def test_nobody_overrules_all_others_in_a_product() -> None:
+def test_no_member_overrules_all_others_in_a_product() -> None:
     assert combined([(1.0, 1.0), (0.0, 1.0)], "product") == pytest.approx(0.5)
     outvoted = combined([(0.0, 1.0), (0.95, 1.0), (0.95, 1.0)], "product")
     assert outvoted is not None
@@ -63,7 +63,7 @@ def test_grades_are_read_as_logits_at_the_members_temperature() -> None:
     assert longer_wins(asked, panel) == pytest.approx((1 / (1 + math.exp(-2)) + 1 / (1 + math.exp(0.5))) / 2)
 
 
-def test_grades_and_comparisons_together_the_place_averaged_out_and_all_of_it_kept() -> None:
+def test_grades_and_comparisons_together_the_position_averaged_out_and_all_members_stored() -> None:
     asked = task("why", "x", "yyyyy")
     panel = PanelJudge("panel", [Member(LENGTH), Member(chat_judge("first", "A"), weight=3.0)])
     assert longer_wins(asked, panel) == pytest.approx((1 / (1 + math.exp(-4)) + 3 * 0.5) / 4)
@@ -86,7 +86,7 @@ def test_costs_are_counted_once_although_a_grade_is_on_several_pairs() -> None:
     assert sum(verdict.usage.calls for verdict in judged.verdicts) == 1 + 6
 
 
-def test_who_cannot_be_read_abstains_and_a_silent_panel_is_unparsed() -> None:
+def test_an_unreadable_member_abstains_and_a_panel_without_verdicts_is_unparsed() -> None:
     asked = task("why", "x", "yyyyy")
     assert longer_wins(asked, PanelJudge("panel", [Member(LENGTH), Member(chat_judge("mute", "hm"))])) == pytest.approx(
         1 / (1 + math.exp(-4))
@@ -96,7 +96,7 @@ def test_who_cannot_be_read_abstains_and_a_silent_panel_is_unparsed() -> None:
     assert (verdict.outcome, verdict.probability_first, len(verdict.members)) == ("unparsed", None, 4)
 
 
-def test_every_task_comes_once_and_named_pairs_are_kept_to() -> None:
+def test_every_task_comes_once_and_only_named_pairs_are_compared() -> None:
     panel = PanelJudge("panel", [Member(LENGTH), Member(SHORT)])
     whole = task("three", "x", "yy", "zzz")
     some = Task(whole.prompt_id, whole.messages, whole.candidates, pairs=((2, 0),))

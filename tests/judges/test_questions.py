@@ -104,8 +104,8 @@ def test_a_template_that_asks_for_the_verdict_itself_leaves_no_place_for_reasons
         PairwiseJudge("j", Asked("A").chat, Template("{prompt}{first}{second}"), options=JudgeOptions(reasoning=True))
 
 
-@pytest.mark.parametrize(("reasoning", "said"), [(False, "B"), (True, "It is shorter.\n[[B]]")])
-def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
+@pytest.mark.parametrize(("reasoning", "expected"), [(False, "B"), (True, "It is shorter.\n[[B]]")])
+def test_examples_are_earlier_turns(reasoning: bool, expected: str) -> None:
     options = JudgeOptions(
         reasoning=reasoning,
         examples=(JudgeExample(prompt="2+2?", answers=("five, I think", "4"), verdict="B", reason="It is shorter."),),
@@ -115,12 +115,12 @@ def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
     for messages in asked.conversations:
         assert [message.role for message in messages] == ["user", "assistant", "user"]
         assert "five, I think" in messages[0].content
-        assert messages[1].content == said
+        assert messages[1].content == expected
         assert "five" not in messages[2].content
 
 
 @pytest.mark.parametrize(
-    ("options", "said"),
+    ("options", "expected"),
     [
         (
             JudgeOptions(examples=(JudgeExample(prompt="?", answers=("a", "b"), verdict="the former"),)),
@@ -132,8 +132,8 @@ def test_examples_are_earlier_turns(reasoning: bool, said: str) -> None:
         ),
     ],
 )
-def test_examples_that_teach_nothing_are_refused(options: JudgeOptions, said: str) -> None:
-    with pytest.raises(ConfigError, match=said):
+def test_examples_that_teach_nothing_are_refused(options: JudgeOptions, expected: str) -> None:
+    with pytest.raises(ConfigError, match=expected):
         PairwiseJudge("j", Asked("A").chat, GENERAL, options=options)
 
 

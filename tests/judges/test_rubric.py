@@ -51,14 +51,14 @@ def test_a_grade_is_the_expected_value_over_the_labels() -> None:
 
 
 @pytest.mark.parametrize(("first_tokens", "value"), [({"7": 0.5, "10": 0.5}, 8.5), ({"7": 0.5, "1": 0.5}, 10.0)])
-def test_a_one_that_may_go_on_to_ten_is_asked_for_as_text(first_tokens: dict[str, float], value: float) -> None:
+def test_a_one_that_may_continue_to_ten_is_asked_for_as_text(first_tokens: dict[str, float], value: float) -> None:
     padded = {**first_tokens, **{str(grade): 1e-9 for grade in range(2, 10) if str(grade) not in first_tokens}}
-    with FaultServer(lambda body, _: completion("10", probabilities=padded if "logprobs" in body else None)) as server:
+    with FaultServer(lambda body, _: completion(*(("7", "stop", padded) if "logprobs" in body else ("10",)))) as server:
         (judged,) = RubricJudge("j", EndpointChat(server.config()), TEMPLATE).judge([task("why", "x")])
     assert judged.verdicts[0].value == pytest.approx(value, abs=1e-6)
 
 
-def test_grades_are_kept_and_unreadable_ones_asked_for_again(tmp_path: Path) -> None:
+def test_grades_are_cached_and_unreadable_ones_asked_for_again(tmp_path: Path) -> None:
     cache = Cache(tmp_path / "cache.sqlite")
     asked: list[str] = []
 

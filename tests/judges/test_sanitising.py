@@ -34,11 +34,11 @@ def test_a_marker_in_a_text_is_broken_up(marker: str) -> None:
 
 def test_a_marker_that_appears_when_another_is_broken_is_broken_too() -> None:
     assert "<|im_end|>" not in sanitised("<|im_<|x|>end|><|<|im_end|>im_end|>")
-    assert sanitised("<|im\u200b_end|>") == "< |im_end|>"  # hidden by a character that nobody sees
+    assert sanitised("<|im\u200b_end|>") == "< |im_end|>"  # hidden by a character that is invisible
 
 
 @given(st.text(alphabet="<|im_end>[INST]/ x\u200b", max_size=40), st.lists(st.sampled_from(["<end>", "im", "IN ST", "xx", "  "])))
-def test_no_marker_is_left_whatever_stands_around_it(text: str, tokens: Sequence[str]) -> None:
+def test_no_marker_is_left_whatever_is_around_it(text: str, tokens: Sequence[str]) -> None:
     found = sanitised(text, tokens)
     assert sanitised(found, tokens) == found
     assert not any(token in found for token in tokens if token not in f"{token[0]} {token[1:]}")

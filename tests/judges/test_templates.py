@@ -37,7 +37,7 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "expected"),
     [
         (b"{prompt} {first}", r"is missing \{second\}\."),
         (b"{response}", r"is missing \{first\}, \{prompt\}, \{second\} and has unknown fields \{response\}\."),
@@ -46,11 +46,11 @@ def test_a_template_of_ones_own(tmp_path: Path) -> None:
         (None, r"No such file.*general, harmless, helpful, listwise, rubric"),
     ],
 )
-def test_a_template_that_cannot_be_used(content: bytes | None, said: str, tmp_path: Path) -> None:
+def test_a_template_that_cannot_be_used(content: bytes | None, expected: str, tmp_path: Path) -> None:
     path = tmp_path / "mine.txt"
     if content is not None:
         path.write_bytes(content)
-    with pytest.raises(ConfigError, match=said) as caught:
+    with pytest.raises(ConfigError, match=expected) as caught:
         load_template(str(path), PAIRWISE_FIELDS)
     assert "mine.txt" in str(caught.value)
 

@@ -36,7 +36,7 @@ def texts(index: int) -> dict[str, str]:
     return {candidate.id: candidate.text for candidate in TASKS[index].candidates}
 
 
-def test_pairwise_verdicts_follow_the_marker_in_both_orders_and_are_kept(
+def test_pairwise_verdicts_follow_the_marker_in_both_orders_and_are_cached(
     transformers_server: TransformersServer, chat: EndpointChat, tmp_path: Path
 ) -> None:
     template = load_template(transformers_server.pairwise_template, PAIRWISE_FIELDS)
@@ -58,7 +58,7 @@ def test_pairwise_verdicts_follow_the_marker_in_both_orders_and_are_kept(
     assert sum(verdict.usage.calls for verdict in verdicts) == 11
 
     class NoCalls(EndpointChat):
-        """The same identity at an address where nobody answers."""
+        """The same identity at an address without a server."""
 
         def __init__(self) -> None:
             super().__init__(EndpointModel(kind="endpoint", base_url="http://127.0.0.1:9/v1", name="x", max_retries=0))
@@ -98,14 +98,14 @@ def test_answers_depend_on_the_sample_and_can_be_had_again(chat: EndpointChat) -
     assert len(set(answers(0.0).values())) == 1
 
 
-def test_a_model_that_the_server_does_not_have_is_refused_in_its_words(transformers_server: TransformersServer) -> None:
+def test_a_model_that_the_server_does_not_have_is_rejected_with_its_message(transformers_server: TransformersServer) -> None:
     config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name="somebody/else")
     with pytest.raises(JudgeError, match="pinned"):
         list(EndpointChat(config).answer([Request((Message(role="user", content="hi"),))], SamplingParams(0.0, 4)))
 
 
-def test_what_this_server_ignores_is_found_out(transformers_server: TransformersServer) -> None:
-    """It takes `n`, `logprobs` and `response_format` with status 200 and heeds none of them."""
+def test_what_this_server_ignores_is_detected(transformers_server: TransformersServer) -> None:
+    """It takes `n`, `logprobs` and `response_format` with status 200 and honours none of them."""
     config = EndpointModel(kind="endpoint", base_url=transformers_server.base_url, name=transformers_server.model)
     capabilities = Capabilities()
     chat = EndpointChat(config, capabilities)

@@ -1,4 +1,4 @@
-"""A chat model of 0.15 M parameters that has learnt one thing: answers that hold the marker word are better."""
+"""A chat model of 0.15 M parameters that has learned one thing: answers with the marker word are better."""
 
 import itertools
 import random
@@ -50,7 +50,7 @@ def build_tiny_judge(folder: Path) -> None:
         torch.manual_seed(0)
         model = Qwen2ForCausalLM(config)
         _train(model, tokenizer)
-    model.generation_config.do_sample = True  # `transformers serve` heeds a temperature above 0 only then
+    model.generation_config.do_sample = True  # `transformers serve` uses a temperature above 0 only then
     model.save_pretrained(folder)
 
 

@@ -82,7 +82,7 @@ def pointer(folder: Path) -> ModelPointer:
     ("shape", "share"), [("llama", True), ("llama", False), ("gpt2", True), ("gemma2", False), ("mistral_window", False)]
 )
 @pytest.mark.parametrize("chunks", [False, True])
-def test_a_value_head_on_the_trunk(
+def test_a_value_head_on_the_backbone(
     shape: str, share: bool, temperature: float, chunks: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     if chunks:
@@ -134,7 +134,7 @@ def values_by_hand(critic: RewardModel, group: TokenGroup) -> list[Tensor]:
 @pytest.mark.parametrize("share", [True, False])
 def test_a_critic_that_begins_as_the_reward_model_expects_its_score_of_what_is_written_so_far(share: bool, tmp_path: Path) -> None:
     """The value at a token is that of the state before it: so it is the reward of the response up to, and without, that token."""
-    reward_model = random_reward_model(pointer(write_tiny_model(tmp_path / "trunk")), seed=1)
+    reward_model = random_reward_model(pointer(write_tiny_model(tmp_path / "backbone")), seed=1)
     reward_model.model.save_pretrained(tmp_path / "reward")
     reward_model.conversation.tokenizer.save_pretrained(tmp_path / "reward")
     critic = load_reward_model(pointer(tmp_path / "reward"))
@@ -160,7 +160,7 @@ def test_without_a_reward_model_a_critic_begins_at_zero(tmp_path: Path) -> None:
 
 
 def test_adapters_on_both_give_what_the_bare_models_give(tmp_path: Path) -> None:
-    """New adapters change nothing, whoever wraps the forward pass."""
+    """New adapters change nothing, whichever wrapper runs the forward pass."""
     lora = Lora(r=2)
     folder = write_tiny_model(tmp_path)
 

@@ -46,7 +46,7 @@ def test_the_blocks_are_the_mask(sizes: list[tuple[int, list[int]]], dtype: torc
     real_NT = segments_NT >= 0
     assert (found - expected)[real_NT].abs().max() < tolerance
 
-    # Every output counts by another weight; padding is read by nobody.
+    # Every output counts by another weight; padding is not read.
     weights = torch.randn(expected.shape, generator=torch.Generator().manual_seed(4), dtype=dtype) * real_NT[:, :, None, None]
     ours = torch.autograd.grad((found * weights).sum(), (query, key, value))
     theirs = torch.autograd.grad((expected * weights).sum(), exact)

@@ -118,7 +118,7 @@ def test_the_mask_and_the_restarted_positions_are_both_needed(broken: str, monke
     packed_BKR = token_logprobs(lm.model, batch, share=True)
     expected = plain(lm.model, RAGGED)
     assert not close(packed_BKR, expected, tolerance=0.1)
-    # Either way a group's first response stands where it would stand alone.
+    # Either way a group's first response has the position that it has alone.
     assert close(packed_BKR[2:3], expected[2:3])
 
 

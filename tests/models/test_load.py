@@ -47,7 +47,7 @@ def test_a_pickle_beside_safetensors_is_not_opened(tmp_path: Path) -> None:
     load_language_model(pointer(folder))
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_what_is_missing_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(DataError, match=r"the model folder '.*nowhere' does not exist"):
         load_language_model(pointer(tmp_path / "nowhere"))
     with pytest.raises(DataError, match=r"the model folder './nowhere' does not exist"):

@@ -1,4 +1,4 @@
-"""The score is read at a response's last token, by the mask; and what is saved gives the same score to whoever loads it."""
+"""The score is read at a response's last token, by the mask; and what is saved gives the same score when it is loaded."""
 
 import math
 from pathlib import Path
@@ -146,7 +146,7 @@ def test_rows_are_compared_under_a_head_that_reads_them(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("make", [write_tiny_model, pad_is_eos])
 def test_a_saved_reward_model_means_the_same_everywhere(make: Any, tmp_path: Path) -> None:
-    ours = random_reward_model(pointer(make(tmp_path / "trunk")), seed=1)
+    ours = random_reward_model(pointer(make(tmp_path / "backbone")), seed=1)
     saved = tmp_path / "saved"
     ours.model.save_pretrained(saved)
     ours.conversation.tokenizer.save_pretrained(saved)

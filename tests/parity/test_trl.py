@@ -75,7 +75,7 @@ def assert_same_curve(ours: list[dict[str, float]], theirs: list[dict[str, float
     for (loss, norm), (their_loss, their_norm) in zip(curve(ours), curve(theirs), strict=True):
         assert loss == pytest.approx(their_loss, rel=1e-5, abs=1e-5)
         assert norm == pytest.approx(their_norm, rel=1e-5, abs=1e-5)
-    assert curve(ours)[0][0] != pytest.approx(curve(ours)[2][0], abs=1e-3)  # something was learnt
+    assert curve(ours)[0][0] != pytest.approx(curve(ours)[2][0], abs=1e-3)  # something was learned
 
 
 @pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge"])
@@ -106,7 +106,7 @@ def test_dpo(loss: Literal["sigmoid", "ipo", "hinge"], tmp_path: Path) -> None:
 
 
 def test_reward_model(tmp_path: Path) -> None:
-    backbone = write_tiny_model(tmp_path / "trunk")
+    backbone = write_tiny_model(tmp_path / "backbone")
     ours = random_reward_model(ModelPointer(path=str(backbone), layout="chat"), seed=1)
     ours.model.save_pretrained(tmp_path / "untrained")
     examples = ranking_examples(ours.conversation, pairs())

@@ -52,7 +52,7 @@ def test_comparisons_make_a_ranking(aggregate: str) -> None:
     assert [name for name, _ in scored(outcome)] == ["b", "a", "c"]
 
 
-def test_an_answer_without_a_readable_verdict_is_left_out_and_counted() -> None:
+def test_an_answer_without_a_readable_verdict_is_dropped_and_counted() -> None:
     outcome = rank_responses(PROMPT, candidates("a", "b", "c", "d"), grades(a=1.0, b=None, c=3.0), Rankings())
     assert scored(outcome) == [("c", 3.0), ("a", 1.0)]
     assert outcome.no_verdict == 2

@@ -76,7 +76,7 @@ def test_bradley_terry_orders_a_chain() -> None:
 
 
 @pytest.mark.parametrize("aggregate", [scores.scores_from_comparisons, scores.win_probability])
-def test_unparsed_comparisons_are_left_out_and_give_no_score(aggregate: object) -> None:
+def test_unparsed_comparisons_are_skipped_and_give_no_score(aggregate: object) -> None:
     assert callable(aggregate)
     readable = [comparison("a", "b", "first", 0.8)]
     found = aggregate([*readable, comparison("a", "c", "unparsed"), comparison("b", "a", "unparsed")])
@@ -98,7 +98,7 @@ def one_order(shift: float, prompt: str = "p") -> list[Comparison]:
     return [comparison(first, second, "first", p).model_copy(update={"prompt_id": prompt}) for first, second in ("ab", "bc", "ca")]
 
 
-def test_what_being_shown_first_is_worth_is_learnt_over_prompts_and_taken_off() -> None:
+def test_what_being_shown_first_is_worth_is_estimated_over_prompts_and_subtracted() -> None:
     comparisons = [one for number in range(30) for one in one_order(0.8, str(number))]
     advantage = scores.first_position_logit(comparisons)
     assert advantage == pytest.approx(0.8, abs=0.02)

@@ -1,6 +1,6 @@
-"""What the first process to fail says reaches whoever started the launcher, whatever the launcher does to that process.
+"""The first failure is written to the failure file for the process that started the launcher, whatever the launcher does.
 
-The other process is played by the test: a file of its presence.
+The test acts as the other process, by a heartbeat file.
 """
 
 import json
@@ -34,14 +34,14 @@ monitor._meet = lambda runtime: Path(sys.argv[1])
 with cli.user_errors(), monitor.monitored(Runtime()):
     raise TrainingError("the cause")
 """
-FREEZING = FAILING.replace("Runtime()", "Runtime(heartbeat_timeout_seconds=0.5)").replace(
+NOT_RESPONDING = FAILING.replace("Runtime()", "Runtime(heartbeat_timeout_seconds=0.5)").replace(
     'raise TrainingError("the cause")', "import time; time.sleep(60)"
 )
 
 
-def write_presence(folder: Path, number: int, presence: Heartbeat) -> None:
+def write_heartbeat(folder: Path, number: int, heartbeat: Heartbeat) -> None:
     """As a process writes its own: whole."""
-    (folder / f"{number}.written").write_text(json.dumps(asdict(presence)))
+    (folder / f"{number}.written").write_text(json.dumps(asdict(heartbeat)))
     os.replace(folder / f"{number}.written", folder / f"{number}.json")
 
 
@@ -59,23 +59,23 @@ def wait_until(reached: Callable[[], bool]) -> None:
         time.sleep(0.005)
 
 
-def says_that_it_failed(folder: Path) -> bool:
+def has_reported_failure(folder: Path) -> bool:
     file = folder / "0.json"
     return file.is_file() and json.loads(file.read_text())["exit_code"] is not None
 
 
-def presence_of_the_test() -> Heartbeat:
+def heartbeat_of_the_test() -> Heartbeat:
     return Heartbeat(socket.gethostname(), os.getpid())
 
 
 def test_sigterm_to_the_process_that_failed_does_not_take_the_place_of_the_cause(tmp_path: Path) -> None:
-    """DeepSpeed's launcher and torchrun send it as soon as the other process has heard of the failure and left."""
-    write_presence(tmp_path, 1, presence_of_the_test())
+    """DeepSpeed's launcher and torchrun send it as soon as the other process has seen the failure and exited."""
+    write_heartbeat(tmp_path, 1, heartbeat_of_the_test())
     with started(FAILING, tmp_path) as process:
-        wait_until(lambda: says_that_it_failed(tmp_path))
+        wait_until(lambda: has_reported_failure(tmp_path))
         process.send_signal(signal.SIGTERM)
-        time.sleep(0.5)  # the signal arrives while it waits for the other one to leave
-        write_presence(tmp_path, 1, Heartbeat(socket.gethostname(), os.getpid(), finished=True))
+        time.sleep(0.5)  # the signal arrives while it waits for the other process to exit
+        write_heartbeat(tmp_path, 1, Heartbeat(socket.gethostname(), os.getpid(), finished=True))
         errors = process.communicate(timeout=60)[1]
     assert process.returncode == 1
     assert "error: the cause\n" in errors
@@ -83,18 +83,18 @@ def test_sigterm_to_the_process_that_failed_does_not_take_the_place_of_the_cause
     assert (tmp_path / "error").read_text() == "1\nthe cause"
 
 
-def test_the_cause_is_written_down_before_the_others_hear_of_the_failure(tmp_path: Path) -> None:
-    write_presence(tmp_path, 1, presence_of_the_test())
+def test_the_cause_is_written_before_the_others_see_the_failure(tmp_path: Path) -> None:
+    write_heartbeat(tmp_path, 1, heartbeat_of_the_test())
     with started(FAILING, tmp_path) as process:
-        wait_until(lambda: says_that_it_failed(tmp_path))
+        wait_until(lambda: has_reported_failure(tmp_path))
         process.kill()
         process.communicate()
     assert (tmp_path / "error").read_text() == "1\nthe cause"
 
 
-def test_a_frozen_process_is_named_to_whoever_started_the_launcher(tmp_path: Path) -> None:
-    write_presence(tmp_path, 1, presence_of_the_test())
-    with started(FREEZING, tmp_path) as process:
+def test_a_process_that_does_not_respond_is_named_in_the_failure_file(tmp_path: Path) -> None:
+    write_heartbeat(tmp_path, 1, heartbeat_of_the_test())
+    with started(NOT_RESPONDING, tmp_path) as process:
         process.communicate(timeout=60)
     assert process.returncode == 1
     code, _, message = (tmp_path / "error").read_text().partition("\n")
@@ -102,36 +102,36 @@ def test_a_frozen_process_is_named_to_whoever_started_the_launcher(tmp_path: Pat
     assert message.startswith(f"no heartbeat of process 1 (pid {os.getpid()} on {socket.gethostname()}) for ")
 
 
-def test_the_first_to_fail_has_the_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_failure_file_has_the_first_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNDISTILL_LAST_ERROR", str(tmp_path / "error"))
-    for number, message in ((1, "the cause"), (0, "what came of it")):
+    for number, message in ((1, "the cause"), (0, "a consequence")):
         monkeypatch.setenv("RANK", str(number))
         monitor.write_failure_file(message, 3)
     assert (tmp_path / "error").read_text() == "3\nthe cause"
 
 
-def test_a_word_that_cannot_be_written_hides_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failure_file_that_cannot_be_written_hides_no_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("ALIGNDISTILL_LAST_ERROR", str(tmp_path / "no such folder/error"))
     monitor.write_failure_file("the cause", 3)
 
 
 @pytest.fixture
 def of_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> ProcessMonitor:
-    """The first of two processes; of the second it knows that it began."""
+    """The first of two processes; it has seen that the second one started."""
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     present = ProcessMonitor(tmp_path, heartbeat_timeout_seconds=180)
-    write_presence(tmp_path, 1, presence_of_the_test())
+    write_heartbeat(tmp_path, 1, heartbeat_of_the_test())
     present._look()
     return present
 
 
 @pytest.mark.parametrize("last", [{"finished": True}, {"exit_code": 4}])
-def test_a_process_that_says_its_last_word_while_it_is_looked_at_did_not_die_without_one(
+def test_a_process_that_finishes_or_fails_during_a_poll_is_not_missing(
     of_two: ProcessMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, last: dict[str, Any]
 ) -> None:
     def ends_just_now(pid: int) -> bool:
-        write_presence(tmp_path, 1, Heartbeat(socket.gethostname(), pid, **last))
+        write_heartbeat(tmp_path, 1, Heartbeat(socket.gethostname(), pid, **last))
         return False
 
     monkeypatch.setattr(monitor, "_alive", ends_just_now)
@@ -139,7 +139,7 @@ def test_a_process_that_says_its_last_word_while_it_is_looked_at_did_not_die_wit
 
 
 def test_a_killed_process_that_still_counts_as_alive_is_waited_for(of_two: ProcessMonitor, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Its connections are closed first: their echo may reach the others before it has ended."""
+    """Its connections close first, so the others may get an error before it counts as ended."""
     looks = iter([True, True])
     monkeypatch.setattr(monitor, "_alive", lambda pid: next(looks, False))
     missing = of_two.missing(within_seconds=60)
@@ -151,7 +151,7 @@ def test_a_process_killed_before_its_first_heartbeat_was_read_is_named(tmp_path:
     monkeypatch.setenv("WORLD_SIZE", "2")
     monkeypatch.setenv("RANK", "0")
     of_two = ProcessMonitor(tmp_path, heartbeat_timeout_seconds=180)
-    write_presence(tmp_path, 1, presence_of_the_test())
+    write_heartbeat(tmp_path, 1, heartbeat_of_the_test())
     monkeypatch.setattr(monitor, "_alive", lambda pid: False)
     missing = of_two.missing()
     assert missing is not None

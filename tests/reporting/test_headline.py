@@ -4,7 +4,7 @@ from aligndistill.reporting.report import Report, StudentMetrics
 from tests.reporting.fake_run import full_report, mean, student
 
 
-def test_best_student_with_its_figures():
+def test_best_student_with_its_metrics():
     assert result_sentence(full_report()) == (
         "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73] (start: 0.42 [0.37, 0.47]). "
         "The judge prefers its answers to the start's in 74% [69%, 79%] of comparisons. "

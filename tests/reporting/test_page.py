@@ -110,7 +110,7 @@ def test_the_policy_forbids_everything_that_is_not_here(full_html):
     assert_self_contained(page)
 
 
-def test_full_page_shows_every_figure(full_html):
+def test_full_page_shows_every_metric(full_html):
     page = Page(full_html)
     for shown in [
         "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73]",

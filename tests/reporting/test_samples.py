@@ -38,7 +38,7 @@ def test_as_many_as_asked_and_none_twice(count):
     assert len(chosen) == len(set(chosen)) == count
 
 
-def test_without_figures_the_first_ones():
+def test_without_metrics_the_first_ones():
     prompts = [SamplePrompt(str(index), (SampleAnswer("start", "a"), SampleAnswer("dpo", "b"))) for index in range(9)]
     assert choose_samples(prompts, 4) == prompts[:4]
     assert choose_samples(prompts[:2], 4) == prompts[:2]

@@ -27,7 +27,7 @@ def test_a_line_per_model_with_intervals_and_the_best_starred():
 
 
 def widest_report():
-    """A run whose every figure takes as much room as figures do."""
+    """A run in which every number is as wide as numbers get."""
     wide = Mean(mean=-12.34, low=-45.67, high=-10.89, n=96)
     metrics = student(0.5, 0.5).model_copy(
         update={"truth": wide, "kl_nats": wide, "length_tokens": wide, "reward": wide, "train_seconds": 7100.0}

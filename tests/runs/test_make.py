@@ -73,7 +73,7 @@ def test_a_stage_depends_on_all_that_comes_before(runtime: Runtime) -> None:
     assert third("a").fingerprint != stage("third", "c", third("a").given["inputs"], seed=8).fingerprint
 
 
-def test_work_goes_on_from_what_a_failure_left(runtime: Runtime) -> None:
+def test_a_stage_resumes_from_what_a_failure_left(runtime: Runtime) -> None:
     half = stage("half", "a", make=make_half)
     with pytest.raises(DataError, match="half way"):
         run_stage(half, runtime)
@@ -82,7 +82,7 @@ def test_work_goes_on_from_what_a_failure_left(runtime: Runtime) -> None:
     assert (half.folder(runtime.store) / "text").read_text() == "aa"
 
 
-def test_damaged_work_is_set_aside_and_made_again(runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
+def test_damaged_work_is_moved_away_and_rebuilt(runtime: Runtime, capsys: pytest.CaptureFixture[str]) -> None:
     first = stage("first", "abc")
     run_stage(first, runtime)
     folder = first.folder(runtime.store)

@@ -115,8 +115,8 @@ def test_a_damaged_input_is_found_by_its_content_and_made_again(config: RunConfi
     assert (DPO.folder(config.runtime.store) / "text").read_text() == whole
     assert MADE == ["prompts", "student-dpo"]
     assert (prompts.with_name(prompts.name + ".damaged-1") / "text").is_file()
-    said = "".join(capsys.readouterr().err.split())  # however wide the terminal is
-    assert f"{prompts}isdamaged(text);movedto{prompts.name}.damaged-1andrebuilt" in said
+    printed = "".join(capsys.readouterr().err.split())  # however wide the terminal is
+    assert f"{prompts}isdamaged(text);movedto{prompts.name}.damaged-1andrebuilt" in printed
 
 
 def test_inputs_of_what_was_found_damaged_are_verified_too(config: RunConfig) -> None:

@@ -115,7 +115,7 @@ def test_both_orders_take_the_position_bias_out_of_the_rankings(tmp_path: Path) 
         of_prompt = [one for one in candidates if one.prompt_id == prompt.id]
         outcome = rank_responses(prompt, of_prompt, [one for one in verdicts if one.prompt_id == prompt.id], Rankings())
         if outcome.ranking is None:
-            tied += 1  # the two orders say opposite things: nothing is learnt from that
+            tied += 1  # the two orders contradict each other: nothing is learned from that
         else:
             better, worse = outcome.ranking.responses
             assert worth(prompt.messages[0].content, better.text) > worth(prompt.messages[0].content, worse.text)
@@ -161,8 +161,8 @@ def test_a_fickle_teacher(tmp_path: Path) -> None:
     def fickle(prompt: str, first: str, second: str) -> str:
         times[prompt, first, second] = times.get((prompt, first, second), 0) + 1
         other = {"[[A]]": "[[B]]", "[[B]]": "[[A]]"}
-        said = honest(prompt, first, second)
-        return other[said] if times[prompt, first, second] == 2 else said
+        verdict = honest(prompt, first, second)
+        return other[verdict] if times[prompt, first, second] == 2 else verdict
 
     found: Any = audited(context_in(tmp_path), fickle)
     assert found["metrics"]["self_consistency"]["mean"] == 0

@@ -87,7 +87,7 @@ def test_processes_share_the_prompts_and_get_the_same_rate(tmp_path: Path, monke
         assert len(look.asked) == len(set(look.asked)) == 6
 
 
-def test_verdicts_that_cannot_be_read_are_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_verdicts_that_cannot_be_read_are_skipped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     look = Look(tmp_path, monkeypatch, lambda prompt, *two: likes_blue(prompt, *two) if prompt in QUESTIONS[1:3] else "who knows")
     assert as_processes(monkeypatch, 2, lambda rank: look.win_rate()(POLICY)) == [0.5, 0.5]
 
@@ -97,5 +97,5 @@ def test_without_a_verdict_there_is_no_rate_and_a_warning(
 ) -> None:
     look = Look(tmp_path, monkeypatch, lambda *_: "who knows")
     assert as_processes(monkeypatch, 2, lambda rank: look.win_rate()(POLICY)) == [None, None]
-    said = " ".join(capfd.readouterr().err.split())
-    assert said.count("none of the verdicts of pairwise on the held-out answers could be read: this update has no win rate") == 1
+    printed = " ".join(capfd.readouterr().err.split())
+    assert printed.count("none of the verdicts of pairwise on the held-out answers could be read: this update has no win rate") == 1

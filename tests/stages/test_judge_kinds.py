@@ -147,7 +147,7 @@ def test_members_have_their_own_local_models_and_names(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["swiss", "sort", "listwise", "panel"])
-def test_batches_go_on_until_every_round_is_answered(kind: str, tmp_path: Path) -> None:
+def test_batches_continue_until_every_round_is_answered(kind: str, tmp_path: Path) -> None:
     """A plan of several rounds takes several batches; the verdicts are those of asking the server."""
     context = context_in(tmp_path / "batch", prompts=4, answers=4)
     judge, models = judge_of(kind)
@@ -168,13 +168,13 @@ def test_batches_go_on_until_every_round_is_answered(kind: str, tmp_path: Path) 
         label(made, judge, models, NO_PROBES)
         return [(v.first, v.second, v.outcome) for v in read_verdicts(made.folder) if isinstance(v, Comparison)]
 
-    def nobody(messages: tuple[Message, ...], sample: int) -> str:
+    def no_reply(messages: tuple[Message, ...], sample: int) -> str:
         raise AssertionError("all of it is in the cache")
 
     # The cache knows an answer by its server.
     endpoint = EndpointModel.model_validate(SERVER)
     identity = f"endpoint {endpoint.base_url.rstrip('/')} {endpoint.name}"
-    silent = replace(context, open_endpoint=lambda _: ScriptedChat(nobody, identity=identity))
+    silent = replace(context, open_endpoint=lambda _: ScriptedChat(no_reply, identity=identity))
     assert outcomes(silent) == outcomes(with_longest(context_in(tmp_path / "asked", prompts=4, answers=4)))
 
 

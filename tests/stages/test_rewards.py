@@ -209,7 +209,7 @@ def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(context: Stag
 
 
 def test_the_runs_reward_model_scores_as_it_does_elsewhere(context: StageContext, tmp_path: Path) -> None:
-    pointer = ModelPointer(path=str(write_tiny_model(tmp_path / "trunk")), layout="chat")
+    pointer = ModelPointer(path=str(write_tiny_model(tmp_path / "backbone")), layout="chat")
     made = random_reward_model(pointer, seed=1)
     folder = tmp_path / "made"
     made.model.save_pretrained(folder / "model")

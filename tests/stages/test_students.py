@@ -1,14 +1,16 @@
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from aligndistill.config.data import Source
-from aligndistill.config.objectives import Dpo
+from aligndistill.config.objectives import BestOfN, Dpo, Pro
 from aligndistill.config.run import Rankings, Runtime
 from aligndistill.config.students import RewardTraining, Student
+from aligndistill.errors import DataError
 from aligndistill.models.load import ModelPointer
 from aligndistill.stages import offline_student, rankings, reward_model, students
 from aligndistill.stages.context import StageContext
@@ -45,14 +47,18 @@ def test_the_reference_is_rounded_as_the_policy_is(bf16: bool, tmp_path: Path, m
     assert first_loss(tmp_path) == pytest.approx(math.log(2), abs=1e-6)
 
 
+def start_and_rows(folder: Path, scores: Callable[[int], list[float]]) -> Rankings:
+    """Write a start and 24 rows of two answers each; returns the settings that read them."""
+    write_tiny_model(folder / "start" / "model")
+    ModelPointer(path="model", layout="chat").write(folder / "start")
+    rows = [{"prompt": f"Question {n}?", "responses": ["yes", "no"], "scores": scores(n)} for n in range(24)]
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return Rankings(source=Source(path=str(folder / "rows.jsonl"), format="rankings"), held_out=0.2)
+
+
 def test_only_soft_labels_learn_from_rankings_of_ties(tmp_path: Path) -> None:
-    write_tiny_model(tmp_path / "start" / "model")
-    ModelPointer(path="model", layout="chat").write(tmp_path / "start")
-    rows = [{"prompt": f"Question {n}?", "responses": ["yes", "no"], "scores": [1.0, float(n % 2)]} for n in range(24)]
-    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    settings = start_and_rows(tmp_path, lambda n: [1.0, float(n % 2)])
     inputs = {"start": tmp_path / "start", "rankings": tmp_path / "rankings"}
-    source = Source(path=str(tmp_path / "rows.jsonl"), format="rankings")
-    settings = Rankings(source=source, held_out=0.2)
     made = rankings.read(context_of(tmp_path, "rankings"), settings=settings, conversational=True)
     strict, tied = made.counts["train"], len((tmp_path / "rankings" / "ties.jsonl").read_text().splitlines())
     assert (strict + made.counts["held_out"], made.dropped) == (12, {"all tied": 12})
@@ -67,3 +73,24 @@ def test_only_soft_labels_learn_from_rankings_of_ties(tmp_path: Path) -> None:
         of_reward = RewardTraining(labels=labels, **once)
         trained = reward_model.make(context_of(tmp_path, f"reward-{labels}"), settings=of_reward, seed=0, **inputs)
         assert trained.counts["train"] == count
+
+
+def test_where_all_rankings_are_tied_soft_labels_and_best_of_n_still_learn(tmp_path: Path) -> None:
+    settings = start_and_rows(tmp_path, lambda n: [1.0, 1.0])
+    inputs = {"start": tmp_path / "start", "rankings": tmp_path / "rankings"}
+    with pytest.raises(DataError, match=r"no training rankings are left. Dropped: 24 all tied\..* `labels: soft`"):
+        rankings.read(context_of(tmp_path, "rankings"), settings=settings, conversational=True)
+    made = rankings.read(context_of(tmp_path, "rankings"), settings=settings, conversational=True, learns_ties=True)
+    tied = len((tmp_path / "rankings" / "ties.jsonl").read_text().splitlines())
+    assert (made.counts["train"], made.counts["pairs"], made.dropped) == (0, 0, {"all tied": 24})
+
+    learning: Any = {"lora": None, "seed": 0, "models": {}}
+    reference = {"reference": tmp_path / "start"}
+    for objective, more in ((Dpo(kind="dpo", labels="soft"), reference), (BestOfN(kind="best_of_n"), {})):
+        student = Student(objective=objective, batch_size=2, max_steps=1)
+        trained = students.make(context_of(tmp_path, f"student-{objective.kind}"), settings=student, **learning, **inputs, **more)
+        assert (trained.counts["rankings"], trained.counts["steps"]) == (tied, 1)
+    for objective, more in ((Dpo(kind="dpo"), reference), (Pro(kind="pro"), {})):
+        student = Student(objective=objective, batch_size=2, max_steps=1)
+        with pytest.raises(DataError, match=f"no training rankings are left. Dropped: {tied} all tied"):
+            students.make(context_of(tmp_path, f"strict-{objective.kind}"), settings=student, **learning, **inputs, **more)

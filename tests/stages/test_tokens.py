@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from aligndistill.config.run import Runtime
+from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.tokenise import Limits
 from aligndistill.stages.context import StageContext
@@ -34,7 +35,7 @@ def test_rankings_are_tokenised_once_for_all_students(context: StageContext, ran
     conversation = Conversation(tiny_tokenizer(), "chat")
     first = ranking_examples(context, rankings, conversation, LIMITS)
     assert [len(one.scores) for one in first] == [len(one.responses) for one in ragged_rankings()[1:]]
-    (rankings / RANKINGS).unlink()  # nobody needs them now
+    (rankings / RANKINGS).unlink()  # they are not needed any more
     other = replace(context, folder=context.folder.with_name("another student"))
     assert list(ranking_examples(other, rankings, conversation, LIMITS)) == list(first)
     for changed in (
@@ -68,3 +69,19 @@ def test_rankings_of_ties_are_for_those_who_ask(context: StageContext, rankings:
     *others, last = ranking_examples(other, rankings, conversation, LIMITS, ties=True)
     assert others == plain
     assert last.scores == [0.5] * len(first.responses)
+
+
+def test_where_all_rankings_are_tied_any_response_is_the_best(context: StageContext, rankings: Path) -> None:
+    conversation = Conversation(tiny_tokenizer(), "chat")
+    strict = list(ranking_examples(context, rankings, conversation, LIMITS, best_only=True))
+    rows = (rankings / RANKINGS).read_text()
+    (rankings / TIES).write_text(rows)  # beside rankings with an order they are not read
+    other = replace(context, identities={rankings: "with ties"})
+    assert list(ranking_examples(other, rankings, conversation, LIMITS, best_only=True)) == strict
+
+    (rankings / RANKINGS).write_text(rows.splitlines()[0] + "\n")  # the held-out one
+    (rankings / TIES).write_text("".join(f"{row}\n" for row in rows.splitlines()[1:]))
+    alone = replace(context, identities={rankings: "ties alone"})
+    assert list(ranking_examples(alone, rankings, conversation, LIMITS, best_only=True)) == strict
+    with pytest.raises(DataError, match=f"no training rankings are left. Dropped: {len(strict)} all tied"):
+        ranking_examples(alone, rankings, conversation, LIMITS)

@@ -108,7 +108,7 @@ def test_a_run_that_was_stopped_asks_again_what_failed_and_not_what_was_unreadab
 
 
 def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
-    def said(reply: str | None, *members: Comparison) -> Comparison:
+    def compared(reply: str | None, *members: Comparison) -> Comparison:
         return Comparison(
             prompt_id="p",
             first="a",
@@ -120,9 +120,9 @@ def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
             members=members,
         )
 
-    failed = said("[reply 1] A\n[reply 2] [no verdict: no reply after 6 attempts: HTTP 503]")
+    failed = compared("[reply 1] A\n[reply 2] [no verdict: no reply after 6 attempts: HTTP 503]")
     assert request_failed(failed)
-    assert request_failed(said(None, said("A"), failed))
-    assert not request_failed(said(None, said("A"), said(None)))
-    assert not request_failed(said('[no verdict: cut off at max_new_tokens] "A"'))
-    assert not request_failed(said("there was no reply after it"))
+    assert request_failed(compared(None, compared("A"), failed))
+    assert not request_failed(compared(None, compared("A"), compared(None)))
+    assert not request_failed(compared('[no verdict: cut off at max_new_tokens] "A"'))
+    assert not request_failed(compared("there was no reply after it"))

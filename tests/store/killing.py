@@ -7,7 +7,7 @@ import sys
 
 
 def put_until_killed(imports: str, opened: str) -> set[int]:
-    """The numbers that it said it had put under themselves, some of them after the signal was on its way.
+    """The numbers that it reported as stored under themselves, some of them after the signal was sent.
 
     Args:
         imports: what `opened` needs.
@@ -25,7 +25,7 @@ while True:
 """
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
-        said = [int(process.stdout.readline()) for _ in range(20)]
+        reported = [int(process.stdout.readline()) for _ in range(20)]
         os.kill(process.pid, signal.SIGKILL)
-        said += [int(line) for line in process.stdout.read().split()]
-    return set(said)
+        reported += [int(line) for line in process.stdout.read().split()]
+    return set(reported)

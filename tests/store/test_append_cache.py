@@ -39,8 +39,8 @@ def test_eight_processes_lose_nothing(tmp_path: Path) -> None:
 
 @pytest.mark.process
 def test_what_was_put_survives_kill_9(tmp_path: Path) -> None:
-    said = put_until_killed("from aligndistill.store.append_cache import AppendCache", f"AppendCache(Path({str(tmp_path)!r}))")
-    assert set(AppendCache(tmp_path).get_many([str(number) for number in said]).values()) == said
+    reported = put_until_killed("from aligndistill.store.append_cache import AppendCache", f"AppendCache(Path({str(tmp_path)!r}))")
+    assert set(AppendCache(tmp_path).get_many([str(number) for number in reported]).values()) == reported
 
 
 @pytest.mark.parametrize(

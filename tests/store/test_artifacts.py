@@ -68,7 +68,7 @@ def test_content_of_a_folder_is_its_files_and_their_names(tmp_path: Path) -> Non
     assert folder("e", {"x": "1", "deep/y": "2", "w": ""}) != same
 
 
-def test_files_are_told_apart_by_size_and_every_byte(tmp_path: Path) -> None:
+def test_files_are_distinguished_by_size_and_every_byte(tmp_path: Path) -> None:
     def sparse(name: str, size: int, first: bytes = b"", last: bytes = b"\0") -> str:
         with (tmp_path / name).open("wb") as file:
             file.write(first)
@@ -145,7 +145,7 @@ def test_a_damaged_folder_is_not_finished(folder: Path, damage: Any) -> None:
     assert read_manifest(folder) is None
 
 
-def test_nothing_is_lost_when_folders_are_set_aside(folder: Path) -> None:
+def test_nothing_is_lost_when_folders_are_moved_away(folder: Path) -> None:
     finished(folder)
     first = move_aside(folder)
     folder.mkdir()

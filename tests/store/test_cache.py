@@ -30,7 +30,7 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "deeper" / "cache.sqlite"
 
 
-def test_values_are_found_again_by_another_process_and_unknown_keys_are_left_out(path: Path) -> None:
+def test_values_are_found_again_by_another_process_and_unknown_keys_are_missing(path: Path) -> None:
     Cache(path).put("k", {"reply": "\ud800 é", "logprobs": [-0.1, None]})
     assert Cache(path).get_many(["k", "absent"]) == {"k": {"reply": "\ud800 é", "logprobs": [-0.1, None]}}
 
@@ -111,8 +111,8 @@ def test_only_one_process_at_a_time_opens_and_mends_the_file(path: Path) -> None
 
 @pytest.mark.process
 def test_what_was_put_survives_kill_9(path: Path) -> None:
-    said = put_until_killed("from aligndistill.store.cache import Cache", f"Cache(Path({str(path)!r}))")
-    assert set(Cache(path).get_many([str(number) for number in said]).values()) == said
+    reported = put_until_killed("from aligndistill.store.cache import Cache", f"Cache(Path({str(path)!r}))")
+    assert set(Cache(path).get_many([str(number) for number in reported]).values()) == reported
 
 
 def _overwrite(path: Path, start: int, data: bytes) -> None:
@@ -131,7 +131,7 @@ def _overwrite(path: Path, start: int, data: bytes) -> None:
         pytest.param(lambda path: _overwrite(path, 4096, b"\xff" * 4096), id="a page overwritten"),
     ],
 )
-def test_a_damaged_file_is_set_aside_and_begun_anew(path: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_damaged_file_is_moved_away_and_a_new_one_started(path: Path, damage, caplog: pytest.LogCaptureFixture) -> None:
     cache = Cache(path)
     for number in range(200):
         cache.put(str(number), "x" * 100)
@@ -151,7 +151,7 @@ def test_a_damaged_file_is_set_aside_and_begun_anew(path: Path, damage, caplog: 
     assert str(path) in caplog.text
 
 
-def test_the_log_of_a_damaged_file_is_set_aside_with_it(path: Path) -> None:
+def test_the_log_of_a_damaged_file_is_moved_away_with_it(path: Path) -> None:
     first = Cache(path)
     for number in range(200):
         first.put(str(number), "x" * 100)
@@ -206,7 +206,7 @@ def test_a_flipped_digit_in_a_value_is_a_miss_not_a_wrong_answer(path: Path, cap
         pytest.param("DROP TABLE entries; CREATE TABLE entries (key, value)", id="another table"),
     ],
 )
-def test_a_file_of_another_form_is_set_aside(path: Path, change: str) -> None:
+def test_a_file_of_another_form_is_moved_away(path: Path, change: str) -> None:
     cache = Cache(path)
     cache.put("k", 1)
     cache.close()

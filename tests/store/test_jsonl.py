@@ -25,7 +25,7 @@ def test_what_is_written_is_read(tmp_path: Path, messages: list[Message]) -> Non
 
 @given(st.lists(st.builds(Message, role=st.just("user"), content=TEXT), min_size=1, max_size=4), st.data())
 @settings(deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-def test_a_torn_file_keeps_its_whole_lines_and_goes_on(tmp_path: Path, messages: list[Message], data: st.DataObject) -> None:
+def test_a_torn_file_keeps_its_whole_lines_and_is_appended_to(tmp_path: Path, messages: list[Message], data: st.DataObject) -> None:
     """Whatever byte a kill stopped at."""
     path = tmp_path / "messages.jsonl"
     path.unlink(missing_ok=True)

@@ -77,6 +77,12 @@ def test_names_and_what_is_waited_for_change_nothing() -> None:
     assert of(prompts=renamed) == of(prompts=PROMPTS)
 
 
+def test_what_is_not_hashed_reaches_the_function_and_changes_nothing() -> None:
+    strict = stage("s", make, prompts=PROMPTS, not_hashed={"strict": True})
+    assert strict.given == {"prompts": PROMPTS, "strict": True}
+    assert strict.fingerprint == of(prompts=PROMPTS)
+
+
 def test_equal_stages_share_the_folder_of_the_first(tmp_path: Path) -> None:
     one, other = stage("one", make, n=1), stage("other", make, n=1)
     assert other.folder(tmp_path) == tmp_path / f"other-{one.fingerprint}"
@@ -108,15 +114,15 @@ def test_whether_a_server_samples_counts_and_not_which() -> None:
     assert ppo("http://one/v1") == ppo("http://two/v1") != ppo(None)
 
 
-def test_not_everything_is_left_out() -> None:
+def test_few_sections_have_fields_that_are_not_hashed() -> None:
     """Most fields are hashed; those that are not were marked one by one."""
     sections = [Section]
     for section in sections:
         sections += section.__subclasses__()
     assert RunConfig in sections
     ours = [section for section in sections if section.__module__.startswith("aligndistill.")]
-    left_out = {section.__name__ for section in ours if any(NotHashed in found for found in marks(section).values())}
-    assert left_out == {"EndpointModel", "RolloutServer"}
+    not_hashed = {section.__name__ for section in ours if any(NotHashed in found for found in marks(section).values())}
+    assert not_hashed == {"EndpointModel", "RolloutServer"}
 
 
 def test_a_file_that_a_section_names_counts_by_its_content(tmp_path: Path) -> None:

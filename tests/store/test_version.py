@@ -12,7 +12,7 @@ def test_a_new_store_is_claimed_without_a_remark(tmp_path: Path) -> None:
     assert not claim_store(store)
 
 
-def test_finished_work_of_another_version_is_told_once_and_left_alone(tmp_path: Path) -> None:
+def test_finished_work_of_another_version_is_reported_once_and_not_touched(tmp_path: Path) -> None:
     """The first version of the format wrote no version."""
     (tmp_path / "prompts-0123").mkdir()
     (tmp_path / "prompts-0123/manifest.json").write_text("{}")

@@ -1,24 +1,24 @@
 """Trains again and again, and kills each training at another write of its second checkpoint: `python -m ... FOLDER`.
 
-FOLDER/saves.json lists, for each kill, the write it came before and what a resumed run would begin from.
+FOLDER/saves.json lists, for each kill, the write before which it happened, and the checkpoint that a resumed run would use.
 """
 
 import json
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from aligndistill.training.checkpoints import newest_valid_checkpoint
-from tests.training.offline.interrupted import in_a_child, kill, never
+from tests.training.killing import Prepare, in_a_child, kill, never
+from tests.training.offline.interrupted import train
 
 SECOND = "checkpoint-4"
 
 
-def before_write(number: int, noted: Path) -> Callable[[], None]:
-    """Python says of every file that it opens, renames or removes; torch is asked; safetensors' writes lie between two of those."""
+def before_write(number: int, noted: Path) -> Prepare:
+    """Audit events report files that Python opens, renames or removes; torch.save is patched; safetensors writes in between."""
     count = 0
     plain_save = torch.save
 
@@ -50,7 +50,7 @@ def main(folder: Path) -> None:
     saves = []
     for number in range(1, 100):
         here, noted = folder / str(number), folder / f"{number}.txt"
-        if in_a_child(here, None, before_write(number, noted), never) == 0:
+        if in_a_child(train, here, None, before_write(number, noted), never) == 0:
             break
         found = newest_valid_checkpoint(here)
         saves.append({"before": noted.read_text(), "resumes_from": found.name if found else None})

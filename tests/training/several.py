@@ -4,7 +4,7 @@ An order: name, what (an objective, `supervised` or `reward_model`), and optiona
 lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
 default), served (of ppo: the address of a server that samples), stop_at (the last rank gets SIGTERM in that step), uneven (the
 head reads its positions in more chunks on the first rank than on the others).
-What came of it is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
+The result is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
 """
 
 import gc
@@ -90,7 +90,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     stop_at = order.get("stop_at")
     signals.listen()
     what, lora = order["what"], Lora(r=2, lora_dropout=0.0) if order.get("lora") else None
-    backbone = ModelPointer(path=str(folder / "trunk"), layout="chat")
+    backbone = ModelPointer(path=str(folder / "backbone"), layout="chat")
     runtime = {
         "per_device_train_batch_size": order.get("per_device", 4),
         "deepspeed": str(REPOSITORY / f"configs/deepspeed/{order['zero']}.json") if order.get("zero") else None,
@@ -113,7 +113,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         adaptive = {"minibatches": 2, "ppo_epochs": 1, "kl_target": 0.5, "kl_horizon": 100, "normalise_rewards": True}
         more = adaptive if critic == "shared" else {"ppo_epochs": 2}
         settings = {"critic": critic, **more, "job": {"lr_scheduler_type": "cosine"}}
-        where = {"backbone": folder / "trunk", "runtime": runtime, "lora": lora}
+        where = {"backbone": folder / "backbone", "runtime": runtime, "lora": lora}
         if order.get("served"):
             server = RolloutServerClient(RolloutServer(base_url=order["served"], name="policy"))
             where["served"] = ServedRollouts(server, job.folder / "weights")
@@ -149,9 +149,9 @@ def main(folder: Path) -> None:
     gc.freeze()  # accelerate collects at each training's beginning, and what is imported stays
     if is_main_process():
         write_tiny_model(folder / "new", seed=0)
-        (folder / "new").rename(folder / "trunk")
+        (folder / "new").rename(folder / "backbone")
     else:
-        while not (folder / "trunk").is_dir():
+        while not (folder / "backbone").is_dir():
             pass
     for order in json.loads((folder / "orders.json").read_text()):
         try:

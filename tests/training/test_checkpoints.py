@@ -15,12 +15,12 @@ from aligndistill.training.checkpoints import (
 FILES = {"model.safetensors": b"weights" * 9, "trainer_state.json": b'{"global_step": 3}', "global_step3/optimizer.pt": b"moments"}
 
 
-def checkpoint(folder: Path, step: int, sealed: bool = True) -> Path:
+def checkpoint(folder: Path, step: int, with_manifest: bool = True) -> Path:
     made = folder / f"checkpoint-{step}"
     for name, content in FILES.items():
         (made / name).parent.mkdir(parents=True, exist_ok=True)
         (made / name).write_bytes(content + str(step).encode())
-    if sealed:
+    if with_manifest:
         write_manifest(made)
     return made
 
@@ -31,7 +31,7 @@ def flip_bit(file: Path, bit: int) -> None:
     file.write_bytes(content)
 
 
-def test_the_newest_sealed_one_is_taken(tmp_path: Path) -> None:
+def test_the_newest_with_a_manifest_is_used(tmp_path: Path) -> None:
     assert newest_valid_checkpoint(tmp_path) is None
     checkpoint(tmp_path, 9)
     newest = checkpoint(tmp_path, 100)
@@ -63,8 +63,8 @@ def test_every_damaged_file_is_found_and_named(name: str, how: str, tmp_path: Pa
             file.mkdir()
     assert name in str(find_damage(newer))
     assert newest_valid_checkpoint(tmp_path) == older
-    said = " ".join(capsys.readouterr().err.split())
-    assert f"checkpoint-2 is skipped: {name} is" in said
+    printed = " ".join(capsys.readouterr().err.split())
+    assert f"checkpoint-2 is skipped: {name} is" in printed
 
 
 def test_a_manifest_damaged_anywhere_is_never_trusted_nor_stumbled_over(tmp_path: Path) -> None:
@@ -91,19 +91,19 @@ def test_a_manifest_damaged_anywhere_is_never_trusted_nor_stumbled_over(tmp_path
     assert find_damage(made) is None
 
 
-def test_an_unsealed_one_is_passed_over(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_one_without_a_manifest_is_skipped(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     older = checkpoint(tmp_path, 1)
-    checkpoint(tmp_path, 2, sealed=False)
+    checkpoint(tmp_path, 2, with_manifest=False)
     assert newest_valid_checkpoint(tmp_path) == older
     assert "checkpoint-2 is skipped: it is incomplete" in capsys.readouterr().err
     shutil.rmtree(older)
     assert newest_valid_checkpoint(tmp_path) is None
 
 
-def test_the_newest_sealed_ones_are_kept(tmp_path: Path) -> None:
+def test_the_newest_with_a_manifest_are_kept(tmp_path: Path) -> None:
     for step in (5, 10, 15, 100):
         newest = checkpoint(tmp_path, step)
-    checkpoint(tmp_path, 50, sealed=False)
+    checkpoint(tmp_path, 50, with_manifest=False)
     keep_newest(newest, 2)
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-15", "checkpoint-100"]
     keep_newest(newest, 1)
@@ -111,7 +111,7 @@ def test_the_newest_sealed_ones_are_kept(tmp_path: Path) -> None:
     assert find_damage(newest) is None
 
 
-def test_a_damaged_one_of_a_later_step_does_not_displace_the_one_just_sealed(tmp_path: Path) -> None:
+def test_a_damaged_one_of_a_later_step_does_not_replace_the_one_just_saved(tmp_path: Path) -> None:
     checkpoint(tmp_path, 50)
     damaged = checkpoint(tmp_path, 100)
     flip_bit(damaged / "model.safetensors", 3)
@@ -119,7 +119,7 @@ def test_a_damaged_one_of_a_later_step_does_not_displace_the_one_just_sealed(tmp
     assert [path.name for path in all_checkpoints(tmp_path)] == ["checkpoint-60"]
 
 
-def test_sealing_again_covers_what_is_there_now(tmp_path: Path) -> None:
+def test_a_new_manifest_covers_the_current_files(tmp_path: Path) -> None:
     made = checkpoint(tmp_path, 1)
     (made / "model.safetensors").write_bytes(b"other weights")
     assert find_damage(made) is not None

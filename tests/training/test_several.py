@@ -1,31 +1,29 @@
-"""One process, two, and two under every ZeRO stage learn the same; and each goes on from where it was stopped.
+"""One process, two, and two under every ZeRO stage learn the same; and each can be stopped and resumed.
 
 All training runs of this file are made by two launches, of two processes and of one: starting a process costs more than training.
 """
 
 import json
 import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
+from tests.e2e.command import ForkServer
 from tests.tiny_models import assert_same_steps, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
 
 pytestmark = pytest.mark.process
 
-REPOSITORY = Path(__file__).parents[2]
 OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
 SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 SHARED_CRITIC = ("zero2", "zero3")
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
-PPO_FIGURES = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
+PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 PORT = 29900 + os.getpid() % 90
 
 
@@ -66,21 +64,21 @@ def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
     return [{**order, "name": f"{name}-stopped", "stop_at": 1 if what == "ppo" else 3}, {**order, "name": f"{name}-resumed"}]
 
 
+def ranks(count: int) -> list[dict[str, str]]:
+    """What a launcher sets for each of so many processes."""
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
 @pytest.fixture(scope="module")
-def made(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def made(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "DS_ACCELERATOR": "cpu", "PYTHONPATH": str(REPOSITORY)}
-    torchrun = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(PORT)]
     with PolicyServer(write_tiny_model(folder / "start")) as server:
         url = server.base_url
-        for name, orders, launcher in (("two", on_two(url), torchrun), ("one", on_one(url), [])):
+        for name, orders, processes in (("two", on_two(url), ranks(2)), ("one", on_one(url), [{}])):
             (folder / name).mkdir()
             (folder / name / "orders.json").write_text(json.dumps(orders))
-            command = [sys.executable, *launcher, "-m", "tests.training.several", str(folder / name)]
-            ended = subprocess.run(
-                command, cwd=REPOSITORY, env=environment, capture_output=True, text=True, check=False, timeout=500
-            )
-            assert ended.returncode == 0, ended.stderr[-4000:]
+            forked.run_module("tests.training.several", str(folder / name), environments=processes)
     return folder
 
 
@@ -101,10 +99,10 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert entry["learning_rate"] == other["learning_rate"]
         if "score" in other:
-            assert entry.keys() & other.keys() >= PPO_FIGURES
+            assert entry.keys() & other.keys() >= PPO_METRICS
             assert entry.keys() ^ other.keys() <= {"grad_norm"}  # DeepSpeed has none under ZeRO-0
-            for figure in entry.keys() & other.keys():
-                assert entry[figure] == pytest.approx(other[figure], rel=2e-3, abs=2e-4), figure
+            for metric in entry.keys() & other.keys():
+                assert entry[metric] == pytest.approx(other[metric], rel=2e-3, abs=2e-4), metric
     # ZeRO writes a tied head too
     assert_same_steps(*({name: torch.tensor(value) for name, value in one["weights"].items()} for one in (found, expected)))
 
@@ -131,14 +129,14 @@ def test_adapters_train_under_every_zero_stage(made: Path, what: str, zero: str)
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize("zero", SHARED_CRITIC)
-def test_a_critic_in_the_policys_trunk_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
+def test_a_critic_on_the_policys_backbone_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
     assert_same_training(result(made / "two", f"ppo-shared-{zero}"), result(made / "one", "ppo-shared"))
 
 
 @pytest.mark.timeout(600)
 @pytest.mark.parametrize(("zero", "lora"), SERVED)
 def test_what_a_server_samples_for_several_processes_is_what_it_samples_for_one(made: Path, zero: str | None, lora: bool) -> None:
-    """The first process hands over whole weights, whatever cut them up; the server's log-probs say so."""
+    """The first process sends gathered weights, however they were sharded; the server's log-probs say so."""
     found, expected = (result(made / processes, f"ppo-served-{way}-{lora}") for processes, way in (("two", zero), ("one", None)))
     assert_same_training(found, expected)
     assert all(entry["server_gap_nats"] < 1e-4 for entry in found["log"] + expected["log"])
@@ -171,7 +169,7 @@ def test_stopped_and_resumed_is_uninterrupted(made: Path, processes: str, name: 
 
 
 @pytest.mark.timeout(600)
-def test_a_run_may_go_on_with_fewer_processes(made: Path) -> None:
+def test_a_run_may_resume_with_fewer_processes(made: Path) -> None:
     assert result(made / "two", "dpo-moved")["code"] == 5
     moved = result(made / "one", "dpo-moved")
     assert len(moved["seen"]) == 1  # the last of four steps

@@ -1,15 +1,12 @@
 """Trains on as many threads as the environment says, twice without a pause and once over a SIGKILL: `python -m ... FOLDER`.
 
-Each in a process of its own, forked before anything has been computed, so that one of them all pays for the imports. The sizes make
+Each in a process of its own, forked before anything has been computed, so that the imports are done once for all. The sizes make
 torch share the work among threads: an operator over fewer than 32,768 numbers runs on one. And a hundred answers to one prompt make
 the gradient of the prompt's last token a sum of a hundred terms, which is where an order of adding shows (see `logprobs.places`).
 """
 
 import json
-import os
-import signal
 import sys
-import traceback
 from hashlib import sha256
 from pathlib import Path
 from random import Random
@@ -19,27 +16,17 @@ import torch
 
 from aligndistill.config.objectives import Rrhf
 from aligndistill.models.groups import TokenGroup
-from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy
 from tests.tiny_models import tiny_job, tiny_language_model
+from tests.training.killing import Prepare, in_a_child, in_step, never
 from tests.training.on_policy.tiny_ppo import tiny_ppo
 
-STEPS, KILLED_IN_STEP = 8, 6
+STEPS = 8
+KILL = in_step(6, micro_batch=1)
 ANSWERS = 100
 SIZES = {"hidden_size": 96, "intermediate_size": 128}
 RUNTIME = {"save_steps": 2}
-
-
-def kill_in(step: int) -> None:
-    plain = CheckpointedTrainer.training_step
-
-    def training_step(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if self.state.global_step + 1 == step:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return plain(self, *args, **kwargs)
-
-    CheckpointedTrainer.training_step = training_step  # type: ignore[method-assign]
 
 
 def rrhf(folder: Path) -> Any:
@@ -68,21 +55,11 @@ def fingerprint(trainer: Any) -> str:
     return found.hexdigest()
 
 
-def in_a_child(what: str, folder: Path, killed: bool) -> int:
-    child = os.fork()
-    if child == 0:
-        try:
-            if killed:
-                kill_in(KILLED_IN_STEP)
-            trainer = {"rrhf": rrhf, "ppo": ppo}[what](folder)
-            result = {"weights": fingerprint(trainer), "steps": trainer.state.global_step, "threads": torch.get_num_threads()}
-            (folder / "result.json").write_text(json.dumps(result))
-            os._exit(0)
-        except BaseException:
-            traceback.print_exc()
-        finally:
-            os._exit(1)
-    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+def train(what: str, folder: Path, prepare: Prepare) -> None:
+    prepare()
+    trainer = {"rrhf": rrhf, "ppo": ppo}[what](folder)
+    result = {"weights": fingerprint(trainer), "steps": trainer.state.global_step, "threads": torch.get_num_threads()}
+    (folder / "result.json").write_text(json.dumps(result))
 
 
 def main(folder: Path) -> None:
@@ -91,8 +68,8 @@ def main(folder: Path) -> None:
 
     codes: dict[str, list[int]] = {}
     for what in ("rrhf", "ppo"):
-        for name, kills in (("first", [False]), ("again", [False]), ("killed", [True, False])):
-            codes[f"{what} {name}"] = [in_a_child(what, folder / what / name, killed) for killed in kills]
+        for name, kills in (("first", [never]), ("again", [never]), ("killed", [KILL, never])):
+            codes[f"{what} {name}"] = [in_a_child(train, what, folder / what / name, prepare) for prepare in kills]
     (folder / "codes.json").write_text(json.dumps(codes))
 
 

@@ -18,12 +18,23 @@ class ServerCapabilities(BaseModel):
 
     Attributes:
         answers: whether it has ever answered a request.
+        thinks: whether it thinks before it answers, unless a switch is sent.
+        switch: the switch that brings it to the mode that the config asks for (see `thinking.py`); None if none is needed, or none
+            works.
+        context_tokens: the most tokens of prompt and answer together, as the server reports it.
+        card: the server's description of the model, to notice that it was restarted with another one.
+        label_mass: the probability of a requested letter as the first token of the answer.
         top_logprobs: how many log-probabilities it gives per position, 0 for none.
         several: whether it supports `n`.
         answer_format: the strictest answer format that it enforces.
     """
 
     answers: bool = False
+    thinks: bool | None = None
+    switch: str | None = None
+    context_tokens: int | None = None
+    card: str | None = None
+    label_mass: float | None = None
     top_logprobs: int | None = None
     several: bool | None = None
     answer_format: AnswerFormat | None = None
@@ -36,10 +47,12 @@ class Capabilities:
     Attributes:
         found: the current state.
         save: called with the new state after every change.
+        confirmed: whether this process has asked the server since it started.
     """
 
     found: ServerCapabilities = field(default_factory=ServerCapabilities)
     save: Callable[[ServerCapabilities], None] | None = None
+    confirmed: bool = False
 
     def update(self, **found: Any) -> None:
         """Set fields of `found`, and save it if it changed."""
@@ -48,6 +61,10 @@ class Capabilities:
             self.found = updated
             if self.save is not None:
                 self.save(updated)
+
+    def forget(self) -> None:
+        """Everything is unknown again."""
+        self.update(**ServerCapabilities().model_dump())
 
     @property
     def top_logprobs(self) -> tuple[int, ...]:
@@ -75,7 +92,7 @@ class FormatProbe:
         return isinstance(content, dict) and content.keys() == {"larger"} and content["larger"] in (2, 3)
 
 
-PROBE_TOKENS = 32
+PROBE_TOKENS = 64
 _LARGER = {
     "type": "object",
     "properties": {"larger": {"type": "integer", "enum": [2, 3]}},

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import logging
+import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
@@ -16,8 +17,9 @@ from aligndistill.chat.http.capabilities import Capabilities
 from aligndistill.chat.http.connection import Connection, Session, decode
 from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.chat.http.retries import AccessDenied, RequestRejected, RetriesExhausted, TransientError, retrying
+from aligndistill.chat.http.thinking import request_body
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
-from aligndistill.chat.http.wire import Completion
+from aligndistill.chat.http.wire import Completion, ModelCard, model_card
 from aligndistill.chat.protocol import UNANSWERED, Reply
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
@@ -63,7 +65,7 @@ class ServerClient:
         self._account = account
         counted = config.tokenizer is not None or config.context_tokens is not None
         self._tokens = token_count(config) if counted else TokenCount(by_length, exact=False)
-        self.identity = self._server.identity
+        self.name = self._server.name
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[OpenSession]:
@@ -72,9 +74,17 @@ class ServerClient:
             yield OpenSession(session)
 
     async def complete(
-        self, session: OpenSession, messages: Sequence[Message], max_retries: int | None = None, **fields: Any
+        self,
+        session: OpenSession,
+        messages: Sequence[Message],
+        max_retries: int | None = None,
+        switch: str | None = None,
+        **fields: Any,
     ) -> Completion:
         """One answer, with retries.
+
+        Args:
+            switch: for the model's thinking, instead of the one that is known to work.
 
         Raises:
             JudgeError: the server rejects all requests.
@@ -87,18 +97,20 @@ class ServerClient:
         at_most = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=fields["max_tokens"] * fields.get("n", 1))
         retries = self._config.max_retries if max_retries is None else max_retries
         try:
-            completion: Completion = await retrying(retries)(self._try, session.session, body, fields, at_most)
+            switch = switch or self._capabilities.found.switch
+            request = request_body(self._config, body, fields, switch)
+            completion: Completion = await retrying(retries)(self._try, session.session, request, at_most)
         except TransientError as failure:
             raise RetriesExhausted(f"{UNANSWERED} {retries + 1} attempts: {failure}") from None
         self._capabilities.update(answers=True)
         return completion
 
-    async def _try(self, session: Session, body: list[dict[str, str]], fields: Mapping[str, Any], at_most: Usage) -> Completion:
+    async def _try(self, session: Session, body: Mapping[str, Any], at_most: Usage) -> Completion:
         slot = await self._rate_limiter.acquire(at_most.prompt_tokens + at_most.completion_tokens)
         async with self._reserve(at_most) as reservation:
             began = time.monotonic()
             try:
-                completion = await self._server.complete(session, body, fields)
+                completion = await self._server.complete(session, body)
             except TransientError as failure:
                 if failure.retry_after_seconds:
                     self._rate_limiter.pause(failure.retry_after_seconds)
@@ -119,20 +131,21 @@ class ServerClient:
         """A reply with a `problem` for a rejected request, unless the server rejects all requests.
 
         Raises:
-            JudgeError: the server rejects the health check too, or has rejected many requests in a row.
+            JudgeError: the server rejects the health check too, has rejected many requests in a row, or rejects a field that every
+                request has.
         """
+        if advice := field_advice(reason):  # every request has this field
+            raise JudgeError(f"{self.name} rejected the request: {reason}. {advice}")
         async with session.health_check:
             if not self._capabilities.found.answers:
                 try:
                     await self.complete(session, HEALTH_CHECK, temperature=0.0, max_tokens=1)
                 except (RetriesExhausted, RequestRejected):
-                    raise JudgeError(
-                        f"{self.identity} rejected the request: {reason}. Check base_url and the model's name."
-                    ) from None
+                    raise JudgeError(f"{self.name} rejected the request: {reason}. Check base_url and the model's name.") from None
         length = sum(len(message.content) for message in messages)
         session.failures_in_a_row += 1
         message = (
-            f"{self.identity} rejected request {request} ({length} characters): {reason}. "
+            f"{self.name} rejected request {request} ({length} characters): {reason}. "
             "Shorten the prompts or the candidates if it is too long for the model."
         )
         if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
@@ -146,7 +159,7 @@ class ServerClient:
         Raises:
             JudgeError: the health check fails too, or many requests have failed in a row.
         """
-        message = f"{self.identity}: {failure}."
+        message = f"{self.name}: {failure}."
         async with session.health_check:
             if session.unreachable is None:
                 try:
@@ -164,9 +177,21 @@ class ServerClient:
             )
         _log.warning("%s Continuing without a reply to this request.", message)
 
+    def room_for_thoughts(self, messages: Sequence[Message], new_tokens: int) -> int:
+        """The most tokens of thoughts: `thinking_tokens`, or what the server's context leaves."""
+        context = self._config.context_tokens or self._capabilities.found.context_tokens
+        room = self._config.thinking_tokens
+        return room if context is None else max(min(room, context - self._tokens.count(messages) - new_tokens), 0)
+
+    async def describe(self, session: OpenSession) -> ModelCard | None:
+        """What the server says of the model; None if it says nothing."""
+        return await self._server.describe(session.session)
+
     def too_long(self, messages: Sequence[Message], new_tokens: int) -> str:
         """Why a request is not sent; empty if it fits. Some servers answer a request that does not fit with nonsense."""
         context = self._config.context_tokens
+        if context is None and self._tokens.exact:  # an estimate may be too high, and a server that reports its limit holds it
+            context = self._capabilities.found.context_tokens
         if context is None or (length := self._tokens.count(messages)) + new_tokens <= context:
             return ""
         about = "" if self._tokens.exact else "about "
@@ -193,13 +218,13 @@ class ServerApi:
         self._config = config
         self._connection = Connection(config.base_url, config.api_key_env, config.timeout_seconds)
         self.base_url = config.base_url.rstrip("/")
-        self.identity = config.identity
+        self.name = f"endpoint {config.server}"
 
     def session(self) -> AbstractAsyncContextManager[Session]:
         """Connections that are kept open and reused."""
         return self._connection.session()
 
-    async def complete(self, session: Session, messages: list[dict[str, str]], fields: Mapping[str, Any]) -> Completion:
+    async def complete(self, session: Session, body: Mapping[str, Any]) -> Completion:
         """One attempt.
 
         Raises:
@@ -207,19 +232,33 @@ class ServerApi:
             RequestRejected: the server rejects this request.
             JudgeError: the server rejects all requests.
         """
-        body = {"model": self._config.name, "messages": messages, **fields}
         try:
             content = await self._connection.post(session, f"{self.base_url}/chat/completions", body)
         except AccessDenied as denied:
             advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
-            raise JudgeError(
-                f"{self.identity} rejected the request: {denied}. {advice} Answers received so far are saved."
-            ) from None
+            raise JudgeError(f"{self.name} rejected the request: {denied}. {advice} Answers received so far are saved.") from None
         try:
             return _completion(content)
         except (ValueError, RecursionError):  # not JSON, or not of this form
             message = f"the response is not a chat completion: {self._connection.quote(decode(content))}"
         raise TransientError(message)
+
+    async def describe(self, session: Session) -> ModelCard | None:
+        """The entry of the model in the server's list of models."""
+        content = await self._connection.get(session, f"{self.base_url}/models")
+        return model_card(content, self._config.name) if content is not None else None
+
+
+_FIELDS = re.compile(r"max_completion_tokens|\bseed\b|\btemperature\b")
+
+
+def field_advice(reason: str) -> str:
+    """What to write into the config if a server names one of our fields as unsupported; empty if it names none."""
+    found = set(_FIELDS.findall(reason))
+    if "max_completion_tokens" in found and "max_tokens" in reason:
+        return "Write limit_field: max_completion_tokens beside the model's name."
+    named = sorted(found & {"seed", "temperature"})
+    return f"Write omit: [{', '.join(named)}] beside the model's name." if named else ""
 
 
 def _completion(content: bytes) -> Completion:

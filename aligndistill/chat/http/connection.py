@@ -21,6 +21,7 @@ from aligndistill.chat.http.retries import (
 )
 
 LONGEST_QUOTE = 500  # characters of a server's response quoted in messages
+LONGEST_GET_SECONDS = 10.0
 LONGEST_SILENT_WAIT_SECONDS = 5.0  # longer waits requested by the server are logged
 
 _log = logging.getLogger(__name__)
@@ -29,7 +30,7 @@ Session = aiohttp.ClientSession
 
 
 class Connection:
-    """Posts JSON to one server.
+    """Requests to one server.
 
     Args:
         url: any URL of the server; it determines the proxy.
@@ -82,6 +83,16 @@ class Connection:
                 return content
             raise self._failure(status, decode(content), retry_after)
         raise TransientError(f"the connection failed: {message}")
+
+    async def get(self, session: Session, url: str) -> bytes | None:
+        """The body of a page; None if the server does not have it, or does not answer. It is never needed."""
+        try:
+            async with session.get(
+                url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=LONGEST_GET_SECONDS)
+            ) as response:
+                return await response.read() if response.status == 200 else None
+        except (aiohttp.ClientError, OSError):
+            return None
 
     def _failure(self, status: int, text: str, retry_after: str | None) -> Exception:
         message = f"HTTP {status}: {self.quote(text)}"

@@ -1,12 +1,18 @@
-"""The fields of a server's chat completion that are used; others are ignored."""
+"""The fields of a server's chat completion that are used; others are ignored.
 
+Servers report thoughts in `reasoning` (vLLM, Ollama, OpenRouter) or `reasoning_content` (SGLang, llama.cpp, DeepSeek), or leave
+them in the text, between markers of the model's family.
+"""
+
+import json
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
-from aligndistill.chat.protocol import Reply
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, Reply
+from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.records import Usage
 
 NEGLIGIBLE_SHARE = 1e-3
@@ -48,6 +54,14 @@ class _Message(BaseModel):
     content: str | None = None
     refusal: Any = None
     tool_calls: Any = None
+    reasoning: Any = None
+    reasoning_content: Any = None
+
+    @property
+    def thoughts(self) -> str:
+        """What the server reports as thoughts."""
+        found = (one for one in (self.reasoning, self.reasoning_content) if isinstance(one, str) and one)
+        return next(found, "")
 
 
 class _Choice(BaseModel):
@@ -56,7 +70,9 @@ class _Choice(BaseModel):
     logprobs: Any = None
 
     def reply(self, usage: Usage) -> Reply:
-        text, finish = self.message.content or "", "length" if self.finish_reason == "length" else "stop"
+        inside, text, unfinished = split_thoughts(self.message.content or "")
+        thoughts = "\n".join(part for part in (self.message.thoughts, inside) if part)
+        finish = "length" if self.finish_reason == "length" else "stop"
         problem = ""
         if self.finish_reason == "content_filter":
             problem = "stopped by the server's content filter"
@@ -64,17 +80,27 @@ class _Choice(BaseModel):
             problem = "refused by the model"
         elif self.message.tool_calls and not text:
             problem = "a tool call instead of a text"
+        elif finish == "length" and thoughts and not text:
+            problem = f"{CUT_IN_THOUGHTS} ({usage.completion_tokens} tokens)" if usage.completion_tokens else CUT_IN_THOUGHTS
+        elif unfinished and not text:
+            problem = "thoughts without an answer"
         elif self.message.content is None:
             problem = "no text"
-        return Reply(text, "length" if finish == "length" else "stop", usage, problem)
+        return Reply(text, "length" if finish == "length" else "stop", usage, problem, thoughts)
+
+
+class _TokenDetails(BaseModel):
+    reasoning_tokens: int | None = None
 
 
 class _Tokens(BaseModel):
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    completion_tokens_details: _TokenDetails | None = None
 
 
 class _Position(BaseModel):
+    token: str | None = None
     top_logprobs: list[TokenLogprob]
 
 
@@ -103,12 +129,92 @@ class Completion(BaseModel):
             return [Reply("", "stop", self.cost(), "no choices")]
         return [choice.reply(Usage() if number else self.cost()) for number, choice in enumerate(self.choices)]
 
+    def with_answer_from_thoughts(self, schema: Mapping[str, Any]) -> "Completion":
+        """With thoughts as the text where there is no text and they are the JSON that was asked for: vLLM with a reasoning parser
+        for another mode of the model puts the whole answer there (vllm#19839)."""
+        choices = [
+            choice.model_copy(update={"message": _Message(content=choice.message.thoughts)})
+            if not choice.message.content and _has_keys(choice.message.thoughts, schema.get("required", ()))
+            else choice
+            for choice in self.choices
+        ]
+        return self.model_copy(update={"choices": choices})
+
+    @property
+    def has_thoughts(self) -> bool:
+        """Whether the model thought, as far as the server lets it be known: OpenAI only counts the tokens."""
+        details = self.usage.completion_tokens_details if self.usage else None
+        if details is not None and details.reasoning_tokens:
+            return True
+        reply = self.reply()
+        return bool(reply.thoughts) or (not reply.text and reply.finish == "length")
+
     def first_position(self) -> list[TokenLogprob] | None:
-        """The most likely first tokens; None if there are no log-probabilities in OpenAI's format."""
-        if not self.choices:
+        """The most likely first tokens of the answer.
+
+        None if there are no log-probabilities in OpenAI's format, or if they are not those of the answer: servers list the tokens
+        of thoughts, too, which come first.
+        """
+        positions = self._positions
+        if not positions:
             return None
+        choice = self.choices[0]
+        if choice.reply(Usage()).thoughts or not _begins_with(choice.message.content or "", positions[0]):
+            return None
+        return positions[0].top_logprobs
+
+    @property
+    def has_logprobs(self) -> bool:
+        """Whether there are log-probabilities in OpenAI's format, of whichever tokens."""
+        return bool(self._positions)
+
+    @property
+    def _positions(self) -> list[_Position]:
         try:
-            content = _Logprobs.model_validate(self.choices[0].logprobs).content
+            return _Logprobs.model_validate(self.choices[0].logprobs).content if self.choices else []
         except ValidationError:
-            return None
-        return content[0].top_logprobs if content else None
+            return []
+
+
+def _has_keys(text: str, keys: Collection[str]) -> bool:
+    """Whether a text is a JSON object with exactly these keys."""
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError):
+        return False
+    return isinstance(content, dict) and content.keys() == set(keys)
+
+
+def _begins_with(text: str, position: _Position) -> bool:
+    """Whether a text begins with the token at this position. Older servers do not name the token, only the most likely ones."""
+    tokens = [position.token] if position.token is not None else [one.token for one in position.top_logprobs]
+    return any(token.strip() and text.lstrip().startswith(token.strip()) for token in tokens)
+
+
+class ModelCard(BaseModel):
+    """A model in a server's list of models.
+
+    Attributes:
+        context_tokens: the most tokens of prompt and answer together, if the server says so.
+        text: what identifies the model and how it was loaded.
+    """
+
+    context_tokens: int | None
+    text: str
+
+
+def model_card(content: bytes, name: str) -> ModelCard | None:
+    """The card of a model in the body of `GET /v1/models`; None if it is not listed."""
+    try:
+        listed = json.loads(content)["data"]
+        named = [one for one in listed if isinstance(one, dict) and one.get("id") == name]
+        card = named[0] if named else listed[0] if len(listed) == 1 else None
+    except (ValueError, KeyError, IndexError, TypeError, RecursionError):
+        return None
+    if not isinstance(card, dict):
+        return None
+    meta: Any = card.get("meta")
+    limits = (card.get("max_model_len"), meta.get("n_ctx") if isinstance(meta, dict) else None)  # vLLM and SGLang; llama.cpp
+    tokens = next((one for one in limits if isinstance(one, int) and one > 0), None)
+    kept = {key: value for key, value in card.items() if key not in ("created", "permission")}
+    return ModelCard(context_tokens=tokens, text=json.dumps(kept, sort_keys=True)[:2000])

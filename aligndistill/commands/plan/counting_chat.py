@@ -16,16 +16,18 @@ class CountingChat:
         name: of the model that it replaces; placeholder answers differ by it.
         identity: of the model that it replaces, so that its cached verdicts are found.
         label_logprobs: whether the model is known to give them; a verdict is one token then.
+        thought_tokens: the most tokens of thoughts before each answer.
 
     Attributes:
         asked: the number of requests and of tokens; answer tokens are an upper bound.
     """
 
-    def __init__(self, name: str, identity: str, tokens: TokenCount, label_logprobs: bool) -> None:
+    def __init__(self, name: str, identity: str, tokens: TokenCount, label_logprobs: bool, thought_tokens: int = 0) -> None:
         self.identity = identity
         self.tokens = tokens
         self._name = name
         self._label_logprobs = label_logprobs
+        self._thought_tokens = thought_tokens
         self._labels_asked = False
         self.asked = Usage()
 
@@ -43,11 +45,12 @@ class CountingChat:
         for index, request in enumerate(requests):
             prompt_tokens = self.tokens.count(request.messages)
             for sample in request.samples:
-                usage = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=tokens)
+                with_thoughts = tokens + self._thought_tokens
+                usage = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=with_thoughts)
                 self.asked = Usage(
                     calls=self.asked.calls + 1,
                     prompt_tokens=self.asked.prompt_tokens + prompt_tokens,
-                    completion_tokens=self.asked.completion_tokens + tokens,
+                    completion_tokens=self.asked.completion_tokens + with_thoughts,
                 )
                 if asks_for_verdict:
                     yield Answered(index, sample, Reply("", "stop", Usage(), NOT_ASKED))

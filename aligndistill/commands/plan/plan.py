@@ -165,7 +165,7 @@ def _knows_logprobs(config: RunConfig) -> KnowsLogprobs:
     servers = known_servers(config.runtime.runs / config.name)
 
     def gives_logprobs(endpoint: EndpointModel) -> bool:
-        found = servers.get(endpoint.server)
-        return found is not None and bool(found.top_logprobs)
+        found = servers.get(endpoint.identity)
+        return found is not None and bool(found.top_logprobs) and endpoint.thinking != "on"
 
     return gives_logprobs

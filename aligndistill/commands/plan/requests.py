@@ -172,17 +172,19 @@ class _Chats:
     """Replaces every model that a stage sends requests to."""
 
     dry: _DryRun
-    opened: dict[ModelSource, CountingChat] = field(default_factory=dict)
+    opened: dict[str, CountingChat] = field(default_factory=dict)
 
     def open(self, model: ModelSource) -> CountingChat:
-        if model not in self.opened:
+        key = _key(model)
+        if key not in self.opened:
             if isinstance(model, EndpointModel):
-                chat = CountingChat(model.name, model.identity, token_count(model), self.dry.gives_logprobs(model))
+                thoughts = model.thinking_tokens if model.thinking == "on" else 0
+                chat = CountingChat(model.name, model.identity, token_count(model), self.dry.gives_logprobs(model), thoughts)
             else:
                 fingerprint = next(stage.fingerprint for stage, folder in self.dry.folders.items() if folder == model)
                 chat = CountingChat(model.name, f"model {fingerprint}", TokenCount(by_length, exact=False), label_logprobs=True)
-            self.opened[model] = chat
-        return self.opened[model]
+            self.opened[key] = chat
+        return self.opened[key]
 
     def estimates(
         self,
@@ -201,7 +203,7 @@ class _Chats:
                 row = _asked_by(judge, one.judge)
                 total[row] += 1
                 cached[row] += not is_unparsed(one)
-        rows = {name: self.opened[model] for name, model in models.items() if model in self.opened}
+        rows = {name: self.opened[_key(model)] for name, model in models.items() if _key(model) in self.opened}
         for row in [*rows, *(row for row in total if row not in rows)]:
             chat, model = rows.get(row), models.get(row)
             usage = Usage(**{name: round(amount * share) for name, amount in chat.asked}) if chat else Usage()
@@ -268,3 +270,7 @@ def _placeholder_task(prompt: Prompt, texts: int, tokens: int) -> Task:
         for n in range(texts)
     )
     return Task(prompt.id, prompt.messages, candidates)
+
+
+def _key(model: ModelSource) -> str:
+    return model.identity if isinstance(model, EndpointModel) else str(model)

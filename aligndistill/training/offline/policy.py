@@ -63,8 +63,3 @@ def objective_loss(objective: OfflineObjective, ranked: Ranked) -> Loss:
             return pro(ranked, sft_weight=objective.sft_weight)
         case BestOfN():
             return best_of_n(ranked)
-
-
-def needs_reference(objective: OfflineObjective) -> bool:
-    """Whether an objective compares the policy with a frozen reference."""
-    return isinstance(objective, Dpo)

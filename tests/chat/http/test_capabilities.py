@@ -1,4 +1,4 @@
-"""Servers that do what they are asked, that refuse it, and that ignore it without a word."""
+"""Servers that do what they are asked, that refuse it, and that ignore it silently."""
 
 import json
 from collections.abc import Callable
@@ -129,7 +129,7 @@ def choices(number: int) -> Act:
     return send(200, {"choices": listed, "usage": {"prompt_tokens": 10, "completion_tokens": 4}})
 
 
-def test_a_server_that_heeds_n_is_asked_once_for_all_samples() -> None:
+def test_a_server_that_honours_n_is_asked_once_for_all_samples() -> None:
     answers, asked = answer_samples(lambda body: choices(body.get("n", 1)))
     assert asked == [4, 4]
     assert [(one.sample, one.reply.text) for one in answers] == [(n, f"text {n}") for n in range(4)] * 2
@@ -148,14 +148,14 @@ def test_a_server_that_heeds_n_is_asked_once_for_all_samples() -> None:
     ],
     ids=["ignored", "too few", "too many", "refused", "unknown field"],
 )
-def test_a_server_that_does_not_heed_n_is_asked_for_what_is_missing(act: Callable[[dict[str, Any]], Act], asked: list[int]) -> None:
+def test_a_server_that_ignores_n_is_asked_for_what_is_missing(act: Callable[[dict[str, Any]], Act], asked: list[int]) -> None:
     answers, sent = answer_samples(act)
     assert sent == asked
     assert [one.sample for one in answers] == [0, 1, 2, 3] * 2
     assert not any(one.reply.problem for one in answers)
 
 
-def test_a_server_that_heeds_n_now_and_then() -> None:
+def test_a_server_that_honours_n_now_and_then() -> None:
     counts = iter([4, 4, 3, 1, 1, 1, 1, 1, 1, 1])
     answers, asked = answer_samples(lambda body: choices(next(counts)), rounds=3)
     assert [one.sample for one in answers] == [0, 1, 2, 3] * 3
@@ -256,19 +256,19 @@ def test_a_tokenizer_that_is_not_there_is_named(tmp_path: Path) -> None:
 # -------------------------------------------------------------------------------------------------------------- memory
 
 
-def test_what_was_found_is_kept_with_the_run(tmp_path: Path) -> None:
+def test_capabilities_are_saved_with_the_run(tmp_path: Path) -> None:
     with FaultServer(lambda body, _: keeps_to_schema(body)) as server:
         for _ in range(2):
             chat = Endpoints(tmp_path, Budget()).open(server.config())
             list(chat.label_logprobs([say("x")], ("A", "B")))
             list(chat.answer([Request(say("which"))], JUDGING))
-        assert len([body for body in server.bodies if "logprobs" in body]) == 1
+        assert len([body for body in server.bodies if "logprobs" in body]) == 2  # the first question of each process
         assert len([body for body in server.bodies if "larger" in str(body.get("response_format"))]) == 1
         (found,) = known_servers(tmp_path).values()
     assert (found.answers, found.top_logprobs, found.answer_format) == (True, 0, "json_schema")
 
 
-def test_a_damaged_memory_is_found_out_anew(tmp_path: Path) -> None:
+def test_damaged_capabilities_are_tested_again(tmp_path: Path) -> None:
     (tmp_path / "servers.json").write_text("{broken")
     with FaultServer(lambda body, _: keeps_to_schema(body)) as server:
         list(Endpoints(tmp_path, Budget()).open(server.config()).answer([Request(say("which"))], JUDGING))

@@ -69,10 +69,10 @@ def test_a_server_that_refuses_logprobs_is_not_asked_again(status: int) -> None:
     assert len(server.bodies) == 2
 
 
-def test_one_answer_without_a_label_does_not_end_the_asking() -> None:
+def test_one_answer_without_a_label_does_not_end_the_run() -> None:
     def behave(body: dict, _: int):
         unsure = body["messages"][0]["content"] == "0"
-        return completion("x", probabilities={"The": 0.9} if unsure else {"A": 0.9, "B": 0.1})
+        return completion("The", "stop", {"The": 0.9}) if unsure else completion("A", "stop", {"A": 0.9, "B": 0.1})
 
     with FaultServer(behave) as server:
         _, answers = ask_labels(server)

@@ -16,11 +16,11 @@ def most_in_a_window(times: list[float], amounts: list[int], window_seconds: flo
     )
 
 
-def let_through(pace: RateLimiter, tokens: list[int]) -> list[float]:
+def let_through(limiter: RateLimiter, tokens: list[int]) -> list[float]:
     """When each of some requests that are all there at once is let through."""
 
     async def one(amount: int) -> float:
-        await pace.acquire(amount)
+        await limiter.acquire(amount)
         return time.monotonic()
 
     async def everyone() -> list[float]:
@@ -47,11 +47,11 @@ def test_a_request_that_is_over_the_limit_by_itself_still_gets_its_turn() -> Non
 
 def test_what_a_request_did_cost_counts() -> None:
     async def scenario() -> float:
-        pace = RateLimiter(None, 100, window_seconds=5)
-        turn = await pace.acquire(90)
-        turn.tokens = 20
+        limiter = RateLimiter(None, 100, window_seconds=5)
+        slot = await limiter.acquire(90)
+        slot.tokens = 20
         began = time.monotonic()
-        await pace.acquire(70)
+        await limiter.acquire(70)
         return time.monotonic() - began
 
     assert asyncio.run(scenario()) < 4  # of the window's five seconds

@@ -113,7 +113,7 @@ def test_adapters_leave_the_base_alone_and_are_merged_when_saved(pads: bool, tmp
 def test_a_saved_reward_model_scores_as_the_trained_one(
     lora: Lora | None, pad_is_eos: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    backbone = write_tiny_model(tmp_path / "trunk")
+    backbone = write_tiny_model(tmp_path / "backbone")
     if pad_is_eos:  # then a padding token is added, and the embeddings grow
         monkeypatch.setattr(reward, "PAD_TOKEN", "<|new|>")  # the tokenizer has the usual one
         tokenizer = train_tokenizer(TEXTS, 320, 64)
@@ -158,12 +158,12 @@ def one_by_one(folder: Path) -> Any:
 def test_a_loss_that_is_not_finite_stops_the_run_and_leaves_the_last_good_checkpoint(tmp_path: Path) -> None:
     examples = dpo_examples()
     spoilt = 3
-    # A prompt whose answers are equals costs nothing: so a sound run shows at which step it comes.
+    # A prompt whose answers are equals costs nothing: so a run without failures shows at which step it comes.
     equals = [
         Example(one.group, [0.0] * len(one.scores) if n == spoilt else one.scores, one.reference) for n, one in enumerate(examples)
     ]
-    sound = train_policy(tiny_language_model(), Dpo(kind="dpo"), None, equals, one_by_one(tmp_path / "sound"))
-    (step,) = [entry["step"] for entry in sound.log if entry["loss"] == 0]
+    undisturbed = train_policy(tiny_language_model(), Dpo(kind="dpo"), None, equals, one_by_one(tmp_path / "undisturbed"))
+    (step,) = [entry["step"] for entry in undisturbed.log if entry["loss"] == 0]
     assert 1 < step < 8
 
     assert examples[spoilt].reference is not None

@@ -25,7 +25,7 @@ CASES = [(1.0, 1.0), (0.3, 1.0), (0.5, 0.6)]
 
 
 def bandit() -> LanguageModel:
-    """A model that answers the one question with one of five letters; its head has a row for each, so any odds can be learnt."""
+    """A model that answers the one question with one of five letters; its head has a row for each, so any odds can be learned."""
     policy = tiny_language_model("llama", num_hidden_layers=1, tie_word_embeddings=False)
     model = policy.model
     (prompt,) = policy_prompts(policy, ["No?"])
@@ -82,8 +82,8 @@ def learn(folder: Path, beta: float, temperature: float) -> tuple[float, float]:
     optimum /= optimum.sum()
     work = PpoWork(policy_prompts(policy, ["No?"]), reference, score, None, lambda update, rollouts: None)
     train_ppo(policy, None, settings, None, work, job)
-    learnt = odds(policy, temperature)
-    return float((start - optimum).abs().sum() / 2), float((learnt - optimum).abs().sum() / 2)
+    learned = odds(policy, temperature)
+    return float((start - optimum).abs().sum() / 2), float((learned - optimum).abs().sum() / 2)
 
 
 @pytest.mark.parametrize(("beta", "temperature"), CASES)

@@ -54,7 +54,7 @@ def test_the_return_is_the_score_less_the_rest_of_the_penalty_and_what_is_unfini
     torch.testing.assert_close(found.advantages_PKR, expected - found.values_PKR)
 
 
-def test_figures_by_hand() -> None:
+def test_metrics_by_hand() -> None:
     metrics = experience_of(FOUR, ppo(missing_eos_penalty=1.5), 0.2, NO_MOMENTS).metrics
     scores = [2.0, -1.0, 0.5, 4.0]
     expected = {

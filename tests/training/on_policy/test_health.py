@@ -1,4 +1,4 @@
-"""Each warning on a log made by hand, and silence on a good one."""
+"""Each warning on a log made by hand, and none on a good one."""
 
 from typing import Any
 
@@ -71,7 +71,7 @@ def test_answers_that_shrink_are_noticed_too() -> None:
     assert names(log(6, length_tokens=[20.0, 20.0, 20.0, 5.0, 5.0, 5.0])) == ["length"]
 
 
-def test_a_warning_is_said_once_until_it_goes_away() -> None:
+def test_a_warning_is_given_once_until_it_goes_away() -> None:
     entries = log(12, kl_k1_nats=[9.0] * 5 + [1.0] * 3 + [9.0] * 4)
     assert [(one.name, one.update) for one in all_warnings(entries, SETTINGS)] == [("kl", 3), ("kl", 11)]
     assert new_warnings(entries[:4], SETTINGS) == []
@@ -89,4 +89,4 @@ def test_a_win_rate_that_rises_with_the_score_is_what_was_wanted() -> None:
     assert names(log(6, score=[1.0, 1.0, 2.0, 2.0, 3.0, 3.0], held_out_win_rate=rates)) == []
     falling = [0.6, 0.6, 0.55, 0.55, 0.5, 0.5]
     assert names(log(6, score=[1.0, 1.0, 2.0, 2.0, 3.0, 3.0], held_out_win_rate=falling)) == ["overoptimised"]
-    assert names(log(6, score=[1.0] * 6, held_out_win_rate=falling)) == []  # and a score that stands still misleads nobody
+    assert names(log(6, score=[1.0] * 6, held_out_win_rate=falling)) == []  # and a score that does not change misleads no user

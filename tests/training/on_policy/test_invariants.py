@@ -25,7 +25,7 @@ def invariant(run: Callable[[], Any]) -> str:
 
 
 def test_a_sampler_with_another_temperature(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The log-probs it hands over are not those of the training pass: noticed when measured, and so they are scored again."""
+    """The log-probs it returns are not those of the training pass: noticed when measured, and so they are scored again."""
     plain = rollouts.sample
 
     def colder(*args: Any, **kwargs: Any) -> Any:

@@ -1,35 +1,22 @@
 import json
-import os
 import signal
-import subprocess
-import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.e2e.command import ForkServer
+from tests.training.killing import result
 from tests.training.on_policy.interrupted_ppo import KILLS, KINDS, STEPS_PER_UPDATE, UPDATES
 
 pytestmark = pytest.mark.process
 
-REPOSITORY = Path(__file__).parents[3]
-
 
 @pytest.fixture(scope="module")
-def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """All runs, made by one process."""
+def runs(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """All runs, made by one process and its children."""
     folder = tmp_path_factory.mktemp("interrupted")
-    environment = {**os.environ, "DS_ACCELERATOR": "cpu", "OMP_NUM_THREADS": "1", "PYTHONPATH": str(REPOSITORY)}
-    subprocess.run(
-        [sys.executable, "-m", "tests.training.on_policy.interrupted_ppo", str(folder)], cwd=REPOSITORY, env=environment, check=True
-    )
+    forked.run_module("tests.training.on_policy.interrupted_ppo", str(folder))
     return folder
-
-
-def result(folder: Path) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads((folder / "result.json").read_text())
-    found["log"] = [{name: value for name, value in entry.items() if not name.endswith("seconds")} for entry in found["log"]]
-    return found
 
 
 @pytest.mark.parametrize(
@@ -49,7 +36,7 @@ def test_a_killed_run_ends_where_an_uninterrupted_one_does(runs: Path, kind: str
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_what_must_be_taken_up_again_had_moved(runs: Path, kind: str) -> None:
+def test_the_state_to_be_resumed_had_changed(runs: Path, kind: str) -> None:
     """Else the test above could not fail."""
     whole = result(runs / kind / "uninterrupted")
     assert [entry["update"] for entry in whole["log"]] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Rollouts by a server of vLLM's shape: that PPO learns from them as from its own, and what is said when the server misbehaves."""
+"""Rollouts by a server of vLLM's shape: PPO learns from them as from its own, and reports what the server does wrong."""
 
 import socket
 from collections.abc import Callable, Iterator
@@ -186,9 +186,9 @@ def test_a_server_that_is_not_there() -> None:
     with socket.socket() as closed:
         closed.bind(("127.0.0.1", 0))
         config = PolicyServer.rollouts(_at(closed.getsockname()[1]), max_retries=0)
-        said = complaint(RolloutServerClient(config).require_ready)
-    assert "failed after 2 tries: the connection failed" in said
-    assert "Check that it is running, that base_url is right" in said
+        message = complaint(RolloutServerClient(config).require_ready)
+    assert "failed after 2 tries: the connection failed" in message
+    assert "Check that it is running, that base_url is right" in message
 
 
 def _at(port: int) -> Any:
@@ -216,24 +216,24 @@ def test_what_passes_is_tried_again(path: str, act: Act, start: Path, tmp_path: 
 
 def test_errors_that_stay(start: Path, tmp_path: Path) -> None:
     with PolicyServer(start, instead=only(RELOAD, error(500, "CUDA error"))) as server:
-        said = complaint(lambda: served_ppo(tmp_path, server, updates=1))
-    assert "POST /collective_rpc failed after 3 tries: HTTP 500: " in said
-    assert "CUDA error" in said
-    assert f"that it can read {tmp_path / 'weights'}/update-0-" in said
+        message = complaint(lambda: served_ppo(tmp_path, server, updates=1))
+    assert "POST /collective_rpc failed after 3 tries: HTTP 500: " in message
+    assert "CUDA error" in message
+    assert f"that it can read {tmp_path / 'weights'}/update-0-" in message
     assert not list((tmp_path / "job").glob("checkpoint-*"))
 
 
 def test_a_folder_that_the_server_does_not_see(server: PolicyServer, tmp_path: Path) -> None:
-    said = complaint(lambda: RolloutServerClient(server.rollouts(max_retries=0)).load(tmp_path / "elsewhere"))
-    assert "FileNotFoundError" in said
-    assert "at this path (objective.server.weights sets the folder)" in said
+    message = complaint(lambda: RolloutServerClient(server.rollouts(max_retries=0)).load(tmp_path / "elsewhere"))
+    assert "FileNotFoundError" in message
+    assert "at this path (objective.server.weights sets the folder)" in message
 
 
 def test_a_server_that_takes_too_long(start: Path) -> None:
     with PolicyServer(start, instead=only(COMPLETIONS, after(2, error(500)))) as server:
-        said = complaint(lambda: sample(server, timeout_seconds=0.2, max_retries=1))
-    assert "failed after 2 tries: no reply within 0.2 s. Check that" in said
-    assert "timeout_seconds" in said
+        message = complaint(lambda: sample(server, timeout_seconds=0.2, max_retries=1))
+    assert "failed after 2 tries: no reply within 0.2 s. Check that" in message
+    assert "timeout_seconds" in message
 
 
 @pytest.mark.parametrize(
@@ -254,10 +254,10 @@ def test_a_server_that_takes_too_long(start: Path) -> None:
 def test_answers_that_the_policy_cannot_have_given(start: Path, found: list[dict[str, Any]], what: str) -> None:
     assert tiny_tokenizer().eos_token_id == 1
     with PolicyServer(start, instead=only(COMPLETIONS, completion(found))) as server:
-        said = complaint(lambda: sample(server))
-    assert "the rollout server http://127.0.0.1:" in said
-    assert what in said
-    assert "Run the same command again to resume from the last checkpoint." in said
+        message = complaint(lambda: sample(server))
+    assert "the rollout server http://127.0.0.1:" in message
+    assert what in message
+    assert "Run the same command again to resume from the last checkpoint." in message
 
 
 @pytest.mark.parametrize(
@@ -275,28 +275,28 @@ def test_an_end_token_in_the_last_place_is_an_end(start: Path) -> None:
 
 def test_another_name(server: PolicyServer) -> None:
     config = server.rollouts().model_copy(update={"name": "other"})
-    said = complaint(RolloutServerClient(config).require_ready)
-    assert "(other): POST /v1/completions was refused: HTTP 404" in said
-    assert "Check base_url and the model's name." in said
+    message = complaint(RolloutServerClient(config).require_ready)
+    assert "(other): POST /v1/completions was refused: HTTP 404" in message
+    assert "Check base_url and the model's name." in message
 
 
 def test_a_context_that_is_too_short(start: Path) -> None:
     with PolicyServer(start, instead=only(COMPLETIONS, error(400, "maximum context length is 8 tokens"))) as server:
-        said = complaint(lambda: sample(server))
-    assert "maximum context length is 8 tokens" in said
-    assert "Check that its context (--max-model-len) is at least max_prompt_tokens plus max_response_tokens." in said
+        message = complaint(lambda: sample(server))
+    assert "maximum context length is 8 tokens" in message
+    assert "Check that its context (--max-model-len) is at least max_prompt_tokens plus max_response_tokens." in message
 
 
 @pytest.mark.parametrize("path", [RESET, COMPLETIONS])
 def test_a_key_that_is_wrong(path: str, start: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with PolicyServer(start, instead=only(path, error(401, "wrong key sk-very-secret-0815"))) as server:
-        said = complaint(RolloutServerClient(server.rollouts()).require_ready)
-        assert "HTTP 401" in said
-        assert "Set api_key_env to the environment variable that contains the key." in said
+        message = complaint(RolloutServerClient(server.rollouts()).require_ready)
+        assert "HTTP 401" in message
+        assert "Set api_key_env to the environment variable that contains the key." in message
         monkeypatch.setenv("ROLLOUT_KEY", "sk-very-secret-0815")
-        said = complaint(RolloutServerClient(server.rollouts(api_key_env="ROLLOUT_KEY")).require_ready)
-        assert "Check the key in ROLLOUT_KEY." in said
-        assert "sk-very-secret" not in said
+        message = complaint(RolloutServerClient(server.rollouts(api_key_env="ROLLOUT_KEY")).require_ready)
+        assert "Check the key in ROLLOUT_KEY." in message
+        assert "sk-very-secret" not in message
         assert server.headers[-1]["authorization"] == "Bearer sk-very-secret-0815"
     monkeypatch.delenv("ROLLOUT_KEY")
     assert "ROLLOUT_KEY (api_key_env) is not set" in complaint(
@@ -306,17 +306,17 @@ def test_a_key_that_is_wrong(path: str, start: Path, monkeypatch: pytest.MonkeyP
 
 def test_a_server_that_keeps_the_weights_it_has(start: Path, tmp_path: Path) -> None:
     with PolicyServer(start, loads=False) as server:
-        said = complaint(lambda: served_ppo(tmp_path, server, updates=12, job={"learning_rate": 1e-2}))
-        assert "the rollout server does not run this policy's weights" in said
-        assert "and 0.00 from the start's. It still runs the weights it was started with" in said
+        message = complaint(lambda: served_ppo(tmp_path, server, updates=12, job={"learning_rate": 1e-2}))
+        assert "the rollout server does not run this policy's weights" in message
+        assert "and 0.00 from the start's. It still runs the weights it was started with" in message
         assert len(server.loaded) == 2  # found at once: the first update's weights are the start's
 
 
 def test_a_server_with_another_model(tmp_path: Path) -> None:
     with PolicyServer(write_tiny_model(tmp_path / "other", seed=1), loads=False) as server:
-        said = complaint(lambda: served_ppo(tmp_path, server, updates=1))
-    assert "does not run this policy's weights" in said
-    assert "where rounding causes some hundredths" in said
+        message = complaint(lambda: served_ppo(tmp_path, server, updates=1))
+    assert "does not run this policy's weights" in message
+    assert "where rounding causes some hundredths" in message
 
 
 @pytest.mark.parametrize(("policy_nats", "start_nats"), [(0.03, 0.2), (0.03, 0.02), (0.5, 3.0), (0.015, 0.0)])

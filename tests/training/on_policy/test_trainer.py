@@ -213,7 +213,7 @@ def test_minibatches_are_steps_over_parts_of_the_same_answers(tmp_path: Path) ->
 
 
 def test_the_critics_learning_rate_is_the_critics_alone(tmp_path: Path) -> None:
-    """After one step: later ones learn from what the critic said."""
+    """After one step: later ones learn from what the critic predicted."""
     one, other = (
         tiny_ppo(tmp_path / str(rate), updates=1, ppo_epochs=1, critic="separate", critic_learning_rate=rate)
         for rate in (None, 1e-5)
@@ -252,7 +252,7 @@ def test_with_adapters_the_reference_is_the_policy_without_them(tmp_path: Path) 
 
 
 def _in_adapters(name: str) -> str:
-    """A linear layer's weight lies one level deeper when there is an adapter beside it."""
+    """A linear layer's weight is one level deeper when there is an adapter beside it."""
     adapted = name.endswith("proj.weight")
     return name.replace(".weight", ".base_layer.weight") if adapted else name
 
@@ -275,7 +275,7 @@ def test_what_is_saved_is_the_policy_alone_as_an_ordinary_folder(lora: Lora | No
 # -------------------------------------------------------------------------------------------------------- scores, looks
 
 
-def test_answers_without_a_score_are_counted_and_not_learnt_from(tmp_path: Path) -> None:
+def test_answers_without_a_score_are_counted_and_not_learned_from(tmp_path: Path) -> None:
     def only_the_first(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
         return [[row[0], *[None] * (len(row) - 1)] for row in vowels(asked)]
 

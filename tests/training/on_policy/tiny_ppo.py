@@ -27,7 +27,7 @@ def vowels(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
 
 @dataclass
 class Ran:
-    """A finished run: what came of it, the rollouts of every update, and what was asked of the reward."""
+    """A finished run: its result, the rollouts of every update, and what was asked of the reward."""
 
     trained: Trained
     rollouts: list[list[Rollout]] = field(default_factory=list)
@@ -63,7 +63,7 @@ def tiny_ppo(
     policy = policy or tiny_language_model()
     critic = None
     if objective.critic == "separate":
-        backbone = backbone or write_tiny_model(folder / f"trunk-{os.environ.get('RANK', 0)}")
+        backbone = backbone or write_tiny_model(folder / f"backbone-{os.environ.get('RANK', 0)}")
         critic = new_reward_model(ModelPointer(path=str(backbone), layout="chat"))
     rollouts: list[list[Rollout]] = []
     work = PpoWork(

@@ -1,0 +1,78 @@
+"""Separates what a model thought before it answered from the answer, by the markers that model families write."""
+
+import re
+from typing import NamedTuple
+
+_PAIRS = (
+    (r"<think>", r"</think>"),  # Qwen, DeepSeek, GLM, Nemotron, SmolLM
+    (r"\[THINK\]", r"\[/THINK\]"),  # Mistral
+    (r"<seed:think>", r"</seed:think>"),  # Seed-OSS
+    (r"<mm:think>", r"</mm:think>"),  # MiniMax
+    (r"<\|START_THINKING\|>", r"<\|END_THINKING\|>"),  # Cohere
+    (r"<\|channel>thought\b", r"<channel\|>"),  # Gemma 4
+)
+_HEADER = r"(?:<\|start\|>assistant)?<\|channel\|>"
+_CHANNEL = rf"{_HEADER}(?:analysis|commentary)(?:[^<]*<\|message\|>)?"
+_CHANNEL_END = rf"<\|end\|>|(?={_HEADER})"
+# gpt-oss: each part of a reply has a header with its channel, and the answer is in the channel `final`.
+_ANSWER_HEADER = re.compile(rf"\s*{_HEADER}final(?:[^<]*<\|message\|>)?")
+
+_BLOCKS = tuple(
+    (re.compile(rf"\s*{opening}", re.IGNORECASE), re.compile(closing, re.IGNORECASE))
+    for opening, closing in (*_PAIRS, (_CHANNEL, _CHANNEL_END))
+)
+_ANY_OPENING = re.compile("|".join(opening for opening, _ in _PAIRS), re.IGNORECASE)
+_ANY_CLOSING = re.compile("|".join(closing for _, closing in _PAIRS), re.IGNORECASE)
+
+
+class SplitReply(NamedTuple):
+    """A reply in two parts.
+
+    Attributes:
+        thoughts: what stood between the markers, without white space around it; blocks are joined by a newline.
+        answer: the rest; the whole reply, unchanged, if it has no markers.
+        unfinished: whether the reply ended inside the thoughts. Then `answer` is empty: the model gave none.
+    """
+
+    thoughts: str
+    answer: str
+    unfinished: bool
+
+
+def split_thoughts(text: str) -> SplitReply:
+    """Split a reply into thoughts and answer.
+
+    Thoughts are one or more blocks at the start of a reply, or everything before a closing marker that nothing opened: some
+    templates write the opening marker themselves, at the end of the prompt. To a reply to such a prompt add that marker
+    before calling this, so that a reply which ended inside its thoughts is recognised. Markers further inside an answer are
+    part of it: an answer may be about them.
+    """
+    thoughts = []
+    rest = text
+    while block := _first_block(rest):
+        inside, after = block
+        thoughts.append(inside.strip())
+        if after is None:
+            return SplitReply(_joined(thoughts), "", unfinished=True)
+        rest = after
+    if header := _ANSWER_HEADER.match(rest):
+        return SplitReply(_joined(thoughts), rest[header.end() :], unfinished=False)
+    if thoughts:
+        return SplitReply(_joined(thoughts), rest.lstrip(), unfinished=False)
+    closing = _ANY_CLOSING.search(text)
+    if closing and not _ANY_OPENING.search(text, 0, closing.start()):
+        return SplitReply(text[: closing.start()].strip(), text[closing.end() :].lstrip(), unfinished=False)
+    return SplitReply("", text, unfinished=False)
+
+
+def _first_block(text: str) -> tuple[str, str | None] | None:
+    """The thoughts at the start of a text and the text behind them, which is None if the thoughts do not end."""
+    for opening, closing in _BLOCKS:
+        if start := opening.match(text):
+            end = closing.search(text, start.end())
+            return (text[start.end() : end.start()], text[end.end() :]) if end else (text[start.end() :], None)
+    return None
+
+
+def _joined(thoughts: list[str]) -> str:
+    return "\n".join(part for part in thoughts if part)
