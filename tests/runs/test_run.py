@@ -156,3 +156,15 @@ def test_the_other_processes_wait_until_the_first_has_verified(config: RunConfig
     monkeypatch.setattr(runs, "is_main_process", lambda: False)
     runs.run(config, "prompts")
     assert order[2:] == ["waited for [0]"]
+
+
+def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    adapted = RunConfig.model_validate({**values, "start": {"model": "./start", "lora": {"r": 4}}})
+    runs.run(adapted)
+    said = "".join(capsys.readouterr().err.split())
+    assert said.startswith("learning_rate:5e-06forstudents.dpo(10timesthedefaultforallweights,becauseloratrainsadapters)prompts")
+    runs.run(adapted)
+    assert "learning_rate" not in capsys.readouterr().err
