@@ -19,6 +19,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from tests.e2e.command import ForkServer
+    from tests.judges.llama_server import LlamaServers
     from tests.judges.transformers_server import TransformersServer
 
 
@@ -40,6 +41,15 @@ def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
         yield server
 
 
+@pytest.fixture(scope="session")
+def llama_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServers]:
+    """llama.cpp's server with the tiny judge that thinks, with and without a switch, started once."""
+    from tests.judges.llama_server import thinking_judge_servers
+
+    with thinking_judge_servers(tmp_path_factory.mktemp("llama_servers")) as servers:
+        yield servers
+
+
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
     """A command that a test calls here takes SIGINT and SIGTERM over, and would end a later test that is interrupted on purpose."""
@@ -55,11 +65,26 @@ def _own_signals() -> Iterator[None]:
 
 # A test in this folder, or with one of these fixtures, starts a process. Any other that does says so: `@pytest.mark.process`.
 STARTS_PROCESSES = Path(__file__).parent / "e2e"
-FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server"}
-# These two share one server.
-SHARE_SERVER = {"test_transformers_serve", "test_endpoint_teacher"}
+FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server", "llama_servers"}
+# These share one server, and are run by one worker.
+SHARE_SERVER = {
+    "test_transformers_serve": "transformers_server",
+    "test_endpoint_teacher": "transformers_server",
+    "test_llama_server": "llama_servers",
+    "test_llama_teacher": "llama_servers",
+}
 # The files that take longest, with the longest first: a worker that began with one of them last would end alone.
-LONG = ("test_several", "test_processes", "test_transformers_serve", "test_endpoint_teacher", "test_kill", "test_online")
+LONG = (
+    *(
+        "test_several",
+        "test_processes",
+        "test_transformers_serve",
+        "test_endpoint_teacher",
+        "test_llama_server",
+        "test_llama_teacher",
+    ),
+    *("test_kill", "test_online"),
+)
 # Set by `make test-fast`: a process that is started all the same is an error, so that the marks cannot go stale.
 NO_PROCESSES = bool(os.environ.get("ALIGNDISTILL_TESTS_START_NO_PROCESS"))
 STARTING = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
@@ -74,7 +99,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if STARTS_PROCESSES in item.path.parents or FIXTURES_OF_PROCESSES & fixtures:
             item.add_marker(pytest.mark.process)
         own = str(item.path.relative_to(STARTS_PROCESSES.parent).with_suffix(""))
-        item.add_marker(pytest.mark.xdist_group("transformers_server" if item.path.stem in SHARE_SERVER else own))
+        item.add_marker(pytest.mark.xdist_group(SHARE_SERVER.get(item.path.stem, own)))
     processes = {item.path for item in items if item.get_closest_marker("process")}
     items.sort(key=lambda item: (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG), item.path not in processes))
 
