@@ -64,9 +64,7 @@ def on_one(url: str) -> list[dict[str, Any]]:
 
 def elastic(per_device: int) -> list[dict[str, Any]]:
     """What two processes were stopped in; each number of processes gets a copy of its own."""
-    return [
-        {"name": f"{what}-{zero}-moved", "what": what, "zero": zero, "per_device": per_device} for what, zero in ELASTIC
-    ]
+    return [{"name": f"{what}-{zero}-moved", "what": what, "zero": zero, "per_device": per_device} for what, zero in ELASTIC]
 
 
 def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
