@@ -60,7 +60,7 @@ FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server"}
 # These two share one server, so they run in one worker.
 SHARE_SERVER = ("judges/test_transformers_serve.py", "e2e/test_endpoint_teacher.py")
 # The files that take longest, with the longest first: a worker that began with one of them last would end alone.
-LONG = ("test_several", "test_processes", "test_transformers_serve", "test_endpoint_teacher", "test_kill", "test_online")
+LONG = ("test_processes", "test_several", "test_trainer", "test_served_rollouts", "test_gpu_rows", "test_api", "test_kill")
 # Set by `make test-fast`: a process that is started all the same is an error, so that the marks cannot go stale.
 NO_PROCESSES = bool(os.environ.get("ALIGNDISTILL_TESTS_START_NO_PROCESS"))
 STARTING = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
