@@ -108,6 +108,10 @@ KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
 """The name of the environment variable that contains an API key."""
 
 
+Concurrency = Literal["auto"] | Annotated[int, Field(gt=0)]
+"""Requests in flight; `auto`: as many as raise the throughput."""
+
+
 class EndpointModel(Section):
     """A model behind an OpenAI-compatible HTTP server. The API key is read only from the environment variable `api_key_env`.
 
@@ -122,6 +126,7 @@ class EndpointModel(Section):
         template_arguments: variables of the chat template, sent as `chat_template_kwargs`.
         body: further fields of every request, as they are; they replace ours.
         omit: fields that the server rejects and that are not sent.
+        concurrency: requests in flight. `auto`: more while that raises the throughput, fewer when the server is overloaded.
         limit_field: the field for the most tokens of a reply; some models accept only `max_completion_tokens`.
     """
 
@@ -135,7 +140,7 @@ class EndpointModel(Section):
     omit: tuple[Literal["seed", "temperature"], ...] = ()
     limit_field: Literal["max_tokens", "max_completion_tokens"] = "max_tokens"
     api_key_env: Annotated[KeyVariable | None, NotHashed] = None
-    concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
+    concurrency: Annotated[Concurrency, NotHashed] = "auto"
     timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
     max_retries: Annotated[int, NotHashed] = Field(default=5, ge=0)
     requests_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)

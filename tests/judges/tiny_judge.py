@@ -113,8 +113,8 @@ def _thinking_lessons() -> Iterator[tuple[str, str, str]]:
     """A question, how the reply begins, and the rest of the reply, which is what is learned.
 
     Among the questions are the first one to a server and `doctor`'s. After thoughts the answer is JSON; without, it is so only
-    behind a brace, which a grammar enforces. A block that was opened stays open whatever is written into it: without a switch in its
-    template nothing stops the model from thinking.
+    behind a brace, which a grammar enforces. A block that was opened stays open whatever is written into it: without a switch in
+    its template nothing stops the model from thinking.
     """
     asked = [
         (probe.QUESTION[0].content, probe.LETTER),

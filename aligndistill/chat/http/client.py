@@ -12,6 +12,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from aligndistill.chat.http.adaptive import Limit
 from aligndistill.chat.http.budget import Account, Reservation
 from aligndistill.chat.http.capabilities import Capabilities
 from aligndistill.chat.http.connection import Connection, Session, decode
@@ -51,14 +52,23 @@ class OpenSession:
 class ServerClient:
     """Sends requests for one model to one server.
 
+    Attributes:
+        limit: how many requests may be in flight; the caller keeps to it.
+
     Raises:
         ConfigError: the environment variable of the key is not set, or its value cannot be a key.
     """
 
     def __init__(
-        self, config: EndpointModel, capabilities: Capabilities, rate_limiter: RateLimiter, account: Account | None
+        self,
+        config: EndpointModel,
+        capabilities: Capabilities,
+        rate_limiter: RateLimiter,
+        account: Account | None,
+        limit: Limit,
     ) -> None:
         self._config = config
+        self.limit = limit
         self._server = ServerApi(config)
         self._capabilities = capabilities
         self._rate_limiter = rate_limiter
@@ -108,13 +118,18 @@ class ServerClient:
     async def _try(self, session: Session, body: Mapping[str, Any], at_most: Usage) -> Completion:
         slot = await self._rate_limiter.acquire(at_most.prompt_tokens + at_most.completion_tokens)
         async with self._reserve(at_most) as reservation:
-            began = time.monotonic()
+            began, place = time.monotonic(), self.limit.began()
+            answered = overloaded = False
             try:
                 completion = await self._server.complete(session, body)
+                answered = True
             except TransientError as failure:
+                overloaded = failure.overloaded
                 if failure.retry_after_seconds:
                     self._rate_limiter.pause(failure.retry_after_seconds)
                 raise
+            finally:
+                self.limit.ended(place, overloaded, answered)
             reservation.cost, reservation.seconds = _charged(completion, at_most), time.monotonic() - began
             slot.tokens = reservation.cost.prompt_tokens + reservation.cost.completion_tokens
             return completion
