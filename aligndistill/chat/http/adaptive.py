@@ -1,9 +1,10 @@
 """How many requests are in flight: more while throughput grows, fewer when the server is overloaded.
 
-The limit is doubled as long as that raises throughput by a fifth at least. Twice and half of it are tried again at long intervals, in
-turns: half is enough if it does not lower the throughput. A 429, a 503 or a timeout halves it while it grows, and otherwise lowers it
-by a quarter; it then climbs by an eighth per round to just below where that happened. Latency alone is no reason to stop growing:
-servers that compute requests in batches get slower and answer more. If it doubles while the limit is the same, the limit is halved.
+The limit is doubled as long as that raises throughput by a fifth at least. Twice and half of it are tried again at long intervals,
+in turns: half is enough if it does not lower the throughput. A 429, a 503 or a timeout halves it while it grows, and otherwise
+lowers it by a quarter; it then climbs by an eighth per round to just below where that happened. Latency alone is no reason to stop
+growing: servers that compute requests in batches get slower and answer more. If it doubles while the limit is the same, the limit
+is halved.
 """
 
 import threading

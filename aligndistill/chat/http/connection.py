@@ -109,7 +109,7 @@ class Connection:
                         "Run the same command again after that time to resume.",
                     )
                 self._log_wait(message, asked or 0.0)
-                return TransientError(message, asked, overloaded=status in OVERLOADED_STATUS)
+                return TransientError(message, asked, overloaded=status in OVERLOADED_STATUS, rate_limited=status == 429)
             case "per item":
                 return RequestRejected(message)
         return AccessDenied(message, status)

@@ -31,10 +31,14 @@ class TransientError(Exception):
     Attributes:
         retry_after_seconds: the wait requested by the server.
         overloaded: the server has too many requests, or did not answer in time.
+        rate_limited: it works, and has too many requests.
     """
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None, overloaded: bool = False) -> None:
+    def __init__(
+        self, message: str, retry_after_seconds: float | None = None, overloaded: bool = False, rate_limited: bool = False
+    ) -> None:
         super().__init__(message)
+        self.rate_limited = rate_limited
         self.retry_after_seconds = retry_after_seconds
         self.overloaded = overloaded
 
