@@ -23,8 +23,8 @@ REPEATS = 3
 Setting = int | Literal["auto"]
 SETTINGS: tuple[Setting, ...] = (8, 64, "auto")
 # Capacity, requests per second or no limit, requests to send.
-SERVERS = ((4, None, 300), (32, None, 2000), (256, None, 5000), (4, 20, 150), (32, 100, 700), (256, 150, 1200))
-MOST_SECONDS = 12.0  # of one run, about
+SERVERS = ((4, None, 150), (32, None, 1500), (256, None, 4000), (4, 20, 80), (32, 100, 400), (256, 150, 600))
+MOST_SECONDS = 6.0  # of one run, about
 
 
 @dataclass(frozen=True)

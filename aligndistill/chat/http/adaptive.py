@@ -1,10 +1,10 @@
 """How many requests are in flight: more while throughput grows, fewer when the server is overloaded.
 
-The limit is doubled as long as that raises throughput by a fifth at least. Twice and half of it are tried again at long intervals,
-in turns: half is enough if it does not lower the throughput. A 429, a 503 or a timeout halves it while it grows, and otherwise
-lowers it by a quarter; it then climbs by an eighth per round to just below where that happened. Latency alone is no reason to stop
-growing: servers that compute requests in batches get slower and answer more. If it doubles while the limit is the same, the limit
-is halved.
+The limit is doubled as long as that raises throughput by a fifth at least. Twice and half of it are tried again at intervals, which
+become longer while that changes nothing: half is enough if it does not lower the throughput. A 429, a 503 or a timeout halves the
+limit while it grows, and otherwise lowers it by a quarter; it then climbs by an eighth per round to just below where that happened.
+Latency alone is no reason to stop growing: servers that compute requests in batches get slower and answer more. If it doubles while
+the limit is the same, the limit is halved.
 """
 
 import threading
@@ -19,7 +19,11 @@ LEAST_GAIN = 1.2  # in throughput for twice as many requests in flight, to doubl
 WORTH_KEEPING = 1.05  # to stay with twice as many: a short queue keeps the server busy
 LEAST_ROUND = 8  # answers: fewer say little of the throughput
 SLOWER = 2.0  # times the latency of the fastest round at this limit
-STEADY_ROUNDS = 16  # until twice as many, or half, are tried again
+TRIAL_ROUNDS = 3  # of which the best counts: this machine's other work lowers the throughput of some
+STEADY_ROUNDS = (
+    4,
+    32,
+)  # until twice as many, or half, are tried again: first, and at most, doubling after trials that change nothing
 
 
 Trial = Literal["more", "fewer"] | None
@@ -70,7 +74,9 @@ class AdaptiveLimit:
         self._lock = threading.Lock()
         self._in_flight = 0
         self._trial: Trial = "more"
-        self._next_trial: Trial = "fewer"
+        self._next_trial: Trial = "more"
+        self._patience_rounds = STEADY_ROUNDS[0]
+        self._trial_rounds, self._best = 0, 0.0  # of the trial: rounds, and their highest throughput
         self._before: float | None = None  # throughput before the trial, answers per second
         self._fastest_seconds: float | None = None  # mean latency of the fastest round at this limit
         self._overloaded_at = MOST + 1
@@ -121,29 +127,45 @@ class AdaptiveLimit:
             return
         throughput = measured.answers / (now - measured.first_seconds)
         latency_seconds = measured.latency_seconds / (measured.answers + 1)
-        if self._trial == "more":
-            self._grow_or_settle(throughput)
-        elif self._trial == "fewer":
-            assert self._before is not None
-            self._set(self.current if WORTH_KEEPING * throughput > self._before else min(2 * self.current, MOST))
-        else:
+        if self._trial is None:
             self._hold(throughput, latency_seconds)
-
-    def _grow_or_settle(self, throughput: float) -> None:
-        if self._before is not None and throughput < LEAST_GAIN * self._before:
-            self._set(self.current if throughput > WORTH_KEEPING * self._before else max(self.current // 2, 1))
-        elif self.current < MOST:
-            self._before = throughput
-            self._set(min(2 * self.current, MOST), "more")
         else:
+            self._trial_rounds += 1
+            self._best = max(self._best, throughput)
+            self._try()
+
+    def _try(self) -> None:
+        before, best, last_round = self._before, self._best, self._trial_rounds == TRIAL_ROUNDS
+        if self._trial == "fewer":
+            assert before is not None
+            if WORTH_KEEPING * best > before:
+                self._set(self.current)
+            elif last_round:
+                self._change_nothing(2 * self.current)
+            else:
+                self._round = _Round(self._clock())
+        elif before is None or best >= LEAST_GAIN * before:
+            self._before = best
+            self._patience_rounds = STEADY_ROUNDS[0]
+            self._set(*((min(2 * self.current, MOST), "more") if self.current < MOST else (MOST, None)))
+        elif not last_round:
+            self._round = _Round(self._clock())
+        elif best > WORTH_KEEPING * before:
             self._set(self.current)
+        else:
+            self._change_nothing(self.current // 2)
+
+    def _change_nothing(self, limit: int) -> None:
+        """Back to the limit before a trial."""
+        self._patience_rounds = min(2 * self._patience_rounds, STEADY_ROUNDS[1])
+        self._set(min(max(limit, 1), MOST))
 
     def _hold(self, throughput: float, latency_seconds: float) -> None:
         fastest = min(self._fastest_seconds or latency_seconds, latency_seconds)
         self._steady_rounds += 1
         if latency_seconds > SLOWER * fastest:
             self._set(max(self.current // 2, 1))
-        elif self._steady_rounds >= STEADY_ROUNDS:
+        elif self._steady_rounds >= self._patience_rounds:
             trial, self._next_trial = self._next_trial, "more" if self._next_trial == "fewer" else "fewer"
             self._before = throughput
             if trial == "more":
@@ -159,6 +181,7 @@ class AdaptiveLimit:
 
     def _set(self, limit: int, trial: Trial = None) -> None:
         self.current, self._trial = limit, trial
+        self._trial_rounds, self._best = 0, 0.0
         self._fastest_seconds = None
         self._steady_rounds = 0
         self._round = _Round(self._clock())
