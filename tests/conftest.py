@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -19,6 +20,7 @@ os.environ.setdefault("HF_HUB_DISABLE_TELEMETRY", "1")
 
 if TYPE_CHECKING:
     from tests.e2e.command import ForkServer
+    from tests.judges.llama_server import LlamaServers
     from tests.judges.transformers_server import TransformersServer
 
 
@@ -40,6 +42,15 @@ def transformers_server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Tr
         yield server
 
 
+@pytest.fixture(scope="session")
+def llama_servers(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LlamaServers]:
+    """llama.cpp's server with the tiny judge that thinks, with and without a switch, started once."""
+    from tests.judges.llama_server import thinking_judge_servers
+
+    with thinking_judge_servers(tmp_path_factory.mktemp("llama_servers")) as servers:
+        yield servers
+
+
 @pytest.fixture(autouse=True)
 def _own_signals() -> Iterator[None]:
     """A command that a test calls here takes SIGINT and SIGTERM over, and would end a later test that is interrupted on purpose."""
@@ -55,11 +66,19 @@ def _own_signals() -> Iterator[None]:
 
 # A test in this folder, or with one of these fixtures, starts a process. Any other that does says so: `@pytest.mark.process`.
 STARTS_PROCESSES = Path(__file__).parent / "e2e"
-FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server"}
-# These two share one server, so they run in one worker.
-SHARE_SERVER = ("judges/test_transformers_serve.py", "e2e/test_endpoint_teacher.py")
+FIXTURES_OF_PROCESSES = {"forked", "small_run", "transformers_server", "llama_servers"}
+# These share one server, and are run by one worker.
+SHARE_SERVER = {
+    "test_transformers_serve": "transformers_server",
+    "test_endpoint_teacher": "transformers_server",
+    "test_llama_server": "llama_servers",
+    "test_llama_teacher": "llama_servers",
+}
 # The files that take longest, with the longest first: a worker that began with one of them last would end alone.
-LONG = ("test_several", "test_processes", "test_transformers_serve", "test_endpoint_teacher", "test_kill", "test_online")
+LONG = (
+    *("test_several", "test_processes", "test_online_processes", "test_judge_then_train", "test_transformers_serve"),
+    *("test_endpoint_teacher", "test_llama_server", "test_llama_teacher", "test_kill", "test_online"),
+)
 # Set by `make test-fast`: a process that is started all the same is an error, so that the marks cannot go stale.
 NO_PROCESSES = bool(os.environ.get("ALIGNDISTILL_TESTS_START_NO_PROCESS"))
 STARTING = {"subprocess.Popen", "os.fork", "os.forkpty", "os.posix_spawn", "os.system"}
@@ -77,6 +96,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG), item.path not in processes))
 
 
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish() -> None:
+    """Accelerate collects garbage at the start of each training: what is imported and collected by now need not be looked at."""
+    gc.collect()
+    gc.freeze()
+
+
 def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     """Keep a file's tests in one worker: fixtures of a module, and of servers, are made once.
 
@@ -87,7 +113,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
     class ByFile(LoadFileScheduling):
         def _split_scope(self, nodeid: str) -> str:
             file = nodeid.partition("::")[0]
-            return SHARE_SERVER[0] if file.endswith(SHARE_SERVER) else file
+            return SHARE_SERVER.get(Path(file).stem, file)
 
     return ByFile(config, log)
 

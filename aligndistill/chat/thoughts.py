@@ -24,8 +24,9 @@ def split_thoughts(text: str) -> SplitReply:
 
     Thoughts are one or more blocks at the start of a reply, or everything before a closing marker that nothing opened: some
     templates write the opening marker themselves, at the end of the prompt. To a reply to such a prompt add that marker
-    before calling this, so that a reply which ended inside its thoughts is recognised. Markers further inside an answer are
-    part of it: an answer may be about them.
+    before calling this, so that a reply which ended inside its thoughts is recognised. An empty block at the start does not count:
+    llama.cpp returns the one that a request began the answer with, and the model may think all the same. Markers further inside an
+    answer are part of it: an answer may be about them.
     """
     thoughts = []
     rest = text
@@ -37,12 +38,12 @@ def split_thoughts(text: str) -> SplitReply:
         rest = after
     if header := ANSWER_HEADER.match(rest):
         return SplitReply(_joined(thoughts), rest[header.end() :], unfinished=False)
-    if thoughts:
+    if any(thoughts):
         return SplitReply(_joined(thoughts), rest.lstrip(), unfinished=False)
-    closing = ANY_CLOSING.search(text)
-    if closing and not ANY_OPENING.search(text, 0, closing.start()):
-        return SplitReply(text[: closing.start()].strip(), text[closing.end() :].lstrip(), unfinished=False)
-    return SplitReply("", text, unfinished=False)
+    closing = ANY_CLOSING.search(rest)
+    if closing and not ANY_OPENING.search(rest, 0, closing.start()):
+        return SplitReply(rest[: closing.start()].strip(), rest[closing.end() :].lstrip(), unfinished=False)
+    return SplitReply("", rest.lstrip() if thoughts else text, unfinished=False)
 
 
 def _first_block(text: str) -> tuple[str, str | None] | None:

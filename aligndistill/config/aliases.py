@@ -40,6 +40,9 @@ _OTHER_NAMES: dict[tuple[str, ...], Iterable[str]] = {
     ("requests_per_minute",): ("rpm",),
     ("tokens_per_minute",): ("tpm",),
     ("context_tokens",): ("max_model_len", "n_ctx", "context_length"),
+    ("thinking",): ("enable_thinking",),
+    ("template_arguments",): ("chat_template_kwargs",),
+    ("body",): ("extra_body",),
     # objectives
     ("beta",): ("pref_beta", "dpo_beta"),
     ("loss",): ("loss_type", "pref_loss", "dpo_loss"),

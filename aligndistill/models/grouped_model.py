@@ -11,6 +11,9 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.prompt_sharing import best_shared, sees_all_of, to_device
 
+SHORTEST = 0.5
+"""Batches for scoring: see `batches_by_length`."""
+
 
 @dataclass(frozen=True)
 class PackedBatch:
@@ -68,13 +71,22 @@ class GroupedModel:
         """Groups in batches of similar length, longest first, so that there is little padding and the first batch needs the most
         memory.
         """
-        for indices in batches_by_length([group.tokens(self.shares_prompt) for group in groups], batch_size):
+        for indices in batches_by_length([group.tokens(self.shares_prompt) for group in groups], batch_size, SHORTEST):
             chosen = [groups[i] for i in indices]
             share = self.shares(chosen)
             yield PackedBatch(indices, to_device(collate(chosen, self.conversation.pad_id, share), self.device), share)
 
 
-def batches_by_length(lengths: Sequence[int], batch_size: int) -> list[list[int]]:
-    """Indices in batches of similar length, longest first."""
-    order = sorted(range(len(lengths)), key=lambda i: (-lengths[i], i))
-    return [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+def batches_by_length(lengths: Sequence[int], batch_size: int, shortest: float = 0.0) -> list[list[int]]:
+    """Indices in batches of similar length, longest first.
+
+    Args:
+        shortest: no row of a batch is shorter than this share of the longest, so that no more than the rest is padding.
+    """
+    batches: list[list[int]] = []
+    for i in sorted(range(len(lengths)), key=lambda i: (-lengths[i], i)):
+        if batches and len(batches[-1]) < batch_size and lengths[i] >= shortest * lengths[batches[-1][0]]:
+            batches[-1].append(i)
+        else:
+            batches.append([i])
+    return batches

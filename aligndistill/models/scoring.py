@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from aligndistill.models.grouped_model import batches_by_length
+from aligndistill.models.grouped_model import SHORTEST, batches_by_length
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import at_tokens, logit_chunks, token_logprobs
@@ -53,7 +53,7 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
     pad_id = policy.conversation.pad_id
     apart = policy.shares_prompt and reference.shares_prompt
     result: list[list[float]] = [[] for _ in groups]
-    for indices in batches_by_length([group.tokens(False) for group in groups], batch_size):
+    for indices in batches_by_length([group.tokens(False) for group in groups], batch_size, SHORTEST):
         batch = to_device(collate([groups[i] for i in indices], pad_id, share=False), policy.device)
         chunks = zip(*(logit_chunks(model.model, batch, apart) for model in (policy, reference)), strict=True)
         kl_S = torch.cat([_divergence(p_CV, q_CV) for p_CV, q_CV in chunks])

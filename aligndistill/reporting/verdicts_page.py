@@ -28,6 +28,7 @@ class _Line:
     asked: str
     result: str
     reply: str | None
+    thoughts: str
     readable: bool
 
 
@@ -76,9 +77,9 @@ def _letters(count: int) -> Sequence[str]:
 def _line(verdict: Comparison | Grade, letters: dict[str, str]) -> _Line:
     if isinstance(verdict, Grade):
         result = "unreadable" if verdict.value is None else f"{verdict.value:.4g}"
-        return _Line(letters[verdict.candidate], result, verdict.reply, not is_unparsed(verdict))
+        return _Line(letters[verdict.candidate], result, verdict.reply, verdict.thoughts, not is_unparsed(verdict))
     first, second = letters[verdict.first], letters[verdict.second]
     result = {"first": first, "second": second, "tie": "a tie", "unparsed": "unreadable"}[verdict.outcome]
     if verdict.probability_first is not None and not is_unparsed(verdict):
         result += f", P({first}) = {verdict.probability_first:.2f}"
-    return _Line(f"{first} or {second}", result, verdict.reply, not is_unparsed(verdict))
+    return _Line(f"{first} or {second}", result, verdict.reply, verdict.thoughts, not is_unparsed(verdict))

@@ -11,6 +11,7 @@ import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -195,6 +196,7 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+@cache
 def library_versions() -> dict[str, str]:
     """The versions of the libraries that results may depend on."""
     found = {}

@@ -16,6 +16,7 @@ from aligndistill.processes import signals
 from aligndistill.processes.memory_errors import is_out_of_memory
 from aligndistill.processes.progress import Bar
 from aligndistill.training.checkpoints import CheckpointOrigin, keep_newest, write_manifest
+from aligndistill.training.elastic import after_loading
 
 UNLOGGED = "unlogged.json"
 """A file in a checkpoint: the running sums of each process for the next log entry."""
@@ -98,6 +99,7 @@ class CheckpointedTrainer:
         entries = [entry["seconds"] for entry in self.state.log_history if "seconds" in entry]
         self._seconds_before = entries[-1] if entries else 0.0
         self._started = time.monotonic()
+        after_loading(self)
         checkpoint = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
         if self.state.global_step and (checkpoint / UNLOGGED).is_file():
             self._resume_log(json.loads((checkpoint / UNLOGGED).read_text()))

@@ -82,23 +82,23 @@ def keep_newest(newest: Path, count: int) -> None:
             shutil.rmtree(checkpoint)
 
 
-def require_same_shards(checkpoint: Path, now: CheckpointOrigin) -> None:
-    """Refuse a checkpoint whose optimiser states are sharded for another number of processes.
+def require_usable_shards(checkpoint: Path, now: CheckpointOrigin) -> bool:
+    """Whether a checkpoint has to be converted, because its optimiser states are sharded for another number of processes.
 
     Without DeepSpeed, checkpoints do not depend on the number of processes.
 
     Raises:
-        DataError: the shards do not fit; the message says how to resume.
+        DataError: the checkpoint is of another ZeRO stage; the message says how to resume.
     """
     manifest = _read(checkpoint)
     assert manifest is not None, "it was verified"
     then = CheckpointOrigin(**manifest["made_by"])
-    if then == now or (then.zero_stage is None and now.zero_stage is None):
-        return
-    raise DataError(
-        f"{checkpoint} was saved by {_describe(then)}, and this run is {_describe(now)}: the optimiser's shards do not fit. Run "
-        f"with the same processes as before, or delete {checkpoint.parent} to restart the training of this stage."
-    )
+    if then.zero_stage != now.zero_stage:
+        raise DataError(
+            f"{checkpoint} was saved by {_describe(then)}, and this run is {_describe(now)}: the optimiser's states do not fit. "
+            f"Run with the same runtime.deepspeed as before, or delete {checkpoint.parent} to restart the training of this stage."
+        )
+    return then.zero_stage is not None and then.processes != now.processes
 
 
 def _describe(made_by: CheckpointOrigin) -> str:

@@ -10,7 +10,8 @@ from aligndistill.errors import Interrupted
 from aligndistill.processes import signals
 from aligndistill.processes.progress import bar, say
 from aligndistill.training.checkpointing import origin_of
-from aligndistill.training.checkpoints import newest_valid_checkpoint, require_same_shards
+from aligndistill.training.checkpoints import newest_valid_checkpoint, require_usable_shards
+from aligndistill.training.elastic import converted
 
 
 @dataclass(frozen=True)
@@ -55,8 +56,10 @@ def fit(trainer: Any, job: TrainingJob) -> Trained:
     signals.allow(job.runtime.grace_seconds)
     checkpoint = newest_valid_checkpoint(job.folder)
     if checkpoint is not None:
-        require_same_shards(checkpoint, origin_of(trainer))
+        other_processes = require_usable_shards(checkpoint, origin_of(trainer))
         say(f"  {job.name}: resuming from {checkpoint.name}")
+        if other_processes:
+            checkpoint = converted(checkpoint, trainer)
     with bar(job.name) as running, signals.deferred():
         trainer.watch(running, job.runtime.save_total_limit)
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)

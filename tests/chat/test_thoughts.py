@@ -42,6 +42,12 @@ def test_the_first_closing_marker_ends_the_thoughts() -> None:
     assert split_thoughts("<think>a</think>Write </think> to close it.") == ("a", "Write </think> to close it.", False)
 
 
+def test_an_empty_block_before_the_reply_does_not_hide_its_thoughts() -> None:
+    """llama.cpp's reply to an answer that begins with an empty block, behind a prompt that has opened one."""
+    assert split_thoughts("<think>\n\n</think>\n\nrain or wind\n</think>\n\nA") == ("rain or wind", "A", False)
+    assert split_thoughts("<think>\n\n</think>\n\nWrite <think> and </think> around it.").answer.startswith("Write <think>")
+
+
 def test_several_blocks_at_the_start_are_all_thoughts() -> None:
     assert split_thoughts("<think>a</think>\n<think>b</think> c") == ("a\nb", "c", False)
     assert split_thoughts("<think>a</think><think>b") == ("a\nb", "", True)

@@ -43,6 +43,12 @@ def command(folder: Path, *arguments: str, environment: Mapping[str, str] | None
     return Ended(ended.returncode, ended.stdout, ended.stderr)
 
 
+def ranks(count: int, port: int) -> list[dict[str, str]]:
+    """What a launcher sets in the environment of each of so many processes."""
+    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port)}
+    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
+
+
 class ForkServer:
     """The same with the imports done in advance; one command at a time."""
 
@@ -62,11 +68,12 @@ class ForkServer:
         folder: Path,
         *arguments: str,
         environment: Mapping[str, str] | None = None,
+        environments: Sequence[Mapping[str, str]] = (),
         file_size_limit: int | None = None,
         meanwhile: Callable[[int], Any] | None = None,
     ) -> Ended:
-        """Run a command to its end. `meanwhile` is called with its pid once it has started."""
-        return self._run("aligndistill", folder, arguments, [environment or {}], file_size_limit, meanwhile)
+        """Run a command to its end, in a process for each of the environments. `meanwhile` is called with the first one's pid."""
+        return self._run("aligndistill", folder, arguments, environments or [environment or {}], file_size_limit, meanwhile)
 
     def run_module(self, module: str, *arguments: str, environments: Sequence[Mapping[str, str]] = ({},)) -> None:
         """Run a program of the tests to its end, in a process for each of the environments.

@@ -1,12 +1,15 @@
+import fcntl
+import json
+import os
 import shutil
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e import counting_judge
-from tests.e2e.command import Ended, command
+from tests.e2e.command import Ended, ForkServer
 from tests.e2e.small_run import small_config, write_config, write_data
 
 
@@ -28,12 +31,19 @@ class FinishedRun:
 
 
 @pytest.fixture(scope="session")
-def small_run(tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
-    """`python -m aligndistill run small.yaml`, once. Tests copy it and never change it."""
-    folder = tmp_path_factory.mktemp("small")
-    write_data(folder)
-    write_config(folder / "small.yaml", small_config())
-    return FinishedRun(folder, command(folder, "run", "small.yaml"))
+def small_run(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> FinishedRun:
+    """`aligndistill run small.yaml`, once for all of xdist's workers. Tests copy it and never change it."""
+    own = tmp_path_factory.getbasetemp()
+    folder = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "small"
+    folder.mkdir(exist_ok=True)
+    with (folder / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        ended = folder / "ended.json"
+        if not ended.exists():
+            write_data(folder)
+            write_config(folder / "small.yaml", small_config())
+            ended.write_text(json.dumps(asdict(forked.run(folder, "run", "small.yaml"))))
+    return FinishedRun(folder, Ended(**json.loads(ended.read_text())))
 
 
 @pytest.fixture

@@ -5,6 +5,7 @@ environment, and answers with their pids, then, when all have ended, with the fi
 the others are ended, as launchers do. A child runs what `python -m MODULE ARGUMENTS` runs.
 """
 
+import gc
 import importlib
 import json
 import os
@@ -19,6 +20,7 @@ from typing import Any
 PRELOADED = (
     "aligndistill.runs.run",
     "aligndistill.chat.endpoint",
+    "aligndistill.reporting.page",
     "aligndistill.reporting.table",
     "aligndistill.training.on_policy.ppo",
     "deepspeed",
@@ -30,6 +32,7 @@ PRELOADED = (
 def main() -> None:
     for module in PRELOADED:
         importlib.import_module(module)
+    gc.freeze()  # accelerate collects garbage at the start of each training, which takes long with so many modules
     print("ready", flush=True)
     for line in sys.stdin:
         order = json.loads(line)

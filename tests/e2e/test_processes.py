@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from tests.e2e import failing_reward
-from tests.e2e.command import ENVIRONMENT, REPOSITORY, Ended, ForkServer, command
+from tests.e2e.command import ENVIRONMENT, REPOSITORY, Ended, ForkServer, command, ranks
 from tests.e2e.small_run import small_config, write_config, write_data
 
 PORT = 29700 + os.getpid() % 200
@@ -141,7 +141,9 @@ def test_what_one_process_raises_in_training_ends_both_and_is_the_last_message(f
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("stage", ["student-dpo"])
-def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended], tmp_path: Path, stage: str) -> None:
+def test_a_killed_process_ends_the_run_with_its_name(
+    finished: tuple[Path, Ended], tmp_path: Path, stage: str, forked: ForkServer
+) -> None:
     two = tmp_path / "two"
     shutil.copytree(finished[0], two)
     shutil.rmtree(two / "runs/store/processes")
@@ -153,7 +155,7 @@ def test_a_killed_process_ends_the_run_with_its_name(finished: tuple[Path, Ended
     assert f"error: process 1 (pid {pid}" in ended.errors
     assert "exited without an error message" in ended.errors
     manifests = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
-    again = launched(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, port=PORT + 1)
+    again = forked.run(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, environments=ranks(2, PORT + 1))
     assert again.code == 0, again.errors
     assert not manifests or re.search(r"resuming from checkpoint-\d+", again.errors)
 

@@ -66,6 +66,9 @@ def test_kl_has_a_direction() -> None:
 def test_batches_are_of_similar_length_longest_first() -> None:
     assert batches_by_length([3, 9, 1, 9, 5], 2) == [[1, 3], [4, 0], [2]]
     assert batches_by_length([], 2) == []
+    lengths = [4, 100, 50, 49, 25, 24]
+    assert batches_by_length(lengths, 8) == [[1, 2, 3, 4, 5, 0]]
+    assert batches_by_length(lengths, 8, shortest=0.5) == [[1, 2], [3, 4], [5], [0]]
 
 
 # --------------------------------------------------------------------------------------------------------- tokenising

@@ -179,3 +179,15 @@ def test_answers_are_all_that_is_trained_and_written_here(tmp_path: Path, monkey
     assert every - trained == {"answers-teacher", "evaluation", "report", "reward_model"} | {
         f"answers-{name}" for name in ("start", "best_of_n", "dpo")
     }
+
+
+def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
+    config: RunConfig, capsys: pytest.CaptureFixture[str]
+) -> None:
+    values = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
+    adapted = RunConfig.model_validate({**values, "start": {"model": "./start", "lora": {"r": 4}}})
+    runs.run(adapted)
+    said = "".join(capsys.readouterr().err.split())
+    assert said.startswith("learning_rate:5e-06forstudents.dpo(10timesthedefaultforallweights,becauseloratrainsadapters)prompts")
+    runs.run(adapted)
+    assert "learning_rate" not in capsys.readouterr().err

@@ -5,13 +5,14 @@ All training runs of this file are made by two launches, of two processes and of
 
 import json
 import os
+import shutil
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 
-from tests.e2e.command import ForkServer
+from tests.e2e.command import ForkServer, ranks
 from tests.tiny_models import assert_same_steps, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
 
@@ -21,6 +22,8 @@ OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
 SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
+ELASTIC = [("dpo", "zero2"), ("dpo", "zero3"), ("ppo", "zero2")]
+"""Stopped on two processes, and resumed on one and on four."""
 SHARED_CRITIC = ("zero2", "zero3")
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
 PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
@@ -42,6 +45,8 @@ def on_two(url: str) -> list[dict[str, Any]]:
     orders += [{"name": "dpo-uneven", "what": "dpo", "zero": "zero3", "uneven": True}]
     for what, zero in [*((what, None) for what in OBJECTIVES), *STOPPED_SHARDED]:
         orders += stopped_and_resumed(what, zero)
+    for what, zero in ELASTIC:
+        orders.append({**stopped_and_resumed(what, zero)[0], "name": f"{what}-{zero}-moved", "folder": f"{what}-{zero}-moved"})
     other_shards = {"name": "dpo-other-shards", "what": "dpo", "zero": "zero3", "folder": "dpo-zero2"}
     return [*orders, other_shards, {"name": "dpo-moved", "what": "dpo", "folder": "moved", "stop_at": 3}]
 
@@ -57,6 +62,11 @@ def on_one(url: str) -> list[dict[str, Any]]:
     return [*orders, moved, {"name": "dpo-fewer", "what": "dpo", "per_device": 8, "folder": "../two/dpo-zero2"}]
 
 
+def elastic(per_device: int) -> list[dict[str, Any]]:
+    """What two processes were stopped in; each number of processes gets a copy of its own."""
+    return [{"name": f"{what}-{zero}-moved", "what": what, "zero": zero, "per_device": per_device} for what, zero in ELASTIC]
+
+
 def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
     """The first is stopped behind a step at which no checkpoint was due, but for PPO, whose checkpoints are whole updates."""
     name = f"{what}-{zero}" if zero else what
@@ -64,21 +74,20 @@ def stopped_and_resumed(what: str, zero: str | None) -> list[dict[str, Any]]:
     return [{**order, "name": f"{name}-stopped", "stop_at": 1 if what == "ppo" else 3}, {**order, "name": f"{name}-resumed"}]
 
 
-def ranks(count: int) -> list[dict[str, str]]:
-    """What a launcher sets for each of so many processes."""
-    shared = {"WORLD_SIZE": str(count), "LOCAL_WORLD_SIZE": str(count), "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(PORT)}
-    return [{**shared, "RANK": str(rank), "LOCAL_RANK": str(rank)} for rank in range(count)]
-
-
 @pytest.fixture(scope="module")
 def made(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("several")
     with PolicyServer(write_tiny_model(folder / "start")) as server:
         url = server.base_url
-        for name, orders, processes in (("two", on_two(url), ranks(2)), ("one", on_one(url), [{}])):
+        for name, orders, processes in (("two", on_two(url), ranks(2, PORT)), ("one", on_one(url), [{}])):
             (folder / name).mkdir()
             (folder / name / "orders.json").write_text(json.dumps(orders))
             forked.run_module("tests.training.several", str(folder / name), environments=processes)
+    for name, per_device, processes in (("one-sharded", 8, ranks(1)), ("four", 2, ranks(4))):
+        for what, zero in ELASTIC:
+            shutil.copytree(folder / "two" / f"{what}-{zero}-moved", folder / name / f"{what}-{zero}-moved")
+        (folder / name / "orders.json").write_text(json.dumps(elastic(per_device)))
+        forked.run_module("tests.training.several", str(folder / name), environments=processes)
     return folder
 
 
@@ -177,9 +186,20 @@ def test_a_run_may_resume_with_fewer_processes(made: Path) -> None:
 
 
 @pytest.mark.timeout(600)
+@pytest.mark.parametrize("processes", ["one-sharded", "four"])
+@pytest.mark.parametrize(("what", "zero"), ELASTIC)
+def test_shards_are_converted_for_another_number_of_processes(made: Path, what: str, zero: str, processes: str) -> None:
+    """One process on its own is under ZeRO, too."""
+    assert result(made / "two", f"{what}-{zero}-moved")["code"] == 5
+    moved = result(made / processes, f"{what}-{zero}-moved")
+    assert_same_training(moved, result(made / "two", f"{what}-{zero}"))
+    assert not list((made / processes / f"{what}-{zero}-moved").glob("converted-*"))
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize(("processes", "name"), [("two", "dpo-other-shards"), ("one", "dpo-fewer")])
 def test_shards_that_do_not_fit_are_refused_in_plain_words(made: Path, processes: str, name: str) -> None:
     found = result(made / processes, name)
     assert found["code"] == 3
     assert "was saved by 2 processes under ZeRO-2" in found["error"]
-    assert "the optimiser's shards do not fit" in found["error"]
+    assert "the optimiser's states do not fit" in found["error"]

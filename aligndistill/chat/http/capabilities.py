@@ -92,7 +92,7 @@ class FormatProbe:
         return isinstance(content, dict) and content.keys() == {"larger"} and content["larger"] in (2, 3)
 
 
-PROBE_TOKENS = 64
+PROBE_TOKENS = 128  # a grammar allows white space, which small models fill the limit with
 _LARGER = {
     "type": "object",
     "properties": {"larger": {"type": "integer", "enum": [2, 3]}},

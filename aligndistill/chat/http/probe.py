@@ -144,6 +144,11 @@ def _seen(completion: Completion, with_logprobs: bool) -> _Seen:
 async def find_answer_format(server: ServerClient, session: OpenSession, capabilities: Capabilities, thought_tokens: int) -> None:
     """Find the strictest answer format that the server enforces, with prompts that do not suggest the format.
 
+    Args:
+        thought_tokens: the most tokens of thoughts, 0 for a model that does not think. Where it thinks, a format that keeps it from
+            thinking is not used: some servers (vLLM without a reasoning parser, llama.cpp with a template that it does not know)
+            enforce it from the first token.
+
     Raises:
         JudgeError: the server rejects all requests or cannot be reached.
     """
@@ -163,4 +168,4 @@ async def _is_honoured(server: ServerClient, session: OpenSession, probe: Format
     except RetriesExhausted as failure:
         await server.given_up(session, failure)
         return False
-    return probe.is_honoured(completion.reply().text)
+    return probe.is_honoured(completion.reply().text) and (completion.has_thoughts or not thought_tokens)

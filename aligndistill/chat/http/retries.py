@@ -19,6 +19,7 @@ PER_ITEM_STATUS = frozenset({400, 413, 422})
 NEVER_STATUS = frozenset({501, 505})
 WITHOUT_CREDIT = re.compile(r"insufficient_quota|billing|credit|payment|exceeded your current quota", re.IGNORECASE)
 NO_SUCH_MODEL = re.compile(r"model_not_found|model .{0,200}(?:not found|does not exist)", re.IGNORECASE)
+TEMPLATE_ERROR = re.compile(r"jinja", re.IGNORECASE)
 
 FailureKind = Literal["transient", "permanent", "per item"]
 
@@ -52,12 +53,15 @@ class RetriesExhausted(Exception):
 
 
 def failure_kind(status: int, body: str) -> FailureKind:
-    """Classifies an HTTP error. A 429 for missing credit and a missing model are permanent."""
+    """Classifies an HTTP error. A 429 for missing credit and a missing model are permanent. llama.cpp answers 500 to a
+    conversation that the chat template rejects, and would do so again."""
     reason = _reason(body)
     if status == 429 and WITHOUT_CREDIT.search(reason):
         return "permanent"
     if status in PER_ITEM_STATUS and NO_SUCH_MODEL.search(reason):
         return "permanent"
+    if status == 500 and TEMPLATE_ERROR.search(reason):
+        return "per item"
     if status in TRANSIENT_STATUS or (status >= 500 and status not in NEVER_STATUS):
         return "transient"
     return "per item" if status in PER_ITEM_STATUS else "permanent"

@@ -158,8 +158,8 @@ class Completion(BaseModel):
         positions = self._positions
         if not positions:
             return None
-        choice = self.choices[0]
-        if choice.reply(Usage()).thoughts or not _begins_with(choice.message.content or "", positions[0]):
+        reply = self.replies()[0]
+        if reply.thoughts or not _begins_with(reply.text, positions[0]):
             return None
         return positions[0].top_logprobs
 

@@ -29,6 +29,16 @@ def test_label_logprobs_are_read_off_the_first_token() -> None:
         assert (body["max_tokens"], body["temperature"], body["logprobs"], body["top_logprobs"]) == (1, 0.0, True, 20)
 
 
+def test_an_empty_block_that_the_request_began_with_is_none_of_the_answer() -> None:
+    """llama.cpp returns the text that a request begins the answer with, without log-probabilities for it."""
+    with serve(completion("<think>\n\n</think>\n\nA", probabilities={"A": 0.5, "B": 0.25})) as server:
+        _, answers = ask_labels(server, 1)
+    assert answers[0].logprobs == pytest.approx((math.log(0.5), math.log(0.25)))
+    with serve(completion("<think>\n\n</think>\n\nA", probabilities={"<think>": 0.5, "A": 0.25})) as server:
+        _, answers = ask_labels(server, 1)
+    assert answers[0].logprobs is None
+
+
 @pytest.mark.parametrize(
     "act",
     [
