@@ -8,17 +8,16 @@ usage: JUDGE="vllm serve MODEL ..." launch/judge_then_train.sh CONFIG [CONFIG ..
 
 Runs a config whose judge is a server on this machine, with all GPUs for whatever is being done:
 
-  1. start the server, wait until it is healthy, run to the rankings, stop it
-  2. train all students on all GPUs, and let them answer the held-out prompts (launch/local.sh)
-  3. start the server again, evaluate, write the report, stop it
+  1. sample the candidates on all GPUs (launch/local.sh); not if a server writes some of them
+  2. start the server, run to the rankings, stop it (launch/with_judge.sh)
+  3. train the reward model and all students on all GPUs, and let them answer the held-out prompts (launch/local.sh)
+  4. start the server again, evaluate, write the report, stop it
 
 A step whose work is finished is skipped, so the same command resumes. Students that need the judge while they train (PPO with a
 judge as its reward) need GPUs of their own for the server: see launch/README.md.
 
-  JUDGE          the command that starts the server (required)
-  JUDGE_URL      http://127.0.0.1:8000   healthy when JUDGE_URL/health answers with 200
-  JUDGE_SECONDS  1800                    how long a start may take
-  JUDGE_LOG      judge.log               the server's output, appended to
+  JUDGE                                  the command that starts the server (required)
+  JUDGE_URL, JUDGE_SECONDS, JUDGE_LOG    as for launch/with_judge.sh
   NUM_GPUS, MASTER_PORT                  as for launch/local.sh
 TEXT
 }
@@ -32,54 +31,8 @@ if [[ -z "${JUDGE:-}" ]]; then
   exit 2
 fi
 
-url="${JUDGE_URL:-http://127.0.0.1:8000}"
-log="${JUDGE_LOG:-judge.log}"
 here="$(dirname "$0")"
-judge=""
-
-start_judge() {
-  if curl --silent --fail --output /dev/null --max-time 5 "$url/health"; then
-    echo "error: a server answers at $url already: stop it, or set JUDGE_URL to where JUDGE will listen" >&2
-    exit 4
-  fi
-  echo "judge: starting, output in $log"
-  # A session of its own: its workers are stopped with it, and Ctrl-C reaches it only through us.
-  setsid bash -c "$JUDGE" >>"$log" 2>&1 &
-  judge=$!
-  local deadline=$((SECONDS + ${JUDGE_SECONDS:-1800}))
-  until curl --silent --fail --output /dev/null --max-time 5 "$url/health"; do
-    if ! kill -0 "$judge" 2>/dev/null; then
-      judge=""
-      echo "error: the judge's server ended before it was healthy. The end of $log:" >&2
-      tail -n 20 "$log" >&2
-      exit 4
-    fi
-    if ((SECONDS > deadline)); then
-      echo "error: the judge's server was not healthy within ${JUDGE_SECONDS:-1800} s (JUDGE_SECONDS). The end of $log:" >&2
-      tail -n 20 "$log" >&2
-      exit 4
-    fi
-    sleep 1
-  done
-  echo "judge: healthy at $url"
-}
-
-stop_judge() {
-  [[ -n "$judge" ]] || return 0
-  kill -TERM -- "-$judge" 2>/dev/null || true
-  for _ in {1..60}; do
-    kill -0 -- "-$judge" 2>/dev/null || break
-    sleep 0.5
-  done
-  kill -KILL -- "-$judge" 2>/dev/null || true
-  wait "$judge" 2>/dev/null || true
-  judge=""
-  echo "judge: stopped"
-}
-
-trap stop_judge EXIT
-trap 'exit 130' INT
-trap 'exit 143' TERM
+trap 'exit 143' TERM   # once the command that runs has ended, and stopped its server
 
 is_finished() {
   local stage="$1" plan
@@ -88,13 +41,23 @@ is_finished() {
   grep --quiet --extended-regexp "^finished +$stage " <<<"$plan"
 }
 
+# Whether the candidates that are still to be sampled are all by models of this machine.
+samples_here() {
+  local plan
+  plan="$(aligndistill plan "$@" | grep "^candidates ")"
+  [[ -n "$plan" ]] && ! grep --quiet --invert-match "(here)" <<<"$plan"
+}
+
 if ! is_finished rankings "$@"; then
-  start_judge
-  aligndistill run "$@" --until rankings
-  stop_judge
+  aligndistill run "$@" --until prompts
+  if samples_here "$@"; then
+    "$here/local.sh" "$@" --until candidates
+  fi
+  "$here/with_judge.sh" aligndistill run "$@" --until rankings
 fi
 "$here/local.sh" "$@" --until answers
-if ! is_finished evaluation "$@"; then
-  start_judge
+if is_finished evaluation "$@"; then
+  aligndistill run "$@"
+else
+  "$here/with_judge.sh" aligndistill run "$@"
 fi
-aligndistill run "$@"

@@ -198,8 +198,8 @@ def test_whatever_a_section_says_has_a_fingerprint(section: type[Section]) -> No
 CONFIGS = PACKAGE.parent / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
 OVERLAYS = sorted([*CONFIGS.glob("objectives/*.yaml"), *CONFIGS.glob("judges/*.yaml")])
-# The frontier is an experiment with a judge and measures of its own; see tests/config/test_shipped_configs.py.
-SHIPPED = [*((run,) for run in RUNS), *((run, overlay) for run in RUNS if run.stem != "frontier" for overlay in OVERLAYS)]
+OVERLAID = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "hh", "ultrafeedback")]  # tests/config/test_shipped_configs.py
+SHIPPED = [*((run,) for run in RUNS), *((run, overlay) for run in OVERLAID for overlay in OVERLAYS)]
 
 
 @pytest.mark.parametrize("paths", SHIPPED, ids=lambda paths: "-".join(path.stem for path in paths))

@@ -23,6 +23,9 @@ ConfigFiles: TypeAlias = str | Path | Sequence[str | Path]
 RENAMED: dict[KeyPath, str] = {("runtime", "silence_seconds"): "heartbeat_timeout_seconds"}
 """Old keys that are still read, with a warning: the path of each, and its new name."""
 
+_BY_NAME: tuple[KeyPath, ...] = (("students",), ("models",))
+"""Sections whose keys are names of the user's: null in a later file removes one."""
+
 
 @dataclass(frozen=True)
 class LoadedConfig:
@@ -46,7 +49,8 @@ def load_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> RunC
 
     Files compose left to right, and the overrides come last, as if they were one more file:
 
-    - Sections merge key by key. Everything else (numbers, texts, lists) is replaced; `null` disables an optional section.
+    - Sections merge key by key. Everything else (numbers, texts, lists) is replaced; `null` disables an optional section,
+      and removes a student or a model of an earlier file.
     - A section whose `kind` changes is replaced as a whole, because the keys of the old kind do not apply to the new one: an
       overlay with `judge: {kind: pairwise, ...}` removes all settings of a likelihood judge. A model without `kind` counts
       as `local`. A section that has no kind yet is merged.
@@ -161,7 +165,8 @@ def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:
     if kind is not None and overlay.get("kind", kind) != kind:
         return overlay
     merged = {key: _merge(base[key], value, (*path, key)) if key in base else value for key, value in overlay.items()}
-    return base | merged
+    removed = {key for key in base if overlay.get(key, base) is None} if path in _BY_NAME else ()
+    return {key: value for key, value in (base | merged).items() if key not in removed}
 
 
 def _implied_kind(path: KeyPath) -> str | None:

@@ -31,9 +31,11 @@ class Offline(Section):
 
 
 class Dpo(Offline):
-    """Direct preference optimisation; `loss` also gives IPO and the hinge form (SLiC-HF).
+    """Direct preference optimisation.
 
     Attributes:
+        loss: TRL's names. `sigmoid` is DPO, `sigmoid_norm` divides each log-ratio by its answer's length (Tülu 3) and needs a
+            larger `beta`, `ipo` is IPO, `hinge` the hinge form (SLiC-HF).
         labels: `soft` weights both directions by the teacher's probability.
         label_smoothing: conservative DPO: the assumed share of flipped labels.
     """
@@ -43,7 +45,7 @@ class Dpo(Offline):
 
     kind: Literal["dpo"]
     beta: float = Field(default=0.1, gt=0)
-    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid"
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"] = "sigmoid"
     labels: Literal["hard", "soft"] = "hard"
     label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
 

@@ -2,17 +2,18 @@
 
 With the implicit reward r_i = beta * log(policy_i / reference_i) and d = r_i - r_j for score_i > score_j, one pair costs
 
-    sigmoid   -log sigmoid(d)                       Rafailov et al. 2023 (arXiv:2305.18290), eq. 7
-    hinge     max(0, 1 - d)                         Zhao et al. 2023 (SLiC-HF, arXiv:2305.10425), on log-ratios as in TRL
-    ipo       (h - 1 / (2 beta))^2                  Azar et al. 2023 (arXiv:2310.12036), eq. 17; beta is the paper's tau
+    sigmoid        -log sigmoid(d)                  Rafailov et al. 2023 (arXiv:2305.18290), eq. 7
+    sigmoid_norm   -log sigmoid(beta h)             Lambert et al. 2024 (Tülu 3, arXiv:2411.15124), length-normalised DPO
+    hinge          max(0, 1 - d)                    Zhao et al. 2023 (SLiC-HF, arXiv:2305.10425), on log-ratios as in TRL
+    ipo            (h - 1 / (2 beta))^2             Azar et al. 2023 (arXiv:2310.12036), eq. 17; beta is the paper's tau
 
-where h is the difference of the log-ratios per token. The paper writes summed log-ratios; TRL divides each by its response's
-length and reports that IPO's authors confirmed that their results used that form. This follows TRL.
+where h is the difference of the log-ratios per token: each is divided by its response's length. IPO's paper writes summed
+log-ratios; TRL divides, and reports that IPO's authors confirmed that their results used that form. This follows TRL.
 
 An uncertain label mixes both directions: p * cost(i over j) + (1 - p) * cost(j over i), with p = 1 (hard) or
 sigmoid(score_i - score_j) (soft: the teacher's probability), then p <- (1 - label_smoothing) * p + label_smoothing * (1 - p).
 With hard labels and the sigmoid that is conservative DPO (Mitchell 2023), as in the authors' `preference_loss`. TRL 1.16 has no
-smoothing for these three losses.
+smoothing for these losses.
 
 Tied responses make a pair only with soft labels: the teacher's probability is 1/2 then, so the two implicit rewards
 should be equal. The pair is counted once, since both directions cost the same.
@@ -32,12 +33,15 @@ from torch.nn.functional import logsigmoid
 from aligndistill.objectives.inputs import Loss, Ranked, without_padding
 from aligndistill.objectives.pairs import differences, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric
 
+DpoLoss = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"]
+"""What a pair costs: TRL's names."""
+
 
 def dpo(
     ranked: Ranked,
     *,
     beta: float,
-    loss: Literal["sigmoid", "ipo", "hinge"] = "sigmoid",
+    loss: DpoLoss = "sigmoid",
     labels: Literal["hard", "soft"] = "hard",
     label_smoothing: float = 0.0,
 ) -> Loss:
@@ -53,7 +57,8 @@ def dpo(
     reward_BK = beta * log_ratio_BK
     reward_gap_BKK = differences(reward_BK)
 
-    logit_BKK = differences(log_ratio_BK / clean.lengths_BK) if loss == "ipo" else reward_gap_BKK
+    per_token_BKK = differences(log_ratio_BK / clean.lengths_BK)
+    logit_BKK = {"ipo": per_token_BKK, "sigmoid_norm": beta * per_token_BKK}.get(loss, reward_gap_BKK)
     label_BKK = _label(differences(clean.scores_BK).to(logit_BKK.dtype), labels, label_smoothing)
     loss_BKK = label_BKK * _cost(logit_BKK, loss, beta) + (1 - label_BKK) * _cost(-logit_BKK, loss, beta)
 
@@ -76,9 +81,9 @@ def _label(score_gap_BKK: Tensor, labels: Literal["hard", "soft"], smoothing: fl
     return (1 - smoothing) * probability_BKK + smoothing * (1 - probability_BKK)
 
 
-def _cost(logit_BKK: Tensor, loss: Literal["sigmoid", "ipo", "hinge"], beta: float) -> Tensor:
+def _cost(logit_BKK: Tensor, loss: DpoLoss, beta: float) -> Tensor:
     match loss:
-        case "sigmoid":
+        case "sigmoid" | "sigmoid_norm":
             return -logsigmoid(logit_BKK)
         case "hinge":
             return torch.relu(1 - logit_BKK)

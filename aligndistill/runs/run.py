@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 
 from aligndistill.config.load import ConfigFiles, as_config
+from aligndistill.config.models import EndpointModel
 from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError, UserError
@@ -125,8 +126,10 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
     return Run(folder, config, tuple(made), complete)
 
 
-GROUPS = {"students": "student-", "answers": "answers-"}
-"""Names for all stages of one kind: every student, and everyone's answers to the held-out prompts."""
+GROUPS = ("students", "answers")
+"""Names for several last stages: `students` is every student; `answers` is everything that is trained, and the answers of the
+models that run here to the held-out prompts, which is all that a run does with GPUs after its rankings, and asks no server.
+"""
 
 
 def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
@@ -138,8 +141,7 @@ def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
     Raises:
         ConfigError: the pipeline of this config has no such stage.
     """
-    prefix = GROUPS.get(until or "")
-    last = [stage for stage in whole.stages if prefix is not None and stage.name.startswith(prefix)]
+    last = [stage for stage in whole.stages if _ends(stage, until)]
     if last:
         wanted = {needed for stage in last for needed in (*stage.upstream, stage)}
         return tuple(stage for stage in whole.stages if stage in wanted)
@@ -150,6 +152,16 @@ def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
         raise ConfigError(
             f"this config has no stage '{until}'. Its stages are: {names}. 'students' and 'answers' name all of a kind."
         ) from None
+
+
+def _ends(stage: Stage, group: str | None) -> bool:
+    match group:
+        case "students":
+            return stage.name.startswith("student-")
+        case "answers":
+            answers = stage.name.startswith("answers-") and not isinstance(stage.given["author"], EndpointModel)
+            return answers or stage.trains
+    return False
 
 
 def summary(manifest: Manifest) -> str:

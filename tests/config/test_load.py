@@ -858,3 +858,12 @@ def test_an_error_in_an_old_key_names_its_line(write) -> None:
 
     assert "c.yaml:6" in line
     assert "runtime.heartbeat_timeout_seconds" in line
+
+
+def test_null_in_a_later_file_removes_a_student_or_a_model(write):
+    file = write(BASE + "models: {other: {model: a/b}}\nstudents: {a: {objective: {kind: dpo}}, b: {objective: {kind: pro}}}\n")
+    config = load_config([file], ["students.b=null", "models.other=null"])
+    assert (set(config.students), config.models) == ({"a"}, {})
+    assert refusal(file, overrides=("students.c=null",)) == [
+        "argument students.c=...: students.c: expected a section (key: value pairs), found nothing (null)"
+    ]

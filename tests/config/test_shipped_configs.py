@@ -1,8 +1,12 @@
 """Every file in configs/ can be used as it is, and every launch script passes its arguments on."""
 
 import json
+import math
 import os
+import re
 import subprocess
+from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, get_args
@@ -11,23 +15,66 @@ import pytest
 import yaml
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
+from aligndistill.commands.check.check import examine
+from aligndistill.commands.plan import stage_memory
+from aligndistill.commands.plan.memory import GIB
+from aligndistill.commands.plan.plan import plan
+from aligndistill.config.data import Source
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Runtime, ZeroName
+from aligndistill.config.objectives import Dpo
+from aligndistill.config.run import RunConfig, Runtime, ZeroName
 from aligndistill.errors import ConfigError
 from aligndistill.processes.deepspeed import config_of
+from aligndistill.processes.devices import Gpus
+from aligndistill.training.arguments import batch_split
 
 ROOT = Path(__file__).parents[2]
 CONFIGS = ROOT / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
-OVERLAID = [path for path in RUNS if path.stem != "frontier"]  # an experiment with a judge and measures of its own
+OVERLAID = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "hh", "ultrafeedback")]  # what overlays are meant for
 OBJECTIVES = sorted(CONFIGS.glob("objectives/*.yaml"))
 JUDGES = sorted(CONFIGS.glob("judges/*.yaml"))
 SHARDINGS = sorted(CONFIGS.glob("deepspeed/*.json"))
 SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "judge_then_train.sh", "slurm.sbatch")]
 
-COMMIT = "prompts.source.revision=" + "a1b2c3d4e5" * 4
 LOCAL_TEACHER = "teacher={kind: local, model: some/teacher}"
+
+
+@dataclass(frozen=True)
+class Published:
+    """A published run: its objective's settings, and how its batch is put together.
+
+    Attributes:
+        parts: rows of a GPU at a time, accumulated micro-batches, GPUs; None where only the batch is published.
+    """
+
+    rate: float
+    beta: float
+    batch: int
+    epochs: float | None = None
+    parts: tuple[int, int, int] | None = None
+    shape: str = "qwen3-0.6b"
+    gpus: int = 8
+
+
+# Sources: alignment-handbook's config_full.yaml, open-instruct's docs/tulu3.md, Online-RLHF's configs/training.yaml, TRL's
+# dpo.py with LoRA, DPO's authors' README for HH.
+RECIPES = {
+    "zephyr_dpo": Published(5e-7, 0.01, 128, 1, (8, 2, 8), "mistral-7b"),
+    "tulu3_8b_dpo": Published(5e-7, 5, 128, 1, (1, 16, 8), "llama3-8b"),
+    "online_dpo": Published(5e-7, 0.1, 128, 2, (1, 16, 8), "llama3-8b"),
+    "one_gpu": Published(5e-6, 0.1, 16, 1, (2, 8, 1), gpus=1),
+    "hh": Published(5e-7, 0.1, 64, 1),
+    "ultrafeedback": Published(5e-7, 0.01, 128, 1),
+}
+SHAPES: dict[str, dict[str, Any]] = {
+    "mistral-7b": {"model_type": "mistral", "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 32000},
+    "llama3-8b": {"model_type": "llama", "intermediate_size": 14336, "num_hidden_layers": 32, "vocab_size": 128256},
+    "qwen3-0.6b": {"model_type": "qwen3", "intermediate_size": 3072, "num_hidden_layers": 28, "vocab_size": 151936},
+}
+ATTENTION = {"hidden_size": 4096, "num_attention_heads": 32, "num_key_value_heads": 8}
+SMALL_ATTENTION = {"hidden_size": 1024, "num_attention_heads": 16, "num_key_value_heads": 8, "head_dim": 128}
 
 
 def by_name(path: Path) -> str:
@@ -35,7 +82,7 @@ def by_name(path: Path) -> str:
 
 
 def test_the_shipped_files_are_found():
-    assert {path.stem for path in RUNS} >= {"hh", "ultrafeedback"}
+    assert {path.stem for path in RUNS} == {"quickstart", "frontier", *RECIPES}
     assert {path.stem for path in OBJECTIVES} > {"dpo", "ipo"}  # one for each kind: tests/test_architecture.py
     assert {path.stem for path in JUDGES} > {"pairwise_endpoint", "pairwise_local"}
     assert {path.stem for path in SHARDINGS} == {"zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"}
@@ -43,7 +90,7 @@ def test_the_shipped_files_are_found():
 
 @pytest.mark.parametrize("path", RUNS, ids=by_name)
 def test_a_run_is_valid_and_its_dump_reads_back_equal(path: Path, tmp_path: Path):
-    config = load_config([path], [COMMIT] if "Hub" in path.read_text() else [])
+    config = load_config([path])
     dumped = tmp_path / "config.yaml"
     dumped.write_text(dump_config(config), encoding="utf-8")
     assert load_config([dumped]) == config
@@ -100,7 +147,95 @@ def test_every_file_begins_with_a_comment_on_when_to_use_it(path: Path):
 @pytest.mark.parametrize("path", RUNS, ids=by_name)
 def test_files_that_a_run_names_are_there(path: Path):
     deepspeed = load_config([path]).runtime.deepspeed
-    assert deepspeed is None or (ROOT / deepspeed).is_file()
+    assert deepspeed is None or config_of(deepspeed)
+
+
+# ------------------------------------------------------------------------------------------------------------- recipes
+
+
+def conversation(question: str, answer: str) -> list[dict[str, str]]:
+    return [{"role": "user", "content": question}, {"role": "assistant", "content": answer}]
+
+
+def stand_in(source: Source, folder: Path) -> dict[str, Any]:
+    """200 rows with the columns of the source's data set, in a local file."""
+    questions = [f"What is {number} plus {number}?" for number in range(200)]
+    if source.format == "hh":
+        rows: list[dict[str, Any]] = [
+            {key: f"\n\nHuman: {question}\n\nAssistant: {key}" for key in ("chosen", "rejected")} for question in questions
+        ]
+    elif source.format == "preference":
+        rows = [{key: conversation(question, key) for key in ("chosen", "rejected")} for question in questions]
+    else:
+        rows = [{source.columns["prompt"]: conversation(question, "")[:1]} for question in questions]
+    file = folder / "rows.jsonl"
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    return {"path": str(file), "revision": None}
+
+
+@pytest.fixture
+def with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RunConfig]:
+    """A recipe on the GPUs that it is for, with files of this machine in place of those of the Hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+
+    def load(name: str) -> RunConfig:
+        published, config = RECIPES[name], load_config([CONFIGS / f"{name}.yaml"])
+        monkeypatch.setattr(stage_memory, "find_gpus", lambda: Gpus(published.gpus, bf16=True))
+        model = tmp_path / published.shape
+        model.mkdir()
+        attention = SMALL_ATTENTION if published.shape == "qwen3-0.6b" else ATTENTION
+        (model / "config.json").write_text(json.dumps({**SHAPES[published.shape], **attention}))
+        (model / "model.safetensors").touch()
+        (model / "tokenizer_config.json").write_text(json.dumps({"chat_template": "{{ messages }}"}))
+        key = "prompts" if config.prompts is not None else "rankings"
+        source = config.prompts.source if config.prompts is not None else config.rankings.source
+        assert source is not None
+        data = {f"{key}.source.{name}": value for name, value in stand_in(source, tmp_path).items()}
+        overrides = [f"{key}={json.dumps(value)}" for key, value in {**data, "start.model": str(model)}.items()]
+        return load_config([CONFIGS / f"{name}.yaml"], [*overrides, f"runtime.processes={published.gpus}"])
+
+    return load
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_passes_check_and_plan(with_stand_ins: Callable[[str], RunConfig], name: str):
+    config = with_stand_ins(name)
+    found = examine(config)
+    assert (found.errors, found.warnings) == ((), ())
+    planned = plan(config)
+    assert (planned.problems, planned.no_estimate) == ((), None)
+    assert "student-dpo" in planned.memory
+    head = (CONFIGS / f"{name}.yaml").read_text().partition("\nname: ")[0]
+    assert "# Hardware: " in head
+    assert "launch/" in head
+    (gibibytes,) = re.findall(r"`plan` estimates (\d+) GiB (?:a GPU )?for\s+training", head.replace("\n# ", " "))
+    assert max(memory.gpu for memory in planned.memory.values()) / GIB == pytest.approx(int(gibibytes), abs=0.5)
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_a_recipe_trains_as_published(name: str):
+    config, published = load_config([CONFIGS / f"{name}.yaml"]), RECIPES[name]
+    dpo = config.students["dpo"]
+    assert isinstance(dpo.objective, Dpo)
+    assert dpo.objective.loss == ("sigmoid_norm" if name == "tulu3_8b_dpo" else "sigmoid")
+    assert (dpo.learning_rate, dpo.objective.beta, dpo.num_train_epochs) == (published.rate, published.beta, published.epochs)
+    split = batch_split(dpo.batch_size, config.runtime.per_device_train_batch_size, published.gpus)
+    parts = (split.per_device, split.accumulation, published.gpus)
+    assert math.prod(parts) == dpo.batch_size == published.batch
+    assert published.parts in (None, parts)
+
+
+def test_data_of_the_hub_has_its_commit_or_the_command_for_it():
+    for name in RECIPES:
+        config, text = load_config([CONFIGS / f"{name}.yaml"]), (CONFIGS / f"{name}.yaml").read_text()
+        source = config.prompts.source if config.prompts is not None else config.rankings.source
+        assert source is not None
+        pinned = source.revision is not None and len(source.revision) == 40
+        assert pinned != ("source.revision=<commit>" in text)
+
+
+# ------------------------------------------------------------------------------------------------------------ sharding
 
 
 @pytest.mark.parametrize("path", SHARDINGS, ids=by_name)
@@ -189,6 +324,14 @@ def test_a_script_explains_itself(recorded, script: str):
 
 
 @pytest.mark.process
+def test_with_judge_explains_itself_and_needs_a_server(recorded):
+    asked, bare, unset = recorded("with_judge.sh", "--help"), recorded("with_judge.sh"), recorded("with_judge.sh", "true")
+    assert (asked.returncode, bare.returncode, unset.returncode) == (0, 2, 2)
+    assert bare.stderr == asked.stdout
+    assert unset.stderr.startswith("error: set JUDGE to the command that starts")
+
+
+@pytest.mark.process
 def test_local_passes_arguments_on_whole(recorded):
     tail = ["--no_local_rank", "--module", "aligndistill", "run", *ARGUMENTS]
     assert recorded("local.sh", *ARGUMENTS).stdout.splitlines() == ["deepspeed", *tail]
@@ -231,3 +374,5 @@ def test_slurm_starts_one_torchrun_a_node_and_meets_on_the_first(recorded):
     assert lines[lines.index("--nnodes") + 1] == "2"
     assert lines[-5:] == ["--module", "aligndistill", "run", *ARGUMENTS]
     assert recorded("slurm.sbatch", *ARGUMENTS).returncode == 2
+    trained = recorded("slurm.sbatch", "configs/hh.yaml", "--until", "answers", **job).stdout.splitlines()
+    assert trained[-3:] == ["configs/hh.yaml", "--until", "answers"]

@@ -57,10 +57,23 @@ def listens(port: int) -> bool:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
 @pytest.mark.timeout(300)
 def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], port: int) -> None:
-    write_config(folder / "run.yaml", served(config, port))
-    judge = f"{sys.executable} -m tests.e2e.judge_server {port} 1"
+    whole = served(config, port)
+    training = {"batch_size": 16, "max_steps": 4, "learning_rate": 1e-3}
+    students = {"dpo": {"objective": {"kind": "dpo"}, **training}}
+    whole |= {"teacher": whole["judge"]["model"], "reward_model": training, "students": students}
+    whole["evaluation"] = {"against_teacher": True}
+    write_config(folder / "run.yaml", whole)
+    judge = f"(ls runs/store; echo .) >> made.txt; exec {sys.executable} -m tests.e2e.judge_server {port} 1"
     ended = run_script(folder, port, judge)
     assert ended.returncode == 0, ended.stderr
+    # What was made before each start of the server: everything that needs GPUs and no server.
+    before, later = (
+        {name.rpartition("-")[0] for name in part.split()} for part in (folder / "made.txt").read_text().split(".\n")[:2]
+    )
+    assert "candidates" in before
+    assert not before & {"verdicts", "student-dpo"}
+    assert later >= {"rankings", "reward_model", "student-dpo", "answers-dpo", "answers-start"}
+    assert not later & {"answers-teacher", "evaluation"}
     assert (folder / "runs/run/report.json").is_file()
     steps = [line for line in ended.stdout.splitlines() if line.startswith("judge: ")]
     once = ["judge: starting, output in judge.log", f"judge: healthy at http://127.0.0.1:{port}", "judge: stopped"]

@@ -60,6 +60,13 @@ def test_ipo_by_hand_is_per_token() -> None:
     assert dpo(THREE, beta=0.5, loss="ipo").value.item() == pytest.approx(expected)
 
 
+def test_length_normalised_by_hand() -> None:
+    per_token = (1 / 5, -1 / 4, 2 / 2)
+    gaps = [5 * (per_token[0] - per_token[1]), 5 * (per_token[0] - per_token[2]), 5 * (per_token[1] - per_token[2])]
+    expected = sum(-log_sigmoid(gap) for gap in gaps) / 3
+    assert dpo(THREE, beta=5, loss="sigmoid_norm").value.item() == pytest.approx(expected)
+
+
 def test_soft_labels_take_the_teachers_probability() -> None:
     ranked = one_prompt([-10.0, -12.0], [-11.0, -11.0], [1.5, 0.5])
     p = 1 / (1 + math.exp(-1.0))
@@ -178,9 +185,9 @@ def trl_loss(ranked: Ranked, loss: str, beta: float) -> tuple[Tensor, dict[str, 
     return value, {key: values[0] for key, values in trainer._metrics["train"].items() if key.startswith(("rewards", "logps"))}
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge"])
+@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm", "ipo", "hinge"])
 @pytest.mark.parametrize("beta", [0.01, 0.5])
-def test_two_answers_a_prompt_cost_what_trl_charges(loss: Literal["sigmoid", "ipo", "hinge"], beta: float) -> None:
+def test_two_answers_a_prompt_cost_what_trl_charges(loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"], beta: float) -> None:
     ranked = some_pairs()
     ranked.policy_BK.requires_grad_()
     ours: Loss = dpo(ranked, beta=beta, loss=loss)

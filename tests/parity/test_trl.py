@@ -78,8 +78,8 @@ def assert_same_curve(ours: list[dict[str, float]], theirs: list[dict[str, float
     assert curve(ours)[0][0] != pytest.approx(curve(ours)[2][0], abs=1e-3)  # something was learned
 
 
-@pytest.mark.parametrize("loss", ["sigmoid", "ipo", "hinge"])
-def test_dpo(loss: Literal["sigmoid", "ipo", "hinge"], tmp_path: Path) -> None:
+@pytest.mark.parametrize("loss", ["sigmoid", "sigmoid_norm", "ipo", "hinge"])
+def test_dpo(loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"], tmp_path: Path) -> None:
     policy = tiny_language_model("llama")
     examples = ranking_examples(policy.conversation, pairs(), reference=tiny_language_model("llama"))
     trained = train_policy(policy, Dpo(kind="dpo", beta=0.3, loss=loss), None, examples, tiny_job(tmp_path / "ours"))

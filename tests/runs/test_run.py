@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aligndistill.config.run import RunConfig
+from aligndistill.pipeline import pipeline
 from aligndistill.runs import run as runs
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import METRICS
@@ -156,6 +157,28 @@ def test_the_other_processes_wait_until_the_first_has_verified(config: RunConfig
     monkeypatch.setattr(runs, "is_main_process", lambda: False)
     runs.run(config, "prompts")
     assert order[2:] == ["waited for [0]"]
+
+
+def test_answers_are_all_that_is_trained_and_written_here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text('{"prompt": "one"}\n')
+    values: dict[str, Any] = {
+        "name": "run",
+        "prompts": {"source": {"path": "prompts.jsonl"}},
+        "start": {"model": "./start"},
+        "teacher": {"kind": "endpoint", "base_url": "http://localhost:8000/v1", "name": "teacher"},
+        "judge": {"kind": "pairwise", "model": "teacher"},
+        "reward_model": {},
+        "students": {"dpo": {"objective": {"kind": "dpo"}}},
+        "evaluation": {"against_teacher": True},
+    }
+    whole = pipeline(RunConfig.model_validate(values))
+    every = {stage.name for stage in whole.stages}
+    assert every - {stage.name for stage in runs.stages_until(whole, "answers")} == {"answers-teacher", "evaluation", "report"}
+    trained = {stage.name for stage in runs.stages_until(whole, "students")}
+    assert every - trained == {"answers-teacher", "evaluation", "report", "reward_model"} | {
+        f"answers-{name}" for name in ("start", "best_of_n", "dpo")
+    }
 
 
 def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
