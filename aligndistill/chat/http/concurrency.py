@@ -25,6 +25,25 @@ class _Ended:
     error: BaseException | None
 
 
+class _Places:
+    """Places for calls; only used in the loop's thread."""
+
+    def __init__(self, number: int | Callable[[], int]) -> None:
+        self._number = number
+        self._occupied = 0
+        self.changed = asyncio.Event()
+
+    async def acquire(self) -> None:
+        while self._occupied >= (self._number() if callable(self._number) else self._number):
+            self.changed.clear()
+            await self.changed.wait()
+        self._occupied += 1
+
+    def release(self) -> None:
+        self._occupied -= 1
+        self.changed.set()
+
+
 def run_concurrently(
     session: AbstractAsyncContextManager[Session],
     call: Callable[[Session, Item], Awaitable[Result]],
@@ -41,36 +60,23 @@ def run_concurrently(
     is closed, calls in flight are cancelled.
     """
     loop = asyncio.new_event_loop()
-    most = concurrency if callable(concurrency) else lambda: concurrency
-    occupied, changed = 0, asyncio.Event()  # only used in the loop's thread
+    places = _Places(concurrency)
     arrivals: queue.SimpleQueue[_Done[Result] | _Ended] = queue.SimpleQueue()
 
     failed: list[UserError] = []
 
-    async def free_place() -> None:
-        nonlocal occupied
-        while occupied >= most():
-            changed.clear()
-            await changed.wait()
-        occupied += 1
-
-    def release() -> None:
-        nonlocal occupied
-        occupied -= 1
-        changed.set()
-
     async def one(session: Session, item: Item) -> None:
         try:
             arrivals.put(_Done(await call(session, item)))
-            changed.set()  # the number may have grown
+            places.changed.set()  # the number may have grown
         except UserError as error:
             failed.append(error)
-            release()
+            places.release()
 
     async def all_of_them() -> None:
         async with session as entered, asyncio.TaskGroup() as group:
             for item in items:
-                await free_place()
+                await places.acquire()
                 if failed:
                     break
                 group.create_task(one(entered, item))
@@ -83,7 +89,7 @@ def run_concurrently(
     try:
         while isinstance(arrival := arrivals.get(), _Done):
             yield arrival.result
-            loop.call_soon_threadsafe(release)
+            loop.call_soon_threadsafe(places.release)
         if arrival.error is not None:
             raise arrival.error
     finally:
