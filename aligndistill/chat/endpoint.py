@@ -10,6 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from aligndistill.chat.http.adaptive import Limit, limit_of
 from aligndistill.chat.http.budget import Account
 from aligndistill.chat.http.capabilities import JSON_OBJECT, Capabilities, json_schema
 from aligndistill.chat.http.client import OpenSession, ServerClient
@@ -66,6 +67,7 @@ class EndpointChat:
         capabilities: the server's known capabilities; unknown by default.
         rate_limiter: limits the request rate; by default as set in the config.
         account: reserves budget for the requests; None sets no limit.
+        limit: how many requests are in flight; by default as set in the config.
         looks: before the first request, find out how the server answers (see `probe.py`), once per process.
 
     Raises:
@@ -79,18 +81,21 @@ class EndpointChat:
         rate_limiter: RateLimiter | None = None,
         account: Account | None = None,
         looks: bool = False,
+        limit: Limit | None = None,
     ) -> None:
         self._config = config
         self._looks = looks
-        self._concurrency = config.concurrency
         self._capabilities = capabilities or Capabilities()
         rate_limiter = rate_limiter or RateLimiter(config.requests_per_minute, config.tokens_per_minute)
-        self._server = ServerClient(config, self._capabilities, rate_limiter, account)
+        self._server = ServerClient(config, self._capabilities, rate_limiter, account, limit or limit_of(config.concurrency))
         self.identity = config.identity
 
     @property
     def _thinks(self) -> bool:
         return thinks(self._config, self._capabilities.found)
+
+    def _in_flight(self) -> int:
+        return self._server.limit.current
 
     def look(self) -> None:
         """Find out how the server answers, unless this process has done so.
@@ -113,6 +118,7 @@ class EndpointChat:
         """See `ChatModel`. A request that is rejected, fails in every attempt or is too long gets a reply with a `problem`."""
         if requests and self._looks:
             self.look()
+        self._server.limit.restart()
         if requests and sampling.answer_schema is not None:
             self.find_answer_format()
 
@@ -132,7 +138,7 @@ class EndpointChat:
         ahead = several[:1] if self._capabilities.found.several is None else []
         others = [index for index in range(len(requests)) if index not in ahead]
         missing: list[_Call] = []
-        for some, concurrency in ((ahead, 1), (others, self._concurrency)):
+        for some, concurrency in ((ahead, 1), (others, self._in_flight)):
             if not (missing or some):
                 continue
             wanted = itertools.chain(missing, calls(some))
@@ -141,7 +147,7 @@ class EndpointChat:
                 yield from response.answered
                 missing += response.missing
         if missing:
-            for response in run_concurrently(self._server.session(), ask, missing, self._concurrency):
+            for response in run_concurrently(self._server.session(), ask, missing, self._in_flight):
                 yield from response.answered
 
     async def _replies(self, session: OpenSession, item: _Call, sampling: SamplingParams) -> list[Reply]:
@@ -242,6 +248,7 @@ class EndpointChat:
         first token is then none of the answer."""
         if conversations and self._looks:
             self.look()
+        self._server.limit.restart()
         if self._thinks:
             yield from (LabelLogprobs(index, None, Usage()) for index in range(len(conversations)))
             return
@@ -273,7 +280,7 @@ class EndpointChat:
         # If it is unknown what the server gives, one conversation is sent before the others.
         indices = range(len(conversations))
         ahead = 1 if self._capabilities.found.top_logprobs is None else 0
-        for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._concurrency)):
+        for some, concurrency in ((indices[:ahead], 1), (indices[ahead:], self._in_flight)):
             if some:
                 yield from run_concurrently(self._server.session(), ask, some, concurrency)
 

@@ -4,6 +4,7 @@ import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from aligndistill.config.judges import Listwise, Pairwise, Rubric
 from aligndistill.config.models import EndpointModel
@@ -12,6 +13,9 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.errors import UserError
 from aligndistill.records import Candidate, Comparison, Grade, Message, is_unparsed, prompt_id
+
+if TYPE_CHECKING:
+    from aligndistill.chat.http.capabilities import ServerCapabilities
 
 QUESTION = (Message(role="user", content="What is the capital of France? Answer in one sentence."),)
 GOOD, BAD = "The capital of France is Paris.", "I do not know, and I do not care."
@@ -49,11 +53,13 @@ def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rub
     from aligndistill.chat.http.capabilities import Capabilities
 
     capabilities = Capabilities()
-    chat = EndpointChat(model.model_copy(update={"max_retries": 0}), capabilities, looks=True)
+    chat = EndpointChat(model.model_copy(update={"max_retries": 0, "base_url": model.urls[0]}), capabilities, looks=True)
     chat.look()
     chat.find_answer_format()
     found = capabilities.found
-    yield Finding(name, f"{model.base_url} answers as {model.name}")
+    yield Finding(name, f"{model.urls[0]} answers as {model.name}")
+    for url in model.urls[1:]:
+        yield _of_replica(name, url, model, found)
     yield Finding("  thinks", _thinking(model, found.thinks, found.switch))
     logprobs = f"yes; the letter asked for had {found.label_mass:.2f}" if found.label_mass is not None else "no: verdicts from text"
     yield Finding("  log-probabilities", logprobs)
@@ -62,6 +68,23 @@ def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rub
     yield Finding("  context", f"{context} tokens" if context else "not reported: set context_tokens, else long requests may fail")
     if judge is not None:
         yield _verdict(chat, judge, model)
+
+
+def _of_replica(name: str, url: str, model: EndpointModel, first: "ServerCapabilities") -> Finding:
+    """Whether a further server of a list answers as the first one does."""
+    from aligndistill.chat.endpoint import EndpointChat
+    from aligndistill.chat.http.capabilities import Capabilities
+
+    capabilities = Capabilities()
+    try:
+        EndpointChat(model.model_copy(update={"max_retries": 0, "base_url": url}), capabilities, looks=True).look()
+    except UserError as error:
+        return Finding(name, str(error), passed=False)
+    found = capabilities.found
+    same = (found.thinks, found.switch, found.context_tokens) == (first.thinks, first.switch, first.context_tokens)
+    if not same:
+        return Finding(name, f"{url} answers as {model.name}, but not as {model.urls[0]} does: start both alike", passed=False)
+    return Finding(name, f"{url} answers as {model.name}")
 
 
 def _thinking(model: EndpointModel, thinks: bool | None, switch: str | None) -> str:

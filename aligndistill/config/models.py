@@ -141,15 +141,43 @@ def _name_of_a_variable(value: str) -> str:
 ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
 """The URL of an OpenAI-compatible server, such as http://localhost:8000/v1. It is written to files and must not hold secrets."""
 
+
+def _one_or_several(value: Any) -> str:
+    return "one" if isinstance(value, str) else "several"
+
+
+def _in_order(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
+    """Several URLs without duplicates, in alphabetical order, so that the order in the config does not matter."""
+    if isinstance(value, str):
+        return value
+    urls = tuple(sorted({url.rstrip("/") for url in value}))
+    return urls[0] if len(urls) == 1 else urls
+
+
+ServerUrls = Annotated[
+    Annotated[
+        Annotated[ServerUrl, Tag("one")] | Annotated[tuple[ServerUrl, ...], Field(min_length=1), Tag("several")],
+        Discriminator(_one_or_several),
+    ],
+    AfterValidator(_in_order),
+]
+"""The URL of a server, or those of several servers with the same model."""
+
 KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
 """The name of the environment variable that contains an API key."""
+
+
+Concurrency = Literal["auto"] | Annotated[int, Field(gt=0)]
+"""Requests in flight; `auto`: as many as raise the throughput."""
 
 
 class EndpointModel(Section):
     """A model behind an OpenAI-compatible HTTP server. The API key is read only from the environment variable `api_key_env`.
 
     Attributes:
-        requests_per_minute, tokens_per_minute: the server's rate limits; no limit by default.
+        base_url: the address; a list for several servers with the same model, which are one model to the cache. Requests go to the
+            one with the fewest in flight.
+        requests_per_minute, tokens_per_minute: the rate limits, of all servers together; no limit by default.
         tokenizer: the model's tokenizer (a folder or a Hub name), used to count tokens; by default they are estimated.
         context_tokens: the most tokens of prompt and answer together; by default as the server reports it. Longer requests are not
             sent.
@@ -159,14 +187,15 @@ class EndpointModel(Section):
         template_arguments: variables of the chat template, sent as `chat_template_kwargs`.
         body: further fields of every request, as they are; they replace ours.
         omit: fields that the server rejects and that are not sent.
+        concurrency: requests in flight. `auto`: more while that raises the throughput, fewer when the server is overloaded.
         limit_field: the field for the most tokens of a reply; some models accept only `max_completion_tokens`.
     """
 
     kind: Literal["endpoint"]
-    base_url: ServerUrl
+    base_url: ServerUrls
     name: str
     api_key_env: Annotated[KeyVariable | None, NotHashed] = None
-    concurrency: Annotated[int, NotHashed] = Field(default=8, gt=0)
+    concurrency: Annotated[Concurrency, NotHashed] = "auto"
     timeout_seconds: Annotated[float, NotHashed] = Field(default=120, gt=0)
     max_retries: Annotated[int, NotHashed] = Field(default=5, ge=0)
     requests_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
@@ -192,9 +221,14 @@ class EndpointModel(Section):
         return value
 
     @property
+    def urls(self) -> tuple[str, ...]:
+        """The URLs without a slash at the end."""
+        return tuple(url.rstrip("/") for url in ([self.base_url] if isinstance(self.base_url, str) else self.base_url))
+
+    @property
     def server(self) -> str:
-        """The URL and the model's name, which identify a server."""
-        return f"{self.base_url.rstrip('/')} {self.name}"
+        """The URLs and the model's name, which identify a server, or several as one."""
+        return f"{','.join(self.urls)} {self.name}"
 
     @property
     def identity(self) -> str:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import TypeAdapter, ValidationError
 
+from aligndistill.chat.http.adaptive import Limit, limit_of
 from aligndistill.chat.http.budget import Account, Spending
 from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
 from aligndistill.chat.http.rate_limit import RateLimiter
@@ -35,9 +36,11 @@ class Endpoints:
         self._account: Account | None = None
         self._capabilities: dict[str, Capabilities] = {}
         self._limiters: dict[str, RateLimiter] = {}
+        self._limits: dict[tuple[str, int | str], Limit] = {}
 
     def open(self, config: EndpointModel) -> "EndpointChat":
-        """The chat model of a server. All clients of one server share its rate limit, and all clients of the run its budget."""
+        """The chat model of a server. All clients of one server share its rate limit and what is known of how many requests it
+        can take, and all clients of the run its budget."""
         from aligndistill.chat.endpoint import EndpointChat  # imported here because it imports an HTTP client
 
         if self._account is None:
@@ -46,7 +49,8 @@ class Endpoints:
             self._capabilities = {name: Capabilities(found, self._save) for name, found in known.items()}
         capabilities = self._capabilities.setdefault(config.identity, Capabilities(save=self._save))
         limiter = self._limiters.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
-        return EndpointChat(config, capabilities, limiter, self._account, looks=True)
+        limit = self._limits.setdefault((config.server, config.concurrency), limit_of(config.concurrency))
+        return EndpointChat(config, capabilities, limiter, self._account, looks=True, limit=limit)
 
     def spending(self) -> str:
         """What the run has spent so far; empty before the first request."""

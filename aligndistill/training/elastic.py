@@ -11,6 +11,8 @@ from argparse import Namespace
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process
 
@@ -38,9 +40,28 @@ def after_loading(trainer: Any) -> None:
     if plugin is None or not plugin.deepspeed_config.get("checkpoint", {}).pop("load_universal", None):
         return
     trainer.deepspeed._config.load_universal_checkpoint = False  # further checkpoints that it loads are ordinary ones
+    if plugin.zero_stage == 3:
+        _repair_optimizer(trainer)
     trainer.accelerator.wait_for_everyone()
     if is_main_process():
         remove_converted(Path(trainer.args.output_dir))
+
+
+def _repair_optimizer(trainer: Any) -> None:
+    """Two defects of DeepSpeed 0.19's loading under ZeRO-3.
+
+    All groups of parameters get the settings (weight decay, learning rate) of the first one; and their states share one tensor for
+    the number of steps, which each of them then increments.
+    """
+    (file,) = Path(trainer.args.output_dir).glob(f"{CONVERTED}*/global_step*/zero/optimizer_state.pt")
+    saved = torch.load(file, map_location="cpu", weights_only=False)["optimizer_state_dict"]["param_groups"]
+    optimizer = trainer.deepspeed.optimizer.optimizer
+    assert len(saved) == len(optimizer.param_groups), "the checkpoint is of another optimiser"
+    for group, then in zip(optimizer.param_groups, saved, strict=True):
+        group |= {name: value for name, value in then.items() if name != "params"}
+    for state in optimizer.state.values():
+        if isinstance(state.get("step"), torch.Tensor):
+            state["step"] = state["step"].clone()
 
 
 def remove_converted(folder: Path) -> None:

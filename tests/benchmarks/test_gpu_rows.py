@@ -12,7 +12,7 @@ import pytest
 from benchmarks import measure
 from benchmarks.environments import FOLDER, PEERS, ROOT
 from benchmarks.gpu_rows import gpu_rows
-from benchmarks.measure import curve_difference, run_row, summary
+from benchmarks.measure import curve_difference, measured_rate, run_row, summary
 from benchmarks.table import table
 
 NAMES = [name for name, _ in gpu_rows(quick=True)]
@@ -24,11 +24,20 @@ def installed(environment: str) -> bool:
     return marker.exists() and marker.read_text().split() == [*PEERS[environment]]
 
 
+@pytest.fixture(scope="module")
+def rate() -> dict[str, Any]:
+    """This machine's, measured once for all rows."""
+    return measured_rate(1)
+
+
 @pytest.mark.process
 @pytest.mark.parametrize("name", NAMES)
-def test_a_tiny_row_runs_and_both_sides_agree(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_tiny_row_runs_and_both_sides_agree(
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: dict[str, Any]
+) -> None:
     """The peers take part where their environments are installed."""
     monkeypatch.setattr(measure, "WORK", tmp_path)
+    monkeypatch.setattr(measure, "measured_rate", lambda threads: rate)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     row = dict(gpu_rows(quick=True))[name]()
     row = replace(row, peers=[peer for peer in row.peers if installed(peer.environment)])

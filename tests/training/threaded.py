@@ -5,6 +5,7 @@ torch share the work among threads: an operator over fewer than 32,768 numbers r
 the gradient of the prompt's last token a sum of a hundred terms, which is where an order of adding shows (see `logprobs.places`).
 """
 
+import gc
 import json
 import sys
 from hashlib import sha256
@@ -66,6 +67,7 @@ def main(folder: Path) -> None:
     import deepspeed  # noqa: F401
     import transformers.models.llama.modeling_llama  # noqa: F401
 
+    gc.freeze()  # accelerate collects garbage at the start of each training
     codes: dict[str, list[int]] = {}
     for what in ("rrhf", "ppo"):
         for name, kills in (("first", [never]), ("again", [never]), ("killed", [KILL, never])):

@@ -6,16 +6,18 @@ import logging
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
 from pydantic import ValidationError
 
+from aligndistill.chat.http.adaptive import Limit
 from aligndistill.chat.http.budget import Account, Reservation
 from aligndistill.chat.http.capabilities import Capabilities
 from aligndistill.chat.http.connection import Connection, Session, decode
 from aligndistill.chat.http.rate_limit import RateLimiter
+from aligndistill.chat.http.replicas import Replicas
 from aligndistill.chat.http.retries import AccessDenied, RequestRejected, RetriesExhausted, TransientError, retrying
 from aligndistill.chat.http.thinking import request_body
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
@@ -31,6 +33,9 @@ HEALTH_CHECK = (Message(role="user", content="Say yes."),)
 
 _log = logging.getLogger(__name__)
 
+Sessions = tuple[Session, ...]
+"""One for each URL of a config."""
+
 
 @dataclass
 class OpenSession:
@@ -42,7 +47,7 @@ class OpenSession:
         unreachable: the error, once a health check has failed.
     """
 
-    session: Session
+    session: Sessions
     health_check: asyncio.Lock = field(default_factory=asyncio.Lock)
     failures_in_a_row: int = 0
     unreachable: JudgeError | None = None
@@ -51,14 +56,23 @@ class OpenSession:
 class ServerClient:
     """Sends requests for one model to one server.
 
+    Attributes:
+        limit: how many requests may be in flight; the caller keeps to it.
+
     Raises:
         ConfigError: the environment variable of the key is not set, or its value cannot be a key.
     """
 
     def __init__(
-        self, config: EndpointModel, capabilities: Capabilities, rate_limiter: RateLimiter, account: Account | None
+        self,
+        config: EndpointModel,
+        capabilities: Capabilities,
+        rate_limiter: RateLimiter,
+        account: Account | None,
+        limit: Limit,
     ) -> None:
         self._config = config
+        self.limit = limit
         self._server = ServerApi(config)
         self._capabilities = capabilities
         self._rate_limiter = rate_limiter
@@ -105,16 +119,21 @@ class ServerClient:
         self._capabilities.update(answers=True)
         return completion
 
-    async def _try(self, session: Session, body: Mapping[str, Any], at_most: Usage) -> Completion:
+    async def _try(self, session: Sessions, body: Mapping[str, Any], at_most: Usage) -> Completion:
         slot = await self._rate_limiter.acquire(at_most.prompt_tokens + at_most.completion_tokens)
         async with self._reserve(at_most) as reservation:
-            began = time.monotonic()
+            began, place = time.monotonic(), self.limit.began()
+            answered = overloaded = False
             try:
                 completion = await self._server.complete(session, body)
+                answered = True
             except TransientError as failure:
+                overloaded = failure.overloaded
                 if failure.retry_after_seconds:
                     self._rate_limiter.pause(failure.retry_after_seconds)
                 raise
+            finally:
+                self.limit.ended(place, overloaded, answered)
             reservation.cost, reservation.seconds = _charged(completion, at_most), time.monotonic() - began
             slot.tokens = reservation.cost.prompt_tokens + reservation.cost.completion_tokens
             return completion
@@ -208,7 +227,7 @@ def _charged(completion: Completion, at_most: Usage) -> Usage:
 
 
 class ServerApi:
-    """Posts chat completions to one address for one model.
+    """Posts chat completions for one model to the servers that have it.
 
     Raises:
         ConfigError: the environment variable of the key is not set, or its value cannot be a key.
@@ -216,37 +235,59 @@ class ServerApi:
 
     def __init__(self, config: EndpointModel) -> None:
         self._config = config
-        self._connection = Connection(config.base_url, config.api_key_env, config.timeout_seconds)
-        self.base_url = config.base_url.rstrip("/")
+        self._urls = config.urls
+        self._connections = [Connection(url, config.api_key_env, config.timeout_seconds) for url in self._urls]
+        self._replicas = Replicas(len(self._urls))
         self.name = f"endpoint {config.server}"
 
-    def session(self) -> AbstractAsyncContextManager[Session]:
+    @asynccontextmanager
+    async def session(self) -> AsyncIterator[Sessions]:
         """Connections that are kept open and reused."""
-        return self._connection.session()
+        async with AsyncExitStack() as stack:
+            yield tuple([await stack.enter_async_context(connection.session()) for connection in self._connections])
 
-    async def complete(self, session: Session, body: Mapping[str, Any]) -> Completion:
-        """One attempt.
+    async def complete(self, sessions: Sessions, body: Mapping[str, Any]) -> Completion:
+        """One attempt, on the server with the fewest requests in flight. One that fails gets no requests for a while, and another
+        is asked at once.
 
         Raises:
             TransientError: a retry may succeed.
             RequestRejected: the server rejects this request.
             JudgeError: the server rejects all requests.
         """
+        number = self._replicas.begin()
+        failed = False
         try:
-            content = await self._connection.post(session, f"{self.base_url}/chat/completions", body)
+            return await self._complete(number, sessions[number], body)
+        except TransientError as failure:
+            failed = len(self._urls) > 1 and not failure.rate_limited
+            if not failed:
+                raise
+            message, overloaded = f"{self._urls[number]}: {failure}", failure.overloaded
+        finally:
+            self._replicas.end(number, failed)
+        raise TransientError(message, 0.0 if self._replicas.another() else None, overloaded)
+
+    async def _complete(self, number: int, session: Session, body: Mapping[str, Any]) -> Completion:
+        connection, url = self._connections[number], self._urls[number]
+        try:
+            content = await connection.post(session, f"{url}/chat/completions", body)
         except AccessDenied as denied:
-            advice = denied.advice or self._connection.advice(denied.status) or "Check base_url and the model's name."
-            raise JudgeError(f"{self.name} rejected the request: {denied}. {advice} Answers received so far are saved.") from None
+            advice = denied.advice or connection.advice(denied.status) or "Check base_url and the model's name."
+            name = f"endpoint {url} {self._config.name}"
+            raise JudgeError(f"{name} rejected the request: {denied}. {advice} Answers received so far are saved.") from None
         try:
             return _completion(content)
         except (ValueError, RecursionError):  # not JSON, or not of this form
-            message = f"the response is not a chat completion: {self._connection.quote(decode(content))}"
+            message = f"the response is not a chat completion: {connection.quote(decode(content))}"
         raise TransientError(message)
 
-    async def describe(self, session: Session) -> ModelCard | None:
-        """The entry of the model in the server's list of models."""
-        content = await self._connection.get(session, f"{self.base_url}/models")
-        return model_card(content, self._config.name) if content is not None else None
+    async def describe(self, sessions: Sessions) -> ModelCard | None:
+        """The entry of the model in the list of models of the first server that answers."""
+        for connection, session, url in zip(self._connections, sessions, self._urls, strict=True):
+            if (content := await connection.get(session, f"{url}/models")) is not None:
+                return model_card(content, self._config.name)
+        return None
 
 
 _FIELDS = re.compile(r"max_completion_tokens|\bseed\b|\btemperature\b")

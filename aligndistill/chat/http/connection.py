@@ -13,6 +13,7 @@ import aiohttp
 from aligndistill.chat.http.keys import read_key
 from aligndistill.chat.http.retries import (
     LONGEST_RETRY_AFTER_SECONDS,
+    OVERLOADED_STATUS,
     AccessDenied,
     RequestRejected,
     TransientError,
@@ -74,7 +75,7 @@ class Connection:
                 status, retry_after = response.status, response.headers.get("retry-after")
                 content = await response.read()
         except TimeoutError:
-            raise TransientError(f"no reply within {self._timeout_seconds:g} s") from None
+            raise TransientError(f"no reply within {self._timeout_seconds:g} s", overloaded=True) from None
         except (aiohttp.ClientError, OSError) as error:
             # These errors contain the request with its headers, so only their message is kept.
             message = self.quote(f"{error or type(error).__name__}")
@@ -107,7 +108,7 @@ class Connection:
                         "Run the same command again after that time to resume.",
                     )
                 self._log_wait(message, asked or 0.0)
-                return TransientError(message, asked)
+                return TransientError(message, asked, overloaded=status in OVERLOADED_STATUS, rate_limited=status == 429)
             case "per item":
                 return RequestRejected(message)
         return AccessDenied(message, status)

@@ -15,6 +15,7 @@ LONGEST_RETRY_AFTER_SECONDS = 900.0
 """The longest `Retry-After` that is accepted; a longer one ends the run with an error."""
 
 TRANSIENT_STATUS = frozenset({408, 409, 425, 429})  # and nearly all from 500
+OVERLOADED_STATUS = frozenset({429, 503})
 PER_ITEM_STATUS = frozenset({400, 413, 422})
 NEVER_STATUS = frozenset({501, 505})
 WITHOUT_CREDIT = re.compile(r"insufficient_quota|billing|credit|payment|exceeded your current quota", re.IGNORECASE)
@@ -25,11 +26,21 @@ FailureKind = Literal["transient", "permanent", "per item"]
 
 
 class TransientError(Exception):
-    """A temporary failure; `retry_after_seconds` is the wait requested by the server."""
+    """A temporary failure.
 
-    def __init__(self, message: str, retry_after_seconds: float | None = None) -> None:
+    Attributes:
+        retry_after_seconds: the wait requested by the server.
+        overloaded: the server has too many requests, or did not answer in time.
+        rate_limited: it works, and has too many requests.
+    """
+
+    def __init__(
+        self, message: str, retry_after_seconds: float | None = None, overloaded: bool = False, rate_limited: bool = False
+    ) -> None:
         super().__init__(message)
+        self.rate_limited = rate_limited
         self.retry_after_seconds = retry_after_seconds
+        self.overloaded = overloaded
 
 
 class RequestRejected(Exception):

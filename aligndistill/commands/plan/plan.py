@@ -147,7 +147,7 @@ def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spe
     return PlannedRequests(
         stage=stage,
         model=one.model,
-        server=one.server.base_url if one.server else None,
+        server=", ".join(one.server.urls) if one.server else None,
         prompts=one.prompts,
         verdicts=one.verdicts,
         cached=one.cached,

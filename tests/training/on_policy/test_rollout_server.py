@@ -6,8 +6,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import tenacity
 import torch
 
+from aligndistill.chat.http import retries
 from aligndistill.config.models import Lora
 from aligndistill.errors import TrainingError, UserError
 from aligndistill.models.load import LanguageModel
@@ -19,12 +21,20 @@ from tests.tiny_models import tiny_language_model, tiny_tokenizer, write_tiny_mo
 from tests.training.on_policy.policy_server import PolicyServer
 from tests.training.on_policy.tiny_ppo import Ran, tiny_ppo
 
+pytestmark = pytest.mark.process  # servers with a model, and trainings with them
+
 RELOAD, RESET, COMPLETIONS = "/collective_rpc", "/reset_prefix_cache", "/v1/completions"
 
 
 @pytest.fixture(scope="module")
 def start(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_tiny_model(tmp_path_factory.mktemp("start") / "model")
+
+
+@pytest.fixture(autouse=True)
+def _short_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the attempts of a request."""
+    monkeypatch.setattr(retries, "_backoff", tenacity.wait_fixed(0.01))
 
 
 @pytest.fixture
