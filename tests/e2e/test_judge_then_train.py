@@ -40,7 +40,7 @@ def run_script(folder: Path, port: int, judge: str, **variables: str) -> subproc
         **variables,
     }
     return subprocess.run(
-        [str(SCRIPT), "run.yaml"], cwd=folder, env=environment, capture_output=True, text=True, timeout=280, check=False
+        [str(SCRIPT), "run.yaml"], cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
     )
 
 
@@ -55,7 +55,7 @@ def listens(port: int) -> bool:
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], port: int) -> None:
     whole = served(config, port)
     training = {"batch_size": 16, "max_steps": 4, "learning_rate": 1e-3}
