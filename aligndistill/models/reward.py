@@ -72,15 +72,15 @@ def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
 
 @torch.no_grad()
 def hidden_norm(model: Any) -> float:
-    """The median norm of the last hidden states of random tokens; the mean would depend on the first token of a row, which can have a
-    norm many times as large.
+    """The median norm of a backbone's last hidden states, of random tokens.
+
+    Not the mean: the first tokens of a row can have norms many times as large.
     """
     generator = torch.Generator().manual_seed(0)
-    ids_NT = torch.randint(model.config.get_text_config().vocab_size, (4, 32), generator=generator)
-    positions_NT = torch.arange(ids_NT.shape[1]).expand_as(ids_NT)
-    rows = (one.to(local_device()) for one in (ids_NT, positions_NT, torch.zeros_like(ids_NT)))
-    norms_NT = hidden_states(model, *rows, share=False).float().norm(dim=-1)
-    return float(norms_NT.median())
+    ids_NT = torch.randint(model.config.get_text_config().vocab_size, (4, 32), generator=generator).to(local_device())
+    positions_NT = torch.arange(ids_NT.shape[1], device=ids_NT.device).expand_as(ids_NT)
+    hidden_NTH = hidden_states(model, ids_NT, positions_NT, torch.zeros_like(ids_NT), share=False)
+    return float(hidden_NTH.float().norm(dim=-1).median())
 
 
 def give_padding_token(model: Any, tokenizer: Any) -> None:
