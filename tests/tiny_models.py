@@ -29,8 +29,7 @@ from aligndistill.config.training import Training
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.load import LanguageModel, ModelPointer, switch_dropout_off, wrap_language_model
-from aligndistill.models.reward import RewardModel, new_reward_model
+from aligndistill.models.load import LanguageModel, switch_dropout_off, wrap_language_model
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Message, Ranking, Response, prompt_id
@@ -102,15 +101,6 @@ def write_tiny_model(folder: Path, shape: str = "llama", seed: int = 0, **more: 
     tiny_model(shape, seed, **more).save_pretrained(folder)
     tiny_tokenizer().save_pretrained(folder)
     return folder
-
-
-def random_reward_model(pointer: ModelPointer, seed: int) -> RewardModel:
-    """A new reward model with a random head, so that its rewards differ."""
-    reward_model = new_reward_model(pointer)
-    generator = torch.Generator().manual_seed(seed)
-    head = reward_model.model.score.weight.data
-    head.copy_(torch.randn(head.shape, generator=generator) / (head.shape[1] + 1) ** 0.5)
-    return reward_model
 
 
 def random_groups(sizes: list[tuple[int, list[int]]], seed: int = 0) -> list[TokenGroup]:

@@ -13,7 +13,9 @@ import torch
 from torch import Tensor
 
 from aligndistill.models.groups import GroupedBatch
+from aligndistill.models.load import ModelPointer
 from aligndistill.models.logprobs import at_tokens
+from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model
 
 
 class ActorCritic(torch.nn.Module):
@@ -88,6 +90,18 @@ def token_values(model: ActorCritic, batch: GroupedBatch, share: bool) -> Tensor
         return outputs(model, batch, share, temperature=1.0).values_BKR
     values_S: Tensor = model.critic(**_rows(batch), ends_S=_scored(batch)["predictors_S"], share=share)
     return at_tokens(values_S, batch)
+
+
+def critic_from_reward_model(pointer: ModelPointer) -> RewardModel:
+    """A critic initialised from the reward model: its score is the initial value."""
+    return load_reward_model(pointer)
+
+
+def critic_from_backbone(pointer: ModelPointer, seed: int) -> RewardModel:
+    """A critic with a language model's backbone and a zero head (as initialised by Ziegler et al. 2019)."""
+    critic = new_reward_model(pointer, seed)
+    torch.nn.init.zeros_(critic.model.score.weight)
+    return critic
 
 
 def _rows(batch: GroupedBatch) -> dict[str, Tensor]:

@@ -24,6 +24,12 @@ from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
 PAD_TOKEN = "<|pad|>"
 
+START_REWARD = 0.3
+"""The typical size of a new reward model's rewards. Small, so that training does not start by unlearning a random order, and large
+enough for the head to give the backbone, or its adapters, a gradient from the first step on: with a head of zeros the quickstart's
+reward models were a point less accurate after the same steps, and at a tenth of the learning rate their loss hardly fell.
+"""
+
 
 @dataclass(frozen=True)
 class RewardModel(GroupedModel):
@@ -46,23 +52,35 @@ def load_reward_model(pointer: ModelPointer, tokenizer: Any = None) -> RewardMod
     return _wrap(model, tokenizer, pointer.layout)
 
 
-def new_reward_model(backbone: ModelPointer) -> RewardModel:
-    """A language model's backbone with a new head of zeros: every reward is 0, whatever the scale of the hidden states.
+def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
+    """A language model's backbone with a new random head, whose rewards are about `START_REWARD` for any scale of hidden states.
 
-    The loss of a pair starts at log 2, and the head's first gradient is the difference of the hidden states. The backbone, or its
-    adapters, have a gradient from the second step on; Adam divides it by its size, so a small head does not slow them down.
-    (Stiennon et al. 2020 draw the head with standard deviation 1 / sqrt(hidden size + 1), which gives rewards near zero only for
-    hidden states of unit size: those of Gemma 3 270M gave 23 +- 18.)
+    So the loss of a pair starts near log 2. Stiennon et al. (2020, appendix) draw the head with standard deviation
+    1 / sqrt(hidden size + 1): that is small for hidden states of norm sqrt(hidden size) only.
     """
     tokenizer = load_tokenizer(backbone)
-    model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=1)
+    model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=1).to(local_device())
     give_padding_token(model, tokenizer)
-    with torch.no_grad():  # rows are compared under a random head: under zeros all of them would be equal
-        generator = torch.Generator().manual_seed(0)
-        model.score.weight.copy_(torch.randn(model.score.weight.shape, generator=generator) / model.score.in_features**0.5)
-        reward_model = _wrap(model, tokenizer, backbone.layout)
-        torch.nn.init.zeros_(model.score.weight)
+    head = model.score.weight
+    generator = torch.Generator().manual_seed(seed)
+    with torch.no_grad():
+        head.copy_(torch.randn(head.shape, generator=generator) / hidden_norm(model))
+        reward_model = _wrap(model, tokenizer, backbone.layout)  # rows are compared by rewards of size 1
+        head.mul_(START_REWARD)
     return reward_model
+
+
+@torch.no_grad()
+def hidden_norm(model: Any) -> float:
+    """The median norm of a backbone's last hidden states, of random tokens.
+
+    Not the mean: the first tokens of a row can have norms many times as large.
+    """
+    generator = torch.Generator().manual_seed(0)
+    ids_NT = torch.randint(model.config.get_text_config().vocab_size, (4, 32), generator=generator).to(local_device())
+    positions_NT = torch.arange(ids_NT.shape[1], device=ids_NT.device).expand_as(ids_NT)
+    hidden_NTH = hidden_states(model, ids_NT, positions_NT, torch.zeros_like(ids_NT), share=False)
+    return float(hidden_NTH.float().norm(dim=-1).median())
 
 
 def give_padding_token(model: Any, tokenizer: Any) -> None:

@@ -15,9 +15,10 @@ from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError
 from aligndistill.evaluation.wins import by_prompt, win_rates
 from aligndistill.judges.protocol import Task
+from aligndistill.models.actor_critic import critic_from_backbone, critic_from_reward_model
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
-from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model
+from aligndistill.models.reward import RewardModel
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import from_all, is_main_process, our_share
 from aligndistill.records import Answer, Candidate, Prompt, candidate_id
@@ -87,7 +88,7 @@ def train_with_ppo(
             frozen=rewards.models,
             served=served,
         )
-        critic = _critic(inputs, trained_from, objective, lora)
+        critic = _critic(inputs, trained_from, objective, lora, seed)
         job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
         try:
             trained = train_ppo(policy, critic, objective, lora, ppo_work, job)
@@ -135,13 +136,12 @@ def policy_prompts(
     return fitting, dropped
 
 
-def _critic(inputs: PpoSources, start: ModelPointer, objective: Ppo, lora: Lora | None) -> RewardModel | None:
-    """The initial critic: the reward model, whose score is the initial value, or a new head on the start, whose values are 0."""
+def _critic(inputs: PpoSources, start: ModelPointer, objective: Ppo, lora: Lora | None, seed: int) -> RewardModel | None:
     if objective.critic == "shared":
         return None
     if inputs.critic is None or inputs.critic == inputs.start:
-        return new_reward_model(start)
-    return load_reward_model(read_pointer(inputs.critic).for_training(adapters=lora is not None))
+        return critic_from_backbone(start, seed)
+    return critic_from_reward_model(read_pointer(inputs.critic).for_training(adapters=lora is not None))
 
 
 def _served(context: StageContext, objective: Ppo) -> ServedRollouts | None:

@@ -9,8 +9,8 @@ from typing import Any
 from aligndistill.config.objectives import Ppo
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import Student
+from aligndistill.models.actor_critic import critic_from_reward_model
 from aligndistill.models.load import ModelPointer, load_language_model
-from aligndistill.models.reward import load_reward_model
 from aligndistill.records import Message, prompt_id
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.rewards import open_rewards
@@ -61,7 +61,7 @@ def train(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
         per_device_train_batch_size=batch, per_device_eval_batch_size=prompts_per_update, save_steps=10**6, logging_steps=1
     )
     policy = load_language_model(policy_at)
-    critic = load_reward_model(reward_at) if objective.critic == "separate" else None
+    critic = critic_from_reward_model(reward_at) if objective.critic == "separate" else None
     prompts = []
     for row in read_rows(world / "rows.jsonl"):
         messages = (Message(role="user", content=words(row["prompt"])),)

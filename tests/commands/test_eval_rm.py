@@ -11,7 +11,8 @@ from typer.testing import CliRunner, Result
 
 from aligndistill.cli import app
 from aligndistill.models.load import ModelPointer
-from tests.tiny_models import ANSWERS, QUESTIONS, random_reward_model, write_tiny_model
+from aligndistill.models.reward import new_reward_model
+from tests.tiny_models import ANSWERS, QUESTIONS, write_tiny_model
 
 PAIRS: list[dict[str, Any]] = [
     {
@@ -55,7 +56,7 @@ def write(path: Path, rows: list[Any]) -> Path:
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("reward")
-    made = random_reward_model(ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="plain"), seed=3)
+    made = new_reward_model(ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="plain"), seed=3)
     made.model.save_pretrained(folder / "model")
     made.conversation.tokenizer.save_pretrained(folder / "model")
     ModelPointer(path="model", layout="plain").write(folder)

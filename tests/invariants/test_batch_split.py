@@ -10,6 +10,7 @@ import torch
 from aligndistill.config.objectives import BestOfN, Dpo, Pro, Rrhf
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.load import ModelPointer
+from aligndistill.models.reward import new_reward_model
 from aligndistill.records import Ranking
 from aligndistill.training.fit import Trained
 from aligndistill.training.offline.policy import train_policy
@@ -20,7 +21,6 @@ from tests.tiny_models import (
     assert_same_steps,
     damped_adam,
     ragged_rankings,
-    random_reward_model,
     ranking,
     ranking_examples,
     tiny_job,
@@ -55,7 +55,7 @@ def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Train
     rankings = with_ties(ragged_rankings()) if ties else ragged_rankings()
     if what == "reward_model":
         backbone = ModelPointer(path=str(write_tiny_model(folder / "backbone")), layout="chat")
-        reward_model = random_reward_model(backbone, seed=1)
+        reward_model = new_reward_model(backbone, seed=1)
         examples = ranking_examples(reward_model.conversation, rankings)
         return train_reward_model(reward_model, RewardModelSettings(), examples, job)
     policy = tiny_language_model()

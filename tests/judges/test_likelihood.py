@@ -8,10 +8,10 @@ from aligndistill.judges.protocol import Judged, Task
 from aligndistill.judges.reward_model import RewardModelJudge
 from aligndistill.judges.token_grades import GradeCache
 from aligndistill.models.load import LanguageModel, ModelPointer
-from aligndistill.models.reward import RewardModel
+from aligndistill.models.reward import RewardModel, new_reward_model
 from aligndistill.records import Candidate, Finish, Grade, prompt_id
 from aligndistill.store.cache import Cache
-from tests.tiny_models import random_reward_model, tiny_language_model, user, write_tiny_model
+from tests.tiny_models import tiny_language_model, user, write_tiny_model
 
 
 def task(question: str, *answers: tuple[str, Finish]) -> Task:
@@ -81,7 +81,7 @@ def reward_by_hand(reward_model: RewardModel, one: Task, text: str, finish: Fini
 
 @pytest.mark.parametrize("batch_size", [1, 8])
 def test_a_reward_models_grade_is_its_score(batch_size: int, tmp_path: Path) -> None:
-    reward_model = random_reward_model(ModelPointer(path=str(write_tiny_model(tmp_path)), layout="chat"), seed=1)
+    reward_model = new_reward_model(ModelPointer(path=str(write_tiny_model(tmp_path)), layout="chat"), seed=1)
     found = values(list(RewardModelJudge("reward_model", reward_model, batch_size).judge(TASKS)))
     assert set(found) == {one.prompt_id for one in TASKS}
     for one in TASKS[:2]:

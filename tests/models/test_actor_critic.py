@@ -13,15 +13,17 @@ from aligndistill.models import logprobs as logprobs_module
 from aligndistill.models.actor_critic import (
     ActorCritic,
     Outputs,
+    critic_from_backbone,
+    critic_from_reward_model,
     outputs,
     token_values,
 )
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.logprobs import read_logits
-from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model, score_rewards
+from aligndistill.models.reward import RewardModel, new_reward_model, score_rewards
 from aligndistill.training.adapters import with_adapters
-from tests.tiny_models import random_groups, random_reward_model, tiny_language_model, write_tiny_model
+from tests.tiny_models import random_groups, tiny_language_model, write_tiny_model
 
 GROUPS = random_groups([(7, [4, 6, 1]), (3, [25, 2]), (9, [38])], seed=2)  # 76 tokens; chunks of the head hold 64 at least
 TEMPERATURE = 0.7
@@ -110,7 +112,7 @@ def test_a_value_head_on_the_backbone(
 
 @pytest.mark.parametrize(("shape", "share"), [("llama", True), ("llama", False), ("gemma2", False)])
 def test_a_critic_of_its_own_changes_nothing_about_the_policy(shape: str, share: bool, tmp_path: Path) -> None:
-    critic = random_reward_model(pointer(write_tiny_model(tmp_path, shape, seed=5)), seed=1)
+    critic = new_reward_model(pointer(write_tiny_model(tmp_path, shape, seed=5)), seed=1)
     model = actor(shape, critic.model)
     batch = collate(GROUPS, 0, share)
     found = outputs(model, batch, share, TEMPERATURE)
@@ -134,10 +136,10 @@ def values_by_hand(critic: RewardModel, group: TokenGroup) -> list[Tensor]:
 @pytest.mark.parametrize("share", [True, False])
 def test_a_critic_that_begins_as_the_reward_model_expects_its_score_of_what_is_written_so_far(share: bool, tmp_path: Path) -> None:
     """The value at a token is that of the state before it: so it is the reward of the response up to, and without, that token."""
-    reward_model = random_reward_model(pointer(write_tiny_model(tmp_path / "backbone")), seed=1)
+    reward_model = new_reward_model(pointer(write_tiny_model(tmp_path / "backbone")), seed=1)
     reward_model.model.save_pretrained(tmp_path / "reward")
     reward_model.conversation.tokenizer.save_pretrained(tmp_path / "reward")
-    critic = load_reward_model(pointer(tmp_path / "reward"))
+    critic = critic_from_reward_model(pointer(tmp_path / "reward"))
     values_BKR = token_values(actor("llama", critic.model), collate(GROUPS, 0, share), share)
     for b, group in enumerate(GROUPS):
         for k, response in enumerate(group.responses):
@@ -152,7 +154,7 @@ def test_a_critic_that_begins_as_the_reward_model_expects_its_score_of_what_is_w
 
 def test_without_a_reward_model_a_critic_begins_at_zero(tmp_path: Path) -> None:
     batch = collate(GROUPS, 0, True)
-    separate = ActorCritic(tiny_language_model().model, new_reward_model(pointer(write_tiny_model(tmp_path))).model)
+    separate = ActorCritic(tiny_language_model().model, critic_from_backbone(pointer(write_tiny_model(tmp_path)), seed=0).model)
     shared = ActorCritic(tiny_language_model().model, None)
     for model in (separate, shared):
         assert not outputs(model, batch, True, 1.0).values_BKR.any()
@@ -165,7 +167,7 @@ def test_adapters_on_both_give_what_the_bare_models_give(tmp_path: Path) -> None
     folder = write_tiny_model(tmp_path)
 
     def both(lora: Lora | None) -> Outputs:
-        critic = random_reward_model(pointer(folder), seed=1).model
+        critic = new_reward_model(pointer(folder), seed=1).model
         model = ActorCritic(
             with_adapters(tiny_language_model().model, lora, "CAUSAL_LM", 0), with_adapters(critic, lora, "SEQ_CLS", 0)
         ).eval()

@@ -11,6 +11,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, S
 from aligndistill.config.objectives import Dpo
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.load import ModelPointer
+from aligndistill.models.reward import new_reward_model
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.offline.reward_model import train_reward_model
@@ -18,7 +19,6 @@ from tests.tiny_models import (
     ANSWERS,
     QUESTIONS,
     pairs,
-    random_reward_model,
     ranking,
     ranking_examples,
     tiny_job,
@@ -107,7 +107,7 @@ def test_dpo(loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"], tmp_path:
 
 def test_reward_model(tmp_path: Path) -> None:
     backbone = write_tiny_model(tmp_path / "backbone")
-    ours = random_reward_model(ModelPointer(path=str(backbone), layout="chat"), seed=1)
+    ours = new_reward_model(ModelPointer(path=str(backbone), layout="chat"), seed=1)
     ours.model.save_pretrained(tmp_path / "untrained")
     examples = ranking_examples(ours.conversation, pairs())
     trained = train_reward_model(ours, RewardModelSettings(centering=0.05), examples, tiny_job(tmp_path / "ours"))

@@ -19,14 +19,14 @@ from aligndistill.judges.protocol import Judge as OpenJudge
 from aligndistill.judges.templates import Template
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer
-from aligndistill.models.reward import score_rewards
+from aligndistill.models.reward import new_reward_model, score_rewards
 from aligndistill.records import Message
 from aligndistill.stages import rewards
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.rewards import Rewards, open_rewards
 from aligndistill.store.cache import Cache
 from aligndistill.training.on_policy.rollouts import SampledPrompt
-from tests.tiny_models import random_reward_model, user, write_tiny_model
+from tests.tiny_models import user, write_tiny_model
 from tests.training.as_processes import as_processes
 
 ASKED: list[tuple[str, list[str]]] = []
@@ -210,7 +210,7 @@ def test_a_judge_that_fails_in_one_process_ends_all_with_its_words(context: Stag
 
 def test_the_runs_reward_model_scores_as_it_does_elsewhere(context: StageContext, tmp_path: Path) -> None:
     pointer = ModelPointer(path=str(write_tiny_model(tmp_path / "backbone")), layout="chat")
-    made = random_reward_model(pointer, seed=1)
+    made = new_reward_model(pointer, seed=1)
     folder = tmp_path / "made"
     made.model.save_pretrained(folder / "model")
     made.conversation.tokenizer.save_pretrained(folder / "model")

@@ -32,7 +32,7 @@ from aligndistill.config.students import RewardTraining as RewardModelSettings  
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
 from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
-from aligndistill.models.reward import load_reward_model  # noqa: E402
+from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
 from aligndistill.processes import signals  # noqa: E402
 from aligndistill.training.checkpointing import CheckpointedTrainer  # noqa: E402
 from aligndistill.training.offline.policy import train_policy  # noqa: E402
@@ -46,7 +46,6 @@ from tests.tiny_models import (  # noqa: E402
     damped_adam,
     pairs,
     ragged_rankings,
-    random_reward_model,
     ranking,
     ranking_examples,
     tiny_job,
@@ -120,7 +119,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         trained = tiny_ppo(job.folder, updates=2, **where, **settings).trained
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     elif what == "reward_model":
-        reward_model = random_reward_model(backbone, seed=1)
+        reward_model = new_reward_model(backbone, seed=1)
         examples = ranking_examples(reward_model.conversation, rankings)
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForSequenceClassification)

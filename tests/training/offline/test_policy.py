@@ -21,7 +21,7 @@ from aligndistill.errors import ConfigError, TrainingError
 from aligndistill.models import reward
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.load import ModelPointer, load_language_model
-from aligndistill.models.reward import load_reward_model, score_rewards
+from aligndistill.models.reward import load_reward_model, new_reward_model, score_rewards
 from aligndistill.training.arguments import BatchSplit, batch_split, within_tokens
 from aligndistill.training.checkpoints import all_checkpoints, newest_valid_checkpoint
 from aligndistill.training.offline.examples import Example
@@ -32,7 +32,6 @@ from aligndistill.training.save import save_model
 from tests.tiny_models import (
     TEXTS,
     ragged_rankings,
-    random_reward_model,
     ranking,
     ranking_examples,
     tiny_job,
@@ -119,7 +118,7 @@ def test_a_saved_reward_model_scores_as_the_trained_one(
         tokenizer = train_tokenizer(TEXTS, 320, 64)
         tokenizer.pad_token = tokenizer.eos_token
         tokenizer.save_pretrained(backbone)
-    reward_model = random_reward_model(pointer(backbone), seed=1)
+    reward_model = new_reward_model(pointer(backbone), seed=1)
     assert reward_model.model.get_input_embeddings().num_embeddings == 320 + pad_is_eos
     examples = ranking_examples(reward_model.conversation, ragged_rankings())
     groups = [example.group for example in examples]

@@ -8,8 +8,8 @@ from typing import Any
 
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Ppo
+from aligndistill.models.actor_critic import critic_from_backbone
 from aligndistill.models.load import LanguageModel, ModelPointer
-from aligndistill.models.reward import new_reward_model
 from aligndistill.training.fit import Trained
 from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.ppo import train_ppo
@@ -64,7 +64,7 @@ def tiny_ppo(
     critic = None
     if objective.critic == "separate":
         backbone = backbone or write_tiny_model(folder / f"backbone-{os.environ.get('RANK', 0)}")
-        critic = new_reward_model(ModelPointer(path=str(backbone), layout="chat"))
+        critic = critic_from_backbone(ModelPointer(path=str(backbone), layout="chat"), seed=0)
     rollouts: list[list[Rollout]] = []
     work = PpoWork(
         prompts=policy_prompts(policy),
