@@ -16,6 +16,7 @@ import yaml
 from transformers.integrations.deepspeed import HfTrainerDeepSpeedConfig
 
 from aligndistill.commands.check.check import examine
+from aligndistill.commands.check.recipes import doubts
 from aligndistill.commands.plan import stage_memory
 from aligndistill.commands.plan.memory import GIB
 from aligndistill.commands.plan.plan import plan
@@ -135,6 +136,33 @@ def test_the_command_that_ultrafeedback_gives_for_ready_made_preferences_is_vali
     assert config.prompts is None
     assert config.rankings.source is not None
     assert config.rankings.source.revision == "0a1b"
+
+
+@pytest.mark.parametrize("path", RUNS, ids=by_name)
+def test_a_run_has_the_rates_and_betas_of_published_recipes(path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("MASTER_PORT", "0")  # always free
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    assert list(doubts(load_config([path]))) == []
+
+
+BASE = """\
+name: x
+prompts: {source: {path: p.jsonl}}
+start: {model: some/model}
+judge: {kind: function, function: "a:b"}
+reward_model: {}
+"""
+
+
+@pytest.mark.parametrize("overlay", OBJECTIVES, ids=by_name)
+def test_an_objective_overlay_leaves_the_rate_to_what_is_trained(overlay: Path, tmp_path: Path):
+    (tmp_path / "base.yaml").write_text(BASE)
+    paths = [tmp_path / "base.yaml", overlay]
+    for overrides, factor in (([], 1), (["start.lora={r: 8}"], 10)):
+        config = load_config(paths, overrides)
+        student = config.students[overlay.stem]
+        assert student.learning_rate == pytest.approx(factor * student.objective.default_learning_rate)
+        assert list(doubts(config)) == []
 
 
 @pytest.mark.parametrize("path", [*RUNS, *OBJECTIVES, *JUDGES], ids=by_name)
