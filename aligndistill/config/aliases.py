@@ -41,6 +41,7 @@ _OTHER_NAMES: dict[tuple[str, ...], Iterable[str]] = {
     ("tokens_per_minute",): ("tpm",),
     ("context_tokens",): ("max_model_len", "n_ctx", "context_length"),
     ("thinking",): ("enable_thinking",),
+    ("chat_template",): ("template",),
     ("template_arguments",): ("chat_template_kwargs",),
     ("body",): ("extra_body",),
     # objectives

@@ -127,7 +127,7 @@ def load_language_model(pointer: ModelPointer, tokenizer: Any = None) -> Languag
     Raises:
         DataError: no such model, no safetensors, no tokenizer, or no chat template with the layout `chat`.
     """
-    tokenizer = tokenizer or load_tokenizer(pointer)
+    tokenizer = load_tokenizer(pointer) if tokenizer is None else tokenizer
     model = from_pretrained(AutoModelForCausalLM, pointer)
     model.to(local_device())
     return wrap_language_model(model, tokenizer, pointer.layout)

@@ -45,7 +45,7 @@ def load_reward_model(pointer: ModelPointer, tokenizer: Any = None) -> RewardMod
     Raises:
         DataError: no such model, or it does not have exactly one label.
     """
-    tokenizer = tokenizer or load_tokenizer(pointer)
+    tokenizer = load_tokenizer(pointer) if tokenizer is None else tokenizer
     model = from_pretrained(AutoModelForSequenceClassification, pointer)
     if model.config.num_labels != 1:
         raise DataError(f"'{pointer.path}' has {model.config.num_labels} labels; a reward model must have one.")

@@ -42,7 +42,9 @@ def _requirements(section: Section) -> Iterator[Requirement]:
     match section:
         case LocalModel(model=str(model)) | RewardScore(model=str(model)):
             yield ("model",), partial(require_model, model)
-            if section.layout == "chat":
+            if isinstance(section, LocalModel) and section.chat_template is not None:
+                yield ("chat_template",), partial(_require_text_file, section.chat_template)
+            elif section.layout == "chat":
                 yield ("layout",), partial(_require_chat_template, Path(model))
         case EndpointModel(tokenizer=str(tokenizer)):
             yield ("tokenizer",), partial(_require_tokenizer, tokenizer)
@@ -73,6 +75,13 @@ def _require_chat_template(folder: Path) -> None:
             f"the tokenizer of '{folder}' has no chat template, and layout is 'chat'. "
             "Set layout: transcript or layout: plain, or give the tokenizer a template."
         )
+
+
+def _require_text_file(path: str) -> None:
+    try:
+        Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' cannot be read: {error}. Give a file with a Jinja template.") from None
 
 
 def _require_tokenizer(name: str) -> None:

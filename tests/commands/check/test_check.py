@@ -164,6 +164,10 @@ def test_a_folder_of_a_model_is_looked_into(check: Check) -> None:
     assert "models.m.layout: " in only
     assert "has no chat template, and layout is 'chat'. Set layout: transcript" in only
     assert check(models={"m": {"model": "./broken", "layout": "plain"}}).errors == ()
+    (only,) = check(models={"m": {"model": "./broken", "chat_template": "mine.jinja"}}).errors
+    assert "models.m.chat_template: 'mine.jinja' cannot be read: " in only
+    Path("mine.jinja").write_text("{{ messages }}")
+    assert check(models={"m": {"model": "./broken", "chat_template": "mine.jinja"}}).errors == ()
 
     (Path("broken") / "model.safetensors.index.json").write_text(
         json.dumps({"weight_map": {"a": "model.safetensors", "b": "model-2.safetensors"}})
