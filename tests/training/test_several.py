@@ -83,7 +83,7 @@ def made(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).mkdir()
             (folder / name / "orders.json").write_text(json.dumps(orders))
             forked.run_module("tests.training.several", str(folder / name), environments=processes)
-    for name, per_device, processes in (("one-sharded", 8, ranks(1)), ("four", 2, ranks(4))):
+    for name, per_device, processes in (("one-sharded", 8, ranks(1, PORT)), ("four", 2, ranks(4, PORT))):
         for what, zero in ELASTIC:
             shutil.copytree(folder / "two" / f"{what}-{zero}-moved", folder / name / f"{what}-{zero}-moved")
         (folder / name / "orders.json").write_text(json.dumps(elastic(per_device)))
