@@ -28,7 +28,7 @@ def test_trls_students_train_on_two_processes(folder: Path, config: dict[str, An
     for kind in ("grpo", "rloo"):
         (student,) = (folder / "runs/store").glob(f"student-{kind}-*")
         after = load_file(student / "model/model.safetensors")
-        assert after.keys() == before.keys()
+        assert after.keys() >= before.keys()  # ZeRO-2 writes a tied head too
         moved = max(float((after[name].float() - before[name].float()).abs().max()) for name in before)
         assert 1e-4 < moved < 3e-3  # two steps of Adam at 1e-3
         assert all(bool(torch.isfinite(weight).all()) for weight in after.values())

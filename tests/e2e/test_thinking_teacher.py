@@ -103,7 +103,7 @@ def test_verdicts_that_mostly_cannot_be_read_stop_the_run(folder: Path, config: 
         return "A" if found is None or len(found[1]) % 10 == 0 else "I would rather not say."
 
     with ThinkingServer(Style(thinks=False, logprobs=False, answer=now_and_then)) as server:
-        use(config, server)
+        use(config, server, concurrency=8)
         write_config(folder / "run.yaml", config)
         ended = forked.run(folder, "run", "run.yaml", "--until", "rankings")
         unanswered = len(server.bodies)

@@ -12,6 +12,7 @@ from aligndistill.config.objectives import BestOfN, Dpo, Pro
 from aligndistill.config.run import Rankings, Runtime
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.errors import DataError
+from aligndistill.models import grouped_model
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import ModelPointer, load_tokenizer, read_pointer
 from aligndistill.stages import offline_student, rankings, reward_model, students
@@ -44,7 +45,11 @@ def first_loss(folder: Path) -> float:
 
 @pytest.mark.parametrize("bf16", [False, True])
 def test_the_reference_is_rounded_as_the_policy_is(bf16: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Before the first step the policy is the reference, so the loss is log 2."""
+    """Before the first step the policy is the reference, so the loss is log 2.
+
+    Both read all rows as one batch: in bfloat16 the rounding depends on a batch's shape, by up to 2e-3 of this loss.
+    """
+    monkeypatch.setattr(grouped_model, "SHORTEST", 0.0)
     for module in (arguments, offline_student):
         monkeypatch.setattr(module, "trains_in_bf16", lambda: bf16)
     assert first_loss(tmp_path) == pytest.approx(math.log(2), abs=1e-6)
