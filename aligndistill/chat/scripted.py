@@ -3,7 +3,8 @@
 from collections.abc import Callable, Iterator, Sequence
 
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Reply, Request, SamplingParams
-from aligndistill.records import Message, Usage
+from aligndistill.chat.thoughts import split_thoughts
+from aligndistill.records import Finish, Message, Usage
 
 AnswerScript = Callable[[tuple[Message, ...], int], str]
 LabelScript = Callable[[tuple[Message, ...], Sequence[str]], tuple[float, ...] | None]
@@ -22,9 +23,10 @@ class ScriptedChat:
         for index, request in enumerate(requests):
             for sample in request.samples:
                 words = self._answer(request.messages, sample).split(" ")
-                text = " ".join(words[: sampling.max_new_tokens])
+                thoughts, text, _ = split_thoughts(" ".join(words[: sampling.max_new_tokens]))
                 usage = _usage(request.messages, min(len(words), sampling.max_new_tokens))
-                yield Answered(index, sample, Reply(text, "length" if len(words) > sampling.max_new_tokens else "stop", usage))
+                finish: Finish = "length" if len(words) > sampling.max_new_tokens else "stop"
+                yield Answered(index, sample, Reply(text, finish, usage, thoughts=thoughts))
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
         """See `ChatModel`. Without a script, `logprobs` is None and the usage is zero."""

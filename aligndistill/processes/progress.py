@@ -15,6 +15,7 @@ IN_NOTEBOOK = "ipykernel" in sys.modules
 # In a notebook, plain lines on standard output: it keeps every state of a bar, and shows standard error like error messages.
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_NOTES = 1.0
 
 
 class Bar:
@@ -23,7 +24,7 @@ class Bar:
     def __init__(self, label: str, total: int | None, progress: Progress | None) -> None:
         self._label, self._total, self._progress = label, total, progress
         self._done = 0
-        self._first: int | None = None  # the count at the start: a resumed stage does not begin at 0
+        self._first = 0  # the count at the start: that of a resumed stage is higher
         self._started = self._last_line = time.monotonic()
         self._note = ""
         self._task = progress.add_task(label, total=total, note="", rate="") if progress else None
@@ -55,7 +56,7 @@ class Bar:
 
     def _per_second(self) -> float:
         seconds = time.monotonic() - self._started
-        return (self._done - (self._first or 0)) / seconds if seconds > 0 else 0.0
+        return (self._done - self._first) / seconds if seconds > 0 else 0.0
 
     def _line(self) -> str:
         """`  verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`."""
@@ -116,9 +117,12 @@ def track(items: Iterable[T], label: str, total: int, done: int = 0, note: Calla
         say(f"  {label}: resuming at {done} of {total}")
     with bar(label, total) as running:
         running.resume(done)
+        shown, next_note_seconds = "", 0.0
         for item in items:
             yield item
-            running.advance(note=note() if note else "")
+            if note is not None and time.monotonic() >= next_note_seconds:  # it may read a file
+                shown, next_note_seconds = note(), time.monotonic() + SECONDS_BETWEEN_NOTES
+            running.advance(note=shown)
 
 
 def say(text: str) -> None:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING
 from pydantic import Field
 
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
-from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import DataError
 from aligndistill.processes.monitor import wait_for_others
@@ -110,7 +109,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
             before = sum(len(done[prompt]) for prompt in ours)
             total = before + sum(len(request.samples) for request in requests)
             spending = context.spending if on_server else None
-            arrived = []
+            arrived = unanswered = 0
             for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total, before, spending):
                 problem = answered.reply.problem
                 if problem and not problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER)):
@@ -118,9 +117,10 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
                     continue
                 sample = _stored_sample(asked[answered.request], name, answered.sample, answered.reply)
                 appender.add([sample])
-                arrived.append(sample.unanswered)
-                if len(arrived) >= ENOUGH_TO_STOP and sum(arrived) > len(arrived) / 2:
-                    raise _unanswered(name, sum(arrived), len(arrived), new_tokens)
+                arrived += 1
+                unanswered += sample.unanswered
+                if arrived >= ENOUGH_TO_STOP and unanswered > arrived / 2:
+                    raise _unanswered(name, unanswered, arrived, new_tokens)
     if not on_server:
         wait_for_others(f"{context.folder.name} has the answers of {name}")
         if not is_main_process():  # the main process may have finished and deleted the scratch folder
@@ -131,11 +131,14 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
 
 
 def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> StoredSample:
-    thoughts, text = reply.thoughts, reply.text
-    if not thoughts:  # a chat model may leave them in the text
-        thoughts, text, _ = split_thoughts(text)
     return StoredSample(
-        prompt_id=prompt, author=author, sample=number, text=text, finish=reply.finish, usage=reply.usage, thoughts=thoughts
+        prompt_id=prompt,
+        author=author,
+        sample=number,
+        text=reply.text,
+        finish=reply.finish,
+        usage=reply.usage,
+        thoughts=reply.thoughts,
     )
 
 
