@@ -5,14 +5,12 @@ is `pairwise`, reading its replies from text, with its cache on disk; what is ti
 """
 
 import argparse
-import asyncio
-import json
-import subprocess
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
+
+from benchmarks.simulated_server import Server, running
 
 LATENCY_SECONDS = 0.05
 CANDIDATES = 5  # 10 pairs in both orders: 20 verdicts a prompt
@@ -30,14 +28,10 @@ class Timed:
 
 def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.endpoint", description=__doc__)
-    parser.add_argument("--serve", action="store_true", help=argparse.SUPPRESS)
     parser.add_argument("--verdicts", type=int, default=2000)
     parser.add_argument("--one-by-one", type=int, default=2000, help="so many of them one by one, and the time in proportion")
     parser.add_argument("--concurrency", type=int, default=64)
     arguments = parser.parse_args()
-    if arguments.serve:
-        asyncio.run(serve())
-        return
     many = timed(arguments.verdicts, arguments.concurrency)
     single = timed(arguments.one_by_one, 1)
     alone_seconds = single.seconds * many.verdicts / single.verdicts
@@ -65,10 +59,7 @@ def timed(verdicts: int, concurrency: int) -> Timed:
             Candidate(id=f"{number}-{n}", prompt_id=str(number), text=text, author="start") for n, text in enumerate(texts)
         )
         tasks.append(Task(str(number), (Message(role="user", content=f"prompt {number}"),), candidates))
-    server = subprocess.Popen([sys.executable, "-m", "benchmarks.endpoint", "--serve"], stdout=subprocess.PIPE, text=True)
-    try:
-        assert server.stdout is not None
-        url = f"http://127.0.0.1:{int(server.stdout.readline())}/v1"
+    with running(Server(LATENCY_SECONDS, prompt_tokens=200)) as url:
         chat = EndpointChat(EndpointModel(kind="endpoint", base_url=url, name="slow", concurrency=concurrency))
         with tempfile.TemporaryDirectory() as folder:
             cache = Cache(Path(folder) / "verdicts.sqlite")
@@ -77,39 +68,9 @@ def timed(verdicts: int, concurrency: int) -> Timed:
             judged = [verdict for one in judge.judge(tasks) for verdict in one.verdicts]
             seconds, cpu_seconds = time.monotonic() - began, time.process_time() - cpu_began
             cache.close()
-        assert len(judged) == len(tasks) * VERDICTS_PER_TASK
-        assert all(verdict.reply == "A" for verdict in judged)
-        return Timed(len(judged), seconds, cpu_seconds)
-    finally:
-        server.terminate()
-        server.wait()
-
-
-async def serve() -> None:
-    """Answer every request with `A`, 50 ms after it has arrived."""
-    body = json.dumps(
-        {
-            "choices": [{"index": 0, "message": {"role": "assistant", "content": "A"}, "finish_reason": "stop"}],
-            "usage": {"prompt_tokens": 200, "completion_tokens": 1},
-        }
-    ).encode()
-    answer = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
-
-    async def connection(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            while True:
-                head = await reader.readuntil(b"\r\n\r\n")
-                (length,) = (line for line in head.lower().split(b"\r\n") if line.startswith(b"content-length:"))
-                await reader.readexactly(int(length.partition(b":")[2]))
-                await asyncio.sleep(LATENCY_SECONDS)
-                writer.write(answer)
-                await writer.drain()
-        except (asyncio.IncompleteReadError, ConnectionError):
-            writer.close()
-
-    server = await asyncio.start_server(connection, "127.0.0.1", 0, backlog=512)
-    print(server.sockets[0].getsockname()[1], flush=True)
-    await server.serve_forever()
+    assert len(judged) == len(tasks) * VERDICTS_PER_TASK
+    assert all(verdict.reply == "A" for verdict in judged)
+    return Timed(len(judged), seconds, cpu_seconds)
 
 
 if __name__ == "__main__":
