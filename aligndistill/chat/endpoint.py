@@ -6,7 +6,7 @@ and what a server was found to ignore is not requested again.
 
 import itertools
 import logging
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping, Sequence, Sized
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -105,20 +105,24 @@ class EndpointChat:
         """
         if self._capabilities.confirmed:
             return
-
-        async def ask(session: OpenSession, _: None) -> None:
-            await look_at(self._server, session, self._config, self._capabilities)
-
-        list(run_concurrently(self._server.session(), ask, [None], 1))
+        self._run(lambda session: look_at(self._server, session, self._config, self._capabilities))
         self._capabilities.confirmed = True
+
+    def _run(self, ask: Callable[[OpenSession], Awaitable[None]]) -> None:
+        """Send the requests of one function."""
+        list(run_concurrently(self._server.session(), lambda session, _: ask(session), [None], 1))
+
+    def _begin(self, requests: Sized) -> None:
+        """Before a series of requests."""
+        if requests and self._looks:
+            self.look()
+        self._server.limit.restart()
 
     # -------------------------------------------------------------------------------------------------------- answers
 
     def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
         """See `ChatModel`. A request that is rejected, fails in every attempt or is too long gets a reply with a `problem`."""
-        if requests and self._looks:
-            self.look()
-        self._server.limit.restart()
+        self._begin(requests)
         if requests and sampling.answer_schema is not None:
             self.find_answer_format()
 
@@ -235,20 +239,14 @@ class EndpointChat:
         if self._capabilities.found.answer_format is not None:
             return
         thought_tokens = self._config.thinking_tokens if self._thinks else 0
-
-        async def ask(session: OpenSession, _: None) -> None:
-            await find_answer_format(self._server, session, self._capabilities, thought_tokens)
-
-        list(run_concurrently(self._server.session(), ask, [None], 1))
+        self._run(lambda session: find_answer_format(self._server, session, self._capabilities, thought_tokens))
 
     # ---------------------------------------------------------------------------------------------- log-probabilities
 
     def label_logprobs(self, conversations: Sequence[tuple[Message, ...]], labels: Sequence[str]) -> Iterator[LabelLogprobs]:
         """See `ChatModel`. Requested once from a server that gives no log-probabilities, and never from a model that thinks: the
         first token is then none of the answer."""
-        if conversations and self._looks:
-            self.look()
-        self._server.limit.restart()
+        self._begin(conversations)
         if self._thinks:
             yield from (LabelLogprobs(index, None, Usage()) for index in range(len(conversations)))
             return

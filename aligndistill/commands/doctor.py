@@ -8,7 +8,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aligndistill.commands.server_checks import Finding, server_findings
+from aligndistill.commands.output import Finding
+from aligndistill.commands.server_checks import server_findings
 from aligndistill.commands.template_checks import template_findings
 from aligndistill.config.objectives import Ppo, RolloutServer
 from aligndistill.config.run import RunConfig

@@ -1,9 +1,19 @@
 """Printing for commands."""
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+
+@dataclass(frozen=True)
+class Finding:
+    """The result of one of `doctor`'s checks: what was checked, what was found, and whether a run can work with it."""
+
+    what: str
+    found: str
+    passed: bool = True
 
 
 def print_table(table: "Table") -> None:

@@ -2,10 +2,10 @@
 
 import tempfile
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligndistill.commands.output import Finding
 from aligndistill.config.judges import Listwise, Pairwise, Rubric
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.resolve import resolved
@@ -15,19 +15,11 @@ from aligndistill.errors import UserError
 from aligndistill.records import Candidate, Comparison, Grade, Message, is_unparsed, prompt_id
 
 if TYPE_CHECKING:
-    from aligndistill.chat.http.capabilities import ServerCapabilities
+    from aligndistill.chat.endpoint import EndpointChat
+    from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
 
 QUESTION = (Message(role="user", content="What is the capital of France? Answer in one sentence."),)
 GOOD, BAD = "The capital of France is Paris.", "I do not know, and I do not care."
-
-
-@dataclass(frozen=True)
-class Finding:
-    """The result of one check: what was checked, what was found, and whether a run can work with it."""
-
-    what: str
-    found: str
-    passed: bool = True
 
 
 def server_findings(config: RunConfig) -> Iterator[Finding]:
@@ -49,12 +41,7 @@ def _members(judge: object) -> list[Pairwise | Listwise | Rubric]:
 
 
 def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rubric | None) -> Iterator[Finding]:
-    from aligndistill.chat.endpoint import EndpointChat
-    from aligndistill.chat.http.capabilities import Capabilities
-
-    capabilities = Capabilities()
-    chat = EndpointChat(model.model_copy(update={"max_retries": 0, "base_url": model.urls[0]}), capabilities, looks=True)
-    chat.look()
+    chat, capabilities = _looked_at(model, model.urls[0])
     chat.find_answer_format()
     found = capabilities.found
     yield Finding(name, f"{model.urls[0]} answers as {model.name}")
@@ -70,17 +57,23 @@ def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rub
         yield _verdict(chat, judge, model)
 
 
-def _of_replica(name: str, url: str, model: EndpointModel, first: "ServerCapabilities") -> Finding:
-    """Whether a further server of a list answers as the first one does."""
+def _looked_at(model: EndpointModel, url: str) -> "tuple[EndpointChat, Capabilities]":
+    """One of a model's servers, and what the first questions to it found."""
     from aligndistill.chat.endpoint import EndpointChat
     from aligndistill.chat.http.capabilities import Capabilities
 
     capabilities = Capabilities()
+    chat = EndpointChat(model.model_copy(update={"max_retries": 0, "base_url": url}), capabilities, looks=True)
+    chat.look()
+    return chat, capabilities
+
+
+def _of_replica(name: str, url: str, model: EndpointModel, first: "ServerCapabilities") -> Finding:
+    """Whether a further server of a list answers as the first one does."""
     try:
-        EndpointChat(model.model_copy(update={"max_retries": 0, "base_url": url}), capabilities, looks=True).look()
+        found = _looked_at(model, url)[1].found
     except UserError as error:
         return Finding(name, str(error), passed=False)
-    found = capabilities.found
     same = (found.thinks, found.switch, found.context_tokens) == (first.thinks, first.switch, first.context_tokens)
     if not same:
         return Finding(name, f"{url} answers as {model.name}, but not as {model.urls[0]} does: start both alike", passed=False)
@@ -95,7 +88,7 @@ def _thinking(model: EndpointModel, thinks: bool | None, switch: str | None) -> 
     return f"yes, with up to {model.thinking_tokens} tokens (thinking: {model.thinking})"
 
 
-def _verdict(chat: object, judge: Pairwise | Listwise | Rubric, model: EndpointModel) -> Finding:
+def _verdict(chat: "EndpointChat", judge: Pairwise | Listwise | Rubric, model: EndpointModel) -> Finding:
     """Ask the judge about a good and a bad answer."""
     from aligndistill.config.run import Runtime
     from aligndistill.judges.protocol import Task
@@ -105,7 +98,7 @@ def _verdict(chat: object, judge: Pairwise | Listwise | Rubric, model: EndpointM
     identity = prompt_id(QUESTION)
     answers = tuple(Candidate(id=text, prompt_id=identity, text=text, author="doctor") for text in (GOOD, BAD))
     with tempfile.TemporaryDirectory() as folder:
-        context = StageContext("doctor", Path(folder), Path(folder), Runtime(), open_endpoint=lambda _: chat)  # type: ignore[arg-type,return-value]
+        context = StageContext("doctor", Path(folder), Path(folder), Runtime(), open_endpoint=lambda _: chat)
         opened = open_judge(context, judge, {models_of(judge)[0]: model}, seed=0)
         verdicts = [verdict for judged in opened.judge([Task(identity, QUESTION, answers)]) for verdict in judged.verdicts]
     unread = next((verdict for verdict in verdicts if is_unparsed(verdict)), None)

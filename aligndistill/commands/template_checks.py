@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aligndistill.commands.server_checks import Finding
+from aligndistill.commands.output import Finding
 from aligndistill.config.models import LocalModel
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig

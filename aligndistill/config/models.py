@@ -53,12 +53,13 @@ Attention = Literal["eager", "sdpa", "flex_attention", "flash_attention_2", "fla
 """transformers' names. Kernels from the Hub are not supported, because they are code downloaded at run time."""
 
 
-_PASSED_TO_TEMPLATES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+PASSED_TO_TEMPLATES = frozenset({"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token"})
+"""Variables of chat templates that transformers gives."""
 
 
 def _are_arguments(values: dict[str, Any]) -> dict[str, Any]:
     for name in values:
-        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in _PASSED_TO_TEMPLATES:
+        if not re.fullmatch(r"[A-Za-z][A-Za-z0-9_]*", name) or name in PASSED_TO_TEMPLATES:
             raise ValueError(f"'{name}' cannot be set: give one of the template's own variables")
     return values
 

@@ -22,14 +22,24 @@ def load_plugin(name: str) -> Any:
     except ModuleNotFoundError as error:
         if error.name is None or not module_name.startswith(error.name):
             raise
-        raise ConfigError(
-            f"cannot import '{name}': there is no module '{error.name}'. "
-            "Write it as package.module:name, importable from the working directory or the environment."
-        ) from None
+        raise no_such_module(name, error.name) from None
     try:
         return getattr(module, attribute)
     except AttributeError:
-        raise ConfigError(f"cannot import '{name}': module '{module_name}' has no '{attribute}'.") from None
+        raise no_such_name(name, module_name, attribute) from None
+
+
+def no_such_module(name: str, module: str) -> ConfigError:
+    """The error for `package.module:name` whose module cannot be found."""
+    return ConfigError(
+        f"cannot import '{name}': there is no module '{module}'. "
+        "Write it as package.module:name, importable from the working directory or the environment."
+    )
+
+
+def no_such_name(name: str, module: str, attribute: str) -> ConfigError:
+    """The error for `package.module:name` whose module does not have the name."""
+    return ConfigError(f"cannot import '{name}': module '{module}' has no '{attribute}'.")
 
 
 _contents: dict[str, bytes] = {}

@@ -17,7 +17,7 @@ from typing import Any
 import jinja2
 import jinja2.meta
 
-from aligndistill.config.models import Thinking
+from aligndistill.config.models import PASSED_TO_TEMPLATES, Thinking
 from aligndistill.config.problems import did_you_mean
 from aligndistill.errors import DataError, RefusedConversation
 from aligndistill.models.thought_markers import ANY_CLOSING, is_empty_block, opened_at_end
@@ -34,7 +34,7 @@ _GENERATION_TAGS = re.compile(r"{%[-+]?\s*(?:end)?generation\s*[-+]?%}")
 _MARKER = "aligndistill"
 _USER = {"role": "user", "content": _MARKER}
 _ASSISTANT = {"role": "assistant", "content": _MARKER}
-_NOT_ARGUMENTS = {"messages", "tools", "documents", "add_generation_prompt", "bos_token", "eos_token", "raise_exception", _CLOCK}
+_NOT_ARGUMENTS = PASSED_TO_TEMPLATES | {"raise_exception", _CLOCK}
 
 
 @dataclass(frozen=True)

@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 from aligndistill.errors import DataError
 from aligndistill.models.chat_template import AnswerPlace, answer_place, refused, thinks_by_switch
+from aligndistill.models.folder import no_chat_template
 from aligndistill.models.thought_markers import opened_at_end
 from aligndistill.records import Message
 
@@ -38,10 +39,7 @@ class Conversation:
 
     def __post_init__(self) -> None:
         if self.layout == "chat" and not self.tokenizer.chat_template:
-            raise DataError(
-                f"the tokenizer of '{self.tokenizer.name_or_path}' has no chat template, and layout is 'chat'. "
-                "Set layout: transcript or layout: plain, or give a template with chat_template: FILE."
-            )
+            raise no_chat_template(self.tokenizer.name_or_path)
         if self.tokenizer.eos_token_id is None and not self.generation_eos:
             raise DataError(
                 f"the tokenizer of '{self.tokenizer.name_or_path}' has no end-of-sequence token, "

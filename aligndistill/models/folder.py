@@ -4,7 +4,7 @@ import json
 from pathlib import Path
 from typing import Any
 
-from aligndistill.errors import DataError
+from aligndistill.errors import ConfigError, DataError
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl"}
 INDEX = "model.safetensors.index.json"
@@ -18,7 +18,7 @@ def require_model(path: str) -> None:
     """
     folder = Path(path)
     if not folder.is_dir():
-        if folder.is_absolute() or path.startswith(".") or path.count("/") > 1:
+        if names_a_folder(path):
             raise DataError(f"the model folder '{path}' does not exist.")
         return
     if not (folder / "config.json").is_file():
@@ -30,6 +30,31 @@ def require_model(path: str) -> None:
     shards = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise DataError(f"'{path}' is incomplete: {INDEX} names {', '.join(missing)}. Copy or download the model again.")
+
+
+def names_a_folder(name: str) -> bool:
+    """Whether a name cannot be one on the Hub, which is `name` or `owner/name`."""
+    return Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1
+
+
+def no_chat_template(name: str) -> DataError:
+    """The error for a tokenizer without a chat template, with the layout `chat`."""
+    return DataError(
+        f"the tokenizer of '{name}' has no chat template, and layout is 'chat'. "
+        "Set layout: transcript or layout: plain, or give a template with chat_template: FILE."
+    )
+
+
+def read_template(path: str) -> str:
+    """The text of a file with a chat template.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        return Path(path).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"'{path}' cannot be read: {error}. Give a file with a Jinja template.") from None
 
 
 def has_chat_template(folder: Path) -> bool:

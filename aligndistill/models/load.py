@@ -17,7 +17,7 @@ from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.attention import FLEX
 from aligndistill.models.chat_template import fix_template
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.folder import require_model
+from aligndistill.models.folder import read_template, require_model
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
@@ -94,9 +94,9 @@ def pointer_to(model: LocalModel) -> ModelPointer:
 
 def _template_file(path: str) -> str:
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"chat_template: '{path}' cannot be read: {error}. Give a file with a Jinja template.") from None
+        return read_template(path)
+    except ConfigError as error:
+        raise ConfigError(f"chat_template: {error}") from None
 
 
 def read_pointer(folder: Path) -> ModelPointer:

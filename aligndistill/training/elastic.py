@@ -54,6 +54,7 @@ def _repair_optimizer(trainer: Any) -> None:
     the number of steps, which each of them then increments.
     """
     (file,) = Path(trainer.args.output_dir).glob(f"{CONVERTED}*/global_step*/zero/optimizer_state.pt")
+    # Not weights alone: the file holds DeepSpeed's own objects. `_convert` wrote it, from a verified checkpoint of this run.
     saved = torch.load(file, map_location="cpu", weights_only=False)["optimizer_state_dict"]["param_groups"]
     optimizer = trainer.deepspeed.optimizer.optimizer
     assert len(saved) == len(optimizer.param_groups), "the checkpoint is of another optimiser"

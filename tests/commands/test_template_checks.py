@@ -1,7 +1,7 @@
 from pathlib import Path
 
 from aligndistill.commands.doctor import examine
-from aligndistill.commands.server_checks import Finding
+from aligndistill.commands.output import Finding
 from aligndistill.commands.template_checks import template_findings
 from aligndistill.config.run import RunConfig
 from tests.e2e.small_run import small_config
@@ -32,7 +32,7 @@ def test_what_the_chat_templates_of_local_models_do_is_shown(tmp_path: Path) -> 
             "examiner": {"model": str(tmp_path / "deepseek_r1_distill")},
             "gemma": {"model": str(tmp_path / "gemma2")},
             "llama": {"model": str(tmp_path / "llama3_2")},
-            "absent": {"model": "nobody-has/this-model"},
+            "absent": {"model": "missing-owner/this-model"},
             "wrong": {"model": str(tmp_path / "qwen3"), "template_arguments": {"nothing": 1}},
             "text": {"model": str(tmp_path / "qwen3"), "layout": "plain"},
         },

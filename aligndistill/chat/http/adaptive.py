@@ -20,11 +20,8 @@ WORTH_KEEPING = 1.05  # to stay with twice as many: a short queue keeps the serv
 LEAST_ROUND = 8  # answers: fewer say little of the throughput
 SLOWER = 2.0  # times the latency of the fastest round at this limit
 TRIAL_ROUNDS = 3  # of which the best counts: this machine's other work lowers the throughput of some
-STEADY_ROUNDS = (
-    4,
-    32,
-)  # until twice as many, or half, are tried again: first, and at most, doubling after trials that change nothing
-
+STEADY_ROUNDS = 4  # until twice as many, or half, are tried again; doubled by every trial that changes nothing
+MOST_STEADY_ROUNDS = 32
 
 Trial = Literal["more", "fewer"] | None
 
@@ -75,7 +72,7 @@ class AdaptiveLimit:
         self._in_flight = 0
         self._trial: Trial = "more"
         self._next_trial: Trial = "more"
-        self._patience_rounds = STEADY_ROUNDS[0]
+        self._patience_rounds = STEADY_ROUNDS
         self._trial_rounds, self._best = 0, 0.0  # of the trial: rounds, and their highest throughput
         self._before: float | None = None  # throughput before the trial, answers per second
         self._fastest_seconds: float | None = None  # mean latency of the fastest round at this limit
@@ -146,7 +143,7 @@ class AdaptiveLimit:
                 self._round = _Round(self._clock())
         elif before is None or best >= LEAST_GAIN * before:
             self._before = best
-            self._patience_rounds = STEADY_ROUNDS[0]
+            self._patience_rounds = STEADY_ROUNDS
             self._set(*((min(2 * self.current, MOST), "more") if self.current < MOST else (MOST, None)))
         elif not last_round:
             self._round = _Round(self._clock())
@@ -157,7 +154,7 @@ class AdaptiveLimit:
 
     def _change_nothing(self, limit: int) -> None:
         """Back to the limit before a trial."""
-        self._patience_rounds = min(2 * self._patience_rounds, STEADY_ROUNDS[1])
+        self._patience_rounds = min(2 * self._patience_rounds, MOST_STEADY_ROUNDS)
         self._set(min(max(limit, 1), MOST))
 
     def _hold(self, throughput: float, latency_seconds: float) -> None:

@@ -11,13 +11,13 @@ from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel
 from aligndistill.config.objectives import RolloutServer
-from aligndistill.config.plugins import plugin_file
+from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.config.section import Section
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
-from aligndistill.models.folder import has_chat_template, require_model
+from aligndistill.models.folder import has_chat_template, names_a_folder, no_chat_template, read_template, require_model
 
 Requirement = tuple[KeyPath, Callable[[], object]]
 """A key, and a function that raises a `UserError` if what the key names cannot be used."""
@@ -43,7 +43,7 @@ def _requirements(section: Section) -> Iterator[Requirement]:
         case LocalModel(model=str(model)) | RewardScore(model=str(model)):
             yield ("model",), partial(require_model, model)
             if isinstance(section, LocalModel) and section.chat_template is not None:
-                yield ("chat_template",), partial(_require_text_file, section.chat_template)
+                yield ("chat_template",), partial(read_template, section.chat_template)
             elif section.layout == "chat":
                 yield ("layout",), partial(_require_chat_template, Path(model))
         case EndpointModel(tokenizer=str(tokenizer)):
@@ -71,22 +71,11 @@ def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
 def _require_chat_template(folder: Path) -> None:
     """Only of a folder that has a tokenizer's config: else the error is another one."""
     if (folder / "tokenizer_config.json").is_file() and not has_chat_template(folder):
-        raise DataError(
-            f"the tokenizer of '{folder}' has no chat template, and layout is 'chat'. "
-            "Set layout: transcript or layout: plain, or give the tokenizer a template."
-        )
-
-
-def _require_text_file(path: str) -> None:
-    try:
-        Path(path).expanduser().read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"'{path}' cannot be read: {error}. Give a file with a Jinja template.") from None
+        raise no_chat_template(str(folder))
 
 
 def _require_tokenizer(name: str) -> None:
-    folder = Path(name)
-    if not folder.is_dir() and (folder.is_absolute() or name.startswith(".") or name.count("/") > 1):
+    if not Path(name).is_dir() and names_a_folder(name):
         raise DataError(f"the tokenizer's folder '{name}' does not exist.")
 
 
@@ -95,10 +84,7 @@ def _require_function(name: str) -> None:
     module, _, attribute = name.partition(":")
     file = plugin_file(name)
     if file is None:
-        raise ConfigError(
-            f"cannot import '{name}': there is no module '{module}'. "
-            "Write it as package.module:name, importable from the working directory or the environment."
-        )
+        raise no_such_module(name, module)
     if file.suffix != ".py":
         return
     try:
@@ -106,7 +92,7 @@ def _require_function(name: str) -> None:
     except SyntaxError as error:
         raise ConfigError(f"cannot import '{name}': {file}:{error.lineno}: {error.msg}.") from None
     if names is not None and attribute.partition(".")[0] not in names:
-        raise ConfigError(f"cannot import '{name}': module '{module}' has no '{attribute}'.")
+        raise no_such_name(name, module, attribute)
 
 
 def _names_in(source: str) -> set[str] | None:

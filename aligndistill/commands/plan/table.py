@@ -4,7 +4,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from aligndistill.chat.http.adaptive import START
+from aligndistill.chat.http.adaptive import limit_of
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.memory import GIB, MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate
@@ -68,7 +68,7 @@ def request_seconds(one: Estimate, spent: Iterable[Spending]) -> float:
     assert one.server is not None
     timed = [entry.seconds for entry in spent if entry.model == one.server.name and entry.seconds > 0]
     each = sum(timed) / len(timed) if timed else ASSUMED_SECONDS
-    seconds = [one.asked.calls * each / (START if one.server.concurrency == "auto" else one.server.concurrency)]
+    seconds = [one.asked.calls * each / limit_of(one.server.concurrency).current]
     tokens = one.asked.prompt_tokens + one.asked.completion_tokens
     for amount, limit in ((one.asked.calls, one.server.requests_per_minute), (tokens, one.server.tokens_per_minute)):
         if limit is not None:
