@@ -12,7 +12,7 @@ from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, 
 from aligndistill.reporting.writing import duration, number, shortened, with_interval
 
 _NOT_MEASURED = "-"
-_SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "kl_nats", "length_tokens", "reward")]
+_SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens", "reward")]
 _WITH_INTERVAL = ("truth", "win_rate")
 
 
@@ -43,7 +43,8 @@ def compare_table(reports: Sequence[Report]) -> Table:
 def _table(title: str | None, names: Iterable[str], columns: Iterable[Column]) -> Table:
     table = Table(title=Text(shortened(title, 90)) if title else None, title_justify="left", caption_justify="left")
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False  # two spaces between columns, so that all fit
-    table.caption = Text("* best student   [low, high]: 95% interval over prompts\nKL: nats per response   length: tokens")
+    explained = "LC: win rate at equal length   KL: nats per response   length: tokens"
+    table.caption = Text(f"* best student   [low, high]: 95% interval over prompts\n{explained}")
     for name in names:
         table.add_column(name, no_wrap=True)
     for column in columns:

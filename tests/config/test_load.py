@@ -349,7 +349,6 @@ def test_a_bad_name_of_the_run(write):
         ("candidates: {revise: {}}", "candidates.revise"),
         ("start: {model: m, quantize: 4}", "start.quantize"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
-        ("evaluation: {length_control: true}", "evaluation.length_control"),
         ("evaluation: {fidelity: true}", "evaluation.fidelity"),
     ],
 )

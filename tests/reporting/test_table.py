@@ -21,7 +21,7 @@ def test_a_line_per_model_with_intervals_and_the_best_starred():
     rows = {line.split()[0]: line for line in lines if line.split()}
     assert "0.42 [0.37, 0.47]" in rows["start"]
     assert "0.66 [0.61, 0.71]" in rows["teacher"]
-    assert " ".join(rows["pro"].split()) == "pro * 0.68 [0.63, 0.73] 0.74 [0.69, 0.79] 12.3 34.2 1.25 38 s"
+    assert " ".join(rows["pro"].split()) == "pro * 0.68 [0.63, 0.73] 0.74 [0.69, 0.79] 0.72 12.3 34.2 1.25 38 s"
     assert rows["dpo"].split()[1] == "0.54"
     assert [line for line in lines if "[low, high]: 95%" in line]
 
@@ -58,7 +58,7 @@ def test_an_ascii_terminal():
 
 def test_what_was_not_measured_is_a_dash():
     lines = lines_of(render_table(Report(run="r", seed=0)))
-    assert any(line.split() == ["start", "-", "-", "-", "-", "-", "-"] for line in lines)
+    assert any(line.split() == ["start", "-", "-", "-", "-", "-", "-", "-"] for line in lines)
 
 
 def test_compare_stars_the_best_of_each_run():
