@@ -98,6 +98,14 @@ def test_whether_ties_are_enough_changes_no_fingerprint(folder: Path) -> None:
     assert stages(soft)["rankings"].fingerprint == stages(hard)["rankings"].fingerprint
 
 
+@pytest.mark.parametrize("kind", ["simpo", "cpo", "orpo"])
+def test_a_student_without_a_reference_is_still_measured_against_the_start(folder: Path, kind: str) -> None:
+    """Nothing holds it near the start, so its KL matters most."""
+    made = stages({**small_config(), "students": {kind: {"objective": {"kind": kind}}}})
+    assert "reference" not in made[f"student-{kind}"].given
+    assert made[f"answers-{kind}"].given["reference"] == made["start"]
+
+
 def test_a_name_decides_nothing(folder: Path) -> None:
     """A student under another name is the same student; two equal ones share what was made."""
     config = small_config()

@@ -23,7 +23,7 @@ from aligndistill.commands.plan.plan import plan
 from aligndistill.config.data import Source
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import Dpo
+from aligndistill.config.offline_objectives import Dpo
 from aligndistill.config.run import RunConfig, Runtime, ZeroName
 from aligndistill.errors import ConfigError
 from aligndistill.processes.deepspeed import config_of

@@ -27,7 +27,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from aligndistill.config.models import Lora  # noqa: E402
-from aligndistill.config.objectives import BestOfN, Dpo, Pro, RolloutServer, Rrhf  # noqa: E402
+from aligndistill.config.objectives import RolloutServer  # noqa: E402
+from aligndistill.config.offline_objectives import BestOfN, Dpo, Pro, Rrhf  # noqa: E402
 from aligndistill.config.students import RewardTraining as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.config.models import LocalModel
-from aligndistill.config.objectives import Dpo
+from aligndistill.config.offline_objectives import Dpo
 from aligndistill.config.problems import Problem
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig

@@ -14,7 +14,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Dpo, Pro
+from aligndistill.config.offline_objectives import Dpo, Pro
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.errors import ConfigError, TrainingError
