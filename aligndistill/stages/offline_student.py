@@ -53,7 +53,7 @@ def train_offline(
         identity, others = context.identities[reference], None
         if objective.needs_mismatched:
             groups = mismatched_groups(examples.groups, policy.max_positions)
-            others = MismatchedPairs(groups, reference_logprobs(context, model, identity, groups))
+            others = MismatchedPairs(groups, reference_logprobs(context, model, identity, groups, "of mismatched pairs"))
         examples = examples.with_reference(reference_logprobs(context, model, identity, examples.groups), others)
         del model
     kept = in_whole_steps(len(examples), settings.batch_size) if objective.needs_mismatched else len(examples)
@@ -74,9 +74,13 @@ def train_offline(
 
 
 def reference_logprobs(
-    context: StageContext, reference: LanguageModel, identity: str, groups: Sequence[TokenGroup]
+    context: StageContext, reference: LanguageModel, identity: str, groups: Sequence[TokenGroup], which: str = "of the rankings"
 ) -> list[list[float]]:
-    """The reference's log-probability of each response, nats: computed once per row and cached by content."""
+    """The reference's log-probability of each response, nats: computed once per row and cached by content.
+
+    Args:
+        which: tells the calls of one stage apart; processes wait for each other at the end of each.
+    """
     cache = Cache(context.caches / "logprobs.sqlite")
     model = f"{identity}{' in bfloat16' if trains_in_bf16() else ''}"
     keys = [[cache_key(model=model, prompt=g.prompt, response=response) for response in g.responses] for g in groups]
@@ -85,11 +89,11 @@ def reference_logprobs(
     missing = [i for i in ours if not all(key in known for key in keys[i])]
     scores = score_groups(reference, Subset(groups, missing), context.runtime.per_device_eval_batch_size)
     with rounded_as_in_training():
-        for scored in track(scores, "reference log-probs", len(missing)):
+        for scored in track(scores, f"reference log-probs {which}", len(missing)):
             for key, response in zip(keys[missing[scored.index]], scored.responses, strict=True):
                 known[key] = response.logprob_nats
                 cache.put(key, response.logprob_nats)
-    wait_for_others(f"{context.folder.name} has its reference log-probs", local_ranks())
+    wait_for_others(f"{context.folder.name} has its reference log-probs {which}", local_ranks())
     known |= cache.get_many([key for row in keys for key in row if key not in known])
     cache.close()
     return [[known[key] for key in row] for row in keys]

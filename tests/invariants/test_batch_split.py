@@ -79,8 +79,10 @@ def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Train
     objective: Any = OBJECTIVES[what]
     if what == "supervised":
         rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
-    reference = tiny_language_model() if "reference" in getattr(objective, "reads", ()) else None
-    examples = ranking_examples(policy.conversation, rankings, reference, mismatched=isinstance(objective, Kto))
+    # KTO's reference is another model: its baseline is then far above 0, and other in each micro-batch.
+    needs_baseline = isinstance(objective, Kto)
+    reference = tiny_language_model(seed=int(needs_baseline)) if "reference" in getattr(objective, "reads", ()) else None
+    examples = ranking_examples(policy.conversation, rankings, reference, mismatched=needs_baseline)
     return train_policy(policy, objective, None, examples, job)
 
 

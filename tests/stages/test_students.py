@@ -123,6 +123,8 @@ def test_kto_caches_the_reference_of_mismatched_pairs_and_drops_what_is_too_few_
     scored: list[int] = []
     plain = offline_student.score_groups
     monkeypatch.setattr(offline_student, "score_groups", lambda *given: scored.append(len(given[1])) or plain(*given))
+    events: list[str] = []
+    monkeypatch.setattr(offline_student, "wait_for_others", lambda event, ranks: events.append(event))
     inputs = {**start_and_rankings(tmp_path, count=7), "reference": tmp_path / "start"}
     kto = Student(objective=Kto(kind="kto"), batch_size=5, num_train_epochs=2)
     made = students.make(context_of(tmp_path, "student-kto"), settings=kto, **inputs)
@@ -130,6 +132,7 @@ def test_kto_caches_the_reference_of_mismatched_pairs_and_drops_what_is_too_few_
     assert made.counts["steps"] == 2
     assert made.dropped == {"last step of an epoch under 4 prompts": 2}
     assert scored == [7, 7]  # the pairs, and the prompts with their own answers
+    assert len(set(events)) == 2  # an event that all processes announced once holds none of them back a second time
     for name, objective in (("again", Kto(kind="kto", beta=0.2)), ("dpo", Dpo(kind="dpo"))):
         student = Student(objective=objective, batch_size=5, max_steps=1)
         students.make(context_of(tmp_path, f"student-{name}"), settings=student, **inputs)

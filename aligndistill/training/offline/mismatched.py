@@ -102,16 +102,16 @@ def in_whole_steps(count: int, batch_size: int) -> int:
 def baseline_of_step(pad_id: int) -> BaselineOfStep:
     """A function that measures a process's part of a step's baseline, in the examples' mismatched pairs."""
 
-    def measure(model: Any, examples: Sequence[Example], parts: int) -> Tensor:
+    def measure(model: Any, examples: Sequence[Example], parts: int, device: torch.device) -> Tensor:
         pairs = [example.mismatched for example in examples if example.mismatched is not None]
         assert len(pairs) == len(examples), "each example has a mismatched pair"
-        return summed_log_ratios(model, pairs, parts, pad_id)
+        return summed_log_ratios(model, pairs, parts, pad_id, device)
 
     return measure
 
 
 @torch.no_grad()
-def summed_log_ratios(model: Any, pairs: Sequence[Mismatched], parts: int, pad_id: int) -> Tensor:
+def summed_log_ratios(model: Any, pairs: Sequence[Mismatched], parts: int, pad_id: int, device: torch.device) -> Tensor:
     """The sum of log(policy / reference) over the pairs, nats, and their number: (2,), float64.
 
     The model is left in evaluation mode; the trainer switches training mode on before each micro-batch.
@@ -120,7 +120,6 @@ def summed_log_ratios(model: Any, pairs: Sequence[Mismatched], parts: int, pad_i
         parts: forward passes, in each process the same number: under ZeRO-3 a pass is a collective call.
     """
     model.eval()
-    device = next(model.parameters()).device
     total = torch.zeros((), dtype=torch.float64, device=device)
     for indices in split_by_length([one.group.tokens(share=False) for one in pairs], parts):
         chosen = [pairs[i] for i in indices]

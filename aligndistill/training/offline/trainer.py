@@ -24,8 +24,8 @@ LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
 WeightOfBatch = Callable[[MicroBatch], int]
 """The number of items (prompts or tokens) that the loss of one collated micro-batch is a mean over."""
 
-BaselineOfStep = Callable[[Any, Sequence[Example], int], Tensor]
-"""(model, a process's examples of an optimiser step, the number of their micro-batches) -> (sum, count): parts of a mean."""
+BaselineOfStep = Callable[[Any, Sequence[Example], int, torch.device], Tensor]
+"""(model, a process's examples of an optimiser step, the number of their micro-batches, device) -> (sum, count) of a mean."""
 
 
 def prompts(tensors: MicroBatch) -> int:
@@ -74,9 +74,10 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         lengths = [self._collator.row_tokens(example) for example in examples]
         batches = [self._collator([examples[i] for i in indices]) for indices in split_by_length(lengths, len(given))]
         if self._baseline_of_step is not None:
-            found = self.accelerator.reduce(self._baseline_of_step(self.model, examples, len(given)), reduction="sum")
+            ours = self._baseline_of_step(self.model, examples, len(given), self.args.device)
+            total, count = self.accelerator.reduce(ours, reduction="sum")
             for batch in batches:
-                batch["baseline_nats"] = found[0] / found[1]
+                batch["baseline_nats"] = total / count
         return batches, self._get_num_items_in_batch(batches, device)
 
     def compute_loss(self, model: Any, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
