@@ -20,6 +20,7 @@ from aligndistill.objectives.simpo import simpo
 from aligndistill.objectives.sppo import sppo
 from aligndistill.objectives.supervised import supervised
 from aligndistill.processes.progress import say
+from aligndistill.processes.ranks import is_main_process
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.fit import Trained, TrainingJob
 from aligndistill.training.offline.examples import Collator, Example, MicroBatch
@@ -39,7 +40,8 @@ def train_policy(
     if isinstance(objective, Kto):
         objective, baseline = with_weights(objective, examples), baseline_of_step(policy.conversation.pad_id)
         weights = f"{objective.desirable_weight:.3g} (desirable), {objective.undesirable_weight:.3g} (undesirable)"
-        say(f"  {job.name}: weights of answers {weights}")
+        if is_main_process():
+            say(f"  {job.name}: weights of answers {weights}")
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
         logprobs_BKR = token_logprobs(model, batch, tensors["share"])
