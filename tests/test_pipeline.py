@@ -76,6 +76,10 @@ BEST = {"objective": {"kind": "best_of_n"}}
         ({"soft": SOFT}, None, True),
         ({"soft": SOFT, "best": BEST}, None, True),  # any of equal answers is the best
         ({"soft": SOFT, "hard": HARD}, None, False),
+        *(({kind: {"objective": {"kind": kind, "labels": "soft"}}}, None, True) for kind in ("simpo", "cpo", "orpo")),
+        *(({kind: {"objective": {"kind": kind}}}, None, False) for kind in ("simpo", "cpo", "orpo")),
+        ({"sppo": {"objective": {"kind": "sppo"}}}, None, True),
+        ({"kto": {"objective": {"kind": "kto", "labels": "soft"}}}, None, False),  # equal answers cancel each other
         ({"soft": SOFT}, "soft", True),
         ({"soft": SOFT}, "hard", False),
         ({"hard": HARD}, None, False),
