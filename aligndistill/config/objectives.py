@@ -6,84 +6,8 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import KeyVariable, ServerUrl
+from aligndistill.config.offline_objectives import OfflineObjective
 from aligndistill.config.section import NotHashed, Section, name_or_section
-
-
-class Offline(Section):
-    """An objective that learns from rankings.
-
-    Attributes:
-        default_learning_rate: the learning rate of its paper.
-        trainer: which stage of `stages/` trains it.
-        reads: its inputs besides the start, by their names in `pipeline.py`.
-        best_only: whether it uses only the best response of a ranking.
-    """
-
-    default_learning_rate: ClassVar[float]
-    trainer: ClassVar[Literal["offline"]] = "offline"
-    reads: ClassVar[tuple[str, ...]] = ("rankings",)
-    best_only: ClassVar[bool] = False
-
-    @property
-    def learns_ties(self) -> bool:
-        """Whether it learns from a ranking whose answers are all tied."""
-        return False
-
-
-class Dpo(Offline):
-    """Direct preference optimisation.
-
-    Attributes:
-        loss: TRL's names. `sigmoid` is DPO, `sigmoid_norm` divides each log-ratio by its answer's length (Tülu 3) and needs a
-            larger `beta`, `ipo` is IPO, `hinge` the hinge form (SLiC-HF).
-        labels: `soft` weights both directions by the teacher's probability.
-        label_smoothing: conservative DPO: the assumed share of flipped labels.
-    """
-
-    default_learning_rate: ClassVar[float] = 5e-7
-    reads: ClassVar[tuple[str, ...]] = ("rankings", "reference")
-
-    kind: Literal["dpo"]
-    beta: float = Field(default=0.1, gt=0)
-    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"] = "sigmoid"
-    labels: Literal["hard", "soft"] = "hard"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-
-    @property
-    def learns_ties(self) -> bool:
-        """Soft labels do: a tie has the label 0.5."""
-        return self.labels == "soft"
-
-
-class Rrhf(Offline):
-    """Rank responses to align human feedback: hinge on length-normalised log-probs, plus NLL of the best response."""
-
-    default_learning_rate: ClassVar[float] = 2e-5
-
-    kind: Literal["rrhf"]
-    sft_weight: float = Field(default=1.0, ge=0)
-
-
-class Pro(Offline):
-    """Preference ranking optimisation: list-wise contrast with reward-gap temperatures, plus NLL of the best response."""
-
-    default_learning_rate: ClassVar[float] = 5e-6
-
-    kind: Literal["pro"]
-    sft_weight: float = Field(default=0.05, ge=0)
-
-
-class BestOfN(Offline):
-    """Imitate the best candidate: the baseline for all other students."""
-
-    default_learning_rate: ClassVar[float] = 2e-5
-    best_only: ClassVar[bool] = True
-
-    kind: Literal["best_of_n"]
-
-
-OfflineObjective = Dpo | Rrhf | Pro | BestOfN
-"""The objectives that learn from rankings."""
 
 RewardSource = Annotated[
     Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)

@@ -15,7 +15,7 @@ from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
-from aligndistill.config.objectives import Offline
+from aligndistill.config.offline_objectives import Offline
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
