@@ -1,17 +1,17 @@
-"""Log-probabilities of given responses, without gradients: for reference log-probs, the likelihood judge and the
-evaluation's KL.
+"""Given responses read without gradients: log-probabilities for references and the likelihood judge, the evaluation's KL, and the
+states of a teacher that is distilled.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from aligndistill.models.grouped_model import SHORTEST, batches_by_length
-from aligndistill.models.groups import TokenGroup, collate
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.load import LanguageModel
-from aligndistill.models.logprobs import at_tokens, logit_chunks, token_logprobs
+from aligndistill.models.logprobs import at_tokens, causal_lm, hidden_states, logit_chunks, places, token_logprobs
 from aligndistill.models.prompt_sharing import to_device
 
 
@@ -61,6 +61,26 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
         for row, i in enumerate(indices):
             result[i] = kl_BK[row][: len(groups[i].responses)]
     return result
+
+
+@torch.no_grad()
+def states_and_head(language_model: LanguageModel, batch: GroupedBatch, share: bool) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """What a frozen model's head reads where each response token is predicted, (S, X), and the head.
+
+    Of a model whose backbone and head may not be called separately, these are the logits themselves, a row at a time.
+
+    Args:
+        batch: laid out with the same `share`; padded by any id.
+    """
+    # Another model's padding id may be outside of this one's vocabulary.
+    ids_NT = batch.input_ids_NT.where(batch.segments_NT >= 0, language_model.conversation.pad_id)
+    batch = replace(batch, input_ids_NT=ids_NT)
+    if not language_model.shares_prompt:
+        assert not share
+        return torch.cat(list(logit_chunks(language_model.model, batch, apart=False))), lambda logits_CV: logits_CV
+    rows = {"input_ids_NT": ids_NT, "positions_NT": batch.positions_NT, "segments_NT": batch.segments_NT}
+    states_SH = places(hidden_states(language_model.model, **rows, share=share), batch.predictors_S)
+    return states_SH, causal_lm(language_model.model).get_output_embeddings()
 
 
 def _divergence(p_CV: Tensor, q_CV: Tensor) -> Tensor:

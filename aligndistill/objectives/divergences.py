@@ -74,7 +74,7 @@ def divergence(
     Args:
         logits_SV: the student's, before the temperature.
         beta: the teacher's share in the mixture of `jsd`, between 0 and 1.
-        skew: what each skew form's mixture takes from the distribution on its own left side, between 0 and 1.
+        skew: the share of p in the mixture of `skew_forward`, of q in that of `skew_reverse`, between 0 and 1.
         temperature: divides both models' logits.
 
     Raises:

@@ -22,6 +22,7 @@ def make(
     rankings: Path | None = None,
     prompts: Path | None = None,
     reference: Path | None = None,
+    teacher: Path | None = None,
     reward_model: Path | None = None,
     critic: Path | None = None,
     start_answers: Path | None = None,
@@ -32,6 +33,7 @@ def make(
 
     Args:
         models: the models that the judges of its reward, and of its evaluation during training, name.
+        teacher: the model that is distilled.
         critic: the model that PPO's separate critic is initialised from.
         start_answers: the start's answers to the held-out prompts, to compare with during training, by `evaluation` and `sampling`.
     """
@@ -40,7 +42,7 @@ def make(
             from aligndistill.stages.offline_student import train_offline
 
             assert rankings is not None
-            return train_offline(context, settings, lora, seed, start, rankings, reference)
+            return train_offline(context, settings, lora, seed, start, rankings, reference, teacher)
         case "ppo":
             from aligndistill.stages.ppo_student import HeldOutWinRate, PpoSources, train_with_ppo
 

@@ -225,7 +225,7 @@ STUDENT_KEYS = (
     "max_prompt_tokens, max_response_tokens, objective"
 )
 JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
-KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo"
+KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo, distil"
 
 
 @pytest.mark.parametrize(
@@ -618,6 +618,7 @@ ENDPOINT = "{kind: endpoint, base_url: 'http://h/v1', name: n}"
 SCRATCH = "{from_scratch: {}}"
 READY = "{source: {path: r.jsonl}}"
 DPO = "{objective: {kind: dpo}}"
+DISTIL = "{objective: {kind: distil, on: all}}"
 
 
 @pytest.mark.parametrize(
@@ -675,6 +676,31 @@ DPO = "{objective: {kind: dpo}}"
         (
             {"judge": f"{{kind: likelihood, model: {SCRATCH}}}"},
             "c.yaml:4: judge.model.from_scratch: a model from scratch needs 'sft' in the same section",
+        ),
+        (
+            {"students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:5: students.kd.objective.kind: distillation reads a teacher's probabilities, and there is no 'teacher'",
+        ),
+        (
+            {"teacher": ENDPOINT, "students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:6: students.kd.objective.kind: distillation reads a teacher's probabilities of every token, which",
+        ),
+        (
+            {"teacher": LOCAL, "students": "{kd: {objective: {kind: distil}}}"},
+            "c.yaml:6: students.kd.objective.on: no candidates are the teacher's: add 'teacher' to candidates.from",
+        ),
+        (
+            {
+                "teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}",
+                "start": SCRATCH,
+                "sft": "{demonstrations: {path: s}}",
+                "students": f"{{kd: {DISTIL}}}",
+            },
+            "c.yaml:7: students.kd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
+        ),
+        (
+            {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:6: students.kd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
         ),
         ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished stages"),
     ],

@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.objectives.inputs import Loss
+from aligndistill.training import frozen
 from aligndistill.training.arguments import training_arguments, within_tokens
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.fit import Trained, TrainingJob, fit
@@ -40,14 +41,26 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
     The loss is the mean over the whole optimiser step, however that is split into micro-batches and over processes. The loader
     therefore yields examples, and a process's share of a step is split by length: similar ones share a micro-batch.
+
+    Args:
+        teacher: a frozen causal language model that the loss reads once per micro-batch; ZeRO-3 shards its layers.
     """
 
     stops_after_any_step = True
 
     def __init__(
-        self, loss_of_batch: LossOfBatch, weight_of_batch: WeightOfBatch = prompts, *, collator: Collator, **kwargs: Any
+        self,
+        loss_of_batch: LossOfBatch,
+        weight_of_batch: WeightOfBatch = prompts,
+        *,
+        collator: Collator,
+        teacher: Any = None,
+        **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=list, **kwargs)
+        config = frozen.zero3_config(self.accelerator)
+        if teacher is not None and config is not None:
+            frozen.shard_layers(teacher, config)
         self._loss_of_batch = loss_of_batch
         self._weight_of_batch = weight_of_batch
         self._collator = collator
@@ -115,6 +128,7 @@ def _train(
     collator: Collator,
     examples: Sequence[Example],
     job: TrainingJob,
+    teacher: Any = None,
 ) -> Trained:
     runtime = job.runtime
     if runtime.max_tokens_per_batch is not None:  # finding the longest example reads all of them
@@ -126,6 +140,7 @@ def _train(
         args=training_arguments(job.settings, runtime, job.folder, job.name, job.seed),
         train_dataset=Examples(examples),
         collator=collator,
+        teacher=teacher,
         processing_class=tokenizer,
     )
     return fit(trainer, job)

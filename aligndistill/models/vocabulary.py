@@ -1,0 +1,69 @@
+"""Whether two tokenizers give the same ids to the same tokens: what a distribution over ids can be compared by.
+
+Models of one family may still differ in width: Qwen2.5 has 151,936 logits up to 3B parameters and 152,064 from 7B on, for one
+tokenizer of 151,665 tokens. The surplus is cut off. An equal width, on the other hand, says nothing about the tokens.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligndistill.errors import ConfigError
+
+
+@dataclass(frozen=True)
+class Tokens:
+    """The tokens of the model at a path, by their ids."""
+
+    path: str
+    by_id: Mapping[int, str]
+
+
+@dataclass(frozen=True)
+class SharedVocabulary:
+    """Two vocabularies in which every id that both have is the same token.
+
+    Attributes:
+        unshared: the ids that only one of them has.
+    """
+
+    unshared: frozenset[int]
+
+    def cut(self, one_SV: Tensor, other_SV: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits over what both models can say: the common width, and -inf for ids that only one tokenizer has."""
+        width = min(one_SV.shape[-1], other_SV.shape[-1])
+        one_SV, other_SV = one_SV[:, :width], other_SV[:, :width]
+        masked = sorted(id for id in self.unshared if id < width)
+        if not masked:
+            return one_SV, other_SV
+        masked_U = torch.tensor(masked, device=one_SV.device)
+        return one_SV.index_fill(-1, masked_U, -math.inf), other_SV.index_fill(-1, masked_U, -math.inf)
+
+    def first_unshared(self, ids: Iterable[int]) -> int | None:
+        """The first of these ids that only one of the two has; None if there is none."""
+        return next((id for id in ids if id in self.unshared), None) if self.unshared else None
+
+
+def shared_vocabulary(student: Tokens, teacher: Tokens) -> SharedVocabulary:
+    """Compare the vocabularies of a student and its teacher.
+
+    Raises:
+        ConfigError: an id is not the same token in both; the message names the first.
+    """
+    for id in sorted(student.by_id.keys() & teacher.by_id.keys()):
+        if student.by_id[id] != teacher.by_id[id]:
+            raise ConfigError(
+                f"the teacher has another tokenizer than the student: id {id} is {teacher.by_id[id]!r} in '{teacher.path}' and "
+                f"{student.by_id[id]!r} in '{student.path}'. Distillation compares the probabilities of both models id by id: take "
+                "a teacher with the student's tokenizer, such as a larger model of its family, or an objective without a teacher."
+            )
+    return SharedVocabulary(frozenset(student.by_id.keys() ^ teacher.by_id.keys()))
+
+
+def tokens_of(path: str, tokenizer: Any) -> Tokens:
+    """Every token of the Hugging Face tokenizer at a path, added ones among them."""
+    return Tokens(path, {int(id): str(token) for token, id in tokenizer.get_vocab().items()})
