@@ -7,12 +7,14 @@ tokenizer of 151,665 tokens. The surplus is cut off. An equal width, on the othe
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any
-
-import torch
-from torch import Tensor
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from aligndistill.errors import ConfigError
+from aligndistill.models.folder import read_json
+
+if TYPE_CHECKING:  # `check` compares tokenizers without torch
+    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -33,14 +35,16 @@ class SharedVocabulary:
 
     unshared: frozenset[int]
 
-    def cut(self, one_SV: Tensor, other_SV: Tensor) -> tuple[Tensor, Tensor]:
+    def cut(self, one_SV: "Tensor", other_SV: "Tensor") -> "tuple[Tensor, Tensor]":
         """Logits over what both models can say: the common width, and -inf for ids that only one tokenizer has."""
+        import torch
+
         width = min(one_SV.shape[-1], other_SV.shape[-1])
         one_SV, other_SV = one_SV[:, :width], other_SV[:, :width]
         masked = sorted(id for id in self.unshared if id < width)
         if not masked:
             return one_SV, other_SV
-        masked_U = torch.tensor(masked, device=one_SV.device)
+        masked_U = one_SV.new_tensor(masked, dtype=torch.long)
         return one_SV.index_fill(-1, masked_U, -math.inf), other_SV.index_fill(-1, masked_U, -math.inf)
 
     def first_unshared(self, ids: Iterable[int]) -> int | None:
@@ -67,3 +71,13 @@ def shared_vocabulary(student: Tokens, teacher: Tokens) -> SharedVocabulary:
 def tokens_of(path: str, tokenizer: Any) -> Tokens:
     """Every token of the Hugging Face tokenizer at a path, added ones among them."""
     return Tokens(path, {int(id): str(token) for token, id in tokenizer.get_vocab().items()})
+
+
+def tokens_in(folder: Path) -> Tokens | None:
+    """The same of a model folder, read from its `tokenizer.json` alone; None if it has none."""
+    content = read_json(folder / "tokenizer.json")
+    words = content.get("model", {}).get("vocab")
+    if not words:
+        return None
+    by_id = {id: token for token, id in words.items()} if isinstance(words, dict) else dict(enumerate(one[0] for one in words))
+    return Tokens(str(folder), by_id | {one["id"]: one["content"] for one in content.get("added_tokens", [])})
