@@ -240,6 +240,17 @@ def test_a_teacher_behind_a_server_writes_and_judges_without_a_model_here(folder
         assert stage.fingerprint == built[name].fingerprint or name == "report", name
 
 
+def test_a_distilled_student_reads_the_teacher_and_no_reference(folder: Path) -> None:
+    config = small_config()
+    config["teacher"]["sft"]["demonstrations"] = config["sft"]["demonstrations"]  # one tokenizer
+    config["students"] = {"kd": {"objective": {"kind": "distil", "on": "all"}}, "dpo": config["students"]["dpo"]}
+    built = stages(config)
+    assert {needed.name for needed in built["student-kd"].inputs} == {"start", "rankings", "teacher"}
+    assert {needed.name for needed in built["student-dpo"].inputs} == {"start", "rankings"}
+    config["teacher"]["sft"]["max_steps"] = 5
+    assert stages(config)["student-kd"].fingerprint != built["student-kd"].fingerprint
+
+
 def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> None:
     config = small_config()
     for section in ("prompts", "candidates", "judge", "teacher"):

@@ -24,7 +24,7 @@ A teacher of which only the k likeliest tokens are known is compared on k + 1 cl
 That is a divergence of coarser distributions: never negative, for all kinds but `akl` never above the full one, 0 with gradient 0
 where student and teacher agree. A plain sum over k tokens is none of this: at q = p it still has a gradient.
 
-Everything is computed in float32, or in float64 where the logits have it; of a backward pass's needs only the gradient is kept.
+Everything is computed in float32, or in float64 where the logits have it.
 
 Shapes: S positions, V vocabulary, C classes, k known tokens.
 """
@@ -40,6 +40,9 @@ Kind = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse"
 
 HEAD_MASS = 0.5
 """mu of `akl`, as in its paper."""
+
+BLOCK_ELEMENTS = 2**20
+"""The most values of a temporary tensor, positions * V: they then fit into a processor's cache."""
 
 
 @dataclass(frozen=True)
@@ -135,16 +138,21 @@ class _Measure:
 
 
 class _Divergence(torch.autograd.Function):
-    """Saves one (S, V) tensor for the backward pass: the gradient, which the forward pass has at hand."""
+    """Computes values and gradient a block of positions at a time; the gradient is all that it keeps for the backward pass."""
 
     @staticmethod
     def forward(ctx: Any, logits_SV: Tensor, target: Dense | TopK, measure: _Measure, temperature: float) -> Tensor:
-        log_q_SV = _log_softmax(logits_SV, temperature)
-        if isinstance(target, Dense):
-            log_p_SV = _log_softmax(target.logits_SV.to(logits_SV.dtype), temperature)
-            values_S, gradient_SV = measure(log_p_SV, log_q_SV, tail=False)
-        else:
-            values_S, gradient_SV = _with_tail(log_q_SV, target, measure)
+        values_S, gradient_SV = logits_SV.new_empty(len(logits_SV)), torch.empty_like(logits_SV)
+        rows = max(BLOCK_ELEMENTS // logits_SV.shape[-1], 1)
+        for start in range(0, len(logits_SV), rows):
+            block = slice(start, start + rows)
+            log_q_SV = _log_softmax(logits_SV[block], temperature)
+            if isinstance(target, Dense):
+                log_p_SV = _log_softmax(target.logits_SV[block].to(logits_SV.dtype), temperature)
+                values_S[block], gradient_SV[block] = measure(log_p_SV, log_q_SV, tail=False)
+            else:
+                known = TopK(target.ids_Sk[block], target.logps_Sk[block], target.log_tail_S[block])
+                values_S[block], gradient_SV[block] = _with_tail(log_q_SV, known, measure)
         ctx.save_for_backward(gradient_SV if temperature == 1.0 else gradient_SV.div_(temperature))
         return values_S
 

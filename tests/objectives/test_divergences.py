@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from aligndistill.objectives import divergences
 from aligndistill.objectives.divergences import Dense, Kind, TopK, divergence, gradient_scale
 
 KINDS: tuple[Kind, ...] = get_args(Kind)
@@ -189,6 +190,23 @@ def test_the_order_of_the_vocabulary_does_not_matter(kind: Kind, temperature: fl
     torch.testing.assert_close(
         divergence(student_SV[:, order_V], moved, kind), divergence(student_SV, target, kind), rtol=1e-12, atol=1e-14
     )
+
+
+@kinds
+@pytest.mark.parametrize("elements", [1, 2 * V, 4 * V + 1])
+def test_blocks_change_nothing(kind: Kind, elements: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    student_SV = logits(25)
+    for target in (Dense(logits(26)), top_k(logits(26), 3)):
+        whole = with_gradient(student_SV, target, kind)
+        with monkeypatch.context() as patch:
+            patch.setattr(divergences, "BLOCK_ELEMENTS", elements)
+            for found, expected in zip(with_gradient(student_SV, target, kind), whole, strict=True):
+                torch.testing.assert_close(found, expected, rtol=1e-14, atol=1e-16)
+
+
+def test_no_positions_have_no_values() -> None:
+    values_S, gradient_SV = with_gradient(logits(0)[:0], Dense(logits(1)[:0]), "jsd")
+    assert (values_S.shape, gradient_SV.shape) == ((0,), (0, V))
 
 
 @kinds
