@@ -20,7 +20,7 @@ class Offline(Section):
     """
 
     default_learning_rate: ClassVar[float]
-    trainer: ClassVar[Literal["offline"]] = "offline"
+    trainer: ClassVar[Literal["offline", "distil"]] = "offline"
     reads: ClassVar[tuple[str, ...]] = ("rankings",)
     best_only: ClassVar[bool] = False
 
@@ -101,6 +101,7 @@ class Distil(Offline):
     """
 
     default_learning_rate: ClassVar[float] = 2e-5
+    trainer: ClassVar[Literal["distil"]] = "distil"
     reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
 
     kind: Literal["distil"]

@@ -1,4 +1,4 @@
-"""Students trained on rankings, or on a teacher's distributions over the answers in them."""
+"""Students trained on rankings."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -9,21 +9,19 @@ from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Distil, OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, load_tokenizer, read_pointer
+from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
-from aligndistill.models.vocabulary import shared_vocabulary, tokens_of
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, local_ranks, our_share
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import write_log
-from aligndistill.stages.tokens import ranking_examples, rankings_without
+from aligndistill.stages.tokens import ranking_examples
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.stage import StageResult
 from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf16
 from aligndistill.training.fit import Trained, TrainingJob
-from aligndistill.training.offline.distillation import require_readable, train_distilled
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.offline.token_dataset import StoredExamples, Subset
 from aligndistill.training.save import save_model
@@ -37,20 +35,15 @@ def train_offline(
     start_folder: Path,
     rankings: Path,
     reference: Path | None,
-    teacher: Path | None,
 ) -> StageResult:
     """Train one student by an objective on rankings, and save it as a Hugging Face folder.
 
     Args:
         reference: the frozen reference model of the objective.
-        teacher: the model that is distilled.
     """
     objective = settings.objective
-    assert not isinstance(objective, OnPolicy), "see ppo_student and trl_student"
+    assert not isinstance(objective, OnPolicy | Distil), "see ppo_student, trl_student and distilled_student"
     start = read_pointer(start_folder)
-    if isinstance(objective, Distil):
-        assert teacher is not None
-        return _distil(context, settings, objective, lora, seed, start, rankings, read_pointer(teacher))
     policy = load_language_model(start.for_training(adapters=lora is not None))
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
     examples = ranking_examples(context, rankings, policy.conversation, limits, objective.best_only, objective.learns_ties)
@@ -62,37 +55,10 @@ def train_offline(
 
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     trained = train_policy(policy, objective, lora, examples, job)
-    return _finish(context, start, lora, policy, examples, trained, examples.dropped)
+    return finish(context, start, lora, policy, examples, trained, examples.dropped)
 
 
-def _distil(
-    context: StageContext,
-    settings: Student,
-    objective: Distil,
-    lora: Lora | None,
-    seed: int,
-    start: ModelPointer,
-    rankings: Path,
-    teacher: ModelPointer,
-) -> StageResult:
-    """Train one student on a teacher's distributions. That both have one vocabulary is known before a model is loaded."""
-    own, teachers = load_tokenizer(start), load_tokenizer(teacher)
-    vocabulary = shared_vocabulary(tokens_of(start.path, own), tokens_of(teacher.path, teachers))
-    policy = load_language_model(start.for_training(adapters=lora is not None), own)
-    frozen = load_language_model(teacher, teachers)
-    positions = min((one.max_positions for one in (policy, frozen) if one.max_positions is not None), default=None)
-    limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, positions)
-    author, best_only = ("teacher" if objective.on == "teacher" else None), objective.on == "best"
-    examples = ranking_examples(context, rankings, policy.conversation, limits, best_only, objective.learns_ties, author)
-    require_readable(examples.groups, policy, frozen, vocabulary)
-
-    job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
-    trained = train_distilled(policy, frozen, vocabulary, objective, lora, examples, job)
-    skipped = {f"without an answer of '{author}'": rankings_without(rankings, author)} if author else {}
-    return _finish(context, start, lora, policy, examples, trained, {**skipped, **examples.dropped})
-
-
-def _finish(
+def finish(
     context: StageContext,
     start: ModelPointer,
     lora: Lora | None,
@@ -101,7 +67,11 @@ def _finish(
     trained: Trained,
     dropped: Mapping[str, int],
 ) -> StageResult:
-    """Save a student as a Hugging Face folder."""
+    """Save a student as a Hugging Face folder, with its log.
+
+    Args:
+        dropped: the examples that were not learned from, by reason.
+    """
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()

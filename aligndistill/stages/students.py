@@ -42,7 +42,12 @@ def make(
             from aligndistill.stages.offline_student import train_offline
 
             assert rankings is not None
-            return train_offline(context, settings, lora, seed, start, rankings, reference, teacher)
+            return train_offline(context, settings, lora, seed, start, rankings, reference)
+        case "distil":
+            from aligndistill.stages.distilled_student import train_by_teacher
+
+            assert rankings is not None and teacher is not None
+            return train_by_teacher(context, settings, lora, seed, start, rankings, teacher)
         case "ppo":
             from aligndistill.stages.ppo_student import HeldOutWinRate, PpoSources, train_with_ppo
 

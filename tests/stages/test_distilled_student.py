@@ -18,7 +18,7 @@ from aligndistill.models.load import ModelPointer, load_language_model, read_poi
 from aligndistill.models.scoring import kl_nats
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Ranking
-from aligndistill.stages import offline_student, students
+from aligndistill.stages import distilled_student, students
 from aligndistill.stages.context import StageContext
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.store.stage import StageResult
@@ -83,13 +83,13 @@ def test_which_answers_are_read(folder: Path, on: Any, rankings: int, dropped: d
 
 def test_the_teachers_answers_are_only_its_own(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     seen: list[Any] = []
-    plain = offline_student.train_distilled
+    plain = distilled_student.train_distilled
 
     def noting(*arguments: Any) -> Any:
         seen.extend(arguments[5].groups[:])
         return plain(*arguments)
 
-    monkeypatch.setattr(offline_student, "train_distilled", noting)
+    monkeypatch.setattr(distilled_student, "train_distilled", noting)
     make(folder, on="teacher")
     ours = load_language_model(read_pointer(folder / "start")).conversation
     texts = [[ours.response_text(group.prompt, ids) for ids in group.responses] for group in seen]
@@ -127,7 +127,7 @@ def replace_tokenizer(model: Path, texts: tuple[str, ...]) -> None:
 
 def test_another_tokenizer_is_refused_before_a_model_is_loaded(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     replace_tokenizer(folder / "teacher" / "model", ("zebras and quaggas", "quaggas and zebras") * 3)
-    monkeypatch.setattr(offline_student, "load_language_model", lambda *_: pytest.fail("a model was loaded"))
+    monkeypatch.setattr(distilled_student, "load_language_model", lambda *_: pytest.fail("a model was loaded"))
     with pytest.raises(
         ConfigError, match=r"another tokenizer than the student: id \d+ is '.+' in '.*/teacher/model' and '.+' in '.*/start"
     ):
