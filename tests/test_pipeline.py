@@ -68,6 +68,7 @@ def test_a_model_may_be_named_like_a_stage(folder: Path) -> None:
 SOFT = {"objective": {"kind": "dpo", "labels": "soft"}}
 HARD = {"objective": {"kind": "pro"}}
 BEST = {"objective": {"kind": "best_of_n"}}
+DISTILLED = {"objective": {"kind": "distil"}}
 
 
 @pytest.mark.parametrize(
@@ -80,6 +81,8 @@ BEST = {"objective": {"kind": "best_of_n"}}
         ({"soft": SOFT}, "hard", False),
         ({"hard": HARD}, None, False),
         ({"best": BEST}, None, False),
+        ({"kd": DISTILLED}, None, True),  # it needs no order
+        ({"kd": DISTILLED, "hard": HARD}, None, False),
         ({}, "soft", True),
         ({}, None, False),
     ],

@@ -19,8 +19,8 @@ from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 
 TIES_ALONE = (
-    "Tied rankings alone are enough only if the reward model and all students that learn from rankings, other than best_of_n, have "
-    "`labels: soft`."
+    "Tied rankings alone are enough only if the reward model and all students that learn from rankings, other than best_of_n and "
+    "distil, have `labels: soft`."
 )
 
 
