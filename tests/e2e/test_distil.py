@@ -32,7 +32,7 @@ def test_distributions_teach_more_of_the_teacher_than_its_answers(folder: Path, 
             "from_scratch": {**SIZES, "hidden_size": 48},
             "sft": {"demonstrations": texts, "learning_rate": 1e-2, "batch_size": 16, "max_steps": 60},
         },
-        "candidates": {"per_prompt": 2, "from": ["start", "teacher"], "max_new_tokens": 12},
+        "candidates": {"per_prompt": 2, "from": ["teacher", "start"], "max_new_tokens": 12},
         "reward_model": None,
         "students": {
             "kd": {"objective": {"kind": "distil", "sft_weight": 0.0}, **training},

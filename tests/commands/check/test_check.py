@@ -204,6 +204,15 @@ def test_a_teacher_that_is_distilled_has_the_starts_tokenizer(check: Check, form
     assert check(teacher={"model": "./teacher"}).errors == ()  # no student is distilled
 
 
+def test_the_teachers_answers_are_read_where_it_is_the_first_author(check: Check) -> None:
+    write_model(Path("teacher"))
+    distilled = {"teacher": {"model": "./teacher"}, "students": {"kd": {"objective": {"kind": "distil"}}}}
+    (warning,) = check(**distilled, candidates={"from": ["start", "teacher"]}).warnings
+    assert "students.kd.objective.on: an answer that 'start' and the teacher both write counts as that of 'start'" in warning
+    assert check(**distilled, candidates={"from": ["teacher", "start"]}).warnings == ()
+    assert check("students.kd.objective.on=all", **distilled, candidates={"from": ["start", "teacher"]}).warnings == ()
+
+
 def test_a_plan_from_python_has_it_too(check: Check) -> None:
     check()
     assert plan("c.yaml").problems == ()
