@@ -86,46 +86,6 @@ OfflineObjective = Dpo | Rrhf | Pro | BestOfN
 """The objectives that learn from rankings."""
 
 
-class Distil(Offline):
-    """Distillation: the student learns the next-token distributions of the teacher, a local model with the start's tokenizer.
-
-    Attributes:
-        divergence: between teacher p and student q. `forward_kl` is KL(p || q), `reverse_kl` KL(q || p), `jsd` and the skew forms
-            compare with a mixture of both, `tvd` is the total variation, `akl` weighs the two KLs by where the student errs.
-        beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
-        skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
-        temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
-        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
-        on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
-            alone: others may be the student's own mistakes.
-    """
-
-    default_learning_rate: ClassVar[float] = 2e-5
-    trainer: ClassVar[Literal["distil"]] = "distil"
-    reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
-
-    kind: Literal["distil"]
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"] = "forward_kl"
-    beta: float = Field(default=0.5, gt=0, lt=1)
-    skew: float = Field(default=0.1, gt=0, lt=1)
-    temperature: float = Field(default=1.0, gt=0)
-    sft_weight: float = Field(default=0.5, ge=0, lt=1)
-    on: Literal["teacher", "best", "all"] = "teacher"
-
-    @property
-    def learns_ties(self) -> bool:
-        """It needs no order: with `on: best`, any of equal answers is the best."""
-        return True
-
-    @model_validator(mode="after")
-    def _settings_are_used(self) -> "Distil":
-        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
-        for name, is_used in used.items():
-            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
-        return self
-
-
 RewardSource = Annotated[
     Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)
 ]
@@ -285,6 +245,46 @@ class Rloo(OnPolicy):
     trainer: ClassVar[Literal["trl"]] = "trl"
 
     kind: Literal["rloo"]
+
+
+class Distil(Offline):
+    """Distillation: the student learns the next-token distributions of the teacher, a local model with the start's tokenizer.
+
+    Attributes:
+        divergence: between teacher p and student q. `forward_kl` is KL(p || q), `reverse_kl` KL(q || p), `jsd` and the skew forms
+            compare with a mixture of both, `tvd` is the total variation, `akl` weighs the two KLs by where the student errs.
+        beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
+        skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
+        temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
+        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
+        on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
+            alone: others may be the student's own mistakes.
+    """
+
+    default_learning_rate: ClassVar[float] = 2e-5
+    trainer: ClassVar[Literal["distil"]] = "distil"
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
+
+    kind: Literal["distil"]
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"] = "forward_kl"
+    beta: float = Field(default=0.5, gt=0, lt=1)
+    skew: float = Field(default=0.1, gt=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
+    sft_weight: float = Field(default=0.5, ge=0, lt=1)
+    on: Literal["teacher", "best", "all"] = "teacher"
+
+    @property
+    def learns_ties(self) -> bool:
+        """It needs no order: with `on: best`, any of equal answers is the best."""
+        return True
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "Distil":
+        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
+        for name, is_used in used.items():
+            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
+        return self
 
 
 Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo | Distil, Field(discriminator="kind")]
