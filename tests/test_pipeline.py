@@ -250,6 +250,18 @@ def test_a_distilled_student_reads_the_teacher_and_no_reference(folder: Path) ->
     built = stages(config)
     assert {needed.name for needed in built["student-kd"].inputs} == {"start", "rankings", "teacher"}
     assert {needed.name for needed in built["student-dpo"].inputs} == {"start", "rankings"}
+    kd = {"kind": "distil", "on": "all", "top_k": 64}
+    config["students"] = {
+        "one": {"objective": kd},
+        "two": {"objective": {**kd, "divergence": "jsd"}, "learning_rate": 1e-3},
+        "three": {"objective": {**kd, "top_k": 32}},
+    }
+    stored = stages(config)
+    assert {needed.name for needed in stored["student-one"].inputs} == {"start", "rankings", "teacher_tokens-one"}
+    assert {needed.name for needed in stored["teacher_tokens-one"].inputs} == {"start", "rankings", "teacher"}
+    fingerprints = [stored[f"teacher_tokens-{name}"].fingerprint for name in ("one", "two", "three")]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    config["students"] = {"kd": {"objective": {"kind": "distil", "on": "all"}}}
     config["teacher"]["sft"]["max_steps"] = 5
     assert stages(config)["student-kd"].fingerprint != built["student-kd"].fingerprint
 

@@ -259,6 +259,8 @@ class Distil(Offline):
         sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
         on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
             alone: others may be the student's own mistakes.
+        top_k: store this many of the teacher's likeliest tokens, with the probability of all others together, and compare with
+            those; by default the teacher is in memory while the student learns.
     """
 
     default_learning_rate: ClassVar[float] = 2e-5
@@ -272,6 +274,7 @@ class Distil(Offline):
     temperature: float = Field(default=1.0, gt=0)
     sft_weight: float = Field(default=0.5, ge=0, lt=1)
     on: Literal["teacher", "best", "all"] = "teacher"
+    top_k: int | None = Field(default=None, gt=0)
 
     @property
     def learns_ties(self) -> bool:
@@ -284,6 +287,8 @@ class Distil(Offline):
         for name, is_used in used.items():
             if not is_used and getattr(self, name) != type(self).model_fields[name].default:
                 raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
+        if self.top_k is not None and self.temperature != 1.0:
+            raise ValueError("'top_k' needs temperature 1: at another one the probability of the other tokens is not known")
         return self
 
 

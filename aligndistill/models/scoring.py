@@ -11,7 +11,15 @@ from torch import Tensor
 from aligndistill.models.grouped_model import SHORTEST, batches_by_length
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.load import LanguageModel
-from aligndistill.models.logprobs import at_tokens, causal_lm, hidden_states, logit_chunks, places, token_logprobs
+from aligndistill.models.logprobs import (
+    HEAD_ELEMENTS,
+    at_tokens,
+    causal_lm,
+    hidden_states,
+    logit_chunks,
+    places,
+    token_logprobs,
+)
 from aligndistill.models.prompt_sharing import to_device
 
 
@@ -81,6 +89,45 @@ def states_and_head(language_model: LanguageModel, batch: GroupedBatch, share: b
     rows = {"input_ids_NT": ids_NT, "positions_NT": batch.positions_NT, "segments_NT": batch.segments_NT}
     states_SH = places(hidden_states(language_model.model, **rows, share=share), batch.predictors_S)
     return states_SH, causal_lm(language_model.model).get_output_embeddings()
+
+
+@dataclass(frozen=True)
+class GroupTopK:
+    """The k likeliest tokens where each response token of a group is predicted: S tokens, response after response.
+
+    Attributes:
+        index: the group's place in the given list.
+        log_tail_S: the log of the probability of all other tokens together, nats.
+    """
+
+    index: int
+    ids_Sk: Tensor
+    logps_Sk: Tensor
+    log_tail_S: Tensor
+
+
+@torch.no_grad()
+def likeliest_tokens(
+    language_model: LanguageModel, groups: Sequence[TokenGroup], batch_size: int, k: int, restricted: Callable[[Tensor], Tensor]
+) -> Iterator[GroupTopK]:
+    """What a model would say instead of each response token; in any order of the groups.
+
+    Args:
+        restricted: the logits of the tokens that count, (C, V) to (C, V'), in the order of their ids.
+    """
+    chunk = max(HEAD_ELEMENTS // language_model.model.config.get_text_config().vocab_size, 1)
+    for laid_out in language_model.batches(groups, batch_size):
+        states_SX, head = states_and_head(language_model, laid_out.batch, laid_out.share)
+        parts = [_likeliest(restricted(head(states_CX)).float().log_softmax(-1), k) for states_CX in states_SX.split(chunk)]
+        ids_Sk, logps_Sk, log_tail_S = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
+        sizes = [sum(map(len, groups[i].responses)) for i in laid_out.indices]
+        for i, *found in zip(laid_out.indices, *(values.split(sizes) for values in (ids_Sk, logps_Sk, log_tail_S)), strict=True):
+            yield GroupTopK(i, *found)
+
+
+def _likeliest(logps_CV: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    logps_Ck, ids_Ck = logps_CV.topk(k, -1)
+    return ids_Ck, logps_Ck, logps_CV.scatter(-1, ids_Ck, -torch.inf).logsumexp(-1)
 
 
 def _divergence(p_CV: Tensor, q_CV: Tensor) -> Tensor:

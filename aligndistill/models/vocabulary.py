@@ -36,16 +36,17 @@ class SharedVocabulary:
     unshared: frozenset[int]
 
     def cut(self, one_SV: "Tensor", other_SV: "Tensor") -> "tuple[Tensor, Tensor]":
-        """Logits over what both models can say: the common width, and -inf for ids that only one tokenizer has."""
+        """The logits of two models over what both can say."""
+        width = min(one_SV.shape[-1], other_SV.shape[-1])
+        return self.restricted(one_SV, width), self.restricted(other_SV, width)
+
+    def restricted(self, logits_SV: "Tensor", width: int) -> "Tensor":
+        """Logits of the first `width` ids, with -inf for those that only one tokenizer has."""
         import torch
 
-        width = min(one_SV.shape[-1], other_SV.shape[-1])
-        one_SV, other_SV = one_SV[:, :width], other_SV[:, :width]
+        cut_SV = logits_SV[:, :width]
         masked = sorted(id for id in self.unshared if id < width)
-        if not masked:
-            return one_SV, other_SV
-        masked_U = one_SV.new_tensor(masked, dtype=torch.long)
-        return one_SV.index_fill(-1, masked_U, -math.inf), other_SV.index_fill(-1, masked_U, -math.inf)
+        return cut_SV.index_fill(-1, cut_SV.new_tensor(masked, dtype=torch.long), -math.inf) if masked else cut_SV
 
     def first_unshared(self, ids: Iterable[int]) -> int | None:
         """The first of these ids that only one of the two has; None if there is none."""

@@ -69,11 +69,11 @@ def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
     sizes = {"from_scratch": {**SIZES, "vocab_size": 320}}
     texts = {"demonstrations": {"path": "texts.jsonl"}}
     teacher = {**sizes, "from_scratch": {**sizes["from_scratch"], "hidden_size": 16}, "sft": texts}
-    students = {
+    students: dict[str, Any] = {
         **{on: {"objective": {"kind": "distil", "on": on}, "batch_size": 4} for on in ("teacher", "best", "all")},
         "dpo": {"objective": {"kind": "dpo"}, "batch_size": 4},
     }
-    config = {
+    config: dict[str, Any] = {
         "name": "plan",
         "prompts": {"source": {"path": "prompts.jsonl"}},
         "start": sizes,
@@ -92,6 +92,11 @@ def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
         assert found[f"student-{on}"].weights - found["student-dpo"].weights == pytest.approx(
             4 * (embeddings + 2 * layer + norms), rel=0.2
         )
+    config["students"]["all"]["objective"]["top_k"] = 64
+    stored = planned_memory(RunConfig.model_validate(config))["student-all"]
+    assert stored.weights == found["student-dpo"].weights
+    assert stored.activations < found["student-all"].activations
+    del config["students"]["all"]["objective"]["top_k"]
     config["teacher"] = {"model": "some/teacher"}
     config["start"], config["sft"] = {"model": "some/start"}, None
     assert "student-all" not in planned_memory(RunConfig.model_validate(config))

@@ -13,16 +13,20 @@ from aligndistill.config.objectives import Distil
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError, DataError
+from aligndistill.models import load
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.load import ModelPointer, load_language_model, read_pointer
 from aligndistill.models.scoring import kl_nats
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Ranking
-from aligndistill.stages import distilled_student, students
+from aligndistill.stages import distilled_student, students, teacher_tokens
 from aligndistill.stages.context import StageContext
+from aligndistill.stages.distilled_student import distilled_examples
+from aligndistill.stages.shards import shards
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.store.stage import StageResult
 from aligndistill.training.offline.examples import tokenise_rankings
+from aligndistill.training.offline.teacher_tokens import ROWS, KnownExample, read_teacher_tokens
 from tests.tiny_models import TEXTS, ragged_rankings, tiny_model, write_tiny_model
 
 
@@ -62,7 +66,18 @@ def make(folder: Path, name: str = "student-kd", lora: Lora | None = None, **obj
         objective=Distil(kind="distil", **objective), batch_size=4, max_steps=2, learning_rate=1e-2, lr_scheduler_type="constant"
     )
     inputs = {one: folder / one for one in ("start", "rankings", "teacher")}
+    if settings.teacher_tokens is not None:
+        inputs = store_tokens(folder, settings, f"tokens-{name}")
     return students.make(context_of(folder, name), settings=settings, lora=lora, seed=0, models={}, **inputs)
+
+
+def store_tokens(folder: Path, settings: Student, name: str) -> dict[str, Path]:
+    """Store the teacher's tokens, as the pipeline does; returns the inputs of the student."""
+    inputs = {one: folder / one for one in ("start", "rankings")}
+    assert settings.teacher_tokens is not None
+    made = teacher_tokens.make(context_of(folder, name), settings=settings.teacher_tokens, teacher=folder / "teacher", **inputs)
+    assert made.counts["tokens"] > 0
+    return {**inputs, "teacher_tokens": folder / name}
 
 
 def logged(folder: Path, name: str = "student-kd") -> list[dict[str, float]]:
@@ -86,7 +101,7 @@ def test_the_teachers_answers_are_only_its_own(folder: Path, monkeypatch: pytest
     plain = distilled_student.train_distilled
 
     def noting(*arguments: Any) -> Any:
-        seen.extend(arguments[5].groups[:])
+        seen.extend(arguments[4].groups[:])
         return plain(*arguments)
 
     monkeypatch.setattr(distilled_student, "train_distilled", noting)
@@ -176,3 +191,86 @@ def test_a_teacher_is_read_in_its_own_precision(folder: Path) -> None:
     assert half == pytest.approx(single, rel=0.05)
     assert half != single
     assert torch.isfinite(torch.tensor(half))
+
+
+# ---------------------------------------------------------------------------------------------------------- stored tokens
+
+
+@pytest.mark.parametrize("on", ["teacher", "best", "all"])
+@pytest.mark.parametrize("divergence", ["forward_kl", "jsd"])
+def test_all_tokens_stored_are_the_teacher_itself(folder: Path, on: Any, divergence: Any) -> None:
+    """The first loss and the whole training are those with the teacher in memory, which the student then does not load."""
+    live = make(folder, "student-live", on=on, divergence=divergence)
+    stored = make(folder, "student-stored", on=on, divergence=divergence, top_k=10_000)
+    assert (stored.counts, stored.dropped) == (live.counts, live.dropped)
+    for one, other in zip(logged(folder, "student-stored"), logged(folder, "student-live"), strict=True):
+        for name in ("loss", "divergence", "nll", "grad_norm"):
+            assert one[name] == pytest.approx(other[name], rel=1e-3), name
+
+
+def test_fewer_tokens_are_a_smaller_divergence(folder: Path) -> None:
+    found = []
+    for k in (1, 8, 64):
+        make(folder, f"student-{k}", on="all", sft_weight=0.0, top_k=k)
+        found.append(logged(folder, f"student-{k}")[0]["divergence"])
+    make(folder, "student-live", on="all", sft_weight=0.0)
+    assert 0 < found[0] < found[1] < found[2]
+    assert found[-1] < logged(folder, "student-live")[0]["divergence"]
+
+
+@pytest.mark.parametrize("wider", ["start", "teacher"])
+def test_stored_tokens_of_models_of_other_widths(folder: Path, wider: str) -> None:
+    shutil.rmtree(folder / wider / "model")
+    write_tiny_model(folder / wider / "model", "qwen3", 1, vocab_size=384)
+    make(folder, "student-live", on="all")
+    make(folder, "student-stored", on="all", top_k=10_000)
+    one, other = (logged(folder, name)[0]["divergence"] for name in ("student-stored", "student-live"))
+    assert one == pytest.approx(other, rel=1e-3)
+
+
+def test_processes_store_their_shares(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a file of its own; together they are what one process stores."""
+    settings = Student(objective=Distil(kind="distil", on="all", top_k=5), batch_size=4)
+    alone = store_tokens(folder, settings, "alone")["teacher_tokens"]
+    for rank in ("1", "0"):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("RANK", rank)
+        monkeypatch.setenv("LOCAL_RANK", rank)
+        together = store_tokens(folder, settings, "together")["teacher_tokens"]
+    monkeypatch.undo()
+    assert [len(shards(one / ROWS)) for one in (alone, together)] == [1, 2]
+    read = []
+    for one in (alone, together):
+        conversation = load_language_model(read_pointer(folder / "start")).conversation
+        examples, _ = distilled_examples(
+            context_of(folder, "reading"), folder / "rankings", conversation, Limits(512, 512, 64), "all"
+        )
+        read.append(list(read_teacher_tokens(shards(one / ROWS), examples)))
+    assert len(read[0]) == len(read[1]) == 8
+    for one, other in zip(*read, strict=True):
+        assert isinstance(one, KnownExample)
+        assert isinstance(other, KnownExample)
+        assert one.group == other.group
+        assert one.known is not None
+        assert other.known is not None
+        torch.testing.assert_close(one.known.logps_Sk, other.known.logps_Sk, rtol=1e-5, atol=1e-5)
+        assert torch.equal(one.known.ids_Sk, other.known.ids_Sk)
+
+
+def test_tokens_of_other_examples_are_refused(folder: Path) -> None:
+    settings = Student(objective=Distil(kind="distil", on="all", top_k=5), batch_size=4, max_steps=1)
+    inputs = store_tokens(folder, settings, "tokens")
+    (folder / "rankings" / "ties.jsonl").write_text("")
+    other = StageContext(
+        "student-other", folder / "other", folder / "caches", Runtime(), {path: f"other {path}" for path in inputs.values()}
+    )
+    other.folder.mkdir()
+    with pytest.raises(DataError, match="the teacher's stored tokens are of 8 examples, not of 7"):
+        students.make(other, settings=settings, lora=None, seed=0, models={}, **inputs)
+
+
+def test_another_tokenizer_is_refused_before_anything_is_stored(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    replace_tokenizer(folder / "teacher" / "model", ("zebras and quaggas", "quaggas and zebras") * 3)
+    monkeypatch.setattr(load, "load_language_model", lambda *_: pytest.fail("a model was loaded"))
+    with pytest.raises(ConfigError, match="another tokenizer than the student"):
+        make(folder, top_k=4)

@@ -37,7 +37,7 @@ from aligndistill.models.reward import load_reward_model, new_reward_model  # no
 from aligndistill.models.vocabulary import SharedVocabulary  # noqa: E402
 from aligndistill.processes import signals  # noqa: E402
 from aligndistill.training.checkpointing import CheckpointedTrainer  # noqa: E402
-from aligndistill.training.offline.distillation import train_distilled  # noqa: E402
+from aligndistill.training.offline.distillation import LiveTeacher, train_distilled  # noqa: E402
 from aligndistill.training.offline.policy import train_policy  # noqa: E402
 from aligndistill.training.offline.reward_model import train_reward_model  # noqa: E402
 from aligndistill.training.on_policy.rollout_server import RolloutServerClient  # noqa: E402
@@ -132,7 +132,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         objective = Distil(kind="distil", divergence="jsd", temperature=2.0, on="all")
         vocabulary = SharedVocabulary(frozenset({7}))
         examples = ranking_examples(policy.conversation, rankings)
-        trained = train_distilled(policy, teacher, vocabulary, objective, lora, examples, job)
+        trained = train_distilled(policy, LiveTeacher(teacher, vocabulary), objective, lora, examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
         kept["layers"] = sum(parameter.numel() for parameter in teacher.model.model.layers.parameters())
         kept["head"] = teacher.model.get_output_embeddings().weight.numel()

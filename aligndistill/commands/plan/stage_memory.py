@@ -50,6 +50,8 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             read = {"best": 1, "all": every, "teacher": min(config.candidates.per_prompt, every)}[objective.on]
             teacher = _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
             settings = _as_long_as_rankings(config, student)
+            if objective.top_k is not None:  # what is read of the teacher is on disk
+                return _of(config, start, settings, lora, read)
             return _of(config, start, settings, lora, read, teacher=teacher) if teacher is not None else None
     return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config))
 

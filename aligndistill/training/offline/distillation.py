@@ -1,11 +1,13 @@
 """Training a student on a teacher's next-token distributions: both read the same tokens, and their logits are compared position by
 position.
 
-The teacher is one frozen copy in every process, sharded under ZeRO-3. Its states are computed once per micro-batch; its logits only
-beside the student's, a chunk of positions at a time, and again in the backward pass.
+A live teacher is one frozen copy in every process, sharded under ZeRO-3. Its states are computed once per micro-batch; its logits
+only beside the student's, a chunk of positions at a time, and again in the backward pass. Of a stored teacher, the likeliest tokens
+are read with the examples.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -14,24 +16,41 @@ from torch import Tensor
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Distil
 from aligndistill.errors import ConfigError, DataError
+from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import Beside, logprobs_beside
 from aligndistill.models.scoring import states_and_head
 from aligndistill.models.vocabulary import SharedVocabulary
 from aligndistill.objectives.distil import Distilled, distil
-from aligndistill.objectives.divergences import Dense, divergence, gradient_scale
+from aligndistill.objectives.divergences import Dense, TopK, divergence, gradient_scale
 from aligndistill.objectives.inputs import Loss
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.fit import Trained, TrainingJob
 from aligndistill.training.offline.examples import Collator, Example, MicroBatch
+from aligndistill.training.offline.teacher_tokens import KnownCollator
 from aligndistill.training.offline.trainer import _train, tokens
+
+
+@dataclass(frozen=True)
+class LiveTeacher:
+    """A teacher in memory."""
+
+    model: LanguageModel
+    vocabulary: SharedVocabulary
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """What the examples (`teacher_tokens.KnownExamples`) know of a teacher. `width`: ids below this count."""
+
+    vocabulary: SharedVocabulary
+    width: int
 
 
 def train_distilled(
     policy: LanguageModel,
-    teacher: LanguageModel,
-    vocabulary: SharedVocabulary,
+    teacher: LiveTeacher | StoredTeacher,
     objective: Distil,
     lora: Lora | None,
     examples: Sequence[Example],
@@ -39,29 +58,48 @@ def train_distilled(
 ) -> Trained:
     """Train a policy on a teacher's distributions over the tokens of given responses, ranked best first."""
     scale = gradient_scale(objective.divergence, objective.temperature)
-    teacher.model.requires_grad_(False)
-
-    def compare(logits_CV: Tensor, teacher_CV: Tensor) -> Tensor:
-        student_CV, target_CV = vocabulary.cut(logits_CV, teacher_CV)
-        settings = {"beta": objective.beta, "skew": objective.skew, "temperature": objective.temperature}
-        return divergence(student_CV, Dense(target_CV), objective.divergence, **settings)
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
-        share = tensors["share"]
-        beside = Beside(*states_and_head(teacher, batch, share), compare)
-        logprobs_S, divergence_S = logprobs_beside(model, batch, share, beside)
+        logprobs_S, divergence_S = logprobs_beside(model, batch, tensors["share"], _beside(teacher, objective, batch, tensors))
         imitated_S = _of_best(batch) if objective.on == "all" else torch.ones_like(batch.targets_S, dtype=torch.bool)
         return distil(Distilled(divergence_S, logprobs_S, imitated_S), sft_weight=objective.sft_weight, scale=scale)
 
-    def shares(groups: Sequence[TokenGroup]) -> bool:
-        return policy.shares(groups) and teacher.shares(groups)
-
-    collator = Collator(policy.conversation.pad_id, shares, policy.shares_prompt and teacher.shares_prompt)
     model = with_adapters(policy.model, lora, "CAUSAL_LM", job.seed)
-    sharded = (
-        teacher.model if teacher.shares_prompt else None
-    )  # one whose rows go through one by one is read unevenly: it stays whole
+    collator: Collator = KnownCollator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
+    sharded = None
+    if isinstance(teacher, LiveTeacher):
+        live = teacher.model
+        live.model.requires_grad_(False)
+
+        def shares(groups: Sequence[TokenGroup]) -> bool:
+            return policy.shares(groups) and live.shares(groups)
+
+        collator = Collator(policy.conversation.pad_id, shares, policy.shares_prompt and live.shares_prompt)
+        sharded = (
+            live.model if live.shares_prompt else None
+        )  # one whose rows go through one by one is read unevenly: it stays whole
     return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, sharded)
+
+
+def _beside(teacher: LiveTeacher | StoredTeacher, objective: Distil, batch: GroupedBatch, tensors: MicroBatch) -> Beside:
+    """The teacher at the response tokens of a micro-batch."""
+    kind, vocabulary = objective.divergence, teacher.vocabulary
+    settings = {"beta": objective.beta, "skew": objective.skew, "temperature": objective.temperature}
+    if isinstance(teacher, LiveTeacher):
+
+        def compare(logits_CV: Tensor, teacher_CV: Tensor) -> Tensor:
+            student_CV, target_CV = vocabulary.cut(logits_CV, teacher_CV)
+            return divergence(student_CV, Dense(target_CV), kind, **settings)
+
+        return Beside(*states_and_head(teacher.model, batch, tensors["share"]), compare)
+
+    width, known = teacher.width, TopK(tensors["known_ids_Sk"], tensors["known_logps_Sk"], tensors["known_tail_S"])
+
+    def compare_known(logits_CV: Tensor, places_C: Tensor) -> Tensor:
+        target = TopK(known.ids_Sk[places_C], known.logps_Sk[places_C], known.log_tail_S[places_C])
+        return divergence(vocabulary.restricted(logits_CV, width), target, kind, **settings)
+
+    return Beside(torch.arange(len(batch.targets_S), device=batch.targets_S.device), lambda places_C: places_C, compare_known)
 
 
 def _of_best(batch: GroupedBatch) -> Tensor:
@@ -71,7 +109,7 @@ def _of_best(batch: GroupedBatch) -> Tensor:
 
 
 def require_readable(
-    groups: Sequence[TokenGroup], policy: LanguageModel, teacher: LanguageModel, vocabulary: SharedVocabulary
+    groups: Sequence[TokenGroup], students: Conversation, teachers: Conversation, vocabulary: SharedVocabulary
 ) -> None:
     """The teacher knows every token of the data, and each model stops where the other ends its answers.
 
@@ -79,7 +117,6 @@ def require_readable(
         DataError: a token is in one of the vocabularies only.
         ConfigError: an end token of one does not end the other's answers.
     """
-    students, teachers = policy.conversation, teacher.conversation
     for one, other, names in ((students, teachers, ("student", "teacher")), (teachers, students, ("teacher", "student"))):
         if one.end_of_turn not in other.eos_ids:
             raise ConfigError(

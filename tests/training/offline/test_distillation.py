@@ -20,7 +20,7 @@ from aligndistill.models.load import LanguageModel, wrap_language_model
 from aligndistill.models.vocabulary import SharedVocabulary, Tokens, shared_vocabulary
 from aligndistill.objectives.divergences import Dense, divergence
 from aligndistill.training.fit import Trained
-from aligndistill.training.offline.distillation import require_readable, train_distilled
+from aligndistill.training.offline.distillation import LiveTeacher, require_readable, train_distilled
 from aligndistill.training.offline.examples import Example
 from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import (
@@ -62,7 +62,7 @@ def train(
     job = tiny_job(folder, max_steps=steps, runtime=runtime)
     student, teacher = student or tiny_language_model(seed=0), teacher or tiny_language_model(seed=1)
     settings = Distil(kind="distil", **{"on": "all", **objective})
-    return train_distilled(student, teacher, vocabulary, settings, lora, rows or examples(), job)
+    return train_distilled(student, LiveTeacher(teacher, vocabulary), settings, lora, rows or examples(), job)
 
 
 def weights(trained: Trained) -> dict[str, Tensor]:
@@ -298,21 +298,21 @@ def test_another_tokenizer_is_named_by_its_first_id() -> None:
 
 
 def test_data_with_a_token_that_the_teacher_does_not_have_are_refused() -> None:
-    model = tiny_language_model()
+    conversation = tiny_language_model().conversation
     group = TokenGroup([7, 8], [[9, 10]])
-    require_readable([group], model, model, SharedVocabulary(frozenset({11})))
+    require_readable([group], conversation, conversation, SharedVocabulary(frozenset({11})))
     for id in (8, 10):
         with pytest.raises(
             DataError, match=rf"the data have the token .* \(id {id}\), which the teacher's tokenizer does not have"
         ):
-            require_readable([group], model, model, SharedVocabulary(frozenset({id, 11})))
+            require_readable([group], conversation, conversation, SharedVocabulary(frozenset({id, 11})))
 
 
 def test_a_teacher_whose_end_the_student_does_not_know_is_refused() -> None:
     """Else the student would learn to end its answers with a token at which nothing stops it."""
     tokenizer = tokenizer_of("qwen2_5")
     tokenizer.eos_token = "<|im_start|>"  # a base model's, which is not the end of a turn
-    plain, chat = (LanguageModel(tiny_model(), Conversation(tokenizer, layout), True) for layout in ("plain", "chat"))
+    plain, chat = (Conversation(tokenizer, layout) for layout in ("plain", "chat"))
     with pytest.raises(ConfigError, match=r"the teacher ends its answers with '<\|im_end\|>', at which the student does not stop"):
         require_readable([], plain, chat, SAME)
     with pytest.raises(ConfigError, match=r"the student ends its answers with '<\|im_end\|>', at which the teacher does not stop"):
