@@ -32,14 +32,13 @@ def make(context: StageContext, *, settings: TeacherTokens, start: Path, teacher
     tokenizers = load_tokenizer(own), load_tokenizer(taught_by)
     vocabulary = shared_vocabulary(tokens_of(own.path, tokenizers[0]), tokens_of(taught_by.path, tokenizers[1]))
     student = load_language_model(own, tokenizers[0])
-    conversation, widths = student.conversation, [student.vocabulary_size]
-    positions = [student.max_positions]
+    conversation, width, positions = student.conversation, student.vocabulary_size, student.max_positions
     del student  # before the teacher is loaded, which may need all memory
     model = load_language_model(taught_by, tokenizers[1])
     info = TeacherTokensInfo(
-        width=min(*widths, model.vocabulary_size),
+        width=min(width, model.vocabulary_size),
         unshared=tuple(sorted(vocabulary.unshared)),
-        positions=min((one for one in (*positions, model.max_positions) if one is not None), default=None),
+        positions=min((one for one in (positions, model.max_positions) if one is not None), default=None),
     )
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, info.positions)
     examples, dropped = distilled_examples(context, rankings, conversation, limits, settings.on)

@@ -228,17 +228,18 @@ def test_stored_tokens_of_models_of_other_widths(folder: Path, wider: str) -> No
     assert one == pytest.approx(other, rel=1e-3)
 
 
-def test_processes_store_their_shares(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each in a file of its own; together they are what one process stores."""
+@pytest.mark.parametrize("count", [2, 9])
+def test_processes_store_their_shares(folder: Path, count: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each in a file of its own; together they are what one process stores. Of nine processes one has nothing to do."""
     settings = Student(objective=Distil(kind="distil", on="all", top_k=5), batch_size=4)
     alone = store_tokens(folder, settings, "alone")["teacher_tokens"]
-    for rank in ("1", "0"):
-        monkeypatch.setenv("WORLD_SIZE", "2")
-        monkeypatch.setenv("RANK", rank)
-        monkeypatch.setenv("LOCAL_RANK", rank)
+    monkeypatch.setenv("WORLD_SIZE", str(count))
+    for rank in range(count):
+        monkeypatch.setenv("RANK", str(rank))
+        monkeypatch.setenv("LOCAL_RANK", str(rank))
         together = store_tokens(folder, settings, "together")["teacher_tokens"]
     monkeypatch.undo()
-    assert [len(shards(one / ROWS)) for one in (alone, together)] == [1, 2]
+    assert [len(shards(one / ROWS)) for one in (alone, together)] == [1, count]
     read = []
     for one in (alone, together):
         conversation = load_language_model(read_pointer(folder / "start")).conversation

@@ -75,9 +75,8 @@ def train_distilled(
             return policy.shares(groups) and live.shares(groups)
 
         collator = Collator(policy.conversation.pad_id, shares, policy.shares_prompt and live.shares_prompt)
-        sharded = (
-            live.model if live.shares_prompt else None
-        )  # one whose rows go through one by one is read unevenly: it stays whole
+        if live.shares_prompt:  # else its rows go through one by one, in each process other numbers of them: it stays whole
+            sharded = live.model
     return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, sharded)
 
 
