@@ -118,7 +118,6 @@ NO_SUCH_KEY = {
     "optim": "training uses AdamW",
     "optimizer": "training uses AdamW",
     "top_p": "answers are sampled from the whole distribution, by temperature alone",
-    "top_k": "answers are sampled from the whole distribution, by temperature alone",
     "ref_model": "the reference is always the start",
     "reference_model": "the reference is always the start",
     "load_in_4bit": "quantised models are not available in this version",
