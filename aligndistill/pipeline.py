@@ -55,7 +55,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     if trained:
         judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
         measured: Given = {"prompts": data["prompts"], "answers": written, "reward_model": data.get("reward_model")}
-        scores = stage("evaluation", evaluation.make, **judging, **measured)
+        scores = stage("evaluation", evaluation.make, version=2, **judging, **measured)
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": config.students, "judge": config.judge.kind if config.judge else None}
     return Pipeline(stage("report", report.make, **about, data=data, students=trained, evaluation=scores))

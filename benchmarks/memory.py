@@ -19,7 +19,7 @@ from transformers import AutoModelForCausalLM, Qwen2Config
 
 from aligndistill.commands.plan.memory import estimate, read_sharding, shape_of
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Pro
+from aligndistill.config.offline_objectives import Pro
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
 from aligndistill.models.from_scratch import train_tokenizer

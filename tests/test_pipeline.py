@@ -77,6 +77,10 @@ DISTILLED = {"objective": {"kind": "distil"}}
         ({"soft": SOFT}, None, True),
         ({"soft": SOFT, "best": BEST}, None, True),  # any of equal answers is the best
         ({"soft": SOFT, "hard": HARD}, None, False),
+        *(({kind: {"objective": {"kind": kind, "labels": "soft"}}}, None, True) for kind in ("simpo", "cpo", "orpo")),
+        *(({kind: {"objective": {"kind": kind}}}, None, False) for kind in ("simpo", "cpo", "orpo")),
+        ({"sppo": {"objective": {"kind": "sppo"}}}, None, True),
+        ({"kto": {"objective": {"kind": "kto", "labels": "soft"}}}, None, False),  # equal answers cancel each other
         ({"soft": SOFT}, "soft", True),
         ({"soft": SOFT}, "hard", False),
         ({"hard": HARD}, None, False),
@@ -99,6 +103,14 @@ def test_whether_ties_are_enough_changes_no_fingerprint(folder: Path) -> None:
     soft = {**small_config(), "students": {"soft": SOFT}, "reward_model": None}
     hard = {**soft, "students": {"hard": HARD}}
     assert stages(soft)["rankings"].fingerprint == stages(hard)["rankings"].fingerprint
+
+
+@pytest.mark.parametrize("kind", ["simpo", "cpo", "orpo"])
+def test_a_student_without_a_reference_is_still_measured_against_the_start(folder: Path, kind: str) -> None:
+    """Nothing holds it near the start, so its KL matters most."""
+    made = stages({**small_config(), "students": {kind: {"objective": {"kind": kind}}}})
+    assert "reference" not in made[f"student-{kind}"].given
+    assert made[f"answers-{kind}"].given["reference"] == made["start"]
 
 
 def test_a_name_decides_nothing(folder: Path) -> None:

@@ -34,7 +34,8 @@ from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Message, Ranking, Response, prompt_id
 from aligndistill.training.fit import TrainingJob
-from aligndistill.training.offline.examples import Example, tokenise_rankings
+from aligndistill.training.offline.examples import Example, Mismatched, tokenise_rankings
+from aligndistill.training.offline.mismatched import MismatchedPairs, mismatched_groups
 
 TEXTS = (
     "What is the capital of France?",
@@ -148,15 +149,23 @@ def ragged_rankings() -> list[Ranking]:
 
 
 def ranking_examples(
-    conversation: Conversation, rankings: Sequence[Ranking], reference: LanguageModel | None = None
+    conversation: Conversation, rankings: Sequence[Ranking], reference: LanguageModel | None = None, mismatched: bool = False
 ) -> list[Example]:
-    """Rankings as training rows, with reference log-probs where a reference is given."""
+    """Rankings as training rows, with reference log-probs where a reference is given, and for KTO those of mismatched pairs."""
     groups = tokenise_rankings(conversation, rankings, Limits(40, 40, None)).groups
     scores = [[response.score for response in one.responses] for one in rankings]
     if reference is None:
         return [Example(group, score) for group, score in zip(groups, scores, strict=True)]
-    found = {one.index: [response.logprob_nats for response in one.responses] for one in score_groups(reference, groups, 4)}
-    return [Example(group, scores[n], found[n]) for n, group in enumerate(groups)]
+
+    def logprobs(of: Sequence[TokenGroup]) -> list[list[float]]:
+        found = {one.index: [response.logprob_nats for response in one.responses] for one in score_groups(reference, of, 4)}
+        return [found[n] for n in range(len(of))]
+
+    others: Sequence[Mismatched | None] = [None] * len(groups)
+    if mismatched:
+        mismatched_ones = mismatched_groups(groups, None)
+        others = MismatchedPairs(mismatched_ones, logprobs(mismatched_ones))
+    return [Example(*row) for row in zip(groups, scores, logprobs(groups), others, strict=True)]
 
 
 def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> TrainingJob:

@@ -6,7 +6,8 @@ from pathlib import PurePath
 
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
-from aligndistill.config.objectives import Distil, OnPolicy, Ppo
+from aligndistill.config.objectives import OnPolicy, Ppo
+from aligndistill.config.offline_objectives import LEAST_PROMPTS, Distil, Kto
 from aligndistill.config.problems import Problem, did_you_mean
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
@@ -22,6 +23,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
     """Inconsistencies in a valid `RunConfig`, each with the key to change and what to do."""
     yield from _data(config)
     yield from _rewards(config)
+    yield from _kto(config)
     yield from _names(config)
     yield from _start(config)
     yield from _from_scratch(config)
@@ -97,6 +99,20 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 (*path, "evaluate_every"), "evaluations during training need evaluation.judge: add one, or set this to null"
             )
+
+
+def _kto(config: RunConfig) -> Iterator[Problem]:
+    """KTO's baseline is a mean over the prompts of an optimiser step; its margin may be that of ties."""
+    for name, student in config.students.items():
+        objective = student.objective
+        if not isinstance(objective, Kto):
+            continue
+        if student.batch_size < LEAST_PROMPTS:
+            text = f"kto's baseline is a mean over the prompts of a step, and noise with fewer than {LEAST_PROMPTS}: set this to"
+            yield Problem(("students", name, "batch_size"), f"{text} {LEAST_PROMPTS} or more")
+        if objective.split == "margin" and objective.margin is None and not config.rankings.tie_margin:
+            text = "there is no margin around the mean score: set 'margin' beside this key, or rankings.tie_margin"
+            yield Problem(("students", name, "objective", "split"), text)
 
 
 def _names(config: RunConfig) -> Iterator[Problem]:

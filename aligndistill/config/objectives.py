@@ -2,89 +2,12 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import KeyVariable, ServerUrl
+from aligndistill.config.offline_objectives import Distil, OfflineObjective
 from aligndistill.config.section import NotHashed, Section, name_or_section
-
-
-class Offline(Section):
-    """An objective that learns from rankings.
-
-    Attributes:
-        default_learning_rate: the learning rate of its paper.
-        trainer: which stage of `stages/` trains it.
-        reads: its inputs besides the start, by their names in `pipeline.py`.
-        best_only: whether it uses only the best response of a ranking.
-    """
-
-    default_learning_rate: ClassVar[float]
-    trainer: ClassVar[Literal["offline", "distil"]] = "offline"
-    reads: ClassVar[tuple[str, ...]] = ("rankings",)
-    best_only: ClassVar[bool] = False
-
-    @property
-    def learns_ties(self) -> bool:
-        """Whether it learns from a ranking whose answers are all tied."""
-        return False
-
-
-class Dpo(Offline):
-    """Direct preference optimisation.
-
-    Attributes:
-        loss: TRL's names. `sigmoid` is DPO, `sigmoid_norm` divides each log-ratio by its answer's length (Tülu 3) and needs a
-            larger `beta`, `ipo` is IPO, `hinge` the hinge form (SLiC-HF).
-        labels: `soft` weights both directions by the teacher's probability.
-        label_smoothing: conservative DPO: the assumed share of flipped labels.
-    """
-
-    default_learning_rate: ClassVar[float] = 5e-7
-    reads: ClassVar[tuple[str, ...]] = ("rankings", "reference")
-
-    kind: Literal["dpo"]
-    beta: float = Field(default=0.1, gt=0)
-    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"] = "sigmoid"
-    labels: Literal["hard", "soft"] = "hard"
-    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
-
-    @property
-    def learns_ties(self) -> bool:
-        """Soft labels do: a tie has the label 0.5."""
-        return self.labels == "soft"
-
-
-class Rrhf(Offline):
-    """Rank responses to align human feedback: hinge on length-normalised log-probs, plus NLL of the best response."""
-
-    default_learning_rate: ClassVar[float] = 2e-5
-
-    kind: Literal["rrhf"]
-    sft_weight: float = Field(default=1.0, ge=0)
-
-
-class Pro(Offline):
-    """Preference ranking optimisation: list-wise contrast with reward-gap temperatures, plus NLL of the best response."""
-
-    default_learning_rate: ClassVar[float] = 5e-6
-
-    kind: Literal["pro"]
-    sft_weight: float = Field(default=0.05, ge=0)
-
-
-class BestOfN(Offline):
-    """Imitate the best candidate: the baseline for all other students."""
-
-    default_learning_rate: ClassVar[float] = 2e-5
-    best_only: ClassVar[bool] = True
-
-    kind: Literal["best_of_n"]
-
-
-OfflineObjective = Dpo | Rrhf | Pro | BestOfN
-"""The objectives that learn from rankings."""
-
 
 RewardSource = Annotated[
     Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)
@@ -245,51 +168,6 @@ class Rloo(OnPolicy):
     trainer: ClassVar[Literal["trl"]] = "trl"
 
     kind: Literal["rloo"]
-
-
-class Distil(Offline):
-    """Distillation: the student learns the next-token distributions of the teacher, a local model with the start's tokenizer.
-
-    Attributes:
-        divergence: between teacher p and student q. `forward_kl` is KL(p || q), `reverse_kl` KL(q || p), `jsd` and the skew forms
-            compare with a mixture of both, `tvd` is the total variation, `akl` weighs the two KLs by where the student errs.
-        beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
-        skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
-        temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
-        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
-        on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
-            alone: others may be the student's own mistakes.
-        top_k: store this many of the teacher's likeliest tokens, with the probability of all others together, and compare with
-            those; by default the teacher is in memory while the student learns.
-    """
-
-    default_learning_rate: ClassVar[float] = 2e-5
-    trainer: ClassVar[Literal["distil"]] = "distil"
-    reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
-
-    kind: Literal["distil"]
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"] = "forward_kl"
-    beta: float = Field(default=0.5, gt=0, lt=1)
-    skew: float = Field(default=0.1, gt=0, lt=1)
-    temperature: float = Field(default=1.0, gt=0)
-    sft_weight: float = Field(default=0.5, ge=0, lt=1)
-    on: Literal["teacher", "best", "all"] = "teacher"
-    top_k: int | None = Field(default=None, gt=0)
-
-    @property
-    def learns_ties(self) -> bool:
-        """It needs no order: with `on: best`, any of equal answers is the best."""
-        return True
-
-    @model_validator(mode="after")
-    def _settings_are_used(self) -> "Distil":
-        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
-        for name, is_used in used.items():
-            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
-        if self.top_k is not None and self.temperature != 1.0:
-            raise ValueError("'top_k' needs temperature 1: at another one the probability of the other tokens is not known")
-        return self
 
 
 Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo | Distil, Field(discriminator="kind")]

@@ -215,7 +215,7 @@ _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
     (Prompts, frozenset({"elicit", "filters"})),
     (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
-    (Evaluation, frozenset({"length_control", "fidelity"})),
+    (Evaluation, frozenset({"fidelity"})),
 )
 """Keys that a later version will have, by section."""
 

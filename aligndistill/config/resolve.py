@@ -4,7 +4,8 @@ from typing import Any
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import Model
-from aligndistill.config.objectives import BestOfN, OnPolicy, WeightedReward
+from aligndistill.config.objectives import OnPolicy, WeightedReward
+from aligndistill.config.offline_objectives import BestOfN, Kto
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import with_named_models
 from aligndistill.config.students import Student
@@ -17,6 +18,7 @@ def resolved(config: RunConfig) -> RunConfig:
     - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
       followed by a panel member's name or a reward's number); equal ones become one model.
     - `evaluation.judge: same` and `reward: judge` become the judge itself.
+    - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
     """
     named: dict[str, Any] = dict(config.named_models)
@@ -24,7 +26,8 @@ def resolved(config: RunConfig) -> RunConfig:
     own = config.evaluation.judge
     evaluating = judge if own == "same" or own is None else with_named_models(own, "evaluation_judge", named)
     evaluation = config.evaluation.model_copy(update={"judge": evaluating if own is not None else None})
-    students = {name: _student(one, name, judge, named) for name, one in with_baseline(config).items()}
+    tie_margin = config.rankings.tie_margin
+    students = {name: _student(one, name, judge, named, tie_margin) for name, one in with_baseline(config).items()}
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
     return config.model_copy(update={"judge": judge, "evaluation": evaluation, "students": students, "models": models})
 
@@ -38,8 +41,10 @@ def with_baseline(config: RunConfig) -> dict[str, Student]:
     return {"best_of_n": with_adapter_rate(baseline) if config.trains_adapters else baseline, **students}
 
 
-def _student(student: Student, name: str, judge: Judge | None, named: dict[str, Any]) -> Student:
+def _student(student: Student, name: str, judge: Judge | None, named: dict[str, Any], tie_margin: float) -> Student:
     objective = student.objective
+    if isinstance(objective, Kto) and objective.split == "margin" and objective.margin is None:
+        return student.model_copy(update={"objective": objective.model_copy(update={"margin": tie_margin})})
     if not isinstance(objective, OnPolicy):
         return student
     parts = []

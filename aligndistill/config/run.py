@@ -15,9 +15,9 @@ from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
-from aligndistill.config.objectives import Offline
+from aligndistill.config.offline_objectives import Offline
 from aligndistill.config.schema import KeyPath, models_of
-from aligndistill.config.section import NAME_PATTERN, PluginName, Section, name_or_section
+from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import Sft, Training, with_adapter_rate
 
@@ -106,6 +106,8 @@ class Evaluation(Section):
         samples_per_prompt: answers per held-out prompt; metrics are averaged per prompt.
         prompts: evaluate at most this many held-out prompts.
         against_teacher: also compare each student with the teacher's answers.
+        length_control: also estimate the win rate over the start between answers of equal length, and rank students by it.
+        style_control: also estimate it between answers of equal length and equal style: headers, lists and bold text.
     """
 
     judge: EvaluationJudge | None = "same"
@@ -115,6 +117,8 @@ class Evaluation(Section):
     prompts: int | None = Field(default=None, gt=0)
     max_new_tokens: int | None = Field(default=None, gt=0)
     against_teacher: bool = False
+    length_control: Annotated[bool, HashedIfSet] = True
+    style_control: Annotated[bool, HashedIfSet] = False
 
 
 # ------------------------------------------------------------------------------------------------------------- runtime

@@ -6,7 +6,8 @@ from typing import Literal
 from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora
-from aligndistill.config.objectives import Distil, Objective, Ppo
+from aligndistill.config.objectives import Objective, Ppo
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.training import Training, adapter_learning_rate
 
 # -------------------------------------------------------------------------------------------------------- reward model

@@ -11,8 +11,8 @@ T = TypeVar("T", bound="Training")
 
 ADAPTER_RATE_FACTOR = 10
 """Published learning rates for adapters are ten times those for all weights: TRL's `lora_without_regret` has 2e-4 for supervised
-fine-tuning, 5e-6 for DPO and 1e-5 for GRPO; LLaMA-Factory's examples have 1e-4 for reward models. For RRHF, PRO and PPO there is no
-published table: the same factor is an extrapolation.
+fine-tuning, 5e-6 for DPO and 1e-5 for GRPO; LLaMA-Factory's examples have 1e-4 for reward models. For the other objectives there is
+no published table: the same factor is an extrapolation.
 """
 
 # ------------------------------------------------------------------------------------------------------------ training

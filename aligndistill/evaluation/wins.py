@@ -42,21 +42,37 @@ def by_prompt(verdicts: Iterable[Verdict]) -> dict[str, PromptVerdicts]:
     return sorted_verdicts
 
 
-def win_rates(
+@dataclass(frozen=True)
+class Compared:
+    """One of our answers and one of theirs to a prompt, the number of the sample, and P(ours wins)."""
+
+    prompt: str
+    sample: int
+    probability: float
+
+
+def compared(
     verdicts: Mapping[str, PromptVerdicts], ours: Mapping[str, Sequence[str]], theirs: Mapping[str, Sequence[str]]
-) -> list[float]:
-    """P(win) for each prompt with answers from both and a parsed verdict, averaged over samples.
+) -> list[Compared]:
+    """The comparisons with a parsed verdict, of prompts with answers from both.
 
     Args:
         ours, theirs: prompt id -> answer ids, one per sample; samples are compared one to one.
     """
-    rates = []
+    found = []
     for prompt, answers in ours.items():
         if prompt not in theirs:
             continue
         of_prompt = verdicts.get(prompt, PromptVerdicts())
-        found = [of_prompt.win_probability(a, b) for a, b in zip(answers, theirs[prompt], strict=True)]
-        known = [p for p in found if p is not None]
-        if known:
-            rates.append(sum(known) / len(known))
-    return rates
+        for sample, (a, b) in enumerate(zip(answers, theirs[prompt], strict=True)):
+            if (probability := of_prompt.win_probability(a, b)) is not None:
+                found.append(Compared(prompt, sample, probability))
+    return found
+
+
+def win_rates(comparisons: Iterable[Compared]) -> list[float]:
+    """P(win) of each prompt, averaged over its samples."""
+    of_prompts: dict[str, list[float]] = {}
+    for one in comparisons:
+        of_prompts.setdefault(one.prompt, []).append(one.probability)
+    return [sum(rates) / len(rates) for rates in of_prompts.values()]

@@ -19,6 +19,12 @@ from aligndistill.models.decoding import Decoding, RepeatedPrompts, SharedPrompt
 from aligndistill.models.load import LanguageModel
 from aligndistill.records import Finish
 
+ROWS_DRAWN = 16
+"""Rows whose tokens are drawn at once on a CPU: few enough that a large vocabulary's weights stay in the processor's cache."""
+
+BLOCK = 1024
+"""Tokens whose probabilities are summed in single precision before the cumulative distribution is searched."""
+
 
 @dataclass(frozen=True)
 class SampleRequest:
@@ -94,10 +100,8 @@ def _sample(
     stopped_N = torch.zeros(len(rows), dtype=torch.bool, device=device)
 
     for step in range(max_new_tokens):
-        logprobs_RV = (logits_NV.float() / temperature if temperature > 0 else logits_NV.float()).log_softmax(-1)
-        chosen_R = draw_tokens(logprobs_RV, uniforms_NT[rows, step]) if temperature > 0 else logprobs_RV.argmax(-1)
+        chosen_R, logprobs_NT[rows, step] = draw_tokens(logits_NV, uniforms_NT[rows, step], temperature)
         tokens_NT[rows, step] = chosen_R
-        logprobs_NT[rows, step] = logprobs_RV.gather(-1, chosen_R.unsqueeze(-1)).squeeze(-1)
         ended_R = torch.isin(chosen_R, eos_ids)
         lengths_N[rows[ended_R]] = step + 1
         stopped_N[rows[ended_R]] = True
@@ -152,9 +156,39 @@ def uniforms(seed: int, key: str, number: int, count: int) -> Tensor:
     return torch.rand(count, generator=generator)
 
 
-def draw_tokens(logprobs_NV: Tensor, uniforms_N: Tensor) -> Tensor:
-    """Inverse-CDF sampling: the first token whose cumulative probability passes the uniform."""
-    cumulative_NV = logprobs_NV.double().exp().cumsum(-1)
+def draw_tokens(logits_NV: Tensor, uniforms_N: Tensor, temperature: float = 1.0) -> tuple[Tensor, Tensor]:
+    """Inverse-CDF sampling: the first token whose cumulative probability passes the uniform, and its log-probability in nats.
+
+    At temperature 0 it is the most likely token, and its log-probability at temperature 1.
+    """
+    rows = ROWS_DRAWN if logits_NV.device.type == "cpu" else len(logits_NV)
+    drawn = [
+        _draw(logits_RV.float(), uniforms_R, temperature)
+        for logits_RV, uniforms_R in zip(logits_NV.split(rows), uniforms_N.split(rows), strict=True)
+    ]
+    return torch.cat([tokens_R for tokens_R, _ in drawn]), torch.cat([logprobs_R for _, logprobs_R in drawn])
+
+
+def _draw(logits_RV: Tensor, uniforms_R: Tensor, temperature: float) -> tuple[Tensor, Tensor]:
+    if temperature == 0:
+        best = logits_RV.max(-1)
+        return best.indices, best.values - logits_RV.logsumexp(-1)
+    if temperature != 1:
+        logits_RV = logits_RV / temperature
+    rows, size = logits_RV.shape
+    highest_R1 = logits_RV.amax(-1, keepdim=True)
+    # Padded with weights of 0 to whole blocks. Only the sums of blocks are accumulated in double precision, and then one block.
+    block = min(size, BLOCK)
+    weights_RV = logits_RV.new_zeros(rows, -(-size // block) * block)
+    torch.sub(logits_RV, highest_R1, out=weights_RV[:, :size]).exp_()
+    blocks_RB = weights_RV.view(rows, -1, block).sum(-1).double().cumsum(-1)
     # Scaled by the total, so that rounding can never leave the uniform beyond the last token.
-    thresholds_N1 = uniforms_N.double().unsqueeze(-1) * cumulative_NV[:, -1:]
-    return torch.searchsorted(cumulative_NV, thresholds_N1, right=True).squeeze(-1).clamp(max=logprobs_NV.shape[-1] - 1)
+    thresholds_R1 = uniforms_R.double().unsqueeze(-1) * blocks_RB[:, -1:]
+    block_R1 = torch.searchsorted(blocks_RB, thresholds_R1, right=True).clamp(max=blocks_RB.shape[-1] - 1)
+    before_R1 = torch.where(block_R1 > 0, blocks_RB.gather(-1, (block_R1 - 1).clamp(min=0)), 0.0)
+    within_RK = weights_RV.gather(-1, block_R1 * block + torch.arange(block, device=logits_RV.device)).double().cumsum(-1)
+    # The block's sum was rounded to single precision: stay below the exact one, where a token can be drawn.
+    rest_R1 = torch.minimum(thresholds_R1 - before_R1, within_RK[:, -1:] * (1 - 1e-12))
+    tokens_R1 = block_R1 * block + torch.searchsorted(within_RK, rest_R1, right=True)
+    logprobs_R1 = logits_RV.gather(-1, tokens_R1) - highest_R1 - blocks_RB[:, -1:].log().float()
+    return tokens_R1.squeeze(-1), logprobs_R1.squeeze(-1)

@@ -21,7 +21,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from aligndistill.objectives.inputs import Loss
-from aligndistill.objectives.pairs import differences, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric
+from aligndistill.objectives.pairs import (
+    differences,
+    label_probabilities,
+    labelled_pairs,
+    mean_over_pairs,
+    ordered_pairs,
+    pair_metric,
+)
 
 
 def bradley_terry_loss(
@@ -42,7 +49,7 @@ def bradley_terry_loss(
     rewards_BK = torch.where(valid_BK, rewards_BK, 0.0)
     reward_gap_BKK = differences(rewards_BK)
     score_gap_BKK = differences(torch.where(valid_BK, scores_BK, 0.0)).to(rewards_BK.dtype)
-    label_BKK = torch.sigmoid(score_gap_BKK) if labels == "soft" else torch.ones_like(score_gap_BKK)
+    label_BKK = label_probabilities(score_gap_BKK, labels)
     logit_BKK = reward_gap_BKK - margin * score_gap_BKK
     loss_BKK = -(label_BKK * logsigmoid(logit_BKK) + (1 - label_BKK) * logsigmoid(-logit_BKK))
     centre_BKK = (rewards_BK.unsqueeze(2) + rewards_BK.unsqueeze(1)) ** 2

@@ -20,6 +20,9 @@ should be equal. The pair is counted once, since both directions cost the same.
 
 The loss is the mean over a prompt's pairs, then over prompts; a prompt without a pair adds nothing and counts in that mean.
 
+With `sft_weight` it also has that weight times the negative log-likelihood per token of each prompt's best response: RPO (Pang et
+al. 2024, Iterative RPO, arXiv:2404.19733), whose alpha it is.
+
 `logps/chosen` may fall in a healthy run: the loss depends on the difference alone, and lowering the rejected response often lowers
 the chosen one too, since two answers to one prompt have much in common. It is a warning sign if held-out quality falls as well.
 """
@@ -31,7 +34,14 @@ from torch import Tensor
 from torch.nn.functional import logsigmoid
 
 from aligndistill.objectives.inputs import Loss, Ranked, without_padding
-from aligndistill.objectives.pairs import differences, labelled_pairs, mean_over_pairs, ordered_pairs, pair_metric
+from aligndistill.objectives.pairs import (
+    differences,
+    label_probabilities,
+    labelled_pairs,
+    mean_over_pairs,
+    reward_metrics,
+    with_sft,
+)
 
 DpoLoss = Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"]
 """What a pair costs: TRL's names."""
@@ -44,41 +54,24 @@ def dpo(
     loss: DpoLoss = "sigmoid",
     labels: Literal["hard", "soft"] = "hard",
     label_smoothing: float = 0.0,
+    sft_weight: float = 0.0,
 ) -> Loss:
     """The DPO loss; `ranked` must have a reference.
 
-    Metrics are TRL's, over ordered pairs: `rewards/chosen`, `rewards/rejected` (beta * log-ratio, nats), `rewards/accuracies`,
-    `rewards/margins`, `logps/chosen`, `logps/rejected` (nats).
+    Metrics: see `reward_metrics`; rewards are beta * log-ratio, nats. With `sft_weight` also `sft_loss` (see `with_sft`).
     """
-    mask_BKK = ordered_pairs(ranked.scores_BK, ranked.valid_BK)
     clean = without_padding(ranked)
     assert clean.reference_BK is not None, "DPO needs the reference's log-probabilities"
     log_ratio_BK = clean.policy_BK - clean.reference_BK
     reward_BK = beta * log_ratio_BK
-    reward_gap_BKK = differences(reward_BK)
 
     per_token_BKK = differences(log_ratio_BK / clean.lengths_BK)
-    logit_BKK = {"ipo": per_token_BKK, "sigmoid_norm": beta * per_token_BKK}.get(loss, reward_gap_BKK)
-    label_BKK = _label(differences(clean.scores_BK).to(logit_BKK.dtype), labels, label_smoothing)
+    logit_BKK = {"ipo": per_token_BKK, "sigmoid_norm": beta * per_token_BKK}.get(loss, differences(reward_BK))
+    probability_BKK = label_probabilities(differences(clean.scores_BK).to(logit_BKK.dtype), labels)
+    label_BKK = (1 - label_smoothing) * probability_BKK + label_smoothing * (1 - probability_BKK)
     loss_BKK = label_BKK * _cost(logit_BKK, loss, beta) + (1 - label_BKK) * _cost(-logit_BKK, loss, beta)
-
-    return Loss(
-        value=mean_over_pairs(loss_BKK, labelled_pairs(clean.scores_BK, clean.valid_BK, labels)),
-        metrics={
-            "rewards/chosen": pair_metric(reward_BK.unsqueeze(2).expand_as(mask_BKK), mask_BKK),
-            "rewards/rejected": pair_metric(reward_BK.unsqueeze(1).expand_as(mask_BKK), mask_BKK),
-            "rewards/accuracies": pair_metric((reward_gap_BKK > 0).to(reward_BK.dtype), mask_BKK),
-            "rewards/margins": pair_metric(reward_gap_BKK, mask_BKK),
-            "logps/chosen": pair_metric(clean.policy_BK.unsqueeze(2).expand_as(mask_BKK), mask_BKK),
-            "logps/rejected": pair_metric(clean.policy_BK.unsqueeze(1).expand_as(mask_BKK), mask_BKK),
-        },
-    )
-
-
-def _label(score_gap_BKK: Tensor, labels: Literal["hard", "soft"], smoothing: float) -> Tensor:
-    """The label: the probability that i is better than j."""
-    probability_BKK = torch.sigmoid(score_gap_BKK) if labels == "soft" else torch.ones_like(score_gap_BKK)
-    return (1 - smoothing) * probability_BKK + smoothing * (1 - probability_BKK)
+    value = mean_over_pairs(loss_BKK, labelled_pairs(clean.scores_BK, clean.valid_BK, labels))
+    return with_sft(Loss(value, reward_metrics(reward_BK, clean)), clean, sft_weight)
 
 
 def _cost(logit_BKK: Tensor, loss: DpoLoss, beta: float) -> Tensor:

@@ -16,6 +16,7 @@ class Ranked:
         scores_BK: the teacher's scores on the logit scale: P(i beats j) = sigmoid(score_i - score_j).
         lengths_BK: tokens of each response.
         valid_BK: False where a slot is padding.
+        baseline_nats: KTO's baseline of the whole optimiser step, a scalar; None for all others.
     """
 
     policy_BK: Tensor
@@ -23,6 +24,7 @@ class Ranked:
     scores_BK: Tensor
     lengths_BK: Tensor
     valid_BK: Tensor
+    baseline_nats: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -50,4 +52,5 @@ def without_padding(ranked: Ranked) -> Ranked:
         scores_BK=torch.where(valid_BK, ranked.scores_BK, 0.0),
         lengths_BK=torch.where(valid_BK, ranked.lengths_BK, 1).clamp(min=1).to(ranked.policy_BK.dtype),
         valid_BK=valid_BK,
+        baseline_nats=ranked.baseline_nats,
     )

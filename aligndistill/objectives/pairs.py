@@ -8,6 +8,9 @@ from typing import Literal
 
 import torch
 from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from aligndistill.objectives.inputs import Loss, Ranked
 
 
 def ordered_pairs(scores_BK: Tensor, valid_BK: Tensor) -> Tensor:
@@ -29,6 +32,11 @@ def labelled_pairs(scores_BK: Tensor, valid_BK: Tensor, labels: Literal["hard", 
     return mask_BKK | tied_BKK.triu(diagonal=1)  # a tie costs the same in either direction
 
 
+def label_probabilities(score_gap_BKK: Tensor, labels: Literal["hard", "soft"]) -> Tensor:
+    """label_BKK: the probability that i is better than j: 1 (hard), or the teacher's, sigmoid(score_i - score_j) (soft)."""
+    return torch.sigmoid(score_gap_BKK) if labels == "soft" else torch.ones_like(score_gap_BKK)
+
+
 def differences(values_BK: Tensor) -> Tensor:
     """[b, i, j] = values[b, i] - values[b, j]."""
     return values_BK.unsqueeze(2) - values_BK.unsqueeze(1)
@@ -43,6 +51,52 @@ def pair_weights(mask_BKK: Tensor, dtype: torch.dtype) -> Tensor:
 def mean_over_pairs(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:
     """The mean over each prompt's pairs, then over all B prompts; a prompt without pairs adds 0 and counts in B."""
     return _mean_of_each(values_BKK, mask_BKK).mean()
+
+
+def sigmoid_loss(values_BK: Tensor, clean: Ranked, labels: Literal["hard", "soft"], margin: float = 0.0) -> Tensor:
+    """The mean over prompts of the mean over each prompt's labelled pairs of p cost(i over j) + (1 - p) cost(j over i).
+
+    With cost(i over j) = -log sigmoid(value_i - value_j - margin), and p of `label_probabilities`.
+
+    Args:
+        clean: a batch after `without_padding`, as are the values.
+    """
+    gap_BKK = differences(values_BK)
+    label_BKK = label_probabilities(differences(clean.scores_BK).to(values_BK.dtype), labels)
+    loss_BKK = -(label_BKK * logsigmoid(gap_BKK - margin) + (1 - label_BKK) * logsigmoid(-gap_BKK - margin))
+    return mean_over_pairs(loss_BKK, labelled_pairs(clean.scores_BK, clean.valid_BK, labels))
+
+
+def with_sft(loss: Loss, clean: Ranked, weight: float) -> Loss:
+    """The loss plus the weighted negative log-likelihood per token of each prompt's best response, nats.
+
+    Of several best the first is taken; a prompt without an ordered pair has no chosen response and adds 0. The metric `sft_loss` is
+    unweighted, and absent where the weight is 0.
+    """
+    if not weight:
+        return loss
+    mean_logp_BK = clean.policy_BK / clean.lengths_BK
+    has_pair_B = ordered_pairs(clean.scores_BK, clean.valid_BK).any(dim=(1, 2))
+    sft_loss_B = torch.where(has_pair_B, -best(mean_logp_BK, clean.scores_BK, clean.valid_BK), 0.0)
+    return Loss(loss.value + weight * sft_loss_B.mean(), {**loss.metrics, "sft_loss": sft_loss_B.detach()})
+
+
+def reward_metrics(rewards_BK: Tensor, clean: Ranked) -> dict[str, Tensor]:
+    """TRL's metrics over ordered pairs, one number per prompt.
+
+    `rewards/chosen`, `rewards/rejected`, `rewards/accuracies`, `rewards/margins`; `logps/chosen` and `logps/rejected`, the summed
+    log-probabilities, nats.
+    """
+    mask_BKK = ordered_pairs(clean.scores_BK, clean.valid_BK)
+    gap_BKK = differences(rewards_BK)
+    return {
+        "rewards/chosen": pair_metric(rewards_BK.unsqueeze(2).expand_as(mask_BKK), mask_BKK),
+        "rewards/rejected": pair_metric(rewards_BK.unsqueeze(1).expand_as(mask_BKK), mask_BKK),
+        "rewards/accuracies": pair_metric((gap_BKK > 0).to(rewards_BK.dtype), mask_BKK),
+        "rewards/margins": pair_metric(gap_BKK, mask_BKK),
+        "logps/chosen": pair_metric(clean.policy_BK.unsqueeze(2).expand_as(mask_BKK), mask_BKK),
+        "logps/rejected": pair_metric(clean.policy_BK.unsqueeze(1).expand_as(mask_BKK), mask_BKK),
+    }
 
 
 def pair_metric(values_BKK: Tensor, mask_BKK: Tensor) -> Tensor:

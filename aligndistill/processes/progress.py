@@ -16,6 +16,8 @@ IN_NOTEBOOK = "ipykernel" in sys.modules
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_NOTES = 1.0
+SECONDS_BETWEEN_BATCHES = 1.0
+"""Items that come sooner one after another were made together, as the answers of a batch are."""
 
 
 class Bar:
@@ -25,7 +27,8 @@ class Bar:
         self._label, self._total, self._progress = label, total, progress
         self._done = 0
         self._first = 0  # the count at the start: that of a resumed stage is higher
-        self._started = self._last_line = time.monotonic()
+        self._started = self._last_line = self._last_item = time.monotonic()
+        self._in_batch = 0
         self._note = ""
         self._task = progress.add_task(label, total=total, note="", rate="") if progress else None
 
@@ -38,6 +41,7 @@ class Bar:
     def resume(self, done: int) -> None:
         """Set the count of what was done before; it has no part in the rate."""
         self._first, self._started = done, time.monotonic()
+        self._last_item = self._started
         self.set(done)
 
     def advance(self, by: int = 1, note: str = "") -> None:
@@ -46,28 +50,33 @@ class Bar:
 
     def set(self, done: int, note: str = "") -> None:
         """Set the count. The last note stays until there is another one."""
-        self._done, self._note = done, note or self._note
+        before, before_seconds, now = self._done, self._last_item, time.monotonic()
+        self._done, self._last_item, self._note = done, now, note or self._note
+        # The first item of a batch says nothing of the rate, since the others come at once: what is told is the batch before.
+        begins_batch, was_batch = now - before_seconds > SECONDS_BETWEEN_BATCHES, self._in_batch > 1
+        self._in_batch = 1 if begins_batch else self._in_batch + 1
+        shown, at_seconds = (before, before_seconds) if begins_batch and was_batch else (done, now)
+        per_second = self._per_second(shown, at_seconds)
         if self._progress is not None and self._task is not None:
-            rate = _rate_text(self._per_second())
-            self._progress.update(self._task, completed=done, note=self._note, rate=rate)
-        elif time.monotonic() - self._last_line >= SECONDS_BETWEEN_LINES:
-            self._last_line = time.monotonic()
-            console.print(self._line(), markup=False, soft_wrap=True)
+            self._progress.update(self._task, completed=done, note=self._note, rate=_rate_text(per_second))
+        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            self._last_line = now
+            console.print(self._line(shown, per_second), markup=False, soft_wrap=True)
 
-    def _per_second(self) -> float:
-        seconds = time.monotonic() - self._started
-        return (self._done - self._first) / seconds if seconds > 0 else 0.0
+    def _per_second(self, done: int, at_seconds: float) -> float:
+        """0 where too little is known: the first item may be the first of a batch."""
+        seconds = at_seconds - self._started
+        return (done - self._first) / seconds if seconds > 0 and done - self._first > 1 else 0.0
 
-    def _line(self) -> str:
+    def _line(self, done: int, per_second: float) -> str:
         """`  verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`."""
-        per_second = self._per_second()
-        parts = [f"{self._done}/{self._total}" if self._total is not None else f"{self._done}"]
+        parts = [f"{done}/{self._total}" if self._total is not None else f"{done}"]
         if self._total:
-            parts[0] += f" ({100 * self._done // self._total}%)"
+            parts[0] += f" ({100 * done // self._total}%)"
         if per_second > 0:
             parts.append(_rate_text(per_second))
             if self._total is not None:
-                parts.append(f"{duration((self._total - self._done) / per_second)} left")
+                parts.append(f"{duration((self._total - done) / per_second)} left")
         return f"  {self._label}: {', '.join([*parts, *filter(None, [self._note])])}"
 
 

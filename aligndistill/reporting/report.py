@@ -43,6 +43,8 @@ class StudentMetrics(ModelMetrics):
         objective: the objective that it was trained with.
         model: the path that `from_pretrained` loads.
         win_rate: how often the judge prefers its answer to the start's.
+        win_rate_lc: the same, estimated for answers of equal length.
+        win_rate_style: the same, estimated for answers of equal length and style.
         win_rate_teacher: how often the judge prefers its answer to the teacher's.
         kl_nats: KL(student || start) of a response, nats.
         train_seconds: wall time of its training.
@@ -51,6 +53,8 @@ class StudentMetrics(ModelMetrics):
     objective: str
     model: str
     win_rate: Mean | None = None
+    win_rate_lc: Mean | None = None
+    win_rate_style: Mean | None = None
     win_rate_teacher: Mean | None = None
     kl_nats: Mean | None = None
     train_seconds: FiniteFloat | None = None
@@ -106,8 +110,9 @@ def read_report(path: Path) -> Report:
 
 
 def best_student(students: Mapping[str, StudentMetrics]) -> str | None:
-    """The student with the highest truth, or win rate if not all have a truth; None if not all have a win rate either."""
-    for measure in ("truth", "win_rate"):
+    """The student with the highest truth, or, if not all have it, the highest win rate at equal length, or the highest win rate;
+    None if not all have one of them."""
+    for measure in ("truth", "win_rate_lc", "win_rate"):
         metrics = {name: getattr(student, measure) for name, student in students.items()}
         if metrics and None not in metrics.values():
             return max(metrics, key=lambda name: metrics[name].mean)

@@ -7,30 +7,31 @@ from rich.table import Table
 from rich.text import Text
 
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.reporting.columns import COLUMNS, Column, authors_of
+from aligndistill.reporting.columns import COLUMNS, Column, authors_of, measured
 from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, best_student
 from aligndistill.reporting.writing import duration, number, shortened, with_interval
 
 _NOT_MEASURED = "-"
-_SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "kl_nats", "length_tokens", "reward")]
+_SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens", "reward")]
 _WITH_INTERVAL = ("truth", "win_rate")
 
 
 def render_table(report: Report) -> Table:
     """The start, the teacher and every student of a run; the best student is bold and starred."""
-    table = _table(f"{report.run} (seed {report.seed})", ["model"], _SHOWN)
+    shown = _shown([report])
+    table = _table(f"{report.run} (seed {report.seed})", ["model"], shown)
     table.add_column("training", justify="right", no_wrap=True)
     best = best_student(report.students)
     for name, metrics in authors_of(report).items():
         seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None
         training = _NOT_MEASURED if seconds is None else duration(seconds)
-        _add_row(table, [shortened(name, 16)], [*_cells(metrics, _SHOWN), training], name == best)
+        _add_row(table, [shortened(name, 16)], [*_cells(metrics, shown), training], name == best)
     return table
 
 
 def compare_table(reports: Sequence[Report]) -> Table:
     """The students of several runs beside each run's start; each run's best student is bold and starred."""
-    shown = [column for column in _SHOWN if column.key != "reward"]  # reward models differ between runs
+    shown = [column for column in _shown(reports) if column.key != "reward"]  # reward models differ between runs
     table = _table(None, ["run", "model"], shown)
     for report in reports:
         best = best_student(report.students)
@@ -40,10 +41,19 @@ def compare_table(reports: Sequence[Report]) -> Table:
     return table
 
 
+def _shown(reports: Iterable[Report]) -> list[Column]:
+    """The win rate at equal length has a column where it was measured; what else was not has a dash."""
+    students = [student for report in reports for student in report.students.values()]
+    return [column for column in _SHOWN if column.key != "win_rate_lc" or measured([column], students)]
+
+
 def _table(title: str | None, names: Iterable[str], columns: Iterable[Column]) -> Table:
     table = Table(title=Text(shortened(title, 90)) if title else None, title_justify="left", caption_justify="left")
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False  # two spaces between columns, so that all fit
-    table.caption = Text("* best student   [low, high]: 95% interval over prompts\nKL: nats per response   length: tokens")
+    columns = list(columns)
+    controlled = "LC: win rate at equal length   " if any(column.key == "win_rate_lc" for column in columns) else ""
+    explained = f"{controlled}KL: nats per response   length: tokens"
+    table.caption = Text(f"* best student   [low, high]: 95% interval over prompts\n{explained}")
     for name in names:
         table.add_column(name, no_wrap=True)
     for column in columns:

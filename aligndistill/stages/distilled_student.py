@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import Literal
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Distil
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.students import Student
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import load_language_model, load_tokenizer, read_pointer
@@ -64,7 +64,7 @@ def train_by_teacher(
         assert live is not None
         require_readable(examples.groups, policy.conversation, live.conversation, vocabulary)
         trained = train_distilled(policy, LiveTeacher(live, vocabulary), objective, lora, examples, job)
-    return finish(context, start, lora, policy, examples, trained, dropped)
+    return finish(context, start, lora, policy, examples, trained, dropped, len(examples))
 
 
 def distilled_examples(

@@ -14,8 +14,9 @@ from aligndistill.config.plugins import load_plugin
 from aligndistill.config.run import Evaluation
 from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean, bootstrap_mean
+from aligndistill.evaluation.length_control import Controlled, controlled_win_rate, style_differences
 from aligndistill.evaluation.text_metrics import distinct_n, repetition
-from aligndistill.evaluation.wins import PromptVerdicts, by_prompt, win_rates
+from aligndistill.evaluation.wins import Compared, PromptVerdicts, by_prompt, compared, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Answer, Candidate, Grade, Message, Record, candidate_id, plain_prompt
@@ -28,13 +29,19 @@ from aligndistill.store.stage import StageResult, together
 
 
 class AuthorMetrics(Record):
-    """The metrics of one author; None if not measured."""
+    """The metrics of one author; None if not measured.
+
+    `length_warning` says why the controlled win rate is None, or cannot be trusted.
+    """
 
     truth: Mean | None
     length_tokens: Mean
     reward: Mean | None
     win_rate: Mean | None
+    win_rate_lc: Mean | None
+    win_rate_style: Mean | None
     win_rate_teacher: Mean | None
+    length_warning: str | None
     kl_nats: Mean | None
     distinct_2: float | None
     repetition_4: Mean
@@ -88,7 +95,7 @@ def make(
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))
     result = EvaluationResult(
-        authors={author: _metrics(author, by_author, scores, judge is not None) for author in by_author},
+        authors={author: _metrics(author, by_author, scores, settings) for author in by_author},
         judge=judge_metrics(verdicts) if judge else None,
     )
     (context.folder / EVALUATION).write_text(result.model_dump_json(indent=2) + "\n")
@@ -172,7 +179,9 @@ def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict
     return {one.candidate: one.value for one in grades if isinstance(one, Grade) and one.value is not None}
 
 
-def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, judged: bool) -> AuthorMetrics:
+def _metrics(
+    author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, settings: Evaluation
+) -> AuthorMetrics:
     ours = answers[author]
 
     def per_prompt(value: Callable[[Answer], float | None]) -> Mean | None:
@@ -183,12 +192,13 @@ def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]],
                 means.append(fmean(known))
         return bootstrap_mean(means) if means else None
 
-    def wins_against(opponent: str) -> Mean | None:
-        if not judged or opponent not in answers or author in (opponent, "teacher"):
-            return None
-        rates = win_rates(scores.verdicts, _ids(ours), _ids(answers[opponent]))
-        return bootstrap_mean(rates) if rates else None
+    def compared_with(opponent: str) -> list[Compared]:
+        if settings.judge is None or opponent not in answers or author in (opponent, "teacher"):
+            return []
+        return compared(scores.verdicts, _ids(ours), _ids(answers[opponent]))
 
+    against_start, against_teacher = compared_with("start"), compared_with("teacher")
+    by_length, by_style = _controlled(against_start, ours, answers.get("start", {}), settings)
     length_tokens = per_prompt(lambda answer: answer.length_tokens)
     repetition_4 = per_prompt(lambda answer: repetition(answer.text))
     assert length_tokens is not None and repetition_4 is not None
@@ -196,12 +206,38 @@ def _metrics(author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]],
         truth=per_prompt(lambda answer: scores.truths.get(_answer_id(answer))),
         length_tokens=length_tokens,
         reward=per_prompt(lambda answer: scores.rewards.get(_answer_id(answer))),
-        win_rate=wins_against("start"),
-        win_rate_teacher=wins_against("teacher"),
+        win_rate=_win_rate(against_start),
+        win_rate_lc=by_length.win_rate,
+        win_rate_style=by_style.win_rate,
+        win_rate_teacher=_win_rate(against_teacher),
+        length_warning=by_length.warning or by_style.warning,
         kl_nats=per_prompt(lambda answer: answer.kl_nats),
         distinct_2=distinct_n([answer.text for of_prompt in ours.values() for answer in of_prompt], 2),
         repetition_4=repetition_4,
     )
+
+
+def _win_rate(comparisons: Sequence[Compared]) -> Mean | None:
+    return bootstrap_mean(win_rates(comparisons)) if comparisons else None
+
+
+def _controlled(
+    comparisons: Sequence[Compared],
+    ours: Mapping[str, Sequence[Answer]],
+    theirs: Mapping[str, Sequence[Answer]],
+    settings: Evaluation,
+) -> tuple[Controlled, Controlled]:
+    """The win rate with the length controlled, and with the length and the style."""
+    pairs = [(ours[one.prompt][one.sample], theirs[one.prompt][one.sample]) for one in comparisons]
+    probabilities, prompts = [one.probability for one in comparisons], [one.prompt for one in comparisons]
+    differences = [a.length_tokens - b.length_tokens for a, b in pairs]
+    unmeasured = Controlled(win_rate=None)
+    by_length = by_style = unmeasured
+    if comparisons and settings.length_control:
+        by_length = controlled_win_rate(probabilities, differences, prompts)
+    if comparisons and settings.style_control:
+        by_style = controlled_win_rate(probabilities, differences, prompts, [style_differences(a.text, b.text) for a, b in pairs])
+    return by_length, by_style
 
 
 def _ids(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[str]]:

@@ -13,7 +13,7 @@ from aligndistill.config.objectives import Ppo
 from aligndistill.config.run import AnswerSampling, Evaluation
 from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError
-from aligndistill.evaluation.wins import by_prompt, win_rates
+from aligndistill.evaluation.wins import by_prompt, compared, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.models.actor_critic import critic_from_backbone, critic_from_reward_model
 from aligndistill.models.conversation import Conversation
@@ -202,7 +202,7 @@ def _win_rate(context: StageContext, watched: HeldOutWinRate, objective: Ppo, se
                 )
                 tasks.append(Task(prompt.id, prompt.messages, candidates, ((0, 1),)))
         verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
-        return win_rates(by_prompt(verdicts), ours, theirs)
+        return win_rates(compared(by_prompt(verdicts), ours, theirs))
 
     def win_rate(policy: LanguageModel) -> float | None:
         rates = from_all(lambda: rates_here(policy))

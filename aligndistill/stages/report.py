@@ -236,6 +236,8 @@ def _warnings(
     for author, metrics in evaluation.authors.items():
         if start and author not in ("start", "teacher") and metrics.length_tokens.low > 1.5 * start.length_tokens.high:
             yield f"{author} answers at more than 1.5 times the start's length; judges tend to like long answers."
+        if metrics.length_warning:
+            yield f"{author}: {metrics.length_warning}."
     reward = _reward_model(manifests)
     if reward and reward.longer_wins and reward.accuracy.low <= reward.longer_wins.mean:
         yield "the reward model is not clearly better than preferring the longer answer."

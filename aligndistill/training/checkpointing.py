@@ -57,6 +57,13 @@ class CheckpointedTrainer:
         else:
             super()._run_epoch(*args, **kwargs)  # type: ignore[misc]
 
+    def _prepare_input(self, data: Any) -> Any:
+        # Under DeepSpeed transformers casts floats to the model's dtype. Ours are no inputs of the model: in bfloat16 a reference's
+        # log-probability of -150 nats would be off by up to half a nat.
+        if isinstance(data, Tensor):
+            return data.to(self.args.device)
+        return super()._prepare_input(data)  # type: ignore[misc]
+
     def training_step(self, *args: Any, **kwargs: Any) -> Tensor:
         """Run one micro-batch. Records the first step whose loss was not finite, without waiting for the device."""
         try:

@@ -7,7 +7,7 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import BestOfN, Dpo, OfflineObjective, Pro, Rrhf
+from aligndistill.config.offline_objectives import BestOfN, Dpo, OfflineObjective, Pro, Rrhf
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.config.training import Training

@@ -81,6 +81,14 @@ def student(text: str, objective: str = "{kind: dpo}") -> str:
             {"students": "{a: {objective: {kind: dpo, loss_type: ipo}}}"},
             "students.a.objective.loss_type: unknown key; it is called 'loss' here",
         ),
+        (
+            {"students": "{a: {objective: {kind: cpo, cpo_alpha: 1}}}"},
+            "students.a.objective.cpo_alpha: unknown key; it is called 'sft_weight' here",
+        ),
+        (
+            {"students": "{a: {objective: {kind: simpo, simpo_gamma: 1}}}"},
+            "students.a.objective.simpo_gamma: unknown key; give gamma_beta_ratio, which is gamma divided by beta",
+        ),
         ({"candidates": "{n: 4}"}, "candidates.n: unknown key; it is called 'per_prompt' here"),
         ({"candidates": "{max_tokens: 4}"}, "candidates.max_tokens: unknown key; it is called 'max_new_tokens' here"),
         ({"candidates": "{top_p: 0.9}"}, "candidates.top_p: unknown key; answers are sampled from the whole distribution, by "),

@@ -225,7 +225,7 @@ STUDENT_KEYS = (
     "max_prompt_tokens, max_response_tokens, objective"
 )
 JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
-KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo, distil"
+KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo, distil"
 
 
 @pytest.mark.parametrize(
@@ -316,6 +316,29 @@ KINDS = "dpo, rrhf, pro, best_of_n, ppo, grpo, rloo, distil"
             "students: {a: {objective: {kind: grpo, server: {base_url: 'http://h/v1', name: m}}}}",
             "students.a.objective.server: unknown key",
         ),
+        (
+            "students: {a: {objective: {kind: kto, desirable_weight: high}}}",
+            "students.a.objective.desirable_weight: expected 'auto' or a number, found 'high'",
+        ),
+        (
+            "students: {a: {objective: {kind: kto, undesirable_weight: 0}}}",
+            "students.a.objective.undesirable_weight: expected 'auto' or a number greater than 0, found 0",
+        ),
+        (
+            "students: {a: {objective: {kind: kto, labels: soft, split: margin}}}",
+            "students.a.objective: soft labels weight every response and split none: remove 'split', or set labels: hard",
+        ),
+        (
+            "students: {a: {objective: {kind: kto, margin: 0.5}}}",
+            "students.a.objective: 'margin' is for split: margin: set that, or remove 'margin'",
+        ),
+        (
+            "students: {a: {objective: {kind: simpo, gamma_beta_ratio: -1}}}",
+            "students.a.objective.gamma_beta_ratio: expected a number not less than 0, found -1",
+        ),
+        ("students: {a: {objective: {kind: orpo, odds_weight: 0}}}", "students.a.objective.odds_weight: expected a number greater"),
+        ("students: {a: {objective: {kind: sppo, eta: 0}}}", "students.a.objective.eta: expected a number greater than 0, found 0"),
+        ("students: {a: {objective: {kind: dpo, sft_weight: -1}}}", "students.a.objective.sft_weight: expected a number not less"),
         ("sft: {demonstrations: d.jsonl}", "sft.demonstrations: expected a section (key: value pairs), found 'd.jsonl'"),
         (
             "models: {m: {from_scratch: {hidden_size: 10, num_attention_heads: 4}, sft: {demonstrations: {path: d}}}}",
@@ -349,7 +372,6 @@ def test_a_bad_name_of_the_run(write):
         ("candidates: {revise: {}}", "candidates.revise"),
         ("start: {model: m, quantize: 4}", "start.quantize"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
-        ("evaluation: {length_control: true}", "evaluation.length_control"),
         ("evaluation: {fidelity: true}", "evaluation.fidelity"),
     ],
 )
@@ -618,6 +640,7 @@ ENDPOINT = "{kind: endpoint, base_url: 'http://h/v1', name: n}"
 SCRATCH = "{from_scratch: {}}"
 READY = "{source: {path: r.jsonl}}"
 DPO = "{objective: {kind: dpo}}"
+KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
 DISTIL = "{objective: {kind: distil, on: all}}"
 
 
@@ -670,6 +693,14 @@ DISTIL = "{objective: {kind: distil, on: all}}"
         ({"students": f"{{start: {DPO}}}"}, "c.yaml:5: students.start: 'start' is a reserved name"),
         ({"students": f"{{teacher: {DPO}}}"}, "c.yaml:5: students.teacher: 'teacher' is a reserved name"),
         ({"students": f"{{best_of_n: {DPO}}}"}, "c.yaml:5: students.best_of_n: 'best_of_n' is a reserved name"),
+        (
+            {"students": "{kto: {objective: {kind: kto}, batch_size: 3}}"},
+            "c.yaml:5: students.kto.batch_size: kto's baseline is a mean over the prompts of a step, and noise with fewer than 4: ",
+        ),
+        (
+            {"students": KTO_BY_MARGIN},
+            "c.yaml:5: students.kto.objective.split: there is no margin around the mean score: set 'margin' beside this key, or ",
+        ),
         ({"start": SCRATCH}, "c.yaml:3: start.from_scratch: a start from scratch needs 'sft'"),
         ({"teacher": SCRATCH}, "c.yaml:5: teacher.from_scratch: a model from scratch needs 'sft' in the same section"),
         ({"models": f"{{m: {SCRATCH}}}"}, "c.yaml:5: models.m.from_scratch: a model from scratch needs 'sft' in the same section"),
@@ -747,6 +778,9 @@ def test_who_needs_a_start_says_so(write, sections: dict[str, str | None], line:
         {"start": SCRATCH, "sft": "{demonstrations: {path: d}}"},
         {"students": "{best_of_n: {objective: {kind: best_of_n}}, dpo-0.1_b: {objective: {kind: dpo}}}"},
         {"name": "store", "runtime": "{store: elsewhere}"},
+        {"students": "{kto: {objective: {kind: kto}, batch_size: 4}}"},
+        {"students": KTO_BY_MARGIN, "rankings": "{tie_margin: 0.1}"},
+        {"students": "{kto: {objective: {kind: kto, split: margin, margin: 0.5}}}"},
     ],
 )
 def test_what_fits_together_is_accepted(write, sections: dict[str, str | None]):

@@ -10,6 +10,7 @@ from aligndistill.config.judges import Pairwise, Panel, Rubric
 from aligndistill.config.load import load_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import OnPolicy, WeightedReward
+from aligndistill.config.offline_objectives import Kto
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import model_uses
@@ -219,3 +220,14 @@ def test_a_shipped_config_is_resolved_once_and_for_all(path: Path) -> None:
     once = resolved(load_config([path]))
     assert resolved(once) == once
     assert not list(check(once))
+
+
+@pytest.mark.parametrize(
+    ("objective", "margin"),
+    [({"split": "margin"}, 0.25), ({"split": "margin", "margin": 0.5}, 0.5), ({"split": "mean"}, None), ({"labels": "soft"}, None)],
+)
+def test_ktos_margin_is_that_of_ties_where_none_is_given(objective: dict[str, Any], margin: float | None) -> None:
+    students = {"kto": {"objective": {"kind": "kto", **objective}}}
+    found = resolved(config(students=students, rankings={"tie_margin": 0.25})).students["kto"].objective
+    assert isinstance(found, Kto)
+    assert found.margin == margin

@@ -23,7 +23,7 @@ from aligndistill.commands.plan.plan import plan
 from aligndistill.config.data import Source
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import Dpo
+from aligndistill.config.offline_objectives import Dpo
 from aligndistill.config.run import RunConfig, Runtime, ZeroName
 from aligndistill.errors import ConfigError
 from aligndistill.processes.deepspeed import config_of
@@ -174,6 +174,27 @@ def test_an_objective_overlay_leaves_the_rate_to_what_is_trained(overlay: Path, 
         student = config.students[overlay.stem]
         assert student.learning_rate == pytest.approx(factor * student.objective.default_learning_rate)
         assert list(doubts(config)) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "settings"),
+    [
+        ("simpo", 5e-7, {"beta": 2.0, "gamma_beta_ratio": 0.5, "sft_weight": 0.0}),
+        ("cpo", 1e-6, {"beta": 0.1, "sft_weight": 1.0}),
+        ("orpo", 5e-6, {"odds_weight": 0.1}),
+        ("kto", 1e-6, {"beta": 0.1, "desirable_weight": "auto", "undesirable_weight": "auto"}),
+        ("sppo", 5e-7, {"eta": 1000.0}),
+    ],
+)
+def test_an_objective_has_its_published_values_also_where_only_its_kind_is_given(
+    name: str, rate: float, settings: dict[str, Any], tmp_path: Path
+):
+    (tmp_path / "base.yaml").write_text(BASE)
+    overlaid = load_config([tmp_path / "base.yaml", CONFIGS / f"objectives/{name}.yaml"]).students[name]
+    plain = load_config([tmp_path / "base.yaml"], [f"students.plain={{objective: {{kind: {name}}}}}"]).students["plain"]
+    assert overlaid.objective == plain.objective
+    assert overlaid.learning_rate == plain.learning_rate == rate
+    assert_holds(plain.objective.model_dump(), settings)
 
 
 @pytest.mark.parametrize("path", [*RUNS, *OBJECTIVES, *JUDGES], ids=by_name)

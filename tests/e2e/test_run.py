@@ -56,8 +56,9 @@ def test_every_student_has_its_metrics_and_best_of_n_is_added(small_run: Finishe
         assert {"objective", "model", "truth", "win_rate", "kl_nats", "length_tokens", "train_seconds"} <= student.keys()
         assert student["objective"] == name
         assert student["train_seconds"] > 0
-        for figure in ("truth", "win_rate", "kl_nats", "length_tokens"):
+        for figure in ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens"):
             assert student[figure].keys() == MEAN, (name, figure)
+        assert student["win_rate_lc"]["n"] == student["win_rate"]["n"]
         assert 0 <= student["win_rate"]["mean"] <= 1
         assert 0 <= student["truth"]["mean"] <= 1
 

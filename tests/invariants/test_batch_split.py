@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from aligndistill.config.objectives import BestOfN, Dpo, Pro, Rrhf
+from aligndistill.config.offline_objectives import BestOfN, Cpo, Dpo, Kto, Orpo, Pro, Rrhf, Simpo, Sppo
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
@@ -35,8 +35,25 @@ OBJECTIVES = {
     "rrhf": Rrhf(kind="rrhf"),
     "pro": Pro(kind="pro"),
     "best_of_n": BestOfN(kind="best_of_n"),
+    "rpo": Dpo(kind="dpo", sft_weight=0.5),
+    "simpo": Simpo(kind="simpo", sft_weight=0.1),
+    "cpo": Cpo(kind="cpo", labels="soft"),
+    "orpo": Orpo(kind="orpo"),
+    "kto": Kto(kind="kto", beta=1.0),
+    "kto_soft": Kto(kind="kto", beta=1.0, labels="soft"),
+    "sppo": Sppo(kind="sppo", eta=10.0),
 }
-METRICS = ("grad_norm", "rewards/chosen", "rewards/margins", "rank_loss", "sft_loss", "accuracy", "logps/chosen", "margin")
+METRICS = (
+    "grad_norm",
+    "rewards/chosen",
+    "rewards/margins",
+    "rank_loss",
+    "sft_loss",
+    "accuracy",
+    "logps/chosen",
+    "margin",
+    "baseline_nats",
+)
 
 
 @pytest.fixture(autouse=True)
@@ -62,8 +79,11 @@ def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Train
     objective: Any = OBJECTIVES[what]
     if what == "supervised":
         rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
-    reference = tiny_language_model() if isinstance(objective, Dpo) else None
-    return train_policy(policy, objective, None, ranking_examples(policy.conversation, rankings, reference), job)
+    # KTO's reference is another model: its baseline is then far above 0, and other in each micro-batch.
+    needs_baseline = isinstance(objective, Kto)
+    reference = tiny_language_model(seed=int(needs_baseline)) if "reference" in getattr(objective, "reads", ()) else None
+    examples = ranking_examples(policy.conversation, rankings, reference, mismatched=needs_baseline)
+    return train_policy(policy, objective, None, examples, job)
 
 
 def with_ties(rankings: list[Ranking]) -> list[Ranking]:
@@ -95,7 +115,7 @@ def test_eight_ones_four_twos_two_fours_one_eight(what: str, tmp_path: Path) -> 
         assert_same_steps(weights(split), weights(whole))
 
 
-@pytest.mark.parametrize("what", ["dpo", "rrhf", "pro", "reward_model"])
+@pytest.mark.parametrize("what", ["dpo", "rrhf", "pro", "reward_model", "simpo", "orpo", "kto", "sppo"])
 def test_metrics_over_pairs_are_those_of_the_step_where_some_prompts_have_no_pair(what: str, tmp_path: Path) -> None:
     whole, *splits = (train(what, per_device, tmp_path / str(per_device), ties=True) for per_device in (8, 4, 2, 1))
     names = {name for name in whole.log[0] if name in METRICS or name.startswith(("rewards/", "logps/"))}

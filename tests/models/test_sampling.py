@@ -4,7 +4,7 @@ from scipy.stats import chisquare
 
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, wrap_language_model
-from aligndistill.models.sampling import Sampled, SampleRequest, draw_tokens, sample, uniforms
+from aligndistill.models.sampling import BLOCK, Sampled, SampleRequest, draw_tokens, sample, uniforms
 from aligndistill.models.scoring import score_groups
 from tests.tiny_models import random_groups, tiny_language_model, tiny_model, tiny_tokenizer
 
@@ -160,7 +160,8 @@ def test_a_low_temperature_is_nearly_greedy() -> None:
 def test_draws_have_the_frequencies_of_the_softmax() -> None:
     logprobs_V = torch.tensor([0.5, -1.0, 2.0, -torch.inf, 0.0, 1.0, -3.0]).log_softmax(-1)
     count = 20_000
-    drawn = draw_tokens(logprobs_V.expand(count, -1), uniforms(seed=3, key="a prompt", number=0, count=count))
+    drawn, logprobs = draw_tokens(logprobs_V.expand(count, -1), uniforms(seed=3, key="a prompt", number=0, count=count))
+    assert torch.allclose(logprobs, logprobs_V[drawn], atol=1e-6)
     observed = torch.bincount(drawn, minlength=7)
     possible = logprobs_V.isfinite()
     assert observed[~possible].sum() == 0
@@ -173,7 +174,33 @@ def test_draws_have_the_frequencies_of_the_softmax() -> None:
 
 def test_the_ends_of_the_unit_interval_are_tokens_that_can_be_drawn() -> None:
     logprobs_NV = torch.tensor([[-torch.inf, 0.3, 0.4, -torch.inf]]).log_softmax(-1).expand(3, -1)
-    assert draw_tokens(logprobs_NV, torch.tensor([0.0, 0.999, 1 - 2**-24])).tolist() == [1, 2, 2]
+    assert draw_tokens(logprobs_NV, torch.tensor([0.0, 0.999, 1 - 2**-24]))[0].tolist() == [1, 2, 2]
+
+
+@pytest.mark.parametrize("size", [600, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
+def test_a_large_vocabulary_is_drawn_as_its_whole_cumulative_distribution_says(size: int) -> None:
+    generator = torch.Generator().manual_seed(size)
+    logits_NV = 3 * torch.randn(70, size, generator=generator)
+    logits_NV[:, -5:] = -torch.inf
+    chances_N = torch.rand(70, generator=generator)
+    chances_N[:2] = torch.tensor([0.0, 1 - 2**-24])
+    for temperature in (1.0, 0.7):
+        logprobs_NV = (logits_NV.double() / temperature).log_softmax(-1)
+        cumulative_NV = logprobs_NV.exp().cumsum(-1)
+        tokens_N, logprobs_N = draw_tokens(logits_NV, chances_N, temperature)
+        upto_N = cumulative_NV.gather(-1, tokens_N.unsqueeze(-1)).squeeze(-1)
+        own_N = logprobs_NV.gather(-1, tokens_N.unsqueeze(-1)).squeeze(-1)
+        # The uniform lies within the token's own share of the unit interval, up to the rounding of single precision.
+        assert bool((chances_N <= upto_N + 1e-6).all())
+        assert bool((chances_N >= upto_N - own_N.exp() - 1e-6).all())
+        assert bool(own_N.isfinite().all())
+        assert torch.allclose(logprobs_N.double(), own_N, atol=1e-5)
+
+
+def test_rows_and_batches_draw_the_same_tokens() -> None:
+    logits_NV, chances_N = torch.randn(40, 2000), torch.rand(40)
+    whole, _ = draw_tokens(logits_NV, chances_N)
+    assert [int(draw_tokens(logits_NV[n : n + 1], chances_N[n : n + 1])[0]) for n in range(40)] == whole.tolist()
 
 
 def test_streams_belong_to_seed_prompt_and_sample() -> None:

@@ -123,6 +123,23 @@ def test_an_untrained_policy_costs_log_two() -> None:
     assert dpo(ranked, beta=0.1).value.item() == pytest.approx(math.log(2))
 
 
+def test_rpo_adds_the_best_answers_nll_per_token() -> None:
+    plain, rpo = dpo(THREE, beta=0.5), dpo(THREE, beta=0.5, sft_weight=0.2)
+    assert rpo.value.item() == pytest.approx(plain.value.item() + 0.2 * 10 / 5)
+    assert rpo.metrics["sft_loss"].tolist() == [2.0]
+    assert plain.metrics.keys() == rpo.metrics.keys() - {"sft_loss"}
+
+
+def test_rpos_gradient_is_dpos_plus_that_of_the_nll() -> None:
+    ranked = some_pairs()
+    ranked.policy_BK.requires_grad_()
+    (both,) = torch.autograd.grad(dpo(ranked, beta=0.1, sft_weight=0.7).value, ranked.policy_BK)
+    (plain,) = torch.autograd.grad(dpo(ranked, beta=0.1).value, ranked.policy_BK)
+    nll = torch.zeros_like(plain)
+    nll[:, 0] = -1 / ranked.lengths_BK[:, 0].double() / len(plain)
+    torch.testing.assert_close(both, plain + 0.7 * nll, rtol=1e-12, atol=1e-15)
+
+
 # ------------------------------------------------------------------------------------------------------------- oracles
 
 

@@ -6,9 +6,9 @@ from typing import Any, Literal
 import pytest
 from datasets import Dataset
 from transformers import AutoModelForSequenceClassification
-from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
+from trl import DPOConfig, DPOTrainer, KTOConfig, KTOTrainer, RewardConfig, RewardTrainer, SFTConfig, SFTTrainer
 
-from aligndistill.config.objectives import Dpo
+from aligndistill.config.offline_objectives import Dpo, Kto
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
@@ -102,6 +102,38 @@ def test_dpo(loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"], tmp_path:
         # At first policy and reference are one, and which reward is the larger one is a matter of rounding.
         late = ("rewards/accuracies",) if step else ()
         for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected", *late):
+            assert entry[name] == pytest.approx(their_entry[name], rel=1e-4, abs=1e-4), name
+
+
+def test_kto(tmp_path: Path) -> None:
+    """Two answers a prompt: TRL has one row for each. Its mismatched answers are set to ours, two rows of a prompt to the same."""
+    policy = tiny_language_model("llama")
+    examples = ranking_examples(policy.conversation, pairs(), reference=tiny_language_model("llama"), mismatched=True)
+    trained = train_policy(policy, Kto(kind="kto", beta=0.3), None, examples, tiny_job(tmp_path / "ours"))
+
+    arguments = KTOConfig(
+        **{**settings(tmp_path / "trl"), "per_device_train_batch_size": 16}, beta=0.3, disable_dropout=True, max_length=None
+    )
+    trl = KTOTrainer(
+        model=tiny_model("llama"),
+        ref_model=tiny_model("llama"),
+        args=arguments,
+        train_dataset=conversational("chosen", "rejected"),
+        processing_class=tiny_tokenizer(),
+    )
+    others = {tuple(one.group.prompt): one.mismatched.group.responses[0] for one in examples if one.mismatched is not None}
+    assert len(others) == len(examples)
+    trl.train_dataset = trl.train_dataset.map(lambda row: {"KL_completion_ids": others[tuple(row["prompt_ids"])]})
+    rows = {(tuple(row["prompt_ids"]), tuple(row["completion_ids"]), row["label"]) for row in trl.train_dataset}
+    ours = {(tuple(one.group.prompt), tuple(ids), n == 0) for one in examples for n, ids in enumerate(one.group.responses)}
+    assert rows == ours
+    trl.train()
+    assert_same_curve(trained.log, trl.state.log_history)
+    theirs = [entry for entry in trl.state.log_history if "loss" in entry]
+    assert trained.log[-1]["baseline_nats"] > 0.01  # it is part of what is compared
+    for entry, their_entry in zip(trained.log, theirs, strict=True):
+        assert max(entry["baseline_nats"], 0) == pytest.approx(their_entry["kl"], abs=1e-4)
+        for name in ("rewards/chosen", "rewards/rejected", "rewards/margins", "logps/chosen", "logps/rejected"):
             assert entry[name] == pytest.approx(their_entry[name], rel=1e-4, abs=1e-4), name
 
 

@@ -40,7 +40,22 @@ def test_what_was_done_before_is_said_and_has_no_part_in_the_rate(clock: list[fl
     list(track(items(30, clock, 20.0), "answers of start", 100, done=70, note=lambda: "7 requests, 99 tokens, 0.01 USD"))
     lines = capsys.readouterr().out.splitlines()
     assert lines[0] == "  answers of start: resuming at 70 of 100"
-    assert lines[1] == "  answers of start: 71/100 (71%), 20 s each, 10 min left, 7 requests, 99 tokens, 0.01 USD"
+    assert lines[1] == "  answers of start: 71/100 (71%), 7 requests, 99 tokens, 0.01 USD"
+    assert lines[2] == "  answers of start: 72/100 (72%), 20 s each, 9 min left, 7 requests, 99 tokens, 0.01 USD"
+
+
+def test_items_that_come_in_batches_are_counted_by_batches(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
+    def batches() -> Iterator[int]:
+        for one in range(300):
+            clock[0] += 40 if one % 100 == 0 else 0.001
+            yield one
+
+    list(track(batches(), "answers of start", 300))
+    assert capsys.readouterr().out.splitlines() == [
+        "  answers of start: 1/300 (0%)",
+        "  answers of start: 100/300 (33%), 2.49/s, 1 min left",
+        "  answers of start: 200/300 (66%), 2.49/s, 40 s left",
+    ]
 
 
 def test_the_last_note_stays(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:

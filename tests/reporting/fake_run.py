@@ -18,6 +18,7 @@ def student(truth: float, win_rate: float, objective: str = "dpo") -> StudentMet
         model=f"store/{objective}/model",
         truth=mean(truth),
         win_rate=mean(win_rate),
+        win_rate_lc=mean(win_rate - 0.02),
         kl_nats=mean(12.3, 1.1),
         length_tokens=mean(34.2, 2),
         train_seconds=38.2,

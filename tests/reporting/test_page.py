@@ -133,7 +133,7 @@ def test_full_page_shows_every_metric(full_html):
         assert shown in page.text, shown
     headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
     assert headings == ["h1"] + ["h2"] * 6
-    assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 2
+    assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 3
 
 
 def test_plots_are_described(full_html):

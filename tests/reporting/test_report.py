@@ -52,6 +52,11 @@ def test_best_student_is_by_truth_where_all_have_one_else_by_win_rate():
     high_truth, high_rate = student(truth=0.7, win_rate=0.6), student(truth=0.6, win_rate=0.7)
     assert best_student({"a": high_truth, "b": high_rate}) == "a"
     assert best_student({"a": high_truth, "b": high_rate.model_copy(update={"truth": None})}) == "b"
+    # The win rate at equal length counts before the plain one, where all have it.
+    short = high_truth.model_copy(update={"truth": None, "win_rate_lc": mean(0.6)})
+    long = high_rate.model_copy(update={"truth": None, "win_rate_lc": mean(0.55)})
+    assert best_student({"a": short, "b": long}) == "a"
+    assert best_student({"a": short, "b": long.model_copy(update={"win_rate_lc": None})}) == "b"
     unmeasured = StudentMetrics(objective="pro", model="m", truth=mean(0.5))
     assert best_student({"a": high_truth.model_copy(update={"truth": None}), "b": unmeasured}) is None
     assert best_student({}) is None

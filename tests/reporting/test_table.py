@@ -21,7 +21,7 @@ def test_a_line_per_model_with_intervals_and_the_best_starred():
     rows = {line.split()[0]: line for line in lines if line.split()}
     assert "0.42 [0.37, 0.47]" in rows["start"]
     assert "0.66 [0.61, 0.71]" in rows["teacher"]
-    assert " ".join(rows["pro"].split()) == "pro * 0.68 [0.63, 0.73] 0.74 [0.69, 0.79] 12.3 34.2 1.25 38 s"
+    assert " ".join(rows["pro"].split()) == "pro * 0.68 [0.63, 0.73] 0.74 [0.69, 0.79] 0.72 12.3 34.2 1.25 38 s"
     assert rows["dpo"].split()[1] == "0.54"
     assert [line for line in lines if "[low, high]: 95%" in line]
 

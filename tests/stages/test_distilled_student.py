@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Distil
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError, DataError

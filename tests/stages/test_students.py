@@ -8,7 +8,7 @@ import pytest
 from transformers import AutoTokenizer
 
 from aligndistill.config.data import Source
-from aligndistill.config.objectives import BestOfN, Dpo, Pro
+from aligndistill.config.offline_objectives import BestOfN, Cpo, Dpo, Kto, OfflineObjective, Orpo, Pro, Simpo, Sppo
 from aligndistill.config.run import Rankings, Runtime
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.errors import DataError
@@ -20,7 +20,7 @@ from aligndistill.stages.context import StageContext
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.training import arguments
 from tests.models.chat_families import tokenizer_of
-from tests.tiny_models import pairs, tiny_model, user, write_tiny_model
+from tests.tiny_models import pairs, ragged_rankings, tiny_model, user, write_tiny_model
 
 
 def context_of(folder: Path, name: str, **runtime: Any) -> StageContext:
@@ -77,6 +77,74 @@ def test_a_student_is_saved_with_the_format_that_it_was_trained_in(tmp_path: Pat
     assert again.chat_template == plain.chat_template
     asked = load_tokenizer(read_pointer(tmp_path / "start"))
     assert Conversation(asked, "chat").prompt_ids(user("Hi")) == plain(prompt, add_special_tokens=False).input_ids
+
+
+def start_and_rankings(folder: Path, count: int = 8) -> dict[str, Any]:
+    """Write a start and rankings of two to four answers; returns the arguments of a stage that learns from them."""
+    write_tiny_model(folder / "start" / "model")
+    ModelPointer(path="model", layout="chat").write(folder / "start")
+    (folder / "rankings").mkdir()
+    write_jsonl(folder / "rankings" / "rankings.jsonl", ragged_rankings()[:count])
+    write_jsonl(folder / "rankings" / "ties.jsonl", [])
+    return {"start": folder / "start", "rankings": folder / "rankings", "lora": None, "seed": 0, "models": {}}
+
+
+@pytest.mark.parametrize(
+    ("objective", "learning_rate"),
+    [
+        (Dpo(kind="dpo", sft_weight=0.5), 1e-3),
+        (Simpo(kind="simpo"), 1e-3),
+        (Cpo(kind="cpo"), 1e-3),
+        (Orpo(kind="orpo", labels="soft"), 1e-3),
+        (Kto(kind="kto"), 1e-3),
+        (Kto(kind="kto", labels="soft"), 1e-3),
+        (Kto(kind="kto", split="margin", margin=0.75), 1e-3),
+        (Sppo(kind="sppo", eta=10), 1e-3),
+    ],
+    ids=lambda value: value.kind if isinstance(value, OfflineObjective) else "",
+)
+def test_every_objective_lowers_its_loss(objective: OfflineObjective, learning_rate: float, tmp_path: Path) -> None:
+    inputs = start_and_rankings(tmp_path)
+    if "reference" in objective.reads:
+        inputs["reference"] = tmp_path / "start"
+    settings = {"learning_rate": learning_rate, "batch_size": 8, "max_steps": 6, "lr_scheduler_type": "constant", "warmup_ratio": 0}
+    student = Student(objective=objective, **settings)
+    context = context_of(tmp_path, "student-new", logging_steps=1, per_device_train_batch_size=4)
+    made = students.make(context, settings=student, **inputs)
+    assert (made.counts["rankings"], made.counts["steps"], made.dropped) == (8, 6, {})
+    log = [json.loads(line) for line in (tmp_path / "student-new" / "metrics.jsonl").read_text().splitlines()]
+    assert log[-1]["loss"] < log[0]["loss"] * 0.98
+    assert log[-1]["rewards/margins"] > log[0]["rewards/margins"]
+
+
+def test_kto_caches_the_reference_of_mismatched_pairs_and_drops_what_is_too_few_for_a_baseline(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[int] = []
+    plain = offline_student.score_groups
+    monkeypatch.setattr(offline_student, "score_groups", lambda *given: scored.append(len(given[1])) or plain(*given))
+    events: list[str] = []
+    monkeypatch.setattr(offline_student, "wait_for_others", lambda event, ranks: events.append(event))
+    inputs = {**start_and_rankings(tmp_path, count=7), "reference": tmp_path / "start"}
+    kto = Student(objective=Kto(kind="kto"), batch_size=5, num_train_epochs=2)
+    made = students.make(context_of(tmp_path, "student-kto"), settings=kto, **inputs)
+    assert made.counts["rankings"] == 5  # the other two would be a step of their own
+    assert made.counts["steps"] == 2
+    assert made.dropped == {"last step of an epoch under 4 prompts": 2}
+    assert scored == [7, 7]  # the pairs, and the prompts with their own answers
+    assert len(set(events)) == 2  # an event that all processes announced once holds none of them back a second time
+    for name, objective in (("again", Kto(kind="kto", beta=0.2)), ("dpo", Dpo(kind="dpo"))):
+        student = Student(objective=objective, batch_size=5, max_steps=1)
+        students.make(context_of(tmp_path, f"student-{name}"), settings=student, **inputs)
+    assert scored == [7, 7, 0, 0, 0]
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_kto_with_too_few_prompts_is_refused_before_it_trains(count: int, tmp_path: Path) -> None:
+    inputs = {**start_and_rankings(tmp_path, count), "reference": tmp_path / "start"}
+    kto = Student(objective=Kto(kind="kto"), batch_size=8)
+    with pytest.raises(DataError, match=f"kto pairs each prompt .* only {count} training rankings"):
+        students.make(context_of(tmp_path, "student-kto"), settings=kto, **inputs)
 
 
 def start_and_rows(folder: Path, scores: Callable[[int], list[float]]) -> Rankings:

@@ -11,7 +11,8 @@ import pytest
 from aligndistill.config.data import Source
 from aligndistill.config.judges import Function, Pairwise
 from aligndistill.config.models import EndpointModel, LocalModel
-from aligndistill.config.objectives import Dpo, Ppo, RolloutServer
+from aligndistill.config.objectives import Ppo, RolloutServer
+from aligndistill.config.offline_objectives import Dpo
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import marks
 from aligndistill.config.section import NotHashed, Section

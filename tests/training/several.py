@@ -28,7 +28,8 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noqa: E402
 
 from aligndistill.config.models import Lora  # noqa: E402
-from aligndistill.config.objectives import BestOfN, Distil, Dpo, Pro, RolloutServer, Rrhf  # noqa: E402
+from aligndistill.config.objectives import RolloutServer  # noqa: E402
+from aligndistill.config.offline_objectives import BestOfN, Distil, Dpo, Kto, Pro, Rrhf  # noqa: E402
 from aligndistill.config.students import RewardTraining as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
@@ -64,6 +65,7 @@ OBJECTIVES: dict[str, Any] = {
     "rrhf": Rrhf(kind="rrhf"),
     "pro": Pro(kind="pro"),
     "best_of_n": BestOfN(kind="best_of_n"),
+    "kto": Kto(kind="kto", beta=1.0),
 }
 RANK = int(os.environ.get("RANK", "0"))
 seen: list[int] = []
@@ -140,8 +142,9 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         policy = load_language_model(backbone)
         if what == "supervised":
             rankings = [ranking(question, answer) for question in QUESTIONS for answer in ANSWERS[:2]]
-        reference = tiny_language_model() if what == "dpo" else None
-        examples = ranking_examples(policy.conversation, rankings, reference)
+        seeds = {"dpo": 0, "kto": 1}  # KTO's is another model: its baseline is above 0, and other in each process's share
+        reference = tiny_language_model(seed=seeds[what]) if what in seeds else None
+        examples = ranking_examples(policy.conversation, rankings, reference, mismatched=what == "kto")
         trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     result: dict[str, Any] = {"log": trained.log, "steps": trained.steps, "seen": list(seen), "kept": kept}

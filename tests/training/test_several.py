@@ -18,7 +18,7 @@ from tests.training.on_policy.policy_server import PolicyServer
 
 pytestmark = pytest.mark.process
 
-OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "distil", "ppo")
+OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "kto", "distil", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
 SHARDED_LORA = [
     *(("dpo", f"zero{stage}") for stage in range(4)),
@@ -111,6 +111,7 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
     for entry, other in zip(found["log"], expected["log"], strict=True):
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert entry["learning_rate"] == other["learning_rate"]
+        assert entry.get("baseline_nats", 0) == pytest.approx(other.get("baseline_nats", 0), rel=1e-3, abs=1e-4)  # of KTO
         if "score" in other:
             assert entry.keys() & other.keys() >= PPO_METRICS
             assert entry.keys() ^ other.keys() <= {"grad_norm"}  # DeepSpeed has none under ZeRO-0

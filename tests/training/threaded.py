@@ -15,7 +15,7 @@ from typing import Any
 
 import torch
 
-from aligndistill.config.objectives import Rrhf
+from aligndistill.config.offline_objectives import Rrhf
 from aligndistill.models.groups import TokenGroup
 from aligndistill.training.offline.examples import Example
 from aligndistill.training.offline.policy import train_policy

@@ -3,6 +3,7 @@
 The limit is doubled as long as that raises throughput by a fifth at least. Twice and half of it are tried again at intervals, which
 become longer while that changes nothing: half is enough if it does not lower the throughput. A 429, a 503 or a timeout halves the
 limit while it grows, and otherwise lowers it by a quarter; it then climbs by an eighth per round to just below where that happened.
+A 429 that says how long to wait is about the rate, and lowers that instead (`RateLimiter.rejected`).
 Latency alone is no reason to stop growing: servers that compute requests in batches get slower and answer more. If it doubles while
 the limit is the same, the limit is halved.
 """
@@ -44,6 +45,8 @@ class _Round:
 class FixedLimit:
     """A number of requests in flight that stays as it is."""
 
+    adapts = False
+
     def __init__(self, current: int) -> None:
         self.current = current
 
@@ -64,6 +67,8 @@ class AdaptiveLimit:
     Attributes:
         current: how many may be in flight now.
     """
+
+    adapts = True
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
         self.current = START

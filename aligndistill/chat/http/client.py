@@ -129,7 +129,11 @@ class ServerClient:
                 answered = True
             except TransientError as failure:
                 overloaded = failure.overloaded
-                if failure.retry_after_seconds:
+                if failure.retry_after_seconds and failure.rate_limited and self.limit.adapts:
+                    overloaded = False  # a limit on the rate: fewer in flight would only use less of it
+                    self._rate_limiter.rejected(slot, failure.retry_after_seconds)
+                    self.limit.restart()
+                elif failure.retry_after_seconds:
                     self._rate_limiter.pause(failure.retry_after_seconds)
                 raise
             finally:

@@ -10,7 +10,8 @@ from aligndistill.chat.http.keys import read_key
 from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel
-from aligndistill.config.objectives import Distil, RolloutServer
+from aligndistill.config.objectives import RolloutServer
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, sections_in

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.config.models import LocalModel
-from aligndistill.config.objectives import Distil, Dpo
+from aligndistill.config.offline_objectives import Distil, Dpo, Simpo
 from aligndistill.config.problems import Problem
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
@@ -22,6 +22,9 @@ from aligndistill.processes.ranks import world_size
 LARGE_BILLIONS = 6.0
 """From this size on, published DPO recipes with one epoch have `SMALL_BETA`: Zephyr (7B), SimPO's baselines (7B to 9B)."""
 SMALL_BETA = 0.01
+
+LEAST_SIMPO_BETA = 1.0
+"""Well below every published run of SimPO, and well above betas that are meant for DPO."""
 
 MEETING_PORT = 29500
 """Where the processes of a launcher meet by default."""
@@ -60,6 +63,10 @@ def _adapter_rates(config: RunConfig) -> Iterator[Problem]:
 
 
 def _betas(config: RunConfig) -> Iterator[Problem]:
+    for name, student in config.students.items():
+        if isinstance(student.objective, Simpo) and student.objective.beta < LEAST_SIMPO_BETA:
+            text = f"beta {student.objective.beta:g} for simpo, which compares log-probabilities per token"
+            yield Problem(("students", name, "objective", "beta"), f"{text}: published runs have 2 to 10")
     billions = billion_parameters(config.start) if config.start is not None else None
     if billions is None or billions < LARGE_BILLIONS:
         return

@@ -6,7 +6,8 @@ from typing import Any, TypeVar
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Shape, estimate, read_sharding, shape_of
 from aligndistill.config.models import EndpointModel, LocalModel, Lora
-from aligndistill.config.objectives import BestOfN, Distil, Ppo
+from aligndistill.config.objectives import Ppo
+from aligndistill.config.offline_objectives import BestOfN, Distil
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.config.training import Training

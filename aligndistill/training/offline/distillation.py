@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Distil
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup
@@ -77,7 +77,7 @@ def train_distilled(
         collator = Collator(policy.conversation.pad_id, shares, policy.shares_prompt and live.shares_prompt)
         if live.shares_prompt:  # else its rows go through one by one, in each process other numbers of them: it stays whole
             sharded = live.model
-    return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, sharded)
+    return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, teacher=sharded)
 
 
 def _beside(teacher: LiveTeacher | StoredTeacher, objective: Distil, batch: GroupedBatch, tensors: MicroBatch) -> Beside:

@@ -20,17 +20,31 @@ BATCH_FIELDS = tuple(GroupedBatch.__dataclass_fields__)
 
 
 @dataclass(frozen=True)
+class Mismatched:
+    """A prompt with one response to another prompt, for KTO's baseline.
+
+    Attributes:
+        reference: the reference policy's summed log-prob of that response, nats.
+    """
+
+    group: TokenGroup
+    reference: float
+
+
+@dataclass(frozen=True)
 class Example:
     """One prompt with its ranked responses, best first.
 
     Attributes:
         scores: one per response, on the logit scale.
         reference: the reference policy's summed log-probs, nats, for objectives that have one.
+        mismatched: for objectives with a baseline.
     """
 
     group: TokenGroup
     scores: list[float]
     reference: list[float] | None = None
+    mismatched: Mismatched | None = None
 
 
 class Examples(Dataset[Example]):
@@ -70,9 +84,9 @@ class Collator:
         batch = collate(groups, self.pad_id, share)
         tensors: MicroBatch = {name: getattr(batch, name) for name in BATCH_FIELDS}
         tensors["share"] = share
-        tensors["scores_BK"] = _padded([example.scores for example in examples])
+        tensors["scores_BK"] = padded([example.scores for example in examples])
         if examples[0].reference is not None:
-            tensors["reference_BK"] = _padded([example.reference or [] for example in examples])
+            tensors["reference_BK"] = padded([example.reference or [] for example in examples])
         return tensors
 
 
@@ -81,7 +95,8 @@ def grouped_batch(tensors: MicroBatch) -> GroupedBatch:
     return GroupedBatch(**{name: tensors[name] for name in BATCH_FIELDS})
 
 
-def _padded(rows: Sequence[Sequence[float]]) -> Tensor:
+def padded(rows: Sequence[Sequence[float]]) -> Tensor:
+    """The rows as one tensor, with zeros behind the shorter ones."""
     width = max(len(row) for row in rows)
     return torch.tensor([[*row, *[0.0] * (width - len(row))] for row in rows])
 

@@ -17,7 +17,7 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise_one
 from aligndistill.store.artifacts import content_fingerprint
-from aligndistill.training.offline.examples import Example
+from aligndistill.training.offline.examples import Example, Mismatched
 
 Item = TypeVar("Item", covariant=True)
 
@@ -87,11 +87,13 @@ class StoredExamples(OnDiskSequence[Example]):
     Attributes:
         rows: the file, as a `datasets.Dataset`.
         reference: for each example, the reference policy's summed log-probs, nats; None for objectives without one.
+        mismatched: for each example, for objectives with a baseline.
     """
 
     counts: FileCounts
     rows: Any = field(repr=False)
     reference: Sequence[list[float]] | None = None
+    mismatched: Sequence[Mismatched] | None = None
 
     @property
     def dropped(self) -> dict[str, int]:
@@ -108,9 +110,9 @@ class StoredExamples(OnDiskSequence[Example]):
         """The token groups of the examples."""
         return _Groups(self)
 
-    def with_reference(self, reference: Sequence[list[float]]) -> "StoredExamples":
+    def with_reference(self, reference: Sequence[list[float]], mismatched: Sequence[Mismatched] | None = None) -> "StoredExamples":
         """The same examples with these log-probs."""
-        return replace(self, reference=reference)
+        return replace(self, reference=reference, mismatched=mismatched)
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -119,7 +121,8 @@ class StoredExamples(OnDiskSequence[Example]):
         """Read from the file."""
         row = self.rows[index]
         reference = None if self.reference is None else self.reference[index]
-        return Example(TokenGroup(row["prompt"], row["responses"]), row["scores"], reference)
+        mismatched = None if self.mismatched is None else self.mismatched[index]
+        return Example(TokenGroup(row["prompt"], row["responses"]), row["scores"], reference, mismatched)
 
 
 @dataclass(frozen=True)

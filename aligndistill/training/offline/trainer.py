@@ -25,6 +25,9 @@ LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
 WeightOfBatch = Callable[[MicroBatch], int]
 """The number of items (prompts or tokens) that the loss of one collated micro-batch is a mean over."""
 
+BaselineOfStep = Callable[[Any, Sequence[Example], int, torch.device], Tensor]
+"""(model, a process's examples of an optimiser step, the number of their micro-batches, device) -> (sum, count) of a mean."""
+
 
 def prompts(tensors: MicroBatch) -> int:
     """The weight of a loss that is a mean over prompts."""
@@ -43,6 +46,8 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     therefore yields examples, and a process's share of a step is split by length: similar ones share a micro-batch.
 
     Args:
+        baseline_of_step: measures the policy before each step. Every micro-batch gets the mean over all processes as
+            `baseline_nats`.
         teacher: a frozen causal language model that the loss reads once per micro-batch; ZeRO-3 shards its layers.
     """
 
@@ -52,6 +57,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         self,
         loss_of_batch: LossOfBatch,
         weight_of_batch: WeightOfBatch = prompts,
+        baseline_of_step: BaselineOfStep | None = None,
         *,
         collator: Collator,
         teacher: Any = None,
@@ -63,6 +69,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
             frozen.shard_layers(teacher, config)
         self._loss_of_batch = loss_of_batch
         self._weight_of_batch = weight_of_batch
+        self._baseline_of_step = baseline_of_step
         self._collator = collator
         self.loss_is_scaled_for_ga = True
 
@@ -72,6 +79,11 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         examples = [example for batch in given for example in batch]
         lengths = [self._collator.row_tokens(example) for example in examples]
         batches = [self._collator([examples[i] for i in indices]) for indices in split_by_length(lengths, len(given))]
+        if self._baseline_of_step is not None:
+            ours = self._baseline_of_step(self.model, examples, len(given), self.args.device)
+            total, count = self.accelerator.reduce(ours, reduction="sum")
+            for batch in batches:
+                batch["baseline_nats"] = total / count
         return batches, self._get_num_items_in_batch(batches, device)
 
     def compute_loss(self, model: Any, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
@@ -128,6 +140,7 @@ def _train(
     collator: Collator,
     examples: Sequence[Example],
     job: TrainingJob,
+    baseline_of_step: BaselineOfStep | None = None,
     teacher: Any = None,
 ) -> Trained:
     runtime = job.runtime
@@ -136,6 +149,7 @@ def _train(
     trainer = GroupedTrainer(
         loss_of_batch,
         weight_of_batch,
+        baseline_of_step,
         model=model,
         args=training_arguments(job.settings, runtime, job.folder, job.name, job.seed),
         train_dataset=Examples(examples),

@@ -212,6 +212,24 @@ def test_a_server_that_answers_429_gets_fewer_and_every_request_is_answered() ->
     assert chat._in_flight() < START
 
 
+def test_a_429_that_says_how_long_to_wait_lowers_the_rate_and_not_what_is_in_flight() -> None:
+    times: list[float] = []
+
+    def behave(body: object, number: int) -> Act:
+        now = time.monotonic()
+        if sum(one > now - 1 for one in times) >= 30:
+            return error(429, "too many", headers={"Retry-After": "1"})
+        times.append(now)
+        return completion("A")
+
+    with FaultServer(behave) as server:
+        chat = EndpointChat(server.config(max_retries=8))
+        answers = list(chat.answer(requests(90), SamplingParams(0.0, 4)))
+    assert all(not answer.reply.problem for answer in answers)
+    assert chat._in_flight() >= START
+    assert chat._server._rate_limiter._learned is not None
+
+
 def test_what_is_unread_counts_as_in_flight() -> None:
     """A kill loses no more than the limit, however slow the reader is."""
     with FaultServer(lambda body, number: after(0.01, completion("A"))) as server:

@@ -1,9 +1,12 @@
 import asyncio
 import itertools
 import time
+from dataclasses import dataclass, field
+
+import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
-from aligndistill.chat.http.rate_limit import RateLimiter
+from aligndistill.chat.http.rate_limit import LEARNED_MARGIN, RateLimiter
 from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.records import Message
 from tests.chat.fault_server import FaultServer, completion, error
@@ -43,6 +46,64 @@ def test_no_window_sees_more_tokens_than_the_limit() -> None:
 
 def test_a_request_that_is_over_the_limit_by_itself_still_gets_its_turn() -> None:
     assert len(let_through(RateLimiter(None, 100, window_seconds=0.1), [500, 10])) == 2
+
+
+@dataclass
+class RatedServer:
+    """A server that accepts so many requests in any second, asked as fast as a limiter allows, on a clock of its own."""
+
+    rate: int
+    now: float = 0.0
+    accepted: list[float] = field(default_factory=list)
+    rejections: list[float] = field(default_factory=list)
+
+    def ask(self, limiter: RateLimiter, until: float) -> None:
+        while self.now < until:
+            found = limiter._try(1)
+            if isinstance(found, float):
+                self.now += found + 1e-4  # the time that a request travels
+            elif sum(one > self.now - 1 for one in self.accepted) < self.rate:
+                self.accepted.append(self.now)
+                self.now += 1e-4
+            else:
+                self.rejections.append(self.now)
+                limiter.rejected(found, 1.0)
+
+
+def test_what_a_server_accepts_is_learned_from_its_first_rejection() -> None:
+    server = RatedServer(20)
+    limiter = RateLimiter(None, None, clock=lambda: server.now)
+    server.ask(limiter, until=5)
+    # 20 at once, a rejection and a second's pause; then 20 in each 1.05 s, and none is rejected.
+    assert len(server.rejections) == 1
+    assert most_in_a_window(server.accepted, [1] * len(server.accepted), 1.0) == 20
+    assert len(server.accepted) == 20 * 5
+
+
+def test_a_learned_limit_is_raised_when_nothing_is_rejected() -> None:
+    server = RatedServer(20)
+    limiter = RateLimiter(None, None, clock=lambda: server.now)
+    server.ask(limiter, until=3)
+    server.rate = 40
+    server.ask(limiter, until=60)
+    assert most_in_a_window(server.accepted[-200:], [1] * 200, 1.0) > 35
+    # At a limit that stays, a raise costs a pause, and these become rare.
+    server.rejections.clear()
+    server.ask(limiter, until=160)
+    assert len(server.rejections) < 12
+    assert len([one for one in server.accepted if one > 60]) > 0.85 * 40 * 100
+
+
+def test_a_rejection_for_want_of_anything_accepted_leaves_one_request_a_window() -> None:
+    now = [0.0]
+    limiter = RateLimiter(None, None, clock=lambda: now[0])
+    slot = limiter._try(1)
+    assert not isinstance(slot, float)
+    limiter.rejected(slot, 2.0)
+    assert limiter._try(1) == 2.0
+    now[0] = 2.0
+    assert not isinstance(limiter._try(1), float)
+    assert limiter._try(1) == pytest.approx(2.0 * LEARNED_MARGIN)
 
 
 def test_what_a_request_did_cost_counts() -> None:

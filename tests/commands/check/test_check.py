@@ -318,6 +318,17 @@ SIZES = {
 }
 
 
+def test_a_beta_of_dpo_is_too_small_for_simpo(check: Check) -> None:
+    def told(beta: float) -> tuple[str, ...]:
+        return check(students={"a": {"objective": {"kind": "simpo", "beta": beta}}}).warnings
+
+    (line,) = told(0.1)
+    assert line.endswith(
+        "students.a.objective.beta: beta 0.1 for simpo, which compares log-probabilities per token: published runs have 2 to 10"
+    )
+    assert told(2.0) == told(10.0) == ()
+
+
 def test_a_beta_that_published_recipes_for_this_size_do_not_have(check: Check) -> None:
     write_model(Path("llama"), **SIZES)  # Llama 3 8B: 8.03 billion
 

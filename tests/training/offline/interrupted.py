@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Dpo
+from aligndistill.config.offline_objectives import Dpo
 from aligndistill.training.offline.policy import train_policy
 from tests.tiny_models import ragged_rankings, ranking_examples, tiny_job, tiny_language_model
 from tests.training.killing import Prepare, before_manifest, in_a_child, in_step, kill, never

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Distil
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.models import logprobs
 from aligndistill.models.conversation import Conversation

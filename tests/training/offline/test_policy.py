@@ -3,6 +3,7 @@
 import math
 from itertools import combinations
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,7 +15,7 @@ from torch import Tensor
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Dpo, Pro
+from aligndistill.config.offline_objectives import Dpo, Pro
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.errors import ConfigError, TrainingError
@@ -145,6 +146,20 @@ def test_recomputed_activations_change_nothing(lora: Lora | None, tmp_path: Path
         assert one["loss"] == pytest.approx(other["loss"], abs=1e-6)
         assert one["grad_norm"] == pytest.approx(other["grad_norm"], rel=1e-5)
         assert one["grad_norm"] > 0
+
+
+def test_log_probs_and_scores_keep_their_digits_where_deepspeed_trains_in_bfloat16(tmp_path: Path) -> None:
+    """transformers casts a batch's floats to the dtype of DeepSpeed's config, as if they were inputs of the model."""
+    job = tiny_job(tmp_path, max_steps=1)
+    trainer = train_policy(tiny_language_model(), Dpo(kind="dpo"), None, dpo_examples(), job).trainer
+    trainer.is_deepspeed_enabled = True
+    plugin = SimpleNamespace(hf_ds_config=SimpleNamespace(dtype=lambda: torch.bfloat16))
+    trainer.accelerator = SimpleNamespace(state=SimpleNamespace(deepspeed_plugin=plugin))
+    given = {"reference_BK": torch.tensor([[-150.3]]), "input_ids_NT": torch.tensor([[5]]), "share": False}
+    found = trainer._prepare_inputs(given)
+    assert found["reference_BK"].dtype == torch.float32
+    assert found["reference_BK"].item() == given["reference_BK"].item()
+    assert found["share"] is False
 
 
 # --------------------------------------------------------------------------------------------------- a loss that is lost

@@ -1,0 +1,259 @@
+"""The schema of the objectives that learn from rankings."""
+
+from typing import Annotated, ClassVar, Literal
+
+from pydantic import Field, model_validator
+
+from aligndistill.config.section import HashedIfSet, Section
+
+Labels = Literal["hard", "soft"]
+"""Whether a label is the order of two scores, or the teacher's probability."""
+
+LEAST_PROMPTS = 4
+"""The fewest prompts in an optimiser step of KTO: a baseline of fewer is mostly noise."""
+
+Weight = Literal["auto"] | Annotated[float, Field(gt=0)]
+
+
+class Offline(Section):
+    """An objective that learns from rankings.
+
+    Attributes:
+        default_learning_rate: the learning rate of its paper.
+        trainer: which stage of `stages/` trains it.
+        reads: its inputs besides the start, by their names in `pipeline.py`.
+        best_only: whether it uses only the best response of a ranking.
+        needs_mismatched: whether its baseline is measured on responses to other prompts (KTO).
+    """
+
+    default_learning_rate: ClassVar[float]
+    trainer: ClassVar[Literal["offline", "distil"]] = "offline"
+    reads: ClassVar[tuple[str, ...]] = ("rankings",)
+    best_only: ClassVar[bool] = False
+    needs_mismatched: ClassVar[bool] = False
+
+    @property
+    def learns_ties(self) -> bool:
+        """Whether it learns from a ranking whose answers are all tied."""
+        return False
+
+
+class Dpo(Offline):
+    """Direct preference optimisation.
+
+    Attributes:
+        loss: TRL's names. `sigmoid` is DPO, `sigmoid_norm` divides each log-ratio by its answer's length (Tülu 3) and needs a
+            larger `beta`, `ipo` is IPO, `hinge` the hinge form (SLiC-HF).
+        labels: `soft` weights both directions by the teacher's probability.
+        label_smoothing: conservative DPO: the assumed share of flipped labels.
+        sft_weight: of the NLL per token of the best response (RPO).
+    """
+
+    default_learning_rate: ClassVar[float] = 5e-7
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "reference")
+
+    kind: Literal["dpo"]
+    beta: float = Field(default=0.1, gt=0)
+    loss: Literal["sigmoid", "sigmoid_norm", "ipo", "hinge"] = "sigmoid"
+    labels: Labels = "hard"
+    label_smoothing: float = Field(default=0.0, ge=0, lt=0.5)
+    sft_weight: Annotated[float, HashedIfSet] = Field(default=0.0, ge=0)
+
+    @property
+    def learns_ties(self) -> bool:
+        """Soft labels do: a tie has the label 0.5."""
+        return self.labels == "soft"
+
+
+class Rrhf(Offline):
+    """Rank responses to align human feedback: hinge on length-normalised log-probs, plus NLL of the best response."""
+
+    default_learning_rate: ClassVar[float] = 2e-5
+
+    kind: Literal["rrhf"]
+    sft_weight: float = Field(default=1.0, ge=0)
+
+
+class Pro(Offline):
+    """Preference ranking optimisation: list-wise contrast with reward-gap temperatures, plus NLL of the best response."""
+
+    default_learning_rate: ClassVar[float] = 5e-6
+
+    kind: Literal["pro"]
+    sft_weight: float = Field(default=0.05, ge=0)
+
+
+class BestOfN(Offline):
+    """Imitate the best candidate: the baseline for all other students."""
+
+    default_learning_rate: ClassVar[float] = 2e-5
+    best_only: ClassVar[bool] = True
+
+    kind: Literal["best_of_n"]
+
+
+class Simpo(Offline):
+    """Simple preference optimisation: pairs on length-normalised log-probs with a target margin, without a reference.
+
+    Attributes:
+        beta: scale of the log-prob per token; 2 to 10 in published runs, far above DPO's.
+        gamma_beta_ratio: the target margin divided by `beta`, nats per token.
+        sft_weight: of the NLL per token of the best response.
+        labels: as in `Dpo`.
+    """
+
+    default_learning_rate: ClassVar[float] = 5e-7
+
+    kind: Literal["simpo"]
+    beta: float = Field(default=2.0, gt=0)
+    gamma_beta_ratio: float = Field(default=0.5, ge=0)
+    sft_weight: float = Field(default=0.0, ge=0)
+    labels: Labels = "hard"
+
+    @property
+    def learns_ties(self) -> bool:
+        """As in `Dpo`."""
+        return self.labels == "soft"
+
+
+class Cpo(Offline):
+    """Contrastive preference optimisation: pairs on summed log-probs without a reference, plus NLL of the best response.
+
+    Attributes:
+        sft_weight: of the NLL per token of the best response.
+        labels: as in `Dpo`.
+    """
+
+    default_learning_rate: ClassVar[float] = 1e-6
+
+    kind: Literal["cpo"]
+    beta: float = Field(default=0.1, gt=0)
+    sft_weight: float = Field(default=1.0, ge=0)
+    labels: Labels = "hard"
+
+    @property
+    def learns_ties(self) -> bool:
+        """As in `Dpo`."""
+        return self.labels == "soft"
+
+
+class Orpo(Offline):
+    """Odds-ratio preference optimisation: NLL of the best response, plus pairs on its odds, without a reference.
+
+    Attributes:
+        odds_weight: of the pairs' term; the paper's lambda.
+        labels: as in `Dpo`.
+    """
+
+    default_learning_rate: ClassVar[float] = 5e-6
+
+    kind: Literal["orpo"]
+    odds_weight: float = Field(default=0.1, gt=0)
+    labels: Labels = "hard"
+
+    @property
+    def learns_ties(self) -> bool:
+        """As in `Dpo`."""
+        return self.labels == "soft"
+
+
+class Kto(Offline):
+    """Kahneman-Tversky optimisation: each response alone, desirable or not, against a baseline of the whole optimiser step.
+
+    Attributes:
+        labels: `hard` calls a response desirable or undesirable, `soft` weights both by sigmoid(score - the prompt's mean score).
+        split: of hard labels. `mean` calls a response desirable above its prompt's mean score and undesirable below it; `margin`
+            leaves out responses within `margin` of it.
+        margin: on the scale of the scores; `rankings.tie_margin` by default.
+        desirable_weight, undesirable_weight: `auto` makes both kinds weigh the same in the training data.
+    """
+
+    default_learning_rate: ClassVar[float] = 1e-6
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "reference")
+    needs_mismatched: ClassVar[bool] = True
+
+    kind: Literal["kto"]
+    beta: float = Field(default=0.1, gt=0)
+    labels: Labels = "hard"
+    split: Literal["mean", "margin"] = "mean"
+    margin: float | None = Field(default=None, gt=0)
+    desirable_weight: Weight = "auto"
+    undesirable_weight: Weight = "auto"
+
+    @model_validator(mode="after")
+    def _one_way_to_split(self) -> "Kto":
+        if self.labels == "soft" and self.split == "margin":
+            raise ValueError("soft labels weight every response and split none: remove 'split', or set labels: hard")
+        if self.margin is not None and self.split != "margin":
+            raise ValueError("'margin' is for split: margin: set that, or remove 'margin'")
+        return self
+
+
+class Sppo(Offline):
+    """Self-play preference optimisation: a squared loss that draws each log-ratio to eta (P - 1/2).
+
+    P is a response's mean probability of being better than a response of its prompt.
+
+    Attributes:
+        eta: nats; the released code's 1 / beta.
+    """
+
+    default_learning_rate: ClassVar[float] = 5e-7
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "reference")
+
+    kind: Literal["sppo"]
+    eta: float = Field(default=1000.0, gt=0)
+
+    @property
+    def learns_ties(self) -> bool:
+        """Equal responses have P = 1/2, which draws their log-ratios to 0."""
+        return True
+
+
+class Distil(Offline):
+    """Distillation: the student learns the next-token distributions of the teacher, a local model with the start's tokenizer.
+
+    Attributes:
+        divergence: between teacher p and student q. `forward_kl` is KL(p || q), `reverse_kl` KL(q || p), `jsd` and the skew forms
+            compare with a mixture of both, `tvd` is the total variation, `akl` weighs the two KLs by where the student errs.
+        beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
+        skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
+        temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
+        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
+        on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
+            alone: others may be the student's own mistakes.
+        top_k: store this many of the teacher's likeliest tokens, with the probability of all others together, and compare with
+            those; by default the teacher is in memory while the student learns.
+    """
+
+    default_learning_rate: ClassVar[float] = 2e-5
+    trainer: ClassVar[Literal["distil"]] = "distil"
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
+
+    kind: Literal["distil"]
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"] = "forward_kl"
+    beta: float = Field(default=0.5, gt=0, lt=1)
+    skew: float = Field(default=0.1, gt=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
+    sft_weight: float = Field(default=0.5, ge=0, lt=1)
+    on: Literal["teacher", "best", "all"] = "teacher"
+    top_k: int | None = Field(default=None, gt=0)
+
+    @property
+    def learns_ties(self) -> bool:
+        """It needs no order: with `on: best`, any of equal answers is the best."""
+        return True
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "Distil":
+        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
+        for name, is_used in used.items():
+            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
+        if self.top_k is not None and self.temperature != 1.0:
+            raise ValueError("'top_k' needs temperature 1: at another one the probability of the other tokens is not known")
+        return self
+
+
+OfflineObjective = Dpo | Rrhf | Pro | BestOfN | Simpo | Cpo | Orpo | Kto | Sppo
+"""The objectives that learn from rankings alone."""

@@ -1,0 +1,98 @@
+"""`python -m benchmarks.real_model MODEL_FOLDER HH_FILE`: a real model learns a known reward, by method and over seeds.
+
+The reward is VADER's sentiment (`pip install vaderSentiment`), the prompts are first turns of HH-RLHF (`HH_FILE` is one of its
+`.jsonl` or `.jsonl.gz` files), and every student is trained with LoRA: `benchmarks/real_model.yaml`. TRL's DPOTrainer learns from
+the same pairs of the first seed, with the same adapters, beta, learning rate and pairs in a step, and is measured on the same
+held-out prompts.
+"""
+
+import argparse
+import gzip
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import asdict
+from pathlib import Path
+from statistics import fmean
+
+from benchmarks.environments import ROOT
+from benchmarks.frontier import RESULTS, SEEDS, Point, plot, points_of, table
+
+WORK = ROOT / "benchmarks" / ".work" / "real-model"
+CONFIG = "benchmarks/real_model.yaml"
+PROMPTS = 288
+CHARACTERS = range(15, 101)
+PEER = "dpo-1e-4"
+"""The student whose settings TRL gets."""
+
+
+def first_turns(hh_file: Path) -> Iterator[str]:
+    """The different first human turns of a file of HH-RLHF that are neither very short nor long."""
+    content = hh_file.read_bytes()
+    seen = set()
+    for row in (gzip.decompress(content) if hh_file.suffix == ".gz" else content).splitlines():
+        turn = json.loads(row)["chosen"].split("\n\nAssistant:")[0].removeprefix("\n\nHuman:").strip()
+        if len(turn) in CHARACTERS and turn not in seen:
+            seen.add(turn)
+            yield turn
+
+
+def write_prompts(hh_file: Path, path: Path) -> None:
+    """The first prompts of the file as rows of a prompt each."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    turns = [turn for _, turn in zip(range(PROMPTS), first_turns(hh_file), strict=False)]
+    path.write_text("".join(json.dumps({"prompt": turn}) + "\n" for turn in turns), encoding="utf-8")
+
+
+def trl_point(model: Path, run: Path, seed: int) -> tuple[Point, float]:
+    """TRL's DPO on the pairs of a finished run, in a process of its own; the seconds of a pair in training."""
+    command = [sys.executable, "-m", "benchmarks.sides.trl_real_model", str(model), str(run), str(WORK / "trl"), PEER, str(seed)]
+    found = json.loads(subprocess.run(command, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True).stdout.splitlines()[-1])
+    return Point("TRL", f"TRL {PEER}", seed, found["truth"], found["kl_nats"]), found["seconds_per_pair"]
+
+
+def main() -> None:
+    """See above."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.real_model", description=__doc__)
+    parser.add_argument("model", type=Path, help="a model folder, such as Gemma 3 270M")
+    parser.add_argument("hh_file", type=Path, help="a file of HH-RLHF, such as harmless-base-test.jsonl.gz")
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
+    parser.add_argument("--without-trl", action="store_true", help="ours alone")
+    parser.add_argument("--results", type=Path, default=RESULTS, help="folder for real_model.json, .md and .svg")
+    arguments = parser.parse_args()
+    write_prompts(arguments.hh_file, WORK / "prompts.jsonl")
+    model = arguments.model.resolve()
+    points, runs = [], []
+    for seed in arguments.seeds:
+        overrides = [f"start.model={model}", f"seed={seed}", f"name=real-model-{seed}"]
+        subprocess.run([sys.executable, "-m", "aligndistill", "run", CONFIG, *overrides], cwd=ROOT, check=True)
+        runs.append(ROOT / "runs" / f"real-model-{seed}")
+        points += points_of(runs[-1] / "report.json")
+    speeds = ""
+    if not arguments.without_trl:
+        point, theirs = trl_point(model, runs[0], arguments.seeds[0])
+        points.append(point)
+        speeds = f"\nSeconds a pair in training: {theirs:.2f} by TRL, {fmean(map(seconds_per_pair, runs)):.2f} here ({PEER}).\n"
+    arguments.results.mkdir(parents=True, exist_ok=True)
+    path = arguments.results / "real_model"
+    path.with_suffix(".json").write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
+    text = table(points) + speeds
+    path.with_suffix(".md").write_text(text)
+    plot(points, path.with_suffix(".svg"))
+    print(text)
+
+
+def seconds_per_pair(run: Path) -> float:
+    """Of the student whose settings TRL gets: its training's seconds over the run's training pairs."""
+    from aligndistill import open_run
+
+    opened = open_run(run)
+    pairs = (opened.stages["rankings"] / "pairs.jsonl").read_text().count("\n")
+    seconds = opened.report.students[PEER].train_seconds
+    assert seconds is not None
+    return seconds / pairs
+
+
+if __name__ == "__main__":
+    main()
