@@ -27,6 +27,7 @@ from aligndistill.stages import (  # fmt: skip
     report,
     reward_model,
     students,
+    teacher_tokens,
     verdicts,
 )
 from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
@@ -114,6 +115,10 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
     if "start_answers" in objective.reads:  # compared with the start during training
         inputs |= {"evaluation": config.evaluation, "sampling": config.answer_sampling}
         judges = models_of(objective, config.evaluation)
+    if settings.teacher_tokens is not None:  # what is read is stored once, and the teacher is not loaded again
+        reading = pick(known, ("start", "teacher", "rankings")) | {"settings": settings.teacher_tokens}
+        inputs["teacher_tokens"] = stage(f"teacher_tokens-{name}", teacher_tokens.make, **reading, waits_for=data.get("audit"))
+        del inputs["teacher"]
     learning: Given = {"settings": settings, "lora": config.start.lora if config.start else None, "seed": config.seed}
     models_of_judges = pick(roles, judges)  # a model of the user's may have the name of one of our stages
     return stage(f"student-{name}", students.make, **learning, **inputs, models=models_of_judges, waits_for=data.get("audit"))

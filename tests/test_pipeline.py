@@ -68,6 +68,7 @@ def test_a_model_may_be_named_like_a_stage(folder: Path) -> None:
 SOFT = {"objective": {"kind": "dpo", "labels": "soft"}}
 HARD = {"objective": {"kind": "pro"}}
 BEST = {"objective": {"kind": "best_of_n"}}
+DISTILLED = {"objective": {"kind": "distil"}}
 
 
 @pytest.mark.parametrize(
@@ -84,6 +85,8 @@ BEST = {"objective": {"kind": "best_of_n"}}
         ({"soft": SOFT}, "hard", False),
         ({"hard": HARD}, None, False),
         ({"best": BEST}, None, False),
+        ({"kd": DISTILLED}, None, True),  # it needs no order
+        ({"kd": DISTILLED, "hard": HARD}, None, False),
         ({}, "soft", True),
         ({}, None, False),
     ],
@@ -250,6 +253,29 @@ def test_a_teacher_behind_a_server_writes_and_judges_without_a_model_here(folder
     slower = {**config, "teacher": {**SERVER, "concurrency": 1, "max_retries": 0, "timeout_seconds": 9, "api_key_env": "KEY"}}
     for name, stage in stages(slower).items():
         assert stage.fingerprint == built[name].fingerprint or name == "report", name
+
+
+def test_a_distilled_student_reads_the_teacher_and_no_reference(folder: Path) -> None:
+    config = small_config()
+    config["teacher"]["sft"]["demonstrations"] = config["sft"]["demonstrations"]  # one tokenizer
+    config["students"] = {"kd": {"objective": {"kind": "distil", "on": "all"}}, "dpo": config["students"]["dpo"]}
+    built = stages(config)
+    assert {needed.name for needed in built["student-kd"].inputs} == {"start", "rankings", "teacher"}
+    assert {needed.name for needed in built["student-dpo"].inputs} == {"start", "rankings"}
+    kd = {"kind": "distil", "on": "all", "top_k": 64}
+    config["students"] = {
+        "one": {"objective": kd},
+        "two": {"objective": {**kd, "divergence": "jsd"}, "learning_rate": 1e-3},
+        "three": {"objective": {**kd, "top_k": 32}},
+    }
+    stored = stages(config)
+    assert {needed.name for needed in stored["student-one"].inputs} == {"start", "rankings", "teacher_tokens-one"}
+    assert {needed.name for needed in stored["teacher_tokens-one"].inputs} == {"start", "rankings", "teacher"}
+    fingerprints = [stored[f"teacher_tokens-{name}"].fingerprint for name in ("one", "two", "three")]
+    assert fingerprints[0] == fingerprints[1] != fingerprints[2]
+    config["students"] = {"kd": {"objective": {"kind": "distil", "on": "all"}}}
+    config["teacher"]["sft"]["max_steps"] = 5
+    assert stages(config)["student-kd"].fingerprint != built["student-kd"].fingerprint
 
 
 def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> None:

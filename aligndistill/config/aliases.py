@@ -121,7 +121,6 @@ NO_SUCH_KEY = {
     "optim": "training uses AdamW",
     "optimizer": "training uses AdamW",
     "top_p": "answers are sampled from the whole distribution, by temperature alone",
-    "top_k": "answers are sampled from the whole distribution, by temperature alone",
     "ref_model": "the reference is always the start",
     "reference_model": "the reference is always the start",
     "simpo_gamma": "give gamma_beta_ratio, which is gamma divided by beta",

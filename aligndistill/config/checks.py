@@ -7,7 +7,7 @@ from pathlib import PurePath
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo
-from aligndistill.config.offline_objectives import LEAST_PROMPTS, Kto
+from aligndistill.config.offline_objectives import LEAST_PROMPTS, Distil, Kto
 from aligndistill.config.problems import Problem, did_you_mean
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
@@ -32,6 +32,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
     yield from _prices(config)
+    yield from _distilled(config)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
@@ -186,6 +187,40 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
     for name in sorted(servers - config.budget.prices.keys()):
         text = f"there is no price for '{name}': give USD per million tokens, as in {{prompt: 0.5, completion: 1.5}}, zeros if free"
         yield Problem(("budget", "prices"), text)
+
+
+def _distilled(config: RunConfig) -> Iterator[Problem]:
+    """Students that are distilled: a teacher that runs here, with the start's tokenizer, and answers to read."""
+    for name, student in config.students.items():
+        objective = student.objective
+        if not isinstance(objective, Distil):
+            continue
+        path, teacher = ("students", name, "objective"), config.teacher
+        if teacher is None:
+            yield Problem(
+                (*path, "kind"), "distillation reads a teacher's probabilities, and there is no 'teacher': add that section"
+            )
+        elif isinstance(teacher, EndpointModel):
+            text = "distillation reads a teacher's probabilities of every token, which an endpoint does not provide"
+            yield Problem((*path, "kind"), f"{text}: use a local teacher, or an objective that reads answers alone")
+        elif config.start is not None and not _may_share_tokenizer(config):
+            text = "distillation needs one tokenizer for both models, and one from scratch is trained on the model's demonstrations"
+            yield Problem((*path, "kind"), f"{text}: give start and teacher the same demonstrations and 'vocab_size', or a 'model'")
+        if objective.on == "teacher" and config.judge is not None and "teacher" not in config.candidates.authors:
+            yield Problem(
+                (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
+            )
+
+
+def _may_share_tokenizer(config: RunConfig) -> bool:
+    """Whether start and teacher may have one tokenizer. Those of folders and of the Hub are compared when they are read."""
+    start, teacher = config.start, config.teacher
+    assert start is not None and isinstance(teacher, Teacher)
+    one, other = start.from_scratch, teacher.from_scratch
+    if one is None or other is None:
+        return one is other
+    texts = [sft and sft.demonstrations for sft in (config.sft, teacher.sft)]
+    return one.vocab_size == other.vocab_size and texts[0] == texts[1]
 
 
 def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel]]:

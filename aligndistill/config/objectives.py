@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag, field_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import KeyVariable, ServerUrl
-from aligndistill.config.offline_objectives import OfflineObjective
+from aligndistill.config.offline_objectives import Distil, OfflineObjective
 from aligndistill.config.section import NotHashed, Section, name_or_section
 
 RewardSource = Annotated[
@@ -170,4 +170,4 @@ class Rloo(OnPolicy):
     kind: Literal["rloo"]
 
 
-Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo, Field(discriminator="kind")]
+Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo | Distil, Field(discriminator="kind")]

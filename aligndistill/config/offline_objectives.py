@@ -27,7 +27,7 @@ class Offline(Section):
     """
 
     default_learning_rate: ClassVar[float]
-    trainer: ClassVar[Literal["offline"]] = "offline"
+    trainer: ClassVar[Literal["offline", "distil"]] = "offline"
     reads: ClassVar[tuple[str, ...]] = ("rankings",)
     best_only: ClassVar[bool] = False
     needs_mismatched: ClassVar[bool] = False
@@ -210,5 +210,50 @@ class Sppo(Offline):
         return True
 
 
+class Distil(Offline):
+    """Distillation: the student learns the next-token distributions of the teacher, a local model with the start's tokenizer.
+
+    Attributes:
+        divergence: between teacher p and student q. `forward_kl` is KL(p || q), `reverse_kl` KL(q || p), `jsd` and the skew forms
+            compare with a mixture of both, `tvd` is the total variation, `akl` weighs the two KLs by where the student errs.
+        beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
+        skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
+        temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
+        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
+        on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
+            alone: others may be the student's own mistakes.
+        top_k: store this many of the teacher's likeliest tokens, with the probability of all others together, and compare with
+            those; by default the teacher is in memory while the student learns.
+    """
+
+    default_learning_rate: ClassVar[float] = 2e-5
+    trainer: ClassVar[Literal["distil"]] = "distil"
+    reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
+
+    kind: Literal["distil"]
+    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"] = "forward_kl"
+    beta: float = Field(default=0.5, gt=0, lt=1)
+    skew: float = Field(default=0.1, gt=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
+    sft_weight: float = Field(default=0.5, ge=0, lt=1)
+    on: Literal["teacher", "best", "all"] = "teacher"
+    top_k: int | None = Field(default=None, gt=0)
+
+    @property
+    def learns_ties(self) -> bool:
+        """It needs no order: with `on: best`, any of equal answers is the best."""
+        return True
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "Distil":
+        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
+        for name, is_used in used.items():
+            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
+        if self.top_k is not None and self.temperature != 1.0:
+            raise ValueError("'top_k' needs temperature 1: at another one the probability of the other tokens is not known")
+        return self
+
+
 OfflineObjective = Dpo | Rrhf | Pro | BestOfN | Simpo | Cpo | Orpo | Kto | Sppo
-"""The objectives that learn from rankings."""
+"""The objectives that learn from rankings alone."""

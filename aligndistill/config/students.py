@@ -1,11 +1,13 @@
 """The schema of reward models and students."""
 
+from dataclasses import dataclass
 from typing import Literal
 
 from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora
 from aligndistill.config.objectives import Objective, Ppo
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.training import Training, adapter_learning_rate
 
 # -------------------------------------------------------------------------------------------------------- reward model
@@ -39,6 +41,16 @@ class RewardTraining(Training):
 # ------------------------------------------------------------------------------------------------------------ students
 
 
+@dataclass(frozen=True)
+class TeacherTokens:
+    """Which tokens of a teacher are stored: everything that decides them besides the models and the rankings."""
+
+    top_k: int
+    on: Literal["teacher", "best", "all"]
+    max_prompt_tokens: int
+    max_response_tokens: int
+
+
 class Student(Training):
     """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper, and to
     `ADAPTER_RATE_FACTOR` times as much if the start has `lora`.
@@ -50,6 +62,14 @@ class Student(Training):
     def full_learning_rate(self) -> float:
         """The learning rate of the objective's paper."""
         return self.objective.default_learning_rate
+
+    @property
+    def teacher_tokens(self) -> TeacherTokens | None:
+        """What is stored of the teacher before this student is distilled; None if nothing is."""
+        objective = self.objective
+        if not isinstance(objective, Distil) or objective.top_k is None:
+            return None
+        return TeacherTokens(objective.top_k, objective.on, self.max_prompt_tokens, self.max_response_tokens)
 
     @model_validator(mode="after")
     def _published_learning_rate(self) -> "Student":

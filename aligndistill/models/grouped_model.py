@@ -58,6 +58,11 @@ class GroupedModel:
         positions = getattr(self.model.config, "max_position_embeddings", None)
         return int(positions) if positions else None
 
+    @property
+    def vocabulary_size(self) -> int:
+        """The number of tokens that it has logits for, surplus ones of its head among them."""
+        return int(self.model.config.get_text_config().vocab_size)
+
     def shares(self, groups: Sequence[TokenGroup]) -> bool:
         """Whether shared prompts are exact for these groups, and cheaper."""
         return self.shares_prompt and best_shared(self.model.config, groups)

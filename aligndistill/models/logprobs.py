@@ -34,16 +34,46 @@ def token_logprobs(model: Any, batch: GroupedBatch, share: bool, temperature: fl
     Returns:
         (B, K, R); 0 where there is no token.
     """
-    logprobs_S = model(
+    return at_tokens(_forward(model, batch, share, temperature=temperature), batch)
+
+
+@dataclass(frozen=True)
+class Beside:
+    """Another model at the scored tokens, whose logits are compared with the model's own, a chunk of them at a time.
+
+    Attributes:
+        states_SX: the input of the other model's head where each token is predicted.
+        head: that head: (C, X) to logits (C, V). It is called without gradients, and again in the backward pass.
+        compare: the model's logits_CV in float32 and the other's to values_C, such as a divergence.
+    """
+
+    states_SX: Tensor
+    head: Callable[[Tensor], Tensor]
+    compare: Callable[[Tensor, Tensor], Tensor]
+
+    def values(self, logits_CV: Tensor, states_CX: Tensor) -> Tensor:
+        """values_C of a chunk."""
+        with torch.no_grad():
+            others_CV = self.head(states_CX)
+        return self.compare(logits_CV, others_CV)
+
+
+def logprobs_beside(model: Any, batch: GroupedBatch, share: bool, beside: Beside) -> tuple[Tensor, Tensor]:
+    """logprobs_S of the response tokens, as in `token_logprobs` but in a row, and values_S of the comparison with another model."""
+    logprobs_S, values_S = _forward(model, batch, share, beside=beside)
+    return logprobs_S, values_S
+
+
+def _forward(model: Any, batch: GroupedBatch, share: bool, **more: Any) -> Any:
+    return model(
         input_ids=batch.input_ids_NT,
         position_ids=batch.positions_NT,
         segments_NT=batch.segments_NT,
         predictors_S=batch.predictors_S,
         targets_S=batch.targets_S,
         share=share,
-        temperature=temperature,
+        **more,
     )
-    return at_tokens(logprobs_S, batch)
 
 
 def at_tokens(values_S: Tensor, batch: GroupedBatch) -> Tensor:
@@ -81,7 +111,7 @@ def use_grouped_forward(model: Any) -> Backbone:
         forward pass, which projects every position through the head but is always correct.
 
     The new forward returns logprobs_S; with `entropy` it returns (logprobs_S, entropy_S), and with a `value_head` it adds values_S,
-    that head's output where each token is predicted.
+    that head's output where each token is predicted; so it does with `beside`: the values of its comparison.
     """
     backbone = Backbone()
     plain_forward = model.forward
@@ -95,6 +125,7 @@ def use_grouped_forward(model: Any) -> Backbone:
         temperature: float = 1.0,
         entropy: bool = False,
         value_head: Any = None,
+        beside: Beside | None = None,
         **kwargs: Any,
     ) -> Any:
         if segments_NT is None:
@@ -107,10 +138,12 @@ def use_grouped_forward(model: Any) -> Backbone:
                 input_ids=kwargs["input_ids"], attention_mask=mask_NT, use_cache=False, output_hidden_states=value_head is not None
             )
             hidden_SH = places(output.hidden_states[-1], predictors_S) if value_head is not None else None
-            outputs = read_logits(places(output.logits, predictors_S), targets_S, temperature, entropy)
+            logits_SV = places(output.logits, predictors_S)
+            chunk = len(targets_S) if beside is None else _chunk_size(causal_lm(model).get_output_embeddings())
+            outputs = _in_chunks(lambda logits_CV: logits_CV, logits_SV, targets_S, chunk, temperature, entropy, beside)
         else:
             hidden_SH = places(hidden_states(model, **rows, share=share), predictors_S)
-            outputs = head_outputs(causal_lm(model).get_output_embeddings(), hidden_SH, targets_S, temperature, entropy)
+            outputs = head_outputs(causal_lm(model).get_output_embeddings(), hidden_SH, targets_S, temperature, entropy, beside)
         if value_head is not None:
             outputs = (*outputs, value_head(hidden_SH).squeeze(-1).float())
         return outputs if len(outputs) > 1 else outputs[0]
@@ -139,16 +172,21 @@ def hidden_states(model: Any, input_ids_NT: Tensor, positions_NT: Tensor, segmen
 
 
 def head_outputs(
-    head: Any, hidden_SH: Tensor, targets_S: Tensor, temperature: float = 1.0, entropy: bool = False
+    head: Any,
+    hidden_SH: Tensor,
+    targets_S: Tensor,
+    temperature: float = 1.0,
+    entropy: bool = False,
+    beside: Beside | None = None,
 ) -> tuple[Tensor, ...]:
-    """`read_logits` of the head's logits, a chunk of positions at a time.
+    """`read_logits` of the head's logits, and the values of `beside`, a chunk of positions at a time.
 
     The head is called as a module once, for any number of chunks: under ZeRO-3 every call gathers its weights from all processes,
     and other processes may have other numbers of chunks.
     """
     if not hasattr(head, "reads_chunks"):
         _use_chunked_head(head)
-    found: tuple[Tensor, ...] = head(hidden_SH, targets_S=targets_S, temperature=temperature, entropy=entropy)
+    found: tuple[Tensor, ...] = head(hidden_SH, targets_S=targets_S, temperature=temperature, entropy=entropy, beside=beside)
     return found
 
 
@@ -185,29 +223,47 @@ def _chunk_size(head: Any) -> int:
 def _use_chunked_head(head: Any) -> None:
     plain_forward = head.forward
 
-    def forward(hidden_SH: Tensor, *, targets_S: Tensor | None = None, temperature: float = 1.0, entropy: bool = False) -> Any:
+    def forward(
+        hidden_SH: Tensor,
+        *,
+        targets_S: Tensor | None = None,
+        temperature: float = 1.0,
+        entropy: bool = False,
+        beside: Beside | None = None,
+    ) -> Any:
         if targets_S is None:
             return plain_forward(hidden_SH)
-        return _in_chunks(plain_forward, hidden_SH, targets_S, _chunk_size(head), temperature, entropy)
+        return _in_chunks(plain_forward, hidden_SH, targets_S, _chunk_size(head), temperature, entropy, beside)
 
     head.forward = forward
     head.reads_chunks = True
 
 
 def _in_chunks(
-    head: Callable[[Tensor], Tensor], hidden_SH: Tensor, targets_S: Tensor, chunk: int, temperature: float, entropy: bool
+    head: Callable[[Tensor], Tensor],
+    hidden_SH: Tensor,
+    targets_S: Tensor,
+    chunk: int,
+    temperature: float,
+    entropy: bool,
+    beside: Beside | None,
 ) -> tuple[Tensor, ...]:
+    def outputs(hidden_CH: Tensor, targets_C: Tensor, states_CX: Tensor | None) -> tuple[Tensor, ...]:
+        logits_CV = head(hidden_CH)
+        if beside is None or states_CX is None:
+            return read_logits(logits_CV, targets_C, temperature, entropy)
+        logits_CV = logits_CV.float()  # once for both
+        return (*read_logits(logits_CV, targets_C, temperature, entropy), beside.values(logits_CV, states_CX))
+
+    states_SX = None if beside is None else beside.states_SX
     if hidden_SH.shape[0] <= chunk:
-        return read_logits(head(hidden_SH), targets_S, temperature, entropy)
-
-    def outputs(hidden_CH: Tensor, targets_C: Tensor) -> tuple[Tensor, ...]:
-        return read_logits(head(hidden_CH), targets_C, temperature, entropy)
-
+        return outputs(hidden_SH, targets_S, states_SX)
+    chunks = hidden_SH.split(chunk), targets_S.split(chunk)
     parts = [
-        checkpoint(outputs, hidden_CH, targets_C, use_reentrant=False) if torch.is_grad_enabled() else outputs(hidden_CH, targets_C)
-        for hidden_CH, targets_C in zip(hidden_SH.split(chunk), targets_S.split(chunk), strict=True)
+        checkpoint(outputs, *one, use_reentrant=False) if torch.is_grad_enabled() else outputs(*one)
+        for one in zip(*chunks, [None] * len(chunks[0]) if states_SX is None else states_SX.split(chunk), strict=True)
     ]
-    return tuple(torch.cat(chunks) for chunks in zip(*parts, strict=True))
+    return tuple(torch.cat(values) for values in zip(*parts, strict=True))
 
 
 def read_logits(logits_SV: Tensor, targets_S: Tensor, temperature: float, entropy: bool) -> tuple[Tensor, ...]:

@@ -1,17 +1,25 @@
-"""Log-probabilities of given responses, without gradients: for reference log-probs, the likelihood judge and the
-evaluation's KL.
+"""Given responses read without gradients: log-probabilities for references and the likelihood judge, the evaluation's KL, and the
+states of a teacher that is distilled.
 """
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
 
 from aligndistill.models.grouped_model import SHORTEST, batches_by_length
-from aligndistill.models.groups import TokenGroup, collate
+from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.load import LanguageModel
-from aligndistill.models.logprobs import at_tokens, logit_chunks, token_logprobs
+from aligndistill.models.logprobs import (
+    HEAD_ELEMENTS,
+    at_tokens,
+    causal_lm,
+    hidden_states,
+    logit_chunks,
+    places,
+    token_logprobs,
+)
 from aligndistill.models.prompt_sharing import to_device
 
 
@@ -61,6 +69,65 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
         for row, i in enumerate(indices):
             result[i] = kl_BK[row][: len(groups[i].responses)]
     return result
+
+
+@torch.no_grad()
+def states_and_head(language_model: LanguageModel, batch: GroupedBatch, share: bool) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+    """What a frozen model's head reads where each response token is predicted, (S, X), and the head.
+
+    Of a model whose backbone and head may not be called separately, these are the logits themselves, a row at a time.
+
+    Args:
+        batch: laid out with the same `share`; padded by any id.
+    """
+    # Another model's padding id may be outside of this one's vocabulary.
+    ids_NT = batch.input_ids_NT.where(batch.segments_NT >= 0, language_model.conversation.pad_id)
+    batch = replace(batch, input_ids_NT=ids_NT)
+    if not language_model.shares_prompt:
+        assert not share
+        return torch.cat(list(logit_chunks(language_model.model, batch, apart=False))), lambda logits_CV: logits_CV
+    rows = {"input_ids_NT": ids_NT, "positions_NT": batch.positions_NT, "segments_NT": batch.segments_NT}
+    states_SH = places(hidden_states(language_model.model, **rows, share=share), batch.predictors_S)
+    return states_SH, causal_lm(language_model.model).get_output_embeddings()
+
+
+@dataclass(frozen=True)
+class GroupTopK:
+    """The k likeliest tokens where each response token of a group is predicted: S tokens, response after response.
+
+    Attributes:
+        index: the group's place in the given list.
+        log_tail_S: the log of the probability of all other tokens together, nats.
+    """
+
+    index: int
+    ids_Sk: Tensor
+    logps_Sk: Tensor
+    log_tail_S: Tensor
+
+
+@torch.no_grad()
+def likeliest_tokens(
+    language_model: LanguageModel, groups: Sequence[TokenGroup], batch_size: int, k: int, restricted: Callable[[Tensor], Tensor]
+) -> Iterator[GroupTopK]:
+    """What a model would say instead of each response token; in any order of the groups.
+
+    Args:
+        restricted: the logits of the tokens that count, (C, V) to (C, V'), in the order of their ids.
+    """
+    chunk = max(HEAD_ELEMENTS // language_model.model.config.get_text_config().vocab_size, 1)
+    for laid_out in language_model.batches(groups, batch_size):
+        states_SX, head = states_and_head(language_model, laid_out.batch, laid_out.share)
+        parts = [_likeliest(restricted(head(states_CX)).float().log_softmax(-1), k) for states_CX in states_SX.split(chunk)]
+        ids_Sk, logps_Sk, log_tail_S = (torch.cat(values).cpu() for values in zip(*parts, strict=True))
+        sizes = [sum(map(len, groups[i].responses)) for i in laid_out.indices]
+        for i, *found in zip(laid_out.indices, *(values.split(sizes) for values in (ids_Sk, logps_Sk, log_tail_S)), strict=True):
+            yield GroupTopK(i, *found)
+
+
+def _likeliest(logps_CV: Tensor, k: int) -> tuple[Tensor, Tensor, Tensor]:
+    logps_Ck, ids_Ck = logps_CV.topk(k, -1)
+    return ids_Ck, logps_Ck, logps_CV.scatter(-1, ids_Ck, -torch.inf).logsumexp(-1)
 
 
 def _divergence(p_CV: Tensor, q_CV: Tensor) -> Tensor:

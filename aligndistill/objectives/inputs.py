@@ -32,7 +32,8 @@ class Loss:
     """A scalar to minimise, and detached metrics to log.
 
     A metric on rankings has one number for each prompt, nan for a prompt without any: the log is the mean over the numbers of
-    the whole optimiser step, so it does not depend on how that is split. (PPO's metrics are scalars, means over tokens.)
+    the whole optimiser step, so it does not depend on how that is split. (Distillation has one for each token; PPO's metrics are
+    scalars, means over tokens.)
     """
 
     value: Tensor

@@ -1,15 +1,16 @@
 """Students trained on rankings."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from transformers import AutoModelForCausalLM
 
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.students import Student
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
+from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.processes.monitor import wait_for_others
@@ -21,10 +22,10 @@ from aligndistill.stages.tokens import ranking_examples
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.stage import StageResult
 from aligndistill.training.arguments import rounded_as_in_training, trains_in_bf16
-from aligndistill.training.fit import TrainingJob
+from aligndistill.training.fit import Trained, TrainingJob
 from aligndistill.training.offline.mismatched import MismatchedPairs, in_whole_steps, mismatched_groups
 from aligndistill.training.offline.policy import train_policy
-from aligndistill.training.offline.token_dataset import Subset
+from aligndistill.training.offline.token_dataset import StoredExamples, Subset
 from aligndistill.training.save import save_model
 
 
@@ -43,7 +44,7 @@ def train_offline(
         reference: the frozen reference model of the objective.
     """
     objective = settings.objective
-    assert not isinstance(objective, OnPolicy), "see ppo_student and trl_student"
+    assert not isinstance(objective, OnPolicy | Distil), "see ppo_student, trl_student and distilled_student"
     start = read_pointer(start_folder)
     policy = load_language_model(start.for_training(adapters=lora is not None))
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, policy.max_positions)
@@ -60,15 +61,35 @@ def train_offline(
     too_few = {"last step of an epoch under 4 prompts": len(examples) - kept} if kept < len(examples) else {}
 
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
-    trained = train_policy(policy, objective, lora, Subset(examples, range(kept)), job)
+    kept_examples = Subset(examples, range(kept))
+    trained = train_policy(policy, objective, lora, kept_examples, job)
+    return finish(context, start, lora, policy, examples, trained, {**examples.dropped, **too_few}, kept)
+
+
+def finish(
+    context: StageContext,
+    start: ModelPointer,
+    lora: Lora | None,
+    policy: LanguageModel,
+    examples: StoredExamples,
+    trained: Trained,
+    dropped: Mapping[str, int],
+    rankings: int,
+) -> StageResult:
+    """Save a student as a Hugging Face folder, with its log.
+
+    Args:
+        dropped: the examples that were not learned from, by reason.
+        rankings: how many were.
+    """
     save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()
     start.trained().write(context.folder)
     write_log(context.folder, trained.log)
     return StageResult(
-        counts={"rankings": kept, "steps": trained.steps, **examples.cut},
-        dropped={**examples.dropped, **too_few},
+        counts={"rankings": rankings, "steps": trained.steps, **examples.cut},
+        dropped={reason: count for reason, count in dropped.items() if count},
         metrics={"train_seconds": trained.seconds, "shares_prompt": policy.shares_prompt},
     )
 

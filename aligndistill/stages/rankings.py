@@ -20,7 +20,7 @@ from aligndistill.store.stage import StageResult
 
 TIES_ALONE = (
     "Tied rankings alone are enough only if the reward model and all students that learn from rankings, other than best_of_n and "
-    "sppo, have `labels: soft`; kto cannot learn from them."
+    "sppo, have `labels: soft` or are distilled; kto cannot learn from them."
 )
 
 

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, StartMetrics, StudentMetrics, write_report
@@ -74,7 +75,7 @@ def make(
         versions=library_versions(),
     )
     write_report(context.folder / "report.json", report)
-    on_policy = {name for name in students if settings[name].objective.trainer != "offline"}
+    on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}
     counts = _counts({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}})
     page = _page_data(report, counts, shown, data.get("reward_model"), students, on_policy, evaluation)
     write_page(context.folder / "report.html", page)

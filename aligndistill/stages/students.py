@@ -22,6 +22,8 @@ def make(
     rankings: Path | None = None,
     prompts: Path | None = None,
     reference: Path | None = None,
+    teacher: Path | None = None,
+    teacher_tokens: Path | None = None,
     reward_model: Path | None = None,
     critic: Path | None = None,
     start_answers: Path | None = None,
@@ -32,6 +34,8 @@ def make(
 
     Args:
         models: the models that the judges of its reward, and of its evaluation during training, name.
+        teacher: the model that is distilled, or
+        teacher_tokens: what was stored of it.
         critic: the model that PPO's separate critic is initialised from.
         start_answers: the start's answers to the held-out prompts, to compare with during training, by `evaluation` and `sampling`.
     """
@@ -41,6 +45,11 @@ def make(
 
             assert rankings is not None
             return train_offline(context, settings, lora, seed, start, rankings, reference)
+        case "distil":
+            from aligndistill.stages.distilled_student import train_by_teacher
+
+            assert rankings is not None
+            return train_by_teacher(context, settings, lora, seed, start, rankings, teacher, teacher_tokens)
         case "ppo":
             from aligndistill.stages.ppo_student import HeldOutWinRate, PpoSources, train_with_ppo
 

@@ -30,19 +30,27 @@ def ranking_examples(
     limits: Limits,
     best_only: bool = False,
     ties: bool = False,
+    author: str | None = None,
 ) -> StoredExamples:
     """The training rankings in a stage's folder.
 
     Args:
         best_only: keep only the best response of each; where all rankings are tied, the first response of each.
-        ties: also read rankings whose responses are all tied, which are useful for soft labels only.
+        ties: also read rankings whose responses are all tied, which are useful where no order is learned, or a soft one.
+        author: keep only this author's responses, and no ranking without one.
 
     Raises:
         DataError: there are none.
     """
-    exchanges = (_scored(one, best_only) for one in _training(rankings, best_only, ties))
+    chosen = _training(rankings, best_only, ties)
+    exchanges = (_scored(one, best_only) for one in (chosen if author is None else _by_author(chosen, author)))
     source = {"rankings": context.identities[rankings], "best_only": best_only, "ties": ties}
+    source |= {} if author is None else {"author": author}
     examples = stored_examples(context, conversation, limits, exchanges, **source)
+    if not len(examples) and author is not None:
+        dropped = {f"without an answer of '{author}'": rankings_without(rankings, author), **examples.dropped}
+        advice = f"Answers count whose author in the rankings is '{author}': add it to candidates.from, or set `on` to best or all."
+        require_records(0, f"training rankings with an answer of '{author}'", dropped, advice)
     if not len(examples):
         tied = 0 if ties or best_only else sum(1 for _ in read_jsonl(rankings / TIES, Ranking))
         require_records(0, "training rankings", {"all tied": tied, **examples.dropped})
@@ -57,6 +65,18 @@ def _training(rankings: Path, best_only: bool, ties: bool) -> Iterator[Ranking]:
             yield one
     if ties or (best_only and not strict):
         yield from read_jsonl(rankings / TIES, Ranking)
+
+
+def rankings_without(rankings: Path, author: str) -> int:
+    """The number of training rankings, tied ones among them, in which this author has no response."""
+    every = sum(1 for _ in _training(rankings, False, True))
+    return every - sum(1 for _ in _by_author(_training(rankings, False, True), author))
+
+
+def _by_author(rankings: Iterable[Ranking], author: str) -> Iterator[Ranking]:
+    for one in rankings:
+        if responses := tuple(response for response in one.responses if response.author == author):
+            yield one.model_copy(update={"responses": responses})
 
 
 def stored_examples(

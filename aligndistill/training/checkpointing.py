@@ -79,7 +79,7 @@ class CheckpointedTrainer:
         return loss
 
     def count_metrics(self, metrics: dict[str, Tensor]) -> None:
-        """Add a micro-batch's metrics, one number per prompt, to the next log entry. Prompts with nan are skipped."""
+        """Add a micro-batch's metrics, one number per prompt or token, to the next log entry. Those with nan are skipped."""
         for name, values in metrics.items():
             sum_and_count = torch.stack([values.float().nansum(), (~values.isnan()).sum().float()])
             self._metrics_seen[name] = self._metrics_seen.get(name, torch.zeros_like(sum_and_count)) + sum_and_count

@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 
+from aligndistill.commands.plan.memory import DISTILLED_LOGIT_COPIES
 from aligndistill.commands.plan.stage_memory import planned_memory
 from aligndistill.config.run import RunConfig
 
@@ -62,3 +63,40 @@ def test_a_server_answers_prompts_of_any_length() -> None:
 def test_ready_made_rankings_are_bounded_by_nothing_else() -> None:
     source = {"rankings": {"source": {"path": "pairs.jsonl"}}, "prompts": None, "judge": None}
     assert activations(**source, students={"dpo": {"objective": {"kind": "dpo"}, "batch_size": 4}})["student-dpo"] == of(512, 512)
+
+
+def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
+    sizes = {"from_scratch": {**SIZES, "vocab_size": 320}}
+    texts = {"demonstrations": {"path": "texts.jsonl"}}
+    teacher = {**sizes, "from_scratch": {**sizes["from_scratch"], "hidden_size": 16}, "sft": texts}
+    students: dict[str, Any] = {
+        **{on: {"objective": {"kind": "distil", "on": on}, "batch_size": 4} for on in ("teacher", "best", "all")},
+        "dpo": {"objective": {"kind": "dpo"}, "batch_size": 4},
+    }
+    config: dict[str, Any] = {
+        "name": "plan",
+        "prompts": {"source": {"path": "prompts.jsonl"}},
+        "start": sizes,
+        "sft": texts,
+        "teacher": teacher,
+        "judge": {"kind": "rubric"},
+        "candidates": {"per_prompt": 2, "from": ["start", "teacher"], "max_prompt_tokens": 96, "max_new_tokens": 32},
+        "students": students,
+        "runtime": {"per_device_train_batch_size": 4},
+    }
+    found = planned_memory(RunConfig.model_validate(config))
+    for on, responses in (("teacher", 2), ("best", 1), ("all", 4)):
+        tokens = 4 * (96 + responses * 32) * PER_TOKEN
+        assert found[f"student-{on}"].activations == tokens + 4 * responses * 32 * 320 * 4 * DISTILLED_LOGIT_COPIES
+        embeddings, layer, norms = 320 * 16, 4 * 16 * 16 + 3 * 16 * 16, 5 * 16
+        assert found[f"student-{on}"].weights - found["student-dpo"].weights == pytest.approx(
+            4 * (embeddings + 2 * layer + norms), rel=0.2
+        )
+    config["students"]["all"]["objective"]["top_k"] = 64
+    stored = planned_memory(RunConfig.model_validate(config))["student-all"]
+    assert stored.weights == found["student-dpo"].weights
+    assert stored.activations < found["student-all"].activations
+    del config["students"]["all"]["objective"]["top_k"]
+    config["teacher"] = {"model": "some/teacher"}
+    config["start"], config["sft"] = {"model": "some/start"}, None
+    assert "student-all" not in planned_memory(RunConfig.model_validate(config))

@@ -225,7 +225,7 @@ STUDENT_KEYS = (
     "max_prompt_tokens, max_response_tokens, objective"
 )
 JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
-KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo"
+KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo, distil"
 
 
 @pytest.mark.parametrize(
@@ -641,6 +641,7 @@ SCRATCH = "{from_scratch: {}}"
 READY = "{source: {path: r.jsonl}}"
 DPO = "{objective: {kind: dpo}}"
 KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
+DISTIL = "{objective: {kind: distil, on: all}}"
 
 
 @pytest.mark.parametrize(
@@ -706,6 +707,31 @@ KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
         (
             {"judge": f"{{kind: likelihood, model: {SCRATCH}}}"},
             "c.yaml:4: judge.model.from_scratch: a model from scratch needs 'sft' in the same section",
+        ),
+        (
+            {"students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:5: students.kd.objective.kind: distillation reads a teacher's probabilities, and there is no 'teacher'",
+        ),
+        (
+            {"teacher": ENDPOINT, "students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:6: students.kd.objective.kind: distillation reads a teacher's probabilities of every token, which",
+        ),
+        (
+            {"teacher": LOCAL, "students": "{kd: {objective: {kind: distil}}}"},
+            "c.yaml:6: students.kd.objective.on: no candidates are the teacher's: add 'teacher' to candidates.from",
+        ),
+        (
+            {
+                "teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}",
+                "start": SCRATCH,
+                "sft": "{demonstrations: {path: s}}",
+                "students": f"{{kd: {DISTIL}}}",
+            },
+            "c.yaml:7: students.kd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
+        ),
+        (
+            {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:6: students.kd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
         ),
         ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished stages"),
     ],

@@ -40,6 +40,7 @@ SHARDINGS = sorted(CONFIGS.glob("deepspeed/*.json"))
 SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "judge_then_train.sh", "slurm.sbatch")]
 
 LOCAL_TEACHER = "teacher={kind: local, model: some/teacher}"
+SAME_TOKENIZER = ["start={model: some/start, from_scratch: null}", "teacher={kind: local, model: some/teacher, from_scratch: null}"]
 
 
 @dataclass(frozen=True)
@@ -101,7 +102,8 @@ def test_a_run_is_valid_and_its_dump_reads_back_equal(path: Path, tmp_path: Path
 @pytest.mark.parametrize("run", OVERLAID, ids=by_name)
 @pytest.mark.parametrize("overlay", OBJECTIVES, ids=by_name)
 def test_an_objective_overlay_adds_a_student_of_its_name(run: Path, overlay: Path):
-    before, after = load_config([run]), load_config([run, overlay])
+    overrides = SAME_TOKENIZER if overlay.stem == "distil" else []
+    before, after = load_config([run]), load_config([run, overlay], overrides)
     assert set(after.students) == set(before.students) | {overlay.stem}
 
 
@@ -129,6 +131,14 @@ def test_the_likelihood_overlay_says_why_it_cannot_use_an_endpoint():
         load_config([CONFIGS / "hh.yaml", CONFIGS / "judges/likelihood.yaml"])
 
 
+@pytest.mark.parametrize(
+    ("run", "reason"), [("hh", "which an endpoint does not provide"), ("quickstart", "distillation needs one tokenizer")]
+)
+def test_the_distillation_overlay_says_which_teachers_it_cannot_use(run: str, reason: str):
+    with pytest.raises(ConfigError, match=rf"students\.distil\.objective\.kind: .*{reason}"):
+        load_config([CONFIGS / f"{run}.yaml", CONFIGS / "objectives/distil.yaml"])
+
+
 def test_the_command_that_ultrafeedback_gives_for_ready_made_preferences_is_valid():
     source = "{path: HuggingFaceH4/ultrafeedback_binarized, split: train_prefs, format: preference, revision: 0a1b}"
     overrides = ["prompts=null", "judge=null", "evaluation.against_teacher=false", f"rankings.source={source}"]
@@ -149,6 +159,7 @@ BASE = """\
 name: x
 prompts: {source: {path: p.jsonl}}
 start: {model: some/model}
+teacher: {model: some/teacher}
 judge: {kind: function, function: "a:b"}
 reward_model: {}
 """

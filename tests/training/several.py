@@ -4,7 +4,8 @@ An order: name, what (an objective, `supervised` or `reward_model`), and optiona
 lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
 default), served (of ppo: the address of a server that samples), stop_at (the last rank gets SIGTERM in that step), uneven (the
 head reads its positions in more chunks on the first rank than on the others).
-The result is NAME.json: log, the saved model's weights, the micro-batches each process saw, or the error.
+The result is NAME.json: log, the saved model's weights, the micro-batches each process saw, how much of a teacher it kept at the
+end, or the error.
 """
 
 import gc
@@ -28,14 +29,16 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noq
 
 from aligndistill.config.models import Lora  # noqa: E402
 from aligndistill.config.objectives import RolloutServer  # noqa: E402
-from aligndistill.config.offline_objectives import BestOfN, Dpo, Kto, Pro, Rrhf  # noqa: E402
+from aligndistill.config.offline_objectives import BestOfN, Distil, Dpo, Kto, Pro, Rrhf  # noqa: E402
 from aligndistill.config.students import RewardTraining as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
 from aligndistill.models.load import ModelPointer, load_language_model  # noqa: E402
 from aligndistill.models.reward import load_reward_model, new_reward_model  # noqa: E402
+from aligndistill.models.vocabulary import SharedVocabulary  # noqa: E402
 from aligndistill.processes import signals  # noqa: E402
 from aligndistill.training.checkpointing import CheckpointedTrainer  # noqa: E402
+from aligndistill.training.offline.distillation import LiveTeacher, train_distilled  # noqa: E402
 from aligndistill.training.offline.policy import train_policy  # noqa: E402
 from aligndistill.training.offline.reward_model import train_reward_model  # noqa: E402
 from aligndistill.training.on_policy.rollout_server import RolloutServerClient  # noqa: E402
@@ -108,6 +111,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     )
     saved = folder / f"{order['name']}-model"
     rankings = [*ragged_rankings(), *pairs()]
+    kept: dict[str, int] = {}
     logprobs.HEAD_ELEMENTS = 1 if order.get("uneven") and is_main_process() else 2**24
     if what == "ppo":
         critic = order.get("critic", "separate")
@@ -125,6 +129,15 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         examples = ranking_examples(reward_model.conversation, rankings)
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForSequenceClassification)
+    elif what == "distil":
+        policy, teacher = load_language_model(backbone), tiny_language_model("qwen3", seed=1)
+        objective = Distil(kind="distil", divergence="jsd", temperature=2.0, on="all")
+        vocabulary = SharedVocabulary(frozenset({7}))
+        examples = ranking_examples(policy.conversation, rankings)
+        trained = train_distilled(policy, LiveTeacher(teacher, vocabulary), objective, lora, examples, job)
+        save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
+        kept["layers"] = sum(parameter.numel() for parameter in teacher.model.model.layers.parameters())
+        kept["head"] = teacher.model.get_output_embeddings().weight.numel()
     else:
         policy = load_language_model(backbone)
         if what == "supervised":
@@ -134,7 +147,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         examples = ranking_examples(policy.conversation, rankings, reference, mismatched=what == "kto")
         trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
-    result: dict[str, Any] = {"log": trained.log, "steps": trained.steps, "seen": list(seen)}
+    result: dict[str, Any] = {"log": trained.log, "steps": trained.steps, "seen": list(seen), "kept": kept}
     if is_main_process():
         loaded = (load_reward_model if what == "reward_model" else load_language_model)(
             ModelPointer(path=str(saved), layout="chat")

@@ -18,13 +18,17 @@ from tests.training.on_policy.policy_server import PolicyServer
 
 pytestmark = pytest.mark.process
 
-OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "kto", "ppo")
+OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "kto", "distil", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
-SHARDED_LORA = [("dpo", "zero0"), ("dpo", "zero1"), ("dpo", "zero2"), ("dpo", "zero3"), ("reward_model", "zero2"), ("ppo", "zero3")]
+SHARDED_LORA = [
+    *(("dpo", f"zero{stage}") for stage in range(4)),
+    *(("reward_model", "zero2"), ("distil", "zero2"), ("distil", "zero3"), ("ppo", "zero3")),
+]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 ELASTIC = [("dpo", "zero2"), ("dpo", "zero3"), ("ppo", "zero2")]
 """Stopped on two processes, and resumed on one and on four."""
 SHARED_CRITIC = ("zero2", "zero3")
+UNEVEN = ("dpo", "distil")
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
 PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 PORT = 29900 + os.getpid() % 90
@@ -42,7 +46,7 @@ def on_two(url: str) -> list[dict[str, Any]]:
     orders += [{"name": f"{what}-lora-{zero}", "what": what, "zero": zero, "lora": True} for what, zero in SHARDED_LORA]
     orders += [{"name": f"ppo-shared-{zero}", "what": "ppo", "critic": "shared", "zero": zero} for zero in SHARED_CRITIC]
     orders += [served(zero, lora, url) for zero, lora in SERVED]
-    orders += [{"name": "dpo-uneven", "what": "dpo", "zero": "zero3", "uneven": True}]
+    orders += [{"name": f"{what}-uneven", "what": what, "zero": "zero3", "uneven": True} for what in UNEVEN]
     for what, zero in [*((what, None) for what in OBJECTIVES), *STOPPED_SHARDED]:
         orders += stopped_and_resumed(what, zero)
     for what, zero in ELASTIC:
@@ -138,6 +142,15 @@ def test_adapters_train_under_every_zero_stage(made: Path, what: str, zero: str)
 
 
 @pytest.mark.timeout(600)
+def test_a_teachers_layers_are_sharded_with_the_student_and_its_head_is_not(made: Path) -> None:
+    """Between forward passes, in which they are gathered one at a time."""
+    whole, sharded = (result(made / "two", name)["kept"] for name in ("distil-zero2", "distil-zero3"))
+    assert whole["layers"] > 1000
+    assert sharded["layers"] < 100
+    assert sharded["head"] == whole["head"] > 1000
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.parametrize("zero", SHARED_CRITIC)
 def test_a_critic_on_the_policys_backbone_learns_sharded_what_it_learns_alone(made: Path, zero: str) -> None:
     assert_same_training(result(made / "two", f"ppo-shared-{zero}"), result(made / "one", "ppo-shared"))
@@ -153,8 +166,9 @@ def test_what_a_server_samples_for_several_processes_is_what_it_samples_for_one(
 
 
 @pytest.mark.timeout(600)
-def test_processes_may_read_the_head_in_different_numbers_of_chunks(made: Path) -> None:
-    assert_same_training(result(made / "two", "dpo-uneven"), result(made / "two", "dpo"))
+@pytest.mark.parametrize("what", UNEVEN)
+def test_processes_may_read_the_head_in_different_numbers_of_chunks(made: Path, what: str) -> None:
+    assert_same_training(result(made / "two", f"{what}-uneven"), result(made / "two", what))
 
 
 @pytest.mark.timeout(600)

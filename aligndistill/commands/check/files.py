@@ -11,6 +11,7 @@ from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel
 from aligndistill.config.objectives import RolloutServer
+from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
@@ -18,6 +19,7 @@ from aligndistill.config.section import Section
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.models.folder import has_chat_template, names_a_folder, no_chat_template, read_template, require_model
+from aligndistill.models.vocabulary import shared_vocabulary, tokens_in
 
 Requirement = tuple[KeyPath, Callable[[], object]]
 """A key, and a function that raises a `UserError` if what the key names cannot be used."""
@@ -31,7 +33,7 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
                 require()
             except UserError as error:
                 yield (*path, *key), error
-    for key, require in _of_runtime(config):
+    for key, require in (*_of_runtime(config), *_of_distilled(config)):
         try:
             require()
         except UserError as error:
@@ -66,6 +68,22 @@ def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
     yield ("runtime", "deepspeed"), partial(read_sharding, config.runtime.deepspeed)
     yield ("runtime", "store"), partial(_require_writable, config.runtime.store)
     yield ("runtime", "runs"), partial(_require_writable, config.runtime.runs)
+
+
+def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
+    start, teacher = config.start, config.teacher
+    if start is None or start.model is None or not isinstance(teacher, LocalModel) or teacher.model is None:
+        return
+    for name, student in config.students.items():
+        if isinstance(student.objective, Distil):
+            yield ("students", name, "objective"), partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))
+
+
+def _require_one_tokenizer(start: Path, teacher: Path) -> None:
+    """Only of folders: what is on the Hub is compared when it is downloaded."""
+    own, teachers = tokens_in(start), tokens_in(teacher)
+    if own is not None and teachers is not None:
+        shared_vocabulary(own, teachers)
 
 
 def _require_chat_template(folder: Path) -> None:

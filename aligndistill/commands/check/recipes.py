@@ -8,7 +8,7 @@ from pathlib import Path
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.config.models import LocalModel
-from aligndistill.config.offline_objectives import Dpo, Simpo
+from aligndistill.config.offline_objectives import Distil, Dpo, Simpo
 from aligndistill.config.problems import Problem
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
@@ -34,6 +34,7 @@ def doubts(config: RunConfig) -> Iterator[Problem]:
     """Settings to think about again; a run works with them."""
     yield from _adapter_rates(config)
     yield from _betas(config)
+    yield from _shared_answers(config)
     count = launched_processes(config)
     if not _is_certain(config):
         yield from (Problem(key, text) for key, text in _uneven_batches(config, count))
@@ -75,6 +76,17 @@ def _betas(config: RunConfig) -> Iterator[Problem]:
             passes = f"{epochs:g} epoch{'' if epochs == 1 else 's'}"
             text = f"beta {objective.beta:g} and {passes} at {billions:.0f}B: published recipes use {SMALL_BETA:g}"
             yield Problem(("students", name, "objective", "beta"), f"{text} (Zephyr, SimPO's baselines)")
+
+
+def _shared_answers(config: RunConfig) -> Iterator[Problem]:
+    """Candidates with one text are one candidate: of the first author, see `stages/candidates.py`."""
+    authors = config.candidates.authors
+    if config.judge is None or authors[0] == "teacher":
+        return
+    for name, student in config.students.items():
+        if isinstance(student.objective, Distil) and student.objective.on == "teacher":
+            text = f"an answer that '{authors[0]}' and the teacher both write counts as that of '{authors[0]}', and is not read"
+            yield Problem(("students", name, "objective", "on"), f"{text}: name 'teacher' first in candidates.from")
 
 
 def billion_parameters(model: LocalModel) -> float | None:

@@ -7,7 +7,7 @@ from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Shape, estimate, read_sharding, shape_of
 from aligndistill.config.models import EndpointModel, LocalModel, Lora
 from aligndistill.config.objectives import Ppo
-from aligndistill.config.offline_objectives import BestOfN
+from aligndistill.config.offline_objectives import BestOfN, Distil
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.config.training import Training
@@ -32,12 +32,12 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
             settings = _as_long_as_rankings(config, config.reward_model)
             planned["reward_model"] = _of(config, backbone, settings, config.reward_model.lora, _responses(config))
     for name, student in config.students.items():
-        if start is not None:
-            planned[f"student-{name}"] = _of_student(config, start, student, lora)
+        if start is not None and (memory := _of_student(config, start, student, lora)) is not None:
+            planned[f"student-{name}"] = memory
     return planned
 
 
-def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate:
+def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate | None:
     match student.objective:
         case Ppo() as objective:
             # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
@@ -46,11 +46,25 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             return _of(config, start, student, lora, objective.samples_per_prompt, beside)
         case BestOfN():
             return _of(config, start, _as_long_as_rankings(config, student), lora, 1)
+        case Distil() as objective:
+            every = _responses(config)
+            read = {"best": 1, "all": every, "teacher": min(config.candidates.per_prompt, every)}[objective.on]
+            teacher = _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
+            settings = _as_long_as_rankings(config, student)
+            if objective.top_k is not None:  # what is read of the teacher is on disk
+                return _of(config, start, settings, lora, read)
+            return _of(config, start, settings, lora, read, teacher=teacher) if teacher is not None else None
     return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config))
 
 
 def _of(
-    config: RunConfig, shape: Shape, settings: Training, lora: Lora | None, responses: int, online: OnPolicyMemory | None = None
+    config: RunConfig,
+    shape: Shape,
+    settings: Training,
+    lora: Lora | None,
+    responses: int,
+    online: OnPolicyMemory | None = None,
+    teacher: Shape | None = None,
 ) -> MemoryEstimate:
     gpus = find_gpus()
     processes = config.runtime.processes or (world_size() if world_size() > 1 else max(gpus.count, 1))
@@ -64,6 +78,7 @@ def _of(
         processes=processes,
         bf16=gpus.bf16,
         online=online,
+        teacher_parameters=teacher.parameters if teacher else 0,
     )
 
 

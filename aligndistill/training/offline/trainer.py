@@ -13,6 +13,7 @@ from transformers import Trainer
 
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.objectives.inputs import Loss
+from aligndistill.training import frozen
 from aligndistill.training.arguments import training_arguments, within_tokens
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.fit import Trained, TrainingJob, fit
@@ -47,6 +48,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     Args:
         baseline_of_step: measures the policy before each step. Every micro-batch gets the mean over all processes as
             `baseline_nats`.
+        teacher: a frozen causal language model that the loss reads once per micro-batch; ZeRO-3 shards its layers.
     """
 
     stops_after_any_step = True
@@ -58,9 +60,13 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         baseline_of_step: BaselineOfStep | None = None,
         *,
         collator: Collator,
+        teacher: Any = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(data_collator=list, **kwargs)
+        config = frozen.zero3_config(self.accelerator)
+        if teacher is not None and config is not None:
+            frozen.shard_layers(teacher, config)
         self._loss_of_batch = loss_of_batch
         self._weight_of_batch = weight_of_batch
         self._baseline_of_step = baseline_of_step
@@ -135,6 +141,7 @@ def _train(
     examples: Sequence[Example],
     job: TrainingJob,
     baseline_of_step: BaselineOfStep | None = None,
+    teacher: Any = None,
 ) -> Trained:
     runtime = job.runtime
     if runtime.max_tokens_per_batch is not None:  # finding the longest example reads all of them
@@ -147,6 +154,7 @@ def _train(
         args=training_arguments(job.settings, runtime, job.folder, job.name, job.seed),
         train_dataset=Examples(examples),
         collator=collator,
+        teacher=teacher,
         processing_class=tokenizer,
     )
     return fit(trainer, job)

@@ -17,7 +17,7 @@ from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled
 from aligndistill.processes.ranks import from_all
-from aligndistill.training.on_policy import frozen
+from aligndistill.training import frozen
 from aligndistill.training.on_policy.rollouts import (
     CHECKED_PROMPTS,
     PerToken,

@@ -28,10 +28,10 @@ from aligndistill.models.load import LanguageModel
 from aligndistill.objectives.kl import adapted_coefficient
 from aligndistill.objectives.ppo import Learned, UpdateBatch, ppo
 from aligndistill.processes.progress import say
+from aligndistill.training import frozen
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.offline.examples import MicroBatch, grouped_batch
 from aligndistill.training.offline.trainer import split_by_length
-from aligndistill.training.on_policy import frozen
 from aligndistill.training.on_policy.collecting import Collector, PpoWork
 from aligndistill.training.on_policy.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.on_policy.health import new_warnings
@@ -173,9 +173,9 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
             raise BudgetSpent(self.updates, kl_nats)
 
     def _shard_frozen(self) -> None:
-        plugin = getattr(self.accelerator.state, "deepspeed_plugin", None)
-        if plugin is not None and plugin.zero_stage == 3:
-            frozen.shard_model([*self._work.reference_models, *self._work.frozen], plugin.deepspeed_config)
+        config = frozen.zero3_config(self.accelerator)
+        if config is not None:
+            frozen.shard_model([*self._work.reference_models, *self._work.frozen], config)
 
     def _whole_weights(self) -> AbstractContextManager[Any]:
         """Under ZeRO-3, gather the weights once for a whole rollout."""

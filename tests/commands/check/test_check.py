@@ -180,6 +180,39 @@ def test_a_folder_of_a_model_is_looked_into(check: Check) -> None:
     assert "has no *.safetensors. It has pytorch_model.bin" in only
 
 
+@pytest.mark.parametrize("form", ["bpe", "unigram"])
+def test_a_teacher_that_is_distilled_has_the_starts_tokenizer(check: Check, form: str) -> None:
+    """What is not known without loading them is compared when they are loaded."""
+
+    def write_tokenizer(folder: str, *words: str) -> None:
+        vocab: Any = {word: id for id, word in enumerate(words)} if form == "bpe" else [[word, -1.0] for word in words]
+        added = [{"id": len(words), "content": "<|end|>"}]
+        Path(folder, "tokenizer.json").write_text(json.dumps({"model": {"vocab": vocab}, "added_tokens": added}))
+
+    write_model(Path("teacher"))
+    distilled = {"teacher": {"model": "./teacher"}, "students": {"kd": {"objective": {"kind": "distil", "on": "all"}}}}
+    assert check(**distilled).errors == ()
+    write_tokenizer("start", "a", "b", "c")
+    assert check(**distilled).errors == ()
+    write_tokenizer("teacher", "a", "b", "c")
+    assert check(**distilled).errors == ()
+    write_tokenizer("teacher", "a", "B", "C", "d")
+    found = check(**distilled)
+    (line,) = found.errors
+    assert "students.kd.objective: the teacher has another tokenizer than the student: id 1 is 'B' in 'teacher' and 'b' in" in line
+    assert isinstance(found.error, ConfigError)
+    assert check(teacher={"model": "./teacher"}).errors == ()  # no student is distilled
+
+
+def test_the_teachers_answers_are_read_where_it_is_the_first_author(check: Check) -> None:
+    write_model(Path("teacher"))
+    distilled = {"teacher": {"model": "./teacher"}, "students": {"kd": {"objective": {"kind": "distil"}}}}
+    (warning,) = check(**distilled, candidates={"from": ["start", "teacher"]}).warnings
+    assert "students.kd.objective.on: an answer that 'start' and the teacher both write counts as that of 'start'" in warning
+    assert check(**distilled, candidates={"from": ["teacher", "start"]}).warnings == ()
+    assert check("students.kd.objective.on=all", **distilled, candidates={"from": ["start", "teacher"]}).warnings == ()
+
+
 def test_a_plan_from_python_has_it_too(check: Check) -> None:
     check()
     assert plan("c.yaml").problems == ()

@@ -1,0 +1,133 @@
+"""Training a student on a teacher's next-token distributions: both read the same tokens, and their logits are compared position by
+position.
+
+A live teacher is one frozen copy in every process, sharded under ZeRO-3. Its states are computed once per micro-batch; its logits
+only beside the student's, a chunk of positions at a time, and again in the backward pass. Of a stored teacher, the likeliest tokens
+are read with the examples.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from aligndistill.config.models import Lora
+from aligndistill.config.offline_objectives import Distil
+from aligndistill.errors import ConfigError, DataError
+from aligndistill.models.conversation import Conversation
+from aligndistill.models.groups import GroupedBatch, TokenGroup
+from aligndistill.models.load import LanguageModel
+from aligndistill.models.logprobs import Beside, logprobs_beside
+from aligndistill.models.scoring import states_and_head
+from aligndistill.models.vocabulary import SharedVocabulary
+from aligndistill.objectives.distil import Distilled, distil
+from aligndistill.objectives.divergences import Dense, TopK, divergence, gradient_scale
+from aligndistill.objectives.inputs import Loss
+from aligndistill.training.adapters import with_adapters
+from aligndistill.training.fit import Trained, TrainingJob
+from aligndistill.training.offline.examples import Collator, Example, MicroBatch
+from aligndistill.training.offline.teacher_tokens import KnownCollator
+from aligndistill.training.offline.trainer import _train, tokens
+
+
+@dataclass(frozen=True)
+class LiveTeacher:
+    """A teacher in memory."""
+
+    model: LanguageModel
+    vocabulary: SharedVocabulary
+
+
+@dataclass(frozen=True)
+class StoredTeacher:
+    """What the examples (`teacher_tokens.KnownExamples`) know of a teacher. `width`: ids below this count."""
+
+    vocabulary: SharedVocabulary
+    width: int
+
+
+def train_distilled(
+    policy: LanguageModel,
+    teacher: LiveTeacher | StoredTeacher,
+    objective: Distil,
+    lora: Lora | None,
+    examples: Sequence[Example],
+    job: TrainingJob,
+) -> Trained:
+    """Train a policy on a teacher's distributions over the tokens of given responses, ranked best first."""
+    scale = gradient_scale(objective.divergence, objective.temperature)
+
+    def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
+        logprobs_S, divergence_S = logprobs_beside(model, batch, tensors["share"], _beside(teacher, objective, batch, tensors))
+        imitated_S = _of_best(batch) if objective.on == "all" else torch.ones_like(batch.targets_S, dtype=torch.bool)
+        return distil(Distilled(divergence_S, logprobs_S, imitated_S), sft_weight=objective.sft_weight, scale=scale)
+
+    model = with_adapters(policy.model, lora, "CAUSAL_LM", job.seed)
+    collator: Collator = KnownCollator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
+    sharded = None
+    if isinstance(teacher, LiveTeacher):
+        live = teacher.model
+        live.model.requires_grad_(False)
+
+        def shares(groups: Sequence[TokenGroup]) -> bool:
+            return policy.shares(groups) and live.shares(groups)
+
+        collator = Collator(policy.conversation.pad_id, shares, policy.shares_prompt and live.shares_prompt)
+        if live.shares_prompt:  # else its rows go through one by one, in each process other numbers of them: it stays whole
+            sharded = live.model
+    return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, teacher=sharded)
+
+
+def _beside(teacher: LiveTeacher | StoredTeacher, objective: Distil, batch: GroupedBatch, tensors: MicroBatch) -> Beside:
+    """The teacher at the response tokens of a micro-batch."""
+    kind, vocabulary = objective.divergence, teacher.vocabulary
+    settings = {"beta": objective.beta, "skew": objective.skew, "temperature": objective.temperature}
+    if isinstance(teacher, LiveTeacher):
+
+        def compare(logits_CV: Tensor, teacher_CV: Tensor) -> Tensor:
+            student_CV, target_CV = vocabulary.cut(logits_CV, teacher_CV)
+            return divergence(student_CV, Dense(target_CV), kind, **settings)
+
+        return Beside(*states_and_head(teacher.model, batch, tensors["share"]), compare)
+
+    width, known = teacher.width, TopK(tensors["known_ids_Sk"], tensors["known_logps_Sk"], tensors["known_tail_S"])
+
+    def compare_known(logits_CV: Tensor, places_C: Tensor) -> Tensor:
+        target = TopK(known.ids_Sk[places_C], known.logps_Sk[places_C], known.log_tail_S[places_C])
+        return divergence(vocabulary.restricted(logits_CV, width), target, kind, **settings)
+
+    return Beside(torch.arange(len(batch.targets_S), device=batch.targets_S.device), lambda places_C: places_C, compare_known)
+
+
+def _of_best(batch: GroupedBatch) -> Tensor:
+    """mask_S: the tokens of each prompt's first response."""
+    first_K = torch.arange(batch.tokens_BKR.shape[1], device=batch.tokens_BKR.device) == 0
+    return first_K.view(1, -1, 1).expand_as(batch.tokens_BKR)[batch.tokens_BKR]
+
+
+def require_readable(
+    groups: Sequence[TokenGroup], students: Conversation, teachers: Conversation, vocabulary: SharedVocabulary
+) -> None:
+    """The teacher knows every token of the data, and each model stops where the other ends its answers.
+
+    Raises:
+        DataError: a token is in one of the vocabularies only.
+        ConfigError: an end token of one does not end the other's answers.
+    """
+    for one, other, names in ((students, teachers, ("student", "teacher")), (teachers, students, ("teacher", "student"))):
+        if one.end_of_turn not in other.eos_ids:
+            raise ConfigError(
+                f"the {names[0]} ends its answers with {one.tokenizer.convert_ids_to_tokens(one.end_of_turn)!r}, at which the "
+                f"{names[1]} does not stop: a student would learn not to end. Give both the same 'layout' and 'chat_template', or "
+                "fine-tune the start in the teacher's format first."
+            )
+    for group in groups if vocabulary.unshared else ():
+        for ids in (group.prompt, *group.responses):
+            if (unknown := vocabulary.first_unshared(ids)) is not None:
+                token = students.tokenizer.convert_ids_to_tokens(unknown)
+                raise DataError(
+                    f"the data have the token {token!r} (id {unknown}), which the teacher's tokenizer does not have. Take another "
+                    "teacher, or a chat template without this token."
+                )
