@@ -21,6 +21,7 @@ from aligndistill.stages import (  # fmt: skip
     audit,
     candidates,
     evaluation,
+    fidelity,
     models,
     prompts,
     rankings,
@@ -58,7 +59,17 @@ def pipeline(config: RunConfig) -> Pipeline:
         scores = stage("evaluation", evaluation.make, version=2, **judging, **measured)
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": config.students, "judge": config.judge.kind if config.judge else None}
-    return Pipeline(stage("report", report.make, **about, data=data, students=trained, evaluation=scores))
+    followed = followings(config, trained, written, data, named) if config.evaluation.fidelity else {}
+    return Pipeline(stage("report", report.make, **about, data=data, students=trained, evaluation=scores, fidelity=followed))
+
+
+def followings(config: RunConfig, trained: Given, written: Given, data: Given, named: Given) -> Given:
+    """How closely each student follows the teacher, on the teacher's held-out answers and on its own."""
+    compared: Given = {"teacher": named["teacher"], "teacher_answers": written["teacher"], "prompts": data["prompts"]}
+    return {
+        name: stage(f"fidelity-{name}", fidelity.make, student=one, student_answers=written[name], **compared)
+        for name, one in trained.items()
+    }
 
 
 def named_models(config: RunConfig) -> Given:

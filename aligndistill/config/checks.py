@@ -33,6 +33,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
     yield from _prices(config)
     yield from _distilled(config)
+    yield from _fidelity(config)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
@@ -158,6 +159,10 @@ def _start(config: RunConfig) -> Iterator[Problem]:
 
 def _from_scratch(config: RunConfig) -> Iterator[Problem]:
     """A model from scratch needs demonstrations; the backbone of a reward model is trained on the rankings instead."""
+    scored_by = config.reward_model.model if config.reward_model is not None else None
+    if scored_by is not None and scored_by.from_scratch is not None and scored_by.from_scratch.tokenizer_data is not None:
+        text = "the tokenizer of a reward model from scratch is trained on the rankings: remove it"
+        yield Problem(("reward_model", "model", "from_scratch", "tokenizer_data"), text)
     if config.start is not None and config.start.from_scratch is not None and config.sft is None:
         yield Problem(("start", "from_scratch"), f"a start from scratch needs 'sft' ({_SCRATCH_ADVICE})")
     for path, model in _teachers(config):
@@ -195,21 +200,32 @@ def _distilled(config: RunConfig) -> Iterator[Problem]:
         objective = student.objective
         if not isinstance(objective, Distil):
             continue
-        path, teacher = ("students", name, "objective"), config.teacher
-        if teacher is None:
-            yield Problem(
-                (*path, "kind"), "distillation reads a teacher's probabilities, and there is no 'teacher': add that section"
-            )
-        elif isinstance(teacher, EndpointModel):
-            text = "distillation reads a teacher's probabilities of every token, which an endpoint does not provide"
-            yield Problem((*path, "kind"), f"{text}: use a local teacher, or an objective that reads answers alone")
-        elif config.start is not None and not _may_share_tokenizer(config):
-            text = "distillation needs one tokenizer for both models, and one from scratch is trained on the model's demonstrations"
-            yield Problem((*path, "kind"), f"{text}: give start and teacher the same demonstrations and 'vocab_size', or a 'model'")
+        path = ("students", name, "objective")
+        if reason := _probabilities_unknown("distillation", config):
+            yield Problem((*path, "kind"), reason)
         if objective.on == "teacher" and config.judge is not None and "teacher" not in config.candidates.authors:
             yield Problem(
                 (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
             )
+
+
+def _fidelity(config: RunConfig) -> Iterator[Problem]:
+    if config.evaluation.fidelity and (reason := _probabilities_unknown("fidelity", config)):
+        yield Problem(("evaluation", "fidelity"), reason)
+
+
+def _probabilities_unknown(reader: str, config: RunConfig) -> str | None:
+    """Why the teacher's probabilities of the student's tokens cannot be read; None if they can, as far as the config says."""
+    teacher = config.teacher
+    if teacher is None:
+        return f"{reader} reads a teacher's probabilities, and there is no 'teacher': add that section"
+    if isinstance(teacher, EndpointModel):
+        reads = f"{reader} reads a teacher's probabilities of every token, which an endpoint does not provide"
+        return f"{reads}: use a local teacher, or what reads answers alone"
+    if config.start is not None and not _may_share_tokenizer(config):
+        text = f"{reader} needs one tokenizer for both models, and one from scratch is trained on the model's demonstrations"
+        return f"{text}: give start and teacher the same 'vocab_size' and 'tokenizer_data' in from_scratch, or a 'model'"
+    return None
 
 
 def _may_share_tokenizer(config: RunConfig) -> bool:
@@ -219,7 +235,7 @@ def _may_share_tokenizer(config: RunConfig) -> bool:
     one, other = start.from_scratch, teacher.from_scratch
     if one is None or other is None:
         return one is other
-    texts = [sft and sft.demonstrations for sft in (config.sft, teacher.sft)]
+    texts = [new.tokenizer_data or (sft and sft.demonstrations) for new, sft in ((one, config.sft), (other, teacher.sft))]
     return one.vocab_size == other.vocab_size and texts[0] == texts[1]
 
 

@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
 
+from aligndistill.config.data import Source
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
 from aligndistill.config.training import Sft
@@ -16,7 +17,12 @@ from aligndistill.config.training import Sft
 
 
 class FromScratch(Section):
-    """A new model of a Hugging Face architecture, with a byte-level BPE tokenizer trained on the demonstrations."""
+    """A new model of a Hugging Face architecture, with a byte-level BPE tokenizer trained on the demonstrations.
+
+    Attributes:
+        tokenizer_data: other demonstrations to train the tokenizer on. Models with the same ones and the same `vocab_size` have one
+            tokenizer, as distillation needs.
+    """
 
     architecture: str = "llama"
     vocab_size: int = Field(default=1024, ge=300)
@@ -27,6 +33,7 @@ class FromScratch(Section):
     intermediate_size: int | None = Field(default=None, gt=0)
     max_position_embeddings: int = Field(default=256, gt=0)
     tie_word_embeddings: bool = True
+    tokenizer_data: Annotated[Source | None, HashedIfSet] = None
 
     @model_validator(mode="after")
     def _heads_divide(self) -> "FromScratch":

@@ -219,7 +219,8 @@ class Distil(Offline):
         beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
         skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
         temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
-        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest.
+        sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest. At 1 it is sequence-level
+            distillation (Kim and Rush 2016): the divergence is only logged.
         on: the answers that are read: the teacher's, the best of each prompt, or all. With `all`, the likelihood counts the best
             alone: others may be the student's own mistakes.
         top_k: store this many of the teacher's likeliest tokens, with the probability of all others together, and compare with
@@ -235,7 +236,7 @@ class Distil(Offline):
     beta: float = Field(default=0.5, gt=0, lt=1)
     skew: float = Field(default=0.1, gt=0, lt=1)
     temperature: float = Field(default=1.0, gt=0)
-    sft_weight: float = Field(default=0.5, ge=0, lt=1)
+    sft_weight: float = Field(default=0.5, ge=0, le=1)
     on: Literal["teacher", "best", "all"] = "teacher"
     top_k: int | None = Field(default=None, gt=0)
 

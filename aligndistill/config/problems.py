@@ -15,7 +15,7 @@ from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
 from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
 from aligndistill.config.models import LocalModel
-from aligndistill.config.run import Candidates, Evaluation, RunConfig
+from aligndistill.config.run import Candidates, RunConfig
 from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
 from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
@@ -215,7 +215,6 @@ _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
     (Prompts, frozenset({"elicit", "filters"})),
     (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
-    (Evaluation, frozenset({"fidelity"})),
 )
 """Keys that a later version will have, by section."""
 

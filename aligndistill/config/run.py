@@ -17,7 +17,7 @@ from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
 from aligndistill.config.offline_objectives import Offline
 from aligndistill.config.schema import KeyPath, models_of
-from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, Section, name_or_section
+from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import Sft, Training, with_adapter_rate
 
@@ -107,6 +107,8 @@ class Evaluation(Section):
         prompts: evaluate at most this many held-out prompts.
         against_teacher: also compare each student with the teacher's answers.
         length_control: also estimate the win rate over the start between answers of equal length, and rank students by it.
+        fidelity: also measure how closely students follow the teacher, token by token. It must be a local model with the start's
+            tokenizer.
         style_control: also estimate it between answers of equal length and equal style: headers, lists and bold text.
     """
 
@@ -119,6 +121,7 @@ class Evaluation(Section):
     against_teacher: bool = False
     length_control: Annotated[bool, HashedIfSet] = True
     style_control: Annotated[bool, HashedIfSet] = False
+    fidelity: Annotated[bool, NotHashed] = False
 
 
 # ------------------------------------------------------------------------------------------------------------- runtime

@@ -48,7 +48,7 @@ def new_model(settings: FromScratch, tokenizer: Any, seed: int) -> Any:
     Raises:
         ConfigError: transformers has no such architecture, or rejects the sizes.
     """
-    sizes = settings.model_dump(exclude={"architecture", "vocab_size"}, exclude_none=True)
+    sizes = settings.model_dump(exclude={"architecture", "vocab_size", "tokenizer_data"}, exclude_none=True)
     sizes.setdefault("intermediate_size", 4 * settings.hidden_size)
     sizes.setdefault("num_key_value_heads", settings.num_attention_heads)
     # The libraries' 0.02 suits wide models; a narrow model learns several times faster with 1 / sqrt(width).

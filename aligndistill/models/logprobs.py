@@ -6,7 +6,7 @@ Shapes: B prompts, K responses, R tokens per response, N rows, T tokens per row,
 """
 
 import inspect
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -190,7 +190,7 @@ def head_outputs(
     return found
 
 
-def logit_chunks(model: Any, batch: GroupedBatch, apart: bool) -> Iterator[Tensor]:
+def logit_chunks(model: Any, batch: GroupedBatch, apart: bool, chunk: int | None = None) -> Iterator[Tensor]:
     """The logits (C, V) that predict the response tokens of a batch, in their order and a chunk at a time, without gradients.
 
     Args:
@@ -198,12 +198,13 @@ def logit_chunks(model: Any, batch: GroupedBatch, apart: bool) -> Iterator[Tenso
         batch: separate rows.
         apart: whether backbone and head may be called separately, see `Backbone`. Else each row goes alone through the model's own
             forward pass, and a chunk is all of a row's tokens.
+        chunk: tokens at a time, where the head is called separately; by default as many as its size allows.
     """
     if apart:
         rows = {"input_ids_NT": batch.input_ids_NT, "positions_NT": batch.positions_NT, "segments_NT": batch.segments_NT}
         hidden_SH = places(hidden_states(model, **rows, share=False), batch.predictors_S)
         head = causal_lm(model).get_output_embeddings()
-        for hidden_CH in hidden_SH.split(_chunk_size(head)):
+        for hidden_CH in hidden_SH.split(chunk or _chunk_size(head)):
             yield head(hidden_CH)
         return
     keeps = "logits_to_keep" in inspect.signature(type(causal_lm(model)).forward).parameters
@@ -213,6 +214,12 @@ def logit_chunks(model: Any, batch: GroupedBatch, apart: bool) -> Iterator[Tenso
         kept = {"logits_to_keep": written + 1} if keeps else {}
         output = model(input_ids=batch.input_ids_NT[row : row + 1, :tokens], use_cache=False, **kept)
         yield output.logits[0, -written - 1 : -1]
+
+
+def paired_logit_chunks(models: Sequence[Any], batch: GroupedBatch, apart: bool) -> Iterator[tuple[Tensor, ...]]:
+    """`logit_chunks` of several models at the same tokens; their heads may differ in size."""
+    chunk = min(_chunk_size(causal_lm(model).get_output_embeddings()) for model in models)
+    return zip(*(logit_chunks(model, batch, apart, chunk) for model in models), strict=True)
 
 
 def _chunk_size(head: Any) -> int:

@@ -17,10 +17,14 @@ from aligndistill.models.logprobs import (
     causal_lm,
     hidden_states,
     logit_chunks,
+    paired_logit_chunks,
     places,
     token_logprobs,
 )
 from aligndistill.models.prompt_sharing import to_device
+
+LEAST_LOGIT = -1e4
+"""In place of the -inf of tokens that only one of two models has: their probability is still 0, and their log-ratio finite."""
 
 
 @dataclass(frozen=True)
@@ -58,16 +62,70 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
 
     Only the positions that predict a response token reach the models' heads, a chunk of them at a time.
     """
-    pad_id = policy.conversation.pad_id
-    apart = policy.shares_prompt and reference.shares_prompt
-    result: list[list[float]] = [[] for _ in groups]
+    sums = summed_over_tokens(policy, reference, groups, batch_size, lambda p_CV, q_CV: _divergence(p_CV, q_CV).unsqueeze(-1))
+    return [[response[0] for response in group] for group in sums]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """How two models agree on one response, summed over its tokens.
+
+    Attributes:
+        same_first: tokens at which both find the same token likeliest.
+        kl_forward_nats: KL(other || one).
+        kl_reverse_nats: KL(one || other).
+    """
+
+    same_first: float
+    kl_forward_nats: float
+    kl_reverse_nats: float
+
+
+@torch.no_grad()
+def agreement(
+    one: LanguageModel,
+    other: LanguageModel,
+    groups: Sequence[TokenGroup],
+    batch_size: int,
+    cut: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
+) -> list[list[Agreement]]:
+    """How two models agree on each response, as the next-token distributions at its tokens.
+
+    Args:
+        cut: from the logits of both to those over the vocabulary that they share.
+    """
+
+    def compare(one_CV: Tensor, other_CV: Tensor) -> Tensor:
+        p_CV, q_CV = (logits_CV.float().clamp(min=LEAST_LOGIT) for logits_CV in cut(one_CV, other_CV))
+        same_C = (p_CV.argmax(-1) == q_CV.argmax(-1)).float()
+        return torch.stack([same_C, _divergence(q_CV, p_CV), _divergence(p_CV, q_CV)], -1)
+
+    sums = summed_over_tokens(one, other, groups, batch_size, compare)
+    return [[Agreement(*response) for response in group] for group in sums]
+
+
+def summed_over_tokens(
+    one: LanguageModel,
+    other: LanguageModel,
+    groups: Sequence[TokenGroup],
+    batch_size: int,
+    compare: Callable[[Tensor, Tensor], Tensor],
+) -> list[list[list[float]]]:
+    """Of each response of each group, M numbers: what a comparison of two models' logits says, summed over the response's tokens.
+
+    Args:
+        compare: from the logits of both models, (C, V) each, to (C, M).
+    """
+    pad_id = one.conversation.pad_id
+    apart = one.shares_prompt and other.shares_prompt
+    result: list[list[list[float]]] = [[] for _ in groups]
     for indices in batches_by_length([group.tokens(False) for group in groups], batch_size, SHORTEST):
-        batch = to_device(collate([groups[i] for i in indices], pad_id, share=False), policy.device)
-        chunks = zip(*(logit_chunks(model.model, batch, apart) for model in (policy, reference)), strict=True)
-        kl_S = torch.cat([_divergence(p_CV, q_CV) for p_CV, q_CV in chunks])
-        kl_BK = at_tokens(kl_S, batch).sum(-1).tolist()
+        batch = to_device(collate([groups[i] for i in indices], pad_id, share=False), one.device)
+        chunks = paired_logit_chunks((one.model, other.model), batch, apart)
+        found_SM = torch.cat([compare(one_CV, other_CV) for one_CV, other_CV in chunks])
+        found_BKM = torch.stack([at_tokens(found_S, batch).sum(-1) for found_S in found_SM.unbind(-1)], -1).tolist()
         for row, i in enumerate(indices):
-            result[i] = kl_BK[row][: len(groups[i].responses)]
+            result[i] = found_BKM[row][: len(groups[i].responses)]
     return result
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any, cast
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.report import ModelMetrics, Report
@@ -12,7 +13,7 @@ class Column:
     """A metric of a model.
 
     Attributes:
-        key: the field of the report's metrics.
+        key: the field of the report's metrics, with dots where it is inside another.
         title: its short name.
         meaning: what it is, with its unit.
         best_is_highest: whether the best student is marked.
@@ -27,8 +28,10 @@ class Column:
 
     def value(self, metrics: ModelMetrics) -> Mean | float | None:
         """The metric of a model; None if it was not measured or has no meaning (the start's win rate against itself)."""
-        value: Mean | float | None = getattr(metrics, self.key, None)
-        return value
+        value: Any = metrics
+        for name in self.key.split("."):
+            value = getattr(value, name, None)
+        return cast("Mean | float | None", value)
 
 
 COLUMNS = (
@@ -62,6 +65,9 @@ COLUMNS = (
         is_win_rate=True,
     ),
     Column("kl_nats", "KL", "nats per response, from the start"),
+    Column("fidelity.agreement", "as teacher", "share of the teacher's tokens that the model, too, finds likeliest"),
+    Column("fidelity.kl_forward", "KL teacher", "KL(teacher || model) on the teacher's answers, nats per token"),
+    Column("fidelity.own.kl_reverse", "KL own", "KL(model || teacher) on the model's own answers, nats per token"),
     Column("length_tokens", "length", "tokens per answer"),
     Column("reward", "reward", "score by the reward model"),
     Column("distinct_2", "distinct-2", "distinct bigrams over all bigrams of all answers"),

@@ -129,6 +129,16 @@ def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figu
         if points:
             caption = "Up is better, right is further from the start. Bars are 95% intervals."
             found.append(Figure(f"{label.capitalize()} and drift", caption, plots.drift_plot(points, label, levels[key])))
+        following = [
+            plots.DriftPoint(name, series[name], student.fidelity.kl_forward, gain)
+            for name, student in report.students.items()
+            if student.fidelity is not None and (gain := getattr(student, key)) is not None
+        ]
+        if following:
+            caption = "Up is better, left is closer to the teacher. They are different things. Bars are 95% intervals."
+            distance = "KL(teacher || student), nats per token of the teacher's answers"
+            plot = plots.drift_plot(following, label, levels[key], distance)
+            found.append(Figure(f"{label.capitalize()} and fidelity", caption, plot))
     return found
 
 

@@ -20,16 +20,21 @@ _NAME = 24  # the most characters of a name in a plot
 
 @dataclass(frozen=True)
 class DriftPoint:
-    """A student: its KL from the start, and its gain. `series` decides colour and shape."""
+    """A student: how far it went, and its gain. `series` decides colour and shape."""
 
     name: str
     series: int | None
-    kl_nats: Mean
+    distance: Mean
     gain: Mean
 
 
-def drift_plot(points: Sequence[DriftPoint], gain_label: str, levels: Mapping[str, float]) -> Plot:
-    """The gain of students against KL(student || start), with both intervals.
+FROM_START = "KL from the start, nats per response"
+
+
+def drift_plot(
+    points: Sequence[DriftPoint], gain_label: str, levels: Mapping[str, float], distance_label: str = FROM_START
+) -> Plot:
+    """The gain of students against a distance, by default KL(student || start), with both intervals.
 
     Args:
         points: the students.
@@ -40,9 +45,9 @@ def drift_plot(points: Sequence[DriftPoint], gain_label: str, levels: Mapping[st
         axes = figure.subplots()
         for point in points:
             axes.errorbar(
-                point.kl_nats.mean,
+                point.distance.mean,
                 point.gain.mean,
-                xerr=[[point.kl_nats.mean - point.kl_nats.low], [point.kl_nats.high - point.kl_nats.mean]],
+                xerr=[[point.distance.mean - point.distance.low], [point.distance.high - point.distance.mean]],
                 yerr=[[point.gain.mean - point.gain.low], [point.gain.high - point.gain.mean]],
                 fmt=marker(point.series),
                 color=colour(point.series),
@@ -57,13 +62,13 @@ def drift_plot(points: Sequence[DriftPoint], gain_label: str, levels: Mapping[st
         axes.set_ylim(bottom - 0.06 * (top - bottom), top + 0.06 * (top - bottom))
         for name, level in levels.items():
             axes.annotate(name, (1, level), (-2, 3), xycoords=("axes fraction", "data"), textcoords="offset points", ha="right")
-        axes.set_xlabel("KL from the start, nats per response")
+        axes.set_xlabel(distance_label)
         axes.set_ylabel(gain_label)
         axes.grid()
         place_labels(figure, axes, [_label(point) for point in points], [bar for point in points for bar in _bars(point)])
-        parts = [f"{point.name} {with_interval(point.gain)} at {with_interval(point.kl_nats)} nats" for point in points]
+        parts = [f"{point.name} {with_interval(point.gain)} at {with_interval(point.distance)}" for point in points]
         parts += [f"{name} {number(level)}" for name, level in levels.items()]
-        return Plot(svg_of(figure), f"{gain_label} against KL from the start: {'; '.join(parts)}.")
+        return Plot(svg_of(figure), f"{gain_label} against {distance_label}: {'; '.join(parts)}.")
 
 
 def reliability_plot(bins: Sequence[ReliabilityBin]) -> Plot:
@@ -159,13 +164,13 @@ def lengths_plot(lengths: Mapping[str, Sequence[int]], series: Mapping[str, int 
 
 
 def _label(point: DriftPoint) -> Label:
-    return Label(shortened(point.name, _NAME), point.kl_nats.mean, point.gain.mean, colour(point.series))
+    return Label(shortened(point.name, _NAME), point.distance.mean, point.gain.mean, colour(point.series))
 
 
 def _bars(point: DriftPoint) -> tuple[Segment, Segment]:
     return (
-        Segment(point.kl_nats.low, point.gain.mean, point.kl_nats.high, point.gain.mean),
-        Segment(point.kl_nats.mean, point.gain.low, point.kl_nats.mean, point.gain.high),
+        Segment(point.distance.low, point.gain.mean, point.distance.high, point.gain.mean),
+        Segment(point.distance.mean, point.gain.low, point.distance.mean, point.gain.high),
     )
 
 

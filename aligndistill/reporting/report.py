@@ -7,6 +7,7 @@ from pydantic import FiniteFloat, ValidationError
 
 from aligndistill.errors import DataError
 from aligndistill.evaluation.audit import AuditMetrics
+from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.records import Record
@@ -47,6 +48,7 @@ class StudentMetrics(ModelMetrics):
         win_rate_style: the same, estimated for answers of equal length and style.
         win_rate_teacher: how often the judge prefers its answer to the teacher's.
         kl_nats: KL(student || start) of a response, nats.
+        fidelity: how closely it follows the teacher, token by token.
         train_seconds: wall time of its training.
     """
 
@@ -57,6 +59,7 @@ class StudentMetrics(ModelMetrics):
     win_rate_style: Mean | None = None
     win_rate_teacher: Mean | None = None
     kl_nats: Mean | None = None
+    fidelity: TeacherFidelity | None = None
     train_seconds: FiniteFloat | None = None
 
 

@@ -15,6 +15,7 @@ RANKINGS, PAIRS, TIES = "rankings.jsonl", "pairs.jsonl", "ties.jsonl"
 HELD_OUT_PAIRS = "held_out.jsonl"
 ANSWERS = "answers.jsonl"
 EVALUATION, SCORED, MODEL_OUTPUTS = "evaluation.json", "scored.jsonl", "model_outputs"
+FIDELITY = "fidelity.json"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 

@@ -48,7 +48,9 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
 
     lora = getattr(settings, "lora", None)
     if settings.from_scratch is not None:
-        texts = (text for one in demonstrations for text in (*(m.content for m in one.messages), one.response))
+        own_data = settings.from_scratch.tokenizer_data
+        read = load_demonstrations(own_data, held_out) if own_data else demonstrations
+        texts = (text for one in read if one.split == "train" for text in (*(m.content for m in one.messages), one.response))
         language_model = load_language_model(new_model(context, settings, settings.from_scratch, texts, seed))
         base = None
     else:

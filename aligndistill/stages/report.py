@@ -7,13 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
+from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, StartMetrics, StudentMetrics, write_report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult, ScoredAnswer
-from aligndistill.stages.files import EVALUATION, HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
+from aligndistill.stages.files import EVALUATION, FIDELITY, HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
@@ -38,6 +39,7 @@ def make(
     data: Mapping[str, Path],
     students: Mapping[str, Path],
     evaluation: Path | None,
+    fidelity: Mapping[str, Path],
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
@@ -67,6 +69,7 @@ def make(
                 objective=settings[name].objective.kind,
                 model=str(store / folder.name / "model"),
                 train_seconds=training[name].metrics["train_seconds"],
+                fidelity=_fidelity(fidelity[name]) if name in fidelity else None,
                 **_metrics(evaluated, name, StudentMetrics),
             )
             for name, folder in students.items()
@@ -141,6 +144,10 @@ def _evaluation(folder: Path | None) -> EvaluationResult:
     if folder is None:
         return EvaluationResult(authors={}, judge=None)
     return EvaluationResult.model_validate_json((folder / EVALUATION).read_bytes())
+
+
+def _fidelity(folder: Path) -> TeacherFidelity:
+    return TeacherFidelity.model_validate_json((folder / FIDELITY).read_bytes())
 
 
 def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics]) -> dict[str, Any]:

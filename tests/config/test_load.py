@@ -372,7 +372,6 @@ def test_a_bad_name_of_the_run(write):
         ("candidates: {revise: {}}", "candidates.revise"),
         ("start: {model: m, quantize: 4}", "start.quantize"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
-        ("evaluation: {fidelity: true}", "evaluation.fidelity"),
     ],
 )
 def test_a_planned_key_is_not_available_yet(write, section: str, key: str):
@@ -732,6 +731,18 @@ DISTIL = "{objective: {kind: distil, on: all}}"
         (
             {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{kd: {DISTIL}}}"},
             "c.yaml:6: students.kd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
+        ),
+        (
+            {"teacher": ENDPOINT, "evaluation": "{fidelity: true}"},
+            "c.yaml:6: evaluation.fidelity: fidelity reads a teacher's probabilities of every token, which an endpoint",
+        ),
+        (
+            {"evaluation": "{fidelity: true}"},
+            "c.yaml:5: evaluation.fidelity: fidelity reads a teacher's probabilities, and there is no",
+        ),
+        (
+            {"reward_model": "{model: {from_scratch: {tokenizer_data: {path: t}}}}"},
+            "c.yaml:5: reward_model.model.from_scratch.tokenizer_data: the tokenizer of a reward model from scratch is trained on the",
         ),
         ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished stages"),
     ],

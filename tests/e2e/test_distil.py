@@ -16,10 +16,6 @@ from aligndistill.store.jsonl import read_jsonl
 from tests.e2e.command import REPOSITORY, ForkServer, ranks
 from tests.e2e.small_run import SIZES, write_config
 
-ONLY_IMITATES = 1 - 1e-9
-"""A `sft_weight` that leaves the teacher's distributions out: the same answers, steps and rates without them."""
-
-
 PORT = 29700 + os.getpid() % 90
 
 STUDENTS = ("kd", "kd_16", "sft")
@@ -33,19 +29,25 @@ def only(folder: Path, stage: str) -> Path:
 def distilled(config: dict[str, Any], max_steps: int) -> dict[str, Any]:
     """The small run with students that are distilled, from a teacher whose tokenizer is the start's."""
     training = {"batch_size": 16, "max_steps": max_steps, "learning_rate": 1e-2, "lr_scheduler_type": "constant"}
-    fine_tuned = {"demonstrations": {"path": "teacher_demonstrations.jsonl"}, "learning_rate": 1e-2, "batch_size": 16}
+    fine_tuned = {"learning_rate": 1e-2, "batch_size": 16}
+    shown = {who: {"path": f"{who}_demonstrations.jsonl"} for who in ("student", "teacher")}
+    sizes = {**SIZES, "tokenizer_data": shown["teacher"]}
     objective = {"kind": "distil", "sft_weight": 0.0}
     return {
         **config,
-        "start": {"from_scratch": SIZES},
-        "sft": {**fine_tuned, "max_steps": 6},
-        "teacher": {"from_scratch": {**SIZES, "hidden_size": 48}, "sft": {**fine_tuned, "max_steps": 60}},
+        "start": {"from_scratch": sizes},
+        "sft": {**fine_tuned, "demonstrations": shown["student"], "max_steps": 6},
+        "teacher": {
+            "from_scratch": {**sizes, "hidden_size": 48},
+            "sft": {**fine_tuned, "demonstrations": shown["teacher"], "max_steps": 60},
+        },
         "candidates": {"per_prompt": 2, "from": ["teacher", "start"], "max_new_tokens": 12},
         "reward_model": None,
+        "evaluation": {**config.get("evaluation", {}), "fidelity": True},
         "students": {
             "kd": {"objective": objective, **training},
             "kd_16": {"objective": {**objective, "top_k": 16}, **training},
-            "sft": {"objective": {"kind": "distil", "sft_weight": ONLY_IMITATES}, **training},
+            "sft": {"objective": {"kind": "distil", "sft_weight": 1.0}, **training},
         },
     }
 
@@ -69,6 +71,15 @@ def test_distributions_teach_more_of_the_teacher_than_its_answers(folder: Path, 
     kl = {name: fmean(nats for row in kl_nats(teacher, student, groups, 32) for nats in row) for name, student in students.items()}
     assert kl["kd"] < 0.6 * kl["sft"], kl
     assert kl["kd_16"] < 0.8 * kl["sft"], kl
+
+    # The report has the same in nats per token, and what the students say of their own answers.
+    tokens = fmean(len(response) for group in groups for response in group.responses)
+    followed = {name: report["students"][name]["fidelity"] for name in STUDENTS}
+    for name in STUDENTS:
+        assert followed[name]["kl_forward"]["mean"] == pytest.approx(kl[name] / tokens, rel=1e-3)
+        assert 0 <= followed[name]["agreement"]["mean"] <= 1
+        assert followed[name]["own"]["kl_reverse"]["mean"] > 0
+    assert followed["kd"]["agreement"]["mean"] > followed["sft"]["agreement"]["mean"]
 
 
 def held_out(folder: Path, teacher: LanguageModel) -> Any:

@@ -99,7 +99,8 @@ def test_names_are_text_whatever_they_hold():
 
 
 def test_alt_text_gives_the_numbers():
-    assert drift("dpo").alt == ("truth against KL from the start: dpo 0.60 [0.50, 0.70] at 10.0 [9.0, 11.0] nats; start 0.40.")
+    against = "KL from the start, nats per response"
+    assert drift("dpo").alt == f"truth against {against}: dpo 0.60 [0.50, 0.70] at 10.0 [9.0, 11.0]; start 0.40."
     plots = all_plots()
     assert "0.85 right at confidence 0.93 (20 pairs)" in plots["reliability"].alt
     assert "0.55 at < 0 tokens (20 pairs)" in plots["length_gap"].alt

@@ -74,9 +74,10 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     start, teacher = config.start, config.teacher
     if start is None or start.model is None or not isinstance(teacher, LocalModel) or teacher.model is None:
         return
-    for name, student in config.students.items():
-        if isinstance(student.objective, Distil):
-            yield ("students", name, "objective"), partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))
+    reading: list[KeyPath] = [("students", n, "objective") for n, s in config.students.items() if isinstance(s.objective, Distil)]
+    reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
+    for path in reading:
+        yield path, partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))
 
 
 def _require_one_tokenizer(start: Path, teacher: Path) -> None:

@@ -67,7 +67,7 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
 
 
 def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:
-    if path[-1] == "demonstrations":
+    if path[-1] in ("demonstrations", "tokenizer_data"):
         return load_demonstrations(source, config.held_out)
     if path[-1] == "labels":
         return load_judgments(source)
