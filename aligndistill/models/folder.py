@@ -1,5 +1,6 @@
-"""What a model folder must contain, known without loading the model; imports neither torch nor transformers."""
+"""What a model needs, known without loading it: files in its folder, packages; imports neither torch nor transformers."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,16 @@ def require_model(path: str) -> None:
     shards = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise DataError(f"'{path}' is incomplete: {INDEX} names {', '.join(missing)}. Copy or download the model again.")
+
+
+def require_bitsandbytes() -> None:
+    """Refuse quantised models where bitsandbytes is not installed.
+
+    Raises:
+        ConfigError: the message names the extra to install.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("quantised models need bitsandbytes, which is not installed: pip install 'aligndistill[quantised]'")
 
 
 def names_a_folder(name: str) -> bool:

@@ -370,7 +370,6 @@ def test_a_bad_name_of_the_run(write):
         ("prompts: {source: {path: p.jsonl}, elicit: {}}", "prompts.elicit"),
         ("sft: {demonstrations: {path: d.jsonl, label: x}}", "sft.demonstrations.label"),
         ("candidates: {revise: {}}", "candidates.revise"),
-        ("start: {model: m, quantize: 4}", "start.quantize"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
         ("evaluation: {fidelity: true}", "evaluation.fidelity"),
     ],
