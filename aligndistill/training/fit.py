@@ -54,7 +54,7 @@ def fit(trainer: Any, job: TrainingJob) -> Trained:
         DataError: the checkpoint cannot be resumed with this number of processes.
         ConfigError: the model is quantised, and DeepSpeed's file asks for ZeRO-3.
     """
-    _require_whole_bytes(trainer)
+    require_whole_bytes(trainer)
     signals.allow(job.runtime.grace_seconds)
     checkpoint = newest_valid_checkpoint(job.folder)
     if checkpoint is not None:
@@ -74,8 +74,14 @@ def fit(trainer: Any, job: TrainingJob) -> Trained:
     return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)
 
 
-def _require_whole_bytes(trainer: Any) -> None:
-    """ZeRO-3 would shard packed bytes as if they were weights. (The config's checks know the names of `runtime.deepspeed`.)"""
+def require_whole_bytes(trainer: Any) -> None:
+    """Refuse a quantised model under ZeRO-3, which would shard packed bytes as if they were weights.
+
+    The config's checks refuse the names of ours in `runtime.deepspeed`; this refuses files.
+
+    Raises:
+        ConfigError: the trainer's model is quantised, and DeepSpeed's config asks for ZeRO-3.
+    """
     plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
     if plugin is None or plugin.zero_stage != 3:
         return

@@ -2,7 +2,9 @@
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -12,10 +14,11 @@ from transformers import AutoModelForCausalLM
 from aligndistill.config.models import Lora, Quantize
 from aligndistill.config.objectives import Grpo
 from aligndistill.config.offline_objectives import Dpo
+from aligndistill.errors import ConfigError
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
 from aligndistill.training.adapters import with_adapters
-from aligndistill.training.fit import Trained
+from aligndistill.training.fit import Trained, require_whole_bytes
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import train_by_trl
@@ -138,6 +141,16 @@ def test_ppo_samples_and_trains_with_the_same_numbers(kind: str, lora: Lora, bas
     policy = LanguageModel(ran.trained.trainer.model.policy.eval(), load_language_model(start_of(base, kind)).conversation, True)
     merged = load_language_model(ModelPointer(path=str(tmp_path / "model"), layout="chat"))
     assert scores(merged) == pytest.approx(scores(policy), abs=LOGPROB_TOLERANCE)
+
+
+def test_a_file_that_asks_for_zero_3_is_refused(base: Path, tmp_path: Path) -> None:
+    """Not only its name, which the config's checks know."""
+    trainer = learn(start_of(base, "nf4"), LORA, tmp_path, steps=1).trainer
+    for stage in (0, 1, 2, 3):
+        state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage))
+        stub = SimpleNamespace(accelerator=SimpleNamespace(state=state), model=trainer.model)
+        with pytest.raises(ConfigError, match="ZeRO-3 cannot shard quantised weights") if stage == 3 else nullcontext():
+            require_whole_bytes(stub)
 
 
 def test_trl_trains_adapters_in_float32(base: Path, tmp_path: Path) -> None:
