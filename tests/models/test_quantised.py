@@ -84,6 +84,23 @@ def test_without_double_quantisation_scales_are_exact(folder: Path) -> None:
     assert all(0 < error < 0.02 for error in errors)
 
 
+@pytest.mark.parametrize(("share", "low", "high"), [(0.005, 0.0, 0.1), (0.2, 0.9, 1.1)])
+def test_quantising_a_merged_model_again_loses_a_small_delta(share: float, low: float, high: float) -> None:
+    """Why it is refused: a delta of a share of the weights' norm moves hardly any weight to the next of 16 levels."""
+    from bitsandbytes.functional import dequantize_4bit, quantize_4bit
+
+    def rounded(weight: Tensor) -> Tensor:
+        found: Tensor = dequantize_4bit(*quantize_4bit(weight, quant_type="nf4"))
+        return found
+
+    generator = torch.Generator().manual_seed(0)
+    weight = rounded(torch.randn(256, 256, generator=generator))
+    delta = torch.randn(256, 4, generator=generator) @ torch.randn(4, 256, generator=generator)
+    delta *= share * weight.norm() / delta.norm()
+    kept = float(((rounded(weight + delta) - weight) * delta).sum() / delta.square().sum())
+    assert low <= kept <= high
+
+
 def test_conv1d_layers_are_refused(tmp_path: Path) -> None:
     gpt2 = write_tiny_model(tmp_path, "gpt2", n_embd=64)
     with pytest.raises(DataError, match=r"Conv1D layers, as GPT-2 does, and cannot be quantised: remove start.quantize"):

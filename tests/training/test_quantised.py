@@ -143,6 +143,19 @@ def test_ppo_samples_and_trains_with_the_same_numbers(kind: str, lora: Lora, bas
     assert scores(merged) == pytest.approx(scores(policy), abs=LOGPROB_TOLERANCE)
 
 
+def test_a_resumed_run_ends_where_an_uninterrupted_one_does(base: Path, tmp_path: Path) -> None:
+    found = []
+    for name, parts in (("whole", (4,)), ("parts", (2, 4))):
+        for steps in parts:
+            policy = load_language_model(start_of(base, "nf4"))
+            examples = ranking_examples(policy.conversation, pairs(), policy)
+            job = tiny_job(tmp_path / name, max_steps=steps, batch_size=4, runtime={"save_steps": 2})
+            trained = train_policy(policy, Dpo(kind="dpo"), DORA, examples, job)
+        found.append({name: one.detach() for name, one in trained.trainer.model.named_parameters() if one.requires_grad})
+    for name, value in found[0].items():
+        torch.testing.assert_close(found[1][name], value, atol=1e-6, rtol=1e-5)
+
+
 def test_a_file_that_asks_for_zero_3_is_refused(base: Path, tmp_path: Path) -> None:
     """Not only its name, which the config's checks know."""
     trainer = learn(start_of(base, "nf4"), LORA, tmp_path, steps=1).trainer
