@@ -43,6 +43,17 @@ def require_bitsandbytes() -> None:
         raise ConfigError("quantised models need bitsandbytes, which is not installed: pip install 'aligndistill[quantised]'")
 
 
+def require_unquantised(path: str) -> None:
+    """Refuse to train on a folder whose weights bitsandbytes has quantised: what is merged into them would be quantised again.
+
+    Raises:
+        DataError: the message says what to do.
+    """
+    found = read_json(Path(path) / "config.json").get("quantization_config")
+    if isinstance(found, dict) and found.get("quant_method") == "bitsandbytes":
+        raise DataError(f"'{path}' is quantised already: give the model in 16 or 32 bits, and set start.quantize.")
+
+
 def names_a_folder(name: str) -> bool:
     """Whether a name cannot be one on the Hub, which is `name` or `owner/name`."""
     return Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1

@@ -16,7 +16,7 @@ from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.attention import FLEX
 from aligndistill.models.chat_template import fix_template
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.folder import read_template, require_model
+from aligndistill.models.folder import read_template, require_model, require_unquantised
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
@@ -65,7 +65,11 @@ class ModelPointer(BaseModel):
     def for_training(self, adapters: bool) -> "ModelPointer":
         """The dtype for training: float32 weights for full fine-tuning (with autocast); under adapters the frozen base
         may have a narrower dtype.
+
+        Raises:
+            DataError: the folder is quantised already.
         """
+        require_unquantised(self.path)
         return self if adapters else self.model_copy(update={"dtype": "float32"})
 
     def trained(self) -> "ModelPointer":
@@ -190,6 +194,8 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
     try:
         config = AutoConfig.from_pretrained(pointer.path, **common, **{k: kwargs.pop(k) for k in ("num_labels",) if k in kwargs})
         switch_dropout_off(config)
+        if pointer.quantize is not None and getattr(config, "quantization_config", None) is not None:
+            raise ValueError("it is quantised already. Give the model in 16 or 32 bits, or remove start.quantize.")
         dtype = torch_dtype(pointer.dtype, config)
         model = auto_class.from_pretrained(
             pointer.path,

@@ -107,6 +107,14 @@ def test_conv1d_layers_are_refused(tmp_path: Path) -> None:
         from_pretrained(AutoModelForCausalLM, pointer(gpt2))
 
 
+def test_a_folder_that_is_quantised_already_is_refused(folder: Path, tmp_path: Path) -> None:
+    from_pretrained(AutoModelForCausalLM, pointer(folder)).save_pretrained(tmp_path)
+    with pytest.raises(DataError, match="it is quantised already"):
+        from_pretrained(AutoModelForCausalLM, pointer(tmp_path, "int8"))
+    with pytest.raises(DataError, match=r"is quantised already: give the model in 16 or 32 bits, and set start.quantize"):
+        pointer(tmp_path).unquantised().for_training(adapters=True)
+
+
 def test_without_bitsandbytes_the_error_names_the_extra(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest))

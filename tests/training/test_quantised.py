@@ -17,6 +17,7 @@ from aligndistill.config.offline_objectives import Dpo
 from aligndistill.errors import ConfigError
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.scoring import score_groups
+from aligndistill.training import arguments
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.fit import Trained, require_whole_bytes
 from aligndistill.training.offline.policy import train_policy
@@ -113,6 +114,23 @@ def test_a_merged_model_can_be_saved_in_16_bits(base: Path, tmp_path: Path) -> N
     save_model(trained, tmp_path / "model", start, True, AutoModelForCausalLM)
     saved = AutoModelForCausalLM.from_pretrained(tmp_path / "model")
     assert {one.dtype for one in saved.parameters()} == {torch.bfloat16}
+
+
+@ADAPTERS
+@pytest.mark.parametrize("kind", KINDS)
+def test_it_learns_in_bfloat16_as_on_a_gpu(
+    kind: str, lora: Lora, base: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Weights that are not quantised in bfloat16, under autocast; adapters in float32."""
+    monkeypatch.setattr(arguments, "trains_in_bf16", lambda: True)
+    policy = load_language_model(start_of(base, kind).model_copy(update={"dtype": "bfloat16"}))
+    with arguments.rounded_as_in_training():
+        examples = ranking_examples(policy.conversation, pairs(), policy)
+    job = tiny_job(tmp_path / "job", max_steps=4, learning_rate=1e-2)
+    trained = train_policy(policy, Dpo(kind="dpo"), lora, examples, job)
+    assert trained.log[0]["loss"] == pytest.approx(math.log(2), abs=1e-2)
+    assert trained.log[-1]["loss"] < 0.5
+    assert {one.dtype for one in trained.trainer.model.parameters() if one.requires_grad} == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)

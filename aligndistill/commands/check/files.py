@@ -24,6 +24,7 @@ from aligndistill.models.folder import (
     read_template,
     require_bitsandbytes,
     require_model,
+    require_unquantised,
 )
 
 Requirement = tuple[KeyPath, Callable[[], object]]
@@ -49,6 +50,8 @@ def _requirements(section: Section) -> Iterator[Requirement]:
     match section:
         case LocalModel(model=str(model)) | RewardScore(model=str(model)):
             yield ("model",), partial(require_model, model)
+            if isinstance(section, StudentModel):
+                yield ("model",), partial(require_unquantised, model)
             if isinstance(section, StudentModel) and section.quantize is not None:
                 yield ("quantize",), require_bitsandbytes
             if isinstance(section, LocalModel) and section.chat_template is not None:

@@ -163,6 +163,12 @@ def test_a_quantised_start_needs_the_extra(check: Check, monkeypatch: pytest.Mon
     )
 
 
+def test_a_start_must_not_be_quantised_already(check: Check) -> None:
+    (Path("start") / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
+    (only,) = check().errors
+    assert "start.model: './start' is quantised already: give the model in 16 or 32 bits, and set start.quantize." in only
+
+
 def test_a_key_that_is_set_and_models_on_the_hub_are_not_complained_of(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("MYKEY", "0123456789")
     teacher = {"kind": "endpoint", "base_url": "http://h/v1", "name": "m", "api_key_env": "MYKEY", "tokenizer": "owner/name"}
