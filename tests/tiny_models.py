@@ -55,6 +55,9 @@ ROPE = {
     "num_key_value_heads": 2,
     "max_position_embeddings": 64,
 }
+SIZES_FOR_BITS = {"hidden_size": 64, "intermediate_size": 128}
+"""bitsandbytes gives 64 weights one scale, and has its own layout for rows of 64 weights on some CPUs."""
+
 SHAPES: dict[str, Callable[..., PretrainedConfig]] = {
     "llama": lambda **more: LlamaConfig(**{**ROPE, "tie_word_embeddings": True, **more}),
     "qwen2": lambda **more: Qwen2Config(**{**ROPE, **more}),

@@ -71,6 +71,8 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
 def _models(config: RunConfig | None) -> Iterator[Finding]:
     if config is None:
         return
+    if config.start is not None and config.start.quantize is not None and importlib.util.find_spec("bitsandbytes") is None:
+        yield Finding("bitsandbytes", "not installed: pip install 'aligndistill[quantised]'", passed=False)
     yield from template_findings(config)
     yield from server_findings(config)
     for name, student in config.students.items():

@@ -27,6 +27,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
     yield from _names(config)
     yield from _start(config)
     yield from _from_scratch(config)
+    yield from _quantised(config)
     if config.judge is not None:
         yield from _judge(config, config.judge, ("judge",))
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
@@ -169,6 +170,33 @@ def _from_scratch(config: RunConfig) -> Iterator[Problem]:
         if isinstance(model, Teacher) and model.from_scratch is not None and model.sft is None:
             text = f"a model from scratch needs 'sft' in the same section ({_SCRATCH_ADVICE})"
             yield Problem((*path, "from_scratch"), text)
+
+
+def _quantised(config: RunConfig) -> Iterator[Problem]:
+    """Only adapters are trained on a quantised start, and whole weights are never made of it before the end."""
+    start = config.start
+    if start is None or start.lora is None:
+        if start is not None and start.quantize is not None:
+            text = "quantised weights cannot be trained, only adapters on them: add 'lora' to 'start', or remove this key"
+            yield Problem(("start", "quantize"), text)
+        return
+    if start.quantize is not None and start.from_scratch is not None:
+        text = "a model from scratch is trained whole, and quantised weights cannot be trained: remove this key"
+        yield Problem(("start", "quantize"), text)
+    elif start.quantize is not None and config.sft is not None:
+        text = "the start after `sft` would be quantised again, which keeps 2 % of a small change"
+        advice = "fine-tune in a run without this key, and set start.model to the folder of its result"
+        yield Problem(("start", "quantize"), f"{text}: {advice}")
+    if start.quantize is not None and str(config.runtime.deepspeed).startswith("zero3"):
+        text = "ZeRO-3 shards weights by their number of values, and quantised ones are packed bytes: use zero1 or zero2"
+        yield Problem(("runtime", "deepspeed"), text)
+    for name, student in config.students.items():
+        if isinstance(student.objective, Ppo) and student.objective.server is not None:
+            path: KeyPath = ("students", name, "objective", "server")
+            if start.quantize is not None:
+                yield Problem(path, "a rollout server loads whole weights, not start.quantize's: remove one of the two")
+            elif start.lora.use_dora:
+                yield Problem(path, "weights for a rollout server are merged by LoRA's rule, not DoRA's: remove one of the two")
 
 
 def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:

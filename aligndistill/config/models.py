@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 from urllib.parse import urlsplit
 
-from pydantic import AfterValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.data import Source
 from aligndistill.config.secrets import redact
@@ -45,12 +45,61 @@ class FromScratch(Section):
 
 
 class Lora(Section):
-    """Low-rank adapters through peft; names are peft's."""
+    """Low-rank adapters through peft; names are peft's.
+
+    Attributes:
+        use_dora: also trains the length of each output's weights (DoRA, arXiv:2402.09353); slower.
+    """
 
     r: int = Field(default=16, gt=0)
     lora_alpha: int = Field(default=32, gt=0)
     lora_dropout: float = Field(default=0.0, ge=0, lt=1)
     target_modules: str | tuple[str, ...] = "all-linear"
+    use_dora: Annotated[bool, HashedIfSet] = False
+
+
+class Quantize(Section):
+    """Linear layers in few bits through bitsandbytes; embeddings, norms and the head keep the model's `dtype`, in which layers are
+    computed, too.
+
+    Attributes:
+        kind: `nf4`, the 4 bits of QLoRA (arXiv:2305.14314), or `int8`, one scale per output.
+        double: with nf4, the scales are quantised as well: 4.13 instead of 4.5 bits per weight.
+        export: what a student is saved as. `merged`: one model in `dtype`, the dequantised base with the adapters added. `adapter`:
+            the adapters alone, which need the base.
+    """
+
+    kind: Literal["nf4", "int8"]
+    double: bool = True
+    export: Literal["merged", "adapter"] = "merged"
+
+    @field_validator("export", mode="before")
+    @classmethod
+    def _not_quantised_again(cls, value: Any) -> Any:
+        if isinstance(value, str) and re.search(r"quant|nf4|fp4|int[48]|[48]_?bit", value):
+            raise ValueError(
+                "a merged model that is quantised again keeps 2 % of a small LoRA delta (below 1 % of the weights' norm): "
+                "use merged or adapter"
+            )
+        return value
+
+    @model_validator(mode="after")
+    def _double_is_used(self) -> "Quantize":
+        if self.kind != "nf4" and not self.double:
+            raise ValueError("'double' has an effect with kind nf4 only: remove it")
+        return self
+
+    @property
+    def bytes_per_weight(self) -> float:
+        """Memory of one weight: nf4 has a float32 scale for 64 weights, or an 8-bit one and a float32 scale for 256 of those."""
+        if self.kind == "int8":
+            return 1.0
+        return 0.5 + ((1 + 4 / 256) / 64 if self.double else 4 / 64)
+
+
+def _kind_alone(value: Any) -> Any:
+    """`quantize: nf4` is short for `quantize: {kind: nf4}`."""
+    return {"kind": value} if isinstance(value, str) else value
 
 
 Thinking = Literal["auto", "off", "on"]
@@ -126,9 +175,14 @@ class LocalModel(Section):
 class StudentModel(LocalModel):
     """The start: the student before alignment. With `lora`, `sft` and the students train adapters instead of all weights, at ten
     times the default learning rate.
+
+    Attributes:
+        quantize: the frozen weights under the adapters of students, and those of the start itself, in few bits; needs `lora`.
+            `nf4` is short for `{kind: nf4}`.
     """
 
     lora: Lora | None = None
+    quantize: Annotated[Quantize | None, BeforeValidator(_kind_alone), HashedIfSet] = None
 
 
 def _without_credentials(value: str) -> str:

@@ -1,5 +1,6 @@
-"""What a model folder must contain, known without loading the model; imports neither torch nor transformers."""
+"""What a model needs, known without loading it: files in its folder, packages; imports neither torch nor transformers."""
 
+import importlib.util
 import json
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,27 @@ def require_model(path: str) -> None:
     shards = sorted({str(name) for name in read_json(folder / INDEX).get("weight_map", {}).values()})
     if missing := [name for name in shards if not (folder / name).is_file()]:
         raise DataError(f"'{path}' is incomplete: {INDEX} names {', '.join(missing)}. Copy or download the model again.")
+
+
+def require_bitsandbytes() -> None:
+    """Refuse quantised models where bitsandbytes is not installed.
+
+    Raises:
+        ConfigError: the message names the extra to install.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise ConfigError("quantised models need bitsandbytes, which is not installed: pip install 'aligndistill[quantised]'")
+
+
+def require_unquantised(path: str) -> None:
+    """Refuse to train on a folder whose weights bitsandbytes has quantised: what is merged into them would be quantised again.
+
+    Raises:
+        DataError: the message says what to do.
+    """
+    found = read_json(Path(path) / "config.json").get("quantization_config")
+    if isinstance(found, dict) and found.get("quant_method") == "bitsandbytes":
+        raise DataError(f"'{path}' is quantised already: give the model in 16 or 32 bits, and set start.quantize.")
 
 
 def names_a_folder(name: str) -> bool:

@@ -1,6 +1,5 @@
 """Loads models by name or folder: safetensors only, no remote code unless requested, dropout disabled."""
 
-import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,15 +11,16 @@ from safetensors import SafetensorError
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, GenerationConfig
 from transformers.utils.logging import disable_progress_bar
 
-from aligndistill.config.models import LocalModel, TemplateArguments, Thinking
+from aligndistill.config.models import LocalModel, Quantize, TemplateArguments, Thinking
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.attention import FLEX
 from aligndistill.models.chat_template import fix_template
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.folder import read_template, require_model
+from aligndistill.models.folder import read_template, require_model, require_unquantised
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
+from aligndistill.models.quantised import quantised_arguments, use_same_numbers
 
 disable_progress_bar()  # loading is fast, and another bar is already shown
 
@@ -35,6 +35,8 @@ class ModelPointer(BaseModel):
         path: a Hub name, an absolute folder, or a folder relative to the pointer's file.
         thinking, template_arguments: as in the config.
         chat_template: the text of a template that replaces the tokenizer's.
+        quantize: as in the config.
+        adapter: the folder of peft adapters on the model, absolute or relative to the pointer's file.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -48,21 +50,39 @@ class ModelPointer(BaseModel):
     thinking: Thinking = "auto"
     template_arguments: TemplateArguments = {}
     chat_template: str | None = None
+    quantize: Quantize | None = None
+    adapter: str | None = None
+
+    @property
+    def exports_adapter(self) -> bool:
+        """Whether what is trained on this model is saved as adapters alone."""
+        return self.quantize is not None and self.quantize.export == "adapter"
+
+    def unquantised(self) -> "ModelPointer":
+        """The same model with all weights in its dtype."""
+        return self.model_copy(update={"quantize": None})
 
     def for_training(self, adapters: bool) -> "ModelPointer":
         """The dtype for training: float32 weights for full fine-tuning (with autocast); under adapters the frozen base
         may have a narrower dtype.
+
+        Raises:
+            DataError: the folder is quantised already.
         """
+        require_unquantised(self.path)
         return self if adapters else self.model_copy(update={"dtype": "float32"})
 
     def trained(self) -> "ModelPointer":
         """The pointer to the model that was trained from this one and saved in `model`. Its template has the settings in it."""
+        if self.exports_adapter:
+            return self.model_copy(update={"adapter": "model"})
         own: dict[str, Any] = {
             "path": "model",
             "revision": None,
             "trust_remote_code": False,
             "template_arguments": {},
             "chat_template": None,
+            "quantize": None,
         }
         return self.model_copy(update=own)
 
@@ -89,6 +109,7 @@ def pointer_to(model: LocalModel) -> ModelPointer:
         thinking=model.thinking,
         template_arguments=model.template_arguments,
         chat_template=_template_file(model.chat_template) if model.chat_template else None,
+        quantize=getattr(model, "quantize", None),
     )
 
 
@@ -100,10 +121,11 @@ def _template_file(path: str) -> str:
 
 
 def read_pointer(folder: Path) -> ModelPointer:
-    """The pointer in a finished stage's folder, with an absolute path if it is relative to the folder."""
-    pointer = ModelPointer(**json.loads((folder / MODEL_JSON).read_text()))
-    inside = folder / pointer.path
-    return pointer.model_copy(update={"path": str(inside.absolute())}) if inside.is_dir() else pointer
+    """The pointer in a finished stage's folder, with absolute paths where they are relative to the folder."""
+    pointer = ModelPointer.model_validate_json((folder / MODEL_JSON).read_text())
+    paths = {"path": pointer.path, "adapter": pointer.adapter}
+    inside = {name: folder / path for name, path in paths.items() if path is not None}
+    return pointer.model_copy(update={name: str(path.absolute()) for name, path in inside.items() if path.is_dir()})
 
 
 @dataclass(frozen=True)
@@ -160,24 +182,43 @@ def load_tokenizer(pointer: ModelPointer, *, download: bool = True) -> Any:
 
 
 def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> Any:
-    """`auto_class.from_pretrained` with safetensors only, the dtype that suits the machine, and dropout disabled."""
+    """`auto_class.from_pretrained` with safetensors only, the dtype that suits the machine, and dropout disabled.
+
+    Raises:
+        DataError: it cannot be loaded.
+        ConfigError: it is quantised, and bitsandbytes is not installed.
+    """
     require_model(pointer.path)
     _require_attention(pointer)
     common = {"revision": pointer.revision or "main", "trust_remote_code": pointer.trust_remote_code}
     try:
         config = AutoConfig.from_pretrained(pointer.path, **common, **{k: kwargs.pop(k) for k in ("num_labels",) if k in kwargs})
         switch_dropout_off(config)
-        return auto_class.from_pretrained(
+        if pointer.quantize is not None and getattr(config, "quantization_config", None) is not None:
+            raise ValueError("it is quantised already. Give the model in 16 or 32 bits, or remove start.quantize.")
+        dtype = torch_dtype(pointer.dtype, config)
+        model = auto_class.from_pretrained(
             pointer.path,
             config=config,
-            dtype=torch_dtype(pointer.dtype, config),
+            dtype=dtype,
             use_safetensors=True,
             **({"attn_implementation": pointer.attn_implementation} if pointer.attn_implementation else {}),
+            **(quantised_arguments(pointer.quantize, dtype, local_device()) if pointer.quantize else {}),
             **common,
             **kwargs,
         )
     except (OSError, ValueError, ImportError, SafetensorError) as error:
         raise DataError(f"cannot load the model '{pointer.path}': {first_line(error)}") from None
+    if pointer.quantize is not None:
+        use_same_numbers(model, pointer.path)
+    return model if pointer.adapter is None else _with_adapter(model, pointer.adapter)
+
+
+def _with_adapter(model: Any, folder: str) -> Any:
+    """The transformers model itself, with frozen adapters in its layers."""
+    from peft import PeftModel  # only here: importing peft takes a second
+
+    return PeftModel.from_pretrained(model, folder).get_base_model()
 
 
 def _require_attention(pointer: ModelPointer) -> None:

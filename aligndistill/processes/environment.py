@@ -1,5 +1,6 @@
 """Defaults for environment variables that libraries read at import time, and warnings of libraries that are hidden."""
 
+import logging
 import os
 import sys
 import warnings
@@ -33,3 +34,5 @@ def hide_library_warnings() -> None:
     warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
     # DeepSpeed calls functions that torch has renamed, which warns once per call in every process.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # peft imports bitsandbytes, which advises on some CPUs to install a package that downloads code.
+    logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

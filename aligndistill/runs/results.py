@@ -29,7 +29,7 @@ class TrainedStudent:
 
     Attributes:
         objective: the kind of objective that it was trained with, such as `dpo`.
-        path: the folder that `from_pretrained` loads; adapters are merged.
+        path: the folder that `from_pretrained` loads; adapters are merged, unless the start's `quantize` says otherwise.
         metrics: its metrics in the report; None if the run has no report yet.
     """
 

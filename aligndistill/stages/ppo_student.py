@@ -140,7 +140,7 @@ def _critic(inputs: PpoSources, start: ModelPointer, objective: Ppo, lora: Lora 
     if objective.critic == "shared":
         return None
     if inputs.critic is None or inputs.critic == inputs.start:
-        return critic_from_backbone(start, seed)
+        return critic_from_backbone(start.unquantised(), seed)
     return critic_from_reward_model(read_pointer(inputs.critic).for_training(adapters=lora is not None))
 
 

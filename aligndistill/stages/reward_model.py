@@ -86,7 +86,7 @@ def _backbone(context: StageContext, model: LocalModel | None, start: Path | Non
 
     if model is None:
         assert start is not None, "the config's checks see to that"
-        return read_pointer(start)
+        return read_pointer(start).unquantised()
     if model.from_scratch is None:
         return pointer_to(model)
     train = _rankings(rankings, "train")

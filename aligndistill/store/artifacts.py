@@ -25,7 +25,7 @@ MANIFEST = "manifest.json"
 SCRATCH = "scratch"
 """The sub-folder of a stage's folder for temporary data, deleted when the stage is finished (checkpoints, partial answers)."""
 
-LIBRARIES = ("aligndistill", "torch", "transformers", "trl", "datasets", "deepspeed", "peft", "evaluate")
+LIBRARIES = ("aligndistill", "torch", "transformers", "trl", "datasets", "deepspeed", "peft", "bitsandbytes", "evaluate")
 
 
 class FileEntry(BaseModel):

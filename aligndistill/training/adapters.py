@@ -17,5 +17,23 @@ def with_adapters(model: Any, lora: Lora | None, task: str, seed: int) -> Any:
     target = lora.target_modules if isinstance(lora.target_modules, str) else list(lora.target_modules)
     return get_peft_model(
         model,
-        LoraConfig(r=lora.r, lora_alpha=lora.lora_alpha, lora_dropout=lora.lora_dropout, target_modules=target, task_type=task),
+        LoraConfig(
+            r=lora.r,
+            lora_alpha=lora.lora_alpha,
+            lora_dropout=lora.lora_dropout,
+            target_modules=target,
+            use_dora=lora.use_dora,
+            task_type=task,
+        ),
     )
+
+
+def train_in_float32(model: Any) -> None:
+    """Cast what is trained to float32, before there is an optimiser.
+
+    TRL casts adapters of quantised models to bfloat16, whose steps of 0.4 % are larger than most updates: then weights, such as
+    DoRA's magnitudes, silently stop moving (trl#7268, #7273).
+    """
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            parameter.data = parameter.data.float()

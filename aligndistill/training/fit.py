@@ -6,7 +6,7 @@ from typing import Any
 
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
-from aligndistill.errors import Interrupted
+from aligndistill.errors import ConfigError, Interrupted
 from aligndistill.processes import signals
 from aligndistill.processes.progress import bar, say
 from aligndistill.training.checkpointing import origin_of
@@ -52,7 +52,9 @@ def fit(trainer: Any, job: TrainingJob) -> Trained:
     Raises:
         Interrupted: a stop was requested; a checkpoint was saved.
         DataError: the checkpoint cannot be resumed with this number of processes.
+        ConfigError: the model is quantised, and DeepSpeed's file asks for ZeRO-3.
     """
+    require_whole_bytes(trainer)
     signals.allow(job.runtime.grace_seconds)
     checkpoint = newest_valid_checkpoint(job.folder)
     if checkpoint is not None:
@@ -70,3 +72,20 @@ def fit(trainer: Any, job: TrainingJob) -> Trained:
             )
     log = [entry for entry in trainer.state.log_history if "loss" in entry]
     return Trained(trainer, log, trainer.seconds(), trainer.state.global_step)
+
+
+def require_whole_bytes(trainer: Any) -> None:
+    """Refuse a quantised model under ZeRO-3, which would shard packed bytes as if they were weights.
+
+    The config's checks refuse the names of ours in `runtime.deepspeed`; this refuses files.
+
+    Raises:
+        ConfigError: the trainer's model is quantised, and DeepSpeed's config asks for ZeRO-3.
+    """
+    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
+    if plugin is None or plugin.zero_stage != 3:
+        return
+    if any(not parameter.is_floating_point() for parameter in trainer.model.parameters()):
+        raise ConfigError(
+            "ZeRO-3 cannot shard quantised weights: set runtime.deepspeed to zero1 or zero2, or remove start.quantize."
+        )

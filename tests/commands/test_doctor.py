@@ -1,3 +1,4 @@
+import importlib.util
 import os
 import time
 from pathlib import Path
@@ -23,6 +24,19 @@ def test_the_lock_of_a_killed_build_is_named(tmp_path: Path, monkeypatch: pytest
     told = [line for line in lines if "lock" in line]
     assert len(told) == 1
     assert f"a build was killed 12 min ago and left {old}" in told[0]
+
+
+def test_a_quantised_start_without_bitsandbytes_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:
+    start = {"model": "owner/name", "layout": "plain", "lora": {"r": 4}, "quantize": "int8"}
+    config = RunConfig.model_validate({**small_config(), "start": start, "sft": None})
+    lines: list[str] = []
+    examine(config, lines.append)
+    assert not any("BAD  bitsandbytes" in line for line in lines)
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest))
+    examine(config, lines.append)
+    (line,) = [line for line in lines if "BAD  bitsandbytes" in line]
+    assert line.endswith("not installed: pip install 'aligndistill[quantised]'")
 
 
 @pytest.mark.parametrize("dev_mode", [True, False])

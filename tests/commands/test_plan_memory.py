@@ -19,7 +19,7 @@ from aligndistill.commands.plan.memory import (
     read_sharding,
     shape_of,
 )
-from aligndistill.config.models import Lora
+from aligndistill.config.models import Lora, Quantize
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
 from aligndistill.models.groups import collate
@@ -93,7 +93,20 @@ def test_a_model_is_counted_as_it_is_made() -> None:
     found = shape_of(model.config)
     assert found.parameters == sum(parameter.numel() for parameter in model.parameters())
     linears = [m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear) and n != "lm_head"]
-    assert found.adapter_parameters(4) == sum(4 * (m.in_features + m.out_features) for m in linears)
+    assert found.adapter_parameters(Lora(r=4)) == sum(4 * (m.in_features + m.out_features) for m in linears)
+    with_magnitudes = found.adapter_parameters(Lora(r=4, use_dora=True))
+    assert with_magnitudes == found.adapter_parameters(Lora(r=4)) + sum(m.out_features for m in linears)
+    assert found.linear_weights == sum(m.weight.numel() for m in linears)
+
+
+@pytest.mark.parametrize(
+    ("quantize", "bits"), [(Quantize(kind="nf4"), 4.127), (Quantize(kind="nf4", double=False), 4.5), (Quantize(kind="int8"), 8.0)]
+)
+def test_quantised_linear_layers_take_their_bits_and_the_rest_its_dtype(quantize: Quantize, bits: float) -> None:
+    whole, small = of(Sharding(), lora=Lora()), of(Sharding(), lora=Lora(), quantize=quantize)
+    linear = 128 * 4096 * 4096
+    assert whole.weights - small.weights == pytest.approx(linear * (2 - bits / 8), rel=1e-4)
+    assert (small.gradients, small.optimizer, small.activations) == (whole.gradients, whole.optimizer, whole.activations)
 
 
 def test_ppo_has_a_critic_a_reference_and_a_reward_model_beside_the_policy() -> None:

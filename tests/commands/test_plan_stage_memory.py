@@ -1,5 +1,6 @@
 """Whose limits bound the rows that a plan counts, against sums worked out by hand."""
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -7,6 +8,7 @@ import pytest
 from aligndistill.commands.plan.memory import DISTILLED_LOGIT_COPIES
 from aligndistill.commands.plan.stage_memory import planned_memory
 from aligndistill.config.run import RunConfig
+from tests.tiny_models import SIZES_FOR_BITS, tiny_model
 
 SIZES = {"architecture": "llama", "hidden_size": 8, "intermediate_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
 PER_TOKEN = (10 * 8 + 4 * 16) * 4 * 2  # values of a layer, float32, two layers
@@ -100,3 +102,32 @@ def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
     config["teacher"] = {"model": "some/teacher"}
     config["start"], config["sft"] = {"model": "some/start"}, None
     assert "student-all" not in planned_memory(RunConfig.model_validate(config))
+
+
+def test_students_have_the_starts_quantised_weights_and_a_reward_model_has_not(tmp_path: Path) -> None:
+    tiny_model(**SIZES_FOR_BITS).save_pretrained(tmp_path)
+
+    def weights(quantize: str | None) -> dict[str, int]:
+        students = {
+            "dpo": {"objective": {"kind": "dpo"}},
+            "ppo": {"objective": {"kind": "ppo", "critic": "separate"}},
+            "best": {"objective": {"kind": "best_of_n"}},
+        }
+        config = {
+            "name": "plan",
+            "prompts": {"source": {"path": "prompts.jsonl"}},
+            "start": {"model": str(tmp_path), "lora": {"r": 4}, "quantize": quantize},
+            "judge": {"kind": "rubric", "model": "start"},
+            "reward_model": {"lora": {"r": 4}},
+            "students": students,
+        }
+        return {name: memory.weights for name, memory in planned_memory(RunConfig.model_validate(config)).items()}
+
+    whole, small = weights(None), weights("int8")
+    linear = 2 * (2 * 64 * 64 + 2 * 64 * 32 + 3 * 64 * 128)  # of two layers: queries and outputs, keys and values, feed-forward
+    assert {name: whole[name] - small[name] for name in whole} == {
+        "reward_model": 0,
+        "student-dpo": 3 * linear,  # 1 byte instead of 4
+        "student-ppo": 3 * linear,
+        "student-best": 3 * linear,
+    }

@@ -370,7 +370,6 @@ def test_a_bad_name_of_the_run(write):
         ("prompts: {source: {path: p.jsonl}, elicit: {}}", "prompts.elicit"),
         ("sft: {demonstrations: {path: d.jsonl, label: x}}", "sft.demonstrations.label"),
         ("candidates: {revise: {}}", "candidates.revise"),
-        ("start: {model: m, quantize: 4}", "start.quantize"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
     ],
 )
@@ -742,7 +741,7 @@ DISTIL = "{objective: {kind: distil, on: all}}"
         ),
         (
             {"reward_model": "{model: {from_scratch: {tokenizer_data: {path: t}}}}"},
-            "c.yaml:5: reward_model.model.from_scratch.tokenizer_data: the tokenizer of a reward model from scratch is trained on the",
+            "c.yaml:5: reward_model.model.from_scratch.tokenizer_data: the tokenizer of a reward model from scratch is",
         ),
         ({"name": "store"}, "c.yaml:1: name: the folder runs/store is the store of finished stages"),
     ],

@@ -9,7 +9,7 @@ from pathlib import Path
 from aligndistill.chat.http.keys import read_key
 from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
-from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.models import EndpointModel, LocalModel, StudentModel
 from aligndistill.config.objectives import RolloutServer
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
@@ -18,7 +18,15 @@ from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.config.section import Section
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
-from aligndistill.models.folder import has_chat_template, names_a_folder, no_chat_template, read_template, require_model
+from aligndistill.models.folder import (
+    has_chat_template,
+    names_a_folder,
+    no_chat_template,
+    read_template,
+    require_bitsandbytes,
+    require_model,
+    require_unquantised,
+)
 from aligndistill.models.vocabulary import shared_vocabulary, tokens_in
 
 Requirement = tuple[KeyPath, Callable[[], object]]
@@ -44,6 +52,10 @@ def _requirements(section: Section) -> Iterator[Requirement]:
     match section:
         case LocalModel(model=str(model)) | RewardScore(model=str(model)):
             yield ("model",), partial(require_model, model)
+            if isinstance(section, StudentModel):
+                yield ("model",), partial(require_unquantised, model)
+            if isinstance(section, StudentModel) and section.quantize is not None:
+                yield ("quantize",), require_bitsandbytes
             if isinstance(section, LocalModel) and section.chat_template is not None:
                 yield ("chat_template",), partial(read_template, section.chat_template)
             elif section.layout == "chat":

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from aligndistill.config.models import Lora
+from aligndistill.config.models import Lora, Quantize
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
 from aligndistill.processes.deepspeed import config_of
@@ -52,9 +52,14 @@ class Shape:
         inner = self.intermediate_size or 4 * self.hidden_size
         return 10 * self.hidden_size + (4 if self.gated else 5) * inner
 
-    def adapter_parameters(self, rank: int) -> int:
-        """The parameters of low-rank adapters on every linear layer."""
-        return sum(rank * (inputs + outputs) for inputs, outputs in self.linear_shapes)
+    def adapter_parameters(self, lora: Lora) -> int:
+        """The parameters of low-rank adapters on every linear layer; DoRA has a magnitude for each output, too."""
+        return sum(lora.r * (inputs + outputs) + lora.use_dora * outputs for inputs, outputs in self.linear_shapes)
+
+    @property
+    def linear_weights(self) -> int:
+        """The weights of the linear layers inside the decoder layers: those that are quantised."""
+        return sum(inputs * outputs for inputs, outputs in self.linear_shapes)
 
 
 @dataclass(frozen=True)
@@ -122,6 +127,7 @@ def estimate(
     bf16: bool,
     online: OnPolicyMemory | None = None,
     teacher_parameters: int = 0,
+    quantize: Quantize | None = None,
 ) -> MemoryEstimate:
     """One process's memory in training.
 
@@ -130,20 +136,23 @@ def estimate(
         online: the other models of on-policy training; None for offline training.
         teacher_parameters: of the frozen model that is distilled; 0 if there is none.
         bf16: whether the machine computes in bfloat16 (GPUs); else everything is float32.
+        quantize: of the policy under its adapters; a critic and a reward model are not quantised.
     """
     trained = 2 if online and online.critic else 1
-    trainable = trained * (shape.adapter_parameters(lora.r) if lora else shape.parameters)
+    trainable = trained * (shape.adapter_parameters(lora) if lora else shape.parameters)
     frozen = trained * shape.parameters if lora else 0
     frozen += online.frozen_parameters if online else teacher_parameters
     # DeepSpeed's bfloat16 keeps 16-bit weights, a float32 copy and Adam's two moments; autocast keeps float32 weights.
     half_weights = bf16 and sharding.uses_deepspeed
     per_weight, per_state = (2, 12) if half_weights else (4, 8)
     per_frozen = 2 if bf16 else 4
+    saved = round(shape.linear_weights * (per_frozen - quantize.bytes_per_weight)) if quantize else 0
+    frozen_bytes = frozen * per_frozen - saved
 
     def cut(size: int, from_stage: int) -> int:
         return size // processes if sharding.zero_stage >= from_stage else size
 
-    weights = cut(trainable * per_weight + frozen * per_frozen, 3)
+    weights = cut(trainable * per_weight + frozen_bytes, 3)
     gradients = cut(trainable * per_weight, 2)
     optimizer = cut(trainable * per_state, 1)
     host = weights * sharding.offloads_weights + optimizer * sharding.offloads_optimizer
@@ -154,7 +163,7 @@ def estimate(
         activations=max(
             activations(shape, settings, runtime, responses, bf16, DISTILLED_LOGIT_COPIES if teacher_parameters else LOGIT_COPIES),
             # ZeRO-3's weights are gathered while answers are sampled and scored.
-            (trainable * per_weight + frozen * per_frozen) if online and sharding.zero_stage == 3 else 0,
+            (trainable * per_weight + frozen_bytes) if online and sharding.zero_stage == 3 else 0,
         ),
         host=host,
     )

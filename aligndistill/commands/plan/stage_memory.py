@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Shape, estimate, read_sharding, shape_of
-from aligndistill.config.models import EndpointModel, LocalModel, Lora
+from aligndistill.config.models import EndpointModel, LocalModel, Lora, Quantize
 from aligndistill.config.objectives import Ppo
 from aligndistill.config.offline_objectives import BestOfN, Distil
 from aligndistill.config.run import RunConfig
@@ -38,23 +38,24 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
 
 
 def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate | None:
+    quantize = config.start.quantize if config.start else None
     match student.objective:
         case Ppo() as objective:
             # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
             frozen = (lora is None) + (config.reward_model is not None)
             beside = OnPolicyMemory(objective.critic == "separate", frozen * start.parameters)
-            return _of(config, start, student, lora, objective.samples_per_prompt, beside)
+            return _of(config, start, student, lora, objective.samples_per_prompt, beside, quantize=quantize)
         case BestOfN():
-            return _of(config, start, _as_long_as_rankings(config, student), lora, 1)
+            return _of(config, start, _as_long_as_rankings(config, student), lora, 1, quantize=quantize)
         case Distil() as objective:
             every = _responses(config)
             read = {"best": 1, "all": every, "teacher": min(config.candidates.per_prompt, every)}[objective.on]
             teacher = _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
             settings = _as_long_as_rankings(config, student)
             if objective.top_k is not None:  # what is read of the teacher is on disk
-                return _of(config, start, settings, lora, read)
-            return _of(config, start, settings, lora, read, teacher=teacher) if teacher is not None else None
-    return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config))
+                return _of(config, start, settings, lora, read, quantize=quantize)
+            return _of(config, start, settings, lora, read, teacher=teacher, quantize=quantize) if teacher is not None else None
+    return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config), quantize=quantize)
 
 
 def _of(
@@ -65,6 +66,7 @@ def _of(
     responses: int,
     online: OnPolicyMemory | None = None,
     teacher: Shape | None = None,
+    quantize: Quantize | None = None,
 ) -> MemoryEstimate:
     gpus = find_gpus()
     processes = config.runtime.processes or (world_size() if world_size() > 1 else max(gpus.count, 1))
@@ -79,6 +81,7 @@ def _of(
         bf16=gpus.bf16,
         online=online,
         teacher_parameters=teacher.parameters if teacher else 0,
+        quantize=quantize,
     )
 
 

@@ -11,7 +11,7 @@ from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Grpo, OnPolicy
 from aligndistill.models.conversation import Conversation
 from aligndistill.processes.deepspeed import connect_processes
-from aligndistill.training.adapters import with_adapters
+from aligndistill.training.adapters import train_in_float32, with_adapters
 from aligndistill.training.arguments import training_keywords
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.fit import Trained, TrainingJob, fit
@@ -63,6 +63,8 @@ def train_by_trl(
         train_dataset=Dataset.from_dict(rows),
         processing_class=conversation.tokenizer,
     )
+    if getattr(model, "is_quantized", False):
+        train_in_float32(trainer.model)
     return fit(trainer, job)
 
 

@@ -1,5 +1,6 @@
 """What is known about a run without running it: each thing that is missing or damaged is one line with its place."""
 
+import importlib.util
 import json
 import socket
 from collections.abc import Callable
@@ -149,6 +150,23 @@ def test_what_is_missing_is_told_with_its_key_and_line(check: Check, sections: d
     with pytest.raises(DataError if code == 3 else ConfigError) as caught:
         found.require_none()
     assert caught.value.exit_code == code
+
+
+def test_a_quantised_start_needs_the_extra(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
+    start = {"start": {"model": "./start", "lora": {"r": 4}, "quantize": "nf4"}, "sft": None}
+    assert check(**start).errors == ()
+    find = importlib.util.find_spec
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest))
+    (only,) = check(**start).errors
+    assert (
+        "start.quantize: quantised models need bitsandbytes, which is not installed: pip install 'aligndistill[quantised]'" in only
+    )
+
+
+def test_a_start_must_not_be_quantised_already(check: Check) -> None:
+    (Path("start") / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
+    (only,) = check().errors
+    assert "start.model: './start' is quantised already: give the model in 16 or 32 bits, and set start.quantize." in only
 
 
 def test_a_key_that_is_set_and_models_on_the_hub_are_not_complained_of(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
