@@ -10,7 +10,7 @@ from aligndistill.chat.http.keys import read_key
 from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel
-from aligndistill.config.objectives import RolloutServer
+from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
@@ -75,7 +75,7 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     if start is None or start.model is None or not isinstance(teacher, LocalModel) or teacher.model is None:
         return
     for name, student in config.students.items():
-        if isinstance(student.objective, Distil):
+        if isinstance(student.objective, Distil | OnPolicyDistil):
             yield ("students", name, "objective"), partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))
 
 

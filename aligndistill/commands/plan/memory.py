@@ -133,8 +133,8 @@ def estimate(
     """
     trained = 2 if online and online.critic else 1
     trainable = trained * (shape.adapter_parameters(lora.r) if lora else shape.parameters)
-    frozen = trained * shape.parameters if lora else 0
-    frozen += online.frozen_parameters if online else teacher_parameters
+    read_when_sampling = (trained * shape.parameters if lora else 0) + (online.frozen_parameters if online else 0)
+    frozen = read_when_sampling + teacher_parameters
     # DeepSpeed's bfloat16 keeps 16-bit weights, a float32 copy and Adam's two moments; autocast keeps float32 weights.
     half_weights = bf16 and sharding.uses_deepspeed
     per_weight, per_state = (2, 12) if half_weights else (4, 8)
@@ -154,7 +154,7 @@ def estimate(
         activations=max(
             activations(shape, settings, runtime, responses, bf16, DISTILLED_LOGIT_COPIES if teacher_parameters else LOGIT_COPIES),
             # ZeRO-3's weights are gathered while answers are sampled and scored.
-            (trainable * per_weight + frozen * per_frozen) if online and sharding.zero_stage == 3 else 0,
+            (trainable * per_weight + read_when_sampling * per_frozen) if online and sharding.zero_stage == 3 else 0,
         ),
         host=host,
     )
