@@ -642,6 +642,7 @@ READY = "{source: {path: r.jsonl}}"
 DPO = "{objective: {kind: dpo}}"
 KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
 DISTIL = "{objective: {kind: distil, on: all}}"
+ON_POLICY = "{objective: {kind: on_policy_distil}}"
 
 
 @pytest.mark.parametrize(
@@ -715,6 +716,18 @@ DISTIL = "{objective: {kind: distil, on: all}}"
         (
             {"teacher": ENDPOINT, "students": f"{{kd: {DISTIL}}}"},
             "c.yaml:6: students.kd.objective.kind: distillation reads a teacher's probabilities of every token, which",
+        ),
+        (
+            {"students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:5: students.opd.objective.kind: distillation reads a teacher's probabilities, and there is no 'teacher'",
+        ),
+        (
+            {"teacher": ENDPOINT, "students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:6: students.opd.objective.kind: distillation reads a teacher's probabilities of every token, which",
+        ),
+        (
+            {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:6: students.opd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
         ),
         (
             {"teacher": LOCAL, "students": "{kd: {objective: {kind: distil}}}"},
