@@ -278,6 +278,19 @@ def test_a_distilled_student_reads_the_teacher_and_no_reference(folder: Path) ->
     assert stages(config)["student-kd"].fingerprint != built["student-kd"].fingerprint
 
 
+def test_a_student_distilled_on_its_own_answers_needs_no_rankings(folder: Path) -> None:
+    config = small_config()
+    config["teacher"]["sft"]["demonstrations"] = config["sft"]["demonstrations"]  # one tokenizer
+    for section in ("judge", "candidates", "reward_model"):
+        del config[section]
+    config["students"] = {"opd": {"objective": {"kind": "on_policy_distil"}}}
+    built = stages(config)
+    assert {needed.name for needed in built["student-opd"].inputs} == {"start", "prompts", "teacher"}
+    assert not {"rankings", "audit"} & built.keys()
+    config["teacher"]["sft"]["max_steps"] = 5
+    assert stages(config)["student-opd"].fingerprint != built["student-opd"].fingerprint
+
+
 def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> None:
     config = small_config()
     for section in ("prompts", "candidates", "judge", "teacher"):

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
-from aligndistill.config.objectives import OnPolicy, Ppo
+from aligndistill.config.objectives import OnPolicy, OnPolicyDistil, Ppo, Rewarded
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, Distil, Kto
 from aligndistill.config.problems import Problem, did_you_mean
 from aligndistill.config.run import RunConfig
@@ -70,10 +70,10 @@ def _data(config: RunConfig) -> Iterator[Problem]:
 
 
 def _rewards(config: RunConfig) -> Iterator[Problem]:
-    """On-policy students: the sources of their rewards, and a judge for evaluations during training."""
+    """Students that learn from rewards: where those come from, and a judge for evaluations during training."""
     for name, student in config.students.items():
         objective = student.objective
-        if not isinstance(objective, OnPolicy):
+        if not isinstance(objective, Rewarded):
             continue
         path: KeyPath = ("students", name, "objective")
         for number, part in enumerate(objective.rewards):
@@ -223,15 +223,20 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
 
 
 def _distilled(config: RunConfig) -> Iterator[Problem]:
-    """Students that are distilled: a teacher that runs here, with the start's tokenizer, and answers to read."""
+    """Students that are distilled: a teacher that runs here, with the start's tokenizer; off-policy, also answers to read."""
     for name, student in config.students.items():
         objective = student.objective
-        if not isinstance(objective, Distil):
+        if not isinstance(objective, Distil | OnPolicyDistil):
             continue
         path = ("students", name, "objective")
         if reason := _probabilities_unknown("distillation", config):
             yield Problem((*path, "kind"), reason)
-        if objective.on == "teacher" and config.judge is not None and "teacher" not in config.candidates.authors:
+        if (
+            isinstance(objective, Distil)
+            and objective.on == "teacher"
+            and config.judge is not None
+            and "teacher" not in config.candidates.authors
+        ):
             yield Problem(
                 (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
             )

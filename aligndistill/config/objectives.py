@@ -2,11 +2,11 @@
 
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import KeyVariable, ServerUrl
-from aligndistill.config.offline_objectives import Distil, OfflineObjective
+from aligndistill.config.offline_objectives import Distil, Divergent, Kind, OfflineObjective
 from aligndistill.config.section import NotHashed, Section, name_or_section
 
 RewardSource = Annotated[
@@ -34,22 +34,35 @@ Reward = Annotated[
 
 
 class OnPolicy(Section):
-    """An objective that learns from rewards for answers sampled from the policy.
+    """An objective that learns from answers sampled from the policy.
 
     Attributes:
         default_learning_rate, trainer: as in `Offline`.
         samples_per_prompt: answers sampled per prompt in each update; the prompt is processed once.
         temperature: of the policy; the same for sampling, scoring and training. No top-k, no top-p.
+    """
+
+    default_learning_rate: ClassVar[float]
+    trainer: ClassVar[Literal["ppo", "trl", "on_policy_distil"]]
+
+    samples_per_prompt: int = Field(default=4, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """Its inputs besides the start, by their names in `pipeline.py`."""
+        return ("prompts",)
+
+
+class Rewarded(OnPolicy):
+    """An on-policy objective that learns from rewards for the answers.
+
+    Attributes:
         kl_coefficient: beta in E[reward] - beta KL(policy || start), reward units per nat.
         missing_eos_penalty: subtracted from the score of an answer that reached `max_response_tokens` without an end token.
     """
 
-    default_learning_rate: ClassVar[float]
-    trainer: ClassVar[Literal["ppo", "trl"]]
-
     reward: Reward = "reward_model"
-    samples_per_prompt: int = Field(default=4, gt=0)
-    temperature: float = Field(default=1.0, gt=0)
     kl_coefficient: float = Field(default=0.05, ge=0)
     missing_eos_penalty: float = Field(default=1.0, ge=0)
 
@@ -60,9 +73,9 @@ class OnPolicy(Section):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """Its inputs besides the start, by their names in `pipeline.py`."""
+        """See `OnPolicy`; also the run's reward model, if that is a term of the reward."""
         uses_reward_model = any(part.source == "reward_model" for part in self.rewards)
-        return ("prompts", *(("reward_model",) if uses_reward_model else ()))
+        return (*super().reads, *(("reward_model",) if uses_reward_model else ()))
 
 
 class RolloutServer(Section):
@@ -98,7 +111,7 @@ class RolloutServer(Section):
         return value
 
 
-class Ppo(OnPolicy):
+class Ppo(Rewarded):
     """Proximal policy optimisation. An update samples `batch_size * minibatches` prompts and trains on them `ppo_epochs` times.
 
     Attributes:
@@ -141,7 +154,7 @@ class Ppo(OnPolicy):
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """See `OnPolicy`; also the reference, a separate critic's initial model, and the start's answers to compare with."""
+        """See `Rewarded`; also the reference, a separate critic's initial model, and the start's answers to compare with."""
         critic = ("critic",) if self.critic == "separate" else ()
         compared = ("start_answers",) if self.evaluate_every is not None else ()
         return (*super().reads, "reference", *critic, *compared)
@@ -152,7 +165,7 @@ class Ppo(OnPolicy):
         return self.ppo_epochs * self.minibatches
 
 
-class Grpo(OnPolicy):
+class Grpo(Rewarded):
     """Group-relative policy optimisation with TRL's trainer and this package's rewards."""
 
     default_learning_rate: ClassVar[float] = 1e-6
@@ -161,7 +174,7 @@ class Grpo(OnPolicy):
     kind: Literal["grpo"]
 
 
-class Rloo(OnPolicy):
+class Rloo(Rewarded):
     """REINFORCE leave-one-out with TRL's trainer and this package's rewards."""
 
     default_learning_rate: ClassVar[float] = 1e-6
@@ -170,4 +183,39 @@ class Rloo(OnPolicy):
     kind: Literal["rloo"]
 
 
-Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo | Distil, Field(discriminator="kind")]
+class OnPolicyDistil(OnPolicy, Divergent):
+    """On-policy distillation: at each token that the student wrote, the local teacher says what it would have written. No reward.
+
+    An update is one optimiser step: `batch_size` prompts are answered, and the answers trained on once.
+
+    Attributes:
+        temperature: divides the logits of both models, when sampling and in the divergence, whose gradient is scaled back.
+        form: `full` compares both distributions over the whole vocabulary; `sampled` reads the sampled token alone, by a policy
+            gradient whose mean is that of `reverse_kl`.
+        advantage_clip: of `sampled`: clip log(p / q) of a token to this absolute value, nats.
+    """
+
+    default_learning_rate: ClassVar[float] = 5e-5
+    trainer: ClassVar[Literal["on_policy_distil"]] = "on_policy_distil"
+
+    kind: Literal["on_policy_distil"]
+    divergence: Kind = "reverse_kl"
+    form: Literal["full", "sampled"] = "full"
+    samples_per_prompt: int = Field(default=1, gt=0)
+    advantage_clip: float = Field(default=10.0, gt=0)
+
+    @property
+    def reads(self) -> tuple[str, ...]:
+        """See `OnPolicy`; also the teacher."""
+        return (*super().reads, "teacher")
+
+    @model_validator(mode="after")
+    def _settings_of_the_form(self) -> "OnPolicyDistil":
+        if self.form == "sampled" and self.divergence != "reverse_kl":
+            raise ValueError("form 'sampled' is an estimate of 'reverse_kl': remove 'divergence', or set form: full")
+        if self.form == "full" and self.advantage_clip != type(self).model_fields["advantage_clip"].default:
+            raise ValueError("'advantage_clip' has no effect with form 'full': remove it")
+        return self
+
+
+Objective = Annotated[OfflineObjective | Ppo | Grpo | Rloo | Distil | OnPolicyDistil, Field(discriminator="kind")]

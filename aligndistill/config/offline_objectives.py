@@ -12,6 +12,9 @@ Labels = Literal["hard", "soft"]
 LEAST_PROMPTS = 4
 """The fewest prompts in an optimiser step of KTO: a baseline of fewer is mostly noise."""
 
+Kind = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"]
+"""The divergences of `objectives/divergences.py`."""
+
 Weight = Literal["auto"] | Annotated[float, Field(gt=0)]
 
 
@@ -210,14 +213,35 @@ class Sppo(Offline):
         return True
 
 
-class Distil(Offline):
-    """Distillation: the student learns the next-token distributions of the teacher, a local model with the start's tokenizer.
+class Divergent(Section):
+    """An objective that compares next-token distributions with those of a teacher, a local model with the start's tokenizer.
 
     Attributes:
         divergence: between teacher p and student q. `forward_kl` is KL(p || q), `reverse_kl` KL(q || p), `jsd` and the skew forms
             compare with a mixture of both, `tvd` is the total variation, `akl` weighs the two KLs by where the student errs.
         beta: of `jsd`: the teacher's share in the mixture. Its gradient shrinks towards 0 and 1, where the KLs are.
         skew: the teacher's share in the mixture of `skew_forward`, the student's in that of `skew_reverse`.
+        temperature: divides the logits of both models.
+    """
+
+    divergence: Kind = "forward_kl"
+    beta: float = Field(default=0.5, gt=0, lt=1)
+    skew: float = Field(default=0.1, gt=0, lt=1)
+    temperature: float = Field(default=1.0, gt=0)
+
+    @model_validator(mode="after")
+    def _settings_are_used(self) -> "Divergent":
+        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
+        for name, is_used in used.items():
+            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
+                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
+        return self
+
+
+class Distil(Offline, Divergent):
+    """Distillation: the student learns the teacher's next-token distributions on given answers.
+
+    Attributes:
         temperature: divides the logits of both models in the divergence, whose gradient is scaled back.
         sft_weight: the weight of the negative log-likelihood of the answers; the divergence has the rest. At 1 it is sequence-level
             distillation (Kim and Rush 2016): the divergence is only logged.
@@ -232,10 +256,6 @@ class Distil(Offline):
     reads: ClassVar[tuple[str, ...]] = ("rankings", "teacher")
 
     kind: Literal["distil"]
-    divergence: Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"] = "forward_kl"
-    beta: float = Field(default=0.5, gt=0, lt=1)
-    skew: float = Field(default=0.1, gt=0, lt=1)
-    temperature: float = Field(default=1.0, gt=0)
     sft_weight: float = Field(default=0.5, ge=0, le=1)
     on: Literal["teacher", "best", "all"] = "teacher"
     top_k: int | None = Field(default=None, gt=0)
@@ -246,11 +266,7 @@ class Distil(Offline):
         return True
 
     @model_validator(mode="after")
-    def _settings_are_used(self) -> "Distil":
-        used = {"beta": self.divergence == "jsd", "skew": self.divergence in ("skew_forward", "skew_reverse")}
-        for name, is_used in used.items():
-            if not is_used and getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"'{name}' has no effect with divergence '{self.divergence}': remove it")
+    def _tail_is_known(self) -> "Distil":
         if self.top_k is not None and self.temperature != 1.0:
             raise ValueError("'top_k' needs temperature 1: at another one the probability of the other tokens is not known")
         return self

@@ -4,7 +4,7 @@ from typing import Any
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import Model
-from aligndistill.config.objectives import OnPolicy, WeightedReward
+from aligndistill.config.objectives import Rewarded, WeightedReward
 from aligndistill.config.offline_objectives import BestOfN, Kto
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import with_named_models
@@ -45,7 +45,7 @@ def _student(student: Student, name: str, judge: Judge | None, named: dict[str, 
     objective = student.objective
     if isinstance(objective, Kto) and objective.split == "margin" and objective.margin is None:
         return student.model_copy(update={"objective": objective.model_copy(update={"margin": tie_margin})})
-    if not isinstance(objective, OnPolicy):
+    if not isinstance(objective, Rewarded):
         return student
     parts = []
     for number, part in enumerate(objective.rewards):

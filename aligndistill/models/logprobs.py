@@ -44,7 +44,8 @@ class Beside:
     Attributes:
         states_SX: the input of the other model's head where each token is predicted.
         head: that head: (C, X) to logits (C, V). It is called without gradients, and again in the backward pass.
-        compare: the model's logits_CV in float32 and the other's to values_C, such as a divergence.
+        compare: the model's logits_CV in float32, before a temperature, and the other's to values_C, such as a divergence, or to
+            several of each position, values_CX.
     """
 
     states_SX: Tensor
@@ -52,15 +53,17 @@ class Beside:
     compare: Callable[[Tensor, Tensor], Tensor]
 
     def values(self, logits_CV: Tensor, states_CX: Tensor) -> Tensor:
-        """values_C of a chunk."""
+        """The values of a chunk."""
         with torch.no_grad():
             others_CV = self.head(states_CX)
         return self.compare(logits_CV, others_CV)
 
 
-def logprobs_beside(model: Any, batch: GroupedBatch, share: bool, beside: Beside) -> tuple[Tensor, Tensor]:
+def logprobs_beside(
+    model: Any, batch: GroupedBatch, share: bool, beside: Beside, temperature: float = 1.0
+) -> tuple[Tensor, Tensor]:
     """logprobs_S of the response tokens, as in `token_logprobs` but in a row, and values_S of the comparison with another model."""
-    logprobs_S, values_S = _forward(model, batch, share, beside=beside)
+    logprobs_S, values_S = _forward(model, batch, share, beside=beside, temperature=temperature)
     return logprobs_S, values_S
 
 

@@ -99,6 +99,27 @@ def gradient_scale(kind: Kind, temperature: float) -> float:
     return temperature if kind == "tvd" else temperature**2
 
 
+FIDELITY = ("kl_forward_nats", "kl_reverse_nats", "entropy_nats", "agreement")
+"""What `fidelity` measures."""
+
+
+@torch.no_grad()
+def fidelity(logits_SV: Tensor, teacher_SV: Tensor, temperature: float = 1.0) -> Tensor:
+    """values_SX, X as in `FIDELITY`: KL(p || q), KL(q || p), the student's entropy, and 1 where both have one likeliest token.
+
+    Args:
+        logits_SV, teacher_SV: the student's and the teacher's, before the temperature; -inf is a probability of 0 in both.
+    """
+    found = []
+    rows = max(BLOCK_ELEMENTS // logits_SV.shape[-1], 1)
+    for one_SV, other_SV in zip(logits_SV.split(rows), teacher_SV.split(rows), strict=True):
+        log_q_SV, log_p_SV = (_log_softmax(logits.to(logits_SV.dtype), temperature) for logits in (one_SV, other_SV))
+        p_SV, q_SV, ratio_SV = log_p_SV.exp(), log_q_SV.exp(), log_p_SV - log_q_SV
+        agree_S = (log_q_SV.argmax(-1) == log_p_SV.argmax(-1)).to(log_q_SV.dtype)
+        found.append(torch.stack([_mean(p_SV, ratio_SV), -_mean(q_SV, ratio_SV), -_mean(q_SV, log_q_SV), agree_S], -1))
+    return torch.cat(found)
+
+
 @dataclass(frozen=True)
 class _Measure:
     """A kind with its settings."""

@@ -16,6 +16,9 @@ PANELS = {
     "held_out_win_rate": "held-out win rate",
     "entropy_nats": "entropy, nats per token",
     "length_tokens": "length, tokens",
+    "kl_reverse_nats": "KL(student, teacher), nats per token",
+    "kl_forward_nats": "KL(teacher, student), nats per token",
+    "agreement": "likeliest token is the teacher's",
     "explained_variance": "explained variance",
     "clip_fraction": "clip fraction",
 }
@@ -26,13 +29,13 @@ SHOWN_UPDATES = 3
 
 @dataclass(frozen=True)
 class WrittenSample:
-    """An answer that a policy wrote during training, with its score and log(policy / start) in nats."""
+    """An answer that a policy wrote during training, with its score and log(policy / start) in nats, if it has them."""
 
     update: int
     prompt: str
     text: str
     score: float | None
-    kl_nats: float
+    kl_nats: float | None
     length_tokens: int
 
 

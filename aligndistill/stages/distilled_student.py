@@ -1,13 +1,13 @@
 """Students that are distilled: trained on a teacher's distributions over the answers in rankings."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from aligndistill.config.models import Lora
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.students import Student
 from aligndistill.models.conversation import Conversation
-from aligndistill.models.load import load_language_model, load_tokenizer, read_pointer
+from aligndistill.models.load import ModelPointer, load_language_model, load_tokenizer, read_pointer
 from aligndistill.models.tokenise import Limits
 from aligndistill.models.vocabulary import SharedVocabulary, shared_vocabulary, tokens_of
 from aligndistill.stages.context import StageContext
@@ -41,30 +41,39 @@ def train_by_teacher(
     assert isinstance(objective, Distil)
     start = read_pointer(start_folder)
     own = load_tokenizer(start)
-    info, live, vocabulary = None, None, SharedVocabulary(frozenset())
+    info, live = None, None
     if teacher_tokens is not None:
         info = TeacherTokensInfo.model_validate_json((teacher_tokens / ABOUT).read_bytes())
-        vocabulary = SharedVocabulary(frozenset(info.unshared))
     elif teacher_folder is not None:
-        taught_by = read_pointer(teacher_folder)
-        teachers = load_tokenizer(taught_by)
-        vocabulary = shared_vocabulary(tokens_of(start.path, own), tokens_of(taught_by.path, teachers))
-        live = load_language_model(taught_by, teachers)
+        live = live_teacher(start, own, teacher_folder)
     policy = load_language_model(start.for_training(adapters=lora is not None), own)
 
-    known = [policy.max_positions, live.max_positions if live else None, info.positions if info else None]
+    known = [policy.max_positions, live.model.max_positions if live else None, info.positions if info else None]
     positions = min((one for one in known if one is not None), default=None)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, positions)
     examples, dropped = distilled_examples(context, rankings, policy.conversation, limits, objective.on)
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     if info is not None and teacher_tokens is not None:
         read = read_teacher_tokens(shards(teacher_tokens / ROWS), examples)
-        trained = train_distilled(policy, StoredTeacher(vocabulary, info.width), objective, lora, read, job)
+        stored = StoredTeacher(SharedVocabulary(frozenset(info.unshared)), info.width)
+        trained = train_distilled(policy, stored, objective, lora, read, job)
     else:
         assert live is not None
-        require_readable(examples.groups, policy.conversation, live.conversation, vocabulary)
-        trained = train_distilled(policy, LiveTeacher(live, vocabulary), objective, lora, examples, job)
+        require_readable(examples.groups, policy.conversation, live.model.conversation, live.vocabulary)
+        trained = train_distilled(policy, live, objective, lora, examples, job)
     return finish(context, start, lora, policy, examples, trained, dropped, len(examples))
+
+
+def live_teacher(start: ModelPointer, own: Any, teacher_folder: Path) -> LiveTeacher:
+    """Load a teacher, once its tokenizer is known to be the student's `own`.
+
+    Raises:
+        ConfigError: it is another one.
+    """
+    taught_by = read_pointer(teacher_folder)
+    teachers = load_tokenizer(taught_by)
+    vocabulary = shared_vocabulary(tokens_of(start.path, own), tokens_of(taught_by.path, teachers))
+    return LiveTeacher(load_language_model(taught_by, teachers), vocabulary)
 
 
 def distilled_examples(

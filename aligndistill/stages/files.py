@@ -20,11 +20,11 @@ METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 
 
 class RolloutSample(Record):
-    """One sampled answer of one update of PPO: a row of `samples.jsonl`.
+    """One sampled answer of one update of on-policy training: a row of `samples.jsonl`.
 
     Attributes:
         place: the index of its prompt in the update.
-        kl_nats: log(policy / start) of the answer, nats.
+        score, kl_nats: its reward and log(policy / start), nats; None in distillation, which has neither.
     """
 
     update: int
@@ -34,7 +34,7 @@ class RolloutSample(Record):
     text: str
     finish: Finish
     score: float | None
-    kl_nats: float
+    kl_nats: float | None
     length_tokens: int
 
 

@@ -38,6 +38,7 @@ from aligndistill.training.on_policy.weight_sync import ServedRollouts
 from aligndistill.training.save import save_model
 
 SHOWN_PROMPTS = 4
+SAMPLES_MAIN = "samples-main.jsonl"
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def train_with_ppo(
     rewards = open_rewards(context, objective.rewards, inputs.models, inputs.reward_model, seed)
     # If the reference is the start, the policy with its adapters disabled is the reference.
     shares_reference = lora is not None and inputs.reference == inputs.start
-    with Appender(context.scratch / f"samples-{'main' if is_main_process() else 'other'}.jsonl") as samples:
+    with Appender(context.scratch / (SAMPLES_MAIN if is_main_process() else "samples-other.jsonl")) as samples:
         ppo_work = PpoWork(
             prompts=prompts,
             reference=None if shares_reference else load_language_model(read_pointer(inputs.reference), policy.tokenizer),
@@ -101,7 +102,7 @@ def train_with_ppo(
     start.trained().write(context.folder)
     write_log(context.folder, trained.log)
     updates = len(trained.log)
-    write_jsonl(context.folder / SAMPLES, _once(context.scratch / "samples-main.jsonl", updates))
+    write_jsonl(context.folder / SAMPLES, samples_of_run(context.scratch / SAMPLES_MAIN, updates))
     return StageResult(
         counts={"prompts": len(prompts), "updates": updates, "steps": trained.steps},
         dropped=dropped,
@@ -233,7 +234,7 @@ def _shown(update: int, rollouts: Sequence[Rollout]) -> list[RolloutSample]:
     ]
 
 
-def _once(path: Path, updates: int) -> list[RolloutSample]:
+def samples_of_run(path: Path, updates: int) -> list[RolloutSample]:
     """The samples of the final run: without those of updates that were repeated after a resume, or undone by `kl_budget`."""
     rows = {(row.update, row.place): row for row in read_jsonl(path, RolloutSample)}
     return [rows[key] for key in sorted(rows) if key[0] <= updates]

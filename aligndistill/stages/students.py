@@ -50,6 +50,11 @@ def make(
 
             assert rankings is not None
             return train_by_teacher(context, settings, lora, seed, start, rankings, teacher, teacher_tokens)
+        case "on_policy_distil":
+            from aligndistill.stages.on_policy_distilled_student import train_beside_teacher
+
+            assert prompts is not None and teacher is not None
+            return train_beside_teacher(context, settings, lora, seed, start, prompts, teacher)
         case "ppo":
             from aligndistill.stages.ppo_student import HeldOutWinRate, PpoSources, train_with_ppo
 

@@ -6,7 +6,7 @@ from pathlib import Path
 from transformers import AutoModelForCausalLM
 
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.objectives import Rewarded
 from aligndistill.config.students import Student
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import from_pretrained, generation_eos_ids, load_tokenizer, read_pointer
@@ -33,7 +33,7 @@ def train_with_trl(
 ) -> StageResult:
     """Train one student by GRPO or RLOO and save it as a Hugging Face folder."""
     objective = settings.objective
-    assert isinstance(objective, OnPolicy)
+    assert isinstance(objective, Rewarded)
     start = read_pointer(start_folder)
     model = from_pretrained(AutoModelForCausalLM, start.for_training(adapters=lora is not None))
     conversation = Conversation(load_tokenizer(start), start.layout, generation_eos_ids(model))

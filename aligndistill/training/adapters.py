@@ -7,6 +7,11 @@ import torch
 from aligndistill.config.models import Lora
 
 
+def without_dropout(lora: Lora | None) -> Lora | None:
+    """For a policy that learns from its own samples: with dropout, it would not be the policy that sampled."""
+    return lora.model_copy(update={"lora_dropout": 0.0}) if lora is not None else None
+
+
 def with_adapters(model: Any, lora: Lora | None, task: str, seed: int) -> Any:
     """The model itself, or peft's wrapper with new low-rank adapters, which depend on the seed alone."""
     if lora is None:

@@ -74,6 +74,7 @@ def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
     students: dict[str, Any] = {
         **{on: {"objective": {"kind": "distil", "on": on}, "batch_size": 4} for on in ("teacher", "best", "all")},
         "dpo": {"objective": {"kind": "dpo"}, "batch_size": 4},
+        "opd": {"objective": {"kind": "on_policy_distil", "samples_per_prompt": 3}, "batch_size": 4, "max_response_tokens": 16},
     }
     config: dict[str, Any] = {
         "name": "plan",
@@ -94,6 +95,9 @@ def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
         assert found[f"student-{on}"].weights - found["student-dpo"].weights == pytest.approx(
             4 * (embeddings + 2 * layer + norms), rel=0.2
         )
+    tokens = 4 * (512 + 3 * 16) * PER_TOKEN  # its prompts are the run's, which no candidate bounds
+    assert found["student-opd"].activations == tokens + 4 * 3 * 16 * 320 * 4 * DISTILLED_LOGIT_COPIES
+    assert found["student-opd"].weights == found["student-all"].weights
     config["students"]["all"]["objective"]["top_k"] = 64
     stored = planned_memory(RunConfig.model_validate(config))["student-all"]
     assert stored.weights == found["student-dpo"].weights

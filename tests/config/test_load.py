@@ -225,7 +225,7 @@ STUDENT_KEYS = (
     "max_prompt_tokens, max_response_tokens, objective"
 )
 JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
-KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo, distil"
+KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo, distil, on_policy_distil"
 
 
 @pytest.mark.parametrize(
@@ -339,6 +339,22 @@ KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo
         ("students: {a: {objective: {kind: orpo, odds_weight: 0}}}", "students.a.objective.odds_weight: expected a number greater"),
         ("students: {a: {objective: {kind: sppo, eta: 0}}}", "students.a.objective.eta: expected a number greater than 0, found 0"),
         ("students: {a: {objective: {kind: dpo, sft_weight: -1}}}", "students.a.objective.sft_weight: expected a number not less"),
+        (
+            "students: {a: {objective: {kind: on_policy_distil, form: sampled, divergence: jsd}}}",
+            "students.a.objective: form 'sampled' is an estimate of 'reverse_kl': remove 'divergence', or set form: full",
+        ),
+        (
+            "students: {a: {objective: {kind: on_policy_distil, advantage_clip: 5}}}",
+            "students.a.objective: 'advantage_clip' has no effect with form 'full': remove it",
+        ),
+        (
+            "students: {a: {objective: {kind: on_policy_distil, beta: 0.3}}}",
+            "students.a.objective: 'beta' has no effect with divergence 'reverse_kl': remove it",
+        ),
+        (
+            "students: {a: {objective: {kind: on_policy_distil, kl_coefficient: 0.1}}}",
+            "students.a.objective.kl_coefficient: unknown key",
+        ),
         ("sft: {demonstrations: d.jsonl}", "sft.demonstrations: expected a section (key: value pairs), found 'd.jsonl'"),
         (
             "models: {m: {from_scratch: {hidden_size: 10, num_attention_heads: 4}, sft: {demonstrations: {path: d}}}}",
@@ -640,6 +656,7 @@ READY = "{source: {path: r.jsonl}}"
 DPO = "{objective: {kind: dpo}}"
 KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
 DISTIL = "{objective: {kind: distil, on: all}}"
+ON_POLICY = "{objective: {kind: on_policy_distil}}"
 
 
 @pytest.mark.parametrize(
@@ -713,6 +730,18 @@ DISTIL = "{objective: {kind: distil, on: all}}"
         (
             {"teacher": ENDPOINT, "students": f"{{kd: {DISTIL}}}"},
             "c.yaml:6: students.kd.objective.kind: distillation reads a teacher's probabilities of every token, which",
+        ),
+        (
+            {"students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:5: students.opd.objective.kind: distillation reads a teacher's probabilities, and there is no 'teacher'",
+        ),
+        (
+            {"teacher": ENDPOINT, "students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:6: students.opd.objective.kind: distillation reads a teacher's probabilities of every token, which",
+        ),
+        (
+            {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:6: students.opd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
         ),
         (
             {"teacher": LOCAL, "students": "{kd: {objective: {kind: distil}}}"},

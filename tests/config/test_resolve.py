@@ -9,7 +9,7 @@ from aligndistill.config.checks import check
 from aligndistill.config.judges import Pairwise, Panel, Rubric
 from aligndistill.config.load import load_config
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import OnPolicy, WeightedReward
+from aligndistill.config.objectives import Rewarded, WeightedReward
 from aligndistill.config.offline_objectives import Kto
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
@@ -56,7 +56,7 @@ def names(found: RunConfig) -> dict[str, str]:
 
 def rewards(found: RunConfig, student: str) -> tuple[WeightedReward, ...]:
     objective = found.students[student].objective
-    assert isinstance(objective, OnPolicy)
+    assert isinstance(objective, Rewarded)
     assert isinstance(objective.reward, tuple)
     return objective.reward
 

@@ -56,6 +56,7 @@ from tests.tiny_models import (  # noqa: E402
     tiny_language_model,
     write_tiny_model,
 )
+from tests.training.on_policy.tiny_distillation import tiny_distillation  # noqa: E402
 from tests.training.on_policy.tiny_ppo import tiny_ppo  # noqa: E402
 
 REPOSITORY = Path(__file__).parents[2]
@@ -138,6 +139,12 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
         kept["layers"] = sum(parameter.numel() for parameter in teacher.model.model.layers.parameters())
         kept["head"] = teacher.model.get_output_embeddings().weight.numel()
+    elif what == "on_policy_distil":
+        policy, teacher = load_language_model(backbone), tiny_language_model("qwen3", seed=1)
+        where = {"runtime": runtime, "lora": lora, "job": {"lr_scheduler_type": "cosine"}}
+        vocabulary = SharedVocabulary(frozenset({7}))
+        trained = tiny_distillation(job.folder, student=policy, teacher=teacher, vocabulary=vocabulary, updates=4, **where).trained
+        save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     else:
         policy = load_language_model(backbone)
         if what == "supervised":

@@ -18,19 +18,20 @@ from tests.training.on_policy.policy_server import PolicyServer
 
 pytestmark = pytest.mark.process
 
-OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "kto", "distil", "ppo")
+OBJECTIVES = ("supervised", "reward_model", "dpo", "rrhf", "pro", "kto", "distil", "on_policy_distil", "ppo")
 SHARDED = [(what, f"zero{stage}") for what in OBJECTIVES for stage in range(4)]
 SHARDED_LORA = [
     *(("dpo", f"zero{stage}") for stage in range(4)),
-    *(("reward_model", "zero2"), ("distil", "zero2"), ("distil", "zero3"), ("ppo", "zero3")),
+    *(("reward_model", "zero2"), ("distil", "zero2"), ("distil", "zero3"), ("on_policy_distil", "zero3"), ("ppo", "zero3")),
 ]
 STOPPED_SHARDED = [("dpo", "zero2"), ("ppo", "zero3")]
 ELASTIC = [("dpo", "zero2"), ("dpo", "zero3"), ("ppo", "zero2")]
 """Stopped on two processes, and resumed on one and on four."""
 SHARED_CRITIC = ("zero2", "zero3")
-UNEVEN = ("dpo", "distil")
+UNEVEN = ("dpo", "distil", "on_policy_distil")
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
 PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
+DISTIL_METRICS = {"kl_reverse_nats", "kl_forward_nats", "entropy_nats", "agreement", "length_tokens", "eos_rate", "unreadable"}
 PORT = 29900 + os.getpid() % 90
 
 
@@ -112,6 +113,9 @@ def assert_same_training(found: dict[str, Any], expected: dict[str, Any]) -> Non
         assert entry["loss"] == pytest.approx(other["loss"], rel=1e-3, abs=1e-5)
         assert entry["learning_rate"] == other["learning_rate"]
         assert entry.get("baseline_nats", 0) == pytest.approx(other.get("baseline_nats", 0), rel=1e-3, abs=1e-4)  # of KTO
+        if "kl_reverse_nats" in other:
+            for metric in DISTIL_METRICS:
+                assert entry[metric] == pytest.approx(other[metric], rel=2e-3, abs=2e-4), metric
         if "score" in other:
             assert entry.keys() & other.keys() >= PPO_METRICS
             assert entry.keys() ^ other.keys() <= {"grad_norm"}  # DeepSpeed has none under ZeRO-0

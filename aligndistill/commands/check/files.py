@@ -10,7 +10,7 @@ from aligndistill.chat.http.keys import read_key
 from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel, StudentModel
-from aligndistill.config.objectives import RolloutServer
+from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
@@ -86,7 +86,8 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     start, teacher = config.start, config.teacher
     if start is None or start.model is None or not isinstance(teacher, LocalModel) or teacher.model is None:
         return
-    reading: list[KeyPath] = [("students", n, "objective") for n, s in config.students.items() if isinstance(s.objective, Distil)]
+    students = {name: student.objective for name, student in config.students.items()}
+    reading: list[KeyPath] = [("students", n, "objective") for n, o in students.items() if isinstance(o, Distil | OnPolicyDistil)]
     reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
     for path in reading:
         yield path, partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))

@@ -140,19 +140,18 @@ def estimate(
     """
     trained = 2 if online and online.critic else 1
     trainable = trained * (shape.adapter_parameters(lora) if lora else shape.parameters)
-    frozen = trained * shape.parameters if lora else 0
-    frozen += online.frozen_parameters if online else teacher_parameters
+    read_when_sampling = (trained * shape.parameters if lora else 0) + (online.frozen_parameters if online else 0)
+    frozen = read_when_sampling + teacher_parameters
     # DeepSpeed's bfloat16 keeps 16-bit weights, a float32 copy and Adam's two moments; autocast keeps float32 weights.
     half_weights = bf16 and sharding.uses_deepspeed
     per_weight, per_state = (2, 12) if half_weights else (4, 8)
     per_frozen = 2 if bf16 else 4
     saved = round(shape.linear_weights * (per_frozen - quantize.bytes_per_weight)) if quantize else 0
-    frozen_bytes = frozen * per_frozen - saved
 
     def cut(size: int, from_stage: int) -> int:
         return size // processes if sharding.zero_stage >= from_stage else size
 
-    weights = cut(trainable * per_weight + frozen_bytes, 3)
+    weights = cut(trainable * per_weight + frozen * per_frozen - saved, 3)
     gradients = cut(trainable * per_weight, 2)
     optimizer = cut(trainable * per_state, 1)
     host = weights * sharding.offloads_weights + optimizer * sharding.offloads_optimizer
@@ -163,7 +162,7 @@ def estimate(
         activations=max(
             activations(shape, settings, runtime, responses, bf16, DISTILLED_LOGIT_COPIES if teacher_parameters else LOGIT_COPIES),
             # ZeRO-3's weights are gathered while answers are sampled and scored.
-            (trainable * per_weight + frozen_bytes) if online and sharding.zero_stage == 3 else 0,
+            (trainable * per_weight + read_when_sampling * per_frozen - saved) if online and sharding.zero_stage == 3 else 0,
         ),
         host=host,
     )

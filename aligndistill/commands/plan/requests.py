@@ -19,7 +19,7 @@ from aligndistill.chat.http.token_counts import TokenCount, by_length, token_cou
 from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
 from aligndistill.config.judges import Judge, Panel
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import OnPolicy
+from aligndistill.config.objectives import Rewarded
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
@@ -136,7 +136,7 @@ class _DryRun:
         samples.
         """
         objective = settings.objective
-        if not isinstance(objective, OnPolicy):
+        if not isinstance(objective, Rewarded):
             return
         train = [prompt for prompt in self.prompts if prompt.split == "train"]
         some = spread(train, MAX_PLACEHOLDERS)

@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Shape, estimate, read_sharding, shape_of
 from aligndistill.config.models import EndpointModel, LocalModel, Lora, Quantize
-from aligndistill.config.objectives import Ppo
+from aligndistill.config.objectives import OnPolicyDistil, Ppo
 from aligndistill.config.offline_objectives import BestOfN, Distil
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
@@ -45,6 +45,11 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             frozen = (lora is None) + (config.reward_model is not None)
             beside = OnPolicyMemory(objective.critic == "separate", frozen * start.parameters)
             return _of(config, start, student, lora, objective.samples_per_prompt, beside, quantize=quantize)
+        case OnPolicyDistil() as objective:
+            teacher = _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
+            beside = OnPolicyMemory(critic=False, frozen_parameters=0)
+            responses = objective.samples_per_prompt
+            return _of(config, start, student, lora, responses, beside, teacher, quantize) if teacher is not None else None
         case BestOfN():
             return _of(config, start, _as_long_as_rankings(config, student), lora, 1, quantize=quantize)
         case Distil() as objective:

@@ -8,13 +8,14 @@ are read with the examples.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from aligndistill.config.models import Lora
-from aligndistill.config.offline_objectives import Distil
+from aligndistill.config.offline_objectives import Distil, Divergent
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup
@@ -34,10 +35,28 @@ from aligndistill.training.offline.trainer import _train, tokens
 
 @dataclass(frozen=True)
 class LiveTeacher:
-    """A teacher in memory."""
+    """A teacher in memory, frozen."""
 
     model: LanguageModel
     vocabulary: SharedVocabulary
+
+    def __post_init__(self) -> None:
+        self.model.model.requires_grad_(False)
+
+    @property
+    def sharded(self) -> Any:
+        """The model that ZeRO-3 shards; None if its rows go through one by one, in each process other numbers of them."""
+        return self.model.model if self.model.shares_prompt else None
+
+    @cached_property
+    def rows(self) -> int:
+        """How many ids have an embedding."""
+        return len(self.model.model.get_input_embeddings().weight)
+
+    def readable(self, ids: list[int]) -> list[int]:
+        """An answer up to the first token that the teacher does not have. That token is part of it, since it is predicted."""
+        unshared = self.vocabulary.unshared
+        return next((ids[: n + 1] for n, id in enumerate(ids) if id >= self.rows or id in unshared), ids)
 
 
 @dataclass(frozen=True)
@@ -60,7 +79,7 @@ def train_distilled(
     scale = gradient_scale(objective.divergence, objective.temperature)
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
-        logprobs_S, divergence_S = logprobs_beside(model, batch, tensors["share"], _beside(teacher, objective, batch, tensors))
+        logprobs_S, divergence_S = logprobs_beside(model, batch, tensors["share"], beside(teacher, objective, batch, tensors))
         imitated_S = _of_best(batch) if objective.on == "all" else torch.ones_like(batch.targets_S, dtype=torch.bool)
         return distil(Distilled(divergence_S, logprobs_S, imitated_S), sft_weight=objective.sft_weight, scale=scale)
 
@@ -68,19 +87,20 @@ def train_distilled(
     collator: Collator = KnownCollator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
     sharded = None
     if isinstance(teacher, LiveTeacher):
-        live = teacher.model
-        live.model.requires_grad_(False)
-
-        def shares(groups: Sequence[TokenGroup]) -> bool:
-            return policy.shares(groups) and live.shares(groups)
-
-        collator = Collator(policy.conversation.pad_id, shares, policy.shares_prompt and live.shares_prompt)
-        if live.shares_prompt:  # else its rows go through one by one, in each process other numbers of them: it stays whole
-            sharded = live.model
+        collator, sharded = collator_for_both(policy, teacher.model), teacher.sharded
     return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, teacher=sharded)
 
 
-def _beside(teacher: LiveTeacher | StoredTeacher, objective: Distil, batch: GroupedBatch, tensors: MicroBatch) -> Beside:
+def collator_for_both(policy: LanguageModel, teacher: LanguageModel) -> Collator:
+    """Batches in which rows share their prompt only if both models can do that, and it is cheaper for both."""
+
+    def shares(groups: Sequence[TokenGroup]) -> bool:
+        return policy.shares(groups) and teacher.shares(groups)
+
+    return Collator(policy.conversation.pad_id, shares, policy.shares_prompt and teacher.shares_prompt)
+
+
+def beside(teacher: LiveTeacher | StoredTeacher, objective: Divergent, batch: GroupedBatch, tensors: MicroBatch) -> Beside:
     """The teacher at the response tokens of a micro-batch."""
     kind, vocabulary = objective.divergence, teacher.vocabulary
     settings = {"beta": objective.beta, "skew": objective.skew, "temperature": objective.temperature}

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +12,8 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup, collate
 from aligndistill.models.tokenise import Limits, PromptWithResponses, Tokenised, tokenise
 from aligndistill.records import Ranking
+
+T = TypeVar("T")
 
 MicroBatch = dict[str, Any]
 """The input of a training step: a `GroupedBatch`'s tensors, whether rows `share` their prompts, and the targets."""
@@ -47,16 +49,16 @@ class Example:
     mismatched: Mismatched | None = None
 
 
-class Examples(Dataset[Example]):
-    """A map-style data set of examples."""
+class Examples(Dataset[T]):
+    """A map-style data set of examples, or of prompts that the policy itself answers."""
 
-    def __init__(self, examples: Sequence[Example]) -> None:
+    def __init__(self, examples: Sequence[T]) -> None:
         self.examples = examples
 
     def __len__(self) -> int:
         return len(self.examples)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: int) -> T:
         return self.examples[index]
 
 

@@ -76,7 +76,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     def get_batch_samples(self, epoch_iterator: Any, num_batches: int, device: torch.device) -> tuple[list[Any], Any]:
         """The micro-batches of one optimiser step, as many as the loader's, and the weight of the step."""
         given = list(islice(epoch_iterator, num_batches))
-        examples = [example for batch in given for example in batch]
+        examples = self.examples_of_step([example for batch in given for example in batch])
         lengths = [self._collator.row_tokens(example) for example in examples]
         batches = [self._collator([examples[i] for i in indices]) for indices in split_by_length(lengths, len(given))]
         if self._baseline_of_step is not None:
@@ -85,6 +85,10 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
             for batch in batches:
                 batch["baseline_nats"] = total / count
         return batches, self._get_num_items_in_batch(batches, device)
+
+    def examples_of_step(self, given: list[Any]) -> list[Example]:
+        """What a process learns from in a step, of what its loader yields: here it is the same."""
+        return given
 
     def compute_loss(self, model: Any, inputs: MicroBatch, return_outputs: bool = False, num_items_in_batch: Any = None) -> Tensor:
         """This micro-batch's share of the step's loss."""

@@ -1,4 +1,4 @@
-"""Warnings about a PPO run, from its log: each names the cause and the setting to change.
+"""Warnings about an on-policy run, from its log: each names the cause and the setting to change.
 
 Pure functions of the log's entries, so a resumed run warns as an uninterrupted one does.
 """
@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from aligndistill.config.objectives import Ppo
+from aligndistill.config.objectives import OnPolicyDistil, Ppo
 
 WINDOW = 3
 """The number of updates that are averaged, at the beginning and at the end."""
@@ -25,25 +25,26 @@ class HealthWarning:
     text: str
 
 
-def health(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[HealthWarning]:
+def health(entries: Sequence[Mapping[str, float]], settings: Ppo | OnPolicyDistil) -> list[HealthWarning]:
     """The problems after the last of the entries, which are in order of updates."""
     entries = [entry for entry in entries if "update" in entry]
     if len(entries) < WINDOW:
         return []
-    checks = (_kl, _critic, _entropy, _length, _overoptimised)
+    found = {"kl": _kl(entries, settings), "critic": _critic(entries)} if isinstance(settings, Ppo) else {}
+    found |= {"entropy": _entropy(entries, settings), "length": _length(entries, settings)}
+    found |= {"overoptimised": _overoptimised(entries)} if isinstance(settings, Ppo) else {"unended": _unended(entries)}
     now = int(entries[-1]["update"])
-    found = ((check.__name__.strip("_"), check(entries, settings)) for check in checks)
-    return [HealthWarning(name, now, text) for name, text in found if text is not None]
+    return [HealthWarning(name, now, text) for name, text in found.items() if text is not None]
 
 
-def new_warnings(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[HealthWarning]:
+def new_warnings(entries: Sequence[Mapping[str, float]], settings: Ppo | OnPolicyDistil) -> list[HealthWarning]:
     """The problems that the last update added."""
     entries = [entry for entry in entries if "update" in entry]
     before = {warning.name for warning in health(entries[:-1], settings)}
     return [warning for warning in health(entries, settings) if warning.name not in before]
 
 
-def all_warnings(entries: Sequence[Mapping[str, float]], settings: Ppo) -> list[HealthWarning]:
+def all_warnings(entries: Sequence[Mapping[str, float]], settings: Ppo | OnPolicyDistil) -> list[HealthWarning]:
     """All warnings of a run, each at the update where it began."""
     return [warning for end in range(1, len(entries) + 1) for warning in new_warnings(entries[:end], settings)]
 
@@ -61,7 +62,7 @@ def _kl(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
     )
 
 
-def _critic(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
+def _critic(entries: Sequence[Mapping[str, float]]) -> str | None:
     """The critic has been worse than a constant for many updates."""
     if len(entries) <= LONG or max(entry["explained_variance"] for entry in entries[-LONG:]) >= 0:
         return None
@@ -72,29 +73,46 @@ def _critic(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None
     )
 
 
-def _entropy(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
+def _entropy(entries: Sequence[Mapping[str, float]], settings: Ppo | OnPolicyDistil) -> str | None:
     """The policy hardly explores."""
     first, now = _ends(entries, "entropy_nats")
     if now >= 0.2 * first:
         return None
-    return (
-        f"entropy fell from {first:.2f} to {now:.2f} nats per token: the policy hardly explores. Raise kl_coefficient or "
-        "entropy_coefficient, or lower learning_rate."
+    advice = (
+        "Raise kl_coefficient or entropy_coefficient, or lower learning_rate."
+        if isinstance(settings, Ppo)
+        else "Lower learning_rate, or take divergence forward_kl or jsd: reverse_kl gives up what the student rarely says."
     )
+    return f"entropy fell from {first:.2f} to {now:.2f} nats per token: the policy hardly explores. {advice}"
 
 
-def _length(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
+def _length(entries: Sequence[Mapping[str, float]], settings: Ppo | OnPolicyDistil) -> str | None:
     """The length of answers has changed a lot."""
     first, now = _ends(entries, "length_tokens")
     if 0.5 * first <= now <= 1.5 * first:
         return None
+    cause = (
+        "the reward may depend on length. Check the samples; weigh the reward against length, change missing_eos_penalty, or raise "
+        "kl_coefficient."
+        if isinstance(settings, Ppo)
+        else "check the samples. The teacher may answer at another length, or answers repeat themselves: then lower learning_rate, "
+        "or take divergence forward_kl or jsd."
+    )
+    return f"answers went from {first:.0f} to {now:.0f} tokens: {cause}"
+
+
+def _unended(entries: Sequence[Mapping[str, float]]) -> str | None:
+    """Far fewer answers end by themselves than at first."""
+    first, now = _ends(entries, "eos_rate")
+    if now >= 0.8 * first:
+        return None
     return (
-        f"answers went from {first:.0f} to {now:.0f} tokens: the reward may depend on length. Check the samples; weigh the "
-        "reward against length, change missing_eos_penalty, or raise kl_coefficient."
+        f"answers that end by themselves went from {first:.0%} to {now:.0%}: the others are cut at max_response_tokens, and the "
+        "student does not learn where they would end. Raise max_response_tokens, or lower learning_rate."
     )
 
 
-def _overoptimised(entries: Sequence[Mapping[str, float]], settings: Ppo) -> str | None:
+def _overoptimised(entries: Sequence[Mapping[str, float]]) -> str | None:
     """The score rises, but held-out answers do not improve."""
     looked = [entry for entry in entries if "held_out_win_rate" in entry]
     if len(looked) < WINDOW:

@@ -10,12 +10,12 @@ from aligndistill.models.actor_critic import ActorCritic
 from aligndistill.models.load import LanguageModel
 from aligndistill.models.reward import RewardModel
 from aligndistill.processes.progress import say
-from aligndistill.training.adapters import with_adapters
+from aligndistill.training.adapters import with_adapters, without_dropout
 from aligndistill.training.arguments import training_arguments, within_tokens
 from aligndistill.training.checkpoints import all_checkpoints, find_damage
 from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.on_policy.collecting import PpoWork
-from aligndistill.training.on_policy.rollouts import RolloutSettings
+from aligndistill.training.on_policy.rollouts import longest_row, rollout_settings
 from aligndistill.training.on_policy.trainer import BudgetSpent, PpoTrainer
 
 ADAM_EPSILON = 1e-5
@@ -34,15 +34,13 @@ def train_ppo(
         InvariantError: an invariant was violated.
         TrainingError: `kl_budget` was exceeded before the first checkpoint.
     """
-    if lora is not None:  # with dropout, the policy in training would differ from the policy that sampled
-        lora = lora.model_copy(update={"lora_dropout": 0.0})
+    lora = without_dropout(lora)
     model = ActorCritic(
         with_adapters(policy.model, lora, "CAUSAL_LM", job.seed),
         with_adapters(critic.model, lora, "SEQ_CLS", job.seed) if critic else None,
     )
     policy = LanguageModel(model.policy, policy.conversation, policy.shares_prompt and (critic is None or critic.shares_prompt))
-    samples, longest = settings.samples_per_prompt, max(len(prompt.ids) for prompt in work.prompts)
-    row = longest * (1 if policy.shares_prompt else samples) + samples * job.settings.max_response_tokens
+    row = longest_row(work.prompts, settings, job, policy.shares_prompt)
     arguments = training_arguments(job.settings, within_tokens(job.runtime, row), job.folder, job.name, job.seed)
     steps = settings.steps_per_update
     if arguments.max_steps <= 0:
@@ -57,16 +55,14 @@ def train_ppo(
     arguments.save_steps = max(-(-save_steps // steps), 1) * steps  # checkpoints are whole updates
     arguments.ignore_data_skip = True  # the data depend on the number of the update alone
     arguments.adam_epsilon = ADAM_EPSILON
-    sampling = RolloutSettings(
-        settings.samples_per_prompt,
-        settings.temperature,
-        job.settings.max_response_tokens,
-        job.runtime.per_device_eval_batch_size,
-        job.seed,
-        job.runtime.compile_decoding,
-    )
     trainer = PpoTrainer(
-        settings, policy, work, sampling, model=model, args=arguments, processing_class=policy.conversation.tokenizer
+        settings,
+        policy,
+        work,
+        rollout_settings(settings, job),
+        model=model,
+        args=arguments,
+        processing_class=policy.conversation.tokenizer,
     )
     try:
         trained = fit(trainer, job)

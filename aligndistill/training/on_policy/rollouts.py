@@ -4,7 +4,7 @@ A process samples its own share of an update's rollouts; nothing here communicat
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Protocol
@@ -12,6 +12,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from aligndistill.config.objectives import OnPolicy
 from aligndistill.models.actor_critic import ActorCritic, outputs, token_values
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup
@@ -19,6 +20,7 @@ from aligndistill.models.load import LanguageModel
 from aligndistill.models.logprobs import token_logprobs
 from aligndistill.models.sampling import Sampled, SampleRequest, sample
 from aligndistill.records import Finish, Message
+from aligndistill.training.fit import TrainingJob
 
 KEPT_TOLERANCE_NATS = 1e-4
 """The largest difference per token, nats, at which log-probs of sampling are used as those of the training pass."""
@@ -106,6 +108,34 @@ class RolloutSettings:
     batch_size: int
     seed: int
     compiled: bool = False
+
+
+def rollout_settings(objective: OnPolicy, job: TrainingJob) -> RolloutSettings:
+    """How the policy of a training run samples."""
+    return RolloutSettings(
+        objective.samples_per_prompt,
+        objective.temperature,
+        job.settings.max_response_tokens,
+        job.runtime.per_device_eval_batch_size,
+        job.seed,
+        job.runtime.compile_decoding,
+    )
+
+
+def longest_row(prompts: Sequence[PolicyPrompt], objective: OnPolicy, job: TrainingJob, shares_prompt: bool) -> int:
+    """The most tokens that a prompt and its samples may have."""
+    samples, longest = objective.samples_per_prompt, max(len(prompt.ids) for prompt in prompts)
+    return longest * (1 if shares_prompt else samples) + samples * job.settings.max_response_tokens
+
+
+def gathered_weights(trainer: Any) -> AbstractContextManager[Any]:
+    """Inside the block a trainer's policy can sample: under ZeRO-3 its weights are gathered, once for a whole rollout."""
+    if not trainer.is_deepspeed_enabled:
+        return nullcontext()
+    from trl.models.utils import unwrap_model_for_generation  # only here: importing it takes seconds
+
+    context: AbstractContextManager[Any] = unwrap_model_for_generation(trainer.model_wrapped, trainer.accelerator)
+    return context
 
 
 @torch.no_grad()

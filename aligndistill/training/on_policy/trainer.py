@@ -11,8 +11,8 @@ import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -36,7 +36,7 @@ from aligndistill.training.on_policy.collecting import Collector, PpoWork
 from aligndistill.training.on_policy.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.on_policy.health import new_warnings
 from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
-from aligndistill.training.on_policy.rollouts import RolloutSettings
+from aligndistill.training.on_policy.rollouts import RolloutSettings, gathered_weights
 
 STATE_JSON = "ppo.json"
 WEIGHTS = "model.safetensors"
@@ -80,7 +80,7 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         self._settings = settings
         self._policy = policy
         self._work = work
-        self._collector = Collector(settings, self.model, policy, work, sampling, self.accelerator, self._whole_weights)
+        self._collector = Collector(settings, self.model, policy, work, sampling, self.accelerator, partial(gathered_weights, self))
         self._figures: dict[str, float] = {}
         self._sums: dict[str, Tensor] = {}
         self._largest: dict[str, Tensor] = {}
@@ -176,15 +176,6 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         config = frozen.zero3_config(self.accelerator)
         if config is not None:
             frozen.shard_model([*self._work.reference_models, *self._work.frozen], config)
-
-    def _whole_weights(self) -> AbstractContextManager[Any]:
-        """Under ZeRO-3, gather the weights once for a whole rollout."""
-        if not self.is_deepspeed_enabled:
-            return nullcontext()
-        from trl.models.utils import unwrap_model_for_generation  # only here: importing it takes seconds
-
-        context: AbstractContextManager[Any] = unwrap_model_for_generation(self.model_wrapped, self.accelerator)
-        return context
 
     # --------------------------------------------------------------------------------------------------- the training
 

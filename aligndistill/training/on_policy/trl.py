@@ -8,7 +8,7 @@ from datasets import Dataset
 
 from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
-from aligndistill.config.objectives import Grpo, OnPolicy
+from aligndistill.config.objectives import Grpo, Rewarded
 from aligndistill.models.conversation import Conversation
 from aligndistill.processes.deepspeed import connect_processes
 from aligndistill.training.adapters import train_in_float32, with_adapters
@@ -21,7 +21,7 @@ from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 def train_by_trl(
     model: Any,
     conversation: Conversation,
-    objective: OnPolicy,
+    objective: Rewarded,
     lora: Lora | None,
     prompts: Sequence[PolicyPrompt],
     score: ScoreSamples,

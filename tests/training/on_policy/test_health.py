@@ -4,7 +4,7 @@ from typing import Any
 
 import pytest
 
-from aligndistill.config.objectives import Ppo
+from aligndistill.config.objectives import OnPolicyDistil, Ppo
 from aligndistill.training.on_policy.health import all_warnings, health, new_warnings
 
 SETTINGS = Ppo(kind="ppo", kl_target=4.0, evaluate_every=2)
@@ -90,3 +90,33 @@ def test_a_win_rate_that_rises_with_the_score_is_what_was_wanted() -> None:
     falling = [0.6, 0.6, 0.55, 0.55, 0.5, 0.5]
     assert names(log(6, score=[1.0, 1.0, 2.0, 2.0, 3.0, 3.0], held_out_win_rate=falling)) == ["overoptimised"]
     assert names(log(6, score=[1.0] * 6, held_out_win_rate=falling)) == []  # and a score that does not change misleads no user
+
+
+# --------------------------------------------------------------------------------------------------- distillation
+
+DISTILLED = OnPolicyDistil(kind="on_policy_distil")
+
+
+def distilled(updates: int = 12, **columns: list[float]) -> list[dict[str, float]]:
+    """The same of a student that is distilled on its own answers."""
+    plain = {"entropy_nats": [2.0] * updates, "length_tokens": [20.0] * updates, "eos_rate": [0.9] * updates}
+    return [{"update": n + 1, **{name: values[n] for name, values in (plain | columns).items()}} for n in range(updates)]
+
+
+def test_a_distilled_run_that_goes_well_is_left_alone() -> None:
+    assert all_warnings(distilled(), DISTILLED) == []
+
+
+@pytest.mark.parametrize(
+    ("name", "column", "values"),
+    [
+        ("entropy", "entropy_nats", [2.0, 2.0, 2.0, 0.3, 0.3, 0.3]),
+        ("length", "length_tokens", [20.0, 20.0, 20.0, 40.0, 40.0, 40.0]),
+        ("unended", "eos_rate", [0.9, 0.9, 0.9, 0.5, 0.5, 0.5]),
+    ],
+)
+def test_a_distilled_student_is_warned_of_what_it_has(name: str, column: str, values: list[float]) -> None:
+    (warning,) = all_warnings(distilled(len(values), **{column: values}), DISTILLED)
+    assert warning.name == name
+    assert "learning_rate" in warning.text
+    assert not any(setting in warning.text for setting in ("kl_coefficient", "missing_eos_penalty", "reward"))

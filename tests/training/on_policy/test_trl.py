@@ -7,7 +7,7 @@ from statistics import fmean, stdev
 
 import pytest
 
-from aligndistill.config.objectives import Grpo, OnPolicy, Rloo
+from aligndistill.config.objectives import Grpo, Rewarded, Rloo
 from aligndistill.models.conversation import Conversation
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import reward_function, train_by_trl
@@ -48,7 +48,7 @@ def test_what_is_rewarded_is_the_answer_and_not_the_thoughts_in_front_of_it() ->
 
 
 @pytest.mark.parametrize("objective", [Grpo(kind="grpo", samples_per_prompt=4), Rloo(kind="rloo", samples_per_prompt=4)])
-def test_a_missing_score_is_no_advantage_and_moves_no_other(objective: OnPolicy, tmp_path: Path) -> None:
+def test_a_missing_score_is_no_advantage_and_moves_no_other(objective: Rewarded, tmp_path: Path) -> None:
     given: dict[str, list[float | None]] = {"0": [1.0, 3.0, None, 8.0], "1": [None] * 4, "2": [None, 5.0, None, None]}
 
     def score(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
