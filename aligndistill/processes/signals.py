@@ -44,35 +44,6 @@ def listen() -> None:
         signal.signal(number, _ask)
 
 
-@contextmanager
-def noted() -> Iterator[None]:
-    """Inside, an interrupt is noted besides being raised, for a caller of the Python API that has not called `listen`.
-
-    Some libraries catch a `KeyboardInterrupt` while they are imported, or turn it into an exception of their own.
-    """
-    default = signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    if not default or threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    _asked.by, _asked.deferred = None, False
-    signal.signal(signal.SIGINT, _note_and_raise)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
-        _asked.by = None
-
-
-def raise_if_asked() -> None:
-    """For the pauses between stages.
-
-    Raises:
-        KeyboardInterrupt: a signal arrived, and the exception that it raised was caught by a library.
-    """
-    if _asked.by is not None:
-        raise KeyboardInterrupt(_asked.by)
-
-
 def allow(grace_seconds: float) -> None:
     """How long a stop may take."""
     _asked.grace_seconds = grace_seconds
@@ -109,11 +80,6 @@ def _ask(number: int, frame: object) -> None:
     _asked.by = _asked.by or signal.Signals(number).name
     if first and not _asked.deferred:
         raise KeyboardInterrupt(_asked.by)
-
-
-def _note_and_raise(number: int, frame: object) -> None:
-    _asked.by = signal.Signals(number).name
-    raise KeyboardInterrupt(_asked.by)
 
 
 def _keep_deadline(read_end: int) -> None:

@@ -14,7 +14,6 @@ from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
-from aligndistill.processes import signals
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.devices import use_deterministic_kernels
 from aligndistill.processes.environment import hide_library_warnings
@@ -57,7 +56,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         if config.runtime.deterministic:
             use_deterministic_kernels()
     launched = _launched(config, stages, until if until in GROUPS else None)
-    with monitored(config.runtime), signals.noted():
+    with monitored(config.runtime):
         if world_size() > 1:
             if is_main_process():
                 move_damaged_aside(stages, config.runtime.store)
@@ -121,7 +120,6 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
             made.append(stage.name)
             if is_main_process():
                 say(f"  {summary(manifest)}")
-        signals.raise_if_asked()
     complete = stages[-1].name == "report"
     if is_main_process():
         gather(config, whole, stages, folder, complete)

@@ -70,28 +70,3 @@ def test_a_second_interrupt_ends_at_once_and_a_second_sigterm_does_not() -> None
         errors = process.communicate(timeout=10)[1]
         assert process.returncode == 130
         assert "ended at once" in errors
-
-
-# A library that catches an interrupt, as some do while they are imported; and a second interrupt while nothing catches it.
-CAUGHT = """
-import os, signal
-from aligndistill.processes import signals
-with signals.noted():
-    signals.raise_if_asked()
-    try:
-        os.kill(os.getpid(), signal.SIGINT)
-    except KeyboardInterrupt:
-        print("caught")
-    try:
-        signals.raise_if_asked()
-    except KeyboardInterrupt as stop:
-        print("raised again by", stop)
-print(signal.getsignal(signal.SIGINT) is signal.default_int_handler)
-with signals.noted():
-    signals.raise_if_asked()
-"""
-
-
-def test_an_interrupt_that_a_library_catches_is_raised_again() -> None:
-    ended = subprocess.run([sys.executable, "-c", CAUGHT], capture_output=True, text=True, timeout=60)
-    assert ended.stdout.splitlines() == ["caught", "raised again by SIGINT", "True"], ended.stderr
