@@ -84,7 +84,7 @@ class RateLimiter:
                 windows = before.windows_before_raise if in_pause else 2 * before.windows_before_raise
             windows = min(windows, MOST_WINDOWS_BEFORE_RAISE)
             self._learned = _LearnedLimit(max(accepted, 1), window_seconds, now, windows)
-            self._paused_until = max(self._paused_until, now + seconds)
+        self.pause(seconds)
 
     def _try(self, tokens: int) -> Slot | float:
         """A slot, or the seconds to wait before the next attempt."""
