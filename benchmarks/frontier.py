@@ -80,25 +80,32 @@ def _spread(values: Iterable[float]) -> str:
     return f"{fmean(values):.3f} [{min(values):.3f}, {max(values):.3f}]"
 
 
+def finished_run(config: str, name: str, seed: int, *overrides: str) -> Path:
+    """Run a config with a seed; the run's folder."""
+    command = ["run", config, f"seed={seed}", f"name={name}-{seed}", *overrides]
+    subprocess.run([sys.executable, "-m", "aligndistill", *command], cwd=ROOT, check=True)
+    return ROOT / "runs" / f"{name}-{seed}"
+
+
+def write(points: Sequence[Point], path: Path, more: str = "") -> None:
+    """Write the points as JSON, as a table with more text below it, and as a plot, and print the table."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.with_suffix(".json").write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
+    text = table(points) + more
+    path.with_suffix(".md").write_text(text)
+    plot(points, path.with_suffix(".svg"))
+    print(text)
+    print(f"written to {path}.json, .md and .svg")
+
+
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.frontier", description=__doc__)
     parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
     parser.add_argument("--results", type=Path, default=RESULTS, help="folder for frontier.json, .md and .svg")
     arguments = parser.parse_args()
-    points = []
-    for seed in arguments.seeds:
-        command = ["run", "configs/frontier.yaml", f"seed={seed}", f"name=frontier-{seed}"]
-        subprocess.run([sys.executable, "-m", "aligndistill", *command], cwd=ROOT, check=True)
-        points += points_of(ROOT / "runs" / f"frontier-{seed}" / "report.json")
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    path = arguments.results / "frontier"
-    path.with_suffix(".json").write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
-    text = table(points)
-    path.with_suffix(".md").write_text(text)
-    plot(points, path.with_suffix(".svg"))
-    print(text)
-    print(f"written to {path}.json, .md and .svg")
+    runs = [finished_run("configs/frontier.yaml", "frontier", seed) for seed in arguments.seeds]
+    write([point for run in runs for point in points_of(run / "report.json")], arguments.results / "frontier")
 
 
 if __name__ == "__main__":

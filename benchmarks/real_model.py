@@ -12,12 +12,11 @@ import json
 import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from statistics import fmean
 
 from benchmarks.environments import ROOT
-from benchmarks.frontier import RESULTS, SEEDS, Point, plot, points_of, table
+from benchmarks.frontier import RESULTS, SEEDS, Point, finished_run, points_of, write
 
 WORK = ROOT / "benchmarks" / ".work" / "real-model"
 CONFIG = "benchmarks/real_model.yaml"
@@ -63,24 +62,13 @@ def main() -> None:
     arguments = parser.parse_args()
     write_prompts(arguments.hh_file, WORK / "prompts.jsonl")
     model = arguments.model.resolve()
-    points, runs = [], []
-    for seed in arguments.seeds:
-        overrides = [f"start.model={model}", f"seed={seed}", f"name=real-model-{seed}"]
-        subprocess.run([sys.executable, "-m", "aligndistill", "run", CONFIG, *overrides], cwd=ROOT, check=True)
-        runs.append(ROOT / "runs" / f"real-model-{seed}")
-        points += points_of(runs[-1] / "report.json")
-    speeds = ""
+    runs = [finished_run(CONFIG, "real-model", seed, f"start.model={model}") for seed in arguments.seeds]
+    points, speeds = [point for run in runs for point in points_of(run / "report.json")], ""
     if not arguments.without_trl:
         point, theirs = trl_point(model, runs[0], arguments.seeds[0])
         points.append(point)
         speeds = f"\nSeconds a pair in training: {theirs:.2f} by TRL, {fmean(map(seconds_per_pair, runs)):.2f} here ({PEER}).\n"
-    arguments.results.mkdir(parents=True, exist_ok=True)
-    path = arguments.results / "real_model"
-    path.with_suffix(".json").write_text(json.dumps([asdict(point) for point in points], indent=1) + "\n")
-    text = table(points) + speeds
-    path.with_suffix(".md").write_text(text)
-    plot(points, path.with_suffix(".svg"))
-    print(text)
+    write(points, arguments.results / "real_model", speeds)
 
 
 def seconds_per_pair(run: Path) -> float:

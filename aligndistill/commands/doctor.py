@@ -14,6 +14,7 @@ from aligndistill.commands.template_checks import template_findings
 from aligndistill.config.objectives import Ppo, RolloutServer
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
+from aligndistill.models.folder import NO_BITSANDBYTES, has_bitsandbytes
 from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
 from aligndistill.store.artifacts import library_versions
 from aligndistill.store.file_systems import file_system, is_on_network
@@ -71,8 +72,8 @@ def _disk(config: RunConfig | None) -> Iterator[Finding]:
 def _models(config: RunConfig | None) -> Iterator[Finding]:
     if config is None:
         return
-    if config.start is not None and config.start.quantize is not None and importlib.util.find_spec("bitsandbytes") is None:
-        yield Finding("bitsandbytes", "not installed: pip install 'aligndistill[quantised]'", passed=False)
+    if config.start is not None and config.start.quantize is not None and not has_bitsandbytes():
+        yield Finding("bitsandbytes", NO_BITSANDBYTES, passed=False)
     yield from template_findings(config)
     yield from server_findings(config)
     for name, student in config.students.items():

@@ -1,7 +1,7 @@
 """Means with intervals: the percentile bootstrap over prompts, and the Wilson interval."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import FiniteFloat, NonNegativeInt, model_validator
@@ -104,13 +104,30 @@ def bootstrap_totals(
     assert resamples > 0
     assert 0 < confidence < 1
     value = float(statistic(rows.sum(axis=0, keepdims=True))[0])
-    generator = np.random.default_rng(seed)
-    block = max(1, _CELLS_AT_ONCE // count)
-    resampled = np.concatenate(
-        [statistic(_times_drawn(generator, min(block, resamples - start), count) @ rows) for start in range(0, resamples, block)]
-    )
+    resampled = np.concatenate([statistic(drawn_RN @ rows) for drawn_RN in times_drawn(seed, resamples, count)])
+    return between_quantiles(value, resampled, count, confidence)
+
+
+def between_quantiles(value: float, resampled: FloatArray, count: int, confidence: float = 0.95) -> Mean:
+    """A value with its percentile interval of resampled ones, widened to contain it."""
+    import numpy as np
+
     low, high = np.quantile(resampled, [(1 - confidence) / 2, (1 + confidence) / 2])
     return Mean(mean=value, low=min(float(low), value), high=max(float(high), value), n=count)
+
+
+def times_drawn(seed: int, resamples: int, count: int, cells: int | None = None) -> Iterator[FloatArray]:
+    """How often each of `count` rows is drawn in each resample, (R, count), for a block of R resamples at a time.
+
+    Args:
+        cells: the numbers that the caller needs for a resample; as many as there are rows by default.
+    """
+    import numpy as np
+
+    generator = np.random.default_rng(seed)
+    block = max(1, _CELLS_AT_ONCE // (cells or count))
+    for start in range(0, resamples, block):
+        yield _times_drawn(generator, min(block, resamples - start), count)
 
 
 def _times_drawn(generator: "np.random.Generator", resamples: int, count: int) -> FloatArray:

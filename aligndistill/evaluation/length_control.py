@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.intervals import Mean, between_quantiles, times_drawn
 from aligndistill.records import Record
 
 if TYPE_CHECKING:  # numpy is imported late, as in `intervals`
@@ -22,7 +22,6 @@ RIDGE = 1.0  # on the slopes, for N comparisons whose weights sum to the number 
 LARGE_DIFFERENCE = 0.1  # between the win rate and the controlled one
 FAR_FROM_EQUAL = 1.0  # mean difference of lengths, in its standard deviations
 _NEWTON_STEPS = 30
-_CELLS_AT_ONCE = 4_000_000
 
 HEADER = re.compile(r"^#{1,6}\s", re.MULTILINE)
 LIST_ITEM = re.compile(r"^\s*(?:[-*+]|\d+\.)\s", re.MULTILINE)
@@ -85,19 +84,16 @@ def controlled_win_rate(
         return Controlled(win_rate=None, warning=unknown)
 
     value = float(_at_equal_length(p_N, length_N, style_NF, weight_N[None])[0])
-    generator, rates = np.random.default_rng(seed), []
-    block = max(1, _CELLS_AT_ONCE // (len(p_N) * (2 + style_NF.shape[1])))
-    for start in range(0, resamples, block):
-        drawn_DC = generator.multinomial(len(names), np.full(len(names), 1 / len(names)), size=min(block, resamples - start))
-        rates.append(_at_equal_length(p_N, length_N, style_NF, drawn_DC[:, prompt_N] * weight_N))
-    low, high = np.quantile(np.concatenate(rates), [0.025, 0.975])
-    rate = Mean(mean=value, low=min(float(low), value), high=max(float(high), value), n=len(names))
+    draws = times_drawn(seed, resamples, len(names), cells=len(p_N) * (2 + style_NF.shape[1]))
+    rates = [_at_equal_length(p_N, length_N, style_NF, drawn_DC[:, prompt_N] * weight_N) for drawn_DC in draws]
+    rate = between_quantiles(value, np.concatenate(rates), len(names))
     return Controlled(win_rate=rate, warning=_warning(value, float(np.average(p_N, weights=weight_N)), length_N))
 
 
 def _at_equal_length(p_N: "FloatArray", length_N: "FloatArray", style_NF: "FloatArray", weight_DN: "FloatArray") -> "FloatArray":
     """Newton's method for every resample at once: P(win) where all differences are 0, (D,)."""
     import numpy as np
+    from scipy.special import expit  # imported late: scipy is slow to import
 
     share_DN = weight_DN / weight_DN.sum(-1, keepdims=True)
     mean_D1 = (share_DN * length_N).sum(-1, keepdims=True)
@@ -109,7 +105,7 @@ def _at_equal_length(p_N: "FloatArray", length_N: "FloatArray", style_NF: "Float
     ridge_K[0] = 0.0
     theta_DK = np.zeros((len(weight_DN), len(ridge_K)))
     for _ in range(_NEWTON_STEPS):
-        wins_DN = _sigmoid(np.einsum("dnk,dk->dn", features_DNK, theta_DK))
+        wins_DN = expit(np.einsum("dnk,dk->dn", features_DNK, theta_DK))
         gradient_DK = np.einsum("dn,dnk->dk", weight_DN * (p_N - wins_DN), features_DNK) - ridge_K * theta_DK
         curvature_DKK = np.einsum("dn,dnk,dnj->dkj", weight_DN * wins_DN * (1 - wins_DN), features_DNK, features_DNK, optimize=True)
         # The intercept has no ridge: where all is won it grows without end, by steps that are bounded here.
@@ -118,14 +114,8 @@ def _at_equal_length(p_N: "FloatArray", length_N: "FloatArray", style_NF: "Float
         theta_DK += step_DK
         if np.abs(step_DK).max() < 1e-9:
             break
-    rates: FloatArray = _sigmoid(theta_DK[:, 0])
+    rates: FloatArray = expit(theta_DK[:, 0])
     return rates
-
-
-def _sigmoid(x: "FloatArray") -> "FloatArray":
-    import numpy as np
-
-    return 1 / (1 + np.exp(-np.clip(x, -500, 500)))
 
 
 def _warning(controlled: float, plain: float, length_N: "FloatArray") -> str | None:

@@ -33,14 +33,22 @@ def require_model(path: str) -> None:
         raise DataError(f"'{path}' is incomplete: {INDEX} names {', '.join(missing)}. Copy or download the model again.")
 
 
+NO_BITSANDBYTES = "not installed: pip install 'aligndistill[quantised]'"
+
+
+def has_bitsandbytes() -> bool:
+    """Whether models can be quantised."""
+    return importlib.util.find_spec("bitsandbytes") is not None
+
+
 def require_bitsandbytes() -> None:
     """Refuse quantised models where bitsandbytes is not installed.
 
     Raises:
         ConfigError: the message names the extra to install.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        raise ConfigError("quantised models need bitsandbytes, which is not installed: pip install 'aligndistill[quantised]'")
+    if not has_bitsandbytes():
+        raise ConfigError(f"quantised models need bitsandbytes, which is {NO_BITSANDBYTES}")
 
 
 def require_unquantised(path: str) -> None:

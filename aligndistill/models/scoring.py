@@ -23,9 +23,6 @@ from aligndistill.models.logprobs import (
 )
 from aligndistill.models.prompt_sharing import to_device
 
-LEAST_LOGIT = -1e4
-"""In place of the -inf of tokens that only one of two models has: their probability is still 0, and their log-ratio finite."""
-
 
 @dataclass(frozen=True)
 class Scored:
@@ -66,44 +63,7 @@ def kl_nats(policy: LanguageModel, reference: LanguageModel, groups: Sequence[To
     return [[response[0] for response in group] for group in sums]
 
 
-@dataclass(frozen=True)
-class Agreement:
-    """How two models agree on one response, summed over its tokens.
-
-    Attributes:
-        same_first: tokens at which both find the same token likeliest.
-        kl_forward_nats: KL(other || one).
-        kl_reverse_nats: KL(one || other).
-    """
-
-    same_first: float
-    kl_forward_nats: float
-    kl_reverse_nats: float
-
-
 @torch.no_grad()
-def agreement(
-    one: LanguageModel,
-    other: LanguageModel,
-    groups: Sequence[TokenGroup],
-    batch_size: int,
-    cut: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]],
-) -> list[list[Agreement]]:
-    """How two models agree on each response, as the next-token distributions at its tokens.
-
-    Args:
-        cut: from the logits of both to those over the vocabulary that they share.
-    """
-
-    def compare(one_CV: Tensor, other_CV: Tensor) -> Tensor:
-        p_CV, q_CV = (logits_CV.float().clamp(min=LEAST_LOGIT) for logits_CV in cut(one_CV, other_CV))
-        same_C = (p_CV.argmax(-1) == q_CV.argmax(-1)).float()
-        return torch.stack([same_C, _divergence(q_CV, p_CV), _divergence(p_CV, q_CV)], -1)
-
-    sums = summed_over_tokens(one, other, groups, batch_size, compare)
-    return [[Agreement(*response) for response in group] for group in sums]
-
-
 def summed_over_tokens(
     one: LanguageModel,
     other: LanguageModel,

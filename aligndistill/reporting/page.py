@@ -114,31 +114,30 @@ def _not_measured(report: Report) -> list[str]:
     return absent + [name for name, part in parts.items() if part is None]
 
 
+FROM_TEACHER = "KL(teacher || student), nats per token of the teacher's answers"
+
+
 def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
     levels = {"win_rate": {"no difference": 0.5}, "truth": {}}
     for name, metrics in (("start", report.start), ("teacher", report.teacher)):
         if metrics is not None and metrics.truth is not None:
             levels["truth"][name] = metrics.truth.mean
+    from_start = {name: one.kl_nats for name, one in report.students.items() if one.kl_nats is not None}
+    from_teacher = {name: one.fidelity.kl_forward for name, one in report.students.items() if one.fidelity is not None}
     found = []
     for key, label in (("win_rate", "win rate"), ("truth", "truth")):
-        points = [
-            plots.DriftPoint(name, series[name], student.kl_nats, gain)
-            for name, student in report.students.items()
-            if student.kl_nats is not None and (gain := getattr(student, key)) is not None
-        ]
-        if points:
-            caption = "Up is better, right is further from the start. Bars are 95% intervals."
-            found.append(Figure(f"{label.capitalize()} and drift", caption, plots.drift_plot(points, label, levels[key])))
-        following = [
-            plots.DriftPoint(name, series[name], student.fidelity.kl_forward, gain)
-            for name, student in report.students.items()
-            if student.fidelity is not None and (gain := getattr(student, key)) is not None
-        ]
-        if following:
-            caption = "Up is better, left is closer to the teacher. They are different things. Bars are 95% intervals."
-            distance = "KL(teacher || student), nats per token of the teacher's answers"
-            plot = plots.drift_plot(following, label, levels[key], distance)
-            found.append(Figure(f"{label.capitalize()} and fidelity", caption, plot))
+        for distance, what, distance_label, meaning in (
+            (from_start, "drift", plots.FROM_START, "right is further from the start."),
+            (from_teacher, "fidelity", FROM_TEACHER, "left is closer to the teacher. They are different things."),
+        ):
+            points = [
+                plots.DriftPoint(name, series[name], distance[name], gain)
+                for name, student in report.students.items()
+                if name in distance and (gain := getattr(student, key)) is not None
+            ]
+            if points:
+                plot = plots.drift_plot(points, label, levels[key], distance_label)
+                found.append(Figure(f"{label.capitalize()} and {what}", f"Up is better, {meaning} Bars are 95% intervals.", plot))
     return found
 
 

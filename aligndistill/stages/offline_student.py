@@ -3,8 +3,6 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM
-
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.offline_objectives import Distil
@@ -17,7 +15,7 @@ from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, local_ranks, our_share
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.files import write_log
+from aligndistill.stages.student_folder import save_student
 from aligndistill.stages.tokens import ranking_examples
 from aligndistill.store.cache import Cache, cache_key
 from aligndistill.store.stage import StageResult
@@ -26,7 +24,6 @@ from aligndistill.training.fit import Trained, TrainingJob
 from aligndistill.training.offline.mismatched import MismatchedPairs, in_whole_steps, mismatched_groups
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.offline.token_dataset import StoredExamples, Subset
-from aligndistill.training.save import save_model
 
 
 def train_offline(
@@ -82,11 +79,9 @@ def finish(
         dropped: the examples that were not learned from, by reason.
         rankings: how many were.
     """
-    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    save_student(context, start, lora, trained)
     if not is_main_process():
         return StageResult()
-    start.trained().write(context.folder)
-    write_log(context.folder, trained.log)
     return StageResult(
         counts={"rankings": rankings, "steps": trained.steps, **examples.cut},
         dropped={reason: count for reason, count in dropped.items() if count},

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from transformers import AutoModelForCausalLM
-
 from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import OnPolicyDistil
@@ -13,19 +11,16 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import load_language_model, load_tokenizer, read_pointer
 from aligndistill.models.sampling import Sampled
-from aligndistill.processes.ranks import is_main_process
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.distilled_student import live_teacher
-from aligndistill.stages.files import SAMPLES, RolloutSample, write_log
-from aligndistill.stages.ppo_student import SAMPLES_MAIN, SHOWN_PROMPTS, policy_prompts, samples_of_run
-from aligndistill.store.jsonl import Appender, write_jsonl
+from aligndistill.stages.files import RolloutSample
+from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, kept_samples, policy_prompts
+from aligndistill.stages.student_folder import save_student
 from aligndistill.store.stage import StageResult
 from aligndistill.training.fit import TrainingJob
 from aligndistill.training.offline.distillation import require_readable
 from aligndistill.training.on_policy.distillation import train_on_own_answers
-from aligndistill.training.on_policy.health import all_warnings
 from aligndistill.training.on_policy.rollouts import PolicyPrompt
-from aligndistill.training.save import save_model
 
 
 def train_beside_teacher(
@@ -54,27 +49,14 @@ def train_beside_teacher(
     require_readable(groups, policy.conversation, teacher.model.conversation, teacher.vocabulary)
 
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
-    with Appender(context.scratch / (SAMPLES_MAIN if is_main_process() else "samples-other.jsonl")) as samples:
+    with kept_samples(context) as samples:
 
         def keep(update: int, asked: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> None:
             samples.add(_shown(policy.conversation, update, asked, drawn))
 
         trained = train_on_own_answers(policy, teacher, objective, lora, prompts, keep, job)
-    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
-    if not is_main_process():
-        return StageResult()
-    start.trained().write(context.folder)
-    write_log(context.folder, trained.log)
-    write_jsonl(context.folder / SAMPLES, samples_of_run(context.scratch / SAMPLES_MAIN, trained.steps))
-    return StageResult(
-        counts={"prompts": len(prompts), "updates": trained.steps, "steps": trained.steps},
-        dropped=dropped,
-        metrics={
-            "train_seconds": trained.seconds,
-            "shares_prompt": policy.shares_prompt,
-            "warnings": [f"update {warning.update}: {warning.text}" for warning in all_warnings(trained.log, objective)],
-        },
-    )
+    save_student(context, start, lora, trained)
+    return finish(context, policy, objective, trained, len(prompts), trained.steps, dropped)
 
 
 def _shown(

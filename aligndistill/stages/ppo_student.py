@@ -5,8 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 
-from transformers import AutoModelForCausalLM
-
 from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Ppo
@@ -16,29 +14,25 @@ from aligndistill.errors import ConfigError
 from aligndistill.evaluation.wins import by_prompt, compared, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.models.actor_critic import critic_from_backbone, critic_from_reward_model
-from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, read_pointer
 from aligndistill.models.reward import RewardModel
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import from_all, is_main_process, our_share
-from aligndistill.records import Answer, Candidate, Prompt, candidate_id
-from aligndistill.stages.context import ModelSource, StageContext, naming_row, require_records
-from aligndistill.stages.files import ANSWERS, PROMPTS, SAMPLES, RolloutSample, held_out_prompts, write_log
+from aligndistill.records import Answer, Candidate, candidate_id
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.files import ANSWERS, RolloutSample, held_out_prompts
+from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, kept_samples, policy_prompts
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
-from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
+from aligndistill.stages.student_folder import save_student
+from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 from aligndistill.training.fit import TrainingJob
 from aligndistill.training.on_policy.collecting import PpoWork
-from aligndistill.training.on_policy.health import all_warnings
 from aligndistill.training.on_policy.ppo import train_ppo
 from aligndistill.training.on_policy.rollout_server import RolloutServerClient
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, Rollout, RolloutSettings, sample_rollouts
 from aligndistill.training.on_policy.weight_sync import ServedRollouts
-from aligndistill.training.save import save_model
-
-SHOWN_PROMPTS = 4
-SAMPLES_MAIN = "samples-main.jsonl"
 
 
 @dataclass(frozen=True)
@@ -79,7 +73,7 @@ def train_with_ppo(
     rewards = open_rewards(context, objective.rewards, inputs.models, inputs.reward_model, seed)
     # If the reference is the start, the policy with its adapters disabled is the reference.
     shares_reference = lora is not None and inputs.reference == inputs.start
-    with Appender(context.scratch / (SAMPLES_MAIN if is_main_process() else "samples-other.jsonl")) as samples:
+    with kept_samples(context) as samples:
         ppo_work = PpoWork(
             prompts=prompts,
             reference=None if shares_reference else load_language_model(read_pointer(inputs.reference), policy.tokenizer),
@@ -96,45 +90,8 @@ def train_with_ppo(
         finally:
             if served is not None and is_main_process():
                 served.clear()
-    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
-    if not is_main_process():
-        return StageResult()
-    start.trained().write(context.folder)
-    write_log(context.folder, trained.log)
-    updates = len(trained.log)
-    write_jsonl(context.folder / SAMPLES, samples_of_run(context.scratch / SAMPLES_MAIN, updates))
-    return StageResult(
-        counts={"prompts": len(prompts), "updates": updates, "steps": trained.steps},
-        dropped=dropped,
-        metrics={
-            "train_seconds": trained.seconds,
-            "shares_prompt": policy.shares_prompt,
-            "warnings": [f"update {warning.update}: {warning.text}" for warning in all_warnings(trained.log, objective)],
-        },
-    )
-
-
-def policy_prompts(
-    folder: Path, conversation: Conversation, max_positions: int | None, settings: Student
-) -> tuple[list[PolicyPrompt], dict[str, int]]:
-    """The training prompts that fit with an answer, and the number of dropped ones by reason.
-
-    Raises:
-        DataError: no prompt is left.
-    """
-    train = (prompt for prompt in read_jsonl(folder / PROMPTS, Prompt) if prompt.split == "train")
-    prompts = []
-    for prompt in train:
-        with naming_row(prompt.source):
-            prompts.append(PolicyPrompt(prompt.id, prompt.messages, conversation.prompt_ids(prompt.messages)))
-    longest = settings.max_prompt_tokens
-    if max_positions is not None:
-        longest = min(longest, max_positions - settings.max_response_tokens)
-    fitting = [prompt for prompt in prompts if len(prompt.ids) <= longest]
-    too_long = len(prompts) - len(fitting)
-    dropped = {"prompt too long": too_long} if too_long else {}
-    require_records(len(fitting), "training prompts", dropped)
-    return fitting, dropped
+    save_student(context, start, lora, trained)
+    return finish(context, policy, objective, trained, len(prompts), len(trained.log), dropped)
 
 
 def _critic(inputs: PpoSources, start: ModelPointer, objective: Ppo, lora: Lora | None, seed: int) -> RewardModel | None:
@@ -232,9 +189,3 @@ def _shown(update: int, rollouts: Sequence[Rollout]) -> list[RolloutSample]:
         )
         for place, rollout in enumerate(rollouts[:SHOWN_PROMPTS])
     ]
-
-
-def samples_of_run(path: Path, updates: int) -> list[RolloutSample]:
-    """The samples of the final run: without those of updates that were repeated after a resume, or undone by `kl_budget`."""
-    rows = {(row.update, row.place): row for row in read_jsonl(path, RolloutSample)}
-    return [rows[key] for key in sorted(rows) if key[0] <= updates]

@@ -12,13 +12,12 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import from_pretrained, generation_eos_ids, load_tokenizer, read_pointer
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.stages.context import ModelSource, StageContext
-from aligndistill.stages.files import write_log
-from aligndistill.stages.ppo_student import policy_prompts
+from aligndistill.stages.on_policy_student import policy_prompts
 from aligndistill.stages.rewards import open_rewards
+from aligndistill.stages.student_folder import save_student
 from aligndistill.store.stage import StageResult
 from aligndistill.training.fit import TrainingJob
 from aligndistill.training.on_policy.trl import train_by_trl
-from aligndistill.training.save import save_model
 
 
 def train_with_trl(
@@ -42,10 +41,8 @@ def train_with_trl(
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     rewards = open_rewards(context, objective.rewards, models, reward_model, seed)
     trained = train_by_trl(model, conversation, objective, lora, prompts, rewards, job)
-    save_model(trained, context.folder / "model", start, lora is not None, AutoModelForCausalLM)
+    save_student(context, start, lora, trained)
     if not is_main_process():
         return StageResult()
-    start.trained().write(context.folder)
-    write_log(context.folder, trained.log)
     counts = {"prompts": len(prompts), "steps": trained.steps}
     return StageResult(counts=counts, dropped=dropped, metrics={"train_seconds": trained.seconds})

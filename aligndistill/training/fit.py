@@ -12,6 +12,7 @@ from aligndistill.processes.progress import bar, say
 from aligndistill.training.checkpointing import origin_of
 from aligndistill.training.checkpoints import newest_valid_checkpoint, require_usable_shards
 from aligndistill.training.elastic import converted
+from aligndistill.training.frozen import zero3_config
 
 
 @dataclass(frozen=True)
@@ -82,8 +83,7 @@ def require_whole_bytes(trainer: Any) -> None:
     Raises:
         ConfigError: the trainer's model is quantised, and DeepSpeed's config asks for ZeRO-3.
     """
-    plugin = getattr(trainer.accelerator.state, "deepspeed_plugin", None)
-    if plugin is None or plugin.zero_stage != 3:
+    if zero3_config(trainer.accelerator) is None:
         return
     if any(not parameter.is_floating_point() for parameter in trainer.model.parameters()):
         raise ConfigError(

@@ -125,7 +125,7 @@ def test_far_from_equal_lengths_are_said() -> None:
 def test_the_interval_is_the_same_in_blocks(monkeypatch: pytest.MonkeyPatch) -> None:
     verdicts, lengths, prompts = simulated(2, quality=0.5, longer=1.1, soft=True, prompts=50)
     whole = controlled_win_rate(verdicts, lengths, prompts, resamples=40)
-    monkeypatch.setattr("aligndistill.evaluation.length_control._CELLS_AT_ONCE", 1000)
+    monkeypatch.setattr("aligndistill.evaluation.intervals._CELLS_AT_ONCE", 1000)
     blocks = controlled_win_rate(verdicts, lengths, prompts, resamples=40)
     assert whole.win_rate is not None and blocks.win_rate is not None  # noqa: PT018
     assert blocks.win_rate.low == pytest.approx(whole.win_rate.low, abs=1e-9)

@@ -4,9 +4,8 @@ import torch
 from aligndistill.models import logprobs
 from aligndistill.models.grouped_model import batches_by_length
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.scoring import agreement, kl_nats
+from aligndistill.models.scoring import kl_nats
 from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise
-from aligndistill.models.vocabulary import SharedVocabulary
 from tests.tiny_models import random_groups, tiny_language_model, user
 
 GROUPS = random_groups([(7, [4, 6, 1]), (3, [5, 2]), (9, [8])], seed=2)
@@ -62,29 +61,6 @@ def test_kl_never_holds_the_logits_of_a_whole_batch(shape: str, monkeypatch: pyt
 def test_kl_has_a_direction() -> None:
     one, other = tiny_language_model(seed=0), tiny_language_model(seed=1)
     assert kl_nats(one, other, GROUPS, 2) != kl_nats(other, one, GROUPS, 2)
-
-
-@pytest.mark.parametrize("shape", ["llama", "gemma2"])
-def test_agreement_is_of_the_likeliest_tokens_with_both_divergences(shape: str) -> None:
-    one, other = tiny_language_model(shape, seed=0), tiny_language_model(shape, seed=1)
-    found = agreement(one, other, GROUPS, 2, SharedVocabulary(frozenset()).cut)
-    for group, row in zip(GROUPS, found, strict=True):
-        for response, both in zip(group.responses, row, strict=True):
-            assert both.kl_reverse_nats == pytest.approx(kl_by_hand(one.model, other.model, group, response), rel=1e-4)
-            assert both.kl_forward_nats == pytest.approx(kl_by_hand(other.model, one.model, group, response), rel=1e-4)
-            with torch.no_grad():
-                ids = torch.tensor([group.prompt + response])
-                first_T, second_T = (model.model(input_ids=ids).logits[0].argmax(-1) for model in (one, other))
-            scored = slice(len(group.prompt) - 1, -1)
-            assert both.same_first == float((first_T[scored] == second_T[scored]).sum())
-
-
-def test_a_model_agrees_with_itself_also_where_some_tokens_are_not_shared() -> None:
-    model = tiny_language_model(seed=0)
-    unshared = frozenset({3, 4})
-    for row, group in zip(agreement(model, model, GROUPS, 2, SharedVocabulary(unshared).cut), GROUPS, strict=True):
-        for response, both in zip(group.responses, row, strict=True):
-            assert (both.same_first, both.kl_forward_nats, both.kl_reverse_nats) == (len(response), 0.0, 0.0)
 
 
 def test_batches_are_of_similar_length_longest_first() -> None:

@@ -46,7 +46,7 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             beside = OnPolicyMemory(objective.critic == "separate", frozen * start.parameters)
             return _of(config, start, student, lora, objective.samples_per_prompt, beside, quantize=quantize)
         case OnPolicyDistil() as objective:
-            teacher = _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
+            teacher = _teacher_shape(config)
             beside = OnPolicyMemory(critic=False, frozen_parameters=0)
             responses = objective.samples_per_prompt
             return _of(config, start, student, lora, responses, beside, teacher, quantize) if teacher is not None else None
@@ -55,12 +55,16 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
         case Distil() as objective:
             every = _responses(config)
             read = {"best": 1, "all": every, "teacher": min(config.candidates.per_prompt, every)}[objective.on]
-            teacher = _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
+            teacher = _teacher_shape(config)
             settings = _as_long_as_rankings(config, student)
             if objective.top_k is not None:  # what is read of the teacher is on disk
                 return _of(config, start, settings, lora, read, quantize=quantize)
             return _of(config, start, settings, lora, read, teacher=teacher, quantize=quantize) if teacher is not None else None
     return _of(config, start, _as_long_as_rankings(config, student), lora, _responses(config), quantize=quantize)
+
+
+def _teacher_shape(config: RunConfig) -> Shape | None:
+    return _shape(config.teacher) if isinstance(config.teacher, LocalModel) else None
 
 
 def _of(
