@@ -178,7 +178,7 @@ def test_a_file_that_asks_for_zero_3_is_refused(base: Path, tmp_path: Path) -> N
     """Not only its name, which the config's checks know."""
     trainer = learn(start_of(base, "nf4"), LORA, tmp_path, steps=1).trainer
     for stage in (0, 1, 2, 3):
-        state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage))
+        state = SimpleNamespace(deepspeed_plugin=SimpleNamespace(zero_stage=stage, deepspeed_config={}))
         stub = SimpleNamespace(accelerator=SimpleNamespace(state=state), model=trainer.model)
         with pytest.raises(ConfigError, match="ZeRO-3 cannot shard quantised weights") if stage == 3 else nullcontext():
             require_whole_bytes(stub)
