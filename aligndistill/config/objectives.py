@@ -37,12 +37,13 @@ class OnPolicy(Section):
     """An objective that learns from answers sampled from the policy.
 
     Attributes:
-        default_learning_rate, trainer: as in `Offline`.
+        default_learning_rate, default_adapter_rate, trainer: as in `Offline`.
         samples_per_prompt: answers sampled per prompt in each update; the prompt is processed once.
         temperature: of the policy; the same for sampling, scoring and training. No top-k, no top-p.
     """
 
     default_learning_rate: ClassVar[float]
+    default_adapter_rate: ClassVar[float | None] = None
     trainer: ClassVar[Literal["ppo", "trl", "on_policy_distil"]]
 
     samples_per_prompt: int = Field(default=4, gt=0)
@@ -129,6 +130,7 @@ class Ppo(Rewarded):
     """
 
     default_learning_rate: ClassVar[float] = 3e-6
+    default_adapter_rate: ClassVar[float | None] = 1e-4
     trainer: ClassVar[Literal["ppo"]] = "ppo"
 
     kind: Literal["ppo"]
@@ -196,6 +198,7 @@ class OnPolicyDistil(OnPolicy, Divergent):
     """
 
     default_learning_rate: ClassVar[float] = 5e-5
+    default_adapter_rate: ClassVar[float | None] = 1e-4
     trainer: ClassVar[Literal["on_policy_distil"]] = "on_policy_distil"
 
     kind: Literal["on_policy_distil"]

@@ -23,6 +23,7 @@ class Offline(Section):
 
     Attributes:
         default_learning_rate: the learning rate of its paper.
+        default_adapter_rate: the learning rate of adapters, if it is not `ADAPTER_RATE_FACTOR` times that of all weights.
         trainer: which stage of `stages/` trains it.
         reads: its inputs besides the start, by their names in `pipeline.py`.
         best_only: whether it uses only the best response of a ranking.
@@ -30,6 +31,7 @@ class Offline(Section):
     """
 
     default_learning_rate: ClassVar[float]
+    default_adapter_rate: ClassVar[float | None] = None
     trainer: ClassVar[Literal["offline", "distil"]] = "offline"
     reads: ClassVar[tuple[str, ...]] = ("rankings",)
     best_only: ClassVar[bool] = False

@@ -2,7 +2,6 @@
 
 from aligndistill.config.problems import show_key
 from aligndistill.config.run import RunConfig
-from aligndistill.config.training import ADAPTER_RATE_FACTOR
 
 
 def adapter_rates_line(config: RunConfig) -> str | None:
@@ -14,4 +13,4 @@ def adapter_rates_line(config: RunConfig) -> str | None:
     if not rates:
         return None
     listed = ", ".join(f"{rate:g} for {key}" for key, rate in rates.items())
-    return f"learning_rate: {listed} ({ADAPTER_RATE_FACTOR} times the default for all weights, because lora trains adapters)"
+    return f"learning_rate: {listed} (higher by default, because lora trains adapters)"

@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from aligndistill.config.models import LocalModel, Lora
 from aligndistill.config.objectives import Objective, Ppo
 from aligndistill.config.offline_objectives import Distil
-from aligndistill.config.training import Training, adapter_learning_rate
+from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
 
@@ -34,7 +34,7 @@ class RewardTraining(Training):
     @model_validator(mode="after")
     def _default_learning_rate(self) -> "RewardTraining":
         if self.lora is not None and self.has_default_rate:
-            object.__setattr__(self, "learning_rate", adapter_learning_rate(self))
+            object.__setattr__(self, "learning_rate", self.adapter_learning_rate)
         return self
 
 
@@ -52,8 +52,8 @@ class TeacherTokens:
 
 
 class Student(Training):
-    """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper, and to
-    `ADAPTER_RATE_FACTOR` times as much if the start has `lora`.
+    """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper, and to the
+    objective's rate for adapters if the start has `lora`.
     """
 
     objective: Objective
@@ -62,6 +62,12 @@ class Student(Training):
     def full_learning_rate(self) -> float:
         """The learning rate of the objective's paper."""
         return self.objective.default_learning_rate
+
+    @property
+    def adapter_learning_rate(self) -> float:
+        """The objective's own rate for adapters if it has one, and a multiple of its paper's otherwise."""
+        own = self.objective.default_adapter_rate
+        return super().adapter_learning_rate if own is None else own
 
     @property
     def teacher_tokens(self) -> TeacherTokens | None:

@@ -11,8 +11,8 @@ T = TypeVar("T", bound="Training")
 
 ADAPTER_RATE_FACTOR = 10
 """Published learning rates for adapters are ten times those for all weights: TRL's `lora_without_regret` has 2e-4 for supervised
-fine-tuning, 5e-6 for DPO and 1e-5 for GRPO; LLaMA-Factory's examples have 1e-4 for reward models. For the other objectives there is
-no published table: the same factor is an extrapolation.
+fine-tuning, 5e-6 for DPO and 1e-5 for GRPO; LLaMA-Factory's examples have 1e-4 for reward models. PPO and on-policy distillation
+have a rate of their own. For the other objectives there is no published table: the same factor is an extrapolation.
 """
 
 # ------------------------------------------------------------------------------------------------------------ training
@@ -22,7 +22,7 @@ class Training(Section):
     """Training hyperparameters.
 
     Attributes:
-        learning_rate: where adapters are trained, the default is `ADAPTER_RATE_FACTOR` times as high.
+        learning_rate: where adapters are trained, the default is `adapter_learning_rate`.
         batch_size: prompts per optimiser step, over all processes; `runtime` sets how it is split.
         max_steps: stop after this many optimiser steps; -1 trains for `num_train_epochs`.
         max_prompt_tokens: longer prompts are dropped and counted, because a truncated prompt is a different prompt.
@@ -47,14 +47,14 @@ class Training(Section):
         return rate
 
     @property
+    def adapter_learning_rate(self) -> float:
+        """The default learning rate for adapters. Rounded, so that it equals the number that a user would write: 5e-6."""
+        return float(f"{ADAPTER_RATE_FACTOR * self.full_learning_rate:.6g}")
+
+    @property
     def has_default_rate(self) -> bool:
         """Whether the config gives no learning rate."""
         return "learning_rate" not in self.model_fields_set
-
-
-def adapter_learning_rate(settings: Training) -> float:
-    """The default learning rate for adapters. Rounded, so that it equals the number that a user would write: 5e-6."""
-    return float(f"{ADAPTER_RATE_FACTOR * settings.full_learning_rate:.6g}")
 
 
 def with_adapter_rate(settings: T) -> T:
@@ -62,7 +62,7 @@ def with_adapter_rate(settings: T) -> T:
     if not settings.has_default_rate:
         return settings
     copy = settings.model_copy()
-    object.__setattr__(copy, "learning_rate", adapter_learning_rate(settings))  # `update` would mark it as given
+    object.__setattr__(copy, "learning_rate", settings.adapter_learning_rate)  # `update` would mark it as given
     return copy
 
 

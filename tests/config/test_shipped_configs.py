@@ -169,11 +169,11 @@ reward_model: {}
 def test_an_objective_overlay_leaves_the_rate_to_what_is_trained(overlay: Path, tmp_path: Path):
     (tmp_path / "base.yaml").write_text(BASE)
     paths = [tmp_path / "base.yaml", overlay]
-    for overrides, factor in (([], 1), (["start.lora={r: 8}"], 10)):
-        config = load_config(paths, overrides)
-        student = config.students[overlay.stem]
-        assert student.learning_rate == pytest.approx(factor * student.objective.default_learning_rate)
-        assert list(doubts(config)) == []
+    whole, adapters = load_config(paths), load_config(paths, ["start.lora={r: 8}"])
+    student = whole.students[overlay.stem]
+    assert student.learning_rate == student.objective.default_learning_rate
+    assert adapters.students[overlay.stem].learning_rate == student.adapter_learning_rate > student.learning_rate
+    assert list(doubts(whole)) == list(doubts(adapters)) == []
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from aligndistill.config.problems import Problem
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
-from aligndistill.config.training import ADAPTER_RATE_FACTOR, Training, adapter_learning_rate
+from aligndistill.config.training import Training
 from aligndistill.errors import ConfigError
 from aligndistill.models.folder import read_json
 from aligndistill.processes.devices import count_device_files
@@ -53,9 +53,7 @@ def _adapter_rates(config: RunConfig) -> Iterator[Problem]:
         rate, full = section.learning_rate, section.full_learning_rate
         if section.has_default_rate or rate > full:
             continue
-        published = f"published rates for adapters are about {adapter_learning_rate(section):g}"
-        if rate == full:
-            published = f"published rates for adapters are {'ten' if ADAPTER_RATE_FACTOR == 10 else ADAPTER_RATE_FACTOR} times that"
+        published = f"published rates for adapters are about {section.adapter_learning_rate:g}"
         yield Problem((*path, "learning_rate"), f"learning_rate {rate:g} with lora: {published}")
 
 

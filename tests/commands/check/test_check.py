@@ -315,13 +315,13 @@ def test_a_rate_for_all_weights_with_adapters(check: Check) -> None:
         return warnings(check(start=start, students={"a": {"objective": {"kind": "dpo"}, "learning_rate": rate}}))
 
     text = "students.a.learning_rate: learning_rate {} with lora: published rates for adapters are {}"
-    assert told(5e-7) == [text.format("5e-07", "ten times that")]
+    assert told(5e-7) == [text.format("5e-07", "about 5e-06")]
     assert told(1e-7) == [text.format("1e-07", "about 5e-06")]
     assert told(5e-6) == told(1e-6) == told(5e-7, {"model": "./start"}) == []
     sections = {"sft": {**whole()["sft"], "learning_rate": 2e-5}, "reward_model": {"lora": {"r": 4}, "learning_rate": 1e-5}}
     assert warnings(check(start=LORA, **sections)) == [
-        "sft.learning_rate: learning_rate 2e-05 with lora: published rates for adapters are ten times that",
-        "reward_model.learning_rate: learning_rate 1e-05 with lora: published rates for adapters are ten times that",
+        "sft.learning_rate: learning_rate 2e-05 with lora: published rates for adapters are about 0.0002",
+        "reward_model.learning_rate: learning_rate 1e-05 with lora: published rates for adapters are about 0.0001",
     ]
     assert warnings(check(start=LORA)) == []  # the default is that of adapters
 
@@ -406,7 +406,7 @@ def test_check_and_plan_tell_it_and_end_with_its_code(check: Check, tmp_path: Pa
     ended = command(tmp_path, "check", "c.yaml")
     assert ended.code == 0
     assert ended.output.splitlines() == [
-        "learning_rate: 0.0002 for sft (10 times the default for all weights, because lora trains adapters)",
+        "learning_rate: 0.0002 for sft (higher by default, because lora trains adapters)",
         "x: the config is valid.",
     ]
     assert ended.errors.startswith("warning: c.yaml:")
