@@ -56,7 +56,9 @@ def student_of(folder: Path, name: str, forked: ForkServer, *until: str) -> tupl
     ended = forked.run(folder, "run", f"{name}.yaml", *until)
     assert ended.code == 0, ended.errors
     (found,) = (one for one in (folder / "runs/store").glob("student-opd-*") if (one / "manifest.json").exists())
-    return [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()], load_file(found / "model/model.safetensors")
+    return [json.loads(line) for line in (found / "metrics.jsonl").read_text().splitlines()], load_file(
+        found / "model/model.safetensors"
+    )
 
 
 @pytest.mark.timeout(300)
