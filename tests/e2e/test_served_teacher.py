@@ -1,6 +1,7 @@
 """A run whose student learns from a teacher behind a server, token by token: to its report, and when the server fails midway."""
 
 import json
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -13,12 +14,14 @@ from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from tests.chat.fault_server import Act, error
-from tests.e2e.command import ForkServer
+from tests.e2e.command import ForkServer, ranks
 from tests.e2e.small_run import write_config
 from tests.e2e.test_plan_and_budget import planned
+from tests.e2e.test_processes import zero
 from tests.training.on_policy.teacher_server import TeacherServer
 
 UPDATES, ANSWERS = 4, 8 * 2
+PORT = 29800 + os.getpid() % 90
 
 
 @pytest.fixture
@@ -122,3 +125,20 @@ def test_a_server_without_prompt_logprobs_is_found_before_a_model_is_loaded(
     assert ended.code == 4
     assert "answered with no prompt_logprobs. The server must give prompt_logprobs for token ids" in ended.complaint
     assert len(server.bodies) == 1
+
+
+@pytest.mark.timeout(300)
+def test_two_processes_ask_about_their_own_answers(
+    forked: ForkServer, folder: Path, config: dict[str, Any], server: TeacherServer
+) -> None:
+    write_config(folder / "served.yaml", distilling(config, taught_by(server), "served"))
+    shared = ("run", "served.yaml", "--until", "student-opd", "students.opd.max_steps=1")
+    asked = []
+    for processes in (1, 2):
+        server.asked.clear()
+        shutil.rmtree(folder / "runs", ignore_errors=True)
+        ended = forked.run(folder, *shared, zero(2), environments=ranks(processes, PORT))
+        assert ended.code == 0, ended.errors[-6000:]
+        asked.append(sorted(server.asked[processes:]))  # behind each process's first question
+    assert asked[0] == asked[1]
+    assert len(asked[0]) == ANSWERS
