@@ -91,6 +91,11 @@ class EndpointChat:
         self.identity = config.identity
 
     @property
+    def server(self) -> ServerClient:
+        """The server, for requests that are no conversations."""
+        return self._server
+
+    @property
     def _thinks(self) -> bool:
         return thinks(self._config, self._capabilities.found)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from aligndistill.commands.output import Finding
 from aligndistill.config.judges import Listwise, Pairwise, Rubric
 from aligndistill.config.models import EndpointModel
+from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
@@ -32,6 +33,8 @@ def server_findings(config: RunConfig) -> Iterator[Finding]:
             yield from _of_server(name, model, next(asking, None))
         except UserError as error:
             yield Finding(name, str(error), passed=False)
+        if name == "teacher" and any(isinstance(one.objective, OnPolicyDistil) for one in run.students.values()):
+            yield _reading(model)
 
 
 def _members(judge: object) -> list[Pairwise | Listwise | Rubric]:
@@ -78,6 +81,18 @@ def _of_replica(name: str, url: str, model: EndpointModel, first: "ServerCapabil
     if not same:
         return Finding(name, f"{url} answers as {model.name}, but not as {model.urls[0]} does: start both alike", passed=False)
     return Finding(name, f"{url} answers as {model.name}")
+
+
+def _reading(model: EndpointModel) -> Finding:
+    """Whether a server says how likely given tokens are, for students that write while it reads."""
+    from aligndistill.chat.answer_logprobs import AnswerLogprobs
+    from aligndistill.chat.endpoint import EndpointChat
+
+    try:
+        AnswerLogprobs(EndpointChat(model.model_copy(update={"max_retries": 0})).server).of([([0], [0])])
+    except UserError as error:
+        return Finding("  given tokens", str(error), passed=False)
+    return Finding("  given tokens", "their log-probabilities")
 
 
 def _thinking(model: EndpointModel, thinks: bool | None, switch: str | None) -> str:

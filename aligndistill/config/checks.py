@@ -223,13 +223,16 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
 
 
 def _distilled(config: RunConfig) -> Iterator[Problem]:
-    """Students that are distilled: a teacher that runs here, with the start's tokenizer; off-policy, also answers to read."""
+    """Students that are distilled: a teacher with the start's tokenizer, which runs here or says how likely given tokens are;
+    off-policy, also answers to read."""
     for name, student in config.students.items():
         objective = student.objective
         if not isinstance(objective, Distil | OnPolicyDistil):
             continue
         path = ("students", name, "objective")
-        if reason := _probabilities_unknown("distillation", config):
+        if isinstance(objective, OnPolicyDistil) and isinstance(config.teacher, EndpointModel):
+            yield from _served_teacher(config.teacher, objective, path)
+        elif reason := _probabilities_unknown("distillation", config):
             yield Problem((*path, "kind"), reason)
         if (
             isinstance(objective, Distil)
@@ -240,6 +243,19 @@ def _distilled(config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
             )
+
+
+def _served_teacher(teacher: EndpointModel, objective: OnPolicyDistil, path: KeyPath) -> Iterator[Problem]:
+    """A server says how likely given tokens are, at temperature 1."""
+    if objective.form == "full":
+        text = "form 'full' compares whole distributions, and an endpoint gives the probabilities of given tokens alone"
+        yield Problem((*path, "form"), f"{text}: use form: sampled with a vLLM server, or a local teacher")
+        return
+    if objective.temperature != 1.0:
+        yield Problem((*path, "temperature"), "a server's log-probabilities are those at temperature 1: set this to 1")
+    if teacher.tokenizer is None:
+        text = "on-policy distillation sends token ids to the teacher, which must be its own"
+        yield Problem(("teacher", "tokenizer"), f"{text}: set this to the folder or Hub name of the teacher's tokenizer")
 
 
 def _fidelity(config: RunConfig) -> Iterator[Problem]:

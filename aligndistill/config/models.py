@@ -240,7 +240,8 @@ class EndpointModel(Section):
         base_url: the address; a list for several servers with the same model, which are one model to the cache. Requests go to the
             one with the fewest in flight.
         requests_per_minute, tokens_per_minute: the rate limits, of all servers together; no limit by default.
-        tokenizer: the model's tokenizer (a folder or a Hub name), used to count tokens; by default they are estimated.
+        tokenizer: the model's tokenizer (a folder or a Hub name), used to count tokens; by default they are estimated. Of a
+            teacher that reads token ids (`on_policy_distil`) it is compared with the student's.
         context_tokens: the most tokens of prompt and answer together; by default as the server reports it. Longer requests are not
             sent.
         thinking: whether the model thinks before it answers. `off` switches it off, or fails if the server ignores every known

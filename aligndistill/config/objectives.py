@@ -186,14 +186,14 @@ class Rloo(Rewarded):
 
 
 class OnPolicyDistil(OnPolicy, Divergent):
-    """On-policy distillation: at each token that the student wrote, the local teacher says what it would have written. No reward.
+    """On-policy distillation: at each token that the student wrote, the teacher says what it would have written. No reward.
 
     An update is one optimiser step: `batch_size` prompts are answered, and the answers trained on once.
 
     Attributes:
         temperature: divides the logits of both models, when sampling and in the divergence, whose gradient is scaled back.
         form: `full` compares both distributions over the whole vocabulary; `sampled` reads the sampled token alone, by a policy
-            gradient whose mean is that of `reverse_kl`.
+            gradient whose mean is that of `reverse_kl`, and with a teacher behind a server, too.
         advantage_clip: of `sampled`: clip log(p / q) of a token to this absolute value, nats.
     """
 

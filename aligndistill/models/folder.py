@@ -100,3 +100,11 @@ def read_json(file: Path) -> dict[str, Any]:
     except (OSError, ValueError):
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def end_ids_in(folder: Path) -> frozenset[int]:
+    """The end ids that a model's generation config names, or else its config; empty if its folder has neither."""
+    found = read_json(folder / "generation_config.json").get("eos_token_id")
+    if found is None:
+        found = read_json(folder / "config.json").get("eos_token_id")
+    return frozenset(found if isinstance(found, list) else [] if found is None else [found])

@@ -164,9 +164,14 @@ def wrap_language_model(model: Any, tokenizer: Any, layout: Layout) -> LanguageM
     return LanguageModel(model, conversation, shares_prompt=backbone.verified)
 
 
-def load_tokenizer(pointer: ModelPointer, *, download: bool = True) -> Any:
-    """Load the tokenizer of a model. With the layout `chat`, its template has the pointer's settings written into it."""
-    require_model(pointer.path)
+def load_tokenizer(pointer: ModelPointer, *, download: bool = True, alone: bool = False) -> Any:
+    """Load the tokenizer of a model. With the layout `chat`, its template has the pointer's settings written into it.
+
+    Args:
+        alone: its folder need not have the model.
+    """
+    if not alone:
+        require_model(pointer.path)
     try:
         tokenizer = AutoTokenizer.from_pretrained(
             pointer.path,

@@ -2,25 +2,30 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from aligndistill.chat.local import split_answer
-from aligndistill.config.models import Lora
+from aligndistill.config.models import EndpointModel, Lora
 from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.students import Student
 from aligndistill.models.conversation import Conversation
+from aligndistill.models.folder import end_ids_in
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.load import load_language_model, load_tokenizer, read_pointer
+from aligndistill.models.load import ModelPointer, load_language_model, load_tokenizer, read_pointer
 from aligndistill.models.sampling import Sampled
-from aligndistill.stages.context import StageContext
+from aligndistill.models.vocabulary import shared_vocabulary, tokens_of
+from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.distilled_student import live_teacher
 from aligndistill.stages.files import RolloutSample
 from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, kept_samples, policy_prompts
+from aligndistill.stages.opening import open_answer_logprobs
 from aligndistill.stages.student_folder import save_student
 from aligndistill.store.stage import StageResult
 from aligndistill.training.fit import TrainingJob
-from aligndistill.training.offline.distillation import require_readable
+from aligndistill.training.offline.distillation import LiveTeacher, require_readable
 from aligndistill.training.on_policy.distillation import train_on_own_answers
 from aligndistill.training.on_policy.rollouts import PolicyPrompt
+from aligndistill.training.on_policy.served_teacher import ServedTeacher
 
 
 def train_beside_teacher(
@@ -30,23 +35,30 @@ def train_beside_teacher(
     seed: int,
     start_folder: Path,
     prompts_folder: Path,
-    teacher_folder: Path,
+    taught_by: ModelSource,
 ) -> StageResult:
     """Distil one student on its own answers, and save it as a Hugging Face folder.
 
     Raises:
         ConfigError: the teacher has another tokenizer, or other tokens end its answers.
+        JudgeError: the teacher's server cannot be reached, or does not say how likely given tokens are.
     """
     objective = settings.objective
     assert isinstance(objective, OnPolicyDistil)
     start = read_pointer(start_folder)
     own = load_tokenizer(start)
-    teacher = live_teacher(start, own, teacher_folder)
+    teacher: LiveTeacher | ServedTeacher
+    if isinstance(taught_by, EndpointModel):
+        teacher, reads = served_teacher(context, start, own, taught_by)
+        longest = None if taught_by.context_tokens is None else taught_by.context_tokens - 1  # it samples one token
+    else:
+        teacher = live_teacher(start, own, taught_by)
+        reads, longest = teacher.model.conversation, teacher.model.max_positions
     policy = load_language_model(start.for_training(adapters=lora is not None), own)
-    positions = min((one.max_positions for one in (policy, teacher.model) if one.max_positions is not None), default=None)
+    positions = min((one for one in (policy.max_positions, longest) if one is not None), default=None)
     prompts, dropped = policy_prompts(prompts_folder, policy.conversation, positions, settings)
     groups = [TokenGroup(prompt.ids, []) for prompt in prompts]
-    require_readable(groups, policy.conversation, teacher.model.conversation, teacher.vocabulary)
+    require_readable(groups, policy.conversation, reads, teacher.vocabulary)
 
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     with kept_samples(context) as samples:
@@ -57,6 +69,25 @@ def train_beside_teacher(
         trained = train_on_own_answers(policy, teacher, objective, lora, prompts, keep, job)
     save_student(context, start, lora, trained)
     return finish(context, policy, objective, trained, len(prompts), trained.steps, dropped)
+
+
+def served_teacher(
+    context: StageContext, start: ModelPointer, own: Any, server: EndpointModel
+) -> tuple[ServedTeacher, Conversation]:
+    """A teacher on a server, once its tokenizer is known to be the student's `own`, and how it reads conversations.
+
+    The server is asked about two tokens, before a model is loaded.
+    """
+    assert server.tokenizer is not None  # `check` asks for it
+    known = load_tokenizer(ModelPointer(path=server.tokenizer, layout=start.layout), alone=True)
+    students, teachers = tokens_of(start.path, own), tokens_of(server.tokenizer, known)
+    vocabulary = shared_vocabulary(students, teachers)
+    teacher = ServedTeacher(
+        vocabulary, frozenset(students.by_id.keys() & teachers.by_id.keys()), open_answer_logprobs(context, server).of
+    )
+    reads = Conversation(known, start.layout, end_ids_in(Path(server.tokenizer)))
+    teacher.logprobs([([reads.end_of_turn], [reads.end_of_turn])])
+    return teacher, reads
 
 
 def _shown(

@@ -29,6 +29,7 @@ from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.store.cache import Cache
 
 if TYPE_CHECKING:  # modules that import torch are imported where they are used: a plan opens judges too
+    from aligndistill.chat.answer_logprobs import AnswerLogprobs
     from aligndistill.judges.token_grades import GradeCache
     from aligndistill.models.load import LanguageModel, ModelPointer
 
@@ -64,6 +65,16 @@ def open_chat(context: StageContext, model: ModelSource) -> OpenChat:
     identity = f"model {context.identities[model]}"
     chat = LocalChat(language_model, identity, runtime.per_device_eval_batch_size, runtime.compile_decoding)
     return OpenChat(chat, language_model)
+
+
+def open_answer_logprobs(context: StageContext, model: EndpointModel) -> "AnswerLogprobs":
+    """What a server says of given answers, within the run's limits and budget."""
+    from aligndistill.chat.answer_logprobs import AnswerLogprobs
+    from aligndistill.chat.endpoint import EndpointChat
+
+    chat = context.open_endpoint(model) if context.open_endpoint else EndpointChat(model)
+    assert isinstance(chat, EndpointChat)
+    return AnswerLogprobs(chat.server)
 
 
 def open_judge(

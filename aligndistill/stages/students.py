@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from aligndistill.config.models import Lora
+from aligndistill.config.models import EndpointModel, Lora
 from aligndistill.config.run import AnswerSampling, Evaluation
 from aligndistill.config.students import Student
 from aligndistill.stages.context import ModelSource, StageContext
@@ -22,7 +22,7 @@ def make(
     rankings: Path | None = None,
     prompts: Path | None = None,
     reference: Path | None = None,
-    teacher: Path | None = None,
+    teacher: ModelSource | None = None,
     teacher_tokens: Path | None = None,
     reward_model: Path | None = None,
     critic: Path | None = None,
@@ -48,7 +48,7 @@ def make(
         case "distil":
             from aligndistill.stages.distilled_student import train_by_teacher
 
-            assert rankings is not None
+            assert rankings is not None and not isinstance(teacher, EndpointModel)
             return train_by_teacher(context, settings, lora, seed, start, rankings, teacher, teacher_tokens)
         case "on_policy_distil":
             from aligndistill.stages.on_policy_distilled_student import train_beside_teacher

@@ -8,8 +8,9 @@ import pytest
 from aligndistill.commands.doctor import examine
 from aligndistill.config.run import RunConfig
 from tests.e2e.small_run import small_config
-from tests.tiny_models import write_tiny_model
+from tests.tiny_models import tiny_model, write_tiny_model
 from tests.training.on_policy.policy_server import PolicyServer
+from tests.training.on_policy.teacher_server import TeacherServer
 
 
 def test_the_lock_of_a_killed_build_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -48,3 +49,16 @@ def test_a_server_of_rollouts_is_asked_whether_it_is_ready(dev_mode: bool, tmp_p
     (line,) = [line for line in lines if "student mine" in line]
     assert line.startswith("ok " if dev_mode else "BAD")
     assert f"127.0.0.1:{server.port} can sample and load weights" in line or "VLLM_SERVER_DEV_MODE=1" in line
+
+
+@pytest.mark.parametrize("gives", [True, False])
+def test_a_teacher_that_reads_what_students_write_is_asked_about_tokens(gives: bool, tmp_path: Path) -> None:
+    with TeacherServer(tiny_model(), spoil=None if gives else lambda choice: choice.pop("prompt_logprobs")) as server:
+        teacher = server.config(tokenizer=str(write_tiny_model(tmp_path / "teacher"))).model_dump()
+        whole = {key: value for key, value in small_config().items() if key in ("name", "prompts", "start", "sft")}
+        students = {"mine": {"objective": {"kind": "on_policy_distil", "form": "sampled"}}}
+        lines: list[str] = []
+        examine(RunConfig.model_validate({**whole, "teacher": teacher, "students": students}), lines.append)
+    (line,) = [line for line in lines if "given tokens" in line]
+    assert line.startswith("ok " if gives else "BAD")
+    assert "their log-probabilities" in line if gives else "answered with no prompt_logprobs" in line

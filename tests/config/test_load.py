@@ -657,6 +657,7 @@ DPO = "{objective: {kind: dpo}}"
 KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
 DISTIL = "{objective: {kind: distil, on: all}}"
 ON_POLICY = "{objective: {kind: on_policy_distil}}"
+SAMPLED = "{objective: {kind: on_policy_distil, form: sampled}}"
 
 
 @pytest.mark.parametrize(
@@ -736,10 +737,6 @@ ON_POLICY = "{objective: {kind: on_policy_distil}}"
             "c.yaml:5: students.opd.objective.kind: distillation reads a teacher's probabilities, and there is no 'teacher'",
         ),
         (
-            {"teacher": ENDPOINT, "students": f"{{opd: {ON_POLICY}}}"},
-            "c.yaml:6: students.opd.objective.kind: distillation reads a teacher's probabilities of every token, which",
-        ),
-        (
             {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{opd: {ON_POLICY}}}"},
             "c.yaml:6: students.opd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
         ),
@@ -759,6 +756,22 @@ ON_POLICY = "{objective: {kind: on_policy_distil}}"
         (
             {"teacher": "{from_scratch: {}, sft: {demonstrations: {path: t}}}", "students": f"{{kd: {DISTIL}}}"},
             "c.yaml:6: students.kd.objective.kind: distillation needs one tokenizer for both models, and one from scratch",
+        ),
+        (
+            {"teacher": ENDPOINT, "students": f"{{opd: {ON_POLICY}}}"},
+            "c.yaml:6: students.opd.objective.form: form 'full' compares whole distributions, and an endpoint gives the "
+            "probabilities of given tokens alone: use form: sampled with a vLLM server, or a local teacher",
+        ),
+        (
+            {"teacher": ENDPOINT, "students": f"{{opd: {SAMPLED}}}"},
+            "c.yaml:5: teacher.tokenizer: on-policy distillation sends token ids to the teacher",
+        ),
+        (
+            {
+                "teacher": ENDPOINT.replace("}", ", tokenizer: t}"),
+                "students": f"{{opd: {SAMPLED.replace('sampled', 'sampled, temperature: 0.7')}}}",
+            },
+            "c.yaml:6: students.opd.objective.temperature: a server's log-probabilities are those at temperature 1",
         ),
         (
             {"teacher": ENDPOINT, "evaluation": "{fidelity: true}"},

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config.models import Lora
+from aligndistill.config.models import EndpointModel, Lora
 from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import Student
@@ -24,6 +25,7 @@ from aligndistill.stages.files import PROMPTS, SAMPLES, RolloutSample
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 from tests.tiny_models import QUESTIONS, TEXTS, tiny_model, user, write_tiny_model
+from tests.training.on_policy.teacher_server import TeacherServer
 
 
 @pytest.fixture
@@ -41,7 +43,9 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def make(folder: Path, name: str = "student-opd", lora: Lora | None = None, **objective: Any) -> StageResult:
+def make(
+    folder: Path, name: str = "student-opd", lora: Lora | None = None, server: EndpointModel | None = None, **objective: Any
+) -> StageResult:
     settings = Student(
         objective=OnPolicyDistil(kind="on_policy_distil", **objective),
         batch_size=4,
@@ -54,7 +58,21 @@ def make(folder: Path, name: str = "student-opd", lora: Lora | None = None, **ob
     (folder / name).mkdir(exist_ok=True)
     identities = {path: one for one, path in inputs.items()}
     context = StageContext(name, folder / name, folder / "caches", Runtime(), identities)
-    return students.make(context, settings=settings, lora=lora, seed=0, models={}, **inputs)
+    given: dict[str, Any] = {**inputs, "teacher": server or inputs["teacher"]}
+    return students.make(context, settings=settings, lora=lora, seed=0, models={}, **given)
+
+
+@pytest.fixture
+def server(folder: Path) -> Iterator[TeacherServer]:
+    """The teacher, served; in its folder here there is only its tokenizer."""
+    model = AutoModelForCausalLM.from_pretrained(folder / "teacher" / "model", dtype="float32").eval()
+    (folder / "teacher" / "model" / "model.safetensors").unlink()
+    with TeacherServer(model) as running:
+        yield running
+
+
+def at(server: TeacherServer, folder: Path, **settings: Any) -> EndpointModel:
+    return server.config(tokenizer=str(folder / "teacher" / "model"), **settings)
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=4)], ids=["all", "lora"])
@@ -103,3 +121,50 @@ def test_a_finished_student_agrees_with_its_teacher_more(folder: Path) -> None:
     log = [json.loads(line) for line in (folder / "student-opd" / "metrics.jsonl").read_text().splitlines()]
     assert log[-1]["kl_reverse_nats"] < log[0]["kl_reverse_nats"]
     assert torch.isfinite(torch.tensor([entry["loss"] for entry in log])).all()
+
+
+# ----------------------------------------------------------------------------------------------- a teacher behind a server
+
+
+def test_of_a_served_teacher_only_the_tokenizer_is_here(folder: Path, server: TeacherServer) -> None:
+    made = make(folder, server=at(server, folder), form="sampled")
+    assert made.counts == {"prompts": 7, "updates": 4, "steps": 4}
+    assert len(server.asked) == 1 + 4 + 3 + 4 + 3  # the first one before anything is loaded
+    log = [json.loads(line) for line in (folder / "student-opd" / "metrics.jsonl").read_text().splitlines()]
+    assert all(entry["teacher_seconds"] > 0 for entry in log)
+
+
+def test_another_tokenizer_or_end_is_found_before_a_server_is_asked_or_a_model_loaded(
+    folder: Path, server: TeacherServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train_tokenizer(("zebras and quaggas", "quaggas and zebras") * 3, 320, 64).save_pretrained(folder / "teacher" / "model")
+    monkeypatch.setattr(load, "from_pretrained", lambda *_, **__: pytest.fail("a model was loaded"))
+    with pytest.raises(ConfigError, match=r"another tokenizer than the student: id \d+ is '.+' in '.*/teacher/model' and '.+' in"):
+        make(folder, server=at(server, folder), form="sampled")
+    assert not server.bodies
+
+
+def test_end_tokens_of_a_served_teacher_that_disagree(folder: Path, server: TeacherServer) -> None:
+    (folder / "teacher" / "model" / "generation_config.json").write_text("{}")
+    (folder / "teacher" / "model" / "config.json").unlink()
+    tokenizer = train_tokenizer(TEXTS, 320, 64)
+    tokenizer.chat_template = tokenizer.chat_template.replace(tokenizer.eos_token, tokenizer.convert_ids_to_tokens(9))
+    tokenizer.add_special_tokens({"eos_token": tokenizer.convert_ids_to_tokens(9)})
+    tokenizer.save_pretrained(folder / "teacher" / "model")
+    with pytest.raises(ConfigError, match=r"ends its answers with .*, at which the .* does not stop"):
+        make(folder, server=at(server, folder), form="sampled")
+
+
+def test_prompts_that_the_servers_context_is_too_short_for_are_dropped(folder: Path, server: TeacherServer) -> None:
+    """A token is sampled behind each answer."""
+    longest = max(len(ids) for ids in prompts_as_ids(folder))
+    fits = make(folder, "student-fits", server=at(server, folder, context_tokens=longest + 8 + 1), form="sampled")
+    assert fits.dropped == {}
+    short = make(folder, "student-short", server=at(server, folder, context_tokens=longest + 8), form="sampled")
+    assert short.dropped["prompt too long"] >= 1
+
+
+def prompts_as_ids(folder: Path) -> list[list[int]]:
+    conversation = load_language_model(read_pointer(folder / "start")).conversation
+    prompts = (one for one in read_jsonl(folder / "prompts" / PROMPTS, Prompt) if one.split == "train")
+    return [conversation.prompt_ids(one.messages) for one in prompts]

@@ -1,27 +1,24 @@
 """A client for one server with rate limits, retries and budget, and the decision when to stop."""
 
 import asyncio
-import json
 import logging
 import re
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any
-
-from pydantic import ValidationError
 
 from aligndistill.chat.http.adaptive import Limit
 from aligndistill.chat.http.budget import Account, Reservation
 from aligndistill.chat.http.capabilities import Capabilities
-from aligndistill.chat.http.connection import Connection, Session, decode
+from aligndistill.chat.http.prompt_logprobs import ScoredPrompt, scoring_body
 from aligndistill.chat.http.rate_limit import RateLimiter
-from aligndistill.chat.http.replicas import Replicas
-from aligndistill.chat.http.retries import AccessDenied, RequestRejected, RetriesExhausted, TransientError, retrying
+from aligndistill.chat.http.retries import RequestRejected, RetriesExhausted, TransientError, retrying
+from aligndistill.chat.http.server import CHAT, SCORES, Answer, Api, ServerApi, Sessions
 from aligndistill.chat.http.thinking import request_body
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
-from aligndistill.chat.http.wire import Completion, ModelCard, model_card
+from aligndistill.chat.http.wire import Completion, ModelCard
 from aligndistill.chat.protocol import UNANSWERED, Reply
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
@@ -32,9 +29,6 @@ HEALTH_CHECK_RETRIES = 1
 HEALTH_CHECK = (Message(role="user", content="Say yes."),)
 
 _log = logging.getLogger(__name__)
-
-Sessions = tuple[Session, ...]
-"""One for each URL of a config."""
 
 
 @dataclass
@@ -110,22 +104,36 @@ class ServerClient:
         prompt_tokens = self._tokens.count(messages)
         at_most = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=fields["max_tokens"] * fields.get("n", 1))
         retries = self._config.max_retries if max_retries is None else max_retries
-        try:
-            switch = switch or self._capabilities.found.switch
-            request = request_body(self._config, body, fields, switch)
-            completion: Completion = await retrying(retries)(self._try, session.session, request, at_most)
-        except TransientError as failure:
-            raise RetriesExhausted(f"{UNANSWERED} {retries + 1} attempts: {failure}") from None
+        request = request_body(self._config, body, fields, switch or self._capabilities.found.switch)
+        completion = await self._answered(session, CHAT, request, at_most, retries)
         self._capabilities.update(answers=True)
         return completion
 
-    async def _try(self, session: Sessions, body: Mapping[str, Any], at_most: Usage) -> Completion:
+    async def score(self, session: OpenSession, ids: Sequence[int]) -> ScoredPrompt:
+        """What the server says of each token of a prompt, with retries.
+
+        Raises:
+            JudgeError, RetriesExhausted, BudgetError, RequestRejected: as in `complete`.
+        """
+        at_most = Usage(calls=1, prompt_tokens=len(ids), completion_tokens=1)
+        return await self._answered(session, SCORES, scoring_body(self._config, ids), at_most, self._config.max_retries)
+
+    async def _answered(
+        self, session: OpenSession, api: Api[Answer], body: Mapping[str, Any], at_most: Usage, retries: int
+    ) -> Answer:
+        try:
+            found: Answer = await retrying(retries)(self._try, session.session, api, body, at_most)
+        except TransientError as failure:
+            raise RetriesExhausted(f"{UNANSWERED} {retries + 1} attempts: {failure}") from None
+        return found
+
+    async def _try(self, session: Sessions, api: Api[Answer], body: Mapping[str, Any], at_most: Usage) -> Answer:
         slot = await self._rate_limiter.acquire(at_most.prompt_tokens + at_most.completion_tokens)
         async with self._reserve(at_most) as reservation:
             began, place = time.monotonic(), self.limit.began()
             answered = overloaded = False
             try:
-                completion = await self._server.complete(session, body)
+                found = await self._server.post(session, api, body)
                 answered = True
             except TransientError as failure:
                 overloaded = failure.overloaded
@@ -138,9 +146,9 @@ class ServerClient:
                 raise
             finally:
                 self.limit.ended(place, overloaded, answered)
-            reservation.cost, reservation.seconds = _charged(completion, at_most), time.monotonic() - began
+            reservation.cost, reservation.seconds = found.charged(at_most), time.monotonic() - began
             slot.tokens = reservation.cost.prompt_tokens + reservation.cost.completion_tokens
-            return completion
+            return found
 
     @asynccontextmanager
     async def _reserve(self, at_most: Usage) -> AsyncIterator[Reservation]:
@@ -221,79 +229,6 @@ class ServerClient:
         return f"a prompt of {about}{length} tokens and {new_tokens} new ones exceed context_tokens ({context}): not sent"
 
 
-def _charged(completion: Completion, at_most: Usage) -> Usage:
-    """The cost of an answer for budget and rate limits: as reported by the server, else estimated."""
-    reported = completion.cost()
-    if reported.prompt_tokens or reported.completion_tokens:
-        return reported
-    written = sum(by_length([Message(role="assistant", content=reply.text)]) for reply in completion.replies())
-    return Usage(calls=1, prompt_tokens=at_most.prompt_tokens, completion_tokens=min(written, at_most.completion_tokens))
-
-
-class ServerApi:
-    """Posts chat completions for one model to the servers that have it.
-
-    Raises:
-        ConfigError: the environment variable of the key is not set, or its value cannot be a key.
-    """
-
-    def __init__(self, config: EndpointModel) -> None:
-        self._config = config
-        self._urls = config.urls
-        self._connections = [Connection(url, config.api_key_env, config.timeout_seconds) for url in self._urls]
-        self._replicas = Replicas(len(self._urls))
-        self.name = f"endpoint {config.server}"
-
-    @asynccontextmanager
-    async def session(self) -> AsyncIterator[Sessions]:
-        """Connections that are kept open and reused."""
-        async with AsyncExitStack() as stack:
-            yield tuple([await stack.enter_async_context(connection.session()) for connection in self._connections])
-
-    async def complete(self, sessions: Sessions, body: Mapping[str, Any]) -> Completion:
-        """One attempt, on the server with the fewest requests in flight. One that fails gets no requests for a while, and another
-        is asked at once.
-
-        Raises:
-            TransientError: a retry may succeed.
-            RequestRejected: the server rejects this request.
-            JudgeError: the server rejects all requests.
-        """
-        number = self._replicas.begin()
-        failed = False
-        try:
-            return await self._complete(number, sessions[number], body)
-        except TransientError as failure:
-            failed = len(self._urls) > 1 and not failure.rate_limited
-            if not failed:
-                raise
-            message, overloaded = f"{self._urls[number]}: {failure}", failure.overloaded
-        finally:
-            self._replicas.end(number, failed)
-        raise TransientError(message, 0.0 if self._replicas.another() else None, overloaded)
-
-    async def _complete(self, number: int, session: Session, body: Mapping[str, Any]) -> Completion:
-        connection, url = self._connections[number], self._urls[number]
-        try:
-            content = await connection.post(session, f"{url}/chat/completions", body)
-        except AccessDenied as denied:
-            advice = denied.advice or connection.advice(denied.status) or "Check base_url and the model's name."
-            name = f"endpoint {url} {self._config.name}"
-            raise JudgeError(f"{name} rejected the request: {denied}. {advice} Answers received so far are saved.") from None
-        try:
-            return _completion(content)
-        except (ValueError, RecursionError):  # not JSON, or not of this form
-            message = f"the response is not a chat completion: {connection.quote(decode(content))}"
-        raise TransientError(message)
-
-    async def describe(self, sessions: Sessions) -> ModelCard | None:
-        """The entry of the model in the list of models of the first server that answers."""
-        for connection, session, url in zip(self._connections, sessions, self._urls, strict=True):
-            if (content := await connection.get(session, f"{url}/models")) is not None:
-                return model_card(content, self._config.name)
-        return None
-
-
 _FIELDS = re.compile(r"max_completion_tokens|\bseed\b|\btemperature\b")
 
 
@@ -304,18 +239,3 @@ def field_advice(reason: str) -> str:
         return "Write limit_field: max_completion_tokens beside the model's name."
     named = sorted(found & {"seed", "temperature"})
     return f"Write omit: [{', '.join(named)}] beside the model's name." if named else ""
-
-
-def _completion(content: bytes) -> Completion:
-    """The completion in a body. Lone surrogates in its texts are replaced.
-
-    Raises:
-        ValidationError: it is not a completion.
-    """
-    try:
-        return Completion.model_validate_json(content)
-    except ValidationError:
-        if b"\\ud" not in content.lower():
-            raise
-        whole = json.dumps(json.loads(content), ensure_ascii=False)
-        return Completion.model_validate_json(whole.encode("utf-8", "replace"))

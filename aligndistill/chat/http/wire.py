@@ -11,9 +11,10 @@ from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from aligndistill.chat.http.token_counts import by_length
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply
 from aligndistill.chat.thoughts import split_thoughts
-from aligndistill.records import Usage
+from aligndistill.records import Message, Usage
 
 NEGLIGIBLE_SHARE = 1e-3
 
@@ -119,6 +120,14 @@ class Completion(BaseModel):
         tokens = self.usage or _Tokens()
         return Usage(calls=1, prompt_tokens=tokens.prompt_tokens or 0, completion_tokens=tokens.completion_tokens or 0)
 
+    def charged(self, at_most: Usage) -> Usage:
+        """The cost for budget and rate limits: as reported by the server, else estimated."""
+        reported = self.cost()
+        if reported.prompt_tokens or reported.completion_tokens:
+            return reported
+        written = sum(by_length([Message(role="assistant", content=reply.text)]) for reply in self.replies())
+        return Usage(calls=1, prompt_tokens=at_most.prompt_tokens, completion_tokens=min(written, at_most.completion_tokens))
+
     def reply(self) -> Reply:
         """The first choice, or an empty text with a `problem` if there is none."""
         return self.replies()[0]
@@ -189,6 +198,21 @@ def _begins_with(text: str, position: _Position) -> bool:
     """Whether a text begins with the token at this position. Older servers do not name the token, only the most likely ones."""
     tokens = [position.token] if position.token is not None else [one.token for one in position.top_logprobs]
     return any(token.strip() and text.lstrip().startswith(token.strip()) for token in tokens)
+
+
+def read_completion(content: bytes) -> Completion:
+    """The completion in a body. Lone surrogates in its texts are replaced.
+
+    Raises:
+        ValidationError: it is not a completion.
+    """
+    try:
+        return Completion.model_validate_json(content)
+    except ValidationError:
+        if b"\\ud" not in content.lower():
+            raise
+        whole = json.dumps(json.loads(content), ensure_ascii=False)
+        return Completion.model_validate_json(whole.encode("utf-8", "replace"))
 
 
 class ModelCard(BaseModel):

@@ -84,13 +84,14 @@ def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
 
 def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     start, teacher = config.start, config.teacher
-    if start is None or start.model is None or not isinstance(teacher, LocalModel) or teacher.model is None:
+    taught_by = teacher.tokenizer if isinstance(teacher, EndpointModel) else teacher.model if teacher is not None else None
+    if start is None or start.model is None or taught_by is None:
         return
     students = {name: student.objective for name, student in config.students.items()}
     reading: list[KeyPath] = [("students", n, "objective") for n, o in students.items() if isinstance(o, Distil | OnPolicyDistil)]
     reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
     for path in reading:
-        yield path, partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))
+        yield path, partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
 
 
 def _require_one_tokenizer(start: Path, teacher: Path) -> None:

@@ -19,7 +19,7 @@ from aligndistill.chat.http.token_counts import TokenCount, by_length, token_cou
 from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
 from aligndistill.config.judges import Judge, Panel
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import Rewarded
+from aligndistill.config.objectives import OnPolicyDistil, Rewarded
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
@@ -94,6 +94,7 @@ class _DryRun:
             settings = stage.given.get("settings")
             if isinstance(settings, Student):
                 yield from self._rewards(stage, settings)
+                yield from self._readings(stage, settings)
             elif stage.kind in DATA_KINDS:
                 stage.make(self._context(stage, _Chats(self)), **self._arguments(stage))
             elif models_given(stage):
@@ -150,6 +151,20 @@ class _DryRun:
                 verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
                 share = sampled / len(some) if some else 0.0
                 yield from chats.estimates(given["models"], part.source, verdicts, sampled, share, certain=False)
+
+    def _readings(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
+        """The requests to a teacher on a server that reads what a student writes: one for each answer, with its prompt."""
+        objective, server = settings.objective, stage.given.get("teacher")
+        if not isinstance(objective, OnPolicyDistil) or not isinstance(server, EndpointModel):
+            return
+        train = [prompt for prompt in self.prompts if prompt.split == "train"]
+        tokens, sampled = token_count(server), settings.sampled_prompts(len(train))
+        calls, some = sampled * objective.samples_per_prompt, spread(train, MAX_PLACEHOLDERS)
+        prompt_tokens = sum(tokens.count(prompt.messages) for prompt in some) / max(len(some), 1)
+        asked = Usage(
+            calls=calls, prompt_tokens=round(calls * (prompt_tokens + settings.max_response_tokens)), completion_tokens=calls
+        )
+        yield Estimate(server.name, server, sampled, 0, 0, asked, tokens.exact, certain=False)
 
     def _arguments(self, stage: Stage) -> dict[str, Any]:
         return {name: with_folders(value, self.folders.__getitem__) for name, value in stage.given.items()}

@@ -49,7 +49,9 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             teacher = _teacher_shape(config)
             beside = OnPolicyMemory(critic=False, frozen_parameters=0)
             responses = objective.samples_per_prompt
-            return _of(config, start, student, lora, responses, beside, teacher, quantize) if teacher is not None else None
+            if teacher is None and not isinstance(config.teacher, EndpointModel):  # one that must be downloaded first
+                return None
+            return _of(config, start, student, lora, responses, beside, teacher, quantize)
         case BestOfN():
             return _of(config, start, _as_long_as_rankings(config, student), lora, 1, quantize=quantize)
         case Distil() as objective:

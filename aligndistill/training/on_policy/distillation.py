@@ -1,4 +1,4 @@
-"""On-policy distillation: the student answers, and a frozen teacher beside it reads the same tokens.
+"""On-policy distillation: the student answers, and a frozen teacher, beside it or on a server, reads the same tokens.
 
 An update is one step of the offline trainer, whose examples are written when the step asks for them. Everything else is as in
 off-policy distillation: the comparison of logits chunk by chunk, micro-batches of similar length, and a mean over the tokens of the
@@ -29,7 +29,7 @@ from aligndistill.training.adapters import with_adapters, without_dropout
 from aligndistill.training.arguments import training_arguments, within_tokens
 from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.offline.distillation import LiveTeacher, beside, collator_for_both
-from aligndistill.training.offline.examples import Example, Examples, MicroBatch
+from aligndistill.training.offline.examples import Collator, Example, Examples, MicroBatch
 from aligndistill.training.offline.trainer import GroupedTrainer, tokens
 from aligndistill.training.on_policy.health import new_warnings
 from aligndistill.training.on_policy.rollouts import (
@@ -40,6 +40,7 @@ from aligndistill.training.on_policy.rollouts import (
     rollout_settings,
     sample_rollouts,
 )
+from aligndistill.training.on_policy.served_teacher import ReadCollator, ServedTeacher, loss_by_logprobs
 
 KeepSamples = Callable[[int, Sequence[PolicyPrompt], Sequence[Sequence[Sampled]]], None]
 """Called with every update's number, and the main process's prompts and answers."""
@@ -47,7 +48,7 @@ KeepSamples = Callable[[int, Sequence[PolicyPrompt], Sequence[Sequence[Sampled]]
 
 def train_on_own_answers(
     policy: LanguageModel,
-    teacher: LiveTeacher,
+    teacher: LiveTeacher | ServedTeacher,
     objective: OnPolicyDistil,
     lora: Lora | None,
     prompts: Sequence[PolicyPrompt],
@@ -58,7 +59,10 @@ def train_on_own_answers(
     policy = LanguageModel(
         with_adapters(policy.model, without_dropout(lora), "CAUSAL_LM", job.seed), policy.conversation, policy.shares_prompt
     )
-    row = longest_row(prompts, objective, job, policy.shares_prompt and teacher.model.shares_prompt)
+    collator: Collator = ReadCollator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
+    if isinstance(teacher, LiveTeacher):
+        collator = collator_for_both(policy, teacher.model)
+    row = longest_row(prompts, objective, job, collator.shares_prompt)
     arguments = training_arguments(job.settings, within_tokens(job.runtime, row), job.folder, job.name, job.seed)
     arguments.logging_steps = 1
 
@@ -68,13 +72,13 @@ def train_on_own_answers(
     trainer = OnPolicyDistilTrainer(
         objective,
         policy,
-        teacher.readable,
+        teacher,
         rollout_settings(objective, job),
         keep_samples,
         loss_of_batch=loss_of_batch,
         weight_of_batch=tokens,
-        collator=collator_for_both(policy, teacher.model),
-        teacher=teacher.sharded,
+        collator=collator,
+        teacher=teacher.sharded if isinstance(teacher, LiveTeacher) else None,
         model=policy.model,
         args=arguments,
         train_dataset=Examples(prompts),
@@ -88,7 +92,7 @@ class OnPolicyDistilTrainer(GroupedTrainer):
 
     Args:
         policy: how the student reads conversations; its weights are the trained ones.
-        readable: the part of an answer that the teacher can read.
+        taught_by: decides which part of an answer can be read; one on a server reads it before the step.
         sampling: how the student samples; its batch size counts prompts.
     """
 
@@ -96,13 +100,13 @@ class OnPolicyDistilTrainer(GroupedTrainer):
         self,
         objective: OnPolicyDistil,
         policy: LanguageModel,
-        readable: Callable[[list[int]], list[int]],
+        taught_by: LiveTeacher | ServedTeacher,
         sampling: RolloutSettings,
         keep_samples: KeepSamples,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
-        self._objective, self._policy, self._readable = objective, policy, readable
+        self._objective, self._policy, self._taught_by = objective, policy, taught_by
         self._sampling, self._keep_samples = sampling, keep_samples
 
     def examples_of_step(self, given: list[Any]) -> list[Example]:
@@ -113,8 +117,10 @@ class OnPolicyDistilTrainer(GroupedTrainer):
             drawn = sample_rollouts(self._policy, given, [f"{update} {prompt.id}" for prompt in given], self._sampling)
         if self.accelerator.is_main_process:
             self._keep_samples(update, given, drawn)
+        written = time.monotonic()
         answers = [one for samples in drawn for one in samples]
-        read = [[self._readable(one.ids) for one in samples] for samples in drawn]
+        read = [[self._taught_by.readable(one.ids) for one in samples] for samples in drawn]
+        examples = [Example(TokenGroup(prompt.ids, rows), [0.0] * len(rows)) for prompt, rows in zip(given, read, strict=True)]
         seen = {
             "length_tokens": [len(one.ids) for one in answers],
             "eos_rate": [one.finish == "stop" for one in answers],
@@ -123,10 +129,13 @@ class OnPolicyDistilTrainer(GroupedTrainer):
                 for samples, rows in zip(drawn, read, strict=True)
                 for one, ids in zip(samples, rows, strict=True)
             ],
-            "rollout_seconds": [time.monotonic() - started],
+            "rollout_seconds": [written - started],
         }
+        if isinstance(self._taught_by, ServedTeacher):
+            examples = self._taught_by.read(examples)
+            seen["teacher_seconds"] = [time.monotonic() - written]
         self.count_metrics({name: torch.tensor(values, device=self.args.device).float() for name, values in seen.items()})
-        return [Example(TokenGroup(prompt.ids, rows), [0.0] * len(rows)) for prompt, rows in zip(given, read, strict=True)]
+        return examples
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log an update under its number."""
@@ -138,9 +147,13 @@ class OnPolicyDistilTrainer(GroupedTrainer):
                 say(f"  update {logs['update']}: {warning.text}")
 
 
-def _loss(model: Any, teacher: LiveTeacher, objective: OnPolicyDistil, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
-    """The mean loss over the tokens of a micro-batch, with `FIDELITY` of each token as metrics."""
+def _loss(
+    model: Any, teacher: LiveTeacher | ServedTeacher, objective: OnPolicyDistil, batch: GroupedBatch, tensors: MicroBatch
+) -> Loss:
+    """The mean loss over the tokens of a micro-batch, with `FIDELITY` of each token as metrics, as far as it is known."""
     scale = gradient_scale(objective.divergence, objective.temperature)
+    if isinstance(teacher, ServedTeacher):
+        return loss_by_logprobs(model, batch, tensors, advantage_clip=objective.advantage_clip, scale=scale)
     # An answer's last token may be outside of the teacher's vocabulary. It predicts nothing, but it must have an embedding.
     known = replace(batch, input_ids_NT=batch.input_ids_NT.clamp(max=teacher.rows - 1))
     compared = _with_fidelity(beside(teacher, objective, known, tensors), teacher, objective, batch)

@@ -220,6 +220,10 @@ def test_a_teacher_that_is_distilled_has_the_starts_tokenizer(check: Check, form
     assert "students.kd.objective: the teacher has another tokenizer than the student: id 1 is 'B' in 'teacher' and 'b' in" in line
     assert isinstance(found.error, ConfigError)
     assert check(teacher={"model": "./teacher"}).errors == ()  # no student is distilled
+    server = {"kind": "endpoint", "base_url": "http://h/v1", "name": "m", "tokenizer": "./teacher"}
+    sampled = {"opd": {"objective": {"kind": "on_policy_distil", "form": "sampled"}}}
+    (line,) = check(teacher=server, students=sampled).errors
+    assert "students.opd.objective: the teacher has another tokenizer than the student: id 1 is 'B'" in line
 
 
 def test_the_teachers_answers_are_read_where_it_is_the_first_author(check: Check) -> None:

@@ -16,6 +16,7 @@ from aligndistill.training.fit import Trained
 from aligndistill.training.offline.distillation import LiveTeacher
 from aligndistill.training.on_policy.distillation import train_on_own_answers
 from aligndistill.training.on_policy.rollouts import PolicyPrompt
+from aligndistill.training.on_policy.served_teacher import ServedTeacher
 from tests.tiny_models import tiny_job, tiny_language_model
 from tests.training.on_policy.tiny_ppo import policy_prompts
 
@@ -45,7 +46,7 @@ def tiny_distillation(
     folder: Path,
     *,
     student: LanguageModel | None = None,
-    teacher: LanguageModel | None = None,
+    teacher: LanguageModel | ServedTeacher | None = None,
     vocabulary: SharedVocabulary = SAME,
     lora: Lora | None = None,
     updates: int = 2,
@@ -59,7 +60,7 @@ def tiny_distillation(
     answers: list[list[tuple[PolicyPrompt, Sequence[Sampled]]]] = []
     trained = train_on_own_answers(
         student,
-        LiveTeacher(teacher, vocabulary),
+        LiveTeacher(teacher, vocabulary) if isinstance(teacher, LanguageModel) else teacher,
         settings,
         lora,
         policy_prompts(student),
