@@ -5,7 +5,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
 from aligndistill.config.judges import Judge, JudgeSection
-from aligndistill.config.models import EndpointModel, Teacher
+from aligndistill.config.models import EndpointModel, LocalModel, Teacher
 from aligndistill.config.objectives import OnPolicy, OnPolicyDistil, Ppo, Rewarded
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, Distil, Kto
 from aligndistill.config.problems import Problem, did_you_mean
@@ -243,6 +243,10 @@ def _distilled(config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
             )
+        if isinstance(objective, Distil) and objective.hidden is not None:
+            new = [model.from_scratch if isinstance(model, LocalModel) else None for model in (config.start, config.teacher)]
+            if reason := objective.hidden.missing_layer(*(one.num_hidden_layers if one else None for one in new)):
+                yield Problem((*path, "hidden", "layers"), reason)
 
 
 def _served_teacher(teacher: EndpointModel, objective: OnPolicyDistil, path: KeyPath) -> Iterator[Problem]:

@@ -2,7 +2,7 @@
 
 from typing import Annotated, ClassVar, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.section import HashedIfSet, Section
 
@@ -14,6 +14,8 @@ LEAST_PROMPTS = 4
 
 Kind = Literal["forward_kl", "reverse_kl", "jsd", "skew_forward", "skew_reverse", "tvd", "akl"]
 """The divergences of `objectives/divergences.py`."""
+
+Layer = Annotated[int, Field(ge=0)]
 
 Weight = Literal["auto"] | Annotated[float, Field(gt=0)]
 
@@ -240,6 +242,42 @@ class Divergent(Section):
         return self
 
 
+class HiddenStates(Section):
+    """The hidden-state term of distillation: states of the student in chosen layers are drawn to the teacher's in others.
+
+    Attributes:
+        layers: pairs of a student's and a teacher's layer, numbered as transformers' `hidden_states`: 0 is the embeddings, n what
+            comes out of the n-th layer (of the last one, behind the final norm).
+        kind: `mse` is the squared distance divided by the hidden size, `cosine` 1 - the cosine.
+        weight: of the mean over the pairs, in addition to the other terms.
+    """
+
+    layers: tuple[tuple[Layer, Layer], ...]
+    kind: Literal["mse", "cosine"] = "mse"
+    weight: float = Field(default=0.1, gt=0)
+
+    @field_validator("layers")
+    @classmethod
+    def _each_once(cls, value: tuple[tuple[int, int], ...]) -> tuple[tuple[int, int], ...]:
+        if not value:
+            raise ValueError("no states are compared: give pairs of a student's and a teacher's layer, or remove 'hidden'")
+        if len(set(value)) < len(value):
+            raise ValueError("a pair is listed twice: use 'weight' to make the term count more")
+        return value
+
+    def missing_layer(self, of_student: int | None, of_teacher: int | None) -> str | None:
+        """Which of the layers does not exist, in words; None if all do.
+
+        Args:
+            of_student, of_teacher: their numbers of layers; None if not known.
+        """
+        for place, (whose, known) in enumerate((("student", of_student), ("teacher", of_teacher))):
+            highest = max(pair[place] for pair in self.layers)
+            if known is not None and highest > known:
+                return f"the {whose} has no layer {highest}: its layers are 0 (the embeddings) to {known} (the last one)"
+        return None
+
+
 class Distil(Offline, Divergent):
     """Distillation: the student learns the teacher's next-token distributions on given answers.
 
@@ -251,6 +289,7 @@ class Distil(Offline, Divergent):
             alone: others may be the student's own mistakes.
         top_k: store this many of the teacher's likeliest tokens, with the probability of all others together, and compare with
             those; by default the teacher is in memory while the student learns.
+        hidden: also draw hidden states to the teacher's; with any `sft_weight`.
     """
 
     default_learning_rate: ClassVar[float] = 2e-5
@@ -261,6 +300,7 @@ class Distil(Offline, Divergent):
     sft_weight: float = Field(default=0.5, ge=0, le=1)
     on: Literal["teacher", "best", "all"] = "teacher"
     top_k: int | None = Field(default=None, gt=0)
+    hidden: Annotated[HiddenStates | None, HashedIfSet] = None
 
     @property
     def learns_ties(self) -> bool:
@@ -271,6 +311,10 @@ class Distil(Offline, Divergent):
     def _tail_is_known(self) -> "Distil":
         if self.top_k is not None and self.temperature != 1.0:
             raise ValueError("'top_k' needs temperature 1: at another one the probability of the other tokens is not known")
+        if self.top_k is not None and self.hidden is not None:
+            raise ValueError(
+                "'hidden' needs the teacher in memory, and 'top_k' stores its likeliest tokens alone: remove one of the two"
+            )
         return self
 
 

@@ -1,4 +1,4 @@
-"""A policy and its critic as one module, so that one trainer, one optimiser and one DeepSpeed engine train both.
+"""A policy and its critic as one module.
 
 The critic is a separate model, or a linear head on the policy's backbone. The value at a token is that of the state before it, read
 where the token is predicted.
@@ -15,10 +15,11 @@ from torch import Tensor
 from aligndistill.models.groups import GroupedBatch
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.logprobs import at_tokens
+from aligndistill.models.policy_module import PolicyModule
 from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model
 
 
-class ActorCritic(torch.nn.Module):
+class ActorCritic(PolicyModule):
     """The policy (a causal language model after `use_grouped_forward`, plain or peft) and its critic.
 
     Args:
@@ -27,8 +28,7 @@ class ActorCritic(torch.nn.Module):
     """
 
     def __init__(self, policy: Any, critic: Any | None) -> None:
-        super().__init__()
-        self.policy = policy
+        super().__init__(policy)
         self.critic = critic
         self.value_head: torch.nn.Linear | None = None
         if critic is None:
@@ -36,22 +36,6 @@ class ActorCritic(torch.nn.Module):
             self.value_head = torch.nn.Linear(policy.config.get_text_config().hidden_size, 1, device=parameter.device)
             torch.nn.init.zeros_(self.value_head.weight)
             torch.nn.init.zeros_(self.value_head.bias)
-
-    @property
-    def config(self) -> Any:
-        """The policy's config, which the trainer reads."""
-        return self.policy.config
-
-    @property
-    def is_gradient_checkpointing(self) -> bool:
-        """Whether the policy recomputes its activations. (Read by code that gathers weights, which does not change it.)"""
-        return False
-
-    def activation_checkpointing_enable(self, **kwargs: Any) -> None:
-        """Recompute activations in the backward pass, in both models."""
-        for model in (self.policy, self.critic):
-            if model is not None:
-                model.activation_checkpointing_enable(**kwargs)
 
     def forward(self, rows: dict[str, Tensor], scored: dict[str, Tensor], share: bool, temperature: float) -> tuple[Tensor, ...]:
         """logprobs_S, entropy_S, values_S of the scored tokens; see `outputs`."""

@@ -62,6 +62,17 @@ def require_unquantised(path: str) -> None:
         raise DataError(f"'{path}' is quantised already: give the model in 16 or 32 bits, and set start.quantize.")
 
 
+LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
+"""Names of the number of decoder layers in configs of transformers."""
+
+
+def number_of_layers(path: str) -> int | None:
+    """How many decoder layers the model in a folder has; None if its config does not say, or there is no such folder."""
+    config = read_json(Path(path) / "config.json")
+    text = config.get("text_config", config)
+    return next((text[name] for name in LAYERS if isinstance(text.get(name), int)), None)
+
+
 def names_a_folder(name: str) -> bool:
     """Whether a name cannot be one on the Hub, which is `name` or `owner/name`."""
     return Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1

@@ -34,7 +34,7 @@ def token_logprobs(model: Any, batch: GroupedBatch, share: bool, temperature: fl
     Returns:
         (B, K, R); 0 where there is no token.
     """
-    return at_tokens(_forward(model, batch, share, temperature=temperature), batch)
+    return at_tokens(grouped_forward(model, batch, share, temperature=temperature), batch)
 
 
 @dataclass(frozen=True)
@@ -63,11 +63,12 @@ def logprobs_beside(
     model: Any, batch: GroupedBatch, share: bool, beside: Beside, temperature: float = 1.0
 ) -> tuple[Tensor, Tensor]:
     """logprobs_S of the response tokens, as in `token_logprobs` but in a row, and values_S of the comparison with another model."""
-    logprobs_S, values_S = _forward(model, batch, share, beside=beside, temperature=temperature)
+    logprobs_S, values_S = grouped_forward(model, batch, share, beside=beside, temperature=temperature)
     return logprobs_S, values_S
 
 
-def _forward(model: Any, batch: GroupedBatch, share: bool, **more: Any) -> Any:
+def grouped_forward(model: Any, batch: GroupedBatch, share: bool, **more: Any) -> Any:
+    """Call a model (see `use_grouped_forward`), or a module around one that takes the same, with a batch."""
     return model(
         input_ids=batch.input_ids_NT,
         position_ids=batch.positions_NT,

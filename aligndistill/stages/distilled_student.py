@@ -11,12 +11,19 @@ from aligndistill.models.load import ModelPointer, load_language_model, load_tok
 from aligndistill.models.tokenise import Limits
 from aligndistill.models.vocabulary import SharedVocabulary, shared_vocabulary, tokens_of
 from aligndistill.stages.context import StageContext
+from aligndistill.stages.files import PROJECTIONS
 from aligndistill.stages.offline_student import finish
 from aligndistill.stages.shards import shards
 from aligndistill.stages.tokens import ranking_examples, rankings_without
 from aligndistill.store.stage import StageResult
 from aligndistill.training.fit import TrainingJob
-from aligndistill.training.offline.distillation import LiveTeacher, StoredTeacher, require_readable, train_distilled
+from aligndistill.training.offline.distillation import (
+    LiveTeacher,
+    StoredTeacher,
+    require_readable,
+    save_projections,
+    train_distilled,
+)
 from aligndistill.training.offline.teacher_tokens import ABOUT, ROWS, TeacherTokensInfo, read_teacher_tokens
 from aligndistill.training.offline.token_dataset import StoredExamples
 
@@ -61,6 +68,7 @@ def train_by_teacher(
         assert live is not None
         require_readable(examples.groups, policy.conversation, live.model.conversation, live.vocabulary)
         trained = train_distilled(policy, live, objective, lora, examples, job)
+    save_projections(trained, context.folder / PROJECTIONS)
     return finish(context, start, lora, policy, examples, trained, dropped, len(examples))
 
 

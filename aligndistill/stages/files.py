@@ -17,6 +17,7 @@ ANSWERS = "answers.jsonl"
 EVALUATION, SCORED, MODEL_OUTPUTS = "evaluation.json", "scored.jsonl", "model_outputs"
 FIDELITY = "fidelity.json"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
+PROJECTIONS = "projections.safetensors"
 
 
 class RolloutSample(Record):

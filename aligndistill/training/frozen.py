@@ -9,9 +9,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-import torch
-
-from aligndistill.models.logprobs import causal_lm
+from aligndistill.models.layer_states import decoder_layers
 from aligndistill.processes.deepspeed import connect_processes
 
 
@@ -40,8 +38,7 @@ def shard_layers(model: Any, deepspeed_config: dict[str, Any]) -> None:
     Embeddings and head stay whole: the head is read again in the student's backward pass. Every process must then make the same
     number of forward passes.
     """
-    parts = causal_lm(model).base_model.children()
-    layers = [layer for part in parts if isinstance(part, torch.nn.ModuleList) for layer in part]
+    layers = decoder_layers(model)
     shard_model(layers, deepspeed_config)
     for layer in layers:
         _gather_while_it_runs(layer)

@@ -225,6 +225,7 @@ STUDENT_KEYS = (
     "max_prompt_tokens, max_response_tokens, objective"
 )
 JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
+HIDDEN = "hidden: {layers: %s}"
 KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo, distil, on_policy_distil"
 
 
@@ -354,6 +355,34 @@ KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo
         (
             "students: {a: {objective: {kind: on_policy_distil, kl_coefficient: 0.1}}}",
             "students.a.objective.kl_coefficient: unknown key",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, {HIDDEN % '[]'}}}}}}}",
+            "students.a.objective.hidden.layers: no states are compared: give pairs of a student's and a teacher's layer",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, {HIDDEN % '[[-1, 2]]'}}}}}}}",
+            "students.a.objective.hidden.layers[0][0]: expected a number not less than 0, found -1",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, {HIDDEN % '[[1, 2], [1, 2]]'}}}}}}}",
+            "students.a.objective.hidden.layers: a pair is listed twice: use 'weight' to make the term count more",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, {HIDDEN % '[[1, 2]], weight: 0'}}}}}}}",
+            "students.a.objective.hidden.weight: expected a number greater than 0, found 0",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, {HIDDEN % '[[1, 2]], weight: much'}}}}}}}",
+            "students.a.objective.hidden.weight: expected a number, found 'much'",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, {HIDDEN % '[[1, 2]], weight: .nan'}}}}}}}",
+            "students.a.objective.hidden.weight: expected a finite number",
+        ),
+        (
+            f"students: {{a: {{objective: {{kind: distil, top_k: 8, {HIDDEN % '[[1, 2]]'}}}}}}}",
+            "students.a.objective: 'hidden' needs the teacher in memory, and 'top_k' stores its likeliest tokens alone: remove one",
         ),
         ("sft: {demonstrations: d.jsonl}", "sft.demonstrations: expected a section (key: value pairs), found 'd.jsonl'"),
         (
@@ -658,6 +687,11 @@ KTO_BY_MARGIN = "{kto: {objective: {kind: kto, split: margin}}}"
 DISTIL = "{objective: {kind: distil, on: all}}"
 ON_POLICY = "{objective: {kind: on_policy_distil}}"
 SAMPLED = "{objective: {kind: on_policy_distil, form: sampled}}"
+FROM_SCRATCH = {
+    "teacher": "{from_scratch: {tokenizer_data: {path: t}, num_hidden_layers: 5}, sft: {demonstrations: {path: t}}}",
+    "start": "{from_scratch: {tokenizer_data: {path: t}}}",
+    "sft": "{demonstrations: {path: s}}",
+}
 
 
 @pytest.mark.parametrize(
@@ -772,6 +806,12 @@ SAMPLED = "{objective: {kind: on_policy_distil, form: sampled}}"
                 "students": f"{{opd: {SAMPLED.replace('sampled', 'sampled, temperature: 0.7')}}}",
             },
             "c.yaml:6: students.opd.objective.temperature: a server's log-probabilities are those at temperature 1",
+            {**FROM_SCRATCH, "students": f"{{kd: {{objective: {{kind: distil, on: all, {HIDDEN % '[[3, 3], [4, 2]]'}}}}}}}"},
+            "c.yaml:7: students.kd.objective.hidden.layers: the student has no layer 4: its layers are 0 (the embeddings) to 3 (",
+        ),
+        (
+            {**FROM_SCRATCH, "students": f"{{kd: {{objective: {{kind: distil, on: all, {HIDDEN % '[[0, 6]]'}}}}}}}"},
+            "c.yaml:7: students.kd.objective.hidden.layers: the teacher has no layer 6: its layers are 0 (the embeddings) to 5 (",
         ),
         (
             {"teacher": ENDPOINT, "evaluation": "{fidelity: true}"},

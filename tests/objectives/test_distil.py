@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -37,6 +38,18 @@ def test_metrics_are_per_token_and_unscaled() -> None:
     assert metrics["divergence"].tolist() == [1, 2, 3, 6]
     assert metrics["nll"][:2].tolist() == [4, 2]
     assert all(math.isnan(value) for value in metrics["nll"][2:].tolist())
+
+
+def test_the_hidden_term_is_added_to_the_others() -> None:
+    hidden_S = torch.tensor([0.5, 0.0, 1.5, 6.0], requires_grad=True)
+    for weight in (0.0, 0.25, 1.0):
+        plain = distil(DISTILLED, sft_weight=weight, scale=2.0)
+        loss = distil(replace(DISTILLED, hidden_S=hidden_S), sft_weight=weight, scale=2.0, hidden_weight=0.1)
+        assert loss.value.item() == pytest.approx(plain.value.item() + 0.1 * 8 / 4)
+        assert "hidden" not in plain.metrics
+        assert loss.metrics["hidden"].tolist() == [0.5, 0.0, 1.5, 6.0]
+    (gradient_S,) = torch.autograd.grad(loss.value, hidden_S)
+    assert gradient_S.tolist() == pytest.approx([0.1 / 4] * 4)
 
 
 def test_micro_batches_weighted_by_their_tokens_are_the_batch() -> None:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from aligndistill.config.models import Lora
 from aligndistill.config.offline_objectives import Distil
@@ -22,6 +23,7 @@ from aligndistill.records import Ranking
 from aligndistill.stages import distilled_student, students, teacher_tokens
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.distilled_student import distilled_examples
+from aligndistill.stages.files import PROJECTIONS
 from aligndistill.stages.shards import shards
 from aligndistill.store.jsonl import write_jsonl
 from aligndistill.store.stage import StageResult
@@ -120,6 +122,22 @@ def test_a_student_comes_closer_to_its_teacher_with_adapters_too(folder: Path) -
         groups = tokenise_rankings(start.conversation, ragged_rankings(), Limits(40, 40, None)).groups
         before, after = (sum(map(sum, kl_nats(teacher, one, groups, 8))) for one in (start, student))
         assert after < before
+
+
+def test_projections_of_hidden_states_are_no_part_of_the_student(folder: Path) -> None:
+    shutil.rmtree(folder / "teacher" / "model")
+    write_tiny_model(folder / "teacher" / "model", "gpt2", 1, n_embd=24)
+    for lora in (None, Lora(r=4, lora_alpha=8)):
+        name = f"student-{lora is not None}"
+        make(folder, name, lora, on="all", hidden={"layers": [[1, 2]]})
+        assert all(entry["hidden"] > 0 for entry in logged(folder, name))
+        student = load_file(folder / name / "model" / "model.safetensors")
+        assert student.keys() == load_file(folder / "start" / "model" / "model.safetensors").keys()
+        projections = load_file(folder / name / PROJECTIONS)
+        assert {pair: tuple(weight.shape) for pair, weight in projections.items()} == {"1-2.weight": (24, 16)}
+        load_language_model(read_pointer(folder / name))
+    make(folder, "student-plain", on="all")
+    assert not (folder / "student-plain" / PROJECTIONS).exists()
 
 
 def test_rankings_without_an_answer_of_the_teacher_say_so(folder: Path) -> None:

@@ -4,8 +4,8 @@ An order: name, what (an objective, `supervised` or `reward_model`), and optiona
 lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
 default), served (of ppo: the address of a server that samples), stop_at (the last rank gets SIGTERM in that step), uneven (the
 head reads its positions in more chunks on the first rank than on the others).
-The result is NAME.json: log, the saved model's weights, the micro-batches each process saw, how much of a teacher it kept at the
-end, or the error.
+The result is NAME.json: log, the saved model's weights (and those of projections beside it), the micro-batches each process saw,
+how much of a teacher it kept at the end, or the error.
 """
 
 import gc
@@ -29,7 +29,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config  # noq
 
 from aligndistill.config.models import Lora  # noqa: E402
 from aligndistill.config.objectives import RolloutServer  # noqa: E402
-from aligndistill.config.offline_objectives import BestOfN, Distil, Dpo, Kto, Pro, Rrhf  # noqa: E402
+from aligndistill.config.offline_objectives import BestOfN, Distil, Dpo, HiddenStates, Kto, Pro, Rrhf  # noqa: E402
 from aligndistill.config.students import RewardTraining as RewardModelSettings  # noqa: E402
 from aligndistill.errors import UserError  # noqa: E402
 from aligndistill.models import logprobs  # noqa: E402
@@ -38,7 +38,7 @@ from aligndistill.models.reward import load_reward_model, new_reward_model  # no
 from aligndistill.models.vocabulary import SharedVocabulary  # noqa: E402
 from aligndistill.processes import signals  # noqa: E402
 from aligndistill.training.checkpointing import CheckpointedTrainer  # noqa: E402
-from aligndistill.training.offline.distillation import LiveTeacher, train_distilled  # noqa: E402
+from aligndistill.training.offline.distillation import LiveTeacher, save_projections, train_distilled  # noqa: E402
 from aligndistill.training.offline.policy import train_policy  # noqa: E402
 from aligndistill.training.offline.reward_model import train_reward_model  # noqa: E402
 from aligndistill.training.on_policy.rollout_server import RolloutServerClient  # noqa: E402
@@ -110,7 +110,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         max_steps=4,
         lr_scheduler_type="cosine",
     )
-    saved = folder / f"{order['name']}-model"
+    saved, projections = folder / f"{order['name']}-model", folder / f"{order['name']}-projections"
     rankings = [*ragged_rankings(), *pairs()]
     kept: dict[str, int] = {}
     logprobs.HEAD_ELEMENTS = 1 if order.get("uneven") and is_main_process() else 2**24
@@ -130,12 +130,19 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         examples = ranking_examples(reward_model.conversation, rankings)
         trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForSequenceClassification)
-    elif what == "distil":
-        policy, teacher = load_language_model(backbone), tiny_language_model("qwen3", seed=1)
-        objective = Distil(kind="distil", divergence="jsd", temperature=2.0, on="all")
+    elif what in ("distil", "distil_hidden"):
+        policy = load_language_model(backbone)
+        if what == "distil":
+            teacher = tiny_language_model("qwen3", seed=1)
+            objective = Distil(kind="distil", divergence="jsd", temperature=2.0, on="all")
+        else:
+            teacher = tiny_language_model("qwen3", seed=1, hidden_size=24, num_hidden_layers=3)
+            hidden = HiddenStates(layers=((0, 0), (1, 2), (2, 3)), weight=1.0)
+            objective = Distil(kind="distil", on="all", hidden=hidden)
         vocabulary = SharedVocabulary(frozenset({7}))
         examples = ranking_examples(policy.conversation, rankings)
         trained = train_distilled(policy, LiveTeacher(teacher, vocabulary), objective, lora, examples, job)
+        save_projections(trained, projections)
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
         kept["layers"] = sum(parameter.numel() for parameter in teacher.model.model.layers.parameters())
         kept["head"] = teacher.model.get_output_embeddings().weight.numel()
@@ -160,7 +167,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
             ModelPointer(path=str(saved), layout="chat")
         )
         assert sum(p.numel() for p in loaded.model.parameters()) > 1000  # on one process alone, with a sharded one still in memory
-        weights = load_file(saved / "model.safetensors")
+        weights = load_file(saved / "model.safetensors") | (load_file(projections) if projections.exists() else {})
         result["weights"] = {name: value.tolist() for name, value in weights.items()}
     return result
 

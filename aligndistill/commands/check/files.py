@@ -11,7 +11,7 @@ from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel, StudentModel
 from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
-from aligndistill.config.offline_objectives import Distil
+from aligndistill.config.offline_objectives import Distil, HiddenStates
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
@@ -22,6 +22,7 @@ from aligndistill.models.folder import (
     has_chat_template,
     names_a_folder,
     no_chat_template,
+    number_of_layers,
     read_template,
     require_bitsandbytes,
     require_model,
@@ -92,6 +93,10 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
     for path in reading:
         yield path, partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
+    for name, objective in students.items():
+        if isinstance(objective, Distil) and objective.hidden is not None:
+            path = ("students", name, "objective", "hidden", "layers")
+            yield path, partial(_require_layers, objective.hidden, start.model, taught_by)
 
 
 def _require_one_tokenizer(start: Path, teacher: Path) -> None:
@@ -99,6 +104,11 @@ def _require_one_tokenizer(start: Path, teacher: Path) -> None:
     own, teachers = tokens_in(start), tokens_in(teacher)
     if own is not None and teachers is not None:
         shared_vocabulary(own, teachers)
+
+
+def _require_layers(hidden: HiddenStates, start: str, teacher: str) -> None:
+    if reason := hidden.missing_layer(number_of_layers(start), number_of_layers(teacher)):
+        raise ConfigError(reason)
 
 
 def _require_chat_template(folder: Path) -> None:

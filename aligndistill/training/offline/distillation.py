@@ -4,33 +4,42 @@ position.
 A live teacher is one frozen copy in every process, sharded under ZeRO-3. Its states are computed once per micro-batch; its logits
 only beside the student's, a chunk of positions at a time, and again in the backward pass. Of a stored teacher, the likeliest tokens
 are read with the examples.
+
+Where hidden states are compared, too, the student's are projected to the teacher's width by matrices that are trained, resumed and
+sharded with the student, and are no part of it: DistillKit's are saved inside of the student.
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors.torch import save_file
 from torch import Tensor
 
 from aligndistill.config.models import Lora
-from aligndistill.config.offline_objectives import Distil, Divergent
+from aligndistill.config.offline_objectives import Distil, Divergent, HiddenStates
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.groups import GroupedBatch, TokenGroup
+from aligndistill.models.layer_states import ProjectedPolicy, captured_states, decoder_layers, states_at_tokens
 from aligndistill.models.load import LanguageModel
-from aligndistill.models.logprobs import Beside, logprobs_beside
+from aligndistill.models.logprobs import Beside, grouped_forward, logprobs_beside
 from aligndistill.models.scoring import states_and_head
 from aligndistill.models.vocabulary import SharedVocabulary
 from aligndistill.objectives.distil import Distilled, distil
 from aligndistill.objectives.divergences import Dense, TopK, divergence, gradient_scale
+from aligndistill.objectives.hidden_states import hidden_distance
 from aligndistill.objectives.inputs import Loss
 from aligndistill.training.adapters import with_adapters
 from aligndistill.training.fit import Trained, TrainingJob
+from aligndistill.training.frozen import gathered
 from aligndistill.training.offline.examples import Collator, Example, MicroBatch
 from aligndistill.training.offline.teacher_tokens import KnownCollator
-from aligndistill.training.offline.trainer import _train, tokens
+from aligndistill.training.offline.trainer import GroupedTrainer, _train, tokens
+from aligndistill.training.policy_module import PolicyModuleTrainer
 
 
 @dataclass(frozen=True)
@@ -75,20 +84,66 @@ def train_distilled(
     examples: Sequence[Example],
     job: TrainingJob,
 ) -> Trained:
-    """Train a policy on a teacher's distributions over the tokens of given responses, ranked best first."""
-    scale = gradient_scale(objective.divergence, objective.temperature)
+    """Train a policy on a teacher's distributions over the tokens of given responses, ranked best first.
+
+    Raises:
+        ConfigError: hidden states are compared in a layer that does not exist.
+    """
+    scale, hidden = gradient_scale(objective.divergence, objective.temperature), objective.hidden
+    hidden_weight = hidden.weight if hidden is not None else 0.0
 
     def loss_of_batch(model: Any, batch: GroupedBatch, tensors: MicroBatch) -> Loss:
-        logprobs_S, divergence_S = logprobs_beside(model, batch, tensors["share"], beside(teacher, objective, batch, tensors))
+        logprobs_S, divergence_S, hidden_S = _compared(model, teacher, objective, batch, tensors)
         imitated_S = _of_best(batch) if objective.on == "all" else torch.ones_like(batch.targets_S, dtype=torch.bool)
-        return distil(Distilled(divergence_S, logprobs_S, imitated_S), sft_weight=objective.sft_weight, scale=scale)
+        distilled = Distilled(divergence_S, logprobs_S, imitated_S, hidden_S)
+        return distil(distilled, sft_weight=objective.sft_weight, scale=scale, hidden_weight=hidden_weight)
 
     model = with_adapters(policy.model, lora, "CAUSAL_LM", job.seed)
     collator: Collator = KnownCollator(policy.conversation.pad_id, policy.shares, policy.shares_prompt)
-    sharded = None
+    sharded, trainer = None, GroupedTrainer
     if isinstance(teacher, LiveTeacher):
         collator, sharded = collator_for_both(policy, teacher.model), teacher.sharded
-    return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, teacher=sharded)
+        if hidden is not None:
+            model, trainer = _projected(model, teacher, hidden, job.seed), ProjectedPolicyTrainer
+    return _train(model, policy.conversation.tokenizer, loss_of_batch, tokens, collator, examples, job, None, sharded, trainer)
+
+
+class ProjectedPolicyTrainer(PolicyModuleTrainer, GroupedTrainer):
+    """Trains a student with the projections of its hidden states."""
+
+
+def save_projections(trained: Trained, file: Path) -> None:
+    """Write the projections of a student, if it has any: for each pair `STUDENT-TEACHER.weight`, (H teacher, H student).
+
+    A collective call.
+    """
+    model = trained.trainer.model
+    if not isinstance(model, ProjectedPolicy) or not model.projections:
+        return
+    with gathered([model.projections]):
+        if trained.trainer.args.should_save:
+            save_file({name: weight.contiguous() for name, weight in model.projections.state_dict().items()}, file)
+
+
+def _projected(policy: Any, teacher: LiveTeacher, hidden: HiddenStates, seed: int) -> ProjectedPolicy:
+    taught_by = teacher.model.model
+    if reason := hidden.missing_layer(len(decoder_layers(policy)), len(decoder_layers(taught_by))):
+        raise ConfigError(f"objective.hidden.layers: {reason}")
+    return ProjectedPolicy(policy, hidden.layers, taught_by.config.get_text_config().hidden_size, seed)
+
+
+def _compared(
+    model: Any, teacher: LiveTeacher | StoredTeacher, objective: Distil, batch: GroupedBatch, tensors: MicroBatch
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """logprobs_S, divergence_S and, if it is asked for, the distance of the hidden states."""
+    hidden = objective.hidden
+    if hidden is None or isinstance(teacher, StoredTeacher):
+        return *logprobs_beside(model, batch, tensors["share"], beside(teacher, objective, batch, tensors)), None
+    with captured_states(teacher.model.model, [layer for _, layer in hidden.layers]) as captured:
+        compared = beside(teacher, objective, batch, tensors)
+    teachers = [states_at_tokens(captured[layer], batch) for _, layer in hidden.layers]
+    logprobs_S, divergence_S, *students = grouped_forward(model, batch, tensors["share"], beside=compared)
+    return logprobs_S, divergence_S, hidden_distance(students, teachers, hidden.kind)
 
 
 def collator_for_both(policy: LanguageModel, teacher: LanguageModel) -> Collator:

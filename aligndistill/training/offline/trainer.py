@@ -146,11 +146,12 @@ def _train(
     job: TrainingJob,
     baseline_of_step: BaselineOfStep | None = None,
     teacher: Any = None,
+    trainer_class: type[GroupedTrainer] = GroupedTrainer,
 ) -> Trained:
     runtime = job.runtime
     if runtime.max_tokens_per_batch is not None:  # finding the longest example reads all of them
         runtime = within_tokens(runtime, max(map(collator.row_tokens, examples), default=1))
-    trainer = GroupedTrainer(
+    trainer = trainer_class(
         loss_of_batch,
         weight_of_batch,
         baseline_of_step,

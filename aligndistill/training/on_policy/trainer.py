@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import Trainer, TrainerState
 from transformers.integrations.deepspeed import deepspeed_load_checkpoint
@@ -29,7 +28,6 @@ from aligndistill.objectives.kl import adapted_coefficient
 from aligndistill.objectives.ppo import Learned, UpdateBatch, ppo
 from aligndistill.processes.progress import say
 from aligndistill.training import frozen
-from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.offline.examples import MicroBatch, grouped_batch
 from aligndistill.training.offline.trainer import split_by_length
 from aligndistill.training.on_policy.collecting import Collector, PpoWork
@@ -37,9 +35,9 @@ from aligndistill.training.on_policy.experience import Experience, RunningMoment
 from aligndistill.training.on_policy.health import new_warnings
 from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
 from aligndistill.training.on_policy.rollouts import RolloutSettings, gathered_weights
+from aligndistill.training.policy_module import PolicyModuleTrainer
 
 STATE_JSON = "ppo.json"
-WEIGHTS = "model.safetensors"
 
 
 @dataclass(frozen=True)
@@ -65,7 +63,7 @@ class BudgetSpent(Exception):
         self.update, self.kl_nats = update, kl_nats
 
 
-class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
+class PpoTrainer(PolicyModuleTrainer, Trainer):  # type: ignore[misc]
     """Trains an `ActorCritic`.
 
     Args:
@@ -252,29 +250,10 @@ class PpoTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
 
     def _save(self, output_dir: str | None = None, state_dict: dict[str, Tensor] | None = None) -> None:
         """Write a checkpoint with the trained weights and the state of PPO."""
-        assert output_dir is not None
-        if not self.args.should_save:
-            return
-        folder = Path(output_dir)
-        folder.mkdir(parents=True, exist_ok=True)
-        weights = self.model.state_dict() if state_dict is None else state_dict
-        trained = {name for name, parameter in self.model.named_parameters() if parameter.requires_grad}
-        save_file({name: weights[name].contiguous() for name in sorted(trained)}, folder / WEIGHTS, {"format": "pt"})
-        (folder / STATE_JSON).write_text(json.dumps(asdict(self.state_of_ppo)))
-
-    def save_model(self, output_dir: str | None = None, _internal_call: bool = False) -> None:
-        """Write the weights of a checkpoint (`_internal_call`), or the policy alone as a Hugging Face folder."""
-        if _internal_call:
-            super().save_model(output_dir, _internal_call=True)
-            return
-        weights = self.accelerator.get_state_dict(self.deepspeed) if self.is_deepspeed_enabled else self.model.state_dict()
+        super()._save(output_dir, state_dict)
         if self.args.should_save:
-            of_policy = {name.removeprefix("policy."): value for name, value in weights.items() if name.startswith("policy.")}
-            self.model.policy.save_pretrained(output_dir, state_dict=of_policy)
-
-    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
-        found = self.model.load_state_dict(load_file(Path(resume_from_checkpoint) / WEIGHTS), strict=False)
-        assert not found.unexpected_keys, f"the checkpoint is of another model: {found.unexpected_keys[:3]}"
+            assert output_dir is not None
+            Path(output_dir, STATE_JSON).write_text(json.dumps(asdict(self.state_of_ppo)))
 
     def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
         super()._load_optimizer_and_scheduler(checkpoint)

@@ -226,6 +226,22 @@ def test_a_teacher_that_is_distilled_has_the_starts_tokenizer(check: Check, form
     assert "students.opd.objective: the teacher has another tokenizer than the student: id 1 is 'B'" in line
 
 
+@pytest.mark.parametrize("key", ["num_hidden_layers", "n_layer"])
+def test_layers_whose_states_are_compared_exist(check: Check, key: str) -> None:
+    """As the models' configs say, if they do."""
+    write_model(Path("teacher"))
+    objective = {"kind": "distil", "on": "all", "hidden": {"layers": [[1, 1], [2, 4]]}}
+    distilled = {"teacher": {"model": "./teacher"}, "students": {"kd": {"objective": objective}}}
+    assert check(**distilled).errors == ()
+    for layers, problem in ((4, None), (3, "the teacher has no layer 4: its layers are 0 (the embeddings) to 3 (the last one)")):
+        (Path("teacher") / "config.json").write_text(json.dumps({"text_config": {key: layers}}))
+        errors = check(**distilled).errors
+        assert [line.partition("students.kd.objective.hidden.layers: ")[2] for line in errors] == ([problem] if problem else [])
+    (Path("start") / "config.json").write_text(json.dumps({key: 1}))
+    (only,) = check(**distilled).errors
+    assert "the student has no layer 2: its layers are 0 (the embeddings) to 1 (the last one)" in only
+
+
 def test_the_teachers_answers_are_read_where_it_is_the_first_author(check: Check) -> None:
     write_model(Path("teacher"))
     distilled = {"teacher": {"model": "./teacher"}, "students": {"kd": {"objective": {"kind": "distil"}}}}
