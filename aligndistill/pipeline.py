@@ -52,6 +52,8 @@ def pipeline(config: RunConfig) -> Pipeline:
         written |= compared
         trained |= new
         promoted = {"student": new[each.of(each.promotes)]} if each.promotes else {}
+    followed = followings(config, trained, written, data, named) if config.evaluation.fidelity else {}
+    followed |= copies(config, trained, written, data) if config.evaluation.quantized else {}
     scores = None
     if trained:
         judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
@@ -59,7 +61,6 @@ def pipeline(config: RunConfig) -> Pipeline:
         scores = stage("evaluation", evaluation.make, version=2, **judging, **measured)
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": config.students, "judge": config.judge.kind if config.judge else None}
-    followed = followings(config, trained, written, data, named) if config.evaluation.fidelity else {}
     return Pipeline(stage("report", report.make, **about, data=data, students=trained, evaluation=scores, fidelity=followed))
 
 
@@ -70,6 +71,18 @@ def followings(config: RunConfig, trained: Given, written: Given, data: Given, n
         name: stage(f"fidelity-{name}", fidelity.make, student=one, student_answers=written[name], **compared)
         for name, one in trained.items()
     }
+
+
+def copies(config: RunConfig, trained: Given, written: Given, data: Given) -> Given:
+    """How closely each student's quantised copy follows it. The copies' answers are added to what is `written`."""
+    kind, found = config.evaluation.quantized, Given()
+    for name, one in trained.items():
+        copy = f"{name}{models.COPY}{kind}"
+        quantised = stage(f"model-{copy}", models.quantised, student=one, kind=kind)
+        written[copy] = held_out_answers(config, copy, data, author=quantised)
+        compared: Given = {"teacher_answers": written[name], "student_answers": written[copy], "prompts": data["prompts"]}
+        found[copy] = stage(f"fidelity-{copy}", fidelity.make, student=quantised, teacher=one, **compared)
+    return found
 
 
 def named_models(config: RunConfig) -> Given:

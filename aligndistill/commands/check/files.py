@@ -41,7 +41,7 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
                 require()
             except UserError as error:
                 yield (*path, *key), error
-    for key, require in (*_of_runtime(config), *_of_distilled(config)):
+    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config)):
         try:
             require()
         except UserError as error:
@@ -91,6 +91,11 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
     for path in reading:
         yield path, partial(_require_one_tokenizer, Path(start.model), Path(teacher.model))
+
+
+def _of_quantized(config: RunConfig) -> Iterator[Requirement]:
+    if config.evaluation.quantized is not None and config.students:
+        yield ("evaluation", "quantized"), require_bitsandbytes
 
 
 def _require_one_tokenizer(start: Path, teacher: Path) -> None:
