@@ -1,4 +1,4 @@
-"""The rows of distillation and preference objectives: run for real at tiny size, with the peers whose environments are installed."""
+"""The rows of distillation and preference objectives, at tiny size, with the peers whose environments are installed."""
 
 from dataclasses import replace
 from pathlib import Path
