@@ -52,6 +52,7 @@ def pipeline(config: RunConfig) -> Pipeline:
         written |= compared
         trained |= new
         promoted = {"student": new[each.of(each.promotes)]} if each.promotes else {}
+    followed = followings(config, trained, written, data, named)
     scores = None
     if trained:
         judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
@@ -59,17 +60,22 @@ def pipeline(config: RunConfig) -> Pipeline:
         scores = stage("evaluation", evaluation.make, version=2, **judging, **measured)
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": config.students, "judge": config.judge.kind if config.judge else None}
-    followed = followings(config, trained, written, data, named) if config.evaluation.fidelity else {}
     return Pipeline(stage("report", report.make, **about, data=data, students=trained, evaluation=scores, fidelity=followed))
 
 
 def followings(config: RunConfig, trained: Given, written: Given, data: Given, named: Given) -> Given:
-    """How closely each student follows the teacher, on the teacher's held-out answers and on its own."""
-    compared: Given = {"teacher": named["teacher"], "teacher_answers": written["teacher"], "prompts": data["prompts"]}
-    return {
-        name: stage(f"fidelity-{name}", fidelity.make, student=one, student_answers=written[name], **compared)
-        for name, one in trained.items()
-    }
+    """How closely each student follows the teacher, and its quantised copy the student; the copies' answers join `written`."""
+    kind, pairs = config.evaluation.quantized, []
+    for name, one in trained.items():
+        if config.evaluation.fidelity:
+            pairs.append((name, one, "teacher", named["teacher"]))
+        if kind:
+            copy = f"{name}{models.COPY}{kind}"
+            pairs.append((copy, stage(f"model-{copy}", models.quantised, student=one, kind=kind), name, one))
+            written[copy] = held_out_answers(config, copy, data, author=pairs[-1][1])
+    texts: Given = {name: {"student_answers": written[name], "teacher_answers": written[of]} for name, _, of, _ in pairs}
+    shared: Given = {"prompts": data["prompts"]}
+    return {a: stage(f"fidelity-{a}", fidelity.make, student=b, teacher=d, **texts[a], **shared) for a, b, _, d in pairs}
 
 
 def named_models(config: RunConfig) -> Given:

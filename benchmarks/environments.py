@@ -7,8 +7,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 FOLDER = ROOT / "benchmarks" / ".envs"
 
-PEERS = {"trl-1.16": ("trl==1.16.0", "peft"), "trl-1.12": ("trl==1.12.0",)}
-"""Environment -> what is of its own in it. 1.12.0 is the last TRL that has a PPOTrainer (in `trl.experimental.ppo`)."""
+PEERS = {
+    "trl-1.16": ("trl==1.16.0", "peft"),
+    "trl-1.12": ("trl==1.12.0",),
+    "liger-0.8": ("liger-kernel==0.8.5", "triton==3.9.0", "trl==1.16.0"),
+}
+"""Environment -> what is of its own in it. 1.12.0 is the last TRL that has a PPOTrainer (in `trl.experimental.ppo`). Liger imports
+triton, also where its kernels are not used."""
 
 OURS = "ours"
 

@@ -7,6 +7,7 @@ from typing import Any
 
 from benchmarks.gpu_rows import gpu_rows
 from benchmarks.measure import Row, Side
+from benchmarks.student_rows import student_rows
 from benchmarks.worlds import Rows, Shape, write_language_model, write_reward_model, write_share_reward_model
 
 SMALL, LARGE = 2_048, 32_000
@@ -47,6 +48,7 @@ def _rows(quick: bool) -> Iterator[tuple[str, Callable[[], Row]]]:
     for vocabulary in (SMALL, LARGE):
         name = f"unfavourable-128-384-v{vocabulary}"
         yield name, partial(_dpo, name, vocabulary, 128, 384, quick)
+    yield from student_rows(quick)
     yield from gpu_rows(quick)
 
 

@@ -35,6 +35,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
     yield from _prices(config)
     yield from _distilled(config)
     yield from _fidelity(config)
+    yield from _quantized(config)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
@@ -265,6 +266,13 @@ def _served_teacher(teacher: EndpointModel, objective: OnPolicyDistil, path: Key
 def _fidelity(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation.fidelity and (reason := _probabilities_unknown("fidelity", config)):
         yield Problem(("evaluation", "fidelity"), reason)
+
+
+def _quantized(config: RunConfig) -> Iterator[Problem]:
+    exported = config.start.quantize.export if config.start is not None and config.start.quantize is not None else None
+    if config.evaluation.quantized and exported == "adapter":
+        text = "students of start.quantize with 'export: adapter' are adapters on a model in few bits already: set it to null"
+        yield Problem(("evaluation", "quantized"), f"{text}, or export: merged")
 
 
 def _probabilities_unknown(reader: str, config: RunConfig) -> str | None:

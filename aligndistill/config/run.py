@@ -109,6 +109,8 @@ class Evaluation(Section):
         length_control: also estimate the win rate over the start between answers of equal length, and rank students by it.
         fidelity: also measure how closely students follow the teacher, token by token. It must be a local model with the start's
             tokenizer.
+        quantized: also measure a copy of each student whose linear layers are in this many bits, and how closely it follows the
+            student.
         style_control: also estimate it between answers of equal length and equal style: headers, lists and bold text.
     """
 
@@ -122,6 +124,7 @@ class Evaluation(Section):
     length_control: Annotated[bool, HashedIfSet] = True
     style_control: Annotated[bool, HashedIfSet] = False
     fidelity: Annotated[bool, NotHashed] = False
+    quantized: Annotated[Literal["int8"] | None, NotHashed] = None
 
 
 # ------------------------------------------------------------------------------------------------------------- runtime

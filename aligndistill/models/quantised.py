@@ -57,7 +57,10 @@ def use_same_numbers(model: Any, name: str) -> None:
 
     for module in model.modules():
         if getattr(module, "source_cls", None) is Conv1D:
-            raise DataError(f"'{name}' has Conv1D layers, as GPT-2 does, and cannot be quantised: remove start.quantize.")
+            raise DataError(
+                f"'{name}' has Conv1D layers, as GPT-2 does, and cannot be quantised: remove start.quantize "
+                "and evaluation.quantized."
+            )
         if isinstance(module, Linear4bit):
             module.support_avx512bf16_for_cpu = False
         elif isinstance(module, Linear8bitLt):

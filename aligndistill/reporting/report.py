@@ -37,6 +37,24 @@ class StartMetrics(ModelMetrics):
     win_rate_teacher: Mean | None = None
 
 
+class QuantizedMetrics(Record):
+    """What a student is with its linear layers quantised, as it may be deployed.
+
+    Attributes:
+        kind: the bits, such as `int8`.
+        truth, length_tokens, reward, win_rate, win_rate_lc: as of the student, of the quantised copy's own answers.
+        fidelity: how closely the copy follows the student, token by token; the student is the teacher in it.
+    """
+
+    kind: str
+    truth: Mean | None = None
+    length_tokens: Mean | None = None
+    reward: Mean | None = None
+    win_rate: Mean | None = None
+    win_rate_lc: Mean | None = None
+    fidelity: TeacherFidelity
+
+
 class StudentMetrics(ModelMetrics):
     """Metrics of a trained student.
 
@@ -49,6 +67,7 @@ class StudentMetrics(ModelMetrics):
         win_rate_teacher: how often the judge prefers its answer to the teacher's.
         kl_nats: KL(student || start) of a response, nats.
         fidelity: how closely it follows the teacher, token by token.
+        quantized: the same of its quantised copy.
         train_seconds: wall time of its training.
     """
 
@@ -60,6 +79,7 @@ class StudentMetrics(ModelMetrics):
     win_rate_teacher: Mean | None = None
     kl_nats: Mean | None = None
     fidelity: TeacherFidelity | None = None
+    quantized: QuantizedMetrics | None = None
     train_seconds: FiniteFloat | None = None
 
 

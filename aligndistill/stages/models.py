@@ -1,9 +1,11 @@
 """model.json, and a model folder if the model was trained: the start, the teacher and every other model that runs here."""
 
+import os
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
 
-from aligndistill.config.models import FromScratch, LocalModel
+from aligndistill.config.models import FromScratch, LocalModel, Quantize
 from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.monitor import wait_for_others
@@ -16,11 +18,25 @@ if TYPE_CHECKING:
     from aligndistill.models.load import ModelPointer
 
 
+COPY = "@"
+"""Between a student and the bits of its quantised copy, in the copy's name; no name of a config has it."""
+
+
 def point(context: StageContext, *, settings: LocalModel) -> StageResult:
     """The pointer to a model that is used without training."""
     from aligndistill.models.load import pointer_to
 
     pointer_to(settings).write(context.folder)
+    return StageResult()
+
+
+def quantised(context: StageContext, *, student: Path, kind: Literal["nf4", "int8"]) -> StageResult:
+    """The pointer to a student whose linear layers are quantised while it is loaded; its folder stays as it is."""
+    from aligndistill.models.load import read_pointer
+
+    whole = read_pointer(student)
+    there = os.path.relpath(whole.path, context.folder)  # so that the store can be moved
+    whole.model_copy(update={"path": there, "quantize": Quantize(kind=kind)}).write(context.folder)
     return StageResult()
 
 

@@ -9,12 +9,21 @@ from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.records import plain_prompt
-from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, StartMetrics, StudentMetrics, write_report
+from aligndistill.reporting.report import (
+    JudgeMetrics,
+    ModelMetrics,
+    QuantizedMetrics,
+    Report,
+    StartMetrics,
+    StudentMetrics,
+    write_report,
+)
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult, ScoredAnswer
 from aligndistill.stages.files import EVALUATION, FIDELITY, HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
+from aligndistill.stages.models import COPY
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
@@ -70,6 +79,7 @@ def make(
                 model=str(store / folder.name / "model"),
                 train_seconds=training[name].metrics["train_seconds"],
                 fidelity=_fidelity(fidelity[name]) if name in fidelity else None,
+                quantized=_quantized(evaluated, fidelity, name),
                 **_metrics(evaluated, name, StudentMetrics),
             )
             for name, folder in students.items()
@@ -99,7 +109,8 @@ def _page_data(
     from aligndistill.reporting.page import PageData
 
     pairs = list(read_jsonl(reward_model / HELD_OUT_PAIRS, HeldOutPair)) if reward_model else []
-    answers = list(read_jsonl(evaluation / SCORED, ScoredAnswer)) if evaluation else []
+    scored = read_jsonl(evaluation / SCORED, ScoredAnswer) if evaluation else ()
+    answers = [answer for answer in scored if COPY not in answer.author]
     return PageData(
         report=report,
         curves={
@@ -150,7 +161,15 @@ def _fidelity(folder: Path) -> TeacherFidelity:
     return TeacherFidelity.model_validate_json((folder / FIDELITY).read_bytes())
 
 
-def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics]) -> dict[str, Any]:
+def _quantized(evaluation: EvaluationResult, fidelity: Mapping[str, Path], student: str) -> QuantizedMetrics | None:
+    for copy, folder in fidelity.items():
+        name, _, kind = copy.partition(COPY)
+        if name == student and kind:
+            return QuantizedMetrics(kind=kind, fidelity=_fidelity(folder), **_metrics(evaluation, copy, QuantizedMetrics))
+    return None
+
+
+def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics | QuantizedMetrics]) -> dict[str, Any]:
     """The metrics of an author that this kind of entry has."""
     metrics = evaluation.authors.get(author)
     if metrics is None:

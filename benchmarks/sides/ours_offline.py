@@ -7,17 +7,20 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from aligndistill.config.models import Lora
-from aligndistill.config.offline_objectives import BestOfN, Dpo, OfflineObjective, Pro, Rrhf
+from aligndistill.config.offline_objectives import Distil, OfflineObjective
 from aligndistill.config.run import Runtime
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.config.training import Training
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer, load_language_model
 from aligndistill.models.reward import load_reward_model
+from aligndistill.models.vocabulary import SharedVocabulary
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.offline_student import reference_logprobs
 from aligndistill.training.fit import TrainingJob
-from aligndistill.training.offline.examples import Example
+from aligndistill.training.offline.distillation import LiveTeacher, train_distilled
+from aligndistill.training.offline.examples import Example, Mismatched
+from aligndistill.training.offline.mismatched import MismatchedPairs, mismatched_groups
 from aligndistill.training.offline.policy import train_policy
 from aligndistill.training.offline.reward_model import train_reward_model
 from benchmarks.probe import Clock, Memory, now, training_round, watch_every_trainer
@@ -51,7 +54,7 @@ def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     name = settings["objective"]
     objective: Any = name
     if name != "supervised":
-        adapter: TypeAdapter[Dpo | Rrhf | Pro | BestOfN] = TypeAdapter(OfflineObjective)
+        adapter: TypeAdapter[Any] = TypeAdapter(OfflineObjective)
         objective = adapter.validate_python({"kind": name, **settings.get("options", {})})
     pointer = ModelPointer(
         path=str(world / "policy"),
@@ -65,11 +68,16 @@ def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         work = _work(Path(folder), settings)
         reference: list[list[float] | None] = [None] * len(groups)
+        mismatched: list[Mismatched | None] = [None] * len(groups)
         started = now()
-        if isinstance(objective, Dpo):
+        if name != "supervised" and "reference" in objective.reads:
             reference = [*reference_logprobs(work, learner, "the world's model", groups)]
+        if name != "supervised" and objective.needs_mismatched:
+            others = mismatched_groups(groups, None)
+            known = reference_logprobs(work, learner, "the world's model", others, "of mismatched pairs")
+            mismatched = [*MismatchedPairs(others, known)]
         reference_seconds = now() - started
-        examples = [Example(*one) for one in zip(groups, [row["scores"] for row in rows], reference, strict=True)]
+        examples = [Example(*one) for one in zip(groups, [row["scores"] for row in rows], reference, mismatched, strict=True)]
         job = TrainingJob("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
         Clock.reset()
         train_policy(learner, objective, lora, examples, job)
@@ -88,6 +96,23 @@ def policy(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             "samples": settings["batch"] * settings["steps"],
         }
     return {**result, "seconds": [seconds + charged for seconds in result["seconds"]]}
+
+
+def distilled(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
+    """One training of a policy on a teacher's distributions, the teacher in memory beside it."""
+    memory = Memory()
+    rows = read_rows(world / "rows.jsonl")
+    policy, teacher = (
+        load_language_model(ModelPointer(path=str(world / name), layout="plain", dtype="float32")) for name in ("policy", "teacher")
+    )
+    objective = Distil(kind="distil", divergence="jsd", beta=0.5, sft_weight=0.0)
+    examples = [Example(TokenGroup(row["prompt"], row["responses"]), row["scores"]) for row in rows]
+    with tempfile.TemporaryDirectory() as folder:
+        work = _work(Path(folder), settings)
+        job = TrainingJob("benchmark", Training(**_training(settings)), work.runtime, work.folder / "checkpoints", 0)
+        Clock.reset()
+        train_distilled(policy, LiveTeacher(teacher, SharedVocabulary(frozenset())), objective, None, examples, job)
+    return training_round(settings["warm_up"], memory, settings["batch"])
 
 
 def reward_model(world: Path, settings: dict[str, Any]) -> dict[str, Any]:

@@ -32,7 +32,7 @@ def _timed_precompute(self: Any, *args: Any, **kwargs: Any) -> Any:
 DPOTrainer._precompute_ref_logps = _timed_precompute
 
 
-def _arguments(settings: dict[str, Any], folder: str, per_prompt: int = 1) -> dict[str, Any]:
+def trainer_arguments(settings: dict[str, Any], folder: str, per_prompt: int = 1) -> dict[str, Any]:
     """What both sides share, and TRL's best settings on this machine unless its `defaults` are asked for."""
     tuned = {"bf16": torch.cuda.is_available(), "gradient_checkpointing": False}
     return {
@@ -56,7 +56,7 @@ def _arguments(settings: dict[str, Any], folder: str, per_prompt: int = 1) -> di
     }
 
 
-def _preferences(rows: list[dict[str, Any]], number: int) -> Dataset:
+def preferences(rows: list[dict[str, Any]], number: int) -> Dataset:
     """As text, since DPOTrainer tokenises itself; the round's number keeps TRL's cache of an earlier round out."""
     return Dataset.from_list(
         [
@@ -82,7 +82,7 @@ def dpo(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     precomputing_seconds.clear()
     with tempfile.TemporaryDirectory() as folder:
         arguments = DPOConfig(
-            **_arguments(settings, folder),
+            **trainer_arguments(settings, folder),
             beta=settings["options"]["beta"],
             precompute_ref_log_probs=precompute,
             **({"precompute_ref_batch_size": settings["batch"]} if precompute else {}),
@@ -96,7 +96,7 @@ def dpo(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
             models["peft_config"] = lora  # the reference is the model without its adapters
         elif not precompute:
             models["ref_model"] = AutoModelForCausalLM.from_pretrained(world / "policy", dtype=dtype)
-        data, tokenizer = _preferences(rows, settings["round"]), AutoTokenizer.from_pretrained(world / "policy")
+        data, tokenizer = preferences(rows, settings["round"]), AutoTokenizer.from_pretrained(world / "policy")
         torch.manual_seed(0)  # the adapters follow from it, as on our side
         trainer = DPOTrainer(**models, args=arguments, train_dataset=data, processing_class=tokenizer)
         for row, ours in zip(trainer.train_dataset, rows, strict=True):
@@ -123,7 +123,7 @@ def reward_model(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = RewardTrainer(
             model=AutoModelForSequenceClassification.from_pretrained(world / "reward", dtype="float32"),
-            args=RewardConfig(**_arguments(settings, folder, per_prompt=len(pairs) // len(rows))),
+            args=RewardConfig(**trainer_arguments(settings, folder, per_prompt=len(pairs) // len(rows))),
             train_dataset=Dataset.from_list(pairs),
             processing_class=AutoTokenizer.from_pretrained(world / "reward"),
         )
@@ -145,7 +145,7 @@ def supervised(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         trainer = SFTTrainer(
             model=AutoModelForCausalLM.from_pretrained(world / "policy", dtype="float32"),
-            args=SFTConfig(**_arguments(settings, folder), completion_only_loss=True),
+            args=SFTConfig(**trainer_arguments(settings, folder), completion_only_loss=True),
             train_dataset=Dataset.from_list(rows),
             processing_class=AutoTokenizer.from_pretrained(world / "policy"),
         )
@@ -161,12 +161,12 @@ def reference_cache(world: Path, settings: dict[str, Any]) -> dict[str, Any]:
     sums: list[float] = []
     with tempfile.TemporaryDirectory() as folder:
         arguments = DPOConfig(
-            **_arguments(settings, folder), precompute_ref_log_probs=True, precompute_ref_batch_size=settings["batch"]
+            **trainer_arguments(settings, folder), precompute_ref_log_probs=True, precompute_ref_batch_size=settings["batch"]
         )
         for count in (round(len(rows) / 1.1), len(rows)):
             # From a file, so that the cache is on disk as it is for a user.
             data = Path(folder) / f"data-{count}"
-            _preferences(rows[:count], settings["round"]).save_to_disk(str(data))
+            preferences(rows[:count], settings["round"]).save_to_disk(str(data))
             precomputing_seconds.clear()
             trainer = DPOTrainer(
                 model=AutoModelForCausalLM.from_pretrained(world / "policy", dtype="float32"),

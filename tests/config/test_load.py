@@ -822,6 +822,13 @@ FROM_SCRATCH = {
             "c.yaml:5: evaluation.fidelity: fidelity reads a teacher's probabilities, and there is no",
         ),
         (
+            {
+                "start": "{model: s, lora: {r: 4}, quantize: {kind: nf4, export: adapter}}",
+                "evaluation": "{quantized: int8}",
+            },
+            "c.yaml:5: evaluation.quantized: students of start.quantize with 'export: adapter' are adapters on a model in few",
+        ),
+        (
             {"reward_model": "{model: {from_scratch: {tokenizer_data: {path: t}}}}"},
             "c.yaml:5: reward_model.model.from_scratch.tokenizer_data: the tokenizer of a reward model from scratch is",
         ),

@@ -43,7 +43,7 @@ def distilled(config: dict[str, Any], max_steps: int) -> dict[str, Any]:
         },
         "candidates": {"per_prompt": 2, "from": ["teacher", "start"], "max_new_tokens": 12},
         "reward_model": None,
-        "evaluation": {**config.get("evaluation", {}), "fidelity": True},
+        "evaluation": {"truth": "examples.quickstart.truth:truth", "fidelity": True, "quantized": "int8"},
         "students": {
             "kd": {"objective": objective, **training},
             "kd_16": {"objective": {**objective, "top_k": 16}, **training},
@@ -80,6 +80,20 @@ def test_distributions_teach_more_of_the_teacher_than_its_answers(folder: Path, 
         assert 0 <= followed[name]["agreement"]["mean"] <= 1
         assert followed[name]["own"]["kl_reverse"]["mean"] > 0
     assert followed["kd"]["agreement"]["mean"] > followed["sft"]["agreement"]["mean"]
+
+    # What a copy in 8 bits loses: its own answers are scored, and it is compared with the student on the student's.
+    copy = load_language_model(read_pointer(only(folder, "model-kd@int8")))
+    lost = fmean(nats for row in kl_nats(students["kd"], copy, groups, 32) for nats in row)
+    assert 0 < lost < kl["kd"] / 10
+    shown = report["students"]["kd"]["quantized"]
+    assert shown["kind"] == "int8"
+    assert 0 < shown["fidelity"]["kl_forward"]["mean"] < followed["kd"]["kl_forward"]["mean"] / 10
+    assert shown["fidelity"]["agreement"]["mean"] > 0.9
+    for name in ("truth", "length_tokens", "win_rate"):
+        assert shown[name]["n"] == report["students"]["kd"][name]["n"]
+    page = (folder / f"runs/{config['name']}/report.html").read_text()
+    assert "int8 KL" in page
+    assert "kd@int8" not in page
 
 
 def held_out(folder: Path, teacher: LanguageModel) -> Any:

@@ -15,7 +15,8 @@ from aligndistill.config.objectives import Ppo
 from aligndistill.config.offline_objectives import Dpo
 from aligndistill.config.run import AnswerSampling
 from aligndistill.config.students import RewardTraining, Student
-from aligndistill.models.load import load_language_model, read_pointer
+from aligndistill.models.load import ModelPointer, load_language_model, read_pointer
+from aligndistill.models.quantised import dequantised_weights
 from aligndistill.models.scoring import score_groups
 from aligndistill.records import Prompt
 from aligndistill.stages import answers, models, reward_model, students
@@ -104,3 +105,22 @@ def test_a_separate_critic_has_the_starts_whole_weights(tmp_path: Path) -> None:
     critic = _critic(sources, read_pointer(inputs["start"]), Ppo(kind="ppo", critic="separate"), LORA, 0)
     assert critic is not None
     assert {one.dtype for one in critic.model.parameters()} == {torch.float32}
+
+
+def test_a_students_copy_has_rounded_weights_and_is_found_when_the_store_is_moved(tmp_path: Path) -> None:
+    store = tmp_path / "store"
+    base = write_tiny_model(store / "student-dpo" / "model", **SIZES_FOR_BITS)
+    whole = ModelPointer(path="model", layout="chat", dtype="float32")
+    whole.write(store / "student-dpo")
+    models.quantised(context_of(store, "model-dpo@int8"), student=store / "student-dpo", kind="int8")
+    store.rename(tmp_path / "moved")
+    copy = load_language_model(read_pointer(tmp_path / "moved" / "model-dpo@int8"))
+    own = AutoModelForCausalLM.from_pretrained(tmp_path / "moved" / base.relative_to(store), dtype=torch.float32)
+    found = dequantised_weights(copy.model)
+    assert found
+    for name, weight_OI in found.items():
+        whole_OI = own.get_submodule(name).weight.detach()
+        step_O1 = whole_OI.abs().amax(1, keepdim=True) / 127
+        assert ((weight_OI - whole_OI).abs() <= 0.57 * step_O1).all()  # half a step, and float16 before it
+        steps_OI = weight_OI / step_O1
+        torch.testing.assert_close(steps_OI, steps_OI.round(), rtol=0, atol=0.1)

@@ -42,7 +42,7 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
                 require()
             except UserError as error:
                 yield (*path, *key), error
-    for key, require in (*_of_runtime(config), *_of_distilled(config)):
+    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config)):
         try:
             require()
         except UserError as error:
@@ -97,6 +97,11 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
         if isinstance(objective, Distil) and objective.hidden is not None:
             path = ("students", name, "objective", "hidden", "layers")
             yield path, partial(_require_layers, objective.hidden, start.model, taught_by)
+
+
+def _of_quantized(config: RunConfig) -> Iterator[Requirement]:
+    if config.evaluation.quantized is not None and config.students:
+        yield ("evaluation", "quantized"), require_bitsandbytes
 
 
 def _require_one_tokenizer(start: Path, teacher: Path) -> None:

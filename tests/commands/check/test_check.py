@@ -154,13 +154,16 @@ def test_what_is_missing_is_told_with_its_key_and_line(check: Check, sections: d
 
 def test_a_quantised_start_needs_the_extra(check: Check, monkeypatch: pytest.MonkeyPatch) -> None:
     start = {"start": {"model": "./start", "lora": {"r": 4}, "quantize": "nf4"}, "sft": None}
-    assert check(**start).errors == ()
+    copies = {"evaluation": {"judge": None, "quantized": "int8"}, "students": {"a": {"objective": {"kind": "dpo"}}}}
+    assert check(**start).errors == check(**copies).errors == ()
     find = importlib.util.find_spec
     monkeypatch.setattr(importlib.util, "find_spec", lambda name, *rest: None if name == "bitsandbytes" else find(name, *rest))
     (only,) = check(**start).errors
     assert (
         "start.quantize: quantised models need bitsandbytes, which is not installed: pip install 'aligndistill[quantised]'" in only
     )
+    (only,) = check(**copies).errors
+    assert "evaluation.quantized: quantised models need bitsandbytes, which is not installed" in only
 
 
 def test_a_start_must_not_be_quantised_already(check: Check) -> None:
