@@ -48,6 +48,8 @@ def _data(config: RunConfig) -> Iterator[Problem]:
     if config.prompts is not None and config.rankings.source is not None:
         advice = "a run trains either on prompts judged in this run or on existing preferences: set one of the two to null"
         yield Problem(("rankings", "source"), f"'prompts' is set as well; {advice}")
+    if config.rankings.source is None and config.rankings.scores != "logits":
+        yield Problem(("rankings", "scores"), "this is about the scores of 'rankings.source', which is not set: remove it")
     if config.prompts is None or config.rankings.source is not None:
         return
     offline = any(not isinstance(one.objective, OnPolicy) for one in config.students.values())

@@ -75,6 +75,8 @@ class Rankings(Section):
         source: existing preference data; no candidates are sampled and no judge is called.
         held_out: the share of the prompts of `source` that is used for evaluation only.
         aggregate: `auto` uses `bradley_terry` for comparisons and `mean_grade` for grades.
+        scores: what the scores of `source` are: `logits`, whose differences are on the logit scale, or `probabilities` of beating a
+            common opponent, which are converted to log-odds.
         temperature: grades are divided by this, so that their differences are on the logit scale.
         tie_margin: scores closer than this are tied.
         pairs: which pairs are written to `pairs.jsonl`: every strictly ordered pair, or only the best against the worst.
@@ -82,6 +84,7 @@ class Rankings(Section):
 
     source: Source | None = None
     held_out: float = Field(default=0.1, gt=0, lt=1)
+    scores: Annotated[Literal["logits", "probabilities"], HashedIfSet] = "logits"
     aggregate: Literal["auto", "win_probability", "bradley_terry", "mean_grade"] = "auto"
     temperature: float = Field(default=1.0, gt=0)
     tie_margin: float = Field(default=0.0, ge=0)

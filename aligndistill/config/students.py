@@ -1,13 +1,14 @@
 """The schema of reward models and students."""
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora
 from aligndistill.config.objectives import Objective, Ppo
 from aligndistill.config.offline_objectives import Distil
+from aligndistill.config.section import HashedIfSet
 from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
@@ -22,6 +23,7 @@ class RewardTraining(Training):
         labels: `hard` trains on the order, `soft` on the teacher's probability.
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
+        length_debiased: explain preferences by length first, and by the reward what is left; the reward has no length term.
     """
 
     model: LocalModel | None = None
@@ -30,6 +32,7 @@ class RewardTraining(Training):
     labels: Literal["hard", "soft"] = "hard"
     margin: float = Field(default=0.0, ge=0)
     centering: float = Field(default=0.01, ge=0)
+    length_debiased: Annotated[bool, HashedIfSet] = False
 
     @model_validator(mode="after")
     def _default_learning_rate(self) -> "RewardTraining":

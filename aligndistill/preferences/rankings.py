@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from aligndistill.config.run import Rankings
-from aligndistill.errors import ConfigError
+from aligndistill.errors import ConfigError, DataError
 from aligndistill.preferences import scores
 from aligndistill.records import Candidate, Comparison, Grade, Prompt, Ranking, Response, Verdict
 
@@ -19,6 +19,9 @@ DropReason = Literal["fewer than two answers", "all tied"]
 
 ARITHMETIC_MARGIN = 1e-9
 """Scores closer than this differ only by rounding and are always tied."""
+
+LEAST_PROBABILITY = 1e-6
+"""Probabilities nearer to 0, or to 1, are taken as this far away, and so are tied: their log-odds are mostly rounding."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,31 @@ def rank_responses(
 def rank_ready_made(ranking: Ranking, settings: Rankings) -> RankingOutcome:
     """Convert a loaded ranking, with the data set's scores, to the form returned by `rank_responses`.
 
-    Scores are divided by the temperature; a response whose score is not finite counts as one without a verdict.
+    Probabilities become log-odds: by Bradley-Terry, i beats j with probability sigmoid(log-odds_i - log-odds_j) if those are of
+    beating the same opponent. Scores are divided by the temperature; a response whose score is not finite counts as one without a
+    verdict.
+
+    Raises:
+        DataError: a score is no probability, but the settings say that they are.
     """
+    on_logit_scale = _log_odds if settings.scores == "probabilities" else float
     scored = [
-        response.model_copy(update={"score": response.score / settings.temperature})
+        response.model_copy(update={"score": on_logit_scale(response.score) / settings.temperature})
         for response in ranking.responses
         if math.isfinite(response.score)
     ]
     no_verdict = len(ranking.responses) - len(scored)
     return _finished(ranking.model_copy(update={"responses": tuple(scored)}), settings.tie_margin, no_verdict)
+
+
+def _log_odds(probability: float) -> float:
+    if not 0 <= probability <= 1:
+        raise DataError(
+            f"rankings.scores is 'probabilities', but rankings.source has the score {probability:g}. "
+            "Set rankings.scores to logits, and rankings.temperature to fit."
+        )
+    inside = min(max(probability, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
+    return math.log(inside / (1 - inside))
 
 
 def _scores(verdicts: Sequence[Verdict], settings: Rankings, first_advantage: float) -> dict[str, float]:

@@ -94,6 +94,17 @@ class JudgeMetrics(Record):
     completion_tokens: int | None = None
 
 
+class RewardModelMetrics(PreferenceMetrics):
+    """Metrics of the run's reward model on held-out pairs.
+
+    Attributes:
+        length_weight: of the length term in its training (`reward_model.length_debiased`), logits; None without one. The reward
+            that was measured has no such term.
+    """
+
+    length_weight: FiniteFloat | None = None
+
+
 class Report(Record):
     """The report of a run. Students are in the order of the config."""
 
@@ -103,7 +114,7 @@ class Report(Record):
     teacher: ModelMetrics | None = None
     judge: JudgeMetrics | None = None
     audit: AuditMetrics | None = None
-    reward_model: PreferenceMetrics | None = None
+    reward_model: RewardModelMetrics | None = None
     students: Mapping[str, StudentMetrics] = {}
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}

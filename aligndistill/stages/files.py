@@ -45,11 +45,13 @@ class HeldOutPair(Record):
     Attributes:
         difference: reward of the better answer minus that of the worse; P(better) = sigmoid(difference).
         length_gap_tokens: tokens of the better answer minus those of the worse.
+        length_term: what a length-debiased reward model's length term adds to the difference in training; no part of the reward.
     """
 
     prompt_id: str
     difference: float
     length_gap_tokens: int
+    length_term: float = 0.0
 
 
 def held_out_prompts(prompts: Path, limit: int | None) -> list[Prompt]:

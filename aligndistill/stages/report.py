@@ -14,6 +14,7 @@ from aligndistill.reporting.report import (
     ModelMetrics,
     QuantizedMetrics,
     Report,
+    RewardModelMetrics,
     StartMetrics,
     StudentMetrics,
     write_report,
@@ -29,7 +30,7 @@ from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 
 if TYPE_CHECKING:
-    from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics
+    from aligndistill.evaluation.preference_metrics import LengthGapBin
     from aligndistill.reporting.page import DataCounts, PageData
     from aligndistill.reporting.updates import Updates
 
@@ -187,11 +188,12 @@ def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: Eval
     return JudgeMetrics(kind=kind, **{name: sum(int(part[name]) for part in parts) for name in names})
 
 
-def _reward_model(manifests: Mapping[str, Manifest]) -> "PreferenceMetrics | None":
-    from aligndistill.evaluation.preference_metrics import PreferenceMetrics
-
-    metrics = manifests["reward_model"].metrics["held_out"] if "reward_model" in manifests else None
-    return PreferenceMetrics.model_validate(metrics) if metrics else None
+def _reward_model(manifests: Mapping[str, Manifest]) -> RewardModelMetrics | None:
+    metrics = manifests["reward_model"].metrics if "reward_model" in manifests else {}
+    if not metrics.get("held_out"):
+        return None
+    term = metrics.get("length_term")
+    return RewardModelMetrics.model_validate({**metrics["held_out"], "length_weight": term["weight"] if term else None})
 
 
 def _probabilities(pairs: Iterable[HeldOutPair]) -> tuple[list[float], list[float]]:

@@ -1,6 +1,7 @@
 """A reward model trained on the training rankings, and its accuracy on the held-out ones."""
 
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from aligndistill.models import reward
     from aligndistill.models.load import ModelPointer
     from aligndistill.models.tokenise import Limits
+    from aligndistill.objectives.length_bias import LengthTerm
 
 
 @trains
@@ -37,7 +39,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     from aligndistill.models.tokenise import Limits
     from aligndistill.stages.tokens import ranking_examples
     from aligndistill.training.fit import TrainingJob
-    from aligndistill.training.offline.reward_model import train_reward_model
+    from aligndistill.training.offline.reward_model import length_term, train_reward_model
     from aligndistill.training.save import save_model
 
     backbone = _backbone(context, settings.model, start, rankings, seed)
@@ -47,7 +49,8 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
     job = TrainingJob("reward model", settings, context.runtime, context.scratch, seed)
-    trained = train_reward_model(reward_model, settings, examples, job)
+    term = length_term(settings, examples)
+    trained = train_reward_model(reward_model, settings, examples, job, term)
     save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)
     if not is_main_process():
         return StageResult()
@@ -55,7 +58,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
     saved = load_reward_model(read_pointer(context.folder), reward_model.tokenizer)  # measure the saved model
-    pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size)
+    pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size, term)
     write_jsonl(context.folder / HELD_OUT_PAIRS, pairs)
     metrics = preference_metrics(
         [pair.difference for pair in pairs], [pair.length_gap_tokens for pair in pairs], [pair.prompt_id for pair in pairs]
@@ -73,6 +76,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
             "train_seconds": trained.seconds,
             "held_out": metrics.model_dump() if metrics else None,
             "shares_prompt": reward_model.shares_prompt,
+            "length_term": asdict(term) if term else None,
         },
     )
 
@@ -95,9 +99,12 @@ def _backbone(context: StageContext, model: LocalModel | None, start: Path | Non
 
 
 def _held_out_pairs(
-    reward_model: "reward.RewardModel", rankings: Sequence[Ranking], limits: "Limits", batch_size: int
+    reward_model: "reward.RewardModel", rankings: Sequence[Ranking], limits: "Limits", batch_size: int, term: "LengthTerm | None"
 ) -> list[HeldOutPair]:
+    import torch
+
     from aligndistill.models.reward import score_rewards
+    from aligndistill.objectives.pairs import differences
     from aligndistill.training.offline.examples import tokenise_rankings
 
     tokenised = tokenise_rankings(reward_model.conversation, rankings, limits)
@@ -105,6 +112,8 @@ def _held_out_pairs(
     for scored in track(score_rewards(reward_model, tokenised.groups, batch_size), "held-out rewards", len(tokenised.groups)):
         ranking = rankings[tokenised.indices[scored.index]]
         lengths = [len(response) for response in tokenised.groups[scored.index].responses]
+        gaps_KK = differences(torch.tensor([lengths], dtype=torch.float32))[0]
+        terms_KK = (term.logit(gaps_KK) if term else torch.zeros_like(gaps_KK)).tolist()
         for better, worse in combinations(range(len(ranking.responses)), 2):
             if ranking.responses[better].score > ranking.responses[worse].score:
                 pairs[scored.index].append(
@@ -112,6 +121,7 @@ def _held_out_pairs(
                         prompt_id=ranking.prompt_id,
                         difference=scored.rewards[better] - scored.rewards[worse],
                         length_gap_tokens=lengths[better] - lengths[worse],
+                        length_term=terms_KK[better][worse],
                     )
                 )
     return [pair for group in pairs for pair in group]

@@ -699,6 +699,7 @@ FROM_SCRATCH = {
     [
         ({"prompts": None}, "c.yaml: there is no training data: give 'prompts'"),
         ({"rankings": READY}, "c.yaml:5: rankings.source: 'prompts' is set as well; a run trains either on"),
+        ({"rankings": "{scores: probabilities}"}, "c.yaml:5: rankings.scores: this is about the scores of 'rankings.source'"),
         ({"judge": None}, "c.yaml: judge: the answers to 'prompts' need a judge"),
         (
             {"candidates": "{from: [teacher]}"},

@@ -81,6 +81,15 @@ def test_centering_pulls_the_sum_of_a_pairs_rewards_to_zero() -> None:
     assert centred - plain == pytest.approx(0.1 * (2.5**2 + (-0.5) ** 2 + 1.0**2) / 3)
 
 
+def test_the_term_is_part_of_the_loss_and_of_no_metric() -> None:
+    rewards_BK, scores_BK = torch.tensor([[0.5, 2.0, 9.0]]), torch.tensor([[4.0, 1.0, 0.0]])
+    valid_BK = torch.tensor([[True, True, False]])
+    term_BKK = torch.tensor([[[0.0, 0.7, 5.0], [-0.7, 0.0, 6.0], [-5.0, -6.0, 0.0]]])
+    loss = bradley_terry_loss(rewards_BK, scores_BK, valid_BK, centering=0.1, term_BKK=term_BKK)
+    assert loss.value.item() == pytest.approx(-log_sigmoid(0.5 - 2.0 + 0.7) + 0.1 * 2.5**2)
+    assert (loss.metrics["accuracy"].tolist(), loss.metrics["margin"].tolist()) == ([0.0], [-1.5])
+
+
 def trl_loss(
     chosen_B: Tensor, rejected_B: Tensor, coefficient: float | None, margin_B: Tensor | None
 ) -> tuple[Tensor, dict[str, float]]:

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from aligndistill.config.run import Rankings
-from aligndistill.errors import ConfigError
+from aligndistill.errors import ConfigError, DataError
 from aligndistill.preferences.rankings import RankingOutcome, rank_ready_made, rank_responses
 from aligndistill.records import Candidate, Comparison, Grade, Message, Prompt, Ranking, Response
 
@@ -123,6 +123,23 @@ def test_a_ready_made_ranking_is_ordered_scaled_and_kept_whole() -> None:
     assert scored(outcome) == [("c001", 6.0), ("c000", 2.0)]
     assert outcome.ranking is not None
     assert (outcome.ranking.split, outcome.ranking.responses[0].text) == ("held_out", "1")
+
+
+def test_probabilities_of_beating_one_opponent_become_log_odds() -> None:
+    """Two answers that beat it 3 to 1 and 1 to 1 meet as 3 to 1, by Bradley-Terry."""
+    outcome = rank_ready_made(ready_made([0.5, 0.75]), Rankings(scores="probabilities"))
+    assert scored(outcome) == [("c001", pytest.approx(math.log(3))), ("c000", 0.0)]
+    halved = rank_ready_made(ready_made([0.5, 0.75]), Rankings(scores="probabilities", temperature=2.0))
+    assert scored(halved) == [("c001", pytest.approx(math.log(3) / 2)), ("c000", 0.0)]
+    ends = rank_ready_made(ready_made([1.0, 1e-7, 0.0, 1 - 1e-7]), Rankings(scores="probabilities"))
+    most = math.log(1e6 - 1)
+    assert [score for _, score in scored(ends)] == pytest.approx([most, most, -most, -most])
+
+
+@pytest.mark.parametrize("score", [-0.1, 1.5])
+def test_a_score_that_is_no_probability(score: float) -> None:
+    with pytest.raises(DataError, match=rf"rankings\.source has the score {score}\. Set rankings\.scores to logits"):
+        rank_ready_made(ready_made([0.5, score]), Rankings(scores="probabilities"))
 
 
 def test_a_ready_made_ranking_is_dropped_by_the_same_rules() -> None:

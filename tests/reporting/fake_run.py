@@ -2,9 +2,9 @@
 
 from aligndistill.evaluation.audit import AuditMetrics, LabelMetrics
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.evaluation.preference_metrics import LengthGapBin, PreferenceMetrics, ReliabilityBin
+from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting.page import DataCounts, PageData
-from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, StartMetrics, StudentMetrics
+from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, RewardModelMetrics, StartMetrics, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 
 
@@ -46,7 +46,7 @@ def full_report() -> Report:
             canaries_by_kind={"other_prompt": mean(0.2)},
             labels=LabelMetrics(agreement=mean(0.7), kappa=mean(0.4), longer_wins=mean(0.58)),
         ),
-        reward_model=PreferenceMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06)),
+        reward_model=RewardModelMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06), length_weight=1.24),
         students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},
         warnings=("12% of answers were cut",),
         versions={"torch": "2.13.0"},

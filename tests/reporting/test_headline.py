@@ -1,6 +1,5 @@
-from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.reporting.headline import result_sentence
-from aligndistill.reporting.report import Report, StudentMetrics
+from aligndistill.reporting.report import Report, RewardModelMetrics, StudentMetrics
 from tests.reporting.fake_run import full_report, mean, student
 
 
@@ -31,7 +30,7 @@ def test_nothing_measured():
 
 
 def test_reward_model_alone():
-    metrics = PreferenceMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.1))
+    metrics = RewardModelMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.1))
     assert result_sentence(Report(run="r", seed=0, reward_model=metrics)) == (
         "The reward model agrees with 71% [66%, 76%] of held-out preferences; "
         "choosing the longer answer would agree with 58% [53%, 63%]."

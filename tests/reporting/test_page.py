@@ -118,6 +118,7 @@ def test_full_page_shows_every_metric(full_html):
         "38 s",
         "3,072",
         "0.71 [0.66, 0.76]",
+        "weight of length in training, left out of the reward 1.24",
         "duplicate prompt 12",
         "winner changes with the order 6% [3%, 9%]",
         "longer answer wins 61% [56%, 66%] by chance 50% [46%, 54%]; by the labels 58% [53%, 63%]",
@@ -173,6 +174,7 @@ def reports_with_gaps():
         "nothing measured": Report(run="r", seed=0, students={"pro": unmeasured}),
         "one measured": full.model_copy(update={"students": {"pro": unmeasured, "dpo": student(0.5, 0.6)}}),
         "no lengths known": full.model_copy(update={"reward_model": full.reward_model.model_copy(update={"longer_wins": None})}),
+        "no length term": full.model_copy(update={"reward_model": full.reward_model.model_copy(update={"length_weight": None})}),
     }
 
 

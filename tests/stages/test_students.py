@@ -17,7 +17,8 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import ModelPointer, load_tokenizer, read_pointer
 from aligndistill.stages import offline_student, rankings, reward_model, students
 from aligndistill.stages.context import StageContext
-from aligndistill.store.jsonl import write_jsonl
+from aligndistill.stages.files import HeldOutPair
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.training import arguments
 from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import pairs, ragged_rankings, tiny_model, user, write_tiny_model
@@ -194,3 +195,21 @@ def test_where_all_rankings_are_tied_soft_labels_and_best_of_n_still_learn(tmp_p
         student = Student(objective=objective, batch_size=2, max_steps=1)
         with pytest.raises(DataError, match=f"no training rankings are left. Dropped: {tied} all tied"):
             students.make(context_of(tmp_path, f"strict-{objective.kind}"), settings=student, **learning, **inputs, **more)
+
+
+def test_a_length_debiased_reward_model_tells_its_term(tmp_path: Path) -> None:
+    settings = start_and_rows(tmp_path, lambda n: [float(n % 3 > 0), float(n % 3 == 0)])
+    rows = tmp_path / "rows.jsonl"
+    rows.write_text(rows.read_text().replace('"yes"', '"yes, of course"'))
+    inputs = {"start": tmp_path / "start", "rankings": tmp_path / "rankings"}
+    rankings.read(context_of(tmp_path, "rankings"), settings=settings, conversational=True)
+    debiased = RewardTraining(length_debiased=True, batch_size=8, max_steps=1)
+    made = reward_model.make(context_of(tmp_path, "debiased"), settings=debiased, seed=0, **inputs)
+    term = made.metrics["length_term"]
+    gap = abs(next(read_jsonl(tmp_path / "debiased" / "held_out.jsonl", HeldOutPair)).length_gap_tokens)
+    assert term["deviation_tokens"] == gap > 0  # the answers are always the same two
+    for pair in read_jsonl(tmp_path / "debiased" / "held_out.jsonl", HeldOutPair):
+        assert pair.length_term == pytest.approx(term["weight"] * math.tanh(pair.length_gap_tokens / gap), rel=1e-6)
+    plain = reward_model.make(context_of(tmp_path, "plain"), settings=RewardTraining(batch_size=8, max_steps=1), seed=0, **inputs)
+    assert plain.metrics["length_term"] is None
+    assert all(pair.length_term == 0 for pair in read_jsonl(tmp_path / "plain" / "held_out.jsonl", HeldOutPair))

@@ -40,7 +40,7 @@ from aligndistill.processes import signals  # noqa: E402
 from aligndistill.training.checkpointing import CheckpointedTrainer  # noqa: E402
 from aligndistill.training.offline.distillation import LiveTeacher, save_projections, train_distilled  # noqa: E402
 from aligndistill.training.offline.policy import train_policy  # noqa: E402
-from aligndistill.training.offline.reward_model import train_reward_model  # noqa: E402
+from aligndistill.training.offline.reward_model import length_term, train_reward_model  # noqa: E402
 from aligndistill.training.on_policy.rollout_server import RolloutServerClient  # noqa: E402
 from aligndistill.training.on_policy.weight_sync import ServedRollouts  # noqa: E402
 from aligndistill.training.save import save_model  # noqa: E402
@@ -128,7 +128,8 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
     elif what == "reward_model":
         reward_model = new_reward_model(backbone, seed=1)
         examples = ranking_examples(reward_model.conversation, rankings)
-        trained = train_reward_model(reward_model, RewardModelSettings(lora=lora), examples, job)
+        debiased = RewardModelSettings(lora=lora, length_debiased=True)
+        trained = train_reward_model(reward_model, debiased, examples, job, length_term(debiased, examples))
         save_model(trained, saved, backbone, lora is not None, AutoModelForSequenceClassification)
     elif what in ("distil", "distil_hidden"):
         policy = load_language_model(backbone)

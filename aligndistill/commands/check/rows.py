@@ -11,6 +11,7 @@ from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.data.loading import Loading, load_demonstrations, load_judgments, load_prompts, load_rankings
 from aligndistill.data.sources import on_hub, saved_to_disk
 from aligndistill.errors import DataError, UserError
+from aligndistill.preferences.rankings import rank_ready_made
 
 MAX_ROWS = 20_000
 """The most rows of a source that are read, so that a check takes a second or two."""
@@ -49,8 +50,9 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
     loading = _loading(config, path, source.model_copy(update={"on_bad_row": "drop", "limit": limit}))
     error: UserError | None = None
     try:
-        for _ in loading:
-            pass
+        for one in loading:
+            if path == ("rankings", "source"):
+                rank_ready_made(one, config.rankings)
     except DataError as found:
         error = found
     more = loading.bad_rows - len(loading.first_bad_rows)

@@ -301,6 +301,14 @@ def test_demonstrations_and_preferences_are_read_as_what_they_are(check: Check) 
     assert "rankings.source.path: pairs.jsonl row 1: chosen equals rejected" in only
 
 
+def test_scores_that_are_no_probabilities(check: Check) -> None:
+    write_rows(Path("ranked.jsonl"), [{"prompt": row["prompt"], "responses": ["A", "B"], "scores": [7, 3]} for row in QUESTIONS])
+    sections = {"prompts": None, "judge": None, "sft": None, "evaluation": {"judge": None}}
+    (only,) = check(**sections, rankings={"source": {"path": "ranked.jsonl"}, "scores": "probabilities"}).errors
+    assert "rankings.source.path: rankings.scores is 'probabilities', but rankings.source has the score 7." in only
+    assert check(**sections, rankings={"source": {"path": "ranked.jsonl"}}).errors == ()
+
+
 def test_data_of_which_nothing_would_be_left(check: Check) -> None:
     (only,) = check("prompts.held_out=0.00001").errors
     assert "prompts.source.path: prompts.jsonl: no held-out prompts" in only
