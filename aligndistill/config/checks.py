@@ -9,6 +9,7 @@ from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, OnPolicyDistil, Ppo, Rewarded
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, Distil, Kto
 from aligndistill.config.problems import Problem, did_you_mean
+from aligndistill.config.rounds import Rounds
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
 from aligndistill.config.section import NAME_PATTERN
@@ -35,6 +36,8 @@ def check(config: RunConfig) -> Iterator[Problem]:
     yield from _prices(config)
     yield from _distilled(config)
     yield from _fidelity(config)
+    if config.rounds is not None:
+        yield from _rounds(config, config.rounds)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
@@ -240,6 +243,27 @@ def _distilled(config: RunConfig) -> Iterator[Problem]:
             yield Problem(
                 (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
             )
+
+
+def _rounds(config: RunConfig, rounds: Rounds) -> Iterator[Problem]:
+    """Repeated rounds: what the next one starts from, and what tells whether it is worth it."""
+    if rounds.promotes not in config.students:
+        known = ", ".join(config.students) or "none"
+        text = f"there is no student '{rounds.promotes}'{did_you_mean(rounds.promotes, config.students)} (known: {known})"
+        yield Problem(("rounds", "promotes"), text)
+    if config.judge is None or config.prompts is None:
+        yield Problem(("rounds",), "every round judges new answers: this needs 'prompts' and a 'judge'")
+        return
+    if "start" not in config.candidates.authors:
+        yield Problem(("candidates", "from"), "with 'rounds', the student of the round before writes in place of 'start': add it")
+    if config.evaluation.judge is None:
+        yield Problem(("evaluation", "judge"), "rounds are compared by a judge: set this to 'same', or give another one")
+    if config.start is not None and config.start.quantize is not None and config.start.quantize.export == "adapter":
+        text = "the next round cannot train new adapters on a model saved as adapters: set export to 'merged'"
+        yield Problem(("start", "quantize", "export"), text)
+    for name in config.students:
+        if re.search(r"-r\d+$", name):
+            yield Problem(("students", name), "names that end in -r and a number are those of later rounds: choose another")
 
 
 def _fidelity(config: RunConfig) -> Iterator[Problem]:
