@@ -12,7 +12,8 @@ the others its settings; the fingerprint hashes both by keyword (`store/stage.py
 from typing import Any
 
 from aligndistill.config.resolve import resolved
-from aligndistill.config.run import Round, RunConfig
+from aligndistill.config.rounds import Round
+from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
@@ -27,6 +28,7 @@ from aligndistill.stages import (  # fmt: skip
     rankings,
     report,
     reward_model,
+    rounds,
     students,
     teacher_tokens,
     verdicts,
@@ -38,44 +40,68 @@ def pipeline(config: RunConfig) -> Pipeline:
     """All stages that the report needs."""
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
     config = resolved(config)
-    named, data = named_models(config), prompt_set(config)
-    promoted, trained, written = Given(), Given(), Given()
-    for each in config.rounds:
+    named, given = named_models(config), prompt_set(config)
+    data, of_round, promoted, trained, written, learned, reached, stops = (Given() for _ in range(8))
+    previous: Stage | None = None  # the answers of the model that the round starts from
+    for each in config.all_rounds:
         known = named | promoted  # plus `student`, promoted by the previous round
         roles = known | {role: known[name] for role, name in each.roles.items()}  # start and reference
-        data = preferences(config, each, data, roles)
-        compared = {each.of(role): held_out_answers(config, each.of(role), data, author=roles[role]) for role in each.compared}
-        known = data | {"start_answers": compared.get(each.of("start"))}
-        new = {each.of(name): student(config, each.of(name), one, roles, known) for name, one in config.students.items()}
+        data = of_round[each.name] = preferences(config, each, given, roles, data, [*stops.values()])
+        compared = {each.of(role): held_out_answers(config, each.of(role), given, author=roles[role]) for role in each.compared}
+        known = data | {"start_answers": previous or compared.get("start"), "rankings": learned_rankings(data)}
+        new = {each.of(name): student(config, each.of(name), config.students[name], roles, known) for name in each.students}
         for name, author in new.items():
-            written[name] = held_out_answers(config, name, data, author=author, reference=roles["reference"])
+            written[name] = held_out_answers(config, name, given, author=author, reference=named["start"])
         written |= compared
         trained |= new
-        promoted = {"student": new[each.of(each.promotes)]} if each.promotes else {}
-    followed = followings(config, trained, written, data, named)
+        learned |= {each.of(name): config.students[name] for name in each.students}
+        if each.promotes:
+            name = each.of(each.promotes)
+            compared = {"start": written["start"], "previous": known["start_answers"], "student": written[name]}
+            made = reached[each.name] = progress(config, each, new[name], data, named, compared)
+            promoted, previous = {"student": made}, written[name]
+            if each.stop:
+                stops[each.name] = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=made)
+    followed = followings(config, trained, written, given, named)
     scores = None
     if trained:
         judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
-        measured: Given = {"prompts": data["prompts"], "answers": written, "reward_model": data.get("reward_model")}
+        measured: Given = {"prompts": given["prompts"], "answers": written, "reward_model": of_round["1"].get("reward_model")}
+        measured |= {"stops": stops} if stops else {}
         scores = stage("evaluation", evaluation.make, version=2, **judging, **measured)
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
-    about |= {"settings": config.students, "judge": config.judge.kind if config.judge else None}
-    return Pipeline(stage("report", report.make, **about, data=data, students=trained, evaluation=scores, fidelity=followed))
+    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None}
+    results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, "progress": reached, "stops": stops}
+    return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
+
+
+def progress(config: RunConfig, each: Round, student: Stage, data: Given, named: Given, answers: Given) -> Stage:
+    """The student that the next round starts from, compared with the round's own start."""
+    judging: Given = {"evaluation": config.evaluation, "seed": config.seed, "round": each.name}
+    judging |= {"models": pick(named, models_of(config.evaluation))}
+    return stage(
+        each.of("progress"), rounds.compare, **judging, answers=answers, **pick(data, ("prompts", "rankings")), student=student
+    )
 
 
 def followings(config: RunConfig, trained: Given, written: Given, data: Given, named: Given) -> Given:
     """How closely each student follows the teacher, and its quantised copy the student; the copies' answers join `written`."""
-    kind, pairs = config.evaluation.quantized, []
+    found: Given = {}
     for name, one in trained.items():
         if config.evaluation.fidelity:
-            pairs.append((name, one, "teacher", named["teacher"]))
-        if kind:
+            found[name] = following(name, one, "teacher", named["teacher"], written, data)
+        if kind := config.evaluation.quantized:
             copy = f"{name}{models.COPY}{kind}"
-            pairs.append((copy, stage(f"model-{copy}", models.quantised, student=one, kind=kind), name, one))
-            written[copy] = held_out_answers(config, copy, data, author=pairs[-1][1])
-    texts: Given = {name: {"student_answers": written[name], "teacher_answers": written[of]} for name, _, of, _ in pairs}
-    shared: Given = {"prompts": data["prompts"]}
-    return {a: stage(f"fidelity-{a}", fidelity.make, student=b, teacher=d, **texts[a], **shared) for a, b, _, d in pairs}
+            quantized = stage(f"model-{copy}", models.quantised, student=one, kind=kind)
+            written[copy] = held_out_answers(config, copy, data, author=quantized)
+            found[copy] = following(copy, quantized, name, one, written, data)
+    return found
+
+
+def following(name: str, student: Stage, followed: str, teacher: Stage, written: Given, data: Given) -> Stage:
+    """How closely one model follows another, on the answers of both."""
+    texts: Given = {"student_answers": written[name], "teacher_answers": written[followed], "prompts": data["prompts"]}
+    return stage(f"fidelity-{name}", fidelity.make, student=student, teacher=teacher, **texts)
 
 
 def named_models(config: RunConfig) -> Given:
@@ -102,13 +128,25 @@ def ranking(config: RunConfig) -> Given:
     return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
 
 
-def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Given:
-    """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone."""
+def preferences(config: RunConfig, each: Round, given: Given, roles: Given, before: Given, stops: list[Stage]) -> Given:
+    """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
+
+    Args:
+        given: the prompts of the run, or ready-made rankings and their prompts.
+        before: what this returned for the round before; empty in the first.
+        stops: what decided, after each round before, whether another follows.
+    """
+    data = dict(given)
+    if each.part is not None:
+        part, parts = each.part
+        data["prompts"] = stage(each.of("prompts-part"), prompts.part, prompts=given["prompts"], part=part, parts=parts)
     judged: Given = pick(data, ("rankings",)) if "rankings" in data else {}
     if config.judge is not None and config.prompts is not None:
         judged = pick(data, ("prompts",))
         writing: Given = {"settings": config.candidates, "authors": pick(roles, config.candidates.authors), "seed": config.seed}
-        judged["candidates"] = stage(each.of("candidates"), candidates.make, **writing, **judged)
+        judged["candidates"] = stage(
+            each.of("candidates"), candidates.make, **writing, **judged, waits_for=stops[-1] if stops else None
+        )
         judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
@@ -116,11 +154,20 @@ def preferences(config: RunConfig, each: Round, data: Given, roles: Given) -> Gi
     if "verdicts" in judged:
         made = stage(each.of("rankings"), rankings.make, **ranking(config), **judged, waits_for=data["audit"])
         data |= judged | {"rankings": made}
+    if each.joins and before:
+        data["all_rankings"] = stage(each.of("all_rankings"), rounds.join, before=learned_rankings(before), latest=data["rankings"])
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))
         learning = backbone | {"settings": config.reward_model, "seed": config.seed, "version": 2, "waits_for": data["audit"]}
-        data = data | {"reward_model": stage(each.of("reward_model"), reward_model.make, rankings=data["rankings"], **learning)}
+        data = data | {
+            "reward_model": stage(each.of("reward_model"), reward_model.make, rankings=learned_rankings(data), **learning)
+        }
     return data
+
+
+def learned_rankings(data: Given) -> Stage | None:
+    """What a round learns from: its rankings, or those of all rounds so far."""
+    return data.get("all_rankings", data.get("rankings"))
 
 
 def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given) -> Stage:

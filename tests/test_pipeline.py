@@ -308,3 +308,37 @@ def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
     together = {name for name, stage in built.items() if stage.together}
     assert {"start", "teacher", "candidates", "verdicts", "evaluation", *TRAINED, *ANSWERED} <= together
     assert not together & {"prompts", "audit", "rankings", "report"}
+
+
+# ------------------------------------------------------------------------------------------------------------- rounds
+
+ROUNDS = {"count": 3, "promotes": "dpo"}
+
+
+def test_the_first_of_several_rounds_is_a_run_without_rounds(folder: Path) -> None:
+    plain, repeated = stages(small_config()), stages(small_config() | {"rounds": ROUNDS})
+    for name in plain.keys() - REPORTED:
+        assert repeated[name].fingerprint == plain[name].fingerprint, name
+
+
+def test_what_each_round_reads(folder: Path) -> None:
+    built = stages(small_config() | {"rounds": {**ROUNDS, "data": "all", "reference": "start"}})
+    second = built["student-dpo-r2"].given
+    assert second["start"] is built["progress"]
+    assert second["reference"] is built["start"]
+    assert second["rankings"] is built["all_rankings-r2"]
+    assert built["candidates-r2"].given["authors"] == {"start": built["progress"]}
+    assert built["candidates-r2"].waits_for is built["stop"]
+    assert built["all_rankings-r3"].given == {"before": built["all_rankings-r2"], "latest": built["rankings-r3"]}
+    assert built["reward_model-r3"].given["rankings"] is built["all_rankings-r3"]
+    assert built["answers-dpo-r3"].given["reference"] is built["start"]
+    answers = {"start": built["answers-start"], "previous": built["answers-dpo-r2"], "student": built["answers-dpo-r3"]}
+    assert built["progress-r3"].given["answers"] == answers
+    assert "stop-r3" not in built
+    assert "student-best_of_n-r2" not in built
+
+
+def test_another_stop_rule_trains_nothing_again(folder: Path) -> None:
+    rounds = {**ROUNDS, "stop": {"length_growth": 2.0}}
+    one, other = stages(small_config() | {"rounds": ROUNDS}), stages(small_config() | {"rounds": rounds})
+    assert {name for name in one if one[name].fingerprint != other[name].fingerprint} == {"stop", "stop-r2", *REPORTED}

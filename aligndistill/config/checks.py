@@ -4,11 +4,13 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
+from aligndistill.config import teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
-from aligndistill.config.models import EndpointModel, LocalModel, Teacher
-from aligndistill.config.objectives import OnPolicy, OnPolicyDistil, Ppo, Rewarded
-from aligndistill.config.offline_objectives import LEAST_PROMPTS, Distil, Kto
+from aligndistill.config.models import EndpointModel, Teacher
+from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
+from aligndistill.config.offline_objectives import LEAST_PROMPTS, Kto
 from aligndistill.config.problems import Problem, did_you_mean
+from aligndistill.config.rounds import Rounds
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
 from aligndistill.config.section import NAME_PATTERN
@@ -33,9 +35,11 @@ def check(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
     yield from _prices(config)
-    yield from _distilled(config)
-    yield from _fidelity(config)
+    yield from teacher_checks.distilled(config)
+    yield from teacher_checks.fidelity(config)
     yield from _quantized(config)
+    if config.rounds is not None:
+        yield from _rounds(config, config.rounds)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
@@ -225,49 +229,25 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("budget", "prices"), text)
 
 
-def _distilled(config: RunConfig) -> Iterator[Problem]:
-    """Students that are distilled: a teacher with the start's tokenizer, which runs here or says how likely given tokens are;
-    off-policy, also answers to read."""
-    for name, student in config.students.items():
-        objective = student.objective
-        if not isinstance(objective, Distil | OnPolicyDistil):
-            continue
-        path = ("students", name, "objective")
-        if isinstance(objective, OnPolicyDistil) and isinstance(config.teacher, EndpointModel):
-            yield from _served_teacher(config.teacher, objective, path)
-        elif reason := _probabilities_unknown("distillation", config):
-            yield Problem((*path, "kind"), reason)
-        if (
-            isinstance(objective, Distil)
-            and objective.on == "teacher"
-            and config.judge is not None
-            and "teacher" not in config.candidates.authors
-        ):
-            yield Problem(
-                (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
-            )
-        if isinstance(objective, Distil) and objective.hidden is not None:
-            new = [model.from_scratch if isinstance(model, LocalModel) else None for model in (config.start, config.teacher)]
-            if reason := objective.hidden.missing_layer(*(one.num_hidden_layers if one else None for one in new)):
-                yield Problem((*path, "hidden", "layers"), reason)
-
-
-def _served_teacher(teacher: EndpointModel, objective: OnPolicyDistil, path: KeyPath) -> Iterator[Problem]:
-    """A server says how likely given tokens are, at temperature 1."""
-    if objective.form == "full":
-        text = "form 'full' compares whole distributions, and an endpoint gives the probabilities of given tokens alone"
-        yield Problem((*path, "form"), f"{text}: use form: sampled with a vLLM server, or a local teacher")
+def _rounds(config: RunConfig, rounds: Rounds) -> Iterator[Problem]:
+    """Repeated rounds: what the next one starts from, and what tells whether it is worth it."""
+    if rounds.promotes not in config.students:
+        known = ", ".join(config.students) or "none"
+        text = f"there is no student '{rounds.promotes}'{did_you_mean(rounds.promotes, config.students)} (known: {known})"
+        yield Problem(("rounds", "promotes"), text)
+    if config.judge is None or config.prompts is None:
+        yield Problem(("rounds",), "every round judges new answers: this needs 'prompts' and a 'judge'")
         return
-    if objective.temperature != 1.0:
-        yield Problem((*path, "temperature"), "a server's log-probabilities are those at temperature 1: set this to 1")
-    if teacher.tokenizer is None:
-        text = "on-policy distillation sends token ids to the teacher, which must be its own"
-        yield Problem(("teacher", "tokenizer"), f"{text}: set this to the folder or Hub name of the teacher's tokenizer")
-
-
-def _fidelity(config: RunConfig) -> Iterator[Problem]:
-    if config.evaluation.fidelity and (reason := _probabilities_unknown("fidelity", config)):
-        yield Problem(("evaluation", "fidelity"), reason)
+    if "start" not in config.candidates.authors:
+        yield Problem(("candidates", "from"), "with 'rounds', the student of the round before writes in place of 'start': add it")
+    if config.evaluation.judge is None:
+        yield Problem(("evaluation", "judge"), "rounds are compared by a judge: set this to 'same', or give another one")
+    if config.start is not None and config.start.quantize is not None and config.start.quantize.export == "adapter":
+        text = "the next round cannot train new adapters on a model saved as adapters: set export to 'merged'"
+        yield Problem(("start", "quantize", "export"), text)
+    for name in config.students:
+        if re.search(r"-r\d+$", name):
+            yield Problem(("students", name), "names that end in -r and a number are those of later rounds: choose another")
 
 
 def _quantized(config: RunConfig) -> Iterator[Problem]:
@@ -275,31 +255,6 @@ def _quantized(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation.quantized and exported == "adapter":
         text = "students of start.quantize with 'export: adapter' are adapters on a model in few bits already: set it to null"
         yield Problem(("evaluation", "quantized"), f"{text}, or export: merged")
-
-
-def _probabilities_unknown(reader: str, config: RunConfig) -> str | None:
-    """Why the teacher's probabilities of the student's tokens cannot be read; None if they can, as far as the config says."""
-    teacher = config.teacher
-    if teacher is None:
-        return f"{reader} reads a teacher's probabilities, and there is no 'teacher': add that section"
-    if isinstance(teacher, EndpointModel):
-        reads = f"{reader} reads a teacher's probabilities of every token, which an endpoint does not provide"
-        return f"{reads}: use a local teacher, or what reads answers alone"
-    if config.start is not None and not _may_share_tokenizer(config):
-        text = f"{reader} needs one tokenizer for both models, and one from scratch is trained on the model's demonstrations"
-        return f"{text}: give start and teacher the same 'vocab_size' and 'tokenizer_data' in from_scratch, or a 'model'"
-    return None
-
-
-def _may_share_tokenizer(config: RunConfig) -> bool:
-    """Whether start and teacher may have one tokenizer. Those of folders and of the Hub are compared when they are read."""
-    start, teacher = config.start, config.teacher
-    assert start is not None and isinstance(teacher, Teacher)
-    one, other = start.from_scratch, teacher.from_scratch
-    if one is None or other is None:
-        return one is other
-    texts = [new.tokenizer_data or (sft and sft.demonstrations) for new, sft in ((one, config.sft), (other, teacher.sft))]
-    return one.vocab_size == other.vocab_size and texts[0] == texts[1]
 
 
 def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel]]:

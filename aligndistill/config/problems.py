@@ -211,7 +211,6 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
 
 
 _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
-    (RunConfig, frozenset({"rounds"})),
     (Prompts, frozenset({"elicit", "filters"})),
     (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),

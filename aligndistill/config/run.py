@@ -4,7 +4,6 @@ The settings of a section determine its results and are hashed into the names of
 it sets where and how fast a run executes and is not hashed. Keys that also exist in Hugging Face libraries have the same names.
 """
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -15,7 +14,8 @@ from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
-from aligndistill.config.offline_objectives import Offline
+from aligndistill.config.offline_objectives import BestOfN, Offline
+from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
@@ -195,29 +195,6 @@ class AnswerSampling:
     max_new_tokens: int
 
 
-@dataclass(frozen=True)
-class Round:
-    """One pass from candidates to students. A config without rounds has one.
-
-    Attributes:
-        name: its number.
-        suffix: appended to the names of its stages; empty if it is the only round.
-        roles: which model is the `start` and which the `reference`; `student` is the one promoted by the previous round.
-        promotes: the student that the next round starts from.
-        compared: roles that answer the held-out prompts besides the students.
-    """
-
-    name: str
-    suffix: str
-    roles: Mapping[str, str]
-    promotes: str | None
-    compared: tuple[str, ...]
-
-    def of(self, stage: str) -> str:
-        """The name of a stage in this round."""
-        return stage + self.suffix
-
-
 class RunConfig(Section):
     """The config of a whole run."""
 
@@ -234,6 +211,7 @@ class RunConfig(Section):
     rankings: Rankings = Rankings()
     reward_model: RewardTraining | None = None
     students: dict[str, Student] = Field(default={})
+    rounds: Rounds | None = None
     evaluation: Evaluation = Evaluation()
     budget: Budget = Budget()
     runtime: Runtime = Runtime()
@@ -326,8 +304,15 @@ class RunConfig(Section):
         )
 
     @property
-    def rounds(self) -> tuple[Round, ...]:
-        """The rounds of the run, in order."""
+    def all_rounds(self) -> tuple[Round, ...]:
+        """The rounds of the run, in order. Without `rounds` there is one."""
         roles = {"start": "start", "reference": "start"} if self.start is not None else {}
         compared = tuple(role for role in ("start", "teacher") if role in self.named_models)
-        return (Round("1", "", roles, None, compared),)
+        first = Round("1", "", roles, None, compared, tuple(self.students))
+        if self.rounds is None:
+            return (first,)
+        # Best-of-n imitates the best candidates of a round: as a baseline it belongs to the first.
+        imitating = {name for name, one in self.students.items() if isinstance(one.objective, BestOfN)}
+        return unrolled(
+            self.rounds, first, again=[name for name in self.students if name not in imitating - {self.rounds.promotes}]
+        )

@@ -105,6 +105,27 @@ class RewardModelMetrics(PreferenceMetrics):
     length_weight: FiniteFloat | None = None
 
 
+class RoundMetrics(Record):
+    """A round's promoted student on the held-out prompts.
+
+    Attributes:
+        win_rate: over the model that the round started from.
+        win_rate_lc: the same between answers of equal length; None if not measured.
+        length_growth: its mean length over that of the run's start.
+        kl_nats: from the run's start, per answer; None for a server.
+        pairs: the round's training pairs.
+        ended: why no further round follows; None if one may.
+    """
+
+    round: str
+    win_rate: Mean | None
+    win_rate_lc: Mean | None
+    length_growth: float
+    kl_nats: Mean | None
+    pairs: int
+    ended: str | None
+
+
 class Report(Record):
     """The report of a run. Students are in the order of the config."""
 
@@ -116,6 +137,7 @@ class Report(Record):
     audit: AuditMetrics | None = None
     reward_model: RewardModelMetrics | None = None
     students: Mapping[str, StudentMetrics] = {}
+    rounds: tuple[RoundMetrics, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}
 

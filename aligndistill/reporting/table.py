@@ -21,6 +21,8 @@ def render_table(report: Report) -> Table:
     shown = _shown([report])
     table = _table(f"{report.run} (seed {report.seed})", ["model"], shown)
     table.add_column("training", justify="right", no_wrap=True)
+    ended = [f"no round followed round {one.round}: {one.ended}" for one in report.rounds if one.ended]
+    table.caption = Text("\n".join([str(table.caption), *ended]))
     best = best_student(report.students)
     for name, metrics in authors_of(report).items():
         seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None

@@ -1,6 +1,7 @@
 """The folder of a run: its contents, and where its stages are."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 
 from aligndistill.config.load import dump_config
@@ -56,7 +57,7 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     return found
 
 
-def gather(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], folder: Path, complete: bool) -> None:
+def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: Path, complete: bool) -> None:
     """Write the run's folder, from the stages of this call and all other stages of this config that are finished in the store."""
     folder.mkdir(parents=True, exist_ok=True)
     of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}

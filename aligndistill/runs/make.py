@@ -2,7 +2,7 @@
 
 import socket
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, local_ranks, world_size
 from aligndistill.stages.context import StageContext
 from aligndistill.store.artifacts import MANIFEST, Manifest, find_damage, finish, locked, move_aside, read_manifest
-from aligndistill.store.stage import Stage, StageResult, with_folders
+from aligndistill.store.stage import ENDED, Stage, StageResult, with_folders, without
 
 POLL_SECONDS = 0.5
 
@@ -34,6 +34,23 @@ def move_damaged_aside(stages: Sequence[Stage], store: Path) -> None:
             if damage is not None:
                 found = True
                 say(f"  {folder} is damaged ({damage}); moved to {move_aside(folder).name} and rebuilt")
+
+
+def not_run(stages: Iterable[Stage], store: Path) -> dict[Stage, str]:
+    """The stages that are not run because a stage before them ended the rounds, and why.
+
+    Args:
+        stages: in topological order.
+    """
+    reasons: dict[Stage, str] = {}
+    ended: dict[Stage, str] = {}
+    for stage in stages:
+        before = [] if stage.collects else [reason for one in stage.direct if (reason := reasons.get(one) or ended.get(one))]
+        if before:
+            reasons[stage] = before[0]
+        elif stage.may_end and (manifest := read_manifest(stage.folder(store))) and ENDED in manifest.metrics:
+            ended[stage] = manifest.metrics[ENDED]
+    return reasons
 
 
 def run_stage(stage: Stage, runtime: Runtime, equip: Callable[[StageContext], StageContext] = lambda context: context) -> Manifest:
@@ -67,8 +84,10 @@ def context_of(stage: Stage, runtime: Runtime) -> StageContext:
 
 
 def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
-    """The stage's keyword arguments, each stage among them replaced by its folder."""
-    return {name: with_folders(value, lambda needed: needed.folder(runtime.store)) for name, value in stage.given.items()}
+    """The stage's keyword arguments, each stage among them replaced by its folder, without those that are not run."""
+    left_out = not_run(stage.upstream, runtime.store)
+    given = {name: without(value, left_out) for name, value in stage.given.items()}
+    return {name: with_folders(value, lambda needed: needed.folder(runtime.store)) for name, value in given.items()}
 
 
 def _make(stage: Stage, context: StageContext) -> Manifest:

@@ -22,7 +22,7 @@ from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.folder import gather
-from aligndistill.runs.make import move_damaged_aside, run_stage
+from aligndistill.runs.make import move_damaged_aside, not_run, run_stage
 from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
 from aligndistill.stages.context import StageContext
@@ -79,7 +79,8 @@ def _claim(store: Path) -> None:
 
 
 def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
-    return [stage for stage in stages if read_manifest(stage.folder(config.runtime.store)) is None]
+    store = config.runtime.store
+    return [one for one in stages if read_manifest(one.folder(store)) is None and one not in not_run(stages, store)]
 
 
 def _launched(config: RunConfig, stages: tuple[Stage, ...], group: str | None) -> list[str]:
@@ -96,7 +97,7 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...], group: str | None) -
     if not shared:
         return []
     launch(config, group or shared[-1].name)
-    return [stage.name for stage in missing[: missing.index(shared[-1]) + 1]]
+    return [one.name for one in missing[: missing.index(shared[-1]) + 1] if read_manifest(one.folder(config.runtime.store))]
 
 
 def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Run:
@@ -108,21 +109,27 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
         limit = config.audit.stop.unparsed
         return replace(context, open_endpoint=endpoints.open, spending=endpoints.spending, unreadable_limit=limit)
 
-    for number, stage in enumerate(stages):
+    done: list[Stage] = []
+    for stage in stages:
+        if reason := not_run(whole.stages, config.runtime.store).get(stage):
+            if is_main_process() and stage.name.startswith("candidates-"):
+                say(f"round {stage.name.rpartition('-r')[2]} is not run; {reason}")
+            continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:
             manifest = run_stage(stage, config.runtime, equip)
         except UserError:
             if is_main_process():  # `judge audit` reads the unfinished run's folder
-                gather(config, whole, stages[:number], folder, complete=False)
+                gather(config, whole, done, folder, complete=False)
             raise
+        done.append(stage)
         if not finished:
             made.append(stage.name)
             if is_main_process():
                 say(f"  {summary(manifest)}")
     complete = stages[-1].name == "report"
     if is_main_process():
-        gather(config, whole, stages, folder, complete)
+        gather(config, whole, done, folder, complete)
     return Run(folder, config, tuple(made), complete)
 
 

@@ -25,7 +25,7 @@ from aligndistill.stages.files import ANSWERS, EVALUATION, MODEL_OUTPUTS, SCORED
 from aligndistill.stages.opening import cached_grades
 from aligndistill.stages.verdicts import ask, judge_metrics, require_readable
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
-from aligndistill.store.stage import StageResult, together
+from aligndistill.store.stage import StageResult, collects, together
 
 
 class AuthorMetrics(Record):
@@ -68,6 +68,7 @@ class ScoredAnswer(Record):
 
 
 @together
+@collects
 def make(
     context: StageContext,
     *,
@@ -77,13 +78,19 @@ def make(
     answers: Mapping[str, Path],
     reward_model: Path | None,
     seed: int,
+    stops: Mapping[str, Path] | None = None,
 ) -> StageResult:
-    """Score the answers by truth, reward model and judge, and compute means with intervals over prompts."""
+    """Score the answers by truth, reward model and judge, and compute means with intervals over prompts.
+
+    Args:
+        stops: of repeated rounds, what decided whether another followed, and with it which answers there are.
+    """
     assert settings.judge != "same", "a resolved config names the judge"
     judge = settings.judge
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(prompts, settings.prompts)}
-    by_author = _read_answers(answers)
-    tasks = [_task(prompt, messages[prompt], by_author, settings.against_teacher) for prompt in messages]
+    by_author = read_answers(answers)
+    opponents = ["start", "teacher"] if settings.against_teacher else ["start"]
+    tasks = [answers_task(prompt, messages[prompt], by_author, opponents) for prompt in messages]
     tasks = [task for task in tasks if task.candidates]
     verdicts = ask(context, judge, models, tasks, seed, "comparisons") if judge else []
     require_readable(context, verdicts, "comparisons")
@@ -101,10 +108,13 @@ def make(
     (context.folder / EVALUATION).write_text(result.model_dump_json(indent=2) + "\n")
     write_jsonl(context.folder / SCORED, _scored(by_author, messages, scores))
     _write_model_outputs(context.folder / MODEL_OUTPUTS, by_author, messages)
-    return StageResult(counts={"prompts": len(tasks), "answers": sum(len(a) for by in by_author.values() for a in by.values())})
+    rounds = {"rounds": len(stops) + 1} if stops else {}
+    return StageResult(
+        counts={**rounds, "prompts": len(tasks), "answers": sum(len(a) for by in by_author.values() for a in by.values())}
+    )
 
 
-def _read_answers(folders: Mapping[str, Path]) -> dict[str, dict[str, list[Answer]]]:
+def read_answers(folders: Mapping[str, Path]) -> dict[str, dict[str, list[Answer]]]:
     """Group answers by author and prompt."""
     answers: dict[str, dict[str, list[Answer]]] = {}
     for author, folder in folders.items():
@@ -123,32 +133,31 @@ class _Scores:
     verdicts: Mapping[str, PromptVerdicts]
 
 
-def _answer_id(answer: Answer) -> str:
+def answer_id(answer: Answer) -> str:
     """The id of an answer: answers with the same text are one, regardless of the author."""
     return candidate_id(answer.prompt_id, "answer", answer.text)
 
 
-def _task(
-    prompt: str, messages: tuple[Message, ...], answers: Mapping[str, Mapping[str, Sequence[Answer]]], against_teacher: bool
+def answers_task(
+    prompt: str, messages: tuple[Message, ...], answers: Mapping[str, Mapping[str, Sequence[Answer]]], opponents: Sequence[str]
 ) -> Task:
-    """A prompt's distinct answers, and the pairs that win rates need."""
+    """A prompt's distinct answers, and the pairs that win rates over these opponents need."""
     candidates: dict[str, Candidate] = {}
     for of_author in answers.values():
         for answer in of_author.get(prompt, ()):
-            identity = _answer_id(answer)
+            identity = answer_id(answer)
             candidates.setdefault(
                 identity,
                 Candidate(id=identity, prompt_id=prompt, text=answer.text, author=answer.author, finish=answer.finish),
             )
     place = {identity: index for index, identity in enumerate(candidates)}
     pairs: dict[tuple[int, int], None] = {}
-    opponents = ["start", "teacher"] if against_teacher else ["start"]
     for opponent in opponents:
         for author, of_author in answers.items():
             if author in (opponent, "teacher") or opponent not in answers:
                 continue
             for ours, theirs in zip(of_author.get(prompt, ()), answers[opponent].get(prompt, ()), strict=False):
-                a, b = place[_answer_id(ours)], place[_answer_id(theirs)]
+                a, b = place[answer_id(ours)], place[answer_id(theirs)]
                 if a != b:
                     pairs[min(a, b), max(a, b)] = None
     return Task(prompt, messages, tuple(candidates.values()), tuple(pairs))
@@ -195,7 +204,7 @@ def _metrics(
     def compared_with(opponent: str) -> list[Compared]:
         if settings.judge is None or opponent not in answers or author in (opponent, "teacher"):
             return []
-        return compared(scores.verdicts, _ids(ours), _ids(answers[opponent]))
+        return compared(scores.verdicts, answer_ids(ours), answer_ids(answers[opponent]))
 
     against_start, against_teacher = compared_with("start"), compared_with("teacher")
     by_length, by_style = _controlled(against_start, ours, answers.get("start", {}), settings)
@@ -203,9 +212,9 @@ def _metrics(
     repetition_4 = per_prompt(lambda answer: repetition(answer.text))
     assert length_tokens is not None and repetition_4 is not None
     return AuthorMetrics(
-        truth=per_prompt(lambda answer: scores.truths.get(_answer_id(answer))),
+        truth=per_prompt(lambda answer: scores.truths.get(answer_id(answer))),
         length_tokens=length_tokens,
-        reward=per_prompt(lambda answer: scores.rewards.get(_answer_id(answer))),
+        reward=per_prompt(lambda answer: scores.rewards.get(answer_id(answer))),
         win_rate=_win_rate(against_start),
         win_rate_lc=by_length.win_rate,
         win_rate_style=by_style.win_rate,
@@ -240,8 +249,9 @@ def _controlled(
     return by_length, by_style
 
 
-def _ids(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[str]]:
-    return {prompt: [_answer_id(answer) for answer in of_prompt] for prompt, of_prompt in answers.items()}
+def answer_ids(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[str]]:
+    """Prompt id -> the ids of its answers, one per sample."""
+    return {prompt: [answer_id(answer) for answer in of_prompt] for prompt, of_prompt in answers.items()}
 
 
 def _scored(
@@ -252,8 +262,8 @@ def _scored(
         for prompt, of_prompt in of_author.items():
             starts = answers.get("start", {}).get(prompt, ())
             for sample, answer in enumerate(of_prompt):
-                identity = _answer_id(answer)
-                against = _answer_id(starts[sample]) if sample < len(starts) else None
+                identity = answer_id(answer)
+                against = answer_id(starts[sample]) if sample < len(starts) else None
                 verdicts = scores.verdicts.get(prompt)
                 rows.append(
                     ScoredAnswer(

@@ -16,6 +16,7 @@ HELD_OUT_PAIRS = "held_out.jsonl"
 ANSWERS = "answers.jsonl"
 EVALUATION, SCORED, MODEL_OUTPUTS = "evaluation.json", "scored.jsonl", "model_outputs"
 FIDELITY = "fidelity.json"
+PROGRESS = "progress.json"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 PROJECTIONS = "projections.safetensors"
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from aligndistill.config.data import Prompts
 from aligndistill.data.loading import load_prompts
-from aligndistill.records import Prompt, Ranking
+from aligndistill.records import Prompt, Ranking, content_hash
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import PROMPTS, RANKINGS
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -26,6 +26,13 @@ def of_rankings(context: StageContext, *, rankings: Path) -> StageResult:
         for one in read_jsonl(rankings / RANKINGS, Ranking)
     }
     return StageResult(counts=_write(context, found.values()))
+
+
+def part(context: StageContext, *, prompts: Path, part: int, parts: int) -> StageResult:
+    """One of several equal parts of the training prompts, by hash, and all held-out prompts."""
+    found = read_jsonl(prompts / PROMPTS, Prompt)
+    kept = (one for one in found if one.split == "held_out" or int(content_hash("round", one.id), 16) % parts == part)
+    return StageResult(counts=_write(context, kept))
 
 
 def _write(context: StageContext, prompts: Iterable[Prompt]) -> dict[str, int]:

@@ -1,7 +1,7 @@
 """report.json and report.html: the run's metrics, and a page that shows them."""
 
 from collections import defaultdict
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,7 @@ from aligndistill.reporting.report import (
     QuantizedMetrics,
     Report,
     RewardModelMetrics,
+    RoundMetrics,
     StartMetrics,
     StudentMetrics,
     write_report,
@@ -23,11 +24,21 @@ from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_sa
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult, ScoredAnswer
-from aligndistill.stages.files import EVALUATION, FIDELITY, HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
+from aligndistill.stages.files import (
+    EVALUATION,
+    FIDELITY,
+    HELD_OUT_PAIRS,
+    PROGRESS,
+    SAMPLES,
+    SCORED,
+    HeldOutPair,
+    RolloutSample,
+    read_log,
+)
 from aligndistill.stages.models import COPY
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
-from aligndistill.store.stage import StageResult
+from aligndistill.store.stage import ENDED, StageResult, collects
 
 if TYPE_CHECKING:
     from aligndistill.evaluation.preference_metrics import LengthGapBin
@@ -37,6 +48,7 @@ if TYPE_CHECKING:
 LENGTH_GAP_EDGES_TOKENS = (-50, -10, 0, 10, 50)
 
 
+@collects
 def make(
     context: StageContext,
     *,
@@ -46,10 +58,12 @@ def make(
     judge: str | None,
     shown: str,
     store: Path,
-    data: Mapping[str, Path],
+    rounds: Mapping[str, Mapping[str, Path]],
     students: Mapping[str, Path],
     evaluation: Path | None,
     fidelity: Mapping[str, Path],
+    progress: Mapping[str, Path],
+    stops: Mapping[str, Path],
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
@@ -57,14 +71,18 @@ def make(
         judge: its kind.
         shown: the config, as shown on the page.
         store: the absolute path of the store, since the report names models in it.
-        data: the stages from prompts to reward model, by name.
+        rounds: the stages from prompts to reward model by name, of each round.
+        progress, stops: the promoted student of each round, and whether another followed; empty without rounds.
     """
     from aligndistill.reporting.page import write_page
 
+    # What is shown of the data is that of the last round that was run.
+    data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]
     manifests = {name: _manifest(folder) for name, folder in data.items()}
+    asked = [_manifest(one["verdicts"]).metrics for one in rounds.values() if "verdicts" in one]
     training = {name: _manifest(folder) for name, folder in students.items()}
     evaluated = _evaluation(evaluation)
-    judge_metrics = _judge(judge, manifests, evaluated)
+    judge_metrics = _judge(judge, asked, evaluated)
     audit = AuditResult.model_validate(manifests["audit"].metrics) if "audit" in manifests else None
     report = Report(
         run=run,
@@ -85,6 +103,7 @@ def make(
             )
             for name, folder in students.items()
         },
+        rounds=tuple(_rounds(progress, stops)),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
     )
@@ -158,6 +177,12 @@ def _evaluation(folder: Path | None) -> EvaluationResult:
     return EvaluationResult.model_validate_json((folder / EVALUATION).read_bytes())
 
 
+def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path]) -> Iterator[RoundMetrics]:
+    for name, folder in progress.items():
+        ended = _manifest(stops[name]).metrics.get(ENDED) if name in stops else None
+        yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended})
+
+
 def _fidelity(folder: Path) -> TeacherFidelity:
     return TeacherFidelity.model_validate_json((folder / FIDELITY).read_bytes())
 
@@ -178,10 +203,9 @@ def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics 
     return {name: getattr(metrics, name) for name in AuthorMetrics.model_fields if name in kind.model_fields}
 
 
-def _judge(kind: str | None, manifests: Mapping[str, Manifest], evaluation: EvaluationResult) -> JudgeMetrics | None:
+def _judge(kind: str | None, asked: Iterable[Mapping[str, Any]], evaluation: EvaluationResult) -> JudgeMetrics | None:
     """The judge's calls, verdicts and tokens in labelling and evaluation together."""
-    parts = [manifests[name].metrics for name in ("verdicts",) if name in manifests]
-    parts += [evaluation.judge] if evaluation.judge else []
+    parts = [*asked, *([evaluation.judge] if evaluation.judge else [])]
     if kind is None or not parts:
         return None
     names = ("calls", "unparsed", "verdicts", "prompt_tokens", "completion_tokens")

@@ -11,7 +11,7 @@ The fingerprint hashes all of them by keyword:
 import hashlib
 import inspect
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
@@ -23,12 +23,17 @@ from aligndistill.config.section import HashedIfSet, NotHashed, ReadsCode, Reads
 from aligndistill.store.artifacts import content_fingerprint
 from aligndistill.store.version import STORE_VERSION
 
+ENDED = "ended"
+
 Make = TypeVar("Make", bound=Callable[..., Any])
 
 
 @dataclass(frozen=True)
 class StageResult:
-    """The summary returned by a stage's function: records in and out, dropped records by reason, metrics."""
+    """The summary returned by a stage's function: records in and out, dropped records by reason, metrics.
+
+    The metric `ENDED` of a stage that `may_end` says why the stages that wait for it are not run.
+    """
 
     counts: Mapping[str, int] = field(default_factory=dict)
     dropped: Mapping[str, int] = field(default_factory=dict)
@@ -64,6 +69,16 @@ class Stage:
         return getattr(self.make, "trains", False)
 
     @property
+    def collects(self) -> bool:
+        """Whether it is run without those of its inputs that are not run."""
+        return getattr(self.make, "collects", False)
+
+    @property
+    def may_end(self) -> bool:
+        """Whether its result may say that the stages that wait for it are not run."""
+        return getattr(self.make, "may_end", False)
+
+    @property
     def kind(self) -> str:
         """The module and name of the function: `students.make`."""
         return _kind(self.make)
@@ -73,11 +88,16 @@ class Stage:
         """The stages among its arguments."""
         return tuple(_stages_in(self.given))
 
+    @property
+    def direct(self) -> tuple["Stage", ...]:
+        """Its inputs, and the stage that it waits for."""
+        return (*self.inputs, *((self.waits_for,) if self.waits_for else ()))
+
     @cached_property
     def upstream(self) -> tuple["Stage", ...]:
         """Every stage that must be finished before it, in topological order."""
         found: dict[Stage, None] = {}
-        for needed in (*self.inputs, *((self.waits_for,) if self.waits_for else ())):
+        for needed in self.direct:
             found |= dict.fromkeys((*needed.upstream, needed))
         return tuple(found)
 
@@ -90,6 +110,18 @@ class Stage:
 def together(make: Make) -> Make:
     """Mark a stage's function to run in every process of a distributed run; others run only in the first process."""
     make.together = True  # type: ignore[attr-defined]
+    return make
+
+
+def collects(make: Make) -> Make:
+    """Mark a stage's function that reads those of its inputs that exist: mappings without the stages that were not run."""
+    make.collects = True  # type: ignore[attr-defined]
+    return make
+
+
+def may_end(make: Make) -> Make:
+    """Mark a stage's function whose result may say that the stages that wait for it are not run."""
+    make.may_end = True  # type: ignore[attr-defined]
     return make
 
 
@@ -162,6 +194,13 @@ def with_folders(value: Any, folder_of: Callable[[Stage], Path]) -> Any:
     if isinstance(value, Mapping):
         return {key: with_folders(one, folder_of) for key, one in value.items()}
     return value
+
+
+def without(value: Any, stages: Container[Stage]) -> Any:
+    """A stage's argument, without the entries of mappings that are one of these stages."""
+    if not isinstance(value, Mapping):
+        return value
+    return {key: without(one, stages) for key, one in value.items() if not (isinstance(one, Stage) and one in stages)}
 
 
 def hashed(value: Any) -> Any:

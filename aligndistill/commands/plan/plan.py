@@ -18,11 +18,12 @@ from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget, RunConfig
 from aligndistill.errors import UserError
 from aligndistill.pipeline import pipeline
+from aligndistill.runs.make import not_run
 from aligndistill.runs.servers import known_servers, spent_so_far
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Stage
 
-State = Literal["finished", "started", "to do"]
+State = Literal["finished", "started", "to do", "not needed"]
 
 
 @dataclass(frozen=True)
@@ -108,7 +109,8 @@ def _plan(config: RunConfig, found: Findings) -> Plan:
         estimates = planned_requests(config, stages, _knows_logprobs(config))
     except UserError as error:
         no_estimate = str(error)
-    planned = tuple(_planned_stage(stage, config.runtime.store) for stage in stages)
+    ended = not_run(stages, config.runtime.store)
+    planned = tuple(_planned_stage(stage, config.runtime.store, stage in ended) for stage in stages)
     memory = planned_memory(config)
     lines = list(stage_lines((stage.state, stage.name, stage.folder) for stage in planned))
     if no_estimate is not None:
@@ -137,9 +139,9 @@ def print_plan(loaded: LoadedConfig) -> None:
     found.require_none()
 
 
-def _planned_stage(stage: Stage, store: Path) -> PlannedStage:
+def _planned_stage(stage: Stage, store: Path, ended: bool) -> PlannedStage:
     folder = stage.folder(store)
-    state: State = "finished" if read_manifest(folder) else "started" if folder.is_dir() else "to do"
+    state: State = "finished" if read_manifest(folder) else "not needed" if ended else "started" if folder.is_dir() else "to do"
     return PlannedStage(stage.name, state, folder)
 
 

@@ -8,7 +8,7 @@ most 200 prompts are taken, spread over the data, and the counts are scaled. Cac
 import shutil
 import tempfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
@@ -26,7 +26,7 @@ from aligndistill.config.students import Student
 from aligndistill.errors import JudgeError
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.records import Candidate, Grade, Prompt, Usage, Verdict, is_unparsed
-from aligndistill.runs.make import context_of
+from aligndistill.runs.make import context_of, not_run
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import PROMPTS
 from aligndistill.stages.opening import open_judge
@@ -40,7 +40,7 @@ MAX_PLACEHOLDERS = 200
 """The most prompts that get placeholder answers; the counts are scaled to all prompts."""
 
 PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings"})
-DATA_KINDS = PROMPT_KINDS | {"rankings.read"}
+DATA_KINDS = PROMPT_KINDS | {"rankings.read", "prompts.part"}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
 KnowsLogprobs = Callable[[EndpointModel], bool]
@@ -68,10 +68,10 @@ class Estimate:
     certain: bool
 
 
-def planned_requests(config: RunConfig, stages: Iterable[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
+def planned_requests(config: RunConfig, stages: Sequence[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
     """For each unfinished stage that sends requests: its name, and its requests to each model."""
     with tempfile.TemporaryDirectory() as store:
-        dry = _DryRun(config, Path(store), gives_logprobs)
+        dry = _DryRun(config, Path(store), gives_logprobs, not_run(stages, config.runtime.store))
         return [(stage.name, estimate) for stage in stages for estimate in dry.of_stage(stage)]
 
 
@@ -80,6 +80,7 @@ class _DryRun:
     config: RunConfig
     store: Path
     gives_logprobs: KnowsLogprobs
+    not_run: Container[Stage]
     folders: dict[Stage, Path] = field(default_factory=dict)
     """The folder of each stage's result, in the real or in the temporary store, if it has one."""
 
@@ -90,7 +91,7 @@ class _DryRun:
         real = stage.folder(self.config.runtime.store)
         finished = read_manifest(real) is not None
         self.folders[stage] = real if finished else stage.folder(self.store)
-        if not finished:
+        if not finished and stage not in self.not_run:
             settings = stage.given.get("settings")
             if isinstance(settings, Student):
                 yield from self._rewards(stage, settings)
@@ -116,18 +117,19 @@ class _DryRun:
         data = [needed for needed in stage.inputs if needed not in models.values()]
         certain = not judges or all(self.folders[needed].parent != self.store for needed in data)
         whole = judges and certain
+        everyone = list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
         if not whole:
             given["prompts"] = self.some
-        everyone, used = self.prompts, list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
+        used = list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
         if "probes" not in given and "authors" not in given:  # stages that ask about held-out prompts alone
-            limit = given["sampling"].prompts if "sampling" in given else given["settings"].prompts
+            limit = given["sampling"].prompts if "sampling" in given else _evaluation(given).prompts
             everyone, used = held_out(everyone, limit), held_out(used, limit)
         given.pop("reference", None)  # computing the KL sends no requests
         context = self._context(stage, chats)
         with suppress(JudgeError):  # raised because placeholder verdicts cannot be read
             stage.make(context, **given)
         share = len(everyone) / len(used) if used else 0.0
-        judge = given.get("judge") or getattr(given.get("settings"), "judge", None)
+        judge = given["judge"] if "judge" in given else getattr(_evaluation(given), "judge", None)
         verdicts = _verdicts(context) if judges else []
         sources = {name: with_folders(model, self.folders.__getitem__) for name, model in models.items()}
         yield from chats.estimates(sources, judge, verdicts, len(everyone), share, certain)
@@ -233,6 +235,11 @@ class _Chats:
                 exact_tokens=chat.tokens.exact if chat else True,
                 certain=certain,
             )
+
+
+def _evaluation(given: Mapping[str, Any]) -> Any:
+    """The settings of the evaluation whose questions a stage asks."""
+    return given.get("evaluation", given.get("settings"))
 
 
 def _asked_by(judge: Judge | None, name: str) -> str:

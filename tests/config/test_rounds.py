@@ -1,0 +1,80 @@
+"""Repeated rounds: which there are, and what `check` says of rounds that cannot be."""
+
+from typing import Any
+
+import pytest
+
+from aligndistill.config.checks import check
+from aligndistill.config.rounds import Round
+from aligndistill.config.run import RunConfig
+
+
+def config(**sections: Any) -> RunConfig:
+    base = {
+        "name": "x",
+        "prompts": {"source": {"path": "p.jsonl"}},
+        "start": {"model": "some/model"},
+        "teacher": {"model": "some/teacher"},
+        "judge": {"kind": "likelihood"},
+        "students": {"dpo": {"objective": {"kind": "dpo"}}, "base": {"objective": {"kind": "best_of_n"}}},
+    }
+    return RunConfig.model_validate({**base, **sections})
+
+
+def test_without_rounds_there_is_one() -> None:
+    (only,) = config().all_rounds
+    assert (only.of("verdicts"), only.promotes, only.stop) == ("verdicts", None, None)
+    assert only.students == ("dpo", "base")
+
+
+def test_later_rounds_start_from_the_promoted_student_and_leave_the_baseline_out() -> None:
+    first, second, third = config(rounds={"count": 3, "promotes": "dpo", "data": "all", "prompts": "fresh"}).all_rounds
+    assert [one.of("verdicts") for one in (first, second, third)] == ["verdicts", "verdicts-r2", "verdicts-r3"]
+    assert [one.promotes for one in (first, second, third)] == ["dpo"] * 3
+    assert first.roles == {"start": "start", "reference": "start"}
+    assert second.roles == third.roles == {"start": "student", "reference": "student"}
+    assert (first.compared, second.compared) == (("start", "teacher"), ())
+    assert (first.students, second.students) == (("dpo", "base"), ("dpo",))
+    assert [one.part for one in (first, second, third)] == [(0, 3), (1, 3), (2, 3)]
+    assert [one.joins for one in (first, second, third)] == [False, True, True]
+    assert [one.stop is not None for one in (first, second, third)] == [True, True, False]  # after the last, none can follow
+
+
+def test_the_runs_start_may_stay_the_reference() -> None:
+    second = config(rounds={"count": 2, "promotes": "dpo", "reference": "start"}).all_rounds[1]
+    assert second.roles == {"start": "student", "reference": "start"}
+
+
+def test_a_promoted_baseline_is_trained_in_every_round() -> None:
+    rounds: tuple[Round, ...] = config(rounds={"count": 2, "promotes": "base"}).all_rounds
+    assert rounds[1].students == ("dpo", "base")
+
+
+ROUNDS = {"count": 2, "promotes": "dpo"}
+FUNCTION = [{"source": {"kind": "function", "function": "a:b"}}]
+PPO = {"objective": {"kind": "ppo", "reward": FUNCTION}}
+SERVED = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "key", "said"),
+    [
+        ({"rounds": {"count": 2, "promotes": "dqo"}}, ("rounds", "promotes"), "there is no student 'dqo'"),
+        ({"judge": None, "students": {"dpo": PPO}}, ("rounds",), "this needs 'prompts' and a 'judge'"),
+        ({"teacher": SERVED, "judge": {"kind": "pairwise"}, "candidates": {"from": ["teacher"], "per_prompt": 2}},
+         ("candidates", "from"), "writes in place of 'start'"),
+        ({"evaluation": {"judge": None}}, ("evaluation", "judge"), "rounds are compared by a judge"),
+        ({"students": {"dpo": {"objective": {"kind": "dpo"}}, "a-r2": {"objective": {"kind": "dpo"}}}},
+         ("students", "a-r2"), "are those of later rounds"),
+        ({"start": {"model": "m", "quantize": {"kind": "nf4", "export": "adapter"}, "lora": {"r": 4}}},
+         ("start", "quantize", "export"), "set export to 'merged'"),
+    ],
+)  # fmt: skip
+def test_rounds_that_cannot_be_are_refused(sections: dict[str, Any], key: tuple[str, ...], said: str) -> None:
+    found = [one for one in check(config(**{"rounds": ROUNDS, **sections})) if one.path == key]
+    assert len(found) == 1
+    assert said in found[0].text
+
+
+def test_good_rounds_have_no_problem() -> None:
+    assert list(check(config(rounds=ROUNDS))) == []

@@ -1,0 +1,82 @@
+"""Rounds: run, stopped by a rule, continued with a new limit, and killed in the second round."""
+
+import json
+import os
+import shutil
+import signal
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from tests.e2e.command import ForkServer
+from tests.e2e.small_run import write_config
+
+RULES = {"no_gain": False, "length_growth": None}
+
+
+def repeated(config: dict[str, Any], **stop: Any) -> dict[str, Any]:
+    training = {"batch_size": 8, "max_steps": 6, "learning_rate": 1e-3}
+    return {
+        **config,
+        "students": {"dpo": {"objective": {"kind": "dpo"}, **training}},
+        "reward_model": None,
+        "rounds": {"count": 2, "promotes": "dpo", "data": "all", "stop": {**RULES, **stop}},
+        "runtime": {**config["runtime"], "save_steps": 1},
+    }
+
+
+def report(folder: Path) -> dict[str, Any]:
+    (found,) = (folder / "runs").glob("*/report.json")
+    read: dict[str, Any] = json.loads(found.read_text())
+    return read
+
+
+def weights(folder: Path, student: str) -> dict[str, torch.Tensor]:
+    (found,) = (folder / "runs/store").glob(f"student-{student}-[0-9a-f]*/model/model.safetensors")
+    return load_file(found)
+
+
+@pytest.mark.timeout(300)
+def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
+    folder: Path, forked: ForkServer, config: dict[str, Any]
+) -> None:
+    write_config(folder / "run.yaml", repeated(config, kl_budget=1e-6))
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    assert "round 2 is not run; kl_budget: the KL from the start is" in ended.errors
+    found = report(folder)
+    assert set(found["students"]) == {"best_of_n", "dpo"}
+    assert [one["ended"].partition(":")[0] for one in found["rounds"]] == ["kl_budget"]
+    nothing = forked.run(folder, "run", "run.yaml")
+    assert (nothing.code, "Nothing to do" in nothing.output) == (0, True), nothing.errors
+
+    write_config(folder / "run.yaml", repeated(config))
+    killed = folder.parent / "killed"
+    shutil.copytree(folder, killed)
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    assert "student-dpo\n" not in ended.errors
+    found = report(folder)
+    assert set(found["students"]) == {"best_of_n", "dpo", "dpo-r2"}
+    assert [(one["round"], one["ended"]) for one in found["rounds"]] == [("1", None), ("2", None)]
+    assert found["rounds"][1]["kl_nats"]["mean"] > found["rounds"][0]["kl_nats"]["mean"] > 0
+
+    def kill(pid: int) -> None:
+        deadline = time.monotonic() + 120
+        saved = "student-dpo-r2-*/scratch/checkpoint-3/aligndistill_checkpoint.json"
+        while not list((killed / "runs/store").glob(saved)) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        os.kill(pid, signal.SIGKILL)
+
+    ended = forked.run(killed, "run", "run.yaml", meanwhile=kill)
+    assert ended.code == -signal.SIGKILL
+    ended = forked.run(killed, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    assert "resuming from checkpoint-" in ended.errors
+    whole, resumed = weights(folder, "dpo-r2"), weights(killed, "dpo-r2")
+    assert whole.keys() == resumed.keys()
+    assert all(torch.equal(whole[name], resumed[name]) for name in whole)
