@@ -9,20 +9,16 @@ A stage is a deferred call: a function of `stages/` and its keyword arguments. A
 the others its settings; the fingerprint hashes both by keyword (`store/stage.py`). Building a pipeline runs nothing.
 """
 
-from typing import Any
-
 from aligndistill.config.resolve import resolved
 from aligndistill.config.rounds import Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
+from aligndistill.measurements import followings, held_out_answers, progress, scored
 from aligndistill.stages import (  # fmt: skip
-    answers,
     audit,
     candidates,
-    evaluation,
-    fidelity,
     models,
     prompts,
     rankings,
@@ -42,7 +38,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     config = resolved(config)
     named, given = named_models(config), prompt_set(config)
     data, of_round, promoted, trained, written, learned, reached, stops = (Given() for _ in range(8))
-    previous: Stage | None = None  # the answers of the model that the round starts from
+    previous: Stage | None = None  # the answers of the round's start
     for each in config.all_rounds:
         known = named | promoted  # plus `student`, promoted by the previous round
         roles = known | {role: known[name] for role, name in each.roles.items()}  # start and reference
@@ -63,45 +59,12 @@ def pipeline(config: RunConfig) -> Pipeline:
             if each.stop:
                 stops[each.name] = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=made)
     followed = followings(config, trained, written, given, named)
-    scores = None
-    if trained:
-        judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
-        measured: Given = {"prompts": given["prompts"], "answers": written, "reward_model": of_round["1"].get("reward_model")}
-        measured |= {"stops": stops} if stops else {}
-        scores = stage("evaluation", evaluation.make, version=2, **judging, **measured)
+    rewards = of_round["1"].get("reward_model")
+    scores = scored(config, named, given["prompts"], written, rewards, stops) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": learned, "judge": config.judge.kind if config.judge else None}
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, "progress": reached, "stops": stops}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
-
-
-def progress(config: RunConfig, each: Round, student: Stage, data: Given, named: Given, answers: Given) -> Stage:
-    """The student that the next round starts from, compared with the round's own start."""
-    judging: Given = {"evaluation": config.evaluation, "seed": config.seed, "round": each.name}
-    judging |= {"models": pick(named, models_of(config.evaluation))}
-    return stage(
-        each.of("progress"), rounds.compare, **judging, answers=answers, **pick(data, ("prompts", "rankings")), student=student
-    )
-
-
-def followings(config: RunConfig, trained: Given, written: Given, data: Given, named: Given) -> Given:
-    """How closely each student follows the teacher, and its quantised copy the student; the copies' answers join `written`."""
-    found: Given = {}
-    for name, one in trained.items():
-        if config.evaluation.fidelity:
-            found[name] = following(name, one, "teacher", named["teacher"], written, data)
-        if kind := config.evaluation.quantized:
-            copy = f"{name}{models.COPY}{kind}"
-            quantized = stage(f"model-{copy}", models.quantised, student=one, kind=kind)
-            written[copy] = held_out_answers(config, copy, data, author=quantized)
-            found[copy] = following(copy, quantized, name, one, written, data)
-    return found
-
-
-def following(name: str, student: Stage, followed: str, teacher: Stage, written: Given, data: Given) -> Stage:
-    """How closely one model follows another, on the answers of both."""
-    texts: Given = {"student_answers": written[name], "teacher_answers": written[followed], "prompts": data["prompts"]}
-    return stage(f"fidelity-{name}", fidelity.make, student=student, teacher=teacher, **texts)
 
 
 def named_models(config: RunConfig) -> Given:
@@ -131,10 +94,7 @@ def ranking(config: RunConfig) -> Given:
 def preferences(config: RunConfig, each: Round, given: Given, roles: Given, before: Given, stops: list[Stage]) -> Given:
     """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
 
-    Args:
-        given: the prompts of the run, or ready-made rankings and their prompts.
-        before: what this returned for the round before; empty in the first.
-        stops: what decided, after each round before, whether another follows.
+    `given` has the run's prompts or ready-made rankings, `before` the inputs of the round before, `stops` what decided on this one.
     """
     data = dict(given)
     if each.part is not None:
@@ -186,9 +146,3 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
     learning: Given = {"settings": settings, "lora": config.start.lora if config.start else None, "seed": config.seed}
     models_of_judges = pick(roles, judges)  # a model of the user's may have the name of one of our stages
     return stage(f"student-{name}", students.make, **learning, **inputs, models=models_of_judges, waits_for=data.get("audit"))
-
-
-def held_out_answers(config: RunConfig, name: str, data: Given, **models: Any) -> Stage:
-    """One author's answers to the held-out prompts; with a reference, also the KL from it."""
-    sampling: Given = {"name": name, "sampling": config.answer_sampling, "prompts": data["prompts"], "seed": config.seed}
-    return stage(f"answers-{name}", answers.make, **sampling, **models, waits_for=data.get("audit"))

@@ -253,7 +253,7 @@ class HiddenStates(Section):
     """
 
     layers: tuple[tuple[Layer, Layer], ...]
-    kind: Literal["mse", "cosine"] = "mse"
+    kind: Literal["mse", "cosine"] = "cosine"
     weight: float = Field(default=0.1, gt=0)
 
     @field_validator("layers")

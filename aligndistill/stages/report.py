@@ -93,14 +93,7 @@ def make(
         audit=audit.metrics if audit else None,
         reward_model=_reward_model(manifests),
         students={
-            name: StudentMetrics(
-                objective=settings[name].objective.kind,
-                model=str(store / folder.name / "model"),
-                train_seconds=training[name].metrics["train_seconds"],
-                fidelity=_fidelity(fidelity[name]) if name in fidelity else None,
-                quantized=_quantized(evaluated, fidelity, name),
-                **_metrics(evaluated, name, StudentMetrics),
-            )
+            name: _student(name, settings[name], str(store / folder.name / "model"), training[name], evaluated, fidelity)
             for name, folder in students.items()
         },
         rounds=tuple(_rounds(progress, stops)),
@@ -175,6 +168,19 @@ def _evaluation(folder: Path | None) -> EvaluationResult:
     if folder is None:
         return EvaluationResult(authors={}, judge=None)
     return EvaluationResult.model_validate_json((folder / EVALUATION).read_bytes())
+
+
+def _student(
+    name: str, settings: Student, model: str, training: Manifest, evaluated: EvaluationResult, fidelity: Mapping[str, Path]
+) -> StudentMetrics:
+    return StudentMetrics(
+        objective=settings.objective.kind,
+        model=model,
+        train_seconds=training.metrics["train_seconds"],
+        fidelity=_fidelity(fidelity[name]) if name in fidelity else None,
+        quantized=_quantized(evaluated, fidelity, name),
+        **_metrics(evaluated, name, StudentMetrics),
+    )
 
 
 def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path]) -> Iterator[RoundMetrics]:

@@ -1,0 +1,52 @@
+"""The stages that measure what `pipeline.py` builds: answers to held-out prompts, and what is read from them."""
+
+from typing import Any
+
+from aligndistill.config.rounds import Round
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import models_of
+from aligndistill.stages import answers as answering
+from aligndistill.stages import evaluation, fidelity, models, rounds
+from aligndistill.store.stage import Given, Stage, pick, stage
+
+
+def held_out_answers(config: RunConfig, name: str, data: Given, **models: Any) -> Stage:
+    """One author's answers to the held-out prompts; with a reference, also the KL from it."""
+    sampling: Given = {"name": name, "sampling": config.answer_sampling, "prompts": data["prompts"], "seed": config.seed}
+    return stage(f"answers-{name}", answering.make, **sampling, **models, waits_for=data.get("audit"))
+
+
+def scored(config: RunConfig, named: Given, prompts: Stage, answers: Given, reward_model: Stage | None, stops: Given) -> Stage:
+    """All answers, scored by truth, reward model and judge. What may end the rounds decides which answers there are."""
+    judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
+    measured: Given = {"prompts": prompts, "answers": answers, "reward_model": reward_model, **({"stops": stops} if stops else {})}
+    return stage("evaluation", evaluation.make, version=2, **judging, **measured)
+
+
+def progress(config: RunConfig, each: Round, student: Stage, data: Given, named: Given, answers: Given) -> Stage:
+    """The student that the next round starts from, compared with the round's own start."""
+    judging: Given = {"evaluation": config.evaluation, "seed": config.seed, "round": each.name}
+    judging |= {"models": pick(named, models_of(config.evaluation))}
+    return stage(
+        each.of("progress"), rounds.compare, **judging, answers=answers, **pick(data, ("prompts", "rankings")), student=student
+    )
+
+
+def followings(config: RunConfig, trained: Given, written: Given, data: Given, named: Given) -> Given:
+    """How closely each student follows the teacher, and its quantised copy the student; the copies' answers join `written`."""
+    found: Given = {}
+    for name, one in trained.items():
+        if config.evaluation.fidelity:
+            found[name] = following(name, one, "teacher", named["teacher"], written, data)
+        if kind := config.evaluation.quantized:
+            copy = f"{name}{models.COPY}{kind}"
+            quantized = stage(f"model-{copy}", models.quantised, student=one, kind=kind)
+            written[copy] = held_out_answers(config, copy, data, author=quantized)
+            found[copy] = following(copy, quantized, name, one, written, data)
+    return found
+
+
+def following(name: str, student: Stage, followed: str, teacher: Stage, written: Given, data: Given) -> Stage:
+    """How closely one model follows another, on the answers of both."""
+    texts: Given = {"student_answers": written[name], "teacher_answers": written[followed], "prompts": data["prompts"]}
+    return stage(f"fidelity-{name}", fidelity.make, student=student, teacher=teacher, **texts)
