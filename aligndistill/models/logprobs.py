@@ -46,11 +46,13 @@ class Beside:
         head: that head: (C, X) to logits (C, V). It is called without gradients, and again in the backward pass.
         compare: the model's logits_CV in float32, before a temperature, and the other's to values_C, such as a divergence, or to
             several of each position, values_CX.
+        alone: whether only `compare` is differentiated: then nothing is kept for the gradient of the model's own log-probabilities.
     """
 
     states_SX: Tensor
     head: Callable[[Tensor], Tensor]
     compare: Callable[[Tensor, Tensor], Tensor]
+    alone: bool = False
 
     def values(self, logits_CV: Tensor, states_CX: Tensor) -> Tensor:
         """The values of a chunk."""
@@ -264,7 +266,9 @@ def _in_chunks(
         if beside is None or states_CX is None:
             return read_logits(logits_CV, targets_C, temperature, entropy)
         logits_CV = logits_CV.float()  # once for both
-        return (*read_logits(logits_CV, targets_C, temperature, entropy), beside.values(logits_CV, states_CX))
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not beside.alone):
+            read = read_logits(logits_CV, targets_C, temperature, entropy)
+        return (*read, beside.values(logits_CV, states_CX))
 
     states_SX = None if beside is None else beside.states_SX
     if hidden_SH.shape[0] <= chunk:

@@ -806,6 +806,8 @@ FROM_SCRATCH = {
                 "students": f"{{opd: {SAMPLED.replace('sampled', 'sampled, temperature: 0.7')}}}",
             },
             "c.yaml:6: students.opd.objective.temperature: a server's log-probabilities are those at temperature 1",
+        ),
+        (
             {**FROM_SCRATCH, "students": f"{{kd: {{objective: {{kind: distil, on: all, {HIDDEN % '[[3, 3], [4, 2]]'}}}}}}}"},
             "c.yaml:7: students.kd.objective.hidden.layers: the student has no layer 4: its layers are 0 (the embeddings) to 3 (",
         ),

@@ -188,6 +188,6 @@ def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
     adapted = RunConfig.model_validate({**values, "start": {"model": "./start", "lora": {"r": 4}}})
     runs.run(adapted)
     said = "".join(capsys.readouterr().err.split())
-    assert said.startswith("learning_rate:5e-06forstudents.dpo(10timesthedefaultforallweights,becauseloratrainsadapters)prompts")
+    assert said.startswith("learning_rate:5e-06forstudents.dpo(higherbydefault,becauseloratrainsadapters)prompts")
     runs.run(adapted)
     assert "learning_rate" not in capsys.readouterr().err

@@ -158,6 +158,7 @@ def collator_for_both(policy: LanguageModel, teacher: LanguageModel) -> Collator
 def beside(teacher: LiveTeacher | StoredTeacher, objective: Divergent, batch: GroupedBatch, tensors: MicroBatch) -> Beside:
     """The teacher at the response tokens of a micro-batch."""
     kind, vocabulary = objective.divergence, teacher.vocabulary
+    alone = not (isinstance(objective, Distil) and objective.sft_weight)  # on-policy, there are no examples to imitate
     settings = {"beta": objective.beta, "skew": objective.skew, "temperature": objective.temperature}
     if isinstance(teacher, LiveTeacher):
 
@@ -165,7 +166,7 @@ def beside(teacher: LiveTeacher | StoredTeacher, objective: Divergent, batch: Gr
             student_CV, target_CV = vocabulary.cut(logits_CV, teacher_CV)
             return divergence(student_CV, Dense(target_CV), kind, **settings)
 
-        return Beside(*states_and_head(teacher.model, batch, tensors["share"]), compare)
+        return Beside(*states_and_head(teacher.model, batch, tensors["share"]), compare, alone)
 
     width, known = teacher.width, TopK(tensors["known_ids_Sk"], tensors["known_logps_Sk"], tensors["known_tail_S"])
 
@@ -173,7 +174,8 @@ def beside(teacher: LiveTeacher | StoredTeacher, objective: Divergent, batch: Gr
         target = TopK(known.ids_Sk[places_C], known.logps_Sk[places_C], known.log_tail_S[places_C])
         return divergence(vocabulary.restricted(logits_CV, width), target, kind, **settings)
 
-    return Beside(torch.arange(len(batch.targets_S), device=batch.targets_S.device), lambda places_C: places_C, compare_known)
+    places_S = torch.arange(len(batch.targets_S), device=batch.targets_S.device)
+    return Beside(places_S, lambda places_C: places_C, compare_known, alone)
 
 
 def _of_best(batch: GroupedBatch) -> Tensor:
