@@ -256,7 +256,9 @@ def test_half_precision_is_cast_before_anything_is_computed(kind: Kind, temperat
     assert found_S.dtype == torch.float32
     assert found_SV.dtype == torch.bfloat16  # autograd casts the float32 gradient back to the logits' type, and rounds it then
     torch.testing.assert_close(found_S.double(), expected_S, rtol=1e-4, atol=1e-6)
-    torch.testing.assert_close(found_SV.double(), expected_SV, rtol=1e-2, atol=1e-7)
+    # Where the terms of a gradient cancel, what is left has the error of the terms, which are no larger than the largest gradient.
+    largest = float(expected_SV.abs().max())
+    torch.testing.assert_close(found_SV.double(), expected_SV, rtol=1e-2, atol=1e-5 * largest + 1e-7)
 
 
 @kinds
