@@ -171,6 +171,11 @@ def ranking_examples(
     return [Example(*row) for row in zip(groups, scores, logprobs(groups), others, strict=True)]
 
 
+def ragged_examples() -> list[Example]:
+    """The ragged rankings as a tiny language model reads them."""
+    return ranking_examples(tiny_language_model().conversation, ragged_rankings())
+
+
 def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> TrainingJob:
     """A few steps over all eight questions, a constant rate, every step logged."""
     training = {

@@ -96,7 +96,7 @@ def _log_odds(probability: float) -> float:
             "Set rankings.scores to logits, and rankings.temperature to fit."
         )
     inside = min(max(probability, LEAST_PROBABILITY), 1 - LEAST_PROBABILITY)
-    return math.log(inside / (1 - inside))
+    return scores.log_odds(inside)
 
 
 def _scores(verdicts: Sequence[Verdict], settings: Rankings, first_advantage: float) -> dict[str, float]:

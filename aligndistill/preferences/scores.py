@@ -96,8 +96,13 @@ def win_probability(comparisons: Sequence[Comparison]) -> dict[str, float]:
         opponents = len(wins[candidate])
         bound = 1 / (2 * asked[candidate] + 2)
         mean = min(max(fmean(wins[candidate]), bound), 1 - bound)
-        scores[candidate] = math.log(mean / (1 - mean)) * opponents / (opponents + 1)
+        scores[candidate] = log_odds(mean) * opponents / (opponents + 1)
     return scores
+
+
+def log_odds(probability: float) -> float:
+    """The difference of scores at which one of two wins with this probability, in (0, 1)."""
+    return math.log(probability / (1 - probability))
 
 
 def mean_grade(grades: Sequence[Grade], temperature: float) -> dict[str, float]:

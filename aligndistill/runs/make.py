@@ -85,8 +85,10 @@ def context_of(stage: Stage, runtime: Runtime) -> StageContext:
 
 def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
     """The stage's keyword arguments, each stage among them replaced by its folder, without those that are not run."""
-    left_out = not_run(stage.upstream, runtime.store)
-    given = {name: without(value, left_out) for name, value in stage.given.items()}
+    given = stage.given
+    if stage.collects:
+        left_out = not_run(stage.upstream, runtime.store)
+        given = {name: without(value, left_out) for name, value in given.items()}
     return {name: with_folders(value, lambda needed: needed.folder(runtime.store)) for name, value in given.items()}
 
 

@@ -80,7 +80,8 @@ def _claim(store: Path) -> None:
 
 def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
     store = config.runtime.store
-    return [one for one in stages if read_manifest(one.folder(store)) is None and one not in not_run(stages, store)]
+    ended = not_run(stages, store)
+    return [one for one in stages if read_manifest(one.folder(store)) is None and one not in ended]
 
 
 def _launched(config: RunConfig, stages: tuple[Stage, ...], group: str | None) -> list[str]:
@@ -110,8 +111,9 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
         return replace(context, open_endpoint=endpoints.open, spending=endpoints.spending, unreadable_limit=limit)
 
     done: list[Stage] = []
+    ended = not_run(whole.stages, config.runtime.store)
     for stage in stages:
-        if reason := not_run(whole.stages, config.runtime.store).get(stage):
+        if reason := ended.get(stage):
             if is_main_process() and stage.name.startswith("candidates-"):
                 say(f"round {stage.name.rpartition('-r')[2]} is not run; {reason}")
             continue
@@ -123,6 +125,8 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
                 gather(config, whole, done, folder, complete=False)
             raise
         done.append(stage)
+        if stage.may_end:
+            ended = not_run(whole.stages, config.runtime.store)
         if not finished:
             made.append(stage.name)
             if is_main_process():

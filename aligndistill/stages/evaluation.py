@@ -133,7 +133,7 @@ class _Scores:
     verdicts: Mapping[str, PromptVerdicts]
 
 
-def answer_id(answer: Answer) -> str:
+def _answer_id(answer: Answer) -> str:
     """The id of an answer: answers with the same text are one, regardless of the author."""
     return candidate_id(answer.prompt_id, "answer", answer.text)
 
@@ -145,7 +145,7 @@ def answers_task(
     candidates: dict[str, Candidate] = {}
     for of_author in answers.values():
         for answer in of_author.get(prompt, ()):
-            identity = answer_id(answer)
+            identity = _answer_id(answer)
             candidates.setdefault(
                 identity,
                 Candidate(id=identity, prompt_id=prompt, text=answer.text, author=answer.author, finish=answer.finish),
@@ -157,7 +157,7 @@ def answers_task(
             if author in (opponent, "teacher") or opponent not in answers:
                 continue
             for ours, theirs in zip(of_author.get(prompt, ()), answers[opponent].get(prompt, ()), strict=False):
-                a, b = place[answer_id(ours)], place[answer_id(theirs)]
+                a, b = place[_answer_id(ours)], place[_answer_id(theirs)]
                 if a != b:
                     pairs[min(a, b), max(a, b)] = None
     return Task(prompt, messages, tuple(candidates.values()), tuple(pairs))
@@ -193,44 +193,47 @@ def _metrics(
 ) -> AuthorMetrics:
     ours = answers[author]
 
-    def per_prompt(value: Callable[[Answer], float | None]) -> Mean | None:
-        means = []
-        for of_prompt in ours.values():
-            known = [v for v in map(value, of_prompt) if v is not None]
-            if known:
-                means.append(fmean(known))
-        return bootstrap_mean(means) if means else None
-
     def compared_with(opponent: str) -> list[Compared]:
         if settings.judge is None or opponent not in answers or author in (opponent, "teacher"):
             return []
         return compared(scores.verdicts, answer_ids(ours), answer_ids(answers[opponent]))
 
     against_start, against_teacher = compared_with("start"), compared_with("teacher")
-    by_length, by_style = _controlled(against_start, ours, answers.get("start", {}), settings)
-    length_tokens = per_prompt(lambda answer: answer.length_tokens)
-    repetition_4 = per_prompt(lambda answer: repetition(answer.text))
+    by_length, by_style = controlled(against_start, ours, answers.get("start", {}), settings)
+    length_tokens = mean_over_prompts(ours, lambda answer: answer.length_tokens)
+    repetition_4 = mean_over_prompts(ours, lambda answer: repetition(answer.text))
     assert length_tokens is not None and repetition_4 is not None
     return AuthorMetrics(
-        truth=per_prompt(lambda answer: scores.truths.get(answer_id(answer))),
+        truth=mean_over_prompts(ours, lambda answer: scores.truths.get(_answer_id(answer))),
         length_tokens=length_tokens,
-        reward=per_prompt(lambda answer: scores.rewards.get(answer_id(answer))),
-        win_rate=_win_rate(against_start),
+        reward=mean_over_prompts(ours, lambda answer: scores.rewards.get(_answer_id(answer))),
+        win_rate=win_rate(against_start),
         win_rate_lc=by_length.win_rate,
         win_rate_style=by_style.win_rate,
-        win_rate_teacher=_win_rate(against_teacher),
+        win_rate_teacher=win_rate(against_teacher),
         length_warning=by_length.warning or by_style.warning,
-        kl_nats=per_prompt(lambda answer: answer.kl_nats),
+        kl_nats=mean_over_prompts(ours, lambda answer: answer.kl_nats),
         distinct_2=distinct_n([answer.text for of_prompt in ours.values() for answer in of_prompt], 2),
         repetition_4=repetition_4,
     )
 
 
-def _win_rate(comparisons: Sequence[Compared]) -> Mean | None:
+def mean_over_prompts(answers: Mapping[str, Sequence[Answer]], value: Callable[[Answer], float | None]) -> Mean | None:
+    """The mean over prompts of a prompt's mean over its answers; None if no answer has a value."""
+    means = []
+    for of_prompt in answers.values():
+        known = [v for v in map(value, of_prompt) if v is not None]
+        if known:
+            means.append(fmean(known))
+    return bootstrap_mean(means) if means else None
+
+
+def win_rate(comparisons: Sequence[Compared]) -> Mean | None:
+    """The mean over prompts; None without comparisons."""
     return bootstrap_mean(win_rates(comparisons)) if comparisons else None
 
 
-def _controlled(
+def controlled(
     comparisons: Sequence[Compared],
     ours: Mapping[str, Sequence[Answer]],
     theirs: Mapping[str, Sequence[Answer]],
@@ -251,7 +254,7 @@ def _controlled(
 
 def answer_ids(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[str]]:
     """Prompt id -> the ids of its answers, one per sample."""
-    return {prompt: [answer_id(answer) for answer in of_prompt] for prompt, of_prompt in answers.items()}
+    return {prompt: [_answer_id(answer) for answer in of_prompt] for prompt, of_prompt in answers.items()}
 
 
 def _scored(
@@ -262,8 +265,8 @@ def _scored(
         for prompt, of_prompt in of_author.items():
             starts = answers.get("start", {}).get(prompt, ())
             for sample, answer in enumerate(of_prompt):
-                identity = answer_id(answer)
-                against = answer_id(starts[sample]) if sample < len(starts) else None
+                identity = _answer_id(answer)
+                against = _answer_id(starts[sample]) if sample < len(starts) else None
                 verdicts = scores.verdicts.get(prompt)
                 rows.append(
                     ScoredAnswer(

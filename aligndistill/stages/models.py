@@ -3,7 +3,7 @@
 import os
 from collections.abc import Iterable
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from aligndistill.config.models import FromScratch, LocalModel, Quantize
 from aligndistill.config.training import Sft
@@ -32,12 +32,23 @@ def point(context: StageContext, *, settings: LocalModel) -> StageResult:
 
 def quantised(context: StageContext, *, student: Path, kind: Literal["nf4", "int8"]) -> StageResult:
     """The pointer to a student whose linear layers are quantised while it is loaded; its folder stays as it is."""
+    point_to_student(student, context.folder, quantize=Quantize(kind=kind))
+    return StageResult()
+
+
+def point_to_student(student: Path, folder: Path, **changes: Any) -> None:
+    """Write the pointer to a student's model into another folder of the store, as a relative path: a store can be moved.
+
+    Args:
+        changes: fields of the pointer that differ.
+    """
     from aligndistill.models.load import read_pointer
 
-    whole = read_pointer(student)
-    there = os.path.relpath(whole.path, context.folder)  # so that the store can be moved
-    whole.model_copy(update={"path": there, "quantize": Quantize(kind=kind)}).write(context.folder)
-    return StageResult()
+    pointer = read_pointer(student)
+    paths = {"path": pointer.path, "adapter": pointer.adapter}
+    own = {name: path for name, path in paths.items() if path is not None and Path(path).is_relative_to(student.absolute())}
+    moved = {name: os.path.relpath(path, folder) for name, path in own.items()}
+    pointer.model_copy(update={**moved, **changes}).write(folder)
 
 
 @trains

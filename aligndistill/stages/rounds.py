@@ -1,21 +1,18 @@
 """progress.json: a round's promoted student against the model that the round started from. Whether another round follows."""
 
 from collections.abc import Iterator, Mapping, Sequence
-from os.path import relpath
 from pathlib import Path
-from statistics import fmean
 
 from aligndistill.config.rounds import RoundStop
 from aligndistill.config.run import Evaluation
-from aligndistill.evaluation.intervals import bootstrap_mean
-from aligndistill.evaluation.length_control import controlled_win_rate
-from aligndistill.evaluation.wins import by_prompt, compared, win_rates
+from aligndistill.evaluation.wins import by_prompt, compared
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Answer
 from aligndistill.reporting.report import RoundMetrics
 from aligndistill.stages.context import ModelSource, StageContext
-from aligndistill.stages.evaluation import answer_ids, answers_task, read_answers
+from aligndistill.stages.evaluation import answer_ids, answers_task, controlled, mean_over_prompts, read_answers, win_rate
 from aligndistill.stages.files import PAIRS, PROGRESS, RANKINGS, TIES, held_out_prompts
+from aligndistill.stages.models import point_to_student
 from aligndistill.stages.verdicts import ask, require_readable
 from aligndistill.store.stage import ENDED, StageResult, may_end, together
 
@@ -51,22 +48,18 @@ def compare(
     if not is_main_process():
         return StageResult()
     found = compared(by_prompt(verdicts), answer_ids(ours), answer_ids(theirs))
-    kl = [value for many in ours.values() if (value := _mean_kl(many)) is not None]
-    controlled = None
-    if found and evaluation.length_control:
-        differences = [ours[one.prompt][one.sample].length_tokens - theirs[one.prompt][one.sample].length_tokens for one in found]
-        controlled = controlled_win_rate([one.probability for one in found], differences, [one.prompt for one in found]).win_rate
+    by_length, _ = controlled(found, ours, theirs, evaluation)
     progress = RoundMetrics(
         round=round,
-        win_rate=bootstrap_mean(win_rates(found)) if found else None,
-        win_rate_lc=controlled,
+        win_rate=win_rate(found),
+        win_rate_lc=by_length.win_rate,
         length_growth=_length(ours) / _length(by_author["start"]),
-        kl_nats=bootstrap_mean(kl) if kl else None,
+        kl_nats=mean_over_prompts(ours, lambda answer: answer.kl_nats),
         pairs=sum(1 for _ in (rankings / PAIRS).open("rb")),
         ended=None,
     )
     (context.folder / PROGRESS).write_text(progress.model_dump_json(indent=2) + "\n")
-    _point(student, context.folder)
+    point_to_student(student, context.folder)
     return StageResult(counts={"prompts": len(tasks)})
 
 
@@ -83,9 +76,9 @@ def reason_to_end(measured: RoundMetrics, settings: RoundStop) -> str | None:
 
     The win rate is the length-controlled one where it could be measured.
     """
-    win_rate = measured.win_rate_lc or measured.win_rate
-    if settings.no_gain and win_rate is not None and win_rate.low <= 0.5:
-        interval = f"{win_rate.mean:.2f} [{win_rate.low:.2f}, {win_rate.high:.2f}]"
+    rate = measured.win_rate_lc or measured.win_rate
+    if settings.no_gain and rate is not None and rate.low <= 0.5:
+        interval = f"{rate.mean:.2f} [{rate.low:.2f}, {rate.high:.2f}]"
         return f"no_gain: the win rate over the previous round is {interval}, so a gain is not certain"
     growth, limit = measured.length_growth, settings.length_growth
     if limit is not None and growth > limit:
@@ -112,21 +105,8 @@ def _lines(*paths: Path) -> Iterator[bytes]:
             yield from file
 
 
-def _point(student: Path, folder: Path) -> None:
-    """Write the pointer to a student's model, relative to the folder, so that a store can be moved."""
-    from aligndistill.models.load import MODEL_JSON, ModelPointer
-
-    pointer = ModelPointer.model_validate_json((student / MODEL_JSON).read_text())
-    inside = {"path": pointer.path, "adapter": pointer.adapter}
-    moved = {name: relpath(student / path, folder) for name, path in inside.items() if path and (student / path).is_dir()}
-    pointer.model_copy(update=moved).write(folder)
-
-
-def _mean_kl(answers: Sequence[Answer]) -> float | None:
-    known = [one.kl_nats for one in answers if one.kl_nats is not None]
-    return fmean(known) if known else None
-
-
 def _length(answers: Mapping[str, Sequence[Answer]]) -> float:
     """The mean length over prompts, tokens; at least one token, so that empty answers can be compared with."""
-    return max(1.0, fmean(fmean(one.length_tokens for one in many) for many in answers.values()))
+    mean = mean_over_prompts(answers, lambda answer: answer.length_tokens)
+    assert mean is not None, "every author has answers"
+    return max(1.0, mean.mean)

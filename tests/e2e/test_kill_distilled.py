@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 
 from tests.e2e.command import ForkServer
-from tests.e2e.reports import comparable_report
+from tests.e2e.reports import comparable_report, student_weights
 from tests.e2e.small_run import write_config
 
 STEPS, KILLED_AFTER = 8, 4
@@ -55,11 +55,6 @@ def killing_after(folder: Path, student: str, chance: random.Random) -> Callable
     return kill
 
 
-def weights(folder: Path, student: str) -> dict[str, torch.Tensor]:
-    (found,) = (folder / "runs/store").glob(f"student-{student}-*/model/model.safetensors")
-    return load_file(found)
-
-
 @pytest.mark.timeout(300)
 def test_students_that_are_killed_in_training_are_those_that_are_not(
     folder: Path, forked: ForkServer, config: dict[str, Any]
@@ -87,7 +82,7 @@ def test_students_that_are_killed_in_training_are_those_that_are_not(
 
     start = load_file(folder / "start/model.safetensors")
     for student in ("kd", "opd"):
-        once = weights(whole, student)
-        assert all(torch.equal(value, once[name]) for name, value in weights(killed, student).items())
+        once = student_weights(whole, student)
+        assert all(torch.equal(value, once[name]) for name, value in student_weights(killed, student).items())
         assert max((once[name] - value).abs().max() for name, value in start.items()) > 1e-3
     assert comparable_report(killed, "run") == comparable_report(whole, "run")

@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 import torch
-from safetensors.torch import load_file
 
 from tests.e2e.command import ForkServer
+from tests.e2e.reports import student_weights
 from tests.e2e.small_run import write_config
 
 RULES = {"no_gain": False, "length_growth": None}
@@ -33,11 +33,6 @@ def report(folder: Path) -> dict[str, Any]:
     (found,) = (folder / "runs").glob("*/report.json")
     read: dict[str, Any] = json.loads(found.read_text())
     return read
-
-
-def weights(folder: Path, student: str) -> dict[str, torch.Tensor]:
-    (found,) = (folder / "runs/store").glob(f"student-{student}-[0-9a-f]*/model/model.safetensors")
-    return load_file(found)
 
 
 @pytest.mark.timeout(300)
@@ -77,6 +72,6 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
     ended = forked.run(killed, "run", "run.yaml")
     assert ended.code == 0, ended.errors
     assert "resuming from checkpoint-" in ended.errors
-    whole, resumed = weights(folder, "dpo-r2"), weights(killed, "dpo-r2")
+    whole, resumed = student_weights(folder, "dpo-r2"), student_weights(killed, "dpo-r2")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

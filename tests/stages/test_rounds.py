@@ -14,6 +14,7 @@ from aligndistill.records import Prompt
 from aligndistill.reporting.report import RoundMetrics
 from aligndistill.stages import prompts, rounds
 from aligndistill.stages.context import StageContext
+from aligndistill.stages.models import point_to_student
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 GAIN, NONE = Mean(mean=0.6, low=0.52, high=0.68, n=50), Mean(mean=0.55, low=0.48, high=0.62, n=50)
@@ -90,6 +91,6 @@ def test_the_pointer_survives_moving_the_store(tmp_path: Path) -> None:
     (student / "model").mkdir(parents=True)
     progress.mkdir()
     ModelPointer(path="model", layout="chat").write(student)
-    rounds._point(student, progress)
+    point_to_student(student, progress)
     (tmp_path / "store").rename(tmp_path / "moved")
     assert Path(read_pointer(tmp_path / "moved" / "progress").path).resolve() == tmp_path / "moved" / "student" / "model"

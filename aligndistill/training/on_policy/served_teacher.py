@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from aligndistill.models.groups import GroupedBatch
-from aligndistill.models.logprobs import Beside, logprobs_beside
+from aligndistill.models.logprobs import grouped_forward
 from aligndistill.models.vocabulary import SharedVocabulary
 from aligndistill.objectives.inputs import Loss
 from aligndistill.objectives.on_policy_distil import sampled_reverse_kl
@@ -72,14 +72,6 @@ class ReadCollator(Collator):
 
 def loss_by_logprobs(model: Any, batch: GroupedBatch, tensors: MicroBatch, *, advantage_clip: float, scale: float) -> Loss:
     """`sampled_reverse_kl` of a micro-batch, with the student's entropy at each token as a metric."""
-
-    @torch.no_grad()
-    def entropy(logits_CV: Tensor, _: Tensor) -> Tensor:
-        logps_CV = logits_CV.log_softmax(-1)
-        return -(logps_CV.exp() * logps_CV.clamp(min=torch.finfo(logps_CV.dtype).min)).sum(-1)
-
-    places_S = torch.arange(len(batch.targets_S), device=batch.targets_S.device)
-    beside = Beside(places_S, lambda places_C: places_C, entropy)
-    logprobs_S, entropy_S = logprobs_beside(model, batch, tensors["share"], beside)
+    logprobs_S, entropy_S = grouped_forward(model, batch, tensors["share"], entropy=True)
     loss = sampled_reverse_kl(logprobs_S, tensors["teacher_S"], advantage_clip=advantage_clip, scale=scale)
-    return Loss(loss.value, loss.metrics | {"entropy_nats": entropy_S})
+    return Loss(loss.value, loss.metrics | {"entropy_nats": entropy_S.detach()})

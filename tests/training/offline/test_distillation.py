@@ -1,7 +1,7 @@
 """Distillation from a live teacher: the loss against plain forward passes, and what does not change it."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -25,10 +25,8 @@ from aligndistill.training.offline.examples import Example
 from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import (
     assert_same_steps,
-    damped_adam,
-    ragged_rankings,
+    ragged_examples,
     random_groups,
-    ranking_examples,
     tiny_job,
     tiny_language_model,
     tiny_model,
@@ -38,14 +36,7 @@ from tests.tiny_models import (
 SAME = SharedVocabulary(frozenset())
 
 
-@pytest.fixture(autouse=True)
-def _damped() -> Iterator[None]:
-    with damped_adam():
-        yield
-
-
-def examples() -> list[Example]:
-    return ranking_examples(tiny_language_model().conversation, ragged_rankings())
+pytestmark = pytest.mark.usefixtures("damped")
 
 
 def train(
@@ -62,7 +53,7 @@ def train(
     job = tiny_job(folder, max_steps=steps, runtime=runtime)
     student, teacher = student or tiny_language_model(seed=0), teacher or tiny_language_model(seed=1)
     settings = Distil(kind="distil", **{"on": "all", **objective})
-    return train_distilled(student, LiveTeacher(teacher, vocabulary), settings, lora, rows or examples(), job)
+    return train_distilled(student, LiveTeacher(teacher, vocabulary), settings, lora, rows or ragged_examples(), job)
 
 
 def weights(trained: Trained) -> dict[str, Tensor]:
@@ -110,7 +101,7 @@ CASES: list[dict[str, Any]] = [
 def test_the_loss_is_that_of_plain_forward_passes(settings: dict[str, Any], tmp_path: Path) -> None:
     objective = Distil(kind="distil", **{"on": "all", **settings})
     trained = train(tmp_path, **settings)
-    expected = expected_loss(tiny_model(seed=0), tiny_model(seed=1), examples(), objective)
+    expected = expected_loss(tiny_model(seed=0), tiny_model(seed=1), ragged_examples(), objective)
     assert trained.log[0]["loss"] == pytest.approx(expected, rel=1e-4)
     assert trained.log[0]["grad_norm"] > 0
     assert trained.trainer.train_dataset[0].group.responses
@@ -122,7 +113,7 @@ def test_the_loss_is_that_of_plain_forward_passes(settings: dict[str, Any], tmp_
 def test_models_of_any_shape_may_meet(student: str, teacher: str, tmp_path: Path) -> None:
     """Also those that go through their own forward pass: `gemma2` caps its logits, `mistral_window` cannot share prompts."""
     trained = train(tmp_path, tiny_language_model(student, 0), tiny_language_model(teacher, 1))
-    expected = expected_loss(tiny_model(student, 0), tiny_model(teacher, 1), examples(), Distil(kind="distil", on="all"))
+    expected = expected_loss(tiny_model(student, 0), tiny_model(teacher, 1), ragged_examples(), Distil(kind="distil", on="all"))
     assert trained.log[0]["loss"] == pytest.approx(expected, rel=1e-4)
 
 
@@ -135,7 +126,7 @@ def test_a_student_that_is_its_teacher_learns_nothing(kind: str, tmp_path: Path)
 
 def test_the_log_has_both_terms_as_means_over_their_tokens(tmp_path: Path) -> None:
     entry = train(tmp_path, temperature=2.0, sft_weight=0.25).log[0]
-    rows = examples()
+    rows = ragged_examples()
     best = sum(len(row.group.responses[0]) for row in rows)
     every = sum(len(response) for row in rows for response in row.group.responses)
     assert entry["loss"] == pytest.approx(0.75 * 4 * entry["divergence"] + 0.25 * entry["nll"] * best / every, rel=1e-5)
@@ -183,7 +174,7 @@ def test_chunks_change_nothing_and_bound_the_logits_of_both(
         assert ours["loss"] == pytest.approx(theirs["loss"], rel=1e-5)
         assert ours["grad_norm"] == pytest.approx(theirs["grad_norm"], rel=1e-4)
     assert_same_steps(weights(chunked), weights(whole))
-    longest = max(len(response) for row in examples() for response in row.group.responses)
+    longest = max(len(response) for row in ragged_examples() for response in row.group.responses)
     assert max(sizes[1]) == (4 if teacher == "llama" else longest + 1)  # of one that caps its logits: an answer and its end
     if student == "llama":
         assert max(sizes[0]) == 4

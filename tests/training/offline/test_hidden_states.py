@@ -1,6 +1,6 @@
 """The hidden-state term of distillation: loss and gradient against plain transformers, what does not change it, what is saved."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,9 +23,7 @@ from aligndistill.training.offline.examples import Example
 from aligndistill.training.save import save_model
 from tests.tiny_models import (
     assert_same_steps,
-    damped_adam,
-    ragged_rankings,
-    ranking_examples,
+    ragged_examples,
     tiny_job,
     tiny_language_model,
     tiny_model,
@@ -36,14 +34,7 @@ WIDER = {"n_embd": 24, "n_layer": 3}
 ALL = [[0, 0], [1, 2], [2, 3]]
 
 
-@pytest.fixture(autouse=True)
-def _damped() -> Iterator[None]:
-    with damped_adam():
-        yield
-
-
-def examples() -> list[Example]:
-    return ranking_examples(tiny_language_model().conversation, ragged_rankings())
+pytestmark = pytest.mark.usefixtures("damped")
 
 
 def train(
@@ -59,7 +50,7 @@ def train(
     student, teacher = student or tiny_language_model(seed=0), teacher or tiny_language_model("gpt2", 1, **WIDER)
     settings = Distil(kind="distil", **{"on": "all", "hidden": {"layers": ALL, "weight": 0.5, **(hidden or {})}, **objective})
     job = tiny_job(folder, max_steps=steps, runtime=runtime)
-    return train_distilled(student, LiveTeacher(teacher, SharedVocabulary(frozenset())), settings, lora, examples(), job)
+    return train_distilled(student, LiveTeacher(teacher, SharedVocabulary(frozenset())), settings, lora, ragged_examples(), job)
 
 
 def weights(trained: Trained) -> dict[str, Tensor]:
@@ -78,7 +69,7 @@ def states(model: Any, rows: Sequence[Example], of: Sequence[tuple[int, int]]) -
 
 def expected(student: Any, teacher: Any, objective: Distil) -> tuple[float, float, float]:
     """Loss, its hidden term, and the norm of the loss's gradient by loops over answers and tokens (forward KL at temperature 1)."""
-    rows, hidden = examples(), objective.hidden
+    rows, hidden = ragged_examples(), objective.hidden
     assert hidden is not None
     width = teacher.config.get_text_config().hidden_size
     policy = ProjectedPolicy(student, hidden.layers, width, seed=0)

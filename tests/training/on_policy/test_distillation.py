@@ -1,7 +1,6 @@
 """On-policy distillation, update by update, on models of a few thousand parameters."""
 
 import math
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +17,6 @@ from aligndistill.training.offline.distillation import LiveTeacher, train_distil
 from aligndistill.training.offline.examples import Example
 from tests.tiny_models import (
     assert_same_steps,
-    damped_adam,
     tiny_job,
     tiny_language_model,
     tiny_model,
@@ -33,10 +31,7 @@ LOGGED = {
 }
 
 
-@pytest.fixture(autouse=True)
-def _damped() -> Iterator[None]:
-    with damped_adam():
-        yield
+pytestmark = pytest.mark.usefixtures("damped")
 
 
 def often_ending() -> LanguageModel:
