@@ -7,7 +7,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import KeyVariable, ServerUrl
 from aligndistill.config.offline_objectives import Distil, Divergent, Kind, OfflineObjective
-from aligndistill.config.section import NotHashed, Section, name_or_section
+from aligndistill.config.section import HashedIfSet, NotHashed, Section, name_or_section
 
 RewardSource = Annotated[
     Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)
@@ -195,6 +195,8 @@ class OnPolicyDistil(OnPolicy, Divergent):
         form: `full` compares both distributions over the whole vocabulary; `sampled` reads the sampled token alone, by a policy
             gradient whose mean is that of `reverse_kl`, and with a teacher behind a server, too.
         advantage_clip: of `sampled`: clip log(p / q) of a token to this absolute value, nats.
+        kl_budget: as in `Ppo`, from the reference. It costs two more forward passes of each answer and, without adapters, the
+            reference's memory.
     """
 
     default_learning_rate: ClassVar[float] = 5e-5
@@ -206,11 +208,12 @@ class OnPolicyDistil(OnPolicy, Divergent):
     form: Literal["full", "sampled"] = "full"
     samples_per_prompt: int = Field(default=1, gt=0)
     advantage_clip: float = Field(default=10.0, gt=0)
+    kl_budget: Annotated[float | None, HashedIfSet] = Field(default=None, gt=0)
 
     @property
     def reads(self) -> tuple[str, ...]:
-        """See `OnPolicy`; also the teacher."""
-        return (*super().reads, "teacher")
+        """See `OnPolicy`; also the teacher and, for its budget, the reference."""
+        return (*super().reads, "teacher", *(("reference",) if self.kl_budget is not None else ()))
 
     @model_validator(mode="after")
     def _settings_of_the_form(self) -> "OnPolicyDistil":

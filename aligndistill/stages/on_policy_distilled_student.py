@@ -36,6 +36,7 @@ def train_beside_teacher(
     start_folder: Path,
     prompts_folder: Path,
     taught_by: ModelSource,
+    reference_folder: Path | None = None,
 ) -> StageResult:
     """Distil one student on its own answers, and save it as a Hugging Face folder.
 
@@ -60,13 +61,17 @@ def train_beside_teacher(
     groups = [TokenGroup(prompt.ids, []) for prompt in prompts]
     require_readable(groups, policy.conversation, reads, teacher.vocabulary)
 
+    # If the reference is the start, the policy with its adapters disabled is the reference.
+    reference = None
+    if reference_folder is not None and (lora is None or reference_folder != start_folder):
+        reference = load_language_model(read_pointer(reference_folder), own)
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     with kept_samples(context) as samples:
 
         def keep(update: int, asked: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> None:
             samples.add(_shown(policy.conversation, update, asked, drawn))
 
-        trained = train_on_own_answers(policy, teacher, objective, lora, prompts, keep, job)
+        trained = train_on_own_answers(policy, teacher, objective, lora, prompts, keep, job, reference)
     save_student(context, start, lora, trained)
     return finish(context, policy, objective, trained, len(prompts), trained.steps, dropped)
 

@@ -54,7 +54,7 @@ def make(
             from aligndistill.stages.on_policy_distilled_student import train_beside_teacher
 
             assert prompts is not None and teacher is not None
-            return train_beside_teacher(context, settings, lora, seed, start, prompts, teacher)
+            return train_beside_teacher(context, settings, lora, seed, start, prompts, teacher, reference)
         case "ppo":
             from aligndistill.stages.ppo_student import HeldOutWinRate, PpoSources, train_with_ppo
 

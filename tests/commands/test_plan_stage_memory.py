@@ -98,6 +98,10 @@ def test_a_distilled_teacher_is_kept_beside_the_student() -> None:
     tokens = 4 * (512 + 3 * 16) * PER_TOKEN  # its prompts are the run's, which no candidate bounds
     assert found["student-opd"].activations == tokens + 4 * 3 * 16 * 320 * 4 * DISTILLED_LOGIT_COPIES
     assert found["student-opd"].weights == found["student-all"].weights
+    bounded = {**students["opd"], "objective": {**students["opd"]["objective"], "kl_budget": 4}}
+    config["students"]["bounded"] = bounded  # measured against a frozen reference of the start's size
+    reference = planned_memory(RunConfig.model_validate(config))["student-bounded"].weights - found["student-opd"].weights
+    assert reference == found["student-dpo"].weights
     without = {"start": sizes, "sft": texts, "name": "plan", "prompts": config["prompts"], "runtime": config["runtime"]}
     sampled = {**students["opd"], "objective": {**students["opd"]["objective"], "form": "sampled"}}
     server = {"kind": "endpoint", "base_url": "http://localhost/v1", "name": "m", "tokenizer": "t"}

@@ -149,9 +149,14 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         kept["head"] = teacher.model.get_output_embeddings().weight.numel()
     elif what == "on_policy_distil":
         policy, teacher = load_language_model(backbone), tiny_language_model("qwen3", seed=1)
-        where = {"runtime": runtime, "lora": lora, "job": {"lr_scheduler_type": "cosine"}}
-        vocabulary = SharedVocabulary(frozenset({7}))
-        trained = tiny_distillation(job.folder, student=policy, teacher=teacher, vocabulary=vocabulary, updates=4, **where).trained
+        where = {
+            "runtime": runtime,
+            "lora": lora,
+            "job": {"lr_scheduler_type": "cosine"},
+            "vocabulary": SharedVocabulary(frozenset({7})),
+        }
+        budget = {"kl_budget": 1e6, "reference": None if lora else tiny_language_model(seed=2)}
+        trained = tiny_distillation(job.folder, student=policy, teacher=teacher, updates=4, **where, **budget).trained
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     else:
         policy = load_language_model(backbone)

@@ -38,7 +38,16 @@ SHARED_CRITIC = ("zero2", "zero3")
 UNEVEN = ("dpo", "distil", "on_policy_distil")
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
 PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
-DISTIL_METRICS = {"kl_reverse_nats", "kl_forward_nats", "entropy_nats", "agreement", "length_tokens", "eos_rate", "unreadable"}
+DISTIL_METRICS = {
+    "kl_k1_nats",
+    "kl_reverse_nats",
+    "kl_forward_nats",
+    "entropy_nats",
+    "agreement",
+    "length_tokens",
+    "eos_rate",
+    "unreadable",
+}
 PORT = 29900 + os.getpid() % 90
 
 

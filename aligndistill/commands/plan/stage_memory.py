@@ -47,7 +47,8 @@ def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | 
             return _of(config, start, student, lora, objective.samples_per_prompt, beside, quantize=quantize)
         case OnPolicyDistil() as objective:
             teacher = _teacher_shape(config)
-            beside = OnPolicyMemory(critic=False, frozen_parameters=0)
+            compared = objective.kl_budget is not None and lora is None
+            beside = OnPolicyMemory(critic=False, frozen_parameters=compared * start.parameters)
             responses = objective.samples_per_prompt
             if teacher is None and not isinstance(config.teacher, EndpointModel):  # one that must be downloaded first
                 return None

@@ -32,10 +32,12 @@ from aligndistill.training.offline.distillation import LiveTeacher, beside, coll
 from aligndistill.training.offline.examples import Collator, Example, Examples, MicroBatch
 from aligndistill.training.offline.trainer import GroupedTrainer, tokens
 from aligndistill.training.on_policy.health import new_warnings
+from aligndistill.training.on_policy.kl_budget import BudgetSpent, KlBudget, inside_the_budget, keeping_checkpoints
 from aligndistill.training.on_policy.rollouts import (
     PolicyPrompt,
     RolloutSettings,
     gathered_weights,
+    groups_of,
     longest_row,
     rollout_settings,
     sample_rollouts,
@@ -54,8 +56,16 @@ def train_on_own_answers(
     prompts: Sequence[PolicyPrompt],
     keep_samples: KeepSamples,
     job: TrainingJob,
+    reference: LanguageModel | None = None,
 ) -> Trained:
-    """Train a policy on a teacher's distributions over the tokens of its own answers."""
+    """Train a policy on a teacher's distributions over the tokens of its own answers.
+
+    Args:
+        reference: what `kl_budget` measures KL from; None for the policy with its adapters disabled.
+
+    Raises:
+        TrainingError: `kl_budget` was exceeded before the first checkpoint.
+    """
     policy = LanguageModel(
         with_adapters(policy.model, without_dropout(lora), "CAUSAL_LM", job.seed), policy.conversation, policy.shares_prompt
     )
@@ -63,6 +73,11 @@ def train_on_own_answers(
     if isinstance(teacher, LiveTeacher):
         collator = collator_for_both(policy, teacher.model)
     row = longest_row(prompts, objective, job, collator.shares_prompt)
+    budget = None
+    if objective.kl_budget is not None:
+        budget = KlBudget(objective.kl_budget, reference)
+        passes = -(-len(prompts) // job.settings.batch_size) * job.settings.num_train_epochs
+        job = keeping_checkpoints(job, job.settings.max_steps if job.settings.max_steps > 0 else int(passes))
     arguments = training_arguments(job.settings, within_tokens(job.runtime, row), job.folder, job.name, job.seed)
     arguments.logging_steps = 1
 
@@ -75,6 +90,7 @@ def train_on_own_answers(
         teacher,
         rollout_settings(objective, job),
         keep_samples,
+        budget,
         loss_of_batch=loss_of_batch,
         weight_of_batch=tokens,
         collator=collator,
@@ -84,7 +100,13 @@ def train_on_own_answers(
         train_dataset=Examples(prompts),
         processing_class=policy.conversation.tokenizer,
     )
-    return fit(trainer, job)
+    try:
+        trained = fit(trainer, job)
+        trainer.require_budget(prompts[: job.settings.batch_size])
+        return trained
+    except BudgetSpent as spent:
+        assert budget is not None
+        return inside_the_budget(trainer, job, budget.nats, spent)
 
 
 class OnPolicyDistilTrainer(GroupedTrainer):
@@ -94,6 +116,7 @@ class OnPolicyDistilTrainer(GroupedTrainer):
         policy: how the student reads conversations; its weights are the trained ones.
         taught_by: decides which part of an answer can be read; one on a server reads it before the step.
         sampling: how the student samples; its batch size counts prompts.
+        budget: ends the training when the student's KL from its reference is above it.
     """
 
     def __init__(
@@ -103,18 +126,21 @@ class OnPolicyDistilTrainer(GroupedTrainer):
         taught_by: LiveTeacher | ServedTeacher,
         sampling: RolloutSettings,
         keep_samples: KeepSamples,
+        budget: KlBudget | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__(**kwargs)
         self._objective, self._policy, self._taught_by = objective, policy, taught_by
-        self._sampling, self._keep_samples = sampling, keep_samples
+        self._sampling, self._keep_samples, self._budget = sampling, keep_samples, budget
+        if budget is not None:
+            budget.shard(self.accelerator)
 
     def examples_of_step(self, given: list[Any]) -> list[Example]:
         """The prompts of a step with the student's answers, each up to the first token that the teacher cannot read."""
         started, update = time.monotonic(), self.state.global_step
-        self.model.eval()
-        with gathered_weights(self), self.accelerator.autocast():
-            drawn = sample_rollouts(self._policy, given, [f"{update} {prompt.id}" for prompt in given], self._sampling)
+        drawn, kl_nats = self._answers(given, update)
+        if self._budget is not None:
+            self._budget.require(update, kl_nats)
         if self.accelerator.is_main_process:
             self._keep_samples(update, given, drawn)
         written = time.monotonic()
@@ -131,11 +157,33 @@ class OnPolicyDistilTrainer(GroupedTrainer):
             ],
             "rollout_seconds": [written - started],
         }
+        if self._budget is not None:
+            seen["kl_k1_nats"] = kl_nats
         if isinstance(self._taught_by, ServedTeacher):
             examples = self._taught_by.read(examples)
             seen["teacher_seconds"] = [time.monotonic() - written]
         self.count_metrics({name: torch.tensor(values, device=self.args.device).float() for name, values in seen.items()})
         return examples
+
+    def require_budget(self, prompts: Sequence[PolicyPrompt]) -> None:
+        """Compare the policy after the last update with its `kl_budget`, by additional answers; all earlier ones were.
+
+        Raises:
+            BudgetSpent: its KL is above the budget.
+        """
+        if self._budget is None:
+            return
+        ours = prompts[self.accelerator.process_index :: self.accelerator.num_processes]
+        self._budget.require(self.state.global_step, self._answers(ours, self.state.global_step)[1])
+
+    def _answers(self, given: Sequence[PolicyPrompt], update: int) -> tuple[list[list[Sampled]], list[float]]:
+        """The policy's answers and, with a budget, log(policy / reference) of each."""
+        self.model.eval()
+        with gathered_weights(self), self.accelerator.autocast():
+            drawn = sample_rollouts(self._policy, given, [f"{update} {prompt.id}" for prompt in given], self._sampling)
+            if self._budget is None:
+                return drawn, []
+            return drawn, self._budget.kl_nats(self._policy, groups_of(given, drawn), self._sampling)
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log an update under its number."""

@@ -18,8 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import Trainer, TrainerState
-from transformers.integrations.deepspeed import deepspeed_load_checkpoint
+from transformers import Trainer
 
 from aligndistill.config.objectives import Ppo
 from aligndistill.models.actor_critic import outputs
@@ -34,6 +33,7 @@ from aligndistill.training.on_policy.collecting import Collector, PpoWork
 from aligndistill.training.on_policy.experience import Experience, RunningMoments, experience_of
 from aligndistill.training.on_policy.health import new_warnings
 from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
+from aligndistill.training.on_policy.kl_budget import BudgetSpent
 from aligndistill.training.on_policy.rollouts import RolloutSettings, gathered_weights
 from aligndistill.training.policy_module import PolicyModuleTrainer
 
@@ -53,14 +53,6 @@ class PpoState:
     kl_coefficient: float
     moments: RunningMoments
     keeps_logprobs: bool | None = None
-
-
-class BudgetSpent(Exception):
-    """The policy's KL is above `kl_budget`."""
-
-    def __init__(self, update: int, kl_nats: float) -> None:
-        super().__init__(update)
-        self.update, self.kl_nats = update, kl_nats
 
 
 class PpoTrainer(PolicyModuleTrainer, Trainer):  # type: ignore[misc]
@@ -260,14 +252,6 @@ class PpoTrainer(PolicyModuleTrainer, Trainer):  # type: ignore[misc]
         if checkpoint is not None:
             found = json.loads((Path(checkpoint) / STATE_JSON).read_text())
             self.state_of_ppo = PpoState(**{**found, "moments": RunningMoments(**found["moments"])})
-
-    def go_back_to(self, checkpoint: Path) -> None:
-        """Load the weights of a checkpoint, and discard later ones."""
-        if self.is_deepspeed_enabled:
-            deepspeed_load_checkpoint(self.model_wrapped, str(checkpoint), load_module_strict=False)
-        else:
-            self._load_from_checkpoint(str(checkpoint))
-        self.state = TrainerState.load_from_json(str(checkpoint / "trainer_state.json"))
 
 
 class _MicroBatches:

@@ -48,6 +48,7 @@ def tiny_distillation(
     student: LanguageModel | None = None,
     teacher: LanguageModel | ServedTeacher | None = None,
     vocabulary: SharedVocabulary = SAME,
+    reference: LanguageModel | None = None,
     lora: Lora | None = None,
     updates: int = 2,
     runtime: dict[str, Any] | None = None,
@@ -66,5 +67,6 @@ def tiny_distillation(
         policy_prompts(student),
         lambda update, prompts, drawn: answers.append(list(zip(prompts, drawn, strict=True))),
         tiny_job(folder, runtime=runtime, **{"max_steps": updates, "max_response_tokens": 8, **(job or {})}),
+        reference,
     )
     return Distilled(trained, answers)
