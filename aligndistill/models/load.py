@@ -18,11 +18,13 @@ from aligndistill.models.chat_template import fix_template
 from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.folder import read_template, require_model, require_unquantised
 from aligndistill.models.grouped_model import GroupedModel
+from aligndistill.models.library_imports import import_peft
 from aligndistill.models.logprobs import token_logprobs, use_grouped_forward
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
 from aligndistill.models.quantised import quantised_arguments, use_same_numbers
 
 disable_progress_bar()  # loading is fast, and another bar is already shown
+import_peft()  # before transformers' Trainer does
 
 
 MODEL_JSON = "model.json"

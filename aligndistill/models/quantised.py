@@ -6,8 +6,6 @@ round their inputs to 8 bits as well, except in training on a CPU. Then DPO woul
 weights are dequantised for each pass, and inputs are never rounded.
 """
 
-import importlib.util
-import sys
 from functools import partial
 from typing import Any
 
@@ -20,6 +18,7 @@ from transformers.pytorch_utils import Conv1D
 from aligndistill.config.models import Quantize
 from aligndistill.errors import DataError
 from aligndistill.models.folder import require_bitsandbytes
+from aligndistill.models.library_imports import import_bitsandbytes
 
 
 def quantised_arguments(quantize: Quantize, dtype: torch.dtype, device: torch.device) -> dict[str, Any]:
@@ -32,6 +31,7 @@ def quantised_arguments(quantize: Quantize, dtype: torch.dtype, device: torch.de
         ConfigError: bitsandbytes is not installed.
     """
     require_bitsandbytes()
+    import_bitsandbytes()
     if quantize.kind == "nf4":
         settings = BitsAndBytesConfig(
             load_in_4bit=True,
@@ -107,18 +107,3 @@ class _FrozenLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         return gradient @ _weight(ctx.layer).to(gradient.dtype), None
-
-
-def _import_without_downloads() -> None:
-    """Import bitsandbytes, as peft would later, hiding the package `kernels` from it: with that it downloads code and runs it."""
-    installed = all(importlib.util.find_spec(name) is not None for name in ("bitsandbytes", "kernels"))
-    if not installed or "bitsandbytes" in sys.modules or "kernels" in sys.modules:
-        return
-    sys.modules["kernels"] = None  # type: ignore[assignment]
-    try:
-        importlib.import_module("bitsandbytes")
-    finally:
-        del sys.modules["kernels"]
-
-
-_import_without_downloads()
