@@ -89,11 +89,11 @@ def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], po
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
 def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(folder: Path, config: dict[str, Any], port: int) -> None:
     write_config(folder / "run.yaml", served(config, port))
-    ended = run_script(folder, port, "echo no such model; exit 1")
+    ended = run_script(folder, port, "echo no such model; exit 1", NUM_GPUS="1")
     assert ended.returncode == 4
     assert "ended before it was healthy" in ended.stderr
     assert "no such model" in ended.stderr
-    slow = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port} 100", JUDGE_SECONDS="2")
+    slow = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port} 100", JUDGE_SECONDS="2", NUM_GPUS="1")
     assert slow.returncode == 4
     assert "not healthy within 2 s (JUDGE_SECONDS)" in slow.stderr
     assert "judge: stopped" in slow.stdout
@@ -102,7 +102,7 @@ def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(folder
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
 def test_a_run_that_fails_stops_the_server_too(folder: Path, config: dict[str, Any], port: int) -> None:
     write_config(folder / "run.yaml", served(config, port) | {"rankings": {"tie_margin": 1000}})
-    ended = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port}")
+    ended = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port}", NUM_GPUS="1")
     assert ended.returncode == 3
     assert "judge: stopped" in ended.stdout
     assert not listens(port)
