@@ -34,6 +34,32 @@ ConfigArguments = Annotated[
 
 
 @app.command()
+def init(
+    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write. Default: here.")] = Path(),
+    quickstart: Annotated[bool, typer.Option("--quickstart", help="The quickstart, offline, with its data.")] = False,
+    template: Annotated[str | None, typer.Option(help="Copy a shipped config, e.g. one-gpu or zephyr-dpo.")] = None,
+    prompts: Annotated[str | None, typer.Option(help="A file of prompts.")] = None,
+    preferences: Annotated[str | None, typer.Option(help="A file of ready-made preferences, instead of prompts.")] = None,
+    toy: Annotated[bool, typer.Option("--toy", help="Write twenty prompts to start with.")] = False,
+    student: Annotated[str | None, typer.Option(help="A Hub name or a folder.")] = None,
+    teacher: Annotated[str | None, typer.Option(help="A server's URL that ends in /v1, a Hub name, or a folder.")] = None,
+    teacher_name: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
+    judge: Annotated[str | None, typer.Option(help="pairwise, rubric, likelihood or none.")] = None,
+    objectives: Annotated[str | None, typer.Option(help="With commas, e.g. dpo,simpo.")] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to train on. Default: those of this machine.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
+) -> None:
+    """Write a config to start from, and check it. Asks for what the options do not say."""
+    with user_errors():
+        from aligndistill.commands.init.choices import Given
+        from aligndistill.commands.init.init import QUICKSTART, Target, initialise
+
+        given = Given(prompts, preferences, student, teacher, teacher_name, judge, objectives, gpus)
+        initialise(Target(folder, force), QUICKSTART if quickstart else template, toy, given, False if yes else None)
+
+
+@app.command()
 def run(
     config: ConfigArguments,
     until: Annotated[
