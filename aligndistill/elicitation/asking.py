@@ -63,7 +63,7 @@ def user(text: str) -> tuple[Message, ...]:
     return (Message(role="user", content=text),)
 
 
-_NUMBERED = re.compile(r"^[\s>#*_-]*(\d{1,4})\s*[.):\u3001\uff0e\uff1a\uff09]\s*[*_]*\s*(.*)$")
+_NUMBERED = re.compile(r"^(\s*)(?:[>#]\s*|\*\*|__)?(\d{1,4})[.):\u3001\uff0e\uff1a\uff09](?:\*\*|__)?\s*(.*)$")
 _BULLET = re.compile(r"^\s{0,3}[-*\u2022]\s+(.*)$")
 _LABEL = re.compile(
     r"^(?:\*\*)?(?:#+\s*)?(?:new |rewritten |evolved )?(?:prompt|task|instruction|question|request)(?: \d+)?\s*:(?:\*\*)?\s*", re.I
@@ -74,20 +74,23 @@ _QUOTES = (('"', '"'), ("\u201c", "\u201d"), ("`", "`"), ("**", "**"))
 def listed(reply: str) -> list[str]:
     """The items of a numbered list in a reply, or else of a list with bullets; none if it has no list.
 
-    Numbers must follow one another, so that a list inside an item is part of it. Text before the first item is no item.
+    Numbers must follow one another and be indented no further than the first one, so that a list inside an item is part of it. Text
+    before the first item is no item.
     """
     return [plain(item) for item in _items(reply)]
 
 
 def _items(reply: str) -> Iterator[str]:
     expected: int | None = None
+    indent = 0
     item: list[str] = []
     for line in reply.splitlines():
         found = _NUMBERED.match(line)
-        if found and (expected is None or int(found[1]) == expected):
+        if found and (expected is None or (int(found[2]) == expected and len(found[1]) <= indent)):
             if item:
                 yield "\n".join(item)
-            item, expected = [found[2]], int(found[1]) + 1
+            indent = len(found[1]) if expected is None else indent
+            item, expected = [found[3]], int(found[2]) + 1
         elif expected is not None:
             item.append(line)
     if item:

@@ -13,7 +13,13 @@ WORDS = (
     "river garden winter market engine letter bridge silver orange planet doctor village mirror candle forest music ladder window "
     "pepper shadow rocket blanket island teacher thunder violin cotton desert pencil harbour ticket saddle lemon tunnel feather"
 ).split()
-ASKS = ("Explain to me how", "Write a short letter about how", "List three reasons why", "Compare the ways in which", "Tell a story where")
+ASKS = (
+    "Explain to me how",
+    "Write a short letter about how",
+    "List three reasons why",
+    "Compare the ways in which",
+    "Tell a story where",
+)
 
 
 def prompt_about(seed: str) -> str:
@@ -39,7 +45,8 @@ def reply_to(request: str, sample: int = 0) -> str:
     if found := re.search(r"Write (\d+) prompts that people might send", request):
         return numbered([prompt_about(f"{request} {n} {sample}") for n in range(int(found[1]))])
     old = re.search(r"-----\n(.*)\n-----", request, re.DOTALL)
-    assert old is not None, request
+    if old is None:
+        return "With great care."
     return f"{old[1]} {prompt_about(request + str(sample))}"
 
 
