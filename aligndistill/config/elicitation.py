@@ -17,7 +17,7 @@ FORBIDDEN = ("image", "images", "graph", "graphs", "picture", "pictures", "file"
 
 def _list_of_names(value: Any) -> Any:
     """`model: teacher` is short for `model: [teacher]`."""
-    return (value,) if isinstance(value, str) else value
+    return (value,) if isinstance(value, str) else tuple(value) if isinstance(value, list) else value
 
 
 class ElicitStep(Section):

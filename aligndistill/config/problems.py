@@ -109,7 +109,8 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     entered: list[tuple[KeyPath, type[Section]]] = []
     for part in location:
         if len(choices) > 1:
-            choices = tuple(choice for choice in choices if kind_of(choice) == part) or choices
+            sections = [choice for choice in choices if is_section(choice)] if part == "section" else []  # `name_or_section`
+            choices = tuple(choice for choice in choices if kind_of(choice) == part or choice in sections) or choices
         elif part != "[key]":
             choice: Any = choices[0] if choices else None
             choices = ()

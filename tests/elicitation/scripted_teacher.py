@@ -12,7 +12,7 @@ from aligndistill.records import Message, Usage
 WORDS = (
     "river garden winter market engine letter bridge silver orange planet doctor village mirror candle forest music ladder window "
     "pepper shadow rocket blanket island teacher thunder violin cotton desert pencil harbour ticket saddle lemon tunnel feather"
-).split()
+)
 ASKS = (
     "Explain to me how",
     "Write a short letter about how",
@@ -25,7 +25,7 @@ ASKS = (
 def prompt_about(seed: str) -> str:
     """A prompt that hardly any other seed gives."""
     chance = random.Random(hashlib.sha256(seed.encode()).hexdigest())
-    return f"{chance.choice(ASKS)} the {' '.join(chance.sample(WORDS, 7))} are used."
+    return f"{chance.choice(ASKS)} the {' '.join(chance.sample(WORDS.split(), 7))} are used."
 
 
 def numbered(items: Sequence[str], first: int = 1) -> str:
@@ -41,7 +41,7 @@ def reply_to(request: str, sample: int = 0) -> str:
         return numbered([prompt_about(f"{request} {n} {sample}") for n in range(first, last + 1)], first)
     if found := re.search(r"List (\d+) different (?:sub)?topics", request):
         chance = random.Random(request)
-        return numbered([" and ".join(chance.sample(WORDS, 2)) for _ in range(int(found[1]))])
+        return numbered([" and ".join(chance.sample(WORDS.split(), 2)) for _ in range(int(found[1]))])
     if found := re.search(r"Write (\d+) prompts that people might send", request):
         return numbered([prompt_about(f"{request} {n} {sample}") for n in range(int(found[1]))])
     old = re.search(r"-----\n(.*)\n-----", request, re.DOTALL)

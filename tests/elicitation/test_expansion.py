@@ -147,7 +147,8 @@ def test_a_teacher_that_repeats_itself_ends_the_step() -> None:
     ask = ScriptedAsk(lambda request, sample: numbered([prompt_about(str(n)) for n in range(8)], 9))
     collected = expand(step(target=100, patience=5, max_requests=1000), all_prompts(), ask, seed=0)
     assert len(collected.kept) == 8
-    assert collected.stopped.startswith("the last ") and "patience" in collected.stopped
+    assert collected.stopped.startswith("the last ")
+    assert "patience" in collected.stopped
     assert len(ask.asked) <= 32 + 5
 
 

@@ -90,7 +90,7 @@ class LeakingTeacher:
         return LEAKS[self.leaked % len(LEAKS)]
 
     def __call__(self, request: str, sample: int) -> str:
-        if "topics" in request and "List" in request or "ask for the same" in request:
+        if ("topics" in request and "List" in request) or "ask for the same" in request:
             return reply_to(request)
         if "numbered list" in request:
             first = 9 if "Below are 8" in request else 1
@@ -149,4 +149,5 @@ def test_no_new_prompt_is_in_the_line_of_a_held_out_one(name: str) -> None:
     for one in collected.kept:
         assert one.split == "train"
         assert one.root not in held_out
-        assert one.lineage is not None and one.lineage.parent not in held_out
+        assert one.lineage is not None
+        assert one.lineage.parent not in held_out

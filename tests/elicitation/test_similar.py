@@ -50,7 +50,8 @@ def test_every_user_turn_of_a_held_out_conversation_counts() -> None:
     held_out = HeldOutPrompts([prompt(turns, "held_out"), prompt("Name a river")], 0.7)
     for turn in (turns[0], turns[2]):
         match = held_out.match(turn.content)
-        assert match is not None and match.reason == HELD_OUT
+        assert match is not None
+        assert match.reason == HELD_OUT
     assert held_out.match(turns[1].content) is None
 
 
