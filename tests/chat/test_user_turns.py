@@ -83,6 +83,9 @@ def test_a_server_gets_token_ids_and_continues_them() -> None:
 
 
 def test_a_server_of_chats_alone_is_an_error_that_says_so() -> None:
-    with FaultServer(lambda body, number: error(400, "this server answers chats alone")) as server:
-        with pytest.raises(JudgeError, match=r"Magpie needs a server that continues text \(/v1/completions\)"):
-            list(served(server).answer(REQUESTS, SAMPLING))
+    def behave(body: dict[str, Any], number: int) -> Act:
+        return error(400, "this server answers chats alone")
+
+    message = r"Magpie needs a server that continues text \(/v1/completions\)"
+    with FaultServer(behave) as server, pytest.raises(JudgeError, match=message):
+        list(served(server).answer(REQUESTS, SAMPLING))

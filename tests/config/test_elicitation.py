@@ -79,7 +79,10 @@ def test_steps_as_their_user_writes_them(load: Load) -> None:
         ([{"name": "h", "kind": "evolve", "operations": ["deeper"]}], "prompts.elicit[0].operations[0]: expected 'constraints'"),
         ([curate(shares={"a": 0.5, "b": 0.6})], "'shares' must be positive and have the sum 1, found 1.1"),
         ([curate(topics={"generat": 5})], "prompts.elicit[0].topics.generate: this key is required"),
-        ([magpie()], "an endpoint of chats alone takes none: use a server that continues text (/v1/completions) and set 'tokenizer'"),
+        (
+            [magpie()],
+            "an endpoint of chats alone takes none: use a server that continues text (/v1/completions)",
+        ),
     ],
 )
 def test_what_is_refused(load: Load, steps: list[dict[str, Any]], message: str) -> None:

@@ -7,18 +7,17 @@ from aligndistill.elicitation.curation import read_topics
 from aligndistill.records import Lineage, Prompt
 
 
-def share_of_requests(step: Step, prompts: Sequence[Prompt], counted: int, cached: int) -> float:
+def share_of_requests(step: Step, prompts: Sequence[Prompt], given: Sequence[Prompt], counted: int, cached: int) -> float:
     """By how much to multiply what a dry run of a step counted.
 
     Args:
-        prompts: all prompts that the step is given.
+        prompts: all prompts that the step is to have.
+        given: those that the dry run had.
         counted: requests of the dry run, which ends early: placeholders hold no lists.
         cached: replies of the dry run that are known.
     """
-    most = most_requests(step, _train(prompts))
-    if not counted:
-        return 0.0
-    return most / (counted + cached) if isinstance(step, Evolve) else max(most - cached, 0) / counted
+    known = cached * _train(prompts) / max(_train(given), 1)
+    return max(most_requests(step, _train(prompts)) - known, 0) / counted if counted else 0.0
 
 
 def most_requests(step: Step, train: int) -> int:

@@ -143,10 +143,11 @@ class _DryRun:
         """The requests of a step in which models write prompts, at most. Later stages find as many prompts as it may write."""
         chats, given = _Chats(self), self._arguments(stage)
         context, step = self._context(stage, chats), given["settings"]
-        if isinstance(step, Evolve):
+        if isinstance(step, Evolve):  # asks about each prompt
             given["prompts"] = self.some
         cached = stage.make(context, **given).metrics["cached"]
-        share = share_of_requests(step, self.prompts, sum(chat.asked.calls for chat in chats.opened.values()), cached)
+        used, counted = read_jsonl(given["prompts"] / PROMPTS, Prompt), sum(one.asked.calls for one in chats.opened.values())
+        share = share_of_requests(step, self.prompts, list(used), counted, cached)
         new = placeholder_prompts(step, self.prompts)
         write_jsonl(context.folder / PROMPTS, [*self.prompts, *new])
         yield from chats.estimates(given["models"], None, [], len(new), share, certain=False)
