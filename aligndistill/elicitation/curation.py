@@ -143,12 +143,13 @@ def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     """
     collected = Collected(step, prompts, unlike_training=True)
     personas = read_personas(step.personas) if step.personas is not None else []
-    topics = (
-        _generated(step, step.topics, prompts, ask, seed) if isinstance(step.topics, GeneratedTopics) else read_topics(step.topics)
-    )
-    if not topics:
-        collected.stopped = "no topics: the model listed none"
-        return collected
+    if isinstance(step.topics, GeneratedTopics):
+        topics = _generated(step, step.topics.generate, collected, prompts, ask, seed)
+        if without := [name for name in step.shares or [""] if not any(name in ("", topic.category) for topic in topics)]:
+            collected.stopped = f"no topics: the model listed none{' for ' if without[0] else ''}{', '.join(without)}"
+            return collected
+    else:
+        topics = read_topics(step.topics)
     wanted = [_Wanted(topic, quota) for topic, quota in zip(topics, quotas(step, topics), strict=True)]
     if step.subtopics:
         _add_subtopics(step, wanted, ask)
@@ -212,12 +213,12 @@ def _question(step: Curate, one: _Wanted, personas: Sequence[str], number: int, 
     return one, Question(author, user(text), sample=number)
 
 
-def _generated(step: Curate, topics: GeneratedTopics, prompts: Sequence[Prompt], ask: Ask, seed: int) -> list[Topic]:
+def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence[Prompt], ask: Ask, seed: int) -> list[Topic]:
     """Topics that the first model lists, in all or for each category, with some training prompts shown."""
     seeds = training(prompts)
     shown = random.Random(f"{seed} {step.name}").sample(seeds, min(SHOWN, len(seeds)))
     examples = "\n".join(f"- {shown_text(one)}" for one in shown)
-    wanted = _parts(topics.generate, step.shares) if step.shares else {"": topics.generate}
+    wanted = _parts(count, step.shares) if step.shares else {"": count}
     questions = [
         Question(
             step.models[0],
@@ -232,11 +233,14 @@ def _generated(step: Curate, topics: GeneratedTopics, prompts: Sequence[Prompt],
         )
         for category, count in wanted.items()
     ]
-    most = max(wanted.values()) * TOPIC_TOKENS
-    replies = ask(questions, temperature=step.temperature, max_new_tokens=max(step.max_new_tokens, most), note="topics")
+    new_tokens = max(step.max_new_tokens, max(wanted.values()) * TOPIC_TOKENS)
+    replies = ask(questions, temperature=step.temperature, max_new_tokens=new_tokens, note="topics")
     found: dict[str, Topic] = {}
-    for (category, count), reply in zip(wanted.items(), replies, strict=True):
-        for name in listed(reply.text)[:count]:
+    for (category, most), reply in zip(wanted.items(), replies, strict=True):
+        names = listed(reply.text)[:most]
+        if not names:
+            collected.drop_reply(reply, rules.NO_LIST)
+        for name in names:
             found.setdefault(name.lower(), Topic(name, category or name))
     return list(found.values())
 

@@ -50,7 +50,8 @@ def make(
     write_jsonl(context.folder / DROPPED, collected.dropped)
     write_jsonl(context.folder / PROMPTS, [*before, *collected.kept])
     if context.open_model is None:  # in a dry run replies are placeholders
-        require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, ADVICE)
+        why = f"It ended because of this: {collected.stopped}. " if collected.stopped else ""
+        require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, why + ADVICE)
     if collected.stopped and context.open_model is None:
         say(f"  {settings.name} ended with {len(collected.kept)} new prompts: {collected.stopped}")
     metrics = _metrics(settings, collected, before, ask.usage, prices)

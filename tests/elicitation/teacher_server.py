@@ -30,7 +30,7 @@ class TeacherServer(ThreadingHTTPServer):
             def do_POST(self) -> None:
                 body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
                 text = body["messages"][-1]["content"]
-                known = "prompt" in text  # else it is what a client asks to see how the server answers
+                known = "numbered list" in text or "-----" in text  # else it is what a client asks to see how the server answers
                 with lock, log.open("a") as file:
                     file.write(json.dumps(body) + "\n" if known else "")
                 said = reply_to(text, body.get("seed", 0)) if known else "yes"

@@ -127,6 +127,15 @@ def test_topics_are_generated_for_each_category_with_a_share() -> None:
 def test_a_model_that_lists_no_topics_ends_the_step() -> None:
     collected = curate(step({"generate": 4}), all_prompts(), ScriptedAsk(lambda request, sample: "Sorry?"), seed=0)
     assert (collected.kept, collected.stopped) == ([], "no topics: the model listed none")
+    assert collected.reasons() == {rules.NO_LIST: 1}
+
+
+def test_a_category_without_topics_ends_the_step() -> None:
+    def script(request: str, sample: int) -> str:
+        return "Sorry?" if 'category "art"' in request else reply_to(request, sample)
+
+    collected = curate(step({"generate": 4}, shares={"law": 0.5, "art": 0.5}), all_prompts(), ScriptedAsk(script), seed=0)
+    assert (collected.kept, collected.stopped) == ([], "no topics: the model listed none for art")
 
 
 def test_a_topic_that_yields_nothing_is_named_and_the_others_are_not_kept_from_theirs(topics: str) -> None:
