@@ -15,6 +15,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
+from aligndistill.knowledge import elicited_prompts, elicited_steps
 from aligndistill.measurements import followings, held_out_answers, progress, scored
 from aligndistill.stages import (  # fmt: skip
     audit,
@@ -36,7 +37,8 @@ def pipeline(config: RunConfig) -> Pipeline:
     """All stages that the report needs."""
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
     config = resolved(config)
-    named, given = named_models(config), prompt_set(config)
+    named = named_models(config)
+    given = prompt_set(config, named)
     data, of_round, promoted, trained, written, learned, reached, stops = (Given() for _ in range(8))
     previous: Stage | None = None  # the answers of the round's start
     for each in config.all_rounds:
@@ -62,7 +64,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     rewards = of_round["1"].get("reward_model")
     scores = scored(config, named, given["prompts"], written, rewards, stops) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
-    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None}
+    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, **elicited_steps(given["prompts"])}
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, "progress": reached, "stops": stops}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
 
@@ -78,10 +80,10 @@ def named_models(config: RunConfig) -> Given:
     return found
 
 
-def prompt_set(config: RunConfig) -> Given:
+def prompt_set(config: RunConfig, named: Given) -> Given:
     """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
-        return {"prompts": stage("prompts", prompts.read, settings=config.prompts)}
+        return {"prompts": elicited_prompts(config, named, stage("prompts", prompts.read, settings=config.prompts))}
     ready = stage("rankings", rankings.read, **ranking(config))
     return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
 

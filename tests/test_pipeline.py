@@ -342,3 +342,44 @@ def test_another_stop_rule_trains_nothing_again(folder: Path) -> None:
     rounds = {**ROUNDS, "stop": {"length_growth": 2.0}}
     one, other = stages(small_config() | {"rounds": ROUNDS}), stages(small_config() | {"rounds": rounds})
     assert {name for name in one if one[name].fingerprint != other[name].fingerprint} == {"stop", "stop-r2", *REPORTED}
+
+
+MORE = {"name": "more", "kind": "expand", "target": 10, "model": "teacher"}
+HARDER = {"name": "harder", "kind": "evolve", "model": "start"}
+
+
+def test_steps_of_elicitation_come_one_after_another(folder: Path) -> None:
+    built = stages({**small_config(), "prompts": {**small_config()["prompts"], "elicit": [MORE, HARDER]}})
+    assert {one.name for one in built["prompts-more"].inputs} == {"teacher", "prompts"}
+    assert {one.name for one in built["prompts-harder"].inputs} == {"start", "prompts-more"}
+    for name in ("candidates", "verdicts", "evaluation", "answers-dpo"):
+        assert built["prompts-harder"] in built[name].inputs
+        assert built["prompts"] not in built[name].inputs
+    assert {"prompts-more", "prompts-harder"} <= {one.name for one in built["report"].inputs}
+
+
+def test_a_step_changes_what_comes_after_it_alone(folder: Path) -> None:
+    def eliciting(*steps: dict[str, Any], **sections: Any) -> dict[str, str]:
+        config = {**small_config(), **sections, "prompts": {**small_config()["prompts"], "elicit": list(steps)}}
+        return {name: one.fingerprint for name, one in stages(config).items()}
+
+    without, one, two = eliciting(), eliciting(MORE), eliciting(MORE, HARDER)
+    assert [without[name] == one[name] for name in ("prompts", "start", "teacher", "candidates")] == [True, True, True, False]
+    assert one["prompts-more"] == two["prompts-more"]
+    assert two["prompts-more"] == eliciting(MORE, {**HARDER, "rounds": 2})["prompts-more"]
+    assert two["prompts-harder"] != eliciting({**MORE, "target": 11}, HARDER)["prompts-harder"]
+    server = {"models": {"server": SERVER}}
+    priced = {**server, "budget": {"prices": {"m": {"prompt": 1.0, "completion": 1.0}}}}
+    asked = {**MORE, "model": "server"}
+    assert eliciting(asked, **server)["prompts-more"] == eliciting(asked, **priced)["prompts-more"]
+
+
+def test_a_changed_file_of_topics_is_noticed(folder: Path) -> None:
+    def fingerprint() -> str:
+        step = {"name": "topics", "kind": "curate", "topics": "topics.txt"}
+        return stages({**small_config(), "prompts": {**small_config()["prompts"], "elicit": [step]}})["prompts-topics"].fingerprint
+
+    (folder / "topics.txt").write_text("rivers\n")
+    before = fingerprint()
+    (folder / "topics.txt").write_text("rivers\nlakes\n")
+    assert fingerprint() != before

@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aligndistill.config.section import ReadsFile, Section
+from aligndistill.config.elicitation import Step
+from aligndistill.config.section import NotHashed, ReadsFile, Section
 
 # ---------------------------------------------------------------------------------------------------------------- data
 
@@ -40,7 +41,12 @@ class Source(Section):
 
 
 class Prompts(Section):
-    """The prompts of the run. `held_out` is the share, chosen by a hash of the prompt, that is used for evaluation only."""
+    """The prompts of the run. `held_out` is the share, chosen by a hash of the prompt, that is used for evaluation only.
+
+    Attributes:
+        elicit: steps, in order, in which models write more training prompts; each is a stage.
+    """
 
     source: Source
     held_out: float = Field(default=0.1, gt=0, lt=1)
+    elicit: Annotated[tuple[Step, ...], NotHashed] = ()

@@ -62,6 +62,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def no_such_model(name: str, known: Iterable[str]) -> str:
+    """The message for a name that none of the run's models has."""
+    advice = f"models of this run: {', '.join(known)}" if list(known) else "this run has none: add 'teacher' or 'models'"
+    return f"there is no model '{name}'{did_you_mean(name, known)} ({advice})"
+
+
 def explain(error: ValidationError) -> Iterator[Problem]:
     """Pydantic's errors for a `RunConfig` read from JSON, as one problem per key."""
     expected: dict[KeyPath, list[str]] = {}
@@ -103,7 +109,8 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     entered: list[tuple[KeyPath, type[Section]]] = []
     for part in location:
         if len(choices) > 1:
-            choices = tuple(choice for choice in choices if kind_of(choice) == part) or choices
+            sections = [choice for choice in choices if is_section(choice)] if part == "section" else []  # `name_or_section`
+            choices = tuple(choice for choice in choices if kind_of(choice) == part or choice in sections) or choices
         elif part != "[key]":
             choice: Any = choices[0] if choices else None
             choices = ()
@@ -211,7 +218,7 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
 
 
 _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
-    (Prompts, frozenset({"elicit", "filters"})),
+    (Prompts, frozenset({"filters"})),
     (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
 )

@@ -140,6 +140,18 @@ def answer_place(tokenizer: Any, template: str) -> AnswerPlace:
     return AnswerPlace(tail, "", end, mismatch)
 
 
+def before_user_turn(tokenizer: Any, template: str) -> str:
+    """What a template writes before the text of a first user turn, its own system turn included.
+
+    Raises:
+        DataError: the template cannot be rendered, or does not write the text of a turn.
+    """
+    before, found, _ = rendered(tokenizer, template, [_USER], False).partition(_MARKER)
+    if not found:
+        raise DataError(f"the chat template of '{tokenizer.name_or_path}' does not write the text of a user turn.")
+    return before
+
+
 def thinks_by_switch(template: str) -> bool:
     """Whether `fix_template` switched thinking on in this template."""
     return any(_set(name, True) in template for name in SWITCHES)

@@ -11,7 +11,7 @@ from functools import cached_property
 from typing import Any, Literal
 
 from aligndistill.errors import DataError
-from aligndistill.models.chat_template import AnswerPlace, answer_place, refused, thinks_by_switch
+from aligndistill.models.chat_template import AnswerPlace, answer_place, before_user_turn, refused, thinks_by_switch
 from aligndistill.models.folder import no_chat_template
 from aligndistill.models.thought_markers import opened_at_end
 from aligndistill.records import Message
@@ -72,6 +72,25 @@ class Conversation:
             return "\n\n".join(message.content for message in messages)
         turns = [f"\n\n{TRANSCRIPT_ROLES[message.role]}: {message.content}" for message in messages]
         return "".join(turns) + "\n\nAssistant:"
+
+    @cached_property
+    def user_turn_ids(self) -> list[int]:
+        """What stands before the text of a first user turn: a model that continues it writes what a user may ask.
+
+        Raises:
+            DataError: the layout has no turns.
+        """
+        if self.layout == "plain":
+            raise DataError("layout: plain has no turns, so nothing stands before a user's: use chat or transcript.")
+        if self.layout == "transcript":
+            return [*self._bos, *self._encode(f"\n\n{TRANSCRIPT_ROLES['user']}:")]
+        before = before_user_turn(self.tokenizer, self.tokenizer.get_chat_template())
+        return list(self.tokenizer(before, add_special_tokens=False).input_ids)
+
+    def user_turn_text(self, ids: Sequence[int]) -> str:
+        """The text of a user turn that a model wrote, up to the answer that it may have written as well."""
+        text = self._decode([token for token in ids if token not in self.eos_ids])
+        return text.split(f"\n\n{TRANSCRIPT_ROLES['assistant']}:")[0].split(TRANSCRIPT_STOP)[0].strip()
 
     def response_ids(self, text: str, finished: bool = True) -> list[int]:
         """The answer's ids, with the end-of-turn id if it is `finished` or empty: an answer has at least one token.

@@ -8,7 +8,9 @@ from aligndistill.records import Finish, Message, Prompt, Record
 from aligndistill.store.jsonl import read_jsonl
 
 PROMPTS = "prompts.jsonl"
+DROPPED = "dropped.jsonl"
 CANDIDATES = "candidates.jsonl"
+DROPPED = "dropped.jsonl"
 VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
 AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"
 RANKINGS, PAIRS, TIES = "rankings.jsonl", "pairs.jsonl", "ties.jsonl"
@@ -17,6 +19,7 @@ ANSWERS = "answers.jsonl"
 EVALUATION, SCORED, MODEL_OUTPUTS = "evaluation.json", "scored.jsonl", "model_outputs"
 FIDELITY = "fidelity.json"
 PROGRESS = "progress.json"
+ELICITATION = "elicitation.json"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 PROJECTIONS = "projections.safetensors"
 

@@ -1,11 +1,11 @@
 """Opens the chat models and judges that a stage's arguments name."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
-from aligndistill.chat.protocol import ChatModel
+from aligndistill.chat.protocol import Answered, ChatModel, Request, SamplingParams
 from aligndistill.config.judges import (
     ChatJudge,
     Function,
@@ -65,6 +65,36 @@ def open_chat(context: StageContext, model: ModelSource) -> OpenChat:
     identity = f"model {context.identities[model]}"
     chat = LocalChat(language_model, identity, runtime.per_device_eval_batch_size, runtime.compile_decoding)
     return OpenChat(chat, language_model)
+
+
+class Answers(Protocol):
+    """The part of a chat model that answers."""
+
+    identity: str
+
+    def answer(self, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
+        """See `ChatModel`."""
+        ...
+
+
+def open_user_turns(context: StageContext, model: ModelSource) -> Answers:
+    """What writes user turns by itself: the model in a folder, or one on a server that continues text."""
+    if context.open_model is not None:
+        return context.open_model(model)
+    from aligndistill.chat.user_turns import LocalUserTurns, ServedUserTurns
+    from aligndistill.models.load import ModelPointer, load_tokenizer
+
+    if not isinstance(model, EndpointModel):
+        opened = open_chat(context, model)
+        assert opened.local is not None
+        return LocalUserTurns(opened.local, opened.model.identity, context.runtime.per_device_eval_batch_size)
+    from aligndistill.chat.endpoint import EndpointChat
+    from aligndistill.models.conversation import Conversation
+
+    chat = context.open_endpoint(model) if context.open_endpoint else EndpointChat(model)
+    assert isinstance(chat, EndpointChat) and model.tokenizer is not None, "the config's checks see to that"
+    pointer = ModelPointer(path=model.tokenizer, revision=None, layout="chat", trust_remote_code=False, thinking=model.thinking)
+    return ServedUserTurns(chat.server, Conversation(load_tokenizer(pointer, alone=True), "chat"), model.identity)
 
 
 def open_answer_logprobs(context: StageContext, model: EndpointModel) -> "AnswerLogprobs":

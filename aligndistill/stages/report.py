@@ -10,6 +10,7 @@ from aligndistill.config.students import Student
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.report import (
+    ElicitationMetrics,
     JudgeMetrics,
     ModelMetrics,
     QuantizedMetrics,
@@ -25,6 +26,7 @@ from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult, ScoredAnswer
 from aligndistill.stages.files import (
+    ELICITATION,
     EVALUATION,
     FIDELITY,
     HELD_OUT_PAIRS,
@@ -64,6 +66,7 @@ def make(
     fidelity: Mapping[str, Path],
     progress: Mapping[str, Path],
     stops: Mapping[str, Path],
+    elicited: Mapping[str, Path] | None = None,
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
@@ -72,6 +75,7 @@ def make(
         shown: the config, as shown on the page.
         store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
+        elicited: the steps in which models wrote prompts.
         progress, stops: the promoted student of each round, and whether another followed; empty without rounds.
     """
     from aligndistill.reporting.page import write_page
@@ -97,6 +101,9 @@ def make(
             for name, folder in students.items()
         },
         rounds=tuple(_rounds(progress, stops)),
+        elicitation=tuple(
+            ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in (elicited or {}).values()
+        ),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
     )

@@ -12,10 +12,11 @@ from typing import Any
 from aligndistill.chat.http.adaptive import Limit
 from aligndistill.chat.http.budget import Account, Reservation
 from aligndistill.chat.http.capabilities import Capabilities
+from aligndistill.chat.http.continuations import Continuation, continuation_body
 from aligndistill.chat.http.prompt_logprobs import ScoredPrompt, scoring_body
 from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.chat.http.retries import RequestRejected, RetriesExhausted, TransientError, retrying
-from aligndistill.chat.http.server import CHAT, SCORES, Answer, Api, ServerApi, Sessions
+from aligndistill.chat.http.server import CHAT, CONTINUATIONS, SCORES, Answer, Api, ServerApi, Sessions
 from aligndistill.chat.http.thinking import request_body
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.chat.http.wire import Completion, ModelCard
@@ -117,6 +118,18 @@ class ServerClient:
         """
         at_most = Usage(calls=1, prompt_tokens=len(ids), completion_tokens=1)
         return await self._answered(session, SCORES, scoring_body(self._config, ids), at_most, self._config.max_retries)
+
+    async def continue_ids(
+        self, session: OpenSession, ids: Sequence[int], new_tokens: int, fields: Mapping[str, Any]
+    ) -> Continuation:
+        """Text that continues a prompt, with retries.
+
+        Raises:
+            JudgeError, RetriesExhausted, BudgetError, RequestRejected: as in `complete`.
+        """
+        at_most = Usage(calls=1, prompt_tokens=len(ids), completion_tokens=new_tokens)
+        body = continuation_body(self._config, ids, new_tokens, fields)
+        return await self._answered(session, CONTINUATIONS, body, at_most, self._config.max_retries)
 
     async def _answered(
         self, session: OpenSession, api: Api[Answer], body: Mapping[str, Any], at_most: Usage, retries: int

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from aligndistill.chat.http.connection import Connection, Session, decode
+from aligndistill.chat.http.continuations import Continuation
 from aligndistill.chat.http.prompt_logprobs import ScoredPrompt
 from aligndistill.chat.http.replicas import Replicas
 from aligndistill.chat.http.retries import AccessDenied, TransientError
@@ -45,6 +46,7 @@ class Api(Generic[Answer]):
 
 
 CHAT: Api[Completion] = Api("chat/completions", "a chat completion", read_completion)
+CONTINUATIONS: Api[Continuation] = Api("completions", "a completion", Continuation.model_validate_json)
 SCORES: Api[ScoredPrompt] = Api("completions", "a completion", ScoredPrompt.model_validate_json)
 
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 from aligndistill.chat.http.keys import read_key
 from aligndistill.commands.plan.memory import read_sharding
+from aligndistill.config.elicitation import Curate
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.models import EndpointModel, LocalModel, StudentModel
 from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
@@ -16,6 +17,7 @@ from aligndistill.config.plugins import no_such_module, no_such_name, plugin_fil
 from aligndistill.config.run import Evaluation, RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.config.section import Section
+from aligndistill.elicitation.curation import quotas, read_personas, read_topics
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.models.folder import (
@@ -69,6 +71,10 @@ def _requirements(section: Section) -> Iterator[Requirement]:
             yield ("template",), partial(load_template, section.template, LISTWISE_FIELDS)
         case Rubric():
             yield ("template",), partial(load_template, section.template, RUBRIC_FIELDS)
+        case Curate():
+            yield ("topics",), partial(_require_topics, section)
+            if section.personas is not None:
+                yield ("personas",), partial(read_personas, section.personas)
         case Function():
             yield ("function",), partial(_require_function, section.function)
         case Evaluation(truth=str(truth)):
@@ -114,6 +120,11 @@ def _require_one_tokenizer(start: Path, teacher: Path) -> None:
 def _require_layers(hidden: HiddenStates, start: str, teacher: str) -> None:
     if reason := hidden.missing_layer(number_of_layers(start), number_of_layers(teacher)):
         raise ConfigError(reason)
+
+
+def _require_topics(step: Curate) -> None:
+    if isinstance(step.topics, str):
+        quotas(step, read_topics(step.topics))
 
 
 def _require_chat_template(folder: Path) -> None:

@@ -17,6 +17,8 @@ from typing import Any
 
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
+from aligndistill.commands.plan.elicited import placeholder_prompts, share_of_requests
+from aligndistill.config.elicitation import Evolve
 from aligndistill.config.judges import Judge, Panel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import OnPolicyDistil, Rewarded
@@ -39,8 +41,9 @@ from aligndistill.store.stage import Stage, with_folders
 MAX_PLACEHOLDERS = 200
 """The most prompts that get placeholder answers; the counts are scaled to all prompts."""
 
-PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings"})
-DATA_KINDS = PROMPT_KINDS | {"rankings.read", "prompts.part"}
+ELICITING = "elicitation.make"
+PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings", ELICITING})
+DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part"}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
 KnowsLogprobs = Callable[[EndpointModel], bool]
@@ -98,6 +101,8 @@ class _DryRun:
                 yield from self._readings(stage, settings)
             elif stage.kind in DATA_KINDS:
                 stage.make(self._context(stage, _Chats(self)), **self._arguments(stage))
+            elif stage.kind == ELICITING:
+                yield from self._eliciting(stage)
             elif models_given(stage):
                 yield from self._asking(stage)
         if stage.kind in PROMPT_KINDS:
@@ -107,7 +112,7 @@ class _DryRun:
         """Store all prompts, and a selection of them for placeholder answers."""
         self.prompts = list(read_jsonl(folder / PROMPTS, Prompt))
         self.some = self.store / "some prompts"
-        self.some.mkdir()
+        self.some.mkdir(exist_ok=True)
         write_jsonl(self.some / PROMPTS, spread(self.prompts, MAX_PLACEHOLDERS))
 
     def _asking(self, stage: Stage) -> Iterator[Estimate]:
@@ -133,6 +138,19 @@ class _DryRun:
         verdicts = _verdicts(context) if judges else []
         sources = {name: with_folders(model, self.folders.__getitem__) for name, model in models.items()}
         yield from chats.estimates(sources, judge, verdicts, len(everyone), share, certain)
+
+    def _eliciting(self, stage: Stage) -> Iterator[Estimate]:
+        """The requests of a step in which models write prompts, at most. Later stages find as many prompts as it may write."""
+        chats, given = _Chats(self), self._arguments(stage)
+        context, step = self._context(stage, chats), given["settings"]
+        if isinstance(step, Evolve):  # asks about each prompt
+            given["prompts"] = self.some
+        cached = stage.make(context, **given).metrics["cached"]
+        used, counted = read_jsonl(given["prompts"] / PROMPTS, Prompt), sum(one.asked.calls for one in chats.opened.values())
+        share = share_of_requests(step, self.prompts, list(used), counted, cached)
+        new = placeholder_prompts(step, self.prompts)
+        write_jsonl(context.folder / PROMPTS, [*self.prompts, *new])
+        yield from chats.estimates(given["models"], None, [], len(new), share, certain=False)
 
     def _rewards(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
         """The requests to the judges that a student learns from: placeholder answers to some prompts, scaled to the number of

@@ -1,0 +1,43 @@
+"""Rules for the steps of `prompts.elicit`: models to ask, names, and templates for magpie."""
+
+import re
+from collections.abc import Iterator
+
+from aligndistill.config.elicitation import Magpie
+from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.problems import Problem, no_such_model
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import KeyPath
+
+_TAKEN = re.compile(r"part(-r\d+)?")
+"""Names that would be those of other stages: `prompts-part` has a round's part of the prompts."""
+
+
+def elicited(config: RunConfig) -> Iterator[Problem]:
+    """Inconsistencies of the steps."""
+    steps = config.prompts.elicit if config.prompts is not None else ()
+    known = config.named_models
+    names: set[str] = set()
+    for number, step in enumerate(steps):
+        path: KeyPath = ("prompts", "elicit", number)
+        if step.name in names:
+            yield Problem((*path, "name"), f"two steps are named '{step.name}': choose another name")
+        elif _TAKEN.fullmatch(step.name):
+            yield Problem((*path, "name"), f"'{step.name}' is a reserved name: choose another name")
+        names.add(step.name)
+        for name in step.models:
+            model = known.get(name)
+            if model is None:
+                yield Problem((*path, "model"), no_such_model(name, known))
+            elif isinstance(step, Magpie) and (reason := _no_template(model)):
+                yield Problem((*path, "model"), f"magpie gives '{name}' its chat template up to the user's turn, {reason}")
+
+
+def _no_template(model: LocalModel | EndpointModel) -> str | None:
+    """Why the text before a user's turn is not known; None if it is, as far as the config says."""
+    if isinstance(model, EndpointModel):
+        if model.tokenizer is not None:
+            return None
+        text = "and an endpoint of chats alone takes none: use a server that continues text (/v1/completions) and set 'tokenizer'"
+        return f"{text} of the model to the folder or Hub name of its tokenizer, or use a model that runs here"
+    return "and layout 'plain' has no turns: use chat or transcript" if model.layout == "plain" else None

@@ -1,0 +1,163 @@
+"""The new prompts of a step as they come in: which are kept, which are dropped and why."""
+
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+from aligndistill.chat.protocol import Reply
+from aligndistill.config.elicitation import ElicitStep, Searching
+from aligndistill.data.overlap import nearest_by_rouge_l, units
+from aligndistill.elicitation import rules
+from aligndistill.elicitation.asking import listed
+from aligndistill.elicitation.similar import HeldOutPrompts, SimilarTexts, user_turns
+from aligndistill.records import Dropped, Lineage, Message, Prompt, content_hash, prompt_id
+
+
+@dataclass(frozen=True)
+class Proposal:
+    """A prompt that a model wrote.
+
+    Attributes:
+        text: of its last user turn, the one that is new.
+        earlier: the turns before it.
+        root, parent, topic: see `Lineage`; no root if it is its own.
+        category: what the report counts it as; by default its operation.
+    """
+
+    text: str
+    operation: str
+    author: str
+    earlier: tuple[Message, ...] = ()
+    root: str | None = None
+    parent: str | None = None
+    topic: str = ""
+    category: str = ""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The whole conversation."""
+        return (*self.earlier, Message(role="user", content=self.text))
+
+
+class Collected:
+    """What a step has kept and dropped so far.
+
+    Args:
+        unlike_training: whether prompts that are similar to a training prompt, or to a kept one, are dropped; else equal ones are.
+
+    Attributes:
+        kept: the new prompts, in the order of the requests.
+        dropped: what was dropped, whole replies included.
+        requests, parsed: replies with new prompts in them that were asked for, and prompts found in them.
+        categories: of the kept prompts.
+        stopped: why the step ended before it had all that it was to write; empty if it did not.
+    """
+
+    def __init__(self, step: ElicitStep, prompts: Sequence[Prompt], unlike_training: bool) -> None:
+        self.kept: list[Prompt] = []
+        self.dropped: list[Dropped] = []
+        self.requests = self.parsed = 0
+        self.stopped = ""
+        self.categories: Counter[str] = Counter()
+        self._name = step.name
+        self._ids = {one.id for one in prompts}
+        self._held_out = HeldOutPrompts(prompts, step.max_similarity)
+        known = ((one.id, text) for one in prompts if one.split == "train" for text in user_turns(one)) if unlike_training else ()
+        self._training = SimilarTexts(step.max_similarity if unlike_training else 1.0, known)
+        self._unlike_training = unlike_training
+
+    def drop_reply(self, reply: Reply, reason: str) -> None:
+        """A reply of which nothing is used."""
+        self._drop(reply.text or reply.problem, reason)
+
+    def drop(self, proposal: Proposal, reason: str, nearest: str | None = None, score: float | None = None) -> None:
+        """A prompt that breaks a rule."""
+        self._drop(proposal.text, reason, nearest, score)
+
+    def _drop(self, text: str, reason: str, nearest: str | None = None, score: float | None = None) -> None:
+        identity = content_hash(self._name, text)
+        self.dropped.append(Dropped(id=identity, reason=reason, nearest=nearest, score=score, text=text))
+
+    def offer(self, proposal: Proposal) -> bool:
+        """Keep a prompt that has passed its step's own rules, unless the run has it or it repeats a held-out prompt."""
+        if not self.is_new(proposal):
+            return False
+        self.keep(proposal)
+        return True
+
+    def is_new(self, proposal: Proposal) -> bool:
+        """Whether the run has nothing like this prompt; if it has, the prompt is dropped."""
+        if (found := self._held_out.match(proposal.text)) is not None:
+            self.drop(proposal, found.reason, found.prompt, found.score)
+            return False
+        identity = prompt_id(proposal.messages)
+        if identity in self._ids:
+            self.drop(proposal, rules.DUPLICATE, identity, 1.0)
+            return False
+        nearest, score = self._training.nearest(proposal.text) if self._unlike_training else (None, 0.0)
+        if nearest is not None:
+            self.drop(proposal, rules.SIMILAR, nearest, score)
+            return False
+        return True
+
+    def keep(self, proposal: Proposal) -> None:
+        """Keep a prompt."""
+        identity = prompt_id(proposal.messages)
+        lineage = Lineage(
+            root=proposal.root or identity,
+            parent=proposal.parent,
+            operation=proposal.operation,
+            author=proposal.author,
+            topic=proposal.topic,
+        )
+        source = f"{self._name}, written by {proposal.author}"
+        self.kept.append(Prompt(id=identity, messages=proposal.messages, source=source, split="train", lineage=lineage))
+        self._ids.add(identity)
+        self.categories[proposal.category or proposal.operation] += 1
+        if self._unlike_training:
+            self._training.add(identity, proposal.text)
+
+    def reasons(self) -> dict[str, int]:
+        """How many were dropped, by reason, the most frequent first."""
+        return dict(Counter(one.reason for one in self.dropped).most_common())
+
+
+def usable(collected: Collected, reply: Reply) -> bool:
+    """Whether a reply is whole; if not, it is dropped: a list that was cut off may end in half a prompt."""
+    collected.requests += 1
+    if reply.problem or not reply.text.strip():
+        collected.drop_reply(reply, rules.NO_REPLY)
+    elif reply.finish == "length":
+        collected.drop_reply(reply, rules.CUT_OFF)
+    else:
+        return True
+    return False
+
+
+def items_of(collected: Collected, reply: Reply) -> list[str]:
+    """The prompts that a reply lists; a reply without a list is dropped."""
+    if not usable(collected, reply):
+        return []
+    found = listed(reply.text)
+    if not found:
+        collected.drop_reply(reply, rules.REFUSED if rules.begins_like_a_refusal(reply.text) else rules.NO_LIST)
+    collected.parsed += len(found)
+    return found
+
+
+def why_stopped(in_vain: int, step: Searching) -> str:
+    """Why a step ends before it has all that it was to write."""
+    if in_vain >= step.patience:
+        return f"the last {in_vain} requests gave no new prompt (patience)"
+    return "as many requests were sent as the step may send (max_requests)"
+
+
+def most_similar(text: str, examples: Sequence[Prompt]) -> Prompt:
+    """Which of several prompts a new one resembles most, by ROUGE-L of its user turns; the first if it resembles none."""
+    nearest, _ = nearest_by_rouge_l(units(text), [(one.id, units(turn)) for one in examples for turn in user_turns(one)])
+    return next((one for one in examples if one.id == nearest), examples[0])
+
+
+def training(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The prompts that a model may see: those of the training split, by id, so that the order of rows changes nothing."""
+    return sorted((one for one in prompts if one.split == "train"), key=lambda one: one.id)

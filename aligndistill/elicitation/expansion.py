@@ -1,0 +1,95 @@
+"""More prompts like the user's, from examples: Self-Instruct (arXiv:2212.10560), in requests of several at a time."""
+
+import random
+from collections.abc import Sequence
+from math import ceil
+
+from aligndistill.config.elicitation import Expand
+from aligndistill.elicitation import rules
+from aligndistill.elicitation.asking import Ask, Question, filled, template, user
+from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, training, why_stopped
+from aligndistill.elicitation.similar import user_turns
+from aligndistill.records import Prompt
+
+WAVE = 32
+"""Requests that are sent at once. Their examples of the step's own prompts are from the waves before."""
+
+
+def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
+    """Ask for new prompts until there are enough, or until requests give none.
+
+    Examples are training prompts alone: `own_shots` that models wrote, as soon as there are so many, and the others the user's. Of
+    a conversation its first user turn is shown, which makes sense alone. A new prompt's parent is the example that it resembles
+    most.
+
+    Args:
+        prompts: all prompts of the run so far, in both splits.
+    """
+    collected = Collected(step, prompts, unlike_training=True)
+    known = training(prompts)
+    written = [one for one in known if one.lineage is not None]
+    users = [one for one in known if one.lineage is None]
+    text_rules = rules.TextRules(step.length, step.forbidden, step.forbidden_start)
+    instruction, limit = template("expand"), step.limit(step.target, step.per_request)
+    in_vain = 0
+    while (missing := step.target - len(collected.kept)) > 0:
+        wave = min(WAVE, ceil(missing / step.per_request), limit - collected.requests)
+        if wave <= 0 or in_vain >= step.patience:
+            collected.stopped = why_stopped(in_vain, step)
+            break
+        shown = [_examples(step, users, [*written, *collected.kept], collected.requests + n, seed) for n in range(wave)]
+        questions = [_question(step, instruction, one, collected.requests + n) for n, one in enumerate(shown)]
+        replies = ask(
+            questions,
+            temperature=step.temperature,
+            max_new_tokens=step.max_new_tokens,
+            note=f"{len(collected.kept)} of {step.target} prompts",
+            later=max(missing - wave * step.per_request, 0) // step.per_request,
+        )
+        for question, examples, reply in zip(questions, shown, replies, strict=True):
+            before = len(collected.kept)
+            for text in items_of(collected, reply):
+                parent = most_similar(text, examples)
+                proposal = Proposal(text, step.kind, question.author, root=parent.root, parent=parent.id)
+                if reason := _broken(text, text_rules, instruction, examples):
+                    collected.drop(proposal, reason)
+                elif len(collected.kept) == step.target:
+                    collected.drop(proposal, rules.MORE_THAN_ASKED)
+                else:
+                    collected.offer(proposal)
+            in_vain = 0 if len(collected.kept) > before else in_vain + 1
+    return collected
+
+
+def _broken(text: str, text_rules: rules.TextRules, instruction: str, examples: Sequence[Prompt]) -> str | None:
+    if reason := text_rules.broken(text):
+        return reason
+    if rules.leaks(text, instruction):
+        return rules.LEAKED
+    return rules.OTHER_SCRIPT if rules.in_another_script(text, [shown_text(one) for one in examples]) else None
+
+
+def _examples(step: Expand, users: Sequence[Prompt], written: Sequence[Prompt], number: int, seed: int) -> list[Prompt]:
+    """The examples of a request, in a random order."""
+    chance = random.Random(f"{seed} {step.name} {number}")
+    own = chance.sample(written, min(step.own_shots if users else step.shots, len(written)))
+    shots = [*own, *chance.sample(users, min(step.shots - len(own), len(users)))]
+    chance.shuffle(shots)
+    return shots
+
+
+def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number: int) -> Question:
+    text = filled(
+        instruction,
+        shown=str(len(examples)),
+        wanted=str(step.per_request),
+        first=str(len(examples) + 1),
+        last=str(len(examples) + step.per_request),
+        examples="\n".join(f"{place}. {shown_text(one)}" for place, one in enumerate(examples, start=1)),
+    )
+    return Question(step.models[number % len(step.models)], user(text), sample=number)
+
+
+def shown_text(prompt: Prompt) -> str:
+    """A prompt as an example: its first user turn, which makes sense alone."""
+    return user_turns(prompt)[0]

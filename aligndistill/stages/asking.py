@@ -1,0 +1,128 @@
+"""Asks the models of an elicitation step: replies are cached as they arrive, so that none is asked for twice."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from pydantic import ValidationError
+
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
+from aligndistill.config.models import EndpointModel
+from aligndistill.elicitation.asking import Question
+from aligndistill.processes.progress import Bar
+from aligndistill.records import Finish, Record, Usage, total
+from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.opening import Answers, OpenChat, open_chat, open_user_turns
+from aligndistill.store.cache import Cache, cache_key
+
+NO_LIMIT = 2**31
+
+
+class CachedReply(Record):
+    """A reply in the cache."""
+
+    text: str
+    finish: Finish
+    usage: Usage
+    problem: str = ""
+
+
+class CachingAsk:
+    """See `elicitation.asking.Ask`.
+
+    Attributes:
+        usage: of every reply so far by author, those from the cache included.
+        cached: how many replies were in the cache.
+    """
+
+    def __init__(self, context: StageContext, models: Mapping[str, ModelSource], seed: int, running: Bar) -> None:
+        self.usage: dict[str, Usage] = {}
+        self.cached = 0
+        self._context = context
+        self._models = models
+        self._seed = seed
+        self._bar = running
+        self._replies = 0
+        self._cache = Cache(context.caches / "elicited.sqlite")
+        self._chats: dict[str, OpenChat] = {}
+        self._turns: dict[str, Answers] = {}
+
+    def __call__(
+        self, questions: Sequence[Question], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
+    ) -> list[Reply]:
+        """See `Ask`.
+
+        Raises:
+            JudgeError: a server cannot be reached, or rejects all requests.
+            BudgetError: the budget is spent.
+        """
+        sampling = SamplingParams(temperature, max_new_tokens, self._seed)
+        self._bar.expect(self._replies + len(questions) + later)
+        replies: dict[int, Reply] = {}
+        for author in dict.fromkeys(question.author for question in questions):
+            of_author = {number: question for number, question in enumerate(questions) if question.author == author}
+            for number, reply in self._asked(author, of_author, sampling, note).items():
+                replies[number] = reply
+                self.usage[author] = total(self.usage.get(author, Usage()), reply.usage)
+        return [replies[number] for number in range(len(questions))]
+
+    def _asked(self, author: str, questions: Mapping[int, Question], sampling: SamplingParams, note: str) -> dict[int, Reply]:
+        """The replies of one model, by the number of the question."""
+        model = self._turn_writer(author) if not next(iter(questions.values())).messages else self._chat(author).model
+        keys = {number: _key(model.identity, question, sampling) for number, question in questions.items()}
+        known = self._cache.get_many(list(keys.values()))
+        replies: dict[int, Reply] = {}
+        for number, key in keys.items():
+            if (reply := _reply(known.get(key))) is not None:
+                replies[number] = reply
+        self.cached += len(replies)
+        self._advance(len(replies), author, note)
+        missing = [number for number in questions if number not in replies and self._fits(author, questions[number], sampling)]
+        requests = [Request(questions[number].messages, (questions[number].sample,)) for number in missing]
+        for answered in model.answer(requests, sampling):
+            number, reply = missing[answered.request], answered.reply
+            replies[number] = reply
+            is_placeholder = self._context.open_model is not None  # of a dry run
+            if not is_placeholder and (not reply.problem or reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER))):
+                value = CachedReply(text=reply.text, finish=reply.finish, usage=reply.usage, problem=reply.problem)
+                self._cache.put(keys[number], value.model_dump())
+            self._advance(1, author, note)
+        too_long = Reply("", "stop", Usage(), "the request is too long for the model")
+        return {number: replies.get(number, too_long) for number in questions}
+
+    def _advance(self, count: int, author: str, note: str) -> None:
+        self._replies += count
+        spending = self._context.spending() if self._context.spending and isinstance(self._models[author], EndpointModel) else ""
+        self._bar.set(self._replies, ", ".join(part for part in (note, spending) if part))
+
+    def _chat(self, author: str) -> OpenChat:
+        if author not in self._chats:
+            self._chats[author] = open_chat(self._context, self._models[author])
+        return self._chats[author]
+
+    def _turn_writer(self, author: str) -> Answers:
+        if author not in self._turns:
+            self._turns[author] = open_user_turns(self._context, self._models[author])
+        return self._turns[author]
+
+    def _fits(self, author: str, question: Question, sampling: SamplingParams) -> bool:
+        return not question.messages or self._chat(author).fits(question.messages, NO_LIMIT, sampling.max_new_tokens)
+
+
+def _key(model: str, question: Question, sampling: SamplingParams) -> str:
+    return cache_key(
+        model=model,
+        messages=[message.model_dump() for message in question.messages],
+        sample=question.sample,
+        temperature=sampling.temperature,
+        max_new_tokens=sampling.max_new_tokens,
+        seed=sampling.seed,
+    )
+
+
+def _reply(value: Any) -> Reply | None:
+    """The reply in a cache entry; None if there is no entry, or not a valid one."""
+    try:
+        found = CachedReply.model_validate(value)
+    except ValidationError:
+        return None
+    return Reply(found.text, found.finish, found.usage, found.problem)

@@ -1,0 +1,108 @@
+"""prompts.jsonl again, with what models wrote in one step of `prompts.elicit`; dropped.jsonl and elicitation.json beside it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+from aligndistill.config.elicitation import Curate, Evolve, Expand, Magpie, Step
+from aligndistill.config.run import Price
+from aligndistill.elicitation.asking import Ask
+from aligndistill.elicitation.collecting import Collected
+from aligndistill.elicitation.curation import curate
+from aligndistill.elicitation.evolution import evolve
+from aligndistill.elicitation.expansion import expand
+from aligndistill.elicitation.figures import step_figures
+from aligndistill.elicitation.magpie import magpie
+from aligndistill.processes.progress import bar, say
+from aligndistill.records import Prompt, Usage
+from aligndistill.reporting.report import ElicitationMetrics
+from aligndistill.stages.asking import CachingAsk
+from aligndistill.stages.context import ModelSource, StageContext, require_records
+from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.stage import StageResult
+
+ADVICE = "Look at dropped.jsonl in the stage's folder for what the models wrote."
+
+
+def make(
+    context: StageContext,
+    *,
+    settings: Step,
+    models: Mapping[str, ModelSource],
+    prompts: Path,
+    seed: int,
+    prices: Mapping[str, Price],
+) -> StageResult:
+    """Let models write new training prompts. Replies of an interrupted run are reused.
+
+    Args:
+        prompts: what the run has so far. What is held out of it stays so, and is never shown to a model.
+        prices: by the names of the models; of those that have one.
+
+    Raises:
+        DataError: no new prompt is left.
+    """
+    before = list(read_jsonl(prompts / PROMPTS, Prompt))
+    with bar(settings.name) as running:
+        ask = CachingAsk(context, models, seed, running)
+        collected = written(settings, before, ask, seed)
+    reasons = collected.reasons()
+    write_jsonl(context.folder / DROPPED, collected.dropped)
+    write_jsonl(context.folder / PROMPTS, [*before, *collected.kept])
+    if context.open_model is None:  # in a dry run replies are placeholders
+        why = f"It ended because of this: {collected.stopped}. " if collected.stopped else ""
+        require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, why + ADVICE)
+    if collected.stopped and context.open_model is None:
+        say(f"  {settings.name} ended with {len(collected.kept)} new prompts: {collected.stopped}")
+    metrics = _metrics(settings, collected, before, ask.usage, prices)
+    (context.folder / ELICITATION).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
+    held_out = sum(one.split == "held_out" for one in before)
+    return StageResult(
+        counts={
+            "requests": collected.requests,
+            "parsed": collected.parsed,
+            "new": len(collected.kept),
+            "train": len(before) - held_out + len(collected.kept),
+            "held_out": held_out,
+        },
+        dropped=reasons,
+        metrics={"cached": ask.cached, "stopped": collected.stopped},
+    )
+
+
+def written(step: Step, prompts: list[Prompt], ask: Ask, seed: int) -> Collected:
+    """What a step's models write."""
+    match step:
+        case Expand():
+            return expand(step, prompts, ask, seed)
+        case Evolve():
+            return evolve(step, prompts, ask, seed)
+        case Curate():
+            return curate(step, prompts, ask, seed)
+        case Magpie():
+            return magpie(step, prompts, ask, seed)
+
+
+def _metrics(
+    step: Step, collected: Collected, before: list[Prompt], usage: Mapping[str, Usage], prices: Mapping[str, Price]
+) -> ElicitationMetrics:
+    priced = all(author in prices for author in usage)
+    cost = sum(prices[author].usd(one.prompt_tokens, one.completion_tokens) for author, one in usage.items()) if priced else None
+    tokens = sum(one.prompt_tokens + one.completion_tokens for one in usage.values())
+    kept = len(collected.kept)
+    return ElicitationMetrics(
+        step=step.name,
+        kind=step.kind,
+        models=step.models,
+        requests=collected.requests,
+        parsed=collected.parsed,
+        kept=kept,
+        dropped=collected.reasons(),
+        stopped=collected.stopped or None,
+        calls=sum(one.calls for one in usage.values()),
+        prompt_tokens=sum(one.prompt_tokens for one in usage.values()),
+        completion_tokens=sum(one.completion_tokens for one in usage.values()),
+        tokens_per_prompt=tokens / kept if kept else None,
+        usd_per_prompt=cost / kept if kept and cost is not None else None,
+        **step_figures(before, collected),
+    )
