@@ -1,15 +1,15 @@
 """Rules between sections, which a single section cannot check."""
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import PurePath
 
-from aligndistill.config import teacher_checks
+from aligndistill.config import label_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, Kto
-from aligndistill.config.problems import Problem, did_you_mean
+from aligndistill.config.problems import Problem, did_you_mean, no_such_model
 from aligndistill.config.rounds import Rounds
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
@@ -35,6 +35,10 @@ def check(config: RunConfig) -> Iterator[Problem]:
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
     yield from _prices(config)
+    for path, judge in label_checks.judges(config):
+        yield from _judge(config, judge, path)
+    yield from label_checks.labels(config)
+    yield from label_checks.revisions(config)
     yield from teacher_checks.distilled(config)
     yield from teacher_checks.fidelity(config)
     yield from _quantized(config)
@@ -66,7 +70,7 @@ def _data(config: RunConfig) -> Iterator[Problem]:
     known = config.named_models
     for number, author in enumerate(authors):
         if author not in known and not (author == "start" and config.start is None):  # `_start` reports a missing start
-            yield Problem(("candidates", "from", number), _no_such_model(author, known))
+            yield Problem(("candidates", "from", number), no_such_model(author, known))
     if len(set(authors)) < len(authors):
         yield Problem(("candidates", "from"), "a model is listed twice: use 'per_prompt' to set the number of answers of each")
     elif config.candidates.per_prompt * len(authors) < 2:
@@ -211,7 +215,7 @@ def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
     known = config.named_models
     for use in model_uses(judge):
         if isinstance(use.model, str) and use.model not in known:
-            yield Problem((*path, *use.path), _no_such_model(use.model, known))
+            yield Problem((*path, *use.path), no_such_model(use.model, known))
             continue
         model = known[use.model] if isinstance(use.model, str) else use.model
         if isinstance(use.owner, JudgeSection) and use.owner.needs_local_model and isinstance(model, EndpointModel):
@@ -266,8 +270,3 @@ def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointMo
     for use in model_uses(config):
         if isinstance(use.model, Teacher | EndpointModel):
             yield use.path, use.model
-
-
-def _no_such_model(name: str, known: Iterable[str]) -> str:
-    advice = f"models of this run: {', '.join(known)}" if list(known) else "this run has none: add 'teacher' or 'models'"
-    return f"there is no model '{name}'{did_you_mean(name, known)} ({advice})"

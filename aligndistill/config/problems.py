@@ -15,7 +15,7 @@ from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
 from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
 from aligndistill.config.models import LocalModel
-from aligndistill.config.run import Candidates, RunConfig
+from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
 from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
@@ -62,6 +62,12 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def no_such_model(name: str, known: Iterable[str]) -> str:
+    """The message for the name of a model that the run does not have."""
+    advice = f"models of this run: {', '.join(known)}" if list(known) else "this run has none: add 'teacher' or 'models'"
+    return f"there is no model '{name}'{did_you_mean(name, known)} ({advice})"
+
+
 def explain(error: ValidationError) -> Iterator[Problem]:
     """Pydantic's errors for a `RunConfig` read from JSON, as one problem per key."""
     expected: dict[KeyPath, list[str]] = {}
@@ -103,7 +109,7 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     entered: list[tuple[KeyPath, type[Section]]] = []
     for part in location:
         if len(choices) > 1:
-            choices = tuple(choice for choice in choices if kind_of(choice) == part) or choices
+            choices = tuple(choice for choice in choices if part in (kind_of(choice), getattr(choice, "__name__", None))) or choices
         elif part != "[key]":
             choice: Any = choices[0] if choices else None
             choices = ()
@@ -212,7 +218,6 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
 
 _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
     (Prompts, frozenset({"elicit", "filters"})),
-    (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
 )
 """Keys that a later version will have, by section."""
@@ -220,8 +225,6 @@ _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
 
 def _is_planned(place: _Place) -> bool:
     key = place.path[-1]
-    if place.path[-2:] == ("demonstrations", "label"):
-        return True
     return any(issubclass(place.section, section) and key in keys for section, keys in _PLANNED_KEYS)
 
 

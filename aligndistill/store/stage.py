@@ -236,9 +236,9 @@ def _hashed_section(section: Section) -> dict[str, Any]:
     return found
 
 
-def _content(path: str | None) -> str:
-    """The content hash of a path; empty if it does not exist (a Hub name, a built-in template)."""
-    if path is None or not Path(path).expanduser().exists():
+def _content(path: Any) -> str:
+    """The content hash of a path; empty if it is none (a list of texts) or does not exist (a Hub name, a built-in template)."""
+    if not isinstance(path, str) or not Path(path).expanduser().exists():
         return ""
     return content_fingerprint(Path(path).expanduser())
 

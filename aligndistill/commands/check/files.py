@@ -64,11 +64,11 @@ def _requirements(section: Section) -> Iterator[Requirement]:
         case EndpointModel(tokenizer=str(tokenizer)):
             yield ("tokenizer",), partial(_require_tokenizer, tokenizer)
         case Pairwise():
-            yield ("template",), partial(load_template, section.template, PAIRWISE_FIELDS)
+            yield ("template",), partial(load_template, section.template, PAIRWISE_FIELDS, section.domain)
         case Listwise():
-            yield ("template",), partial(load_template, section.template, LISTWISE_FIELDS)
+            yield ("template",), partial(load_template, section.template, LISTWISE_FIELDS, section.domain)
         case Rubric():
-            yield ("template",), partial(load_template, section.template, RUBRIC_FIELDS)
+            yield ("template",), partial(load_template, section.template, RUBRIC_FIELDS, section.domain)
         case Function():
             yield ("function",), partial(_require_function, section.function)
         case Evaluation(truth=str(truth)):
