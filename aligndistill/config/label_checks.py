@@ -41,7 +41,9 @@ def _judged(label: Label, of_run: Judge | None) -> Iterator[Problem]:
         text = f"a {judge.kind} judge compares answers and gives no grades: remove this key, or use a judge that grades"
         yield Problem((*LABEL, "at_least"), text)
     elif label.per_prompt < 2 and label.at_least is None and label.revise is None:
-        yield Problem((*LABEL, "per_prompt"), "of a single answer the judge has none to choose: set this to 2 or more, or 'at_least'")
+        yield Problem(
+            (*LABEL, "per_prompt"), "of a single answer the judge has none to choose: set this to 2 or more, or 'at_least'"
+        )
 
 
 def revisions(config: RunConfig) -> Iterator[Problem]:

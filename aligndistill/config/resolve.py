@@ -18,7 +18,7 @@ def resolved(config: RunConfig) -> RunConfig:
 
     - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
       followed by a panel member's name or a reward's number); equal ones become one model.
-    - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels that have none of their own.
+    - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels without one.
     - Revisions of labels use the labels' domain if they have none.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
@@ -33,7 +33,14 @@ def resolved(config: RunConfig) -> RunConfig:
     candidates = with_named_models(config.candidates, "candidates", named)
     sft = _labels(config.sft, judge, named) if config.sft is not None else None
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
-    changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models, "sft": sft, "candidates": candidates}
+    changed = {
+        "judge": judge,
+        "evaluation": evaluation,
+        "students": students,
+        "models": models,
+        "sft": sft,
+        "candidates": candidates,
+    }
     return config.model_copy(update=changed)
 
 

@@ -11,7 +11,12 @@ from aligndistill.elicitation.texts import built_in, with_fields
 from aligndistill.records import Candidate, Finish, Message, content_hash
 
 UNREADABLE_CRITIQUE, CUT_CRITIQUE, REFUSED_CRITIQUE = "unreadable critique", "critique cut off", "critique is a refusal"
-EMPTY_REVISION, CUT_REVISION, REFUSED_REVISION, UNCHANGED = "empty revision", "revision cut off", "revision is a refusal", "unchanged"
+EMPTY_REVISION, CUT_REVISION, REFUSED_REVISION, UNCHANGED = (
+    "empty revision",
+    "revision cut off",
+    "revision is a refusal",
+    "unchanged",
+)
 
 _PREAMBLE = re.compile(
     r"^\W*(?:sure\W+)?(?:here(?:['\u2019]s| is)\s+(?:the|a|my)\s+)?(?:rewritten|revised|improved)\s+(?:answer|version|response)"

@@ -21,7 +21,7 @@ def with_fields(text: str, **fields: str) -> str:
 
 
 def with_system(messages: Sequence[Message], before: Sequence[str] = (), after: Sequence[str] = ()) -> tuple[Message, ...]:
-    """A conversation with texts before and after its system turn's own; it gets a system turn if it has none. Empty texts are none."""
+    """A conversation with texts before and after those of its system turn, which is added if it has none. Empty texts are none."""
     own = [messages[0].content] if messages and messages[0].role == "system" else []
     texts = [text for text in (*before, *own, *after) if text.strip()]
     turns = tuple(messages[len(own) :])

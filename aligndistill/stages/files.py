@@ -9,6 +9,7 @@ from aligndistill.store.jsonl import read_jsonl
 
 PROMPTS = "prompts.jsonl"
 CANDIDATES = "candidates.jsonl"
+DEMONSTRATIONS = "demonstrations.jsonl"
 VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
 AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"
 RANKINGS, PAIRS, TIES = "rankings.jsonl", "pairs.jsonl", "ties.jsonl"
