@@ -49,10 +49,11 @@ def make(
     counts = {"prompts": len(asked), "labelled prompts": len({one.prompt_id for one in chosen}), "labels": len(chosen)}
     counts |= {"rows": len(written), "rationale rows": sum(row.task == "rationale" for row in written)}
     counts |= {"with a hint": sum(one.author.endswith(HINTED) for one in chosen), "revisions": sum(bool(c.revises) for c in chosen)}
+    accepted = accepted_by_difficulty(kept.values())
     return StageResult(
         counts={name: count for name, count in counts.items() if count},
         dropped={reason: count for reason, count in dropped.items() if count},
-        metrics={"accepted_by_difficulty": accepted_by_difficulty(kept.values())},
+        metrics={"accepted_by_difficulty": accepted} if accepted else {},
     )
 
 

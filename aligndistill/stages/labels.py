@@ -35,8 +35,8 @@ ANY_TRUE = 1.0
 """The lowest value of a function that accepts an answer, so that it may return booleans."""
 
 ADVICE = (
-    "A prompt with its instruction and examples must fit label.max_prompt_tokens and, with label.max_new_tokens, the model's positions; "
-    "a reply is cut off at label.max_new_tokens."
+    "A prompt with its instruction and examples must fit label.max_prompt_tokens and, with label.max_new_tokens, the model's "
+    "positions; a reply is cut off at label.max_new_tokens."
 )
 
 HINTED = "hinted"

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.labels import Rationale, Revise
+from aligndistill.config.models import EndpointModel
 from aligndistill.elicitation.labelling import declines, why_dropped
 from aligndistill.elicitation.revision import (
     author_of_revision,
@@ -28,7 +29,7 @@ from aligndistill.stages.sampling import SamplingJob, StoredSample, sample_answe
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
 
-NOT_ASKED = "not asked (too long, or rejected by the server)"
+TOO_LONG, REJECTED = "prompt too long", "rejected by the server"
 
 
 @dataclass
@@ -75,6 +76,7 @@ def make(
     originals = [one for one in read_jsonl(candidates / CANDIDATES, Candidate) if one.prompt_id in of_id]
     drafts = {one.id: _Draft(one, of_id[one.prompt_id], one.text) for one in originals}
     principles = read_principles(settings)
+    unasked = REJECTED if isinstance(model, EndpointModel) else TOO_LONG
     usage: list[StoredSample] = []
 
     def ask(step: str, request: Callable[[_Draft], tuple[Message, ...]], last: bool) -> dict[str, StoredSample]:
@@ -95,7 +97,7 @@ def make(
             )
         critiques = ask(f"critique {number + 1}", lambda draft: draft.request, last=False)
         for key, draft in drafts.items():
-            draft.failed = draft.failed or _failure_of_critique(critiques.get(key))
+            draft.failed = draft.failed or _failure_of_critique(critiques.get(key), unasked)
         revise = {key: critique.text.strip() for key, critique in critiques.items()}
         revisions = ask(
             f"revision {number + 1}",
@@ -104,7 +106,7 @@ def make(
         )
         for key, draft in drafts.items():
             if draft.failed is None:
-                draft.failed = _failure_of_revision(revisions.get(key), draft.text, rationale)
+                draft.failed = _failure_of_revision(revisions.get(key), draft.text, rationale, unasked)
             if draft.failed is None:
                 draft.text, draft.revised = revised_text(revisions[key].text), number + 1
     if not is_main_process():
@@ -125,15 +127,15 @@ def read_principles(settings: Revise) -> Sequence[str]:
     return lines_of(domain_file(settings.domain or GENERAL, PRINCIPLES), "principles")
 
 
-def _failure_of_critique(critique: StoredSample | None) -> str | None:
+def _failure_of_critique(critique: StoredSample | None, unasked: str) -> str | None:
     if critique is None:
-        return NOT_ASKED
+        return unasked
     return bad_critique(critique.text.strip(), critique.finish, declines(critique.text))
 
 
-def _failure_of_revision(revision: StoredSample | None, before: str, rationale: Rationale) -> str | None:
+def _failure_of_revision(revision: StoredSample | None, before: str, rationale: Rationale, unasked: str) -> str | None:
     if revision is None:
-        return NOT_ASKED
+        return unasked
     text = revised_text(revision.text)
     failure = bad_revision(text, revision.finish, before, declines(text) and not declines(before))
     return failure or why_dropped(text, revision.finish, rationale, drops_refusals=False)
