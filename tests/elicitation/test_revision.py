@@ -29,7 +29,7 @@ def test_principles_are_drawn_by_seed_candidate_and_step() -> None:
     drawn = [principle_of(PRINCIPLES, f"c{n}", 0, seed=0) for n in range(3000)]
     assert [principle_of(PRINCIPLES, f"c{n}", 0, seed=0) for n in range(3000)] == drawn
     assert all(abs(count - 1000) < 100 for count in Counter(drawn).values())  # 4 standard deviations
-    for other in ([(1, 0), (0, 1)]):
+    for other in [(1, 0), (0, 1)]:
         same = sum(principle_of(PRINCIPLES, f"c{n}", other[0], other[1]) == drawn[n] for n in range(3000))
         assert abs(same - 1000) < 110, "another step, or another seed, draws independently"
 
