@@ -7,7 +7,7 @@ before them.
 """
 
 from aligndistill.config.audit import AuditProbes
-from aligndistill.config.labels import Label
+from aligndistill.config.labels import Labels
 from aligndistill.config.models import LocalModel
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
@@ -47,7 +47,7 @@ def with_labelled_start(config: RunConfig, named: Given, data: Given) -> tuple[G
     return named | {"start": start}, data | {"demonstrations": written}
 
 
-def labelled(config: RunConfig, label: Label, named: Given, prompts: Stage) -> Stage:
+def labelled(config: RunConfig, label: Labels, named: Given, prompts: Stage) -> Stage:
     """A model's answers to the training prompts, as demonstrations. Each decision is a stage: another one asks nothing again."""
     asking: Given = {"settings": label.request, "authors": pick(named, models_of(label.request)), "held_out": config.held_out}
     known: Given = {"prompts": prompts, "seed": config.seed}

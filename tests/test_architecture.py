@@ -35,7 +35,20 @@ PACKAGE = Path(aligndistill.__file__).parent
 
 # Each package (or file at the root) and what it may import of ours; all may import `errors`.
 BELOW_STAGES = {
-    *("chat", "config", "data", "evaluation", "judges", "models", "objectives", "preferences", "processes", "records", "reporting"),
+    *(
+        "chat",
+        "config",
+        "data",
+        "elicitation",
+        "evaluation",
+        "judges",
+        "models",
+        "objectives",
+        "preferences",
+        "processes",
+        "records",
+        "reporting",
+    ),
     *("store", "training"),
 }
 MAY_IMPORT: dict[str, set[str]] = {
@@ -51,18 +64,20 @@ MAY_IMPORT: dict[str, set[str]] = {
     "preferences": {"config", "records"},
     "reporting": {"evaluation", "records"},
     "chat": {"config", "models", "records"},
+    "elicitation": {"chat", "config", "data", "records"},
     "judges": {"chat", "config", "models", "preferences", "records", "store"},
     "training": {"chat", "config", "models", "objectives", "processes", "records", "store"},
     "stages": BELOW_STAGES,
     "measurements": {"config", "stages", "store"},
-    "pipeline": {"config", "measurements", "stages", "store"},
+    "named_models": {"config", "stages", "store"},
+    "pipeline": {"config", "measurements", "named_models", "stages", "store"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
     "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {"__init__", "__main__", "cli", "errors", "measurements", "pipeline", "records"}
+ROOT_FILES = {"__init__", "__main__", "cli", "errors", "measurements", "named_models", "pipeline", "records"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 

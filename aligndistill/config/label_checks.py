@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 
 from aligndistill.config.judges import Judge
-from aligndistill.config.labels import Label, Revise
+from aligndistill.config.labels import Labels, Revise
 from aligndistill.config.problems import Problem, no_such_model
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
@@ -33,7 +33,7 @@ def labels(config: RunConfig) -> Iterator[Problem]:
         yield from _judged(label, config.judge)
 
 
-def _judged(label: Label, of_run: Judge | None) -> Iterator[Problem]:
+def _judged(label: Labels, of_run: Judge | None) -> Iterator[Problem]:
     judge = label.judge or of_run
     if judge is None:
         yield Problem((*LABEL, "keep"), "keep: judge needs a judge: add 'judge' beside this key, or the section 'judge' to the run")
@@ -62,6 +62,6 @@ def _known(config: RunConfig, model: object, path: KeyPath) -> Iterator[Problem]
         yield Problem(path, no_such_model(model, config.named_models))
 
 
-def _models(label: Label) -> set[object]:
+def _models(label: Labels) -> set[object]:
     revise: Revise | None = label.revise
     return {model for model in (label.model, revise and revise.model) if isinstance(model, str)}

@@ -107,7 +107,7 @@ class Selection(Section):
         return value
 
 
-class Label(LabelRequest, Selection):
+class Labels(LabelRequest, Selection):
     """Demonstrations that a model writes: its answers to the training prompts, of which some are kept.
 
     Attributes:
@@ -127,7 +127,7 @@ class Label(LabelRequest, Selection):
     revise: Revise | None = None
 
     @model_validator(mode="after")
-    def _fits_together(self) -> "Label":
+    def _fits_together(self) -> "Labels":
         if self.keep == "function" and self.function is None:
             raise ValueError("keep: function needs 'function', as in package.module:name")
         if self.function is not None and self.keep != "function":
@@ -171,7 +171,7 @@ class Label(LabelRequest, Selection):
 class Labelled(Section):
     """Demonstrations that a model writes, in place of a file."""
 
-    label: Label
+    label: Labels
 
 
 def _file_or_labels(value: Any) -> str:
@@ -186,6 +186,6 @@ class StartSft(Training):
     ]
 
     @property
-    def label(self) -> Label | None:
+    def label(self) -> Labels | None:
         """How the demonstrations are written; None if they are read from a file."""
         return self.demonstrations.label if isinstance(self.demonstrations, Labelled) else None

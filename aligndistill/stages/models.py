@@ -20,7 +20,9 @@ from aligndistill.stages.files import write_log
 from aligndistill.store.stage import StageResult, hashed, trains
 
 if TYPE_CHECKING:
-    from aligndistill.models.load import ModelPointer
+    from aligndistill.models.load import LanguageModel, ModelPointer
+    from aligndistill.training.offline.policy import StepByStep
+    from aligndistill.training.offline.token_dataset import StoredExamples
 
 
 COPY = "@"
@@ -75,11 +77,8 @@ def fine_tune(
     from transformers import AutoModelForCausalLM
 
     from aligndistill.models.load import ModelPointer, load_language_model, pointer_to
-    from aligndistill.models.tokenise import Limits, PromptWithResponses
-    from aligndistill.stages.tokens import stored_examples
     from aligndistill.training.fit import TrainingJob
-    from aligndistill.training.offline.policy import StepByStep, train_policy
-    from aligndistill.training.offline.token_dataset import ScoredResponses
+    from aligndistill.training.offline.policy import train_policy
     from aligndistill.training.save import save_model
 
     read = _demonstrations(context, sft, held_out, demonstrations)
@@ -96,21 +95,12 @@ def fine_tune(
         base = pointer_to(settings)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
 
-    exchanges = (
-        ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [float(one.task == "rationale")])
-        for one in shown
-    )
-    limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
-    examples = stored_examples(
-        context, language_model.conversation, limits, exchanges, demonstrations=read.identity, held_out=held_out
-    )
+    examples = _tokenised(context, read, sft, language_model, held_out)
     dropped = {reason: count for reason, count in {**dropped, **examples.dropped}.items() if count}
     require_records(len(examples), "demonstrations", dropped)
     adapters = lora if base is not None else None
     job = TrainingJob(f"{context.name} sft", sft, context.runtime, context.scratch, seed)
-    label = sft.label if isinstance(sft, StartSft) else None
-    two_tasks = StepByStep(label.rationale_weight) if label is not None and label.rationale == "task" else None
-    trained = train_policy(language_model, two_tasks or "supervised", adapters, examples, job)
+    trained = train_policy(language_model, _objective(sft), adapters, examples, job)
     save_model(trained, context.folder / "model", base, adapters is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()
@@ -147,6 +137,30 @@ def _demonstrations(context: StageContext, sft: Sft | StartSft, held_out: float,
     found = [one for one in loaded.records if one.split == "train"]
     dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(found)}
     return _Demonstrations(found, dropped, hashed(sft.demonstrations))
+
+
+def _tokenised(
+    context: StageContext, read: _Demonstrations, sft: Sft | StartSft, language_model: "LanguageModel", held_out: float
+) -> "StoredExamples":
+    """The rows as token ids. Their score is 1 for a rationale as a task of its own, and 0 for an answer."""
+    from aligndistill.models.tokenise import Limits, PromptWithResponses
+    from aligndistill.stages.tokens import stored_examples
+    from aligndistill.training.offline.token_dataset import ScoredResponses
+
+    exchanges = (
+        ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [float(one.task == "rationale")])
+        for one in read.records
+    )
+    limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
+    source = {"demonstrations": read.identity, "held_out": held_out}
+    return stored_examples(context, language_model.conversation, limits, exchanges, **source)
+
+
+def _objective(sft: Sft | StartSft) -> 'StepByStep | Literal["supervised"]':
+    from aligndistill.training.offline.policy import StepByStep
+
+    label = sft.label if isinstance(sft, StartSft) else None
+    return StepByStep(label.rationale_weight) if label is not None and label.rationale == "task" else "supervised"
 
 
 def new_model(context: StageContext, settings: LocalModel, sizes: FromScratch, texts: Iterable[str], seed: int) -> "ModelPointer":

@@ -91,10 +91,7 @@ def make(
 
     for number in range(settings.times):
         for draft in drafts.values():
-            drawn = principle_of(principles, draft.original.id, number, seed)
-            draft.request = critique_request(
-                sanitised(plain_prompt(draft.prompt.messages)), sanitised(draft.text), sanitised(drawn), seed
-            )
+            draft.request = _critique_of(draft, principles, number, seed)
         critiques = ask(f"critique {number + 1}", lambda draft: draft.request, last=False)
         for key, draft in drafts.items():
             draft.failed = draft.failed or _failure_of_critique(critiques.get(key), unasked)
@@ -125,6 +122,12 @@ def read_principles(settings: Revise) -> Sequence[str]:
     if settings.principles is not None:
         return lines_of(Path(settings.principles), "principles")
     return lines_of(domain_file(settings.domain or GENERAL, PRINCIPLES), "principles")
+
+
+def _critique_of(draft: _Draft, principles: Sequence[str], step: int, seed: int) -> tuple[Message, ...]:
+    drawn = principle_of(principles, draft.original.id, step, seed)
+    prompt = sanitised(plain_prompt(draft.prompt.messages))
+    return critique_request(prompt, sanitised(draft.text), sanitised(drawn), seed)
 
 
 def _failure_of_critique(critique: StoredSample | None, unasked: str) -> str | None:

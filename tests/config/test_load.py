@@ -412,8 +412,6 @@ def test_a_bad_name_of_the_run(write):
     [
         ("prompts: {source: {path: p.jsonl}, filters: []}", "prompts.filters"),
         ("prompts: {source: {path: p.jsonl}, elicit: {}}", "prompts.elicit"),
-        ("sft: {demonstrations: {path: d.jsonl, label: x}}", "sft.demonstrations.label"),
-        ("candidates: {revise: {}}", "candidates.revise"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
     ],
 )

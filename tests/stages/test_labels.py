@@ -11,7 +11,7 @@ from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.audit import AuditProbes
 from aligndistill.config.data import Source
 from aligndistill.config.judges import Function
-from aligndistill.config.labels import Label
+from aligndistill.config.labels import Labels
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import ConfigError, DataError
@@ -58,7 +58,7 @@ class World:
         (self.folder / name).mkdir(exist_ok=True)
         return StageContext(name, self.folder / name, self.folder / "caches", Runtime(), open_model=lambda _: chat)
 
-    def label(self, label: Label, script: Script) -> StageResult:
+    def label(self, label: Labels, script: Script) -> StageResult:
         return labels.make(
             self.context("labels", script),
             settings=label.request,
@@ -68,7 +68,7 @@ class World:
             seed=0,
         )
 
-    def hint(self, label: Label, script: Script) -> StageResult:
+    def hint(self, label: Labels, script: Script) -> StageResult:
         assert label.references is not None
         return labels.hinted(
             self.context("hinted", script),
@@ -82,7 +82,7 @@ class World:
             seed=0,
         )
 
-    def keep(self, label: Label, folder: str = "labels", judged: bool = False) -> StageResult:
+    def keep(self, label: Labels, folder: str = "labels", judged: bool = False) -> StageResult:
         return demonstrations.make(
             self.context("demonstrations", lambda *_: "never asked"),
             settings=label.request,
@@ -100,8 +100,8 @@ class World:
         return list(read_jsonl(self.folder / folder / CANDIDATES, Candidate))
 
 
-def label(**settings: Any) -> Label:
-    return Label.model_validate(settings)
+def label(**settings: Any) -> Labels:
+    return Labels.model_validate(settings)
 
 
 def by_sample(*texts: str) -> Script:
