@@ -17,13 +17,14 @@ from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
 from aligndistill.knowledge import elicited_prompts, elicited_steps
 from aligndistill.measurements import followings, held_out_answers, progress, scored
+from aligndistill.named_models import named_models, with_labelled_start
 from aligndistill.stages import (  # fmt: skip
     audit,
     candidates,
-    models,
     prompts,
     rankings,
     report,
+    revisions,
     reward_model,
     rounds,
     students,
@@ -38,7 +39,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
     config = resolved(config)
     named = named_models(config)
-    given = prompt_set(config, named)
+    named, given = with_labelled_start(config, named, prompt_set(config, named))
     data, of_round, promoted, trained, written, learned, reached, stops = (Given() for _ in range(8))
     previous: Stage | None = None  # the answers of the round's start
     for each in config.all_rounds:
@@ -69,17 +70,6 @@ def pipeline(config: RunConfig) -> Pipeline:
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
 
 
-def named_models(config: RunConfig) -> Given:
-    """Each model of the config: a server as it is, or the stage that writes its `model.json` or fine-tunes it on demonstrations."""
-    found: Given = dict(config.endpoints)
-    for name, local in config.local_models.items():
-        label = name if name in ("start", "teacher") else f"model-{name}"
-        sft = config.sft if name == "start" else getattr(local, "sft", None)
-        learning: Given = {"sft": sft, "held_out": config.held_out, "seed": config.seed} if sft else {}
-        found[name] = stage(label, models.fine_tune if sft else models.point, settings=local, **learning)
-    return found
-
-
 def prompt_set(config: RunConfig, named: Given) -> Given:
     """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
@@ -106,9 +96,17 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, befo
     if config.judge is not None and config.prompts is not None:
         judged = pick(data, ("prompts",))
         writing: Given = {"settings": config.candidates, "authors": pick(roles, config.candidates.authors), "seed": config.seed}
-        judged["candidates"] = stage(
-            each.of("candidates"), candidates.make, **writing, **judged, waits_for=stops[-1] if stops else None
-        )
+        revise = config.candidates.revise
+        name = each.of("candidates" if revise is None else "drafts")
+        judged["candidates"] = stage(name, candidates.make, **writing, **judged, waits_for=stops[-1] if stops else None)
+        if revise is not None:  # by another model; the revisions join what they revise, and are judged like it
+            revising: Given = {
+                "settings": revise,
+                "replaces": False,
+                "authors": pick(roles, models_of(revise)),
+                "seed": config.seed,
+            }
+            judged["candidates"] = stage(each.of("candidates"), revisions.make, **revising, **judged)
         judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them

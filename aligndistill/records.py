@@ -79,6 +79,8 @@ class Candidate(Record):
         author: the configured model that wrote it (`start`, `teacher`, ...), or the author given in the data.
         finish: `stop` if the model ended it, `length` if it was truncated.
         thoughts: what its author thought before it answered; no part of the text, and never shown to a judge.
+        samples: how many of its author's answers had this text.
+        revises: of a revision, the id of the answer that it was made from.
     """
 
     id: str
@@ -87,6 +89,8 @@ class Candidate(Record):
     author: str
     finish: Finish = "stop"
     thoughts: str = Field(default="", exclude_if=lambda text: not text)
+    samples: int = Field(default=1, exclude_if=lambda samples: samples == 1)
+    revises: str = Field(default="", exclude_if=lambda revised: not revised)
 
 
 class Usage(Record):
@@ -215,12 +219,21 @@ class Ranking(Record):
 
 
 class Demonstration(Record):
-    """A prompt with an answer, for supervised fine-tuning."""
+    """A prompt with an answer, for supervised fine-tuning.
+
+    Attributes:
+        rationale: the part of the response that gives the reasons, if a model was asked to write one before its answer.
+        task: what the response is: an answer, or the reasons for one as a task of its own.
+        author: the model that wrote the response, if one did in this run.
+    """
 
     prompt_id: str
     split: Split
     messages: tuple[Message, ...]
     response: str
+    rationale: str = Field(default="", exclude_if=lambda text: not text)
+    task: Literal["answer", "rationale"] = Field(default="answer", exclude_if=lambda task: task == "answer")
+    author: str = Field(default="", exclude_if=lambda text: not text)
 
 
 class Dropped(Record):

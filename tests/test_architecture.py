@@ -70,14 +70,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stages": BELOW_STAGES,
     "knowledge": {"config", "stages", "store"},
     "measurements": {"config", "stages", "store"},
-    "pipeline": {"config", "knowledge", "measurements", "stages", "store"},
+    "named_models": {"config", "stages", "store"},
+    "pipeline": {"config", "knowledge", "measurements", "named_models", "stages", "store"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
     "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {"__init__", "__main__", "cli", "errors", "knowledge", "measurements", "pipeline", "records"}
+ROOT_FILES = {"__init__", "__main__", "cli", "errors", "knowledge", "measurements", "named_models", "pipeline", "records"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 

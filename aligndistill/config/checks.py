@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePath
 
-from aligndistill.config import elicitation_checks, teacher_checks
+from aligndistill.config import elicitation_checks, label_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
@@ -36,6 +36,10 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
     yield from _prices(config)
     yield from elicitation_checks.elicited(config)
+    for path, judge in label_checks.judges(config):
+        yield from _judge(config, judge, path)
+    yield from label_checks.labels(config)
+    yield from label_checks.revisions(config)
     yield from teacher_checks.distilled(config)
     yield from teacher_checks.fidelity(config)
     yield from _quantized(config)

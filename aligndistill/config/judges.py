@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.models import ModelRef
-from aligndistill.config.section import NAME_PATTERN, PluginName, ReadsFile, Section
+from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, ReadsFile, Section
 
 COMPARISONS_PATTERN = r"^(all|sort|swiss|random\([1-9]\d*\))$"
 
@@ -63,6 +63,7 @@ class ChatJudge(JudgeSection):
         samples: replies per question if the model gives no log-probabilities, at temperature 1; their mean is a soft verdict.
         examples: shown before each question, as earlier turns.
         max_answer_characters: longer answers are truncated, with a note.
+        domain: whose criteria the template asks by: `general`, `finance`, `law`, `code`, `medicine`, or a folder with `rubric.txt`.
     """
 
     model: ModelRef = "teacher"
@@ -71,6 +72,7 @@ class ChatJudge(JudgeSection):
     samples: int = Field(default=1, gt=0)
     examples: tuple[JudgeExample, ...] = ()
     max_answer_characters: int = Field(default=20_000, gt=0)
+    domain: Annotated[str | None, ReadsFile, HashedIfSet] = None
 
     @property
     def reply_tokens(self) -> int:

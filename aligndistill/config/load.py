@@ -164,6 +164,8 @@ def _merge(base: Any, overlay: Any, path: KeyPath) -> Any:
     kind = base.get("kind", _implied_kind(path))
     if kind is not None and overlay.get("kind", kind) != kind:
         return overlay
+    if path[-1:] == ("demonstrations",) and ("label" in base) != ("label" in overlay):  # a file, or what a model writes
+        return overlay
     merged = {key: _merge(base[key], value, (*path, key)) if key in base else value for key, value in overlay.items()}
     removed = {key for key in base if overlay.get(key, base) is None} if path in _BY_NAME else ()
     return {key: value for key, value in (base | merged).items() if key not in removed}

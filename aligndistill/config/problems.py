@@ -15,7 +15,7 @@ from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
 from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
 from aligndistill.config.models import LocalModel
-from aligndistill.config.run import Candidates, RunConfig
+from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
 from aligndistill.config.section import NAME_PATTERN, PLUGIN_PATTERN, Section
@@ -63,7 +63,7 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
 
 
 def no_such_model(name: str, known: Iterable[str]) -> str:
-    """The message for a name that none of the run's models has."""
+    """The message for the name of a model that the run does not have."""
     advice = f"models of this run: {', '.join(known)}" if list(known) else "this run has none: add 'teacher' or 'models'"
     return f"there is no model '{name}'{did_you_mean(name, known)} ({advice})"
 
@@ -110,7 +110,8 @@ def _locate(location: tuple[str | int, ...]) -> _Place:
     for part in location:
         if len(choices) > 1:
             sections = [choice for choice in choices if is_section(choice)] if part == "section" else []  # `name_or_section`
-            choices = tuple(choice for choice in choices if kind_of(choice) == part or choice in sections) or choices
+            named = [choice for choice in choices if part in (kind_of(choice), getattr(choice, "__name__", None))]
+            choices = tuple(choice for choice in choices if choice in named or choice in sections) or choices
         elif part != "[key]":
             choice: Any = choices[0] if choices else None
             choices = ()
@@ -219,7 +220,6 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
 
 _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
     (Prompts, frozenset({"filters"})),
-    (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
 )
 """Keys that a later version will have, by section."""
@@ -227,8 +227,6 @@ _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
 
 def _is_planned(place: _Place) -> bool:
     key = place.path[-1]
-    if place.path[-2:] == ("demonstrations", "label"):
-        return True
     return any(issubclass(place.section, section) and key in keys for section, keys in _PLANNED_KEYS)
 
 

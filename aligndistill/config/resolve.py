@@ -3,6 +3,7 @@
 from typing import Any
 
 from aligndistill.config.judges import Judge
+from aligndistill.config.labels import Labelled, StartSft
 from aligndistill.config.models import Model
 from aligndistill.config.objectives import Rewarded, WeightedReward
 from aligndistill.config.offline_objectives import BestOfN, Kto
@@ -17,7 +18,8 @@ def resolved(config: RunConfig) -> RunConfig:
 
     - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
       followed by a panel member's name or a reward's number); equal ones become one model.
-    - `evaluation.judge: same` and `reward: judge` become the judge itself.
+    - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels without one.
+    - Revisions of labels use the labels' domain if they have none.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
     """
@@ -28,8 +30,29 @@ def resolved(config: RunConfig) -> RunConfig:
     evaluation = config.evaluation.model_copy(update={"judge": evaluating if own is not None else None})
     tie_margin = config.rankings.tie_margin
     students = {name: _student(one, name, judge, named, tie_margin) for name, one in with_baseline(config).items()}
+    candidates = with_named_models(config.candidates, "candidates", named)
+    sft = _labels(config.sft, judge, named) if config.sft is not None else None
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
-    return config.model_copy(update={"judge": judge, "evaluation": evaluation, "students": students, "models": models})
+    changed = {
+        "judge": judge,
+        "evaluation": evaluation,
+        "students": students,
+        "models": models,
+        "sft": sft,
+        "candidates": candidates,
+    }
+    return config.model_copy(update=changed)
+
+
+def _labels(sft: StartSft, judge: Judge | None, named: dict[str, Any]) -> StartSft:
+    label = sft.label
+    if label is None:
+        return sft
+    if label.keep == "judge" and label.judge is None:
+        label = label.model_copy(update={"judge": judge})
+    if label.revise is not None and label.revise.domain is None:
+        label = label.model_copy(update={"revise": label.revise.model_copy(update={"domain": label.domain})})
+    return sft.model_copy(update={"demonstrations": Labelled(label=with_named_models(label, "label", named))})
 
 
 def with_baseline(config: RunConfig) -> dict[str, Student]:

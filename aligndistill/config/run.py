@@ -13,13 +13,14 @@ from pydantic import Discriminator, Field, Tag, model_validator
 from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
+from aligndistill.config.labels import Revise, StartSft
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
 from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
-from aligndistill.config.training import Sft, Training, with_adapter_rate
+from aligndistill.config.training import Training, with_adapter_rate
 
 
 class Price(Section):
@@ -56,6 +57,9 @@ class Candidates(Section):
     """Candidates: `per_prompt` answers to each prompt from each model named in `from`.
 
     Held-out prompts get candidates too: the reward model is evaluated on their verdicts, and nothing is trained on them.
+
+    Attributes:
+        revise: each candidate is criticised and revised, and the revision joins the candidates.
     """
 
     per_prompt: int = Field(default=4, gt=0)
@@ -63,6 +67,7 @@ class Candidates(Section):
     temperature: float = Field(default=1.0, gt=0)
     max_new_tokens: int = Field(default=256, gt=0)
     max_prompt_tokens: int = Field(default=512, gt=0)
+    revise: Annotated[Revise | None, NotHashed] = None  # by the stage that makes the candidates; another one revises them
 
 
 # ------------------------------------------------------------------------------------------------------------ rankings
@@ -202,7 +207,7 @@ class RunConfig(Section):
     seed: int = Field(default=0, ge=0, lt=2**32)
     prompts: Prompts | None = None
     start: StudentModel | None = None
-    sft: Sft | None = None
+    sft: StartSft | None = None
     teacher: Model | None = None
     models: dict[str, Model] = Field(default={})
     candidates: Candidates = Candidates()

@@ -48,6 +48,8 @@ class AuditMetrics(Record):
         self_consistency: share of questions asked twice with the same verdict.
         own_answers_win: how often the judge's own answers beat others; ties count half.
         own_answers_win_by_labels: the same by the labels: the excess of `own_answers_win` over it is self-preference.
+        revisions_preferred: how often a revision beats the answer that it was made from; ties count half.
+        revisions_preferred_by_labels: the same by the labels.
         panel_agreement: how often two judges of a panel agree on a pair.
         canaries: how often the judge prefers known-bad answers; ties count half; Wilson interval.
         canaries_by_kind: the same by kind.
@@ -65,6 +67,8 @@ class AuditMetrics(Record):
     self_consistency: Mean | None = None
     own_answers_win: Mean | None = None
     own_answers_win_by_labels: Mean | None = None
+    revisions_preferred: Mean | None = None
+    revisions_preferred_by_labels: Mean | None = None
     panel_agreement: Mean | None = None
     labels: LabelMetrics | None = None
     canaries: Mean | None = None
@@ -115,6 +119,7 @@ def audit(evidence: Evidence) -> AuditMetrics:
     author_of = {candidate.id: candidate.author for candidate in evidence.candidates}
     labelled = list(_labelled(choices, evidence.labels or {}))
     own = evidence.own_author
+    original_of = {candidate.id: candidate.revises for candidate in evidence.candidates if candidate.revises}
     masses = [verdict.label_mass for verdict in asked if verdict.label_mass is not None]
     return AuditMetrics(
         verdicts=len(evidence.verdicts),
@@ -129,6 +134,8 @@ def audit(evidence: Evidence) -> AuditMetrics:
         self_consistency=_share(_self_consistency(asked, list(_asked(evidence.repeats)))),
         own_answers_win=_share(_self_preference(choices, author_of, own)) if own else None,
         own_answers_win_by_labels=_share(_self_preference([label for _, label in labelled], author_of, own)) if own else None,
+        revisions_preferred=_share(_revisions(choices, original_of)),
+        revisions_preferred_by_labels=_share(_revisions([label for _, label in labelled], original_of)),
         panel_agreement=_share(_panel(asked)),
         labels=_label_metrics(labelled, text_of) if labelled else None,
         canaries=_canaries(evidence.canaries),
@@ -238,6 +245,14 @@ def _self_preference(choices: Iterable[_Choice], author_of: Mapping[str, str], o
         ours = [author_of[candidate] == own for candidate in (choice.one, choice.other)]
         if sum(ours) == 1:
             yield choice.prompt_id, (1 + choice.sign * (1 if ours[0] else -1)) / 2
+
+
+def _revisions(choices: Iterable[_Choice], original_of: Mapping[str, str]) -> Iterator[tuple[str, float]]:
+    for choice in choices:
+        if original_of.get(choice.one) == choice.other:
+            yield choice.prompt_id, (1 + choice.sign) / 2
+        elif original_of.get(choice.other) == choice.one:
+            yield choice.prompt_id, (1 - choice.sign) / 2
 
 
 def _panel(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, bool]]:

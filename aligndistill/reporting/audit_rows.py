@@ -49,6 +49,10 @@ def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float 
         "" if own is None else f"by the labels {percent(own)}",
         own.mean if own else None,
     )
+    revised = metrics.revisions_preferred_by_labels
+    asked = 0 if metrics.revisions_preferred is None else metrics.revisions_preferred.n
+    by_labels = "" if revised is None else f"; by the labels {percent(revised)}"
+    yield "revision beats its original", metrics.revisions_preferred, f"50%: no better; {asked:,} prompts{by_labels}", 0.5
     yield "judges of the panel agree", metrics.panel_agreement, "near 100%", 1.0
     if labels is not None:
         longer = labels.longer_wins

@@ -105,6 +105,30 @@ class RewardModelMetrics(PreferenceMetrics):
     length_weight: FiniteFloat | None = None
 
 
+class LabelCounts(Record):
+    """Training prompts of one difficulty: all, those with a label, and their labels."""
+
+    prompts: int
+    labelled: int
+    labels: int
+
+
+class DemonstrationMetrics(Record):
+    """The demonstrations that a model wrote.
+
+    Attributes:
+        counts: of training prompts, prompts with a label, labels and rows of the student; if there are any, of labels with a hint
+            and revisions among them.
+        dropped: the other answers, by reason.
+        by_accepted: prompts by the share of their answers that were accepted, hardest first. Empty if everything is accepted, or
+            the best of each prompt.
+    """
+
+    counts: Mapping[str, int]
+    dropped: Mapping[str, int]
+    by_accepted: Mapping[str, LabelCounts] = {}
+
+
 class RoundMetrics(Record):
     """A round's promoted student on the held-out prompts.
 
@@ -202,6 +226,7 @@ class Report(Record):
     teacher: ModelMetrics | None = None
     judge: JudgeMetrics | None = None
     audit: AuditMetrics | None = None
+    demonstrations: DemonstrationMetrics | None = None
     reward_model: RewardModelMetrics | None = None
     students: Mapping[str, StudentMetrics] = {}
     rounds: tuple[RoundMetrics, ...] = ()

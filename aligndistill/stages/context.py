@@ -43,6 +43,11 @@ class StageContext:
     open_grader: Callable[[str], Judge] | None = None
 
     @property
+    def is_dry(self) -> bool:
+        """Whether this is a dry run, in which models give placeholders and functions of users are not called."""
+        return self.open_grader is not None
+
+    @property
     def scratch(self) -> Path:
         """A folder for files that are needed only until the stage is finished."""
         path = self.folder / SCRATCH

@@ -10,6 +10,7 @@ from aligndistill.store.jsonl import read_jsonl
 PROMPTS = "prompts.jsonl"
 DROPPED = "dropped.jsonl"
 CANDIDATES = "candidates.jsonl"
+DEMONSTRATIONS = "demonstrations.jsonl"
 DROPPED = "dropped.jsonl"
 VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
 AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"

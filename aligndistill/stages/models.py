@@ -2,20 +2,27 @@
 
 import os
 from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from aligndistill.config.data import Source
+from aligndistill.config.labels import StartSft
 from aligndistill.config.models import FromScratch, LocalModel, Quantize
 from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.ranks import is_main_process
+from aligndistill.records import Demonstration
 from aligndistill.stages.context import StageContext, require_records
+from aligndistill.stages.demonstrations import read_labels
 from aligndistill.stages.files import write_log
-from aligndistill.store.stage import StageResult, trains
+from aligndistill.store.stage import StageResult, hashed, trains
 
 if TYPE_CHECKING:
-    from aligndistill.models.load import ModelPointer
+    from aligndistill.models.load import LanguageModel, ModelPointer
+    from aligndistill.training.offline.policy import StepByStep
+    from aligndistill.training.offline.token_dataset import StoredExamples
 
 
 COPY = "@"
@@ -52,47 +59,48 @@ def point_to_student(student: Path, folder: Path, **changes: Any) -> None:
 
 
 @trains
-def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out: float, seed: int) -> StageResult:
+def fine_tune(
+    context: StageContext,
+    *,
+    settings: LocalModel,
+    sft: Sft | StartSft,
+    held_out: float,
+    seed: int,
+    demonstrations: Path | None = None,
+) -> StageResult:
     """A model fine-tuned on demonstrations of training prompts only.
 
     Args:
         held_out: the run's held-out share: demonstrations of held-out prompts are dropped.
+        demonstrations: what a model wrote in this run; None to read them from a file.
     """
     from transformers import AutoModelForCausalLM
 
     from aligndistill.models.load import ModelPointer, load_language_model, pointer_to
-    from aligndistill.models.tokenise import Limits, PromptWithResponses
-    from aligndistill.stages.tokens import stored_examples
-    from aligndistill.store.stage import hashed
     from aligndistill.training.fit import TrainingJob
     from aligndistill.training.offline.policy import train_policy
-    from aligndistill.training.offline.token_dataset import ScoredResponses
     from aligndistill.training.save import save_model
 
-    loaded = load_demonstrations(sft.demonstrations, held_out).all()
-    demonstrations = [one for one in loaded.records if one.split == "train"]
-    dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(demonstrations)}
+    read = _demonstrations(context, sft, held_out, demonstrations)
+    shown, dropped = read.records, read.dropped
 
     lora = getattr(settings, "lora", None)
     if settings.from_scratch is not None:
         own_data = settings.from_scratch.tokenizer_data
-        read = load_demonstrations(own_data, held_out) if own_data else demonstrations
-        texts = (text for one in read if one.split == "train" for text in (*(m.content for m in one.messages), one.response))
+        own = load_demonstrations(own_data, held_out) if own_data else shown
+        texts = (text for one in own if one.split == "train" for text in (*(m.content for m in one.messages), one.response))
         language_model = load_language_model(new_model(context, settings, settings.from_scratch, texts, seed))
         base = None
     else:
         base = pointer_to(settings)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
 
-    exchanges = (ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [0.0]) for one in demonstrations)
-    limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
-    source = hashed(sft.demonstrations)
-    examples = stored_examples(context, language_model.conversation, limits, exchanges, demonstrations=source, held_out=held_out)
+    examples = _tokenised(context, read, sft, language_model, held_out)
     dropped = {reason: count for reason, count in {**dropped, **examples.dropped}.items() if count}
     require_records(len(examples), "demonstrations", dropped)
     adapters = lora if base is not None else None
     job = TrainingJob(f"{context.name} sft", sft, context.runtime, context.scratch, seed)
-    trained = train_policy(language_model, "supervised", adapters, examples, job)
+    trained = train_policy(language_model, _objective(sft), adapters, examples, job)
     save_model(trained, context.folder / "model", base, adapters is not None, AutoModelForCausalLM)
     if not is_main_process():
         return StageResult()
@@ -110,6 +118,49 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
         dropped=dropped,
         metrics={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
     )
+
+
+@dataclass(frozen=True)
+class _Demonstrations:
+    """Demonstrations of training prompts, the rows dropped by reason, and what identifies the source of all in a cache key."""
+
+    records: list[Demonstration]
+    dropped: dict[str, int]
+    identity: Any
+
+
+def _demonstrations(context: StageContext, sft: Sft | StartSft, held_out: float, written: Path | None) -> _Demonstrations:
+    if written is not None:
+        return _Demonstrations(read_labels(written), {}, context.identities[written])
+    assert isinstance(sft.demonstrations, Source), "labels are written by another stage"
+    loaded = load_demonstrations(sft.demonstrations, held_out).all()
+    found = [one for one in loaded.records if one.split == "train"]
+    dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(found)}
+    return _Demonstrations(found, dropped, hashed(sft.demonstrations))
+
+
+def _tokenised(
+    context: StageContext, read: _Demonstrations, sft: Sft | StartSft, language_model: "LanguageModel", held_out: float
+) -> "StoredExamples":
+    """The rows as token ids. Their score is 1 for a rationale as a task of its own, and 0 for an answer."""
+    from aligndistill.models.tokenise import Limits, PromptWithResponses
+    from aligndistill.stages.tokens import stored_examples
+    from aligndistill.training.offline.token_dataset import ScoredResponses
+
+    exchanges = (
+        ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [float(one.task == "rationale")])
+        for one in read.records
+    )
+    limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
+    source = {"demonstrations": read.identity, "held_out": held_out}
+    return stored_examples(context, language_model.conversation, limits, exchanges, **source)
+
+
+def _objective(sft: Sft | StartSft) -> 'StepByStep | Literal["supervised"]':
+    from aligndistill.training.offline.policy import StepByStep
+
+    label = sft.label if isinstance(sft, StartSft) else None
+    return StepByStep(label.rationale_weight) if label is not None and label.rationale == "task" else "supervised"
 
 
 def new_model(context: StageContext, settings: LocalModel, sizes: FromScratch, texts: Iterable[str], seed: int) -> "ModelPointer":

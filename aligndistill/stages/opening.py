@@ -186,7 +186,7 @@ def _chat_judge(
     cache = Cache(context.caches / "verdicts.sqlite")
 
     def judge_of(kind: Callable[..., protocol.Judge], fields: frozenset[str], **own: Any) -> protocol.Judge:
-        template, new_tokens = load_template(settings.template, fields), settings.reply_tokens
+        template, new_tokens = load_template(settings.template, fields, settings.domain), settings.reply_tokens
         return kind(name, opened.model, template, max_new_tokens=new_tokens, cache=cache, seed=seed, options=options, **own)
 
     match settings:

@@ -10,6 +10,7 @@ from aligndistill.config.students import Student
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.report import (
+    DemonstrationMetrics,
     ElicitationMetrics,
     JudgeMetrics,
     ModelMetrics,
@@ -95,6 +96,7 @@ def make(
         teacher=ModelMetrics(**_metrics(evaluated, "teacher", ModelMetrics)) if "teacher" in evaluated.authors else None,
         judge=judge_metrics,
         audit=audit.metrics if audit else None,
+        demonstrations=_demonstrations(manifests),
         reward_model=_reward_model(manifests),
         students={
             name: _student(name, settings[name], str(store / folder.name / "model"), training[name], evaluated, fidelity)
@@ -223,6 +225,16 @@ def _judge(kind: str | None, asked: Iterable[Mapping[str, Any]], evaluation: Eva
         return None
     names = ("calls", "unparsed", "verdicts", "prompt_tokens", "completion_tokens")
     return JudgeMetrics(kind=kind, **{name: sum(int(part[name]) for part in parts) for name in names})
+
+
+def _demonstrations(manifests: Mapping[str, Manifest]) -> DemonstrationMetrics | None:
+    """Of those that a model wrote in this run."""
+    written = manifests.get("demonstrations")
+    if written is None:
+        return None
+    return DemonstrationMetrics(
+        counts=written.counts, dropped=written.dropped, by_accepted=written.metrics.get("accepted_by_difficulty", {})
+    )
 
 
 def _reward_model(manifests: Mapping[str, Manifest]) -> RewardModelMetrics | None:

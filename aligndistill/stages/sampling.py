@@ -75,10 +75,16 @@ class SampleResult:
     local: "LanguageModel | None"
 
 
-def sample_answers(context: StageContext, name: str, author: ModelSource, job: SamplingJob, partial: Path) -> SampleResult:
+def sample_answers(
+    context: StageContext, name: str, author: ModelSource, job: SamplingJob, partial: Path, everywhere: bool = False
+) -> SampleResult:
     """Sample the answers that are missing in `partial`, a JSONL file of `StoredSample`, and its shards.
 
     Each process samples its share from a local model; only the main process sends requests to a server.
+
+    Args:
+        name: of the author, or of the author and a step of several, each of which has samples of its own.
+        everywhere: every process gets a local model's samples; for all steps but the last one of a stage.
 
     Raises:
         DataError: too many replies ended inside the model's thoughts.
@@ -123,7 +129,7 @@ def sample_answers(context: StageContext, name: str, author: ModelSource, job: S
                     raise _unanswered(name, unanswered, arrived, new_tokens)
     if not on_server:
         wait_for_others(f"{context.folder.name} has the answers of {name}")
-        if not is_main_process():  # the main process may have finished and deleted the scratch folder
+        if not (everywhere or is_main_process()):  # the main process may have finished and deleted the scratch folder
             return SampleResult({}, too_long, refused, local)
     samples = {(one.prompt_id, one.sample): one for one in _stored(partial, name)}
     _require_answers(name, samples.values(), job.sampling.max_new_tokens)

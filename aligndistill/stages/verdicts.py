@@ -45,14 +45,15 @@ def make(
     prompts: Path,
     candidates: Path,
     seed: int,
+    least: int = 2,
 ) -> StageResult:
-    """Judge every prompt with at least two candidates, including canaries; verdicts of an interrupted run are reused.
+    """Judge every prompt with at least `least` candidates, including canaries; verdicts of an interrupted run are reused.
 
     A question that the server did not answer has no verdict; a resumed run asks it again.
 
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone; rankings use `verdicts.jsonl`.
     """
-    asked = labelling_tasks(judge, probes, prompts, candidates)
+    asked = labelling_tasks(judge, probes, prompts, candidates, least)
     judged = ask(context, judge, models, asked.tasks, seed, "verdicts")
     repeats = ask(context, judge, models, asked.again, seed + 1, "repeats")
     require_readable(context, judged, "verdicts")
@@ -92,7 +93,7 @@ class LabellingTasks:
     """The tasks of the judge.
 
     Attributes:
-        labelled: every prompt with two candidates or more.
+        labelled: every prompt with enough candidates.
         tasks: those and the canaries, each after its prompt's own task.
         again: the tasks whose questions are asked twice.
     """
@@ -103,13 +104,17 @@ class LabellingTasks:
     again: list[Task]
 
 
-def labelling_tasks(judge: Judge, probes: AuditProbes, prompts: Path, candidates: Path) -> LabellingTasks:
-    """The tasks on these candidates, including the probes; deterministic."""
+def labelling_tasks(judge: Judge, probes: AuditProbes, prompts: Path, candidates: Path, least: int = 2) -> LabellingTasks:
+    """The tasks on these candidates, including the probes; deterministic.
+
+    Args:
+        least: prompts with fewer candidates are not judged.
+    """
     by_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
     labelled = [
         Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
         for prompt in read_jsonl(prompts / PROMPTS, Prompt)
-        if len(by_prompt[prompt.id]) >= 2
+        if len(by_prompt[prompt.id]) >= least
     ]
     canaries = {canary.prompt_id: canary for canary in canary_tasks(labelled, probes.canaries)}
     mixed = [[task, canaries[task.prompt_id].task] if task.prompt_id in canaries else [task] for task in labelled]

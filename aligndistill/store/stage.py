@@ -237,7 +237,7 @@ def _hashed_section(section: Section) -> dict[str, Any]:
 
 
 def _content(path: object) -> str:
-    """The content hash of a path; empty if it does not exist (a Hub name, a built-in template), or something else is given."""
+    """The content hash of a path; empty if it is none (a list of texts) or does not exist (a Hub name, a built-in template)."""
     if not isinstance(path, str) or not Path(path).expanduser().exists():
         return ""
     return content_fingerprint(Path(path).expanduser())

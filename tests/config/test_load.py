@@ -411,8 +411,6 @@ def test_a_bad_name_of_the_run(write):
     ("section", "key"),
     [
         ("prompts: {source: {path: p.jsonl}, filters: []}", "prompts.filters"),
-        ("sft: {demonstrations: {path: d.jsonl, label: x}}", "sft.demonstrations.label"),
-        ("candidates: {revise: {}}", "candidates.revise"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
     ],
 )

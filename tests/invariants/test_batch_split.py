@@ -13,7 +13,7 @@ from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
 from aligndistill.records import Ranking
 from aligndistill.training.fit import Trained
-from aligndistill.training.offline.policy import train_policy
+from aligndistill.training.offline.policy import StepByStep, train_policy
 from aligndistill.training.offline.reward_model import train_reward_model
 from tests.tiny_models import (
     ANSWERS,
@@ -30,6 +30,7 @@ from tests.tiny_models import (
 
 OBJECTIVES = {
     "supervised": "supervised",
+    "step_by_step": StepByStep(0.3),
     "dpo": Dpo(kind="dpo"),
     "ipo": Dpo(kind="dpo", loss="ipo", labels="soft"),
     "rrhf": Rrhf(kind="rrhf"),
@@ -53,6 +54,8 @@ METRICS = (
     "logps/chosen",
     "margin",
     "baseline_nats",
+    "answer_nll",
+    "rationale_nll",
 )
 
 
@@ -79,11 +82,18 @@ def train(what: str, per_device: int, folder: Path, ties: bool = False) -> Train
     objective: Any = OBJECTIVES[what]
     if what == "supervised":
         rankings = [ranking(question, ANSWERS[n % 5]) for n, question in enumerate(QUESTIONS)]
+    if what == "step_by_step":  # rationales are the longer ones
+        rankings = [with_task(ranking(question, ANSWERS[n % 5]), n % 5 in {0, 3}) for n, question in enumerate(QUESTIONS)]
     # KTO's reference is another model: its baseline is then far above 0, and other in each micro-batch.
     needs_baseline = isinstance(objective, Kto)
     reference = tiny_language_model(seed=int(needs_baseline)) if "reference" in getattr(objective, "reads", ()) else None
     examples = ranking_examples(policy.conversation, rankings, reference, mismatched=needs_baseline)
     return train_policy(policy, objective, None, examples, job)
+
+
+def with_task(one: Ranking, is_rationale: bool) -> Ranking:
+    (response,) = one.responses
+    return one.model_copy(update={"responses": (response.model_copy(update={"score": float(is_rationale)}),)})
 
 
 def with_ties(rankings: list[Ranking]) -> list[Ranking]:

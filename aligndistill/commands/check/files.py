@@ -10,6 +10,7 @@ from aligndistill.chat.http.keys import read_key
 from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.elicitation import Curate
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
+from aligndistill.config.labels import LabelRequest, Revise, Selection
 from aligndistill.config.models import EndpointModel, LocalModel, StudentModel
 from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
 from aligndistill.config.offline_objectives import Distil, HiddenStates
@@ -19,6 +20,7 @@ from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.config.section import Section
 from aligndistill.elicitation.curation import quotas, read_personas, read_topics
 from aligndistill.errors import ConfigError, DataError, UserError
+from aligndistill.judges.domains import EXAMPLES, INSTRUCTION, domain_file, text_of
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.models.folder import (
     has_chat_template,
@@ -31,6 +33,7 @@ from aligndistill.models.folder import (
     require_unquantised,
 )
 from aligndistill.models.vocabulary import shared_vocabulary, tokens_in
+from aligndistill.stages.revisions import read_principles
 
 Requirement = tuple[KeyPath, Callable[[], object]]
 """A key, and a function that raises a `UserError` if what the key names cannot be used."""
@@ -65,12 +68,10 @@ def _requirements(section: Section) -> Iterator[Requirement]:
                 yield ("layout",), partial(_require_chat_template, Path(model))
         case EndpointModel(tokenizer=str(tokenizer)):
             yield ("tokenizer",), partial(_require_tokenizer, tokenizer)
-        case Pairwise():
-            yield ("template",), partial(load_template, section.template, PAIRWISE_FIELDS)
-        case Listwise():
-            yield ("template",), partial(load_template, section.template, LISTWISE_FIELDS)
-        case Rubric():
-            yield ("template",), partial(load_template, section.template, RUBRIC_FIELDS)
+        case Pairwise() | Listwise() | Rubric():
+            fields = {"pairwise": PAIRWISE_FIELDS, "listwise": LISTWISE_FIELDS, "rubric": RUBRIC_FIELDS}[section.kind]
+            key = "template" if section.domain is None else "domain"
+            yield (key,), partial(load_template, section.template, fields, section.domain)
         case Curate():
             yield ("topics",), partial(_require_topics, section)
             if section.personas is not None:
@@ -79,8 +80,23 @@ def _requirements(section: Section) -> Iterator[Requirement]:
             yield ("function",), partial(_require_function, section.function)
         case Evaluation(truth=str(truth)):
             yield ("truth",), partial(_require_function, truth)
+    if isinstance(section, LabelRequest):
+        yield from _of_labels(section)
+    if isinstance(section, Selection) and section.function is not None:
+        yield ("function",), partial(_require_function, section.function)
+    if isinstance(section, Revise):
+        yield ("domain" if section.principles is None else "principles",), partial(read_principles, section)
     if isinstance(section, EndpointModel | RolloutServer) and section.api_key_env is not None:
         yield ("api_key_env",), partial(read_key, section.api_key_env)
+
+
+def _of_labels(section: LabelRequest) -> Iterator[Requirement]:
+    if section.instruction is not None:
+        yield ("instruction",), partial(text_of, Path(section.instruction), "instruction")
+    elif section.domain is not None:
+        yield ("domain",), partial(domain_file, section.domain, INSTRUCTION)
+    if section.examples is None and section.domain is not None:
+        yield ("domain",), partial(domain_file, section.domain, EXAMPLES)
 
 
 def _of_runtime(config: RunConfig) -> Iterator[Requirement]:

@@ -69,7 +69,7 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
 
 
 def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:
-    if path[-1] in ("demonstrations", "tokenizer_data"):
+    if path[-1] in ("demonstrations", "tokenizer_data", "examples", "references"):
         return load_demonstrations(source, config.held_out)
     if path[-1] == "labels":
         return load_judgments(source)

@@ -46,6 +46,9 @@ PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings", ELICITING})
 DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part"}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
+LABELS = "labels"
+"""The names of the stages that ask about training prompts alone begin with this."""
+
 KnowsLogprobs = Callable[[EndpointModel], bool]
 
 
@@ -126,7 +129,9 @@ class _DryRun:
         if not whole:
             given["prompts"] = self.some
         used = list(read_jsonl(given["prompts"] / PROMPTS, Prompt))
-        if "probes" not in given and "authors" not in given:  # stages that ask about held-out prompts alone
+        if stage.name.startswith(LABELS):
+            everyone, used = trained_on(everyone), trained_on(used)
+        elif "probes" not in given and "authors" not in given:  # stages that ask about held-out prompts alone
             limit = given["sampling"].prompts if "sampling" in given else _evaluation(given).prompts
             everyone, used = held_out(everyone, limit), held_out(used, limit)
         given.pop("reference", None)  # computing the KL sends no requests
@@ -297,6 +302,11 @@ def models_given(stage: Stage) -> Mapping[str, Any]:
 def held_out(prompts: Iterable[Prompt], limit: int | None) -> list[Prompt]:
     """The prompts that the evaluation uses."""
     return [prompt for prompt in prompts if prompt.split == "held_out"][:limit]
+
+
+def trained_on(prompts: Iterable[Prompt]) -> list[Prompt]:
+    """The prompts that are labelled."""
+    return [prompt for prompt in prompts if prompt.split == "train"]
 
 
 def spread(prompts: Sequence[Prompt], most: int) -> list[Prompt]:

@@ -24,7 +24,7 @@ from aligndistill.models.prompt_sharing import to_device
 from aligndistill.objectives.kto import desirability
 from aligndistill.training.offline.examples import Example, Mismatched, padded
 from aligndistill.training.offline.token_dataset import OnDiskSequence
-from aligndistill.training.offline.trainer import BaselineOfStep, split_by_length
+from aligndistill.training.offline.trainer import MeanOfStep, split_by_length
 
 _CHUNK = 4096
 """Rankings that are looked at together."""
@@ -99,7 +99,7 @@ def in_whole_steps(count: int, batch_size: int) -> int:
     return count - last if last < LEAST_PROMPTS else count
 
 
-def baseline_of_step(pad_id: int) -> BaselineOfStep:
+def baseline_of_step(pad_id: int) -> MeanOfStep:
     """A function that measures a process's part of a step's baseline, in the examples' mismatched pairs."""
 
     def measure(model: Any, examples: Sequence[Example], parts: int, device: torch.device) -> Tensor:

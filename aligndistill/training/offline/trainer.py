@@ -25,7 +25,7 @@ LossOfBatch = Callable[[Any, GroupedBatch, MicroBatch], Loss]
 WeightOfBatch = Callable[[MicroBatch], int]
 """The number of items (prompts or tokens) that the loss of one collated micro-batch is a mean over."""
 
-BaselineOfStep = Callable[[Any, Sequence[Example], int, torch.device], Tensor]
+MeanOfStep = Callable[[Any, Sequence[Example], int, torch.device], Tensor]
 """(model, a process's examples of an optimiser step, the number of their micro-batches, device) -> (sum, count) of a mean."""
 
 
@@ -46,8 +46,8 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
     therefore yields examples, and a process's share of a step is split by length: similar ones share a micro-batch.
 
     Args:
-        baseline_of_step: measures the policy before each step. Every micro-batch gets the mean over all processes as
-            `baseline_nats`.
+        mean_of_step: measures the policy or the examples before each step. Every micro-batch gets the mean over all processes as
+            `mean_of_step`.
         teacher: a frozen causal language model that the loss reads once per micro-batch; ZeRO-3 shards its layers.
     """
 
@@ -57,7 +57,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         self,
         loss_of_batch: LossOfBatch,
         weight_of_batch: WeightOfBatch = prompts,
-        baseline_of_step: BaselineOfStep | None = None,
+        mean_of_step: MeanOfStep | None = None,
         *,
         collator: Collator,
         teacher: Any = None,
@@ -69,7 +69,7 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
             frozen.shard_layers(teacher, config)
         self._loss_of_batch = loss_of_batch
         self._weight_of_batch = weight_of_batch
-        self._baseline_of_step = baseline_of_step
+        self._mean_of_step = mean_of_step
         self._collator = collator
         self.loss_is_scaled_for_ga = True
 
@@ -79,11 +79,11 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         examples = self.examples_of_step([example for batch in given for example in batch])
         lengths = [self._collator.row_tokens(example) for example in examples]
         batches = [self._collator([examples[i] for i in indices]) for indices in split_by_length(lengths, len(given))]
-        if self._baseline_of_step is not None:
-            ours = self._baseline_of_step(self.model, examples, len(given), self.args.device)
+        if self._mean_of_step is not None:
+            ours = self._mean_of_step(self.model, examples, len(given), self.args.device)
             total, count = self.accelerator.reduce(ours, reduction="sum")
             for batch in batches:
-                batch["baseline_nats"] = total / count
+                batch["mean_of_step"] = total / count
         return batches, self._get_num_items_in_batch(batches, device)
 
     def examples_of_step(self, given: list[Any]) -> list[Example]:
@@ -144,7 +144,7 @@ def _train(
     collator: Collator,
     examples: Sequence[Example],
     job: TrainingJob,
-    baseline_of_step: BaselineOfStep | None = None,
+    mean_of_step: MeanOfStep | None = None,
     teacher: Any = None,
     trainer_class: type[GroupedTrainer] = GroupedTrainer,
 ) -> Trained:
@@ -154,7 +154,7 @@ def _train(
     trainer = trainer_class(
         loss_of_batch,
         weight_of_batch,
-        baseline_of_step,
+        mean_of_step,
         model=model,
         args=training_arguments(job.settings, runtime, job.folder, job.name, job.seed),
         train_dataset=Examples(examples),
