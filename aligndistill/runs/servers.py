@@ -52,6 +52,11 @@ class Endpoints:
         limit = self._limits.setdefault((config.server, config.concurrency), limit_of(config.concurrency))
         return EndpointChat(config, capabilities, limiter, self._account, looks=True, limit=limit)
 
+    def spent(self) -> dict[str, float] | None:
+        """Requests, tokens and USD so far; None before the first request."""
+        spent = self._account.spent if self._account is not None else Spending()
+        return {"requests": spent.requests, "tokens": spent.tokens, "usd": round(spent.usd, 4)} if spent.requests else None
+
     def spending(self) -> str:
         """What the run has spent so far; empty before the first request."""
         spent = self._account.spent if self._account is not None else Spending()
