@@ -93,6 +93,25 @@ def compare(
 
 
 @app.command()
+def view(
+    run: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="The folder with the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
+    voter: Annotated[str | None, typer.Option(metavar="NAME", help="Who votes. Default: your user name.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Take no votes.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening it.")] = False,
+    export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages to this folder as files, and exit.")] = None,
+) -> None:
+    """Look at runs in a browser: live progress, samples, verdicts, curves, comparison and blind votes."""
+    with user_errors():
+        from aligndistill.commands.view.view import view as view_runs
+
+        view_runs(run or (), runs, port, voter, read_only, not no_browser, export)
+
+
+@app.command()
 def doctor(
     config: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
