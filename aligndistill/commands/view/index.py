@@ -133,7 +133,7 @@ class _Builder:
         return int(self._db.execute("insert into files (path) values (?)", (str(path),)).lastrowid or 0)
 
     def _author(self, name: str) -> int:
-        return self._authors.setdefault(name, len(self._authors))
+        return self._authors.setdefault(storable(name), len(self._authors))
 
     def _read_prompts(self, folder: Path) -> None:
         file = self._file(folder / PROMPTS)
@@ -145,7 +145,7 @@ class _Builder:
             held_out = row["split"] == "held_out"
             if held_out:
                 self._held_out.add(number)
-            rows.append((number, row["id"], held_out, row["source"].rpartition(" row ")[0], file, offset, size, 0))
+            rows.append((number, row["id"], held_out, storable(row["source"].rpartition(" row ")[0]), file, offset, size, 0))
         self._db.executemany("insert into prompts values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
 
     def _read_candidates(self, folder: Path) -> None:
@@ -254,6 +254,11 @@ class _Builder:
         unranked = {self._authors.get("start"), self._authors.get("teacher")}
         outcomes = {cell[5] > 0.5 for cell in cells if cell[5] not in (None, 0.5) and cell[1] not in unranked}
         flags[prompt] |= prompt_flags({}, canary_won=False, students_disagree=len(outcomes) > 1)
+
+
+def storable(text: str) -> str:
+    """A text as SQLite stores it: a lone surrogate, which is no character, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
 
 
 def _kl_and_finish(folder: Path | None) -> Iterator[tuple[float | None, bool]]:

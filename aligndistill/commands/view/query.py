@@ -60,6 +60,7 @@ class SampleQuery:
     def read(values: Mapping[str, str], models: Collection[str]) -> "SampleQuery":
         """The query of a URL; what has no meaning is left out."""
         known = {*CELL_FILTERS, *PROMPT_FILTERS, *HUMAN_FILTERS}
+        values = {name: value.encode("utf-8", "replace").decode() for name, value in values.items()}
         sort = values.get("sort", "")
         return SampleQuery(
             filters=tuple(name for name in dict.fromkeys(values.get("f", "").split(",")) if name in known),

@@ -197,6 +197,11 @@ class Viewer:
         """The address with the token."""
         return f"http://127.0.0.1:{self.port}/enter?token={self._guard.token}"
 
+    @property
+    def started(self) -> bool:
+        """Whether it answers requests."""
+        return self._server.started
+
     def serve(self) -> None:
         """Answer requests until a signal or `stop`; indexes are built in the background."""
         threading.Thread(target=self._build, name="indexes", daemon=True).start()

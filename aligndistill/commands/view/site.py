@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
-from functools import cached_property
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -74,23 +74,24 @@ class Site:
             with self.index(run):
                 pass
 
-    @cached_property
-    def _environment(self) -> Environment:
-        environment = Environment(
-            loader=FileSystemLoader(Path(__file__).parent / "templates"),
-            autoescape=True,
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            lstrip_blocks=True,
-            finalize=_shown,
-        )
-        environment.filters |= {"short": short, "duration": duration, "when": when, "mean": with_interval, "signed": signed}
-        return environment
-
     def render(self, page: Page, links: Links) -> str:
         """The HTML of a page."""
         values = {"run": None, "link": links, "site": self, "here": page.template.partition(".")[0], **page.values}
-        return self._environment.get_template(page.template).render(values)
+        return _environment().get_template(page.template).render(values)
+
+
+@cache
+def _environment() -> Environment:
+    environment = Environment(
+        loader=FileSystemLoader(Path(__file__).parent / "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        finalize=_shown,
+    )
+    environment.filters |= {"short": short, "duration": duration, "when": when, "mean": with_interval, "signed": signed}
+    return environment
 
 
 def _shown(value: Any) -> Any:

@@ -26,7 +26,7 @@ from aligndistill.commands.view.site import Page, Site
 def vote_page(site: Site, run: RunFolder, values: Mapping[str, str]) -> Page:
     """The page without pairs: the script asks for them, so that nothing in it tells which is which."""
     chosen = {name: values[name] for name in ("f", "m") if values.get(name)}
-    return Page("vote.html", {"run": run, "query": urlencode(chosen), "batch": BATCH, "voter": site.voter})
+    return Page("vote.html", {"run": run, "query": urlencode(chosen, errors="replace"), "batch": BATCH, "voter": site.voter})
 
 
 def next_pairs(site: Site, run: RunFolder, values: Mapping[str, str]) -> dict[str, Any]:
