@@ -107,7 +107,7 @@ def _policies(run: RunFolder, values: Mapping[str, str]) -> list[dict[str, Any]]
                 file.seek(offset)
                 row = json.loads(file.readline())
                 rows.append({**row, "prompt": prompt_text(row)})
-        found.append({"student": student, "place": place, "update": updates[place], "updates": updates, "rows": rows})
+        found.append({"student": student, "place": place, "at": updates[place], "updates": updates, "rows": rows})
     return found
 
 
