@@ -105,7 +105,7 @@ def view(
     export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages to this folder as files, and exit.")] = None,
 ) -> None:
     """Look at runs in a browser: live progress, samples, verdicts, curves, comparison and blind votes."""
-    with user_errors():
+    with user_errors(listens=False):  # the server has its own way to stop
         from aligndistill.commands.view.view import view as view_runs
 
         view_runs(run or (), runs, port, voter, read_only, not no_browser, export)
@@ -214,13 +214,15 @@ def main() -> None:
 
 
 @contextmanager
-def user_errors(resumable: bool = False) -> Iterator[None]:
+def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]:
     """Turn an error that the user can fix into one message and an exit code; bugs keep their traceback.
 
     Args:
         resumable: the command that resumes is printed as well, unless the config is wrong or a launcher started this process.
+        listens: signals stop the command as they stop a run, with a grace time.
     """
-    signals.listen()
+    if listens:
+        signals.listen()
     try:
         yield
     except UserError as error:

@@ -13,21 +13,22 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.secrets import redact
 from aligndistill.processes.progress import Count, listening
 from aligndistill.store.append_log import AppendLog
-from aligndistill.store.stage import Pipeline
 
-PLAN, EVENTS = "plan.json", "events.jsonl"
+if TYPE_CHECKING:
+    from aligndistill.store.stage import Pipeline
+
 SECONDS_BETWEEN_EVENTS = 1.0
 HEARTBEAT_EVENT_SECONDS = 10.0
 RATE_AFTER_SECONDS = 5.0
 """No rate and time left before that: the first items say little."""
 
 
-def plan_text(whole: Pipeline, store: Path) -> str:
+def plan_text(whole: "Pipeline", store: Path) -> str:
     """`plan.json`: every stage of the config in order, with its function, folder and inputs, and how many there are."""
     stages = [
         {

@@ -7,12 +7,11 @@ from pathlib import Path
 from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
-from aligndistill.runs.events import PLAN, plan_text
+from aligndistill.runs.events import plan_text
+from aligndistill.runs.files import ARTIFACTS, PLAN
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Pipeline, Stage
-
-ARTIFACTS = "artifacts.json"
 
 
 def finished_stages(run_folder: Path) -> dict[str, Path]:

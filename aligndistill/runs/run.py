@@ -23,7 +23,8 @@ from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
-from aligndistill.runs.events import EVENTS, Events, recorded
+from aligndistill.runs.events import Events, recorded
+from aligndistill.runs.files import EVENTS
 from aligndistill.runs.folder import begin, gather
 from aligndistill.runs.make import move_damaged_aside, not_run, run_stage
 from aligndistill.runs.results import Run

@@ -18,12 +18,12 @@ from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
 from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget
+from aligndistill.runs.files import SERVERS, SPENT
 from aligndistill.store.append_log import AppendLog
 
 if TYPE_CHECKING:
     from aligndistill.chat.endpoint import EndpointChat
 
-SPENT, SERVERS = "spent.jsonl", "servers.json"
 _FOUND = TypeAdapter(dict[str, ServerCapabilities])
 
 

@@ -13,8 +13,7 @@ import yaml
 
 from aligndistill.errors import DataError
 from aligndistill.reporting.report import Report, read_report
-from aligndistill.runs.events import EVENTS, PLAN
-from aligndistill.runs.folder import ARTIFACTS
+from aligndistill.runs.files import ARTIFACTS, EVENTS, PLAN
 from aligndistill.store.artifacts import MANIFEST
 
 SILENT_SECONDS = 60.0

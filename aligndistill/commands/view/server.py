@@ -31,7 +31,7 @@ from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.security import Guard
 from aligndistill.commands.view.site import Page, Site, UnknownPage
 from aligndistill.errors import DataError
-from aligndistill.runs.events import EVENTS
+from aligndistill.runs.files import EVENTS
 
 STATIC = Path(__file__).parent / "static"
 ASSETS = {"view.css": "text/css", "view.js": "text/javascript", "icon.svg": "image/svg+xml"}

@@ -3,13 +3,14 @@
 from typing import Any
 
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
+from aligndistill.commands.view.index import rows_of
 from aligndistill.commands.view.query import Index, SampleQuery
 from aligndistill.commands.view.run_folder import RunFolder, RunState
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.reporting.columns import COLUMNS, authors_of, measured
 from aligndistill.reporting.report import Report, best_student
 from aligndistill.reporting.rows import table_rows
-from aligndistill.runs.servers import spent_so_far
+from aligndistill.runs.files import SPENT
 
 
 def runs_page(site: Site) -> Page:
@@ -43,12 +44,8 @@ def _judge(run: RunFolder) -> str:
 
 
 def _spent(run: RunFolder) -> dict[str, float]:
-    spent = spent_so_far(run.path)
-    return {
-        "requests": sum(one.requests for one in spent),
-        "tokens": sum(one.tokens for one in spent),
-        "usd": sum(one.usd for one in spent),
-    }
+    spent = [row for _, _, row in rows_of(run.path / SPENT)]
+    return {name: sum(float(one.get(name) or 0) for one in spent) for name in ("requests", "tokens", "usd")}
 
 
 def run_page(site: Site, run: RunFolder) -> Page:
