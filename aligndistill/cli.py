@@ -119,6 +119,25 @@ def compare(
 
 
 @app.command()
+def view(
+    run: Annotated[
+        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.")
+    ] = None,
+    runs: Annotated[Path, typer.Option(help="The folder with the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
+    voter: Annotated[str | None, typer.Option(metavar="NAME", help="Who votes. Default: your user name.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Take no votes.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening it.")] = False,
+    export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages to this folder as files, and exit.")] = None,
+) -> None:
+    """Look at runs in a browser: live progress, samples, verdicts, curves, comparison and blind votes."""
+    with user_errors(listens=False):  # the server has its own way to stop
+        from aligndistill.commands.view.view import view as view_runs
+
+        view_runs(run or (), runs, port, voter, read_only, not no_browser, export)
+
+
+@app.command()
 def doctor(
     config: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
@@ -221,13 +240,15 @@ def main() -> None:
 
 
 @contextmanager
-def user_errors(resumable: bool = False) -> Iterator[None]:
+def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]:
     """Turn an error that the user can fix into one message and an exit code; bugs keep their traceback.
 
     Args:
         resumable: the command that resumes is printed as well, unless the config is wrong or a launcher started this process.
+        listens: signals stop the command as they stop a run, with a grace time.
     """
-    signals.listen()
+    if listens:
+        signals.listen()
     try:
         yield
     except UserError as error:

@@ -4,6 +4,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TypeVar
 
 from rich.console import Console
@@ -18,6 +19,30 @@ SECONDS_BETWEEN_LINES = 10.0
 SECONDS_BETWEEN_NOTES = 1.0
 SECONDS_BETWEEN_BATCHES = 1.0
 """Items that come sooner one after another were made together, as the answers of a batch are."""
+
+
+@dataclass(frozen=True)
+class Count:
+    """A running count as it is shown; `per_second` is 0 where too little is known."""
+
+    label: str
+    done: int
+    total: int | None
+    per_second: float
+    note: str
+
+
+_listeners: list[Callable[[Count], None]] = []
+
+
+@contextmanager
+def listening(listener: Callable[[Count], None]) -> Iterator[None]:
+    """Call the listener with every count that a bar shows in the block."""
+    _listeners.append(listener)
+    try:
+        yield
+    finally:
+        _listeners.remove(listener)
 
 
 class Bar:
@@ -57,6 +82,8 @@ class Bar:
         self._in_batch = 1 if begins_batch else self._in_batch + 1
         shown, at_seconds = (before, before_seconds) if begins_batch and was_batch else (done, now)
         per_second = self._per_second(shown, at_seconds)
+        for listener in _listeners:
+            listener(Count(self._label, done, self._total, per_second, self._note))
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=self._note, rate=_rate_text(per_second))
         elif now - self._last_line >= SECONDS_BETWEEN_LINES:

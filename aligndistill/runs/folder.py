@@ -7,11 +7,11 @@ from pathlib import Path
 from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
+from aligndistill.runs.events import plan_text
+from aligndistill.runs.files import ARTIFACTS, PLAN
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Pipeline, Stage
-
-ARTIFACTS = "artifacts.json"
 
 
 def finished_stages(run_folder: Path) -> dict[str, Path]:
@@ -57,13 +57,19 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     return found
 
 
+def begin(config: RunConfig, whole: Pipeline, folder: Path) -> None:
+    """Write what is known before the first stage: `config.yaml` and `plan.json`."""
+    folder.mkdir(parents=True, exist_ok=True)
+    _write(folder / "config.yaml", dump_config(config))
+    _write(folder / PLAN, plan_text(whole, config.runtime.store))
+
+
 def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: Path, complete: bool) -> None:
     """Write the run's folder, from the stages of this call and all other stages of this config that are finished in the store."""
-    folder.mkdir(parents=True, exist_ok=True)
+    begin(config, whole, folder)  # again: stages that turned out equal share a folder
     of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
     made = {stage.name for stage in stages}
     folders = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
-    _write(folder / "config.yaml", dump_config(config))
     _write(folder / ARTIFACTS, json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
     entries = [
         json.dumps({"stage": name, **entry})

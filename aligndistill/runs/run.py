@@ -1,10 +1,12 @@
 """Run a config: run the unfinished stages in order, and write the run's folder.
 
-`<runs>/<name>/` holds `config.yaml` (resolved), `artifacts.json` (stage -> folder), `metrics.jsonl` (all training curves), the
-report, and `model_outputs/` for AlpacaEval. All of it is derived from the store and rewritten when it differs, except the files of
-`servers.py`.
+`<runs>/<name>/` holds `config.yaml` (resolved) and `plan.json` from the start, `events.jsonl` while it works, `artifacts.json`
+(stage -> folder), `metrics.jsonl` (all training curves), the report, and `model_outputs/` for AlpacaEval. All of it is derived from
+the store and rewritten when it differs, except `events.jsonl` and the files of `servers.py`.
 """
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +23,9 @@ from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
-from aligndistill.runs.folder import gather
+from aligndistill.runs.events import Events, recorded
+from aligndistill.runs.files import EVENTS
+from aligndistill.runs.folder import begin, gather
 from aligndistill.runs.make import move_damaged_aside, not_run, run_stage
 from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
@@ -48,6 +52,27 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
         _claim(config.runtime.store)
         if line := adapter_rates_line(config):
             say(line)
+    folder = config.runtime.runs / config.name
+    if is_main_process():
+        begin(config, whole, folder)
+    with _recorded(config, stages, folder) as (events, endpoints):
+        return _prepare_and_run(config, whole, stages, until, events, endpoints)
+
+
+@contextmanager
+def _recorded(config: RunConfig, stages: tuple[Stage, ...], folder: Path) -> Iterator[tuple[Events | None, Endpoints]]:
+    """The run's servers, and its events: in the main process, and only if there is something to do."""
+    endpoints = Endpoints(folder, config.budget)
+    if not is_main_process() or not _missing(config, stages):
+        yield None, endpoints
+        return
+    with recorded(folder / EVENTS, endpoints.spent) as events:
+        yield events, endpoints
+
+
+def _prepare_and_run(
+    config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], until: str | None, events: Events | None, endpoints: Endpoints
+) -> Run:
     if world_size() == 1:
         move_damaged_aside(stages, config.runtime.store)
     if world_size() > 1 or _missing(config, stages):  # imports torch, so a run with nothing to do skips it
@@ -61,7 +86,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
             if is_main_process():
                 move_damaged_aside(stages, config.runtime.store)
             wait_for_others("finished work is verified", range(1))
-        return _run(config, whole, stages, launched)
+        return _run(config, whole, stages, launched, events, endpoints)
 
 
 def _claim(store: Path) -> None:
@@ -101,10 +126,16 @@ def _launched(config: RunConfig, stages: tuple[Stage, ...], group: str | None) -
     return [one.name for one in missing[: missing.index(shared[-1]) + 1] if read_manifest(one.folder(config.runtime.store))]
 
 
-def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched: list[str]) -> Run:
+def _run(
+    config: RunConfig,
+    whole: Pipeline,
+    stages: tuple[Stage, ...],
+    launched: list[str],
+    events: Events | None,
+    endpoints: Endpoints,
+) -> Run:
     made = list(launched)
     folder = config.runtime.runs / config.name
-    endpoints = Endpoints(folder, config.budget)
 
     def equip(context: StageContext) -> StageContext:
         limit = config.audit.stop.unparsed
@@ -119,7 +150,12 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
             continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:
-            manifest = run_stage(stage, config.runtime, equip)
+            if events is None or finished:
+                manifest = run_stage(stage, config.runtime, equip)
+            else:
+                with events.stage(stage.name) as summarised:
+                    manifest = run_stage(stage, config.runtime, equip)
+                    summarised(summary(manifest))
         except UserError:
             if is_main_process():  # `judge audit` reads the unfinished run's folder
                 gather(config, whole, done, folder, complete=False)

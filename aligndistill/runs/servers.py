@@ -18,12 +18,12 @@ from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
 from aligndistill.chat.http.rate_limit import RateLimiter
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Budget
+from aligndistill.runs.files import SERVERS, SPENT
 from aligndistill.store.append_log import AppendLog
 
 if TYPE_CHECKING:
     from aligndistill.chat.endpoint import EndpointChat
 
-SPENT, SERVERS = "spent.jsonl", "servers.json"
 _FOUND = TypeAdapter(dict[str, ServerCapabilities])
 
 
@@ -51,6 +51,11 @@ class Endpoints:
         limiter = self._limiters.setdefault(config.server, RateLimiter(config.requests_per_minute, config.tokens_per_minute))
         limit = self._limits.setdefault((config.server, config.concurrency), limit_of(config.concurrency))
         return EndpointChat(config, capabilities, limiter, self._account, looks=True, limit=limit)
+
+    def spent(self) -> dict[str, float] | None:
+        """Requests, tokens and USD so far; None before the first request."""
+        spent = self._account.spent if self._account is not None else Spending()
+        return {"requests": spent.requests, "tokens": spent.tokens, "usd": round(spent.usd, 4)} if spent.requests else None
 
     def spending(self) -> str:
         """What the run has spent so far; empty before the first request."""

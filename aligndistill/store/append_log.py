@@ -1,5 +1,6 @@
 """A log file to which several processes append entries, one per line."""
 
+import fcntl
 import json
 import os
 from collections.abc import Iterator
@@ -37,6 +38,14 @@ class AppendLog:
                 continue
             if isinstance(entry, dict):
                 yield entry
+
+    def lock(self, kind: int) -> None:
+        """Lock the file (`fcntl.LOCK_SH` or `LOCK_EX`) until it is closed or the process ends.
+
+        Raises:
+            OSError: the file system has no locks.
+        """
+        fcntl.flock(self._file, kind)
 
     def close(self) -> None:
         """Close the file."""

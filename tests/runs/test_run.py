@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aligndistill.config.run import RunConfig
+from aligndistill.errors import DataError
 from aligndistill.pipeline import pipeline
 from aligndistill.runs import run as runs
 from aligndistill.stages.context import StageContext
@@ -191,3 +192,45 @@ def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
     assert said.startswith("learning_rate:5e-06forstudents.dpo(higherbydefault,becauseloratrainsadapters)prompts")
     runs.run(adapted)
     assert "learning_rate" not in capsys.readouterr().err
+
+
+def events(config: RunConfig) -> list[tuple[str, str | None]]:
+    lines = (config.runtime.runs / config.name / "events.jsonl").read_text().splitlines()
+    return [(entry["event"], entry["stage"]) for entry in map(json.loads, lines)]
+
+
+def test_the_runs_folder_says_what_is_planned_before_the_first_stage_and_what_happened(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = config.runtime.runs / config.name
+
+    def fails(stage: Stage, *_: Any) -> None:
+        plan = json.loads((folder / "plan.json").read_text())
+        assert [one["name"] for one in plan["stages"]] == ["prompts", "student-dpo", "student-pro", "report"]
+        assert plan["stages"][1]["inputs"] == ["prompts"]
+        assert plan["stages"][1]["folder"] == str(DPO.folder(config.runtime.store))
+        assert plan["totals"] == {"stages": 4}
+        assert (folder / "config.yaml").is_file()
+        raise DataError(f"{stage.name} is damaged")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(runs, "run_stage", fails)
+        with pytest.raises(DataError):
+            runs.run(config)
+    assert events(config) == [("begin", None), ("start", "prompts"), ("fail", "prompts")]
+    runs.run(config)  # a resumed run appends
+    stages = ("prompts", "student-dpo", "student-pro", "report")
+    resumed = [(event, name) for name in stages for event in ("start", "finish")]
+    assert events(config)[3:] == [("begin", None), *resumed, ("end", None)]
+    before = {path.name: path.stat().st_mtime_ns for path in folder.iterdir()}
+    runs.run(config)  # nothing to do
+    assert {path.name: path.stat().st_mtime_ns for path in folder.iterdir()} == before
+
+
+def test_other_processes_of_a_run_write_no_events(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
+    runs.run(config)
+    written = events(config)
+    monkeypatch.setattr(runs, "is_main_process", lambda: False)
+    monkeypatch.setattr(runs, "_missing", lambda *_: list(Pipeline(REPORT).stages))
+    runs.run(config)
+    assert events(config) == written

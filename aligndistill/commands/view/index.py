@@ -1,0 +1,304 @@
+"""The index of a run: ids, figures, and where in which file a record is; never texts. One SQLite file for each state of a run.
+
+It is kept in the user's cache folder, so that read-only runs can be viewed, under a key of the fingerprints of the stages that it
+describes. Records themselves are read by seek.
+"""
+
+import hashlib
+import json
+import os
+import re
+import sqlite3
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from contextlib import closing, suppress
+from pathlib import Path
+from typing import Any
+
+from aligndistill.commands.view.flags import cell_flags, prompt_flags
+from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.records import candidate_id, content_hash
+from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
+
+VERSION = 2
+IDENTITY = re.compile(r"[0-9a-f]{16}")
+"""A prompt's id. It becomes part of addresses, and of file names in an export."""
+LABELLING, REPEATED, CANARY, EVALUATION = range(4)
+"""What a verdict was asked for."""
+
+SCHEMA = """
+create table files (id integer primary key, path text);
+create table authors (id integer primary key, name text unique);
+create table prompts (n integer primary key, id text unique, held_out int, source text, file int, offset int, size int, flags int);
+create table answers (prompt int, author int, sample int, key text, truth real, reward real, win real, length int, kl real,
+  truncated int, same int, file int, offset int, size int);
+create table verdicts (prompt int, scope int, first text, second text, p real, unparsed int, author int,
+  file int, offset int, size int);
+create table candidates (prompt int, key text, author int, file int, offset int, size int);
+create table rankings (prompt int, responses int, file int, offset int, size int);
+create table pairs (prompt int, file int, offset int, size int);
+create table cells (prompt int, author int, n int, truth real, reward real, win real, wins int, ties int, losses int,
+  length real, kl real, flags int, primary key (prompt, author)) without rowid;
+"""
+AFTER = """
+create index answers_of on answers (prompt, author, sample);
+create index verdicts_of on verdicts (prompt);
+create index candidates_of on candidates (prompt);
+create index rankings_of on rankings (prompt);
+create index pairs_of on pairs (prompt);
+create index cells_of on cells (author, prompt);
+"""
+
+Pair = tuple[str, str]
+
+
+def index_of(run: RunFolder) -> Path:
+    """The index of a run as it is now; built if it does not exist."""
+    path = index_folder() / f"{index_key(run)}.sqlite"
+    if path.is_file():
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(f".{os.getpid()}.{os.urandom(4).hex()}.partial")
+    try:
+        with closing(sqlite3.connect(partial)) as database:
+            database.executescript("pragma journal_mode = off; pragma synchronous = off;" + SCHEMA)
+            _Builder(database, run).build()
+            database.executescript(AFTER)
+            database.commit()
+        partial.replace(path)
+    finally:
+        with suppress(FileNotFoundError):
+            partial.unlink()
+    return path
+
+
+def index_folder() -> Path:
+    """`$XDG_CACHE_HOME/aligndistill/view`, or the same in `~/.cache`."""
+    base = os.environ.get("XDG_CACHE_HOME", "")
+    return Path(base if os.path.isabs(base) else os.path.expanduser("~/.cache")) / "aligndistill" / "view"
+
+
+def index_key(run: RunFolder) -> str:
+    """A hash of what is indexed: the run's finished stages, whose names end in their fingerprints, and where they are."""
+    folders = sorted((name, str(folder)) for name, folder in run.folders.items())
+    return hashlib.sha256(json.dumps([VERSION, folders]).encode()).hexdigest()[:24]
+
+
+def rows_of(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
+    """Offset, size and value of each JSON line; others are skipped."""
+    if not path.is_file():
+        return
+    offset = 0
+    with path.open("rb") as file:
+        for line in file:
+            with suppress(ValueError):
+                value = json.loads(line)
+                if isinstance(value, dict):
+                    yield offset, len(line), value
+            offset += len(line)
+
+
+class _Builder:
+    """Fills the tables of an index."""
+
+    def __init__(self, database: sqlite3.Connection, run: RunFolder) -> None:
+        self._db = database
+        self._folders = run.folders
+        self._prompts: dict[str, int] = {}
+        self._held_out: set[int] = set()
+        self._authors: dict[str, int] = {}
+        self._candidate_authors: dict[str, int] = {}
+
+    def build(self) -> None:
+        """Read every file once."""
+        for folder in self._stages("prompts"):
+            self._read_prompts(folder)
+        for folder in self._stages("candidates"):
+            self._read_candidates(folder)
+        flags: defaultdict[int, int] = defaultdict(int)
+        for folder in self._stages("verdicts"):
+            self._labelling(folder, flags)
+        for folder in self._stages("rankings"):
+            self._read_rankings(folder)
+        if "evaluation" in self._folders:
+            self._evaluation(self._folders["evaluation"], flags)
+        self._db.executemany("update prompts set flags = ? where n = ?", [(flag, n) for n, flag in flags.items()])
+        self._db.executemany("insert into authors values (?, ?)", [(number, name) for name, number in self._authors.items()])
+
+    def _stages(self, name: str) -> list[Path]:
+        """The stage of this name, and those of later rounds, `NAME-r2` ..."""
+        return [folder for stage, folder in self._folders.items() if stage == name or stage.startswith(f"{name}-r")]
+
+    def _file(self, path: Path) -> int:
+        return int(self._db.execute("insert into files (path) values (?)", (str(path),)).lastrowid or 0)
+
+    def _author(self, name: str) -> int:
+        return self._authors.setdefault(storable(name), len(self._authors))
+
+    def _read_prompts(self, folder: Path) -> None:
+        file = self._file(folder / PROMPTS)
+        rows = []
+        for offset, size, row in rows_of(folder / PROMPTS):
+            if row["id"] in self._prompts or not IDENTITY.fullmatch(row["id"]):
+                continue
+            number = self._prompts[row["id"]] = len(self._prompts)
+            held_out = row["split"] == "held_out"
+            if held_out:
+                self._held_out.add(number)
+            rows.append((number, row["id"], held_out, storable(row["source"].rpartition(" row ")[0]), file, offset, size, 0))
+        self._db.executemany("insert into prompts values (?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _read_candidates(self, folder: Path) -> None:
+        file, rows = self._file(folder / CANDIDATES), []
+        for offset, size, row in rows_of(folder / CANDIDATES):
+            if (prompt := self._prompts.get(row["prompt_id"])) is not None:
+                author = self._candidate_authors[row["id"]] = self._author(row["author"])
+                rows.append((prompt, row["id"], author, file, offset, size))
+        self._db.executemany("insert into candidates values (?, ?, ?, ?, ?, ?)", rows)
+
+    def _read_rankings(self, folder: Path) -> None:
+        file, rows = self._file(folder / RANKINGS), []
+        for offset, size, row in rows_of(folder / RANKINGS):
+            if (prompt := self._prompts.get(row["prompt_id"])) is not None:
+                rows.append((prompt, len(row["responses"]), file, offset, size))
+        self._db.executemany("insert into rankings values (?, ?, ?, ?, ?)", rows)
+        file, pairs = self._file(folder / PAIRS), []
+        for offset, size, row in rows_of(folder / PAIRS):
+            turns = (text for message in row["prompt"] for text in (message["role"], message["content"]))
+            if (prompt := self._prompts.get(content_hash(*turns))) is not None:
+                pairs.append((prompt, file, offset, size))
+        self._db.executemany("insert into pairs values (?, ?, ?, ?)", pairs)
+
+    def _labelling(self, folder: Path, flags: defaultdict[int, int]) -> None:
+        asked = self._verdicts(folder / VERDICTS, LABELLING, self._candidate_authors)
+        self._verdicts(folder / REPEATS, REPEATED, self._candidate_authors)
+        for number, pairs in asked.items():
+            flags[number] |= prompt_flags(pairs, canary_won=False)
+        file, rows = self._file(folder / CANARIES), []
+        for offset, size, row in rows_of(folder / CANARIES):
+            prompt = self._prompts.get(row["prompt_id"])
+            if prompt is None:
+                continue
+            won = _canary_probability(row)
+            flags[prompt] |= prompt_flags({}, canary_won=won is not None and won > 0.5)
+            key = (row["bad"]["id"], row["reference"]["id"])
+            rows.append((prompt, CANARY, *key, won, won is None, None, file, offset, size))
+        self._db.executemany("insert into verdicts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+
+    def _verdicts(self, path: Path, scope: int, authors: Mapping[str, int]) -> dict[int, dict[Pair, list[float | None]]]:
+        """Index a file of verdicts; returns each prompt's comparisons, `(id, "")` for grades."""
+        if not path.is_file():
+            return {}
+        file, rows = self._file(path), []
+        found: defaultdict[int, dict[Pair, list[float | None]]] = defaultdict(dict)
+        for offset, size, row in rows_of(path):
+            prompt = self._prompts.get(row["prompt_id"])
+            if prompt is None:
+                continue
+            first, second, p = read_verdict(row)
+            found[prompt].setdefault((first, second), []).append(p)
+            rows.append((prompt, scope, first, second, p, p is None, authors.get(first), file, offset, size))
+            if len(rows) >= 10_000:
+                self._db.executemany("insert into verdicts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+                rows.clear()
+        self._db.executemany("insert into verdicts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
+        return found
+
+    def _evaluation(self, folder: Path, flags: defaultdict[int, int]) -> None:
+        asked = self._verdicts(folder / VERDICTS, EVALUATION, {})
+        written = {name.removeprefix("answers-"): path for name, path in self._folders.items() if name.startswith("answers-")}
+        answers: defaultdict[int, defaultdict[int, list[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(list))
+        file = self._file(folder / SCORED)
+        of_author: dict[str, Iterator[tuple[float | None, bool]]] = {}
+        for offset, size, row in rows_of(folder / SCORED):
+            prompt = self._prompts.get(row["prompt_id"])
+            if prompt is None:
+                continue
+            name = row["author"]
+            if name not in of_author:
+                of_author[name] = _kl_and_finish(written.get(name))
+            kl, truncated = next(of_author[name], (None, False))
+            author = self._author(name)
+            sample = len(answers[prompt][author])
+            key = candidate_id(row["prompt_id"], "answer", row["text"])
+            figures = (row["truth"], row["reward"], row["win"], row["length_tokens"], kl, truncated)
+            answers[prompt][author].append((sample, key, *figures, file, offset, size))
+        start = self._authors.get("start")
+        for prompt, authors in answers.items():
+            self._write_answers(prompt, authors, authors.get(start, []) if start is not None else [], asked.get(prompt, {}), flags)
+
+    def _write_answers(
+        self,
+        prompt: int,
+        authors: Mapping[int, list[tuple[Any, ...]]],
+        starts: list[tuple[Any, ...]],
+        asked: Mapping[Pair, list[float | None]],
+        flags: defaultdict[int, int],
+    ) -> None:
+        rows, cells = [], []
+        keys_of_start = [one[1] for one in starts]
+        for author, answers in authors.items():
+            is_start = answers is starts
+            same = [not is_start and key == other for (_, key, *_), other in zip(answers, keys_of_start, strict=False)]
+            same += [False] * (len(answers) - len(same))
+            rows += [(prompt, author, *one[:8], equal, *one[8:]) for one, equal in zip(answers, same, strict=True)]
+            wins = [one[4] for one in answers if one[4] is not None]
+            found = 0 if is_start else cell_flags(answers, starts, same, asked)
+            counts = (sum(w > 0.5 for w in wins), sum(w == 0.5 for w in wins), sum(w < 0.5 for w in wins))
+            means = [_mean([one[place] for one in answers]) for place in (2, 3, 4, 5, 6)]
+            truth, reward, win, length, kl = means
+            found |= cell_flags(answers, [], same, {}) if is_start else 0
+            cells.append((prompt, author, len(answers), truth, reward, win, *counts, length, kl, found))
+        self._db.executemany(f"insert into answers values ({', '.join('?' * 14)})", rows)
+        self._db.executemany(f"insert into cells values ({', '.join('?' * 12)})", cells)
+        unranked = {self._authors.get("start"), self._authors.get("teacher")}
+        outcomes = {cell[5] > 0.5 for cell in cells if cell[5] not in (None, 0.5) and cell[1] not in unranked}
+        flags[prompt] |= prompt_flags({}, canary_won=False, students_disagree=len(outcomes) > 1)
+
+
+def storable(text: str) -> str:
+    """A text as SQLite stores it: a lone surrogate, which is no character, becomes a question mark."""
+    return text.encode("utf-8", "replace").decode()
+
+
+def _kl_and_finish(folder: Path | None) -> Iterator[tuple[float | None, bool]]:
+    """KL and whether it was truncated, of each of an author's answers in order."""
+    if folder is not None:
+        for _, _, row in rows_of(folder / ANSWERS):
+            yield row.get("kl_nats"), row.get("finish") == "length"
+
+
+def read_verdict(row: Mapping[str, Any]) -> tuple[str, str, float | None]:
+    """Ids of first and second, and P(first is better); of a grade the answer's id, nothing, and its value. None if unreadable."""
+    if row["kind"] == "grade":
+        return row["candidate"], "", row["value"]
+    if row["outcome"] == "unparsed":
+        return row["first"], row["second"], None
+    p = row["probability_first"]
+    return row["first"], row["second"], {"first": 1.0, "tie": 0.5, "second": 0.0}[row["outcome"]] if p is None else p
+
+
+def win_probability(asked: Mapping[Pair, list[float | None]], one: str, other: str) -> float | None:
+    """P(one beats other), as `PromptVerdicts.win_probability` of the evaluation says it."""
+    grades = {pair[0]: values[-1] for pair, values in asked.items() if not pair[1]}
+    a, b = grades.get(one), grades.get(other)
+    if a is not None and b is not None:
+        return 0.5 if a == b else float(a > b)
+    forwards = [p for p in asked.get((one, other), []) if p is not None]
+    backwards = [1 - p for p in asked.get((other, one), []) if p is not None]
+    every = [*forwards, *backwards]
+    return sum(every) / len(every) if every else None
+
+
+def _canary_probability(row: Mapping[str, Any]) -> float | None:
+    """P(the judge prefers the known-bad answer)."""
+    asked: defaultdict[Pair, list[float | None]] = defaultdict(list)
+    for verdict in row["verdicts"]:
+        first, second, p = read_verdict(verdict)
+        asked[first, second].append(p)
+    return win_probability(asked, row["bad"]["id"], row["reference"]["id"])
+
+
+def _mean(values: list[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known else None

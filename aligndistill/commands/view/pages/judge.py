@@ -1,0 +1,91 @@
+"""The judge: its audit, each figure with a link to the rows that it counts, its work in numbers, and people beside it."""
+
+from collections.abc import Iterable
+from typing import Any
+
+from pydantic import ValidationError
+
+from aligndistill.commands.view.ballots import VOTES_SHOWN, human_metrics
+from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
+from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.site import Page, Site
+from aligndistill.evaluation.audit import AuditMetrics
+from aligndistill.reporting.audit_rows import audit_rows, percent
+
+ROWS_OF = {
+    "unreadable verdicts": ("label_unreadable", "prompts with one"),
+    "winner changes with the order": ("label_flip", "prompts with a flip"),
+    "known-bad answers preferred": ("canary_won", "prompts where one won"),
+}
+SCOPES = {LABELLING: "labelling", REPEATED: "asked twice", CANARY: "known-bad answers", EVALUATION: "evaluation"}
+
+
+def judge_page(site: Site, run: RunFolder) -> Page:
+    """The page."""
+    metrics = _metrics(run)
+    with site.index(run) as index:
+        rows = []
+        for row in audit_rows(metrics) if metrics else []:
+            link = _rows_behind(index, row.label)
+            share = percent(row.figure) if row.figure.n >= 20 else f"{_of(row.figure.mean, row.figure.n)}"
+            rows.append({"label": row.label, "share": share, "n": row.figure.n, "wanted": row.wanted, "link": link})
+        in_evaluation = [
+            {"label": label, "count": index.count(query), "url": query.url()}
+            for label, query in (
+                (f"{name}: {what}", SampleQuery(filters=(flag,), model=name))
+                for flag, what in (("flip", "order flips"), ("unreadable", "unreadable"), ("longer_lost", "longer answer lost"))
+                for name in index.students
+            )
+        ]
+        return Page(
+            "judge.html",
+            {
+                "run": run,
+                "metrics": metrics,
+                "rows": rows,
+                "warnings": run.manifest("audit").get("metrics", {}).get("warnings", []),
+                "evaluation": [one for one in in_evaluation if one["count"]],
+                "work": work(run, index),
+                "human": human_metrics(run, index),
+                "human_rows": VOTES_SHOWN,
+            },
+        )
+
+
+def _metrics(run: RunFolder) -> AuditMetrics | None:
+    try:
+        return AuditMetrics.model_validate(run.manifest("audit").get("metrics", {}).get("metrics"))
+    except ValidationError:
+        return None
+
+
+def _of(share: float, n: int) -> str:
+    """`1 of 4`, where an interval would say little."""
+    return f"{share * n:g} of {n}"
+
+
+def _rows_behind(index: Index, label: str) -> tuple[str, str] | None:
+    if label not in ROWS_OF:
+        return None
+    name, words = ROWS_OF[label]
+    query = SampleQuery(filters=(name,), split="all")
+    count = index.count(query)
+    return (f"{count} {words}", query.url()) if count else None
+
+
+def work(run: RunFolder, index: Index) -> list[dict[str, Any]]:
+    """What the judge was asked, part by part, and the sum."""
+    rows = []
+    for scope, name in SCOPES.items():
+        count, unreadable = index.db.execute(
+            "select count(*), coalesce(sum(unparsed), 0) from verdicts where scope = ?", (scope,)
+        ).fetchone()
+        if count:
+            rows.append({"name": name, "verdicts": count, "unreadable": unreadable})
+    return [*rows, _total(rows)] if rows else []
+
+
+def _total(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
+    rows = list(rows)
+    return {"name": "together", **{key: sum(row[key] for row in rows) for key in ("verdicts", "unreadable")}}

@@ -1,0 +1,238 @@
+"""The folder of a run as the viewer sees it: its plan, its stages and what happens in it. Reads files, owns no process."""
+
+import fcntl
+import json
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from aligndistill.errors import DataError
+from aligndistill.reporting.report import Report, read_report
+from aligndistill.runs.files import ARTIFACTS, EVENTS, PLAN
+from aligndistill.store.artifacts import MANIFEST
+
+SILENT_SECONDS = 60.0
+"""A run without an event for this long is shown as one without a heartbeat."""
+
+
+@dataclass(frozen=True)
+class StageState:
+    """A stage of a run.
+
+    Attributes:
+        state: `done`, `running`, `failed`, `stopped` or `waiting`.
+        event: its last event, if the run that works now has one.
+        manifest: of a finished stage.
+    """
+
+    name: str
+    folder: Path
+    inputs: tuple[str, ...]
+    state: str
+    event: Mapping[str, Any]
+    manifest: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class RunState:
+    """What a run is doing: `running`, `done`, `failed`, `stopped` or `partial`; `note` says more, `command` resumes it."""
+
+    state: str
+    note: str
+    command: str
+    stages: tuple[StageState, ...]
+    log: tuple[Mapping[str, Any], ...]
+
+    @property
+    def done(self) -> int:
+        """How many stages are finished."""
+        return sum(stage.state == "done" for stage in self.stages)
+
+    @property
+    def running(self) -> StageState | None:
+        """The stage that is running."""
+        return next((stage for stage in self.stages if stage.state == "running"), None)
+
+
+class RunFolder:
+    """A run, by its folder. `id` is its name in URLs."""
+
+    def __init__(self, path: Path, identity: str) -> None:
+        self.path, self.id = path, identity
+
+    @property
+    def name(self) -> str:
+        """The name of the folder."""
+        return self.path.name
+
+    @cached_property
+    def base(self) -> Path:
+        """The folder that the paths in `plan.json` and `artifacts.json` are relative to."""
+        listed = [*self._artifacts.values(), *(one["folder"] for one in self._plan)]
+        for base in (Path.cwd(), *self.path.absolute().parents):
+            if any((base / folder).is_dir() for folder in listed):
+                return base
+        return Path.cwd()
+
+    @property
+    def _plan(self) -> list[dict[str, Any]]:
+        plan = read_json(self.path / PLAN).get("stages", [])
+        return [one for one in plan if isinstance(one, dict) and {"name", "folder", "inputs"} <= one.keys()]
+
+    @property
+    def _artifacts(self) -> dict[str, str]:
+        return {name: folder for name, folder in read_json(self.path / ARTIFACTS).items() if isinstance(folder, str)}
+
+    @property
+    def folders(self) -> dict[str, Path]:
+        """The folder of each finished stage, by its name."""
+        planned = {one["name"]: one["folder"] for one in self._plan} or self._artifacts
+        return {name: self.base / folder for name, folder in planned.items() if (self.base / folder / MANIFEST).is_file()}
+
+    def manifest(self, stage: str) -> Mapping[str, Any]:
+        """The manifest of a finished stage; empty if there is none."""
+        folder = self.folders.get(stage)
+        return read_json(folder / MANIFEST) if folder is not None else {}
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's config as plain values."""
+        try:
+            values = yaml.load((self.path / "config.yaml").read_text(encoding="utf-8"), Loader=yaml.CSafeLoader)
+        except (OSError, yaml.YAMLError):
+            return {}
+        return values if isinstance(values, dict) else {}
+
+    @property
+    def report(self) -> Report | None:
+        """The report, if the run has one that this version reads."""
+        try:
+            return read_report(self.path / "report.json")
+        except DataError:
+            return None
+
+    @property
+    def changed_at(self) -> float:
+        """When something was last written here, Unix time."""
+        files = (self.path / name for name in (EVENTS, "report.json", "config.yaml", ARTIFACTS))
+        return max((file.stat().st_mtime for file in files if file.is_file()), default=0.0)
+
+    def state(self) -> RunState:
+        """What the run is doing now."""
+        events = list(read_events(self.path / EVENTS))
+        begins = [number for number, event in enumerate(events) if event["event"] == "begin"]
+        latest = events[begins[-1] :] if begins else events
+        alive = is_held(self.path / EVENTS)
+        last_of = {event["stage"]: event for event in latest if event.get("stage")}
+        finished = self.folders
+        planned = self._plan or [{"name": name, "folder": str(folder), "inputs": []} for name, folder in self._artifacts.items()]
+        stages = tuple(
+            StageState(
+                name=one["name"],
+                folder=self.base / one["folder"],
+                inputs=tuple(one["inputs"]),
+                state="done" if one["name"] in finished else stage_state(last_of.get(one["name"]), alive),
+                event=last_of.get(one["name"], {}),
+                manifest=read_json(finished[one["name"]] / MANIFEST) if one["name"] in finished else {},
+            )
+            for one in planned
+        )
+        state, note = run_state(stages, latest, alive)
+        command = str(latest[0].get("note") or "") if latest and latest[0]["event"] == "begin" else ""
+        return RunState(state, note, command, stages, tuple(latest[-12:]))
+
+
+def run_state(stages: Iterable[StageState], events: Sequence[Mapping[str, Any]], alive: bool) -> tuple[str, str]:
+    """What a run is doing, from its latest events, and a note."""
+    states = {stage.state for stage in stages}
+    last = events[-1] if events else None
+    if alive and last is not None:
+        silent = time.time() - float(last.get("t") or 0)
+        return "running", f"no heartbeat for {silent:.0f} s" if silent > SILENT_SECONDS else ""
+    if states <= {"done"} and states:
+        return "done", ""
+    failed = next((event for event in reversed(events) if event["event"] == "fail"), None)
+    if failed is not None:
+        note = str(failed.get("note") or "")
+        return ("stopped" if note in ("SIGINT", "SIGTERM", "KeyboardInterrupt") else "failed"), f"{failed['stage']}: {note}"
+    if last is not None and last["event"] != "end":
+        return "stopped", f"in the stage {last['stage']}" if last.get("stage") else ""
+    return "partial", "run up to a stage before the report"
+
+
+def stage_state(event: Mapping[str, Any] | None, alive: bool) -> str:
+    """The state of an unfinished stage by its last event."""
+    if event is None:
+        return "waiting"
+    if event["event"] == "fail":
+        return "failed"
+    return "running" if alive else "stopped"
+
+
+def find_runs(given: Iterable[Path], below: Path) -> dict[str, RunFolder]:
+    """The given runs, or every run in a folder, newest first, by id.
+
+    Raises:
+        DataError: a given folder is not a run.
+    """
+    paths = list(given)
+    for path in paths:
+        if not is_run(path):
+            found = ", ".join(str(one.path) for one in find_runs([], below).values())
+            raise DataError(f"{path} is not a run's folder. Give the folder of a run. Runs here: {found or 'none'}.")
+    if not paths:
+        paths = [path for path in sorted(below.iterdir()) if is_run(path)] if below.is_dir() else []
+    runs: dict[str, RunFolder] = {}
+    for path in paths:
+        number, identity = 1, path.resolve().name
+        while identity in runs:
+            number += 1
+            identity = f"{path.resolve().name}~{number}"
+        runs[identity] = RunFolder(path.resolve(), identity)
+    return dict(sorted(runs.items(), key=lambda one: -one[1].changed_at))
+
+
+def is_run(path: Path) -> bool:
+    """Whether a folder is one that `aligndistill run` writes."""
+    return (path / "config.yaml").is_file() and any((path / name).is_file() for name in (PLAN, ARTIFACTS))
+
+
+def read_events(path: Path) -> Iterator[dict[str, Any]]:
+    """The events of a file; lines that a killed process left incomplete are skipped."""
+    try:
+        lines = path.read_bytes().splitlines()
+    except OSError:
+        return
+    for line in lines:
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+            yield {"stage": None, **entry}
+
+
+def is_held(path: Path) -> bool:
+    """Whether a process holds the lock on a run's events: it is alive."""
+    try:
+        with path.open("rb") as file:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object of a file; empty where there is none."""
+    try:
+        values = json.loads(path.read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return values if isinstance(values, dict) else {}

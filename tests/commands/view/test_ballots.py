@@ -1,0 +1,162 @@
+"""Which pairs are voted on, and how votes are kept."""
+
+import json
+from collections import Counter
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+
+from aligndistill.commands.view.ballots import BATCH, model_names, names_a_model, next_batch, read_votes, voter_name
+from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.site import Site
+from aligndistill.errors import ConfigError
+from aligndistill.evaluation.votes import Vote
+from aligndistill.records import candidate_id
+from tests.commands.view.fake_run import FakeRun, write_run
+from tests.commands.view.serving import served
+
+
+def cast(shown: list, choice: str = "left", first: int = 0) -> list[Vote]:  # type: ignore[type-arg]
+    return [
+        Vote(
+            id=f"{first + number:032x}",
+            time=1.0,
+            prompt=one.prompt,
+            left=one.left,
+            right=one.right,
+            vote=choice,
+            queue=one.queue,
+            milliseconds=500,
+        )
+        for number, one in enumerate(shown)
+    ]
+
+
+@pytest.fixture
+def index(fake: FakeRun) -> Index:
+    run = RunFolder(fake.folder, "fake")
+    with Site({"fake": run}).index(run) as found:
+        yield found
+
+
+def pair_of(one) -> tuple[str, ...]:  # type: ignore[no-untyped-def]
+    return (one.prompt, *sorted((one.left, one.right)))
+
+
+def test_a_batch_is_a_random_sample_with_one_pair_in_ten_swapped(index: Index, fake: FakeRun) -> None:
+    batch = next_batch(index, "ann", [], None)
+    assert Counter(one.queue for one in batch) == {"random": BATCH - 2, "repeat": 2}
+    fresh = {pair_of(one): one for one in batch if one.queue == "random"}
+    assert len(fresh) == BATCH - 2
+    for again in (one for one in batch if one.queue == "repeat"):
+        earlier = fresh[pair_of(again)]
+        assert (again.left, again.right) == (earlier.right, earlier.left)
+        assert batch.index(earlier) < batch.index(again)
+    held_out = {prompt.id for prompt in fake.held_out}
+    keys = {(row.author, candidate_id(row.prompt_id, "answer", row.text)) for row in fake.answers}
+    starts = {key for author, key in keys if author == "start"}
+    for one in batch:
+        assert one.prompt in held_out
+        assert len({one.left, one.right} & starts) == 1, "a student's answer and the start's"
+    assert next_batch(index, "ann", [], None) == batch, "the same after a reload"
+    assert [pair_of(one) for one in next_batch(index, "bob", [], None)] != [pair_of(one) for one in batch]
+
+
+def test_the_start_is_on_either_side(index: Index, fake: FakeRun) -> None:
+    starts = {candidate_id(row.prompt_id, "answer", row.text) for row in fake.answers if row.author == "start"}
+    left = [one.left in starts for voter in ("a", "b", "c", "d", "e") for one in next_batch(index, voter, [], None)]
+    assert 0.3 < sum(left) / len(left) < 0.7
+
+
+def test_later_batches_hold_new_pairs_and_repeat_earlier_ones(index: Index) -> None:
+    first = next_batch(index, "ann", [], None)
+    votes = cast(first)
+    second = next_batch(index, "ann", votes, None)
+    done = {pair_of(one) for one in first}
+    assert not done & {pair_of(one) for one in second if one.queue == "random"}
+    repeated = {pair_of(one) for one in first if one.queue == "repeat"}
+    again = {pair_of(one) for one in second if one.queue == "repeat"}
+    assert again <= done - repeated
+    assert len(again) == 2
+
+
+def test_half_of_a_batch_comes_from_a_filter(index: Index) -> None:
+    query = SampleQuery(filters=("worse",), model="ppo")
+    batch = next_batch(index, "ann", [], query)
+    assert Counter(one.queue for one in batch)["filter"] == (BATCH - 2) // 2
+    found = {index.prompt_id(number) for number in index.numbers(query, None)}
+    assert {one.prompt for one in batch if one.queue == "filter"} <= found
+
+
+def test_votes_are_stored_once_undone_and_read_past_a_torn_line(tmp_path: Path) -> None:
+    made = write_run(tmp_path, prompts=40, measured=False)
+    with served(tmp_path / "runs") as client:
+        pairs = client.send("GET", "/r/fake/pairs").value["pairs"]
+
+        def send(number: int, pair: dict[str, str], vote: str, **more: object) -> int:
+            ids = {name: pair[name] for name in ("prompt", "left", "right", "queue")}
+            body = {**ids, "id": f"{number:032x}", "vote": vote, "milliseconds": 900, **more}
+            return client.post("/r/fake/vote", body).status
+
+        assert send(1, pairs[0], "left", note="clear") == 200
+        assert send(1, pairs[0], "left", note="clear") == 200, "a repeated id is taken as stored"
+        assert send(2, pairs[1], "tie") == 200
+        path = made.folder / "votes/ann.jsonl"
+        lines = [json.loads(line) for line in path.read_text().splitlines()]
+        assert [(line["vote"], line["note"], line["version"], line["named"]) for line in lines] == [
+            ("left", "clear", 1, False),
+            ("tie", "", 1, False),
+        ]
+        assert lines[0].keys() == {
+            "id",
+            "time",
+            "prompt",
+            "left",
+            "right",
+            "vote",
+            "queue",
+            "milliseconds",
+            "note",
+            "named",
+            "version",
+        }
+        assert send(3, pairs[1], "undo") == 200
+        assert [vote.vote for vote in read_votes(made.folder)["ann"]] == ["left"]
+        assert send(4, pairs[1], "right") == 200
+        path.write_bytes(path.read_bytes() + b'{"id": "000')
+        assert send(5, pairs[2], "both_bad") == 200
+        assert [vote.vote for vote in read_votes(made.folder)["ann"]] == ["left", "right", "both_bad"]
+        shown = client.send("GET", "/r/fake/pairs").value["pairs"]
+        fresh = [one for one in shown if one["queue"] == "random"]
+        assert not {pair_of(SimpleNamespace(**one)) for one in pairs[:3]} & {pair_of(SimpleNamespace(**one)) for one in fresh}
+
+
+def test_pairs_hide_names_figures_and_verdicts(tmp_path: Path) -> None:
+    write_run(tmp_path, prompts=12, measured=False)
+    with served(tmp_path / "runs") as client:
+        reply = client.send("GET", "/r/fake/pairs").value
+        page = client.get("/r/fake/vote")
+    assert reply.keys() == {"pairs"}
+    assert {name for pair in reply["pairs"] for name in pair} == {"prompt", "left", "right", "queue", "text", "texts"}
+    for name in ("dpo", "ppo", "truth", "reward"):
+        assert name not in page
+
+
+def test_answers_that_name_a_model_are_marked() -> None:
+    names = model_names(
+        ["dpo", "ppo"],
+        {"start": {"model": "Qwen/Qwen3-0.6B"}, "teacher": {"name": "gpt-4o"}, "models": {"x": {"model": "a/falcon-7b"}}},
+    )
+    for text in ("I am Qwen, made by", "As a DPO model", "falcon says", "GPT-4 is", "qwen3"):
+        assert names_a_model(text, names), text
+    for text in ("", "The start of the week.", "A teacher and her class", "gptx", "0.6b"):
+        assert not names_a_model(text, names), text
+
+
+@pytest.mark.parametrize("name", ["../x", "a/b", "", "a b", "x" * 41, "é"])
+def test_a_voters_name_is_a_files_name(name: str) -> None:
+    with pytest.raises(ConfigError, match="--voter"):
+        voter_name(name)
+    assert voter_name("Ann-2_b") == "Ann-2_b"

@@ -1,0 +1,236 @@
+"""What the pages of a run say, and the same as files."""
+
+import json
+import os
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+
+from aligndistill.commands.view.export import MOST_ROWS, export_site
+from aligndistill.commands.view.index import index_of
+from aligndistill.commands.view.pages.compare import difference
+from aligndistill.commands.view.run_folder import RunFolder, find_runs
+from aligndistill.commands.view.site import Site
+from aligndistill.errors import DataError
+from aligndistill.evaluation.wins import by_prompt
+from aligndistill.records import candidate_id
+from aligndistill.runs.events import Events
+from tests.commands.view.fake_run import FakeRun, write_run
+from tests.commands.view.serving import Client, served
+
+
+def words(page: str) -> str:
+    return re.sub(r"\s+", " ", re.sub(r"<[^>]*>", " ", page))
+
+
+def test_a_sample_has_every_answer_and_every_verdict_in_both_orders(client: Client, fake: FakeRun) -> None:
+    prompt = fake.held_out[1]
+    page = client.get(f"/r/fake/p/{prompt.id}")
+    for answer in fake.answers:
+        if answer.prompt_id == prompt.id:
+            plain = re.sub(r"<del>.*?</del>", "", page)
+            assert answer.text in re.sub(r"</?ins>", "", plain)
+    verdicts = [one for one in fake.verdicts if one.prompt_id == prompt.id]
+    assert len(verdicts) == 4
+    for verdict in verdicts:
+        if verdict.probability_first is not None:
+            assert f"P(A) = {verdict.probability_first:.2f}" in page
+    keys = {candidate_id(prompt.id, "answer", one.text): one.author for one in fake.answers if one.prompt_id == prompt.id}
+    known = by_prompt(verdicts)[prompt.id]
+    start = next(key for key, author in keys.items() if author == "start")
+    for key, author in keys.items():
+        if author in ("dpo", "ppo"):
+            p = known.win_probability(key, start)
+            winner, loser = (author, "start") if p is not None and p > 0.5 else ("start", author)
+            assert f"{winner} beats {loser}" in words(page)
+    assert page.count("raw reply") >= 4
+    assert prompt.source in page
+
+
+def test_flips_are_named_in_words(client: Client, fake: FakeRun) -> None:
+    flipped = []
+    for number in range(0, len(fake.verdicts), 2):
+        one, other = fake.verdicts[number : number + 2]
+        if None not in (one.probability_first, other.probability_first) and one.outcome == other.outcome != "tie":
+            flipped.append(one.prompt_id)
+    assert flipped
+    for prompt in flipped:
+        assert "Order flip: the winner changes with the order." in client.get(f"/r/fake/p/{prompt}")
+
+
+def test_the_judges_figures_lead_to_the_rows_that_they_count(client: Client) -> None:
+    page = client.get("/r/fake/judge")
+    links = re.findall(r'href="(/r/fake/samples\?[^"]+)">(\d+) ([^<]+)</a>', page)
+    assert {name for _, _, name in links} == {"prompts with one", "prompts with a flip", "prompts where one won"}
+    for address, count, _ in links:
+        listed = client.get(address.replace("&amp;", "&"))
+        assert f"<b>{count} prompts</b>" in listed
+    assert re.search(r"known-bad answers preferred.*?\d(\.5)? of 4", words(page)), "below n = 20 the count is shown"
+
+
+def test_curves_are_drawn_for_every_stage_with_their_values(client: Client) -> None:
+    page = client.get("/r/fake/curves?x=seconds")
+    assert page.count("<polyline") == 2 + 2  # loss of both students; entropy and KL of one
+    assert "seconds of training" in page
+    assert "What ppo wrote at update 3" in page
+    assert "written at 3" in page
+    assert "written at 2" in client.get("/r/fake/curves?u.ppo=1")
+    assert page.count("<td>ppo</td>") == 30
+
+
+def test_data_says_what_was_dropped_and_marks_what_is_learned(client: Client, fake: FakeRun) -> None:
+    page = client.get("/r/fake/data")
+    assert "2 empty prompt" in page
+    assert "<mark>first 0</mark>" in page
+    assert f"{len(fake.prompts)} rankings" in page
+    assert "page=2" in page
+
+
+def test_paired_differences_by_hand() -> None:
+    first = {"a": {"truth": 0.5}, "b": {"truth": 1.0}, "c": {"truth": None}, "d": {"truth": 0.0}}
+    second = {"a": {"truth": 1.0}, "b": {"truth": 0.75}, "c": {"truth": 1.0}, "e": {"truth": 1.0}}
+    found = difference(first, second, "truth")
+    assert found is not None
+    assert (found.mean, found.n) == (0.125, 2)  # (0.5 - 0.25) / 2
+    assert difference(first, {"x": {"truth": 1.0}}, "truth") is None
+
+
+def test_a_comparison_says_first_what_cannot_be_compared(tmp_path: Path) -> None:
+    write_run(tmp_path, "one", prompts=12)
+    write_run(tmp_path, "two", prompts=16, seed=1)
+    path = tmp_path / "runs/two/config.yaml"
+    config = json.loads(path.read_text())
+    config["judge"]["template"] = "helpful"
+    config["students"]["dpo"]["objective"]["beta"] = 0.5
+    path.write_text(json.dumps(config))
+    with served(tmp_path / "runs") as client:
+        page = words(client.get("/c?r=one&r=two"))
+        assert client.send("GET", "/c?r=one").status == 404
+        assert "None." in words(client.get("/c?r=one&r=one&r=two"))[:400] or "beta" in page
+    assert page.index("The judges differ") < page.index("Settings that differ")
+    assert "two has other held-out prompts than one" in page
+    assert "students.dpo.objective.beta 0.1 0.5" in page
+
+
+# -------------------------------------------------------------------------------------------------------------- states
+
+
+def test_a_run_is_running_while_its_lock_is_held_and_stopped_after(tmp_path: Path) -> None:
+    made = write_run(tmp_path, prompts=8)
+    shutil.rmtree(next((tmp_path / "runs/store").glob("evaluation-*")))
+    run = RunFolder(made.folder, "fake")
+    events = Events(made.folder / "events.jsonl")
+    events.hold()
+    events.add("begin", note="aligndistill run fake.yaml")
+    events._stage = "evaluation"
+    events.add("start")
+    events.add("progress", n=3, total=9, rate=1.5, eta_s=4.0)
+    state = run.state()
+    assert (state.state, state.note, state.done) == ("running", "", 11)
+    assert state.running is not None
+    assert (state.running.name, state.running.event["n"]) == ("evaluation", 3)
+    events.close()
+    state = run.state()
+    assert (state.state, state.note, state.command) == ("stopped", "in the stage evaluation", "aligndistill run fake.yaml")
+    with (made.folder / "events.jsonl").open("a") as file:
+        file.write(json.dumps({"t": 1, "stage": "evaluation", "event": "fail", "note": "out of memory"}) + "\n" + '{"t": 2, "sta')
+    state = run.state()
+    assert (state.state, state.note) == ("failed", "evaluation: out of memory")
+
+
+def test_a_silent_run_is_said_to_be_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made = write_run(tmp_path, prompts=8)
+    events = Events(made.folder / "events.jsonl")
+    events.hold()
+    events.add("begin")
+    really = time.time()
+    monkeypatch.setattr("aligndistill.commands.view.run_folder.time.time", lambda: really + 75)
+    assert RunFolder(made.folder, "fake").state().note == "no heartbeat for 75 s"
+    events.close()
+
+
+def test_a_live_page_gets_what_a_writer_appends(tmp_path: Path) -> None:
+    made = write_run(tmp_path, prompts=8)
+    shutil.rmtree(next((tmp_path / "runs/store").glob("evaluation-*")))
+    events = Events(made.folder / "events.jsonl")
+    events.hold()
+    with served(tmp_path / "runs") as client, events.stage("evaluation"):
+        import http.client
+
+        connection = http.client.HTTPConnection("127.0.0.1", client.port, timeout=30)
+        connection.request("GET", "/r/fake/live", headers={"host": client.host, "cookie": client.cookie})
+        answer = connection.getresponse()
+        assert answer.headers["content-type"].startswith("text/event-stream")
+
+        def next_part() -> str:
+            while not (line := answer.readline().decode()).startswith("data: "):
+                assert line
+            return str(json.loads(line.removeprefix("data: ")))
+
+        assert "3 of 9" not in next_part()
+        events.add("progress", n=3, total=9, rate=1.5, eta_s=4.0)
+        part = next_part()
+        assert "3 of 9" in part
+        assert "1.5/s" in part
+        connection.close()
+    events.close()
+
+
+def test_runs_are_found_newest_first_and_what_is_no_run_is_named(tmp_path: Path) -> None:
+    for number, name in enumerate(("old", "new")):
+        made = write_run(tmp_path, name, prompts=4, seed=number, measured=False)
+        for file in made.folder.iterdir():
+            os.utime(file, (1000 + number, 1000 + number))
+    assert list(find_runs([], tmp_path / "runs")) == ["new", "old"]
+    assert list(find_runs([tmp_path / "runs/old"], tmp_path)) == ["old"]
+    shutil.copytree(tmp_path / "runs/old", tmp_path / "other/old")
+    assert set(find_runs([tmp_path / "runs/old", tmp_path / "other/old"], tmp_path)) == {"old", "old~2"}
+    with pytest.raises(DataError, match=r"is not a run's folder.*Runs here: .*new"):
+        find_runs([tmp_path / "runs/store"], tmp_path / "runs")
+
+
+def test_the_index_holds_no_text_and_follows_the_stages(tmp_path: Path) -> None:
+    made = write_run(tmp_path, prompts=8, text=lambda field, default: "secret words" if field in ("answer", "reply") else default)
+    run = RunFolder(made.folder, "fake")
+    path = index_of(run)
+    assert b"secret" not in path.read_bytes()
+    assert b"question" not in path.read_bytes()
+    assert index_of(run) == path
+    shutil.rmtree(next((tmp_path / "runs/store").glob("evaluation-*")))
+    assert index_of(run) != path
+
+
+# -------------------------------------------------------------------------------------------------------------- export
+
+
+def test_an_export_says_what_the_live_pages_say_without_script(fake: FakeRun, tmp_path: Path, client: Client) -> None:
+    site = Site(find_runs([], fake.folder.parent))
+    written = export_site(site, tmp_path / "out")
+    assert written == 1 + 6 + min(len(fake.held_out), MOST_ROWS)
+    prompt = fake.held_out[0].id
+    for file, address in (
+        ("fake/judge.html", "/r/fake/judge"),
+        ("fake/data.html", "/r/fake/data"),
+        (f"fake/p/{prompt}.html", f"/r/fake/p/{prompt}"),
+        ("fake/curves.html", "/r/fake/curves"),
+    ):
+        static, live = ((tmp_path / "out" / file).read_text(), client.get(address))
+        drop = re.compile(
+            r"<form.*?</form>|<nav.*?</nav>|<p class=\"where\">.*?</p>|<p>By .*?</p>|>hide<|No votes yet.*?</p>", re.DOTALL
+        )
+        assert words(drop.sub("", static)).replace(" ", "") == words(drop.sub("", live)).replace(" ", "")
+    for page in (tmp_path / "out").rglob("*.html"):
+        text = page.read_text()
+        assert "<script" not in text
+        assert "<form" not in text
+        for address in re.findall(r'(?:href|src)="([^"#]+)"', text):
+            assert (page.parent / address).is_file(), (page, address)
+
+
+def test_an_export_leaves_other_folders_alone(fake: FakeRun, tmp_path: Path) -> None:
+    (tmp_path / "mine.txt").write_text("mine")
+    with pytest.raises(DataError, match="not empty"):
+        export_site(Site(find_runs([], fake.folder.parent)), tmp_path)
