@@ -338,6 +338,17 @@ def test_what_each_round_reads(folder: Path) -> None:
     assert "student-best_of_n-r2" not in built
 
 
+def test_a_mixture_draws_from_all_earlier_rounds_and_waits_for_an_order(folder: Path) -> None:
+    built = stages(small_config() | {"rounds": {**ROUNDS, "data": {"latest": 0.7}}})
+    mixed = built["mixed_rankings-r3"].given
+    assert mixed["earlier"] == {"1": built["rankings"], "2": built["rankings-r2"]}
+    assert (mixed["latest"], mixed["share"]) == (built["rankings-r3"], 0.7)
+    assert built["student-dpo-r3"].given["rankings"] is built["mixed_rankings-r3"]
+    assert built["student-dpo-r3"].waits_for is built["reward_model-r3"].waits_for is built["order-r3"]
+    assert built["student-dpo"].waits_for is built["audit"]
+    assert [built[name].given["may_be_tied"] for name in ("rankings", "rankings-r2")] == [False, True]
+
+
 def test_another_stop_rule_trains_nothing_again(folder: Path) -> None:
     rounds = {**ROUNDS, "stop": {"length_growth": 2.0}}
     one, other = stages(small_config() | {"rounds": ROUNDS}), stages(small_config() | {"rounds": rounds})

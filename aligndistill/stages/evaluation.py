@@ -79,11 +79,12 @@ def make(
     reward_model: Path | None,
     seed: int,
     stops: Mapping[str, Path] | None = None,
+    orders: Mapping[str, Path] | None = None,
 ) -> StageResult:
     """Score the answers by truth, reward model and judge, and compute means with intervals over prompts.
 
     Args:
-        stops: of repeated rounds, what decided whether another followed, and with it which answers there are.
+        stops, orders: of repeated rounds, what decided whether another followed, and with it which answers there are.
     """
     assert settings.judge != "same", "a resolved config names the judge"
     judge = settings.judge

@@ -64,6 +64,7 @@ def make(
     fidelity: Mapping[str, Path],
     progress: Mapping[str, Path],
     stops: Mapping[str, Path],
+    orders: Mapping[str, Path],
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
@@ -73,6 +74,7 @@ def make(
         store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
         progress, stops: the promoted student of each round, and whether another followed; empty without rounds.
+        orders: whether each round but the first had an order to learn from.
     """
     from aligndistill.reporting.page import write_page
 
@@ -96,7 +98,7 @@ def make(
             name: _student(name, settings[name], str(store / folder.name / "model"), training[name], evaluated, fidelity)
             for name, folder in students.items()
         },
-        rounds=tuple(_rounds(progress, stops)),
+        rounds=tuple(_rounds(progress, stops, orders)),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
     )
@@ -183,9 +185,10 @@ def _student(
     )
 
 
-def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path]) -> Iterator[RoundMetrics]:
+def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path], orders: Mapping[str, Path]) -> Iterator[RoundMetrics]:
     for name, folder in progress.items():
-        ended = _manifest(stops[name]).metrics.get(ENDED) if name in stops else None
+        following = [ends[key] for ends, key in ((stops, name), (orders, str(int(name) + 1))) if key in ends]
+        ended = next((reason for one in following if (reason := _manifest(one).metrics.get(ENDED))), None)
         yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended})
 
 

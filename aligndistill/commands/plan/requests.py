@@ -40,7 +40,7 @@ MAX_PLACEHOLDERS = 200
 """The most prompts that get placeholder answers; the counts are scaled to all prompts."""
 
 PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings"})
-DATA_KINDS = PROMPT_KINDS | {"rankings.read", "prompts.part"}
+DATA_KINDS = PROMPT_KINDS | {"rankings.read", "prompts.part", "prompts.sized_part"}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
 KnowsLogprobs = Callable[[EndpointModel], bool]
