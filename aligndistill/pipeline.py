@@ -17,13 +17,15 @@ from aligndistill.config.yaml import dump_yaml
 from aligndistill.labelling import learned_rankings, preferences, prompt_set, ready
 from aligndistill.measurements import followings, held_out_answers, progress, scored
 from aligndistill.stages import models, report, rounds, students, teacher_tokens
+from aligndistill.stages.chains import origins, require_one_tokenizer, with_models_of_runs
 from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
 
 
 def pipeline(config: RunConfig) -> Pipeline:
     """All stages that the report needs."""
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
-    config = resolved(config)
+    config = with_models_of_runs(resolved(config))
+    require_one_tokenizer(config)
     named, given = named_models(config), prompt_set(config)
     of_round, promoted, trained, written, learned, reached, stops, orders = (Given() for _ in range(8))
     previous: Stage | None = None  # the answers of the round's start
@@ -53,7 +55,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     rewards = of_round["1"].get("reward_model")
     scores = scored(config, named, given["prompts"], written, rewards, {"stops": stops, "orders": orders}) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
-    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None}
+    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config)}
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed}
     results |= {"progress": reached, "stops": stops, "orders": orders}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))

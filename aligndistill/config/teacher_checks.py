@@ -71,9 +71,11 @@ def _probabilities_unknown(reader: str, config: RunConfig) -> str | None:
 
 
 def _may_share_tokenizer(config: RunConfig) -> bool:
-    """Whether start and teacher may have one tokenizer. Those of folders and of the Hub are compared when they are read."""
+    """Whether start and teacher may have one tokenizer. Other ones are compared when they are read."""
     start, teacher = config.start, config.teacher
     assert start is not None and isinstance(teacher, Teacher)
+    if start.run is not None or teacher.run is not None:
+        return True  # see `stages/chains.py`
     one, other = start.from_scratch, teacher.from_scratch
     if one is None or other is None:
         return one is other

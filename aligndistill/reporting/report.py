@@ -126,6 +126,20 @@ class RoundMetrics(Record):
     ended: str | None
 
 
+class ModelOrigin(Record):
+    """Where a model comes from.
+
+    Attributes:
+        run: the run that uses it: this one, or one whose student is a model of this one.
+        role: its name there, such as `teacher`.
+        model: a folder, a name, a server's model, `from scratch`, or `RUN: STUDENT`.
+    """
+
+    run: str
+    role: str
+    model: str
+
+
 class Report(Record):
     """The report of a run. Students are in the order of the config."""
 
@@ -138,6 +152,7 @@ class Report(Record):
     reward_model: RewardModelMetrics | None = None
     students: Mapping[str, StudentMetrics] = {}
     rounds: tuple[RoundMetrics, ...] = ()
+    origins: tuple[ModelOrigin, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}
 

@@ -29,6 +29,7 @@ from aligndistill.models.folder import (
     require_unquantised,
 )
 from aligndistill.models.vocabulary import shared_vocabulary, tokens_in
+from aligndistill.stages.chains import models_of_runs, require_one_tokenizer, with_folder
 
 Requirement = tuple[KeyPath, Callable[[], object]]
 """A key, and a function that raises a `UserError` if what the key names cannot be used."""
@@ -42,7 +43,7 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
                 require()
             except UserError as error:
                 yield (*path, *key), error
-    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config)):
+    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config), *_of_chains(config)):
         try:
             require()
         except UserError as error:
@@ -51,6 +52,8 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
 
 def _requirements(section: Section) -> Iterator[Requirement]:
     match section:
+        case LocalModel(run=str()):
+            yield ("run",), partial(with_folder, section)
         case LocalModel(model=str(model)) | RewardScore(model=str(model)):
             yield ("model",), partial(require_model, model)
             if isinstance(section, StudentModel):
@@ -97,6 +100,12 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
         if isinstance(objective, Distil) and objective.hidden is not None:
             path = ("students", name, "objective", "hidden", "layers")
             yield path, partial(_require_layers, objective.hidden, start.model, taught_by)
+
+
+def _of_chains(config: RunConfig) -> Iterator[Requirement]:
+    """Only where all runs exist: what is missing of them is an error of its own."""
+    if all((Path(str(model.run)) / "config.yaml").is_file() for _, model in models_of_runs(config)):
+        yield ("teacher",), partial(require_one_tokenizer, config)
 
 
 def _of_quantized(config: RunConfig) -> Iterator[Requirement]:
