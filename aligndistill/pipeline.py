@@ -38,12 +38,14 @@ def pipeline(config: RunConfig) -> Pipeline:
             orders[each.name] = data["order"]
         compared = {each.of(role): held_out_answers(config, each.of(role), given, author=roles[role]) for role in each.compared}
         known = data | {"start_answers": previous or compared.get("start"), "rankings": learned_rankings(data)}
-        new = {each.of(name): student(config, each.of(name), config.students[name], roles, known) for name in each.students}
+        of = {each.of(name): config.students[name] for name in each.students}
+        new = {name: student(config, name, settings, roles, known, compared) for name, settings in of.items()}
         for name, author in new.items():
-            written[name] = held_out_answers(config, name, given, author=author, reference=named["start"])
+            start = named.get(f"start-{name}", named["start"])
+            written[name] = held_out_answers(config, name, given, author=author, reference=start)
         written |= compared
         trained |= new
-        learned |= {each.of(name): config.students[name] for name in each.students}
+        learned |= of
         if each.promotes:
             name = each.of(each.promotes)
             compared = {"start": written["start"], "previous": known["start_answers"], "student": written[name]}
@@ -52,12 +54,14 @@ def pipeline(config: RunConfig) -> Pipeline:
             if each.stop:
                 stop = stops[each.name] = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=made)
     followed = followings(config, trained, written, given, named)
+    own_starts = {name: f"start-{name}" for name, one in config.students.items() if one.start is not None}
     rewards = of_round["1"].get("reward_model")
-    scores = scored(config, named, given["prompts"], written, rewards, {"stops": stops, "orders": orders}) if trained else None
+    ends: Given = {"stops": stops, "orders": orders}
+    scores = scored(config, named, given["prompts"], written, rewards, ends | {"own_starts": own_starts}) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config)}
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed}
-    results |= {"progress": reached, "stops": stops, "orders": orders}
+    results |= ends | {"progress": reached}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
 
 
@@ -72,10 +76,16 @@ def named_models(config: RunConfig) -> Given:
     return found
 
 
-def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given) -> Stage:
-    """The round's start, trained by one objective, which declares its inputs: `reads = ("rankings", "reference")`."""
-    objective = settings.objective
-    shares_backbone = config.reward_model is not None and config.reward_model.model is None
+def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given, compared: Given) -> Stage:
+    """The round's start, or the student's own, trained by one objective, which declares its inputs: `reads = ("rankings",)`.
+
+    `compared` has the answers of starts to the held-out prompts.
+    """
+    objective, start = settings.objective, settings.start or config.start
+    shares_backbone = config.reward_model is not None and config.reward_model.model is None and settings.start is None
+    if settings.start is not None:
+        own = f"start-{name}"
+        roles, data = roles | {"start": roles[own], "reference": roles[own]}, data | {"start_answers": compared[own]}
     known = roles | data | {"critic": data["reward_model"] if shares_backbone else roles["start"]}
     inputs, judges = pick(known, ("start", *objective.reads)), models_of(objective)
     if "start_answers" in objective.reads:  # compared with the start during training
@@ -85,6 +95,6 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
         reading = pick(known, ("start", "teacher", "rankings")) | {"settings": settings.teacher_tokens}
         inputs["teacher_tokens"] = stage(f"teacher_tokens-{name}", teacher_tokens.make, **reading, waits_for=ready(data))
         del inputs["teacher"]
-    learning: Given = {"settings": settings, "lora": config.start.lora if config.start else None, "seed": config.seed}
+    learning: Given = {"settings": settings, "lora": start.lora if start else None, "seed": config.seed}
     models_of_judges = pick(roles, judges)  # a model of the user's may have the name of one of our stages
     return stage(f"student-{name}", students.make, **learning, **inputs, models=models_of_judges, waits_for=ready(data))

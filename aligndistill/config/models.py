@@ -4,14 +4,14 @@ import json
 import re
 from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from aligndistill.config.from_scratch import FromScratch
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
-from aligndistill.config.training import Sft
+from aligndistill.config.servers import KeyVariable, ServerUrls
+from aligndistill.config.training import Sft, with_adapter_rate
 
 # -------------------------------------------------------------------------------------------------------------- models
 
@@ -178,48 +178,21 @@ class StudentModel(LocalModel):
     quantize: Annotated[Quantize | None, BeforeValidator(_kind_alone), HashedIfSet] = None
 
 
-def _without_credentials(value: str) -> str:
-    address = urlsplit(value)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError("expected the URL of a server, such as http://localhost:8000/v1")
-    if "@" in address.netloc or address.query or address.fragment:
-        raise ValueError("a URL must not contain a user, password or query, because it is written to files: use 'api_key_env'")
-    return value
+class OwnStart(StudentModel):
+    """The start of one student alone, of another size or family, optionally fine-tuned on demonstrations first."""
 
+    sft: Sft | None = None
 
-def _name_of_a_variable(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value:
-        raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself")
-    return value
+    @property
+    def sft_trains_adapters(self) -> bool:
+        """Whether `sft` trains adapters: a new model is trained whole."""
+        return self.sft is not None and self.lora is not None and self.from_scratch is None
 
-
-ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
-"""The URL of an OpenAI-compatible server, such as http://localhost:8000/v1. It is written to files and must not hold secrets."""
-
-
-def _one_or_several(value: Any) -> str:
-    return "one" if isinstance(value, str) else "several"
-
-
-def _in_order(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """Several URLs without duplicates, in alphabetical order, so that the order in the config does not matter."""
-    if isinstance(value, str):
-        return value
-    urls = tuple(sorted({url.rstrip("/") for url in value}))
-    return urls[0] if len(urls) == 1 else urls
-
-
-ServerUrls = Annotated[
-    Annotated[
-        Annotated[ServerUrl, Tag("one")] | Annotated[tuple[ServerUrl, ...], Field(min_length=1), Tag("several")],
-        Discriminator(_one_or_several),
-    ],
-    AfterValidator(_in_order),
-]
-"""The URL of a server, or those of several servers with the same model."""
-
-KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
-"""The name of the environment variable that contains an API key."""
+    @model_validator(mode="after")
+    def _adapter_learning_rate(self) -> "OwnStart":
+        if self.sft is not None and self.sft_trains_adapters:
+            object.__setattr__(self, "sft", with_adapter_rate(self.sft))
+        return self
 
 
 Concurrency = Literal["auto"] | Annotated[int, Field(gt=0)]

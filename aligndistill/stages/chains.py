@@ -55,6 +55,7 @@ def with_models_of_runs(config: RunConfig) -> RunConfig:
             raise DataError(f"{'.'.join(map(str, key))}: {error}") from None
     roles = {str(key[0]): model for key, model in changed.items() if len(key) == 1}
     others = {str(key[1]): model for key, model in changed.items() if key[0] == "models"}
+    others |= {f"start-{key[1]}": model for key, model in changed.items() if key[0] == "students"}
     update = {**roles, "models": {**config.models, **others}}
     if config.reward_model is not None and ("reward_model", "model") in changed:
         update["reward_model"] = config.reward_model.model_copy(update={"model": changed["reward_model", "model"]})
@@ -63,8 +64,11 @@ def with_models_of_runs(config: RunConfig) -> RunConfig:
 
 def models_of_runs(config: RunConfig) -> Iterator[tuple[KeyPath, LocalModel]]:
     """The students of other runs among the models of this one, by their keys."""
+    own = {f"start-{name}": ("students", name, "start") for name in config.students}
     for name, model in config.local_models.items():
-        if model.run is not None:
+        if model.run is not None and name in own:
+            yield own[name], model
+        elif model.run is not None:
             yield (name,) if name in ("start", "teacher") else ("models", name), model
     backbone = config.reward_model.model if config.reward_model is not None else None
     if backbone is not None and backbone.run is not None:
@@ -120,7 +124,7 @@ def no_such_student(model: LocalModel, known: tuple[str, ...]) -> str:
 
 
 def require_one_tokenizer(config: RunConfig, find: Callable[[Path], RunConfig] = config_of) -> None:
-    """Compare the tokenizers of start and teacher where one is a student of another run, and probabilities of tokens are read.
+    """Compare the tokenizers of starts and teacher where one is a student of another run, and probabilities of tokens are read.
 
     A student has the tokenizer of its start. Models on the Hub are compared when they are read.
 
@@ -130,11 +134,14 @@ def require_one_tokenizer(config: RunConfig, find: Callable[[Path], RunConfig] =
     Raises:
         ConfigError: they are known to differ.
     """
+    for name, student in config.students.items():
+        if isinstance(student.objective, Distil | OnPolicyDistil) or config.evaluation.fidelity:
+            _compare(config.seen_by(name), find)
+
+
+def _compare(config: RunConfig, find: Callable[[Path], RunConfig]) -> None:
     start, teacher = config.start, config.teacher
     if start is None or not isinstance(teacher, Teacher) or (start.run is None and teacher.run is None):
-        return
-    distilled = any(isinstance(one.objective, Distil | OnPolicyDistil) for one in config.students.values())
-    if not distilled and not config.evaluation.fidelity:
         return
     one, other = _tokenizer(start, config.sft, find), _tokenizer(teacher, teacher.sft, find)
     if one == other:

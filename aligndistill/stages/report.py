@@ -12,6 +12,7 @@ from aligndistill.reporting.report import (
     JudgeMetrics,
     ModelMetrics,
     ModelOrigin,
+    OwnStartMetrics,
     QuantizedMetrics,
     Report,
     RewardModelMetrics,
@@ -78,6 +79,7 @@ def make(
         run=run,
         seed=seed,
         start=StartMetrics(**_metrics(evaluated, "start", StartMetrics)),
+        starts={f"start-{name}": _own_start(evaluated, name) for name, one in settings.items() if one.start is not None},
         teacher=ModelMetrics(**teacher) if teacher else None,
         judge=judge_metrics,
         audit=audit.metrics if audit else None,
@@ -123,6 +125,10 @@ def _student(
         quantized=_quantized(evaluated, fidelity, name),
         **_metrics(evaluated, name, StudentMetrics),
     )
+
+
+def _own_start(evaluated: EvaluationResult, student: str) -> OwnStartMetrics:
+    return OwnStartMetrics(**_metrics(evaluated, f"start-{student}", OwnStartMetrics))
 
 
 def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path], orders: Mapping[str, Path]) -> Iterator[RoundMetrics]:

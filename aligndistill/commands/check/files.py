@@ -87,19 +87,19 @@ def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
 
 
 def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
-    start, teacher = config.start, config.teacher
+    teacher = config.teacher
     taught_by = teacher.tokenizer if isinstance(teacher, EndpointModel) else teacher.model if teacher is not None else None
-    if start is None or start.model is None or taught_by is None:
-        return
-    students = {name: student.objective for name, student in config.students.items()}
-    reading: list[KeyPath] = [("students", n, "objective") for n, o in students.items() if isinstance(o, Distil | OnPolicyDistil)]
-    reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
-    for path in reading:
-        yield path, partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
-    for name, objective in students.items():
+    for name, student in config.students.items():
+        objective, start = student.objective, config.seen_by(name).start
+        if start is None or start.model is None or taught_by is None:
+            continue
+        path: KeyPath = ("students", name, "objective")
+        if isinstance(objective, Distil | OnPolicyDistil):
+            yield path, partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
+        if config.evaluation.fidelity:
+            yield ("evaluation", "fidelity"), partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
         if isinstance(objective, Distil) and objective.hidden is not None:
-            path = ("students", name, "objective", "hidden", "layers")
-            yield path, partial(_require_layers, objective.hidden, start.model, taught_by)
+            yield (*path, "hidden", "layers"), partial(_require_layers, objective.hidden, start.model, taught_by)
 
 
 def _of_chains(config: RunConfig) -> Iterator[Requirement]:

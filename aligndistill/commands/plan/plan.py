@@ -13,9 +13,10 @@ from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
 from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
+from aligndistill.config.budget import Budget
 from aligndistill.config.load import ConfigFiles, LoadedConfig, as_config
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget, RunConfig
+from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.runs.make import not_run
