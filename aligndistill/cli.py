@@ -65,9 +65,18 @@ def run(
     until: Annotated[
         str | None, typer.Option(help="Stop after this stage, e.g. rankings; students and answers name all of a kind.")
     ] = None,
+    chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):
+        if chain:
+            if until is not None:
+                raise ConfigError("--until is about one run: run a config of the chain by itself for that.")
+            from aligndistill.commands.chain import run_chain
+            from aligndistill.config.arguments import files_and_overrides
+
+            run_chain(*files_and_overrides(config))
+            return
         loaded = _load(config)  # before the heavy imports, so that a misspelt key is reported at once
         from aligndistill.commands.run import run_and_print
 

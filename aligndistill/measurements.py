@@ -16,10 +16,12 @@ def held_out_answers(config: RunConfig, name: str, data: Given, **models: Any) -
     return stage(f"answers-{name}", answering.make, **sampling, **models, waits_for=data.get("audit"))
 
 
-def scored(config: RunConfig, named: Given, prompts: Stage, answers: Given, reward_model: Stage | None, stops: Given) -> Stage:
+def scored(config: RunConfig, named: Given, prompts: Stage, answers: Given, reward_model: Stage | None, ends: Given) -> Stage:
     """All answers, scored by truth, reward model and judge. What may end the rounds decides which answers there are."""
     judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
-    measured: Given = {"prompts": prompts, "answers": answers, "reward_model": reward_model, **({"stops": stops} if stops else {})}
+    measured: Given = {"prompts": prompts, "answers": answers, "reward_model": reward_model} | {
+        name: one for name, one in ends.items() if one
+    }
     return stage("evaluation", evaluation.make, version=2, **judging, **measured)
 
 

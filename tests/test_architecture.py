@@ -68,17 +68,17 @@ MAY_IMPORT: dict[str, set[str]] = {
     "elicitation": {"chat", "config", "data", "evaluation", "records"},
     "training": {"chat", "config", "models", "objectives", "processes", "records", "store"},
     "stages": BELOW_STAGES,
-    "knowledge": {"config", "stages", "store"},
     "measurements": {"config", "stages", "store"},
     "named_models": {"config", "stages", "store"},
-    "pipeline": {"config", "knowledge", "measurements", "named_models", "stages", "store"},
+    "training_data": {"config", "stages", "store"},
+    "pipeline": {"config", "measurements", "named_models", "stages", "store", "training_data"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
     "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {"__init__", "__main__", "cli", "errors", "knowledge", "measurements", "named_models", "pipeline", "records"}
+ROOT_FILES = {"__init__", "__main__", "cli", "errors", "measurements", "named_models", "pipeline", "records", "training_data"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 

@@ -338,6 +338,17 @@ def test_what_each_round_reads(folder: Path) -> None:
     assert "student-best_of_n-r2" not in built
 
 
+def test_a_mixture_draws_from_all_earlier_rounds_and_waits_for_an_order(folder: Path) -> None:
+    built = stages(small_config() | {"rounds": {**ROUNDS, "data": {"latest": 0.7}}})
+    mixed = built["mixed_rankings-r3"].given
+    assert mixed["earlier"] == {"1": built["rankings"], "2": built["rankings-r2"]}
+    assert (mixed["latest"], mixed["share"]) == (built["rankings-r3"], 0.7)
+    assert built["student-dpo-r3"].given["rankings"] is built["mixed_rankings-r3"]
+    assert built["student-dpo-r3"].waits_for is built["reward_model-r3"].waits_for is built["order-r3"]
+    assert built["student-dpo"].waits_for is built["audit"]
+    assert [built[name].given["may_be_tied"] for name in ("rankings", "rankings-r2")] == [False, True]
+
+
 def test_another_stop_rule_trains_nothing_again(folder: Path) -> None:
     rounds = {**ROUNDS, "stop": {"length_growth": 2.0}}
     one, other = stages(small_config() | {"rounds": ROUNDS}), stages(small_config() | {"rounds": rounds})
@@ -383,3 +394,86 @@ def test_a_changed_file_of_topics_is_noticed(folder: Path) -> None:
     before = fingerprint()
     (folder / "topics.txt").write_text("rivers\nlakes\n")
     assert fingerprint() != before
+
+
+# --------------------------------------------------------------------------------------------- students with own starts
+
+
+def with_own_start(**more: Any) -> dict[str, Any]:
+    """The small run, in which `dpo` is trained from another start than `pro`."""
+    config = small_config()
+    own = {"from_scratch": {**SIZES, "vocab_size": 400}, "sft": config["sft"]}
+    config["students"]["dpo"] = {**config["students"]["dpo"], "start": {**own, **more}}
+    return config
+
+
+def test_a_student_is_trained_from_its_own_start_and_measured_from_it(folder: Path) -> None:
+    plain, built = stages(small_config()), stages(with_own_start())
+    assert built["student-dpo"].given["start"] is built["model-start-dpo"]
+    assert built["answers-dpo"].given["reference"] is built["model-start-dpo"]
+    assert built["answers-start-dpo"].given["author"] is built["model-start-dpo"]
+    assert built["evaluation"].given["own_starts"] == {"dpo": "start-dpo"}
+    assert set(built["evaluation"].given["answers"]) == {"start", "teacher", "start-dpo", "best_of_n", "dpo", "pro"}
+    changed = {"student-dpo", "answers-dpo", *REPORTED}
+    new = {"model-start-dpo", "answers-start-dpo"}
+    assert {name for name in built if name not in plain or built[name].fingerprint != plain[name].fingerprint} == changed | new
+
+
+def test_objectives_with_more_inputs_read_the_own_start(folder: Path) -> None:
+    config = with_own_start()
+    ppo = {"kind": "ppo", "reward": "judge", "evaluate_every": 1, "critic": "separate"}
+    config["students"] = {"ppo": {"objective": ppo, "start": config["students"]["dpo"]["start"], "max_steps": 16}}
+    given = stages(config)["student-ppo"].given
+    assert given["start"] is given["reference"] is given["critic"]
+    assert given["start"].name == "model-start-ppo"
+    assert given["start_answers"].given["author"] is given["start"]
+
+
+def test_all_starts_may_write_candidates(folder: Path) -> None:
+    config = with_own_start()
+    config["candidates"]["from"] = ["start", "start-dpo"]
+    assert list(check(RunConfig.model_validate(config))) == []
+    built = stages(config)
+    assert built["candidates"].given["authors"] == {"start": built["start"], "start-dpo": built["model-start-dpo"]}
+
+
+def test_adapters_of_an_own_start(folder: Path) -> None:
+    config = RunConfig.model_validate(with_own_start(from_scratch=None, model="./other", lora={"r": 4}))
+    rates = {"dpo": config.students["dpo"], "pro": config.students["pro"]}
+    assert {name: ("students", name) in config.adapter_sections for name in rates} == {"dpo": True, "pro": False}
+    assert ("students", "dpo", "start", "sft") in config.adapter_sections
+    built = stages(config.model_dump(mode="json", by_alias=True, exclude_unset=True))
+    assert (built["student-dpo"].given["lora"].r, built["student-pro"].given["lora"]) == (4, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "key", "said"),
+    [
+        ({"rounds": ROUNDS}, ("students", "dpo", "start"), "start from the promoted one"),
+        ({"models": {"start-dpo": SERVER}}, ("models", "start-dpo"), "this is the name of the start of student 'dpo'"),
+    ],
+)
+def test_own_starts_that_cannot_be(folder: Path, change: dict[str, Any], key: tuple[str, ...], said: str) -> None:
+    found = [one for one in check(RunConfig.model_validate(with_own_start() | change)) if one.path == key]
+    assert len(found) == 1
+    assert said in found[0].text
+
+
+def test_own_starts_need_what_the_start_needs(folder: Path) -> None:
+    config = with_own_start(sft=None)
+    paths = [one.path for one in check(RunConfig.model_validate(config))]
+    assert paths == [("students", "dpo", "start", "from_scratch")]
+    config = with_own_start(from_scratch=None, model="./other", quantize="nf4")
+    paths = [one.path for one in check(RunConfig.model_validate(config))]
+    assert set(paths) == {("students", "dpo", "start", "quantize")}
+
+
+def test_a_distilled_student_needs_its_own_starts_tokens(folder: Path) -> None:
+    config = with_own_start()
+    config["teacher"]["sft"]["demonstrations"] = config["sft"]["demonstrations"]  # one tokenizer with the run's start
+    own = config["students"]["dpo"]["start"]
+    kd = {"objective": {"kind": "distil", "on": "all"}}
+    config["students"] = {"kd": kd, "other": {**kd, "start": own}}
+    assert [one.path for one in check(RunConfig.model_validate(config))] == [("students", "other", "objective", "kind")]
+    config["students"]["other"]["start"] = {**own, "from_scratch": SIZES}
+    assert list(check(RunConfig.model_validate(config))) == []

@@ -1,14 +1,14 @@
 """Rules between sections, which a single section cannot check."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
 from aligndistill.config import elicitation_checks, label_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
-from aligndistill.config.offline_objectives import LEAST_PROMPTS, Kto
+from aligndistill.config.offline_objectives import LEAST_PROMPTS, BestOfN, Kto
 from aligndistill.config.problems import Problem, did_you_mean, no_such_model
 from aligndistill.config.rounds import Rounds
 from aligndistill.config.run import RunConfig
@@ -29,7 +29,11 @@ def check(config: RunConfig) -> Iterator[Problem]:
     yield from _names(config)
     yield from _start(config)
     yield from _from_scratch(config)
-    yield from _quantised(config)
+    yield from _own_starts(config)
+    yield from _quantised(config, ("start",), [name for name, one in config.students.items() if one.start is None])
+    for name, one in config.students.items():
+        if one.start is not None:
+            yield from _quantised(config.seen_by(name), ("students", name, "start"), [name])
     if config.judge is not None:
         yield from _judge(config, config.judge, ("judge",))
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
@@ -184,31 +188,51 @@ def _from_scratch(config: RunConfig) -> Iterator[Problem]:
             yield Problem((*path, "from_scratch"), text)
 
 
-def _quantised(config: RunConfig) -> Iterator[Problem]:
+def _own_starts(config: RunConfig) -> Iterator[Problem]:
+    """Students that are not trained from the run's start."""
+    for name, student in config.students.items():
+        path: KeyPath = ("students", name, "start")
+        if student.start is None:
+            continue
+        if student.start.from_scratch is not None and student.start.sft is None:
+            yield Problem((*path, "from_scratch"), f"a start from scratch needs 'sft' in the same section ({_SCRATCH_ADVICE})")
+        if config.rounds is not None:
+            yield Problem(path, "all students of a later round start from the promoted one: remove this key, or 'rounds'")
+        if isinstance(student.objective, BestOfN) and name == "best_of_n":
+            yield Problem(
+                path, "'best_of_n' is the baseline that all students are compared with: choose another name, or remove this key"
+            )
+        for section in ("models", "students"):
+            if f"start-{name}" in getattr(config, section):
+                yield Problem((section, f"start-{name}"), f"this is the name of the start of student '{name}': choose another name")
+
+
+def _quantised(config: RunConfig, path: KeyPath, students: Sequence[str]) -> Iterator[Problem]:
     """Only adapters are trained on a quantised start, and whole weights are never made of it before the end."""
     start = config.start
     if start is None or start.lora is None:
         if start is not None and start.quantize is not None:
-            text = "quantised weights cannot be trained, only adapters on them: add 'lora' to 'start', or remove this key"
-            yield Problem(("start", "quantize"), text)
+            text = "quantised weights cannot be trained, only adapters on them: add 'lora' to the same section, or remove this key"
+            yield Problem((*path, "quantize"), text)
         return
     if start.quantize is not None and start.from_scratch is not None:
         text = "a model from scratch is trained whole, and quantised weights cannot be trained: remove this key"
-        yield Problem(("start", "quantize"), text)
+        yield Problem((*path, "quantize"), text)
     elif start.quantize is not None and config.sft is not None:
         text = "the start after `sft` would be quantised again, which keeps 2 % of a small change"
         advice = "fine-tune in a run without this key, and set start.model to the folder of its result"
-        yield Problem(("start", "quantize"), f"{text}: {advice}")
+        yield Problem((*path, "quantize"), f"{text}: {advice}")
     if start.quantize is not None and str(config.runtime.deepspeed).startswith("zero3"):
         text = "ZeRO-3 shards weights by their number of values, and quantised ones are packed bytes: use zero1 or zero2"
         yield Problem(("runtime", "deepspeed"), text)
-    for name, student in config.students.items():
-        if isinstance(student.objective, Ppo) and student.objective.server is not None:
-            path: KeyPath = ("students", name, "objective", "server")
+    for name in students:
+        objective = config.students[name].objective
+        if isinstance(objective, Ppo) and objective.server is not None:
+            server: KeyPath = ("students", name, "objective", "server")
             if start.quantize is not None:
-                yield Problem(path, "a rollout server loads whole weights, not start.quantize's: remove one of the two")
+                yield Problem(server, "a rollout server loads whole weights, not start.quantize's: remove one of the two")
             elif start.lora.use_dora:
-                yield Problem(path, "weights for a rollout server are merged by LoRA's rule, not DoRA's: remove one of the two")
+                yield Problem(server, "weights for a rollout server are merged by LoRA's rule, not DoRA's: remove one of the two")
 
 
 def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:

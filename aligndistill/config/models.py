@@ -2,46 +2,18 @@
 
 import json
 import re
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
-from urllib.parse import urlsplit
+from collections.abc import Container, Mapping
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
-from aligndistill.config.data import Source
+from aligndistill.config.from_scratch import FromScratch
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
-from aligndistill.config.training import Sft
+from aligndistill.config.servers import KeyVariable, ServerUrls
+from aligndistill.config.training import Sft, with_adapter_rate
 
 # -------------------------------------------------------------------------------------------------------------- models
-
-
-class FromScratch(Section):
-    """A new model of a Hugging Face architecture, with a byte-level BPE tokenizer trained on the demonstrations.
-
-    Attributes:
-        tokenizer_data: other demonstrations to train the tokenizer on. Models with the same ones and the same `vocab_size` have one
-            tokenizer, as distillation needs.
-    """
-
-    architecture: str = "llama"
-    vocab_size: int = Field(default=1024, ge=300)
-    hidden_size: int = Field(default=128, gt=0)
-    num_hidden_layers: int = Field(default=3, gt=0)
-    num_attention_heads: int = Field(default=4, gt=0)
-    num_key_value_heads: int | None = Field(default=None, gt=0)
-    intermediate_size: int | None = Field(default=None, gt=0)
-    max_position_embeddings: int = Field(default=256, gt=0)
-    tie_word_embeddings: bool = True
-    tokenizer_data: Annotated[Source | None, HashedIfSet] = None
-
-    @model_validator(mode="after")
-    def _heads_divide(self) -> "FromScratch":
-        if self.hidden_size % self.num_attention_heads:
-            raise ValueError("'hidden_size' must be a multiple of 'num_attention_heads'")
-        if self.num_attention_heads % (self.num_key_value_heads or 1):
-            raise ValueError("'num_attention_heads' must be a multiple of 'num_key_value_heads'")
-        return self
 
 
 class Lora(Section):
@@ -128,7 +100,8 @@ class LocalModel(Section):
     """A causal language model that runs locally.
 
     Attributes:
-        model: a Hub name or a local folder; omit it with `from_scratch`.
+        model: a Hub name or a local folder; omit it with `from_scratch` and `run`.
+        run, student: the folder of another run and the name of one of its students, which brings its own layout and template.
         layout: how a conversation is converted to text. `chat`: the tokenizer's template. `transcript`: Human/Assistant turns.
             `plain`: the response continues the prompt.
         thinking: with `layout: chat`, whether the model thinks before it answers. `auto`: no, where its template has a switch.
@@ -141,6 +114,8 @@ class LocalModel(Section):
 
     kind: Literal["local"] = "local"
     model: Annotated[str | None, ReadsFile] = None
+    run: Annotated[str | None, NotHashed] = None
+    student: Annotated[str | None, NotHashed] = None
     revision: str | None = None
     from_scratch: FromScratch | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
@@ -150,12 +125,30 @@ class LocalModel(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Attention | None = None
     trust_remote_code: bool = False
+    _of_run: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
     def _one_origin(self) -> "LocalModel":
-        if (self.model is None) == (self.from_scratch is None):
+        if self.run is None and (self.model is None) == (self.from_scratch is None):
             raise ValueError("give either 'model' (a Hub name or a folder) or 'from_scratch', not both")
+        if (self.run is None) != (self.student is None):
+            raise ValueError("'run' (the folder of another run) and 'student' (one of its students) belong together: give both")
+        brought = ("model", "revision", "from_scratch", "layout", "thinking", "template_arguments", "chat_template")
+        own = [name for name in brought if getattr(self, name) != type(self).model_fields[name].default]
+        if self.run is not None and own:
+            names = ", ".join(f"'{name}'" for name in own)
+            raise ValueError(f"the student of a run brings its own model, layout and template: remove {names}")
         return self
+
+    def hashed_by_content_alone(self) -> Container[str]:
+        """See `Section`."""
+        return ("model",) if self._of_run else ()
+
+    def with_model_of_run(self, folder: str, **saved: Any) -> Self:
+        """The section with the folder of its run's student, and its settings as they were saved."""
+        found = self.model_copy(update={"model": folder, **saved})
+        found._of_run = True
+        return found
 
     @model_validator(mode="after")
     def _template_is_used(self) -> "LocalModel":
@@ -185,48 +178,21 @@ class StudentModel(LocalModel):
     quantize: Annotated[Quantize | None, BeforeValidator(_kind_alone), HashedIfSet] = None
 
 
-def _without_credentials(value: str) -> str:
-    address = urlsplit(value)
-    if address.scheme not in ("http", "https") or not address.hostname:
-        raise ValueError("expected the URL of a server, such as http://localhost:8000/v1")
-    if "@" in address.netloc or address.query or address.fragment:
-        raise ValueError("a URL must not contain a user, password or query, because it is written to files: use 'api_key_env'")
-    return value
+class OwnStart(StudentModel):
+    """The start of one student alone, of another size or family, optionally fine-tuned on demonstrations first."""
 
+    sft: Sft | None = None
 
-def _name_of_a_variable(value: str) -> str:
-    if not re.fullmatch(r"[A-Za-z_][A-Za-z0-9_]*", value) or redact(value) != value:
-        raise ValueError("expected the name of an environment variable, such as OPENAI_API_KEY, not the key itself")
-    return value
+    @property
+    def sft_trains_adapters(self) -> bool:
+        """Whether `sft` trains adapters: a new model is trained whole."""
+        return self.sft is not None and self.lora is not None and self.from_scratch is None
 
-
-ServerUrl = Annotated[str, AfterValidator(_without_credentials)]
-"""The URL of an OpenAI-compatible server, such as http://localhost:8000/v1. It is written to files and must not hold secrets."""
-
-
-def _one_or_several(value: Any) -> str:
-    return "one" if isinstance(value, str) else "several"
-
-
-def _in_order(value: str | tuple[str, ...]) -> str | tuple[str, ...]:
-    """Several URLs without duplicates, in alphabetical order, so that the order in the config does not matter."""
-    if isinstance(value, str):
-        return value
-    urls = tuple(sorted({url.rstrip("/") for url in value}))
-    return urls[0] if len(urls) == 1 else urls
-
-
-ServerUrls = Annotated[
-    Annotated[
-        Annotated[ServerUrl, Tag("one")] | Annotated[tuple[ServerUrl, ...], Field(min_length=1), Tag("several")],
-        Discriminator(_one_or_several),
-    ],
-    AfterValidator(_in_order),
-]
-"""The URL of a server, or those of several servers with the same model."""
-
-KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
-"""The name of the environment variable that contains an API key."""
+    @model_validator(mode="after")
+    def _adapter_learning_rate(self) -> "OwnStart":
+        if self.sft is not None and self.sft_trains_adapters:
+            object.__setattr__(self, "sft", with_adapter_rate(self.sft))
+        return self
 
 
 Concurrency = Literal["auto"] | Annotated[int, Field(gt=0)]

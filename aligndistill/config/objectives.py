@@ -5,9 +5,9 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.judges import Judge
-from aligndistill.config.models import KeyVariable, ServerUrl
 from aligndistill.config.offline_objectives import Distil, Divergent, Kind, OfflineObjective
 from aligndistill.config.section import HashedIfSet, NotHashed, Section, name_or_section
+from aligndistill.config.servers import KeyVariable, ServerUrl
 
 RewardSource = Annotated[
     Annotated[Literal["reward_model", "judge"], Tag("name")] | Annotated[Judge, Tag("section")], Discriminator(name_or_section)

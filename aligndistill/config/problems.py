@@ -14,7 +14,7 @@ from pydantic_core import ErrorDetails
 from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
 from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
-from aligndistill.config.models import LocalModel
+from aligndistill.config.models import LocalModel, OwnStart
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, alternatives, fields_of, is_section, kind_of
 from aligndistill.config.secrets import names_a_secret, redact
@@ -250,7 +250,7 @@ def _hint(key: str, place: _Place) -> str:
         return f"; it is called {' and '.join(here)} here"
     for name in (key, *ours):
         for section, annotation in known.items():
-            if any(is_section(choice) and name in fields_of(choice) for choice in alternatives(annotation)):
+            if any(is_section(one) and one is not OwnStart and name in fields_of(one) for one in alternatives(annotation)):
                 belongs = "belongs" if name == key else f"is called '{name}' here, and belongs"
                 return f"; it {belongs} under '{section}'"
     if usual in NO_SUCH_KEY:

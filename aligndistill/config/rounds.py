@@ -2,11 +2,11 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import Field
+from pydantic import Discriminator, Field, Tag
 
-from aligndistill.config.section import Section
+from aligndistill.config.section import Section, name_or_section
 
 
 class RoundStop(Section):
@@ -25,6 +25,43 @@ class RoundStop(Section):
     min_pairs: int = Field(default=1, gt=0)
 
 
+class LatestShare(Section):
+    """A mixture: all training rankings of the latest round, and so many of the rounds before that the latest are this share."""
+
+    latest: float = Field(gt=0, lt=1)
+
+
+class FreshPrompts(Section):
+    """So many training prompts in each round, in the order of a hash.
+
+    Attributes:
+        per_round: training prompts in each round.
+        repeats: how often a prompt may be used again, in a later round, when all have been used.
+    """
+
+    per_round: int = Field(gt=0)
+    repeats: int = Field(default=0, ge=0)
+
+    def shortage(self, rounds: int, prompts: int) -> str | None:
+        """Why this many training prompts are too few for this many rounds; None if they are enough."""
+        if prompts < self.per_round:
+            return f"there are {prompts} training prompts, fewer than the {self.per_round} of one round: lower per_round"
+        if rounds * self.per_round > prompts * (1 + self.repeats):
+            allowed = "once" if self.repeats == 0 else f"{1 + self.repeats} times"
+            needed = -(-rounds * self.per_round // prompts) - 1
+            text = f"{rounds} rounds of {self.per_round} prompts need more than the {prompts} training prompts, each {allowed}"
+            return f"{text}: add prompts, lower per_round or count, or set repeats to {needed}"
+        return None
+
+
+RoundData = Annotated[
+    Annotated[Literal["latest", "all"], Tag("name")] | Annotated[LatestShare, Tag("section")], Discriminator(name_or_section)
+]
+RoundPrompts = Annotated[
+    Annotated[Literal["same", "fresh"], Tag("name")] | Annotated[FreshPrompts, Tag("section")], Discriminator(name_or_section)
+]
+
+
 class Rounds(Section):
     """Repeats candidates, verdicts, rankings and students. In every round but the first, the promoted student of the round before
     takes the place of the start: it writes candidates, and students are trained from it.
@@ -33,16 +70,17 @@ class Rounds(Section):
         count: the largest number of rounds; `stop` may end them earlier.
         promotes: the student that the next round starts from.
         reference: the model that objectives compare the policy with: the round's own start (`previous`) or the run's (`start`).
-        data: train on the rankings of the latest round, or of all rounds so far.
-        prompts: `same` uses all training prompts in every round, `fresh` another part of them in each.
+        data: train on the rankings of the latest round, of all rounds so far, or on a mixture, `{latest: 0.7}`.
+        prompts: `same` uses all training prompts in every round, `fresh` another part of them in each, of 1/`count`;
+            `{per_round: 500, repeats: 1}` so many in each.
         stop: when no further round follows.
     """
 
     count: int = Field(gt=1)
     promotes: str
     reference: Literal["start", "previous"] = "previous"
-    data: Literal["latest", "all"] = "latest"
-    prompts: Literal["same", "fresh"] = "same"
+    data: RoundData = "latest"
+    prompts: RoundPrompts = "same"
     stop: RoundStop = RoundStop()
 
 
@@ -57,8 +95,9 @@ class Round:
         promotes: the student that the next round starts from.
         compared: roles that answer the held-out prompts besides the students.
         students: the students that it trains.
-        part: which part of the training prompts it uses, and how many parts there are; None for all prompts.
-        joins: whether its students also learn from the rankings of the rounds before.
+        part: which part of the training prompts it uses, from 0; None for all prompts.
+        parts: how many parts there are, all of one size if that is set in `part_size`.
+        data: whether its students also learn from the rankings of the rounds before.
         stop: the rules that decide after it whether another round follows; None if none can.
     """
 
@@ -68,8 +107,10 @@ class Round:
     promotes: str | None
     compared: tuple[str, ...]
     students: tuple[str, ...]
-    part: tuple[int, int] | None = None
-    joins: bool = False
+    part: int | None = None
+    parts: int = 1
+    part_size: FreshPrompts | None = None
+    data: Literal["latest", "all"] | LatestShare = "latest"
     stop: RoundStop | None = None
 
     def of(self, stage: str) -> str:
@@ -85,8 +126,10 @@ def unrolled(rounds: Rounds, first: Round, again: Sequence[str]) -> tuple[Round,
         again: the students that the other rounds train.
     """
     later = {"start": "student", "reference": "student" if rounds.reference == "previous" else "start"}
-    repeated = replace(first, roles=later, compared=(), students=tuple(again), joins=rounds.data == "all")
+    sized = rounds.prompts if isinstance(rounds.prompts, FreshPrompts) else None
+    first = replace(first, promotes=rounds.promotes, parts=rounds.count, part_size=sized)
+    repeated = replace(first, roles=later, compared=(), students=tuple(again), data=rounds.data)
     made = [first, *(replace(repeated, name=str(n), suffix=f"-r{n}") for n in range(2, rounds.count + 1))]
-    parts = [(part, rounds.count) if rounds.prompts == "fresh" else None for part in range(rounds.count)]
-    promoting = [replace(one, promotes=rounds.promotes, part=part) for one, part in zip(made, parts, strict=True)]
-    return (*(replace(one, stop=rounds.stop) for one in promoting[:-1]), promoting[-1])
+    if rounds.prompts != "same":
+        made = [replace(one, part=part) for part, one in enumerate(made)]
+    return (*(replace(one, stop=rounds.stop) for one in made[:-1]), made[-1])

@@ -11,44 +11,17 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
+from aligndistill.config.budget import Budget
 from aligndistill.config.data import Prompts, Source
 from aligndistill.config.judges import Judge
 from aligndistill.config.labels import Revise, StartSft
-from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
+from aligndistill.config.models import EndpointModel, LocalModel, Model, OwnStart, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
 from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import Training, with_adapter_rate
-
-
-class Price(Section):
-    """The price of a model on a server, US dollars per million tokens."""
-
-    prompt: float = Field(ge=0)
-    completion: float = Field(ge=0)
-
-    def usd(self, prompt_tokens: int, completion_tokens: int) -> float:
-        """The cost of this many tokens, US dollars."""
-        return (prompt_tokens * self.prompt + completion_tokens * self.completion) / 1e6
-
-
-class Budget(Section):
-    """Limits on what a run may spend on servers, including resumed runs. The run stops at a limit; raise it to resume.
-
-    Attributes:
-        requests: HTTP requests, including retries.
-        tokens: prompt and completion tokens.
-        usd: US dollars, computed from `prices`.
-        prices: price by the model's `name` on its server.
-    """
-
-    requests: int | None = Field(default=None, ge=0)
-    tokens: int | None = Field(default=None, ge=0)
-    usd: float | None = Field(default=None, ge=0)
-    prices: dict[str, Price] = Field(default={})
-
 
 # ---------------------------------------------------------------------------------------------------------- candidates
 
@@ -224,9 +197,10 @@ class RunConfig(Section):
     @model_validator(mode="after")
     def _adapter_learning_rates(self) -> "RunConfig":
         """Where adapters of the start are trained, sections without a learning rate get that of adapters."""
-        if self.trains_adapters:
-            object.__setattr__(self, "students", {name: with_adapter_rate(one) for name, one in self.students.items()})
-        if self.sft is not None and ("sft",) in self.adapter_sections:
+        adapted = self.adapter_sections
+        rated = {name: with_adapter_rate(one) if ("students", name) in adapted else one for name, one in self.students.items()}
+        object.__setattr__(self, "students", rated)
+        if self.sft is not None and ("sft",) in adapted:
             object.__setattr__(self, "sft", with_adapter_rate(self.sft))
         return self
 
@@ -237,9 +211,19 @@ class RunConfig(Section):
 
     @property
     def named_models(self) -> dict[str, StudentModel | Model]:
-        """All models of the run, by name."""
-        named = {"start": self.start, "teacher": self.teacher, **self.models}
+        """All models of the run, by name; that of a student's own start is `start-NAME`."""
+        named = {"start": self.start, "teacher": self.teacher, **self.own_starts, **self.models}
         return {name: model for name, model in named.items() if model is not None}
+
+    @property
+    def own_starts(self) -> dict[str, OwnStart]:
+        """The starts that are one student's alone, by their names among the models."""
+        return {f"start-{name}": one.start for name, one in self.students.items() if one.start is not None}
+
+    def seen_by(self, student: str) -> "RunConfig":
+        """The config with the student's own start in the place of the run's, if it has one."""
+        own = self.students[student].start
+        return self if own is None else self.model_copy(update={"start": own, "sft": own.sft})
 
     @property
     def local_models(self) -> dict[str, LocalModel]:
@@ -260,10 +244,13 @@ class RunConfig(Section):
     def adapter_sections(self) -> dict[KeyPath, Training]:
         """The sections that train adapters, by their keys."""
         found: dict[KeyPath, Training] = {}
-        if self.start is not None and self.start.lora is not None:
-            if self.sft is not None and self.start.from_scratch is None:  # a new model is trained whole
-                found[("sft",)] = self.sft
-            found |= {("students", name): student for name, student in self.students.items()}
+        if self.start is not None and self.trains_adapters and self.sft is not None and self.start.from_scratch is None:
+            found["sft",] = self.sft  # a new model is trained whole
+        for name, student in self.students.items():
+            if self.seen_by(name).trains_adapters:
+                found["students", name] = student
+            if student.start is not None and student.start.sft is not None and student.start.sft_trains_adapters:
+                found["students", name, "start", "sft"] = student.start.sft
         if self.reward_model is not None and self.reward_model.lora is not None:
             found[("reward_model",)] = self.reward_model
         return found
@@ -312,7 +299,7 @@ class RunConfig(Section):
     def all_rounds(self) -> tuple[Round, ...]:
         """The rounds of the run, in order. Without `rounds` there is one."""
         roles = {"start": "start", "reference": "start"} if self.start is not None else {}
-        compared = tuple(role for role in ("start", "teacher") if role in self.named_models)
+        compared = (*(role for role in ("start", "teacher") if role in self.named_models), *self.own_starts)
         first = Round("1", "", roles, None, compared, tuple(self.students))
         if self.rounds is None:
             return (first,)

@@ -1,5 +1,6 @@
 """The base class of all config sections, and the marks that fields carry in their annotations."""
 
+from collections.abc import Container
 from enum import Enum
 from typing import Annotated, Any
 
@@ -43,3 +44,7 @@ class Section(BaseModel):
     """A part of the config: unknown keys are errors, and instances are immutable."""
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, allow_inf_nan=False)
+
+    def hashed_by_content_alone(self) -> Container[str]:
+        """The fields marked `ReadsFile` of which the content counts and the path does not."""
+        return ()

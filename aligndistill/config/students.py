@@ -5,10 +5,10 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from aligndistill.config.models import LocalModel, Lora
+from aligndistill.config.models import LocalModel, Lora, OwnStart
 from aligndistill.config.objectives import Objective, Ppo
 from aligndistill.config.offline_objectives import Distil
-from aligndistill.config.section import HashedIfSet
+from aligndistill.config.section import HashedIfSet, NotHashed
 from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
@@ -57,9 +57,13 @@ class TeacherTokens:
 class Student(Training):
     """A student trained on the rankings or on rewards. `learning_rate` defaults to that of the objective's paper, and to the
     objective's rate for adapters if the start has `lora`.
+
+    Attributes:
+        start: trained instead of the run's start; the reference as well. It may have another tokenizer unless tokens are compared.
     """
 
     objective: Objective
+    start: Annotated[OwnStart | None, NotHashed] = None
 
     @property
     def full_learning_rate(self) -> float:

@@ -20,7 +20,7 @@ def distilled(config: RunConfig) -> Iterator[Problem]:
         path = ("students", name, "objective")
         if isinstance(objective, OnPolicyDistil) and isinstance(config.teacher, EndpointModel):
             yield from _served_teacher(config.teacher, objective, path)
-        elif reason := _probabilities_unknown("distillation", config):
+        elif reason := _probabilities_unknown("distillation", config.seen_by(name)):
             yield Problem((*path, "kind"), reason)
         if (
             isinstance(objective, Distil)
@@ -32,7 +32,8 @@ def distilled(config: RunConfig) -> Iterator[Problem]:
                 (*path, "on"), "no candidates are the teacher's: add 'teacher' to candidates.from, or set this to best or all"
             )
         if isinstance(objective, Distil) and objective.hidden is not None:
-            new = [model.from_scratch if isinstance(model, LocalModel) else None for model in (config.start, config.teacher)]
+            models = (config.seen_by(name).start, config.teacher)
+            new = [model.from_scratch if isinstance(model, LocalModel) else None for model in models]
             if reason := objective.hidden.missing_layer(*(one.num_hidden_layers if one else None for one in new)):
                 yield Problem((*path, "hidden", "layers"), reason)
 
@@ -52,7 +53,10 @@ def _served_teacher(teacher: EndpointModel, objective: OnPolicyDistil, path: Key
 
 def fidelity(config: RunConfig) -> Iterator[Problem]:
     """Fidelity compares whole distributions."""
-    if config.evaluation.fidelity and (reason := _probabilities_unknown("fidelity", config)):
+    if not config.evaluation.fidelity:
+        return
+    reasons = [_probabilities_unknown("fidelity", one) for one in (config, *map(config.seen_by, config.students))]
+    if reason := next(filter(None, reasons), None):
         yield Problem(("evaluation", "fidelity"), reason)
 
 
@@ -71,9 +75,11 @@ def _probabilities_unknown(reader: str, config: RunConfig) -> str | None:
 
 
 def _may_share_tokenizer(config: RunConfig) -> bool:
-    """Whether start and teacher may have one tokenizer. Those of folders and of the Hub are compared when they are read."""
+    """Whether start and teacher may have one tokenizer. Other ones are compared when they are read."""
     start, teacher = config.start, config.teacher
     assert start is not None and isinstance(teacher, Teacher)
+    if start.run is not None or teacher.run is not None:
+        return True  # see `stages/chains.py`
     one, other = start.from_scratch, teacher.from_scratch
     if one is None or other is None:
         return one is other

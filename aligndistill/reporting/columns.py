@@ -64,7 +64,8 @@ COLUMNS = (
         best_is_highest=True,
         is_win_rate=True,
     ),
-    Column("kl_nats", "KL", "nats per response, from the start"),
+    Column("win_rate_own", "vs own", "how often the judge prefers the answer over the student's own start's", is_win_rate=True),
+    Column("kl_nats", "KL", "nats per response, from the start that the student was trained from"),
     Column("fidelity.agreement", "as teacher", "share of the teacher's tokens that the model, too, finds likeliest"),
     Column("fidelity.kl_forward", "KL teacher", "KL(teacher || model) on the teacher's answers, nats per token"),
     Column("fidelity.own.kl_reverse", "KL own", "KL(model || teacher) on the model's own answers, nats per token"),
@@ -80,9 +81,9 @@ COLUMNS = (
 
 
 def authors_of(report: Report) -> dict[str, ModelMetrics]:
-    """The rows: the start, the teacher where there is one, the students in the order of the config."""
+    """The rows: the starts, the teacher where there is one, the students in the order of the config."""
     teacher = {} if report.teacher is None else {"teacher": report.teacher}
-    return {"start": report.start, **teacher, **report.students}
+    return {"start": report.start, **report.starts, **teacher, **report.students}
 
 
 def measured(columns: Sequence[Column], models: Sequence[ModelMetrics]) -> list[Column]:

@@ -37,6 +37,14 @@ class StartMetrics(ModelMetrics):
     win_rate_teacher: Mean | None = None
 
 
+class OwnStartMetrics(ModelMetrics):
+    """Metrics of the start of one student alone; its win rates are over the run's start, and over the teacher."""
+
+    win_rate: Mean | None = None
+    win_rate_lc: Mean | None = None
+    win_rate_teacher: Mean | None = None
+
+
 class QuantizedMetrics(Record):
     """What a student is with its linear layers quantised, as it may be deployed.
 
@@ -65,7 +73,8 @@ class StudentMetrics(ModelMetrics):
         win_rate_lc: the same, estimated for answers of equal length.
         win_rate_style: the same, estimated for answers of equal length and style.
         win_rate_teacher: how often the judge prefers its answer to the teacher's.
-        kl_nats: KL(student || start) of a response, nats.
+        win_rate_own: how often the judge prefers its answer to that of its own start; None if that is the run's.
+        kl_nats: KL(student || start) of a response, nats; the start is its own if it has one.
         fidelity: how closely it follows the teacher, token by token.
         quantized: the same of its quantised copy.
         train_seconds: wall time of its training.
@@ -77,6 +86,7 @@ class StudentMetrics(ModelMetrics):
     win_rate_lc: Mean | None = None
     win_rate_style: Mean | None = None
     win_rate_teacher: Mean | None = None
+    win_rate_own: Mean | None = None
     kl_nats: Mean | None = None
     fidelity: TeacherFidelity | None = None
     quantized: QuantizedMetrics | None = None
@@ -217,12 +227,27 @@ class ElicitationMetrics(Record):
     samples: tuple[ElicitedSample, ...] = ()
 
 
+class ModelOrigin(Record):
+    """Where a model comes from.
+
+    Attributes:
+        run: the run that uses it: this one, or one whose student is a model of this one.
+        role: its name there, such as `teacher`.
+        model: a folder, a name, a server's model, `from scratch`, or `RUN: STUDENT`.
+    """
+
+    run: str
+    role: str
+    model: str
+
+
 class Report(Record):
-    """The report of a run. Students are in the order of the config."""
+    """The report of a run. Students are in the order of the config; `starts` are students' own, by the name `start-STUDENT`."""
 
     run: str
     seed: int
     start: StartMetrics = StartMetrics()
+    starts: Mapping[str, OwnStartMetrics] = {}
     teacher: ModelMetrics | None = None
     judge: JudgeMetrics | None = None
     audit: AuditMetrics | None = None
@@ -231,6 +256,7 @@ class Report(Record):
     students: Mapping[str, StudentMetrics] = {}
     rounds: tuple[RoundMetrics, ...] = ()
     elicitation: tuple[ElicitationMetrics, ...] = Field(default=(), exclude_if=lambda steps: not steps)
+    origins: tuple[ModelOrigin, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}
 

@@ -8,36 +8,11 @@ from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
 from aligndistill.runs.events import plan_text
-from aligndistill.runs.files import ARTIFACTS, PLAN
+from aligndistill.runs.files import PLAN
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
 from aligndistill.store.artifacts import read_manifest
+from aligndistill.store.run_folder import ARTIFACTS, finished_stages
 from aligndistill.store.stage import Pipeline, Stage
-
-
-def finished_stages(run_folder: Path) -> dict[str, Path]:
-    """The absolute folder of each finished stage of a run, by the stage's name.
-
-    Paths in a run's folder are relative to where the run was started: the working directory, or a parent folder of the run's.
-
-    Raises:
-        DataError: there is no run, or its stages do not exist.
-    """
-    try:
-        folders: dict[str, str] = json.loads((run_folder / ARTIFACTS).read_text(encoding="utf-8"))
-    except (OSError, ValueError):
-        raise DataError(
-            f"{run_folder}: no readable {ARTIFACTS} found. Give the folder of a run, such as runs/quickstart."
-        ) from None
-    bases = (Path.cwd(), *run_folder.absolute().parents)
-    for base in bases:
-        found = {name: base / folder for name, folder in folders.items()}
-        if all(folder.is_dir() for folder in found.values()):
-            return found
-    gone = next(folder for folder in folders.values() if not Path(folder).is_dir())
-    raise DataError(
-        f"{gone} does not exist (searched from {bases[0]} and from the parent folders of {run_folder}). "
-        "Change to the folder where the run was started, or run its config again."
-    )
 
 
 def stage_folders(run_folder: Path) -> dict[str, Path]:

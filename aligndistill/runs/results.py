@@ -10,8 +10,8 @@ from aligndistill.config.load import load_config
 from aligndistill.config.resolve import with_baseline
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
-from aligndistill.runs.folder import finished_stages
 from aligndistill.runs.tables import read_table
+from aligndistill.store.run_folder import finished_stages
 
 if TYPE_CHECKING:
     from pandas import DataFrame

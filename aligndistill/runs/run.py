@@ -142,11 +142,14 @@ def _run(
         return replace(context, open_endpoint=endpoints.open, spending=endpoints.spending, unreadable_limit=limit)
 
     done: list[Stage] = []
+    said: set[str] = set()  # rounds that are not run
     ended = not_run(whole.stages, config.runtime.store)
     for stage in stages:
         if reason := ended.get(stage):
-            if is_main_process() and stage.name.startswith("candidates-"):
-                say(f"round {stage.name.rpartition('-r')[2]} is not run; {reason}")
+            _, _, round_ended = stage.name.rpartition("-r")
+            if is_main_process() and round_ended.isdigit() and round_ended not in said:
+                said.add(round_ended)
+                say(f"round {round_ended} is not {'run' if stage.name.startswith('candidates-') else 'finished'}; {reason}")
             continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         try:

@@ -16,8 +16,8 @@ from aligndistill.chat.http.adaptive import Limit, limit_of
 from aligndistill.chat.http.budget import Account, Spending
 from aligndistill.chat.http.capabilities import Capabilities, ServerCapabilities
 from aligndistill.chat.http.rate_limit import RateLimiter
+from aligndistill.config.budget import Budget
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget
 from aligndistill.runs.files import SERVERS, SPENT
 from aligndistill.store.append_log import AppendLog
 

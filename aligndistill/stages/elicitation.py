@@ -3,8 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from aligndistill.config.budget import Price
 from aligndistill.config.elicitation import Curate, Evolve, Expand, Magpie, Step
-from aligndistill.config.run import Price
 from aligndistill.elicitation.asking import Ask
 from aligndistill.elicitation.collecting import Collected
 from aligndistill.elicitation.curation import curate

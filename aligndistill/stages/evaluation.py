@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from types import MappingProxyType
 
 from aligndistill.config.plugins import load_plugin
 from aligndistill.config.run import Evaluation
@@ -41,6 +42,7 @@ class AuthorMetrics(Record):
     win_rate_lc: Mean | None
     win_rate_style: Mean | None
     win_rate_teacher: Mean | None
+    win_rate_own: Mean | None = None
     length_warning: str | None
     kl_nats: Mean | None
     distinct_2: float | None
@@ -79,18 +81,22 @@ def make(
     reward_model: Path | None,
     seed: int,
     stops: Mapping[str, Path] | None = None,
+    orders: Mapping[str, Path] | None = None,
+    own_starts: Mapping[str, str] | None = None,
 ) -> StageResult:
     """Score the answers by truth, reward model and judge, and compute means with intervals over prompts.
 
     Args:
-        stops: of repeated rounds, what decided whether another followed, and with it which answers there are.
+        stops, orders: of repeated rounds, what decided whether another followed, and with it which answers there are.
+        own_starts: of students that are not trained from the run's start, the author that they are trained from.
     """
     assert settings.judge != "same", "a resolved config names the judge"
     judge = settings.judge
     messages = {prompt.id: prompt.messages for prompt in held_out_prompts(prompts, settings.prompts)}
     by_author = read_answers(answers)
     opponents = ["start", "teacher"] if settings.against_teacher else ["start"]
-    tasks = [answers_task(prompt, messages[prompt], by_author, opponents) for prompt in messages]
+    own = own_starts or {}
+    tasks = [answers_task(prompt, messages[prompt], by_author, opponents, own) for prompt in messages]
     tasks = [task for task in tasks if task.candidates]
     verdicts = ask(context, judge, models, tasks, seed, "comparisons") if judge else []
     require_readable(context, verdicts, "comparisons")
@@ -102,7 +108,7 @@ def make(
 
     scores = _Scores(truths, rewards, by_prompt(verdicts))
     result = EvaluationResult(
-        authors={author: _metrics(author, by_author, scores, settings) for author in by_author},
+        authors={author: _metrics(author, by_author, scores, settings, own.get(author)) for author in by_author},
         judge=judge_metrics(verdicts) if judge else None,
     )
     (context.folder / EVALUATION).write_text(result.model_dump_json(indent=2) + "\n")
@@ -139,9 +145,13 @@ def _answer_id(answer: Answer) -> str:
 
 
 def answers_task(
-    prompt: str, messages: tuple[Message, ...], answers: Mapping[str, Mapping[str, Sequence[Answer]]], opponents: Sequence[str]
+    prompt: str,
+    messages: tuple[Message, ...],
+    answers: Mapping[str, Mapping[str, Sequence[Answer]]],
+    opponents: Sequence[str],
+    own_starts: Mapping[str, str] = MappingProxyType({}),
 ) -> Task:
-    """A prompt's distinct answers, and the pairs that win rates over these opponents need."""
+    """A prompt's distinct answers, and the pairs that win rates over these opponents, and over students' own starts, need."""
     candidates: dict[str, Candidate] = {}
     for of_author in answers.values():
         for answer in of_author.get(prompt, ()):
@@ -151,15 +161,13 @@ def answers_task(
                 Candidate(id=identity, prompt_id=prompt, text=answer.text, author=answer.author, finish=answer.finish),
             )
     place = {identity: index for index, identity in enumerate(candidates)}
+    against = [(author, opponent) for opponent in opponents for author in answers if author not in (opponent, "teacher")]
     pairs: dict[tuple[int, int], None] = {}
-    for opponent in opponents:
-        for author, of_author in answers.items():
-            if author in (opponent, "teacher") or opponent not in answers:
-                continue
-            for ours, theirs in zip(of_author.get(prompt, ()), answers[opponent].get(prompt, ()), strict=False):
-                a, b = place[_answer_id(ours)], place[_answer_id(theirs)]
-                if a != b:
-                    pairs[min(a, b), max(a, b)] = None
+    for author, opponent in [*against, *own_starts.items()]:
+        for ours, theirs in zip(answers[author].get(prompt, ()), answers.get(opponent, {}).get(prompt, ()), strict=False):
+            a, b = place[_answer_id(ours)], place[_answer_id(theirs)]
+            if a != b:
+                pairs[min(a, b), max(a, b)] = None
     return Task(prompt, messages, tuple(candidates.values()), tuple(pairs))
 
 
@@ -189,7 +197,11 @@ def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict
 
 
 def _metrics(
-    author: str, answers: Mapping[str, Mapping[str, Sequence[Answer]]], scores: _Scores, settings: Evaluation
+    author: str,
+    answers: Mapping[str, Mapping[str, Sequence[Answer]]],
+    scores: _Scores,
+    settings: Evaluation,
+    own_start: str | None,
 ) -> AuthorMetrics:
     ours = answers[author]
 
@@ -211,6 +223,7 @@ def _metrics(
         win_rate_lc=by_length.win_rate,
         win_rate_style=by_style.win_rate,
         win_rate_teacher=win_rate(against_teacher),
+        win_rate_own=win_rate(compared_with(own_start)) if own_start else None,
         length_warning=by_length.warning or by_style.warning,
         kl_nats=mean_over_prompts(ours, lambda answer: answer.kl_nats),
         distinct_2=distinct_n([answer.text for of_prompt in ours.values() for answer in of_prompt], 2),

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from aligndistill.config.data import Source
+from aligndistill.config.from_scratch import FromScratch
 from aligndistill.config.labels import StartSft
-from aligndistill.config.models import FromScratch, LocalModel, Quantize
+from aligndistill.config.models import LocalModel, Quantize
 from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.monitor import wait_for_others
@@ -33,7 +34,10 @@ def point(context: StageContext, *, settings: LocalModel) -> StageResult:
     """The pointer to a model that is used without training."""
     from aligndistill.models.load import pointer_to
 
-    pointer_to(settings).write(context.folder)
+    pointer = pointer_to(settings)
+    if settings.run is not None:  # a store can be moved
+        pointer = pointer.model_copy(update={"path": os.path.relpath(pointer.path, context.folder)})
+    pointer.write(context.folder)
     return StageResult()
 
 

@@ -4,7 +4,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from aligndistill.config.data import Prompts
+from aligndistill.config.rounds import FreshPrompts
 from aligndistill.data.loading import load_prompts
+from aligndistill.errors import DataError
 from aligndistill.records import Prompt, Ranking, content_hash
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import PROMPTS, RANKINGS
@@ -29,10 +31,38 @@ def of_rankings(context: StageContext, *, rankings: Path) -> StageResult:
 
 
 def part(context: StageContext, *, prompts: Path, part: int, parts: int) -> StageResult:
-    """One of several equal parts of the training prompts, by hash, and all held-out prompts."""
+    """One of several equal parts of the training prompts, by hash, and all held-out prompts.
+
+    Raises:
+        DataError: a part has no training prompts.
+    """
+
+    def part_with(prompt: Prompt) -> int:
+        return int(content_hash("round", prompt.id), 16) % parts
+
     found = read_jsonl(prompts / PROMPTS, Prompt)
-    kept = (one for one in found if one.split == "held_out" or int(content_hash("round", one.id), 16) % parts == part)
-    return StageResult(counts=_write(context, kept))
+    if empty := set(range(parts)) - {part_with(one) for one in found if one.split == "train"}:
+        text = (
+            f"prompts: fresh splits the training prompts into {parts} parts, one for each round, and {len(empty)} of them are empty"
+        )
+        raise DataError(f"rounds.{text}. Use more prompts, fewer rounds, or prompts: same.")
+    found = read_jsonl(prompts / PROMPTS, Prompt)
+    return StageResult(counts=_write(context, (one for one in found if one.split == "held_out" or part_with(one) == part)))
+
+
+def sized_part(context: StageContext, *, prompts: Path, settings: FreshPrompts, part: int, parts: int) -> StageResult:
+    """The next training prompts in the order of a hash, from the first again after the last, and all held-out prompts.
+
+    Raises:
+        DataError: there are too few for all parts.
+    """
+    order = sorted((content_hash("round", one.id), one.id) for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "train")
+    if shortage := settings.shortage(parts, len(order)):
+        raise DataError(f"rounds.prompts: {shortage}.")
+    first = part * settings.per_round
+    chosen = {order[place % len(order)][1] for place in range(first, first + settings.per_round)}
+    found = read_jsonl(prompts / PROMPTS, Prompt)
+    return StageResult(counts=_write(context, (one for one in found if one.split == "held_out" or one.id in chosen)))
 
 
 def _write(context: StageContext, prompts: Iterable[Prompt]) -> dict[str, int]:

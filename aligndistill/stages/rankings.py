@@ -33,11 +33,13 @@ def make(
     candidates: Path,
     verdicts: Path,
     learns_ties: bool = False,
+    may_be_tied: bool = False,
 ) -> StageResult:
     """Rank each prompt's candidates by the verdicts on them.
 
     Args:
         learns_ties: whether tied rankings alone are enough (see `RunConfig`); otherwise the run stops if there are no others.
+        may_be_tied: the run does not stop then (see `stages/rounds.py`).
     """
     of_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
     judged = group_by_prompt(read_verdicts(verdicts))
@@ -47,7 +49,7 @@ def make(
         rank_responses(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
         for prompt in read_jsonl(prompts / PROMPTS, Prompt)
     )
-    result = _write(context, settings, conversational, outcomes, {}, learns_ties)
+    result = _write(context, settings, conversational, outcomes, {}, learns_ties, may_be_tied)
     if not comparisons:
         return result
     bias = order_bias(comparisons)
@@ -71,6 +73,7 @@ def _write(
     outcomes: Iterable[RankingOutcome],
     dropped_before: Mapping[str, int],
     learns_ties: bool,
+    may_be_tied: bool = False,
 ) -> StageResult:
     """Write the rankings one by one. `dropped_before` may grow while the outcomes are iterated."""
     dropped: Counter[str] = Counter()
@@ -102,7 +105,7 @@ def _write(
     ):
         written = write_jsonl(context.folder / RANKINGS, rankings())
     dropped += Counter(dropped_before)
-    if not (learns_ties and tied):
+    if not (learns_ties and tied) and not may_be_tied:
         require_records(train, "training rankings", dropped, TIES_ALONE if tied else "")
     return StageResult(
         counts={"train": train, "held_out": written - train, "pairs": pairs},

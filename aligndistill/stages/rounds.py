@@ -1,19 +1,28 @@
-"""progress.json: a round's promoted student against the model that the round started from. Whether another round follows."""
+"""progress.json: a round's promoted student against the model that the round started from. Whether another round follows, and
+whether a later round has an order to learn from.
+"""
 
+import heapq
+import json
 from collections.abc import Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
+from typing import Literal
 
 from aligndistill.config.rounds import RoundStop
 from aligndistill.config.run import Evaluation
+from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.evaluation.wins import by_prompt, compared
 from aligndistill.processes.ranks import is_main_process
-from aligndistill.records import Answer
+from aligndistill.records import Answer, Ranking, content_hash
 from aligndistill.reporting.report import RoundMetrics
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.evaluation import answer_ids, answers_task, controlled, mean_over_prompts, read_answers, win_rate
 from aligndistill.stages.files import PAIRS, PROGRESS, RANKINGS, TIES, held_out_prompts
 from aligndistill.stages.models import point_to_student
 from aligndistill.stages.verdicts import ask, require_readable
+from aligndistill.store.artifacts import read_manifest
+from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import ENDED, StageResult, may_end, together
 
 
@@ -90,6 +99,18 @@ def reason_to_end(measured: RoundMetrics, settings: RoundStop) -> str | None:
     return None
 
 
+@may_end
+def require_order(context: StageContext, *, rankings: Path, learns_ties: bool) -> StageResult:
+    """Decide whether a later round has something to learn from. Its training waits for this stage without reading it."""
+    if any(one.split == "train" for one in read_jsonl(rankings / RANKINGS, Ranking)):
+        return StageResult()
+    if learns_ties and (rankings / TIES).stat().st_size:
+        return StageResult()
+    manifest = read_manifest(rankings)
+    reasons = ", ".join(f"{number} {reason}" for reason, number in manifest.dropped.items()) if manifest else ""
+    return StageResult(metrics={ENDED: f"all_tied: no training prompt of the next round has answers in a strict order ({reasons})"})
+
+
 def join(context: StageContext, *, before: Path, latest: Path) -> StageResult:
     """The rankings of several rounds as one set."""
     lines = {}
@@ -97,6 +118,54 @@ def join(context: StageContext, *, before: Path, latest: Path) -> StageResult:
         with (context.folder / name).open("wb") as file:
             lines[name] = sum(1 for line in _lines(before / name, latest / name) if file.write(line))
     return StageResult(counts={"rankings": lines[RANKINGS], "pairs": lines[PAIRS]})
+
+
+def mix(
+    context: StageContext,
+    *,
+    earlier: Mapping[str, Path],
+    latest: Path,
+    share: float,
+    pairs: Literal["all", "best_worst"],
+    conversational: bool,
+    seed: int,
+) -> StageResult:
+    """All rankings of the latest round, and training rankings of earlier rounds, drawn so that the latest are this share.
+
+    Of n training rankings of the latest round, round(n * (1 - share) / share) are drawn from those of all earlier rounds together,
+    without replacement; all of them if there are fewer. Which ones follows from the seed, by a hash of round and prompt. Ties
+    (`ties.jsonl`) are drawn by the same rule. Held-out rankings are those of the latest round.
+
+    Args:
+        earlier: the rankings of the rounds before.
+        pairs, conversational: as in the stage `rankings`, for `pairs.jsonl`.
+    """
+
+    def drawn(name: str) -> Iterator[Ranking]:
+        """The drawn training rankings of a file, round by round, in its order."""
+        count = sum(one.split == "train" for one in read_jsonl(latest / name, Ranking))
+        rows = {key: read_jsonl(folder / name, Ranking) for key, folder in earlier.items()}
+        places = [
+            (content_hash("mix", str(seed), key, one.prompt_id), key, one.prompt_id)
+            for key, found in rows.items()
+            for one in found
+            if one.split == "train"
+        ]
+        chosen = {place[1:] for place in heapq.nsmallest(round(count * (1 - share) / share), places)}
+        for key, folder in earlier.items():
+            yield from (
+                one for one in read_jsonl(folder / name, Ranking) if one.split == "train" and (key, one.prompt_id) in chosen
+            )
+
+    repeated = list(drawn(RANKINGS))
+    write_jsonl(context.folder / RANKINGS, chain(repeated, read_jsonl(latest / RANKINGS, Ranking)))
+    write_jsonl(context.folder / TIES, chain(drawn(TIES), read_jsonl(latest / TIES, Ranking)))
+    with (context.folder / PAIRS).open("w", encoding="utf-8", errors="surrogatepass") as file:
+        rows = [row for ranking in repeated for row in pairs_of(ranking, pairs, conversational=conversational)]
+        file.writelines(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.writelines((latest / PAIRS).open(encoding="utf-8", errors="surrogatepass"))
+    trained = sum(one.split == "train" for one in read_jsonl(latest / RANKINGS, Ranking))
+    return StageResult(counts={"latest": trained, "earlier": len(repeated)})
 
 
 def _lines(*paths: Path) -> Iterator[bytes]:

@@ -227,7 +227,8 @@ def _hashed_section(section: Section) -> dict[str, Any]:
         value = getattr(section, name)
         if NotHashed in of_field or (HashedIfSet in of_field and value == type(section).model_fields[name].default):
             continue
-        found[name] = hashed(value)
+        if name not in section.hashed_by_content_alone():
+            found[name] = hashed(value)
         if ReadsFile in of_field:
             found[f"{name} content"] = _content(value)
         if ReadsCode in of_field:

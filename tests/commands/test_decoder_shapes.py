@@ -10,7 +10,8 @@ from transformers import AutoConfig
 from aligndistill.commands.plan import stage_memory
 from aligndistill.commands.plan.decoder_shapes import DECODERS, shape_from_numbers
 from aligndistill.commands.plan.memory import shape_of
-from aligndistill.config.models import FromScratch, LocalModel
+from aligndistill.config.from_scratch import FromScratch
+from aligndistill.config.models import LocalModel
 
 SIZES = {"vocab_size": 50, "hidden_size": 24, "intermediate_size": 40, "num_hidden_layers": 3, "num_attention_heads": 4}
 GQA = {**SIZES, "num_key_value_heads": 2}

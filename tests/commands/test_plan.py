@@ -7,8 +7,8 @@ import pytest
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.requests import Estimate
 from aligndistill.commands.plan.table import _duration, _remarks, _row, price_usd, request_seconds
+from aligndistill.config.budget import Budget, Price
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget, Price
 from aligndistill.records import Usage
 
 ASKED = Usage(calls=600, prompt_tokens=300_000, completion_tokens=60_000)

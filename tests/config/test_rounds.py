@@ -3,9 +3,10 @@
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from aligndistill.config.checks import check
-from aligndistill.config.rounds import Round
+from aligndistill.config.rounds import FreshPrompts, LatestShare, Round
 from aligndistill.config.run import RunConfig
 
 
@@ -35,8 +36,8 @@ def test_later_rounds_start_from_the_promoted_student_and_leave_the_baseline_out
     assert second.roles == third.roles == {"start": "student", "reference": "student"}
     assert (first.compared, second.compared) == (("start", "teacher"), ())
     assert (first.students, second.students) == (("dpo", "base"), ("dpo",))
-    assert [one.part for one in (first, second, third)] == [(0, 3), (1, 3), (2, 3)]
-    assert [one.joins for one in (first, second, third)] == [False, True, True]
+    assert [(one.part, one.parts, one.part_size) for one in (first, second, third)] == [(0, 3, None), (1, 3, None), (2, 3, None)]
+    assert [one.data for one in (first, second, third)] == ["latest", "all", "all"]
     assert [one.stop is not None for one in (first, second, third)] == [True, True, False]  # after the last, none can follow
 
 
@@ -78,3 +79,31 @@ def test_rounds_that_cannot_be_are_refused(sections: dict[str, Any], key: tuple[
 
 def test_good_rounds_have_no_problem() -> None:
     assert list(check(config(rounds=ROUNDS))) == []
+
+
+def test_a_mixture_and_a_number_of_prompts_reach_the_rounds() -> None:
+    rounds = {"count": 2, "promotes": "dpo", "data": {"latest": 0.7}, "prompts": {"per_round": 5}}
+    first, second = config(rounds=rounds).all_rounds
+    assert (first.data, second.data) == ("latest", LatestShare(latest=0.7))
+    assert [(one.part, one.part_size) for one in (first, second)] == [(part, FreshPrompts(per_round=5)) for part in (0, 1)]
+
+
+@pytest.mark.parametrize("share", [0, 1, 1.2])
+def test_a_share_lies_between_none_and_all(share: float) -> None:
+    with pytest.raises(ValidationError, match=r"rounds\.data"):
+        config(rounds={"count": 2, "promotes": "dpo", "data": {"latest": share}})
+
+
+@pytest.mark.parametrize(
+    ("per_round", "repeats", "prompts", "short"),
+    [
+        (5, 0, 15, None),
+        (5, 0, 14, "set repeats to 1"),  # 15 are needed
+        (5, 1, 8, None),  # 16 uses
+        (5, 1, 7, "each 2 times: add prompts, lower per_round or count, or set repeats to 2"),  # 14 uses
+        (5, 9, 4, "fewer than the 5 of one round"),
+    ],
+)
+def test_prompts_may_run_out(per_round: int, repeats: int, prompts: int, short: str | None) -> None:
+    found = FreshPrompts(per_round=per_round, repeats=repeats).shortage(3, prompts)
+    assert found is None if short is None else found is not None and short in found

@@ -16,6 +16,13 @@ from tests.e2e.reports import student_weights
 from tests.e2e.small_run import write_config
 
 RULES = {"no_gain": False, "length_growth": None}
+TIED_LATER = """
+from pathlib import Path
+
+def grade(prompt, responses):
+    later = any(Path("runs/store").glob("student-dpo-*/manifest.json"))
+    return [0.0 if later else len(response) for response in responses]
+"""
 
 
 def repeated(config: dict[str, Any], **stop: Any) -> dict[str, Any]:
@@ -75,3 +82,19 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
     whole, resumed = student_weights(folder, "dpo-r2"), student_weights(killed, "dpo-r2")
     assert whole.keys() == resumed.keys()
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
+
+
+def test_a_round_whose_answers_are_all_tied_ends_the_rounds(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+    (folder / "tied_later.py").write_text(TIED_LATER)
+    settings = repeated(config) | {"judge": {"kind": "function", "function": "tied_later:grade"}}
+    settings["rounds"]["count"] = 3
+    write_config(folder / "run.yaml", settings)
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    assert "round 2 is not finished; all_tied: no training prompt of the next round has answers" in ended.errors
+    assert "round 3 is not run; all_tied" in ended.errors
+    found = report(folder)
+    assert set(found["students"]) == {"best_of_n", "dpo"}
+    assert [one["ended"].partition(":")[0] for one in found["rounds"]] == ["all_tied"]
+    nothing = forked.run(folder, "run", "run.yaml")
+    assert (nothing.code, "Nothing to do" in nothing.output) == (0, True), nothing.errors

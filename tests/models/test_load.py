@@ -5,7 +5,7 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
-from aligndistill.config.models import FromScratch
+from aligndistill.config.from_scratch import FromScratch
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.models.from_scratch import write_new_model
 from aligndistill.models.load import ModelPointer, load_language_model, load_tokenizer, read_pointer

@@ -1,20 +1,24 @@
 """Rules that end the rounds, rankings of several rounds, and the pointer to the promoted student."""
 
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aligndistill.config.rounds import RoundStop
+from aligndistill.config.rounds import FreshPrompts, RoundStop
 from aligndistill.config.run import Runtime
+from aligndistill.data.trl_pairs import pairs_of
+from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.models.load import ModelPointer, read_pointer
-from aligndistill.records import Prompt
+from aligndistill.records import Prompt, Ranking
 from aligndistill.reporting.report import RoundMetrics
 from aligndistill.stages import prompts, rounds
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.models import point_to_student
+from aligndistill.store.artifacts import finish
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 
 GAIN, NONE = Mean(mean=0.6, low=0.52, high=0.68, n=50), Mean(mean=0.55, low=0.48, high=0.62, n=50)
@@ -65,6 +69,98 @@ def test_joined_rankings_are_those_of_both_rounds_in_order(tmp_path: Path) -> No
     assert result.counts == {"rankings": 3, "pairs": 3}
     for file in ("rankings.jsonl", "pairs.jsonl", "ties.jsonl"):
         assert [json.loads(line) for line in (made.folder / file).read_text().splitlines()] == [f"{file} {row}" for row in "abc"]
+
+
+def ranked(number: int, split: str, scores: tuple[float, ...]) -> Ranking:
+    responses = [{"text": f"{number}.{place}", "score": score, "candidate_id": "c"} for place, score in enumerate(scores)]
+    content = [{"role": "user", "content": str(number)}]
+    return Ranking.model_validate({"prompt_id": f"{number:x}", "split": split, "messages": content, "responses": responses})
+
+
+def rankings_of(folder: Path, numbers: range, held_out: int) -> Path:
+    """Training rankings of these prompts with two pairs each, one tie for each, and held-out ones."""
+    folder.mkdir()
+    trained = [ranked(number, "train", (2.0, 1.0, 1.0)) for number in numbers]
+    write_jsonl(
+        folder / "rankings.jsonl", [*trained, *(ranked(1000 + number, "held_out", (1.0, 0.0)) for number in range(held_out))]
+    )
+    write_jsonl(folder / "ties.jsonl", [ranked(number, "train", (1.0, 1.0)) for number in numbers])
+    with (folder / "pairs.jsonl").open("w") as file:
+        file.writelines(json.dumps(row) + "\n" for one in trained for row in pairs_of(one, conversational=True))
+    return folder
+
+
+def mixed(folder: Path, made: StageContext, share: float, seed: int = 0) -> dict[str, int]:
+    earlier = {str(number): folder / str(number) for number in (1, 2)}
+    more: dict[str, Any] = {"pairs": "all", "conversational": True, "seed": seed}
+    return dict(rounds.mix(made, earlier=earlier, latest=folder / "3", share=share, **more).counts)
+
+
+def test_a_mixture_has_all_of_the_latest_round_and_its_share(tmp_path: Path) -> None:
+    for name, numbers in (("1", range(20)), ("2", range(20, 40)), ("3", range(40, 54))):
+        rankings_of(tmp_path / name, numbers, held_out=3)
+    made = context(tmp_path / "mixed")
+    assert mixed(tmp_path, made, 0.7) == {"latest": 14, "earlier": 6}  # 14 of 20 are 0.7
+    found = list(read_jsonl(made.folder / "rankings.jsonl", Ranking))
+    train = [int(one.prompt_id, 16) for one in found if one.split == "train"]
+    assert set(range(40, 54)) <= set(train)
+    assert len(set(train)) == len(train) == 20
+    assert sum(one.split == "held_out" for one in found) == 3
+    pairs = [json.loads(line)["prompt"][0]["content"] for line in (made.folder / "pairs.jsonl").read_text().splitlines()]
+    assert pairs == [str(number) for number in train for _ in range(2)]
+    assert sum(1 for _ in read_jsonl(made.folder / "ties.jsonl", Ranking)) == 20
+    # The seed decides, and nothing else.
+    again, other = context(tmp_path / "again"), context(tmp_path / "other")
+    mixed(tmp_path, again, 0.7)
+    mixed(tmp_path, other, 0.7, seed=1)
+    contents = [(one.folder / "rankings.jsonl").read_bytes() for one in (made, again, other)]
+    assert contents[0] == contents[1] != contents[2]
+    # There are not so many: all are taken.
+    assert mixed(tmp_path, context(tmp_path / "few"), 0.1) == {"latest": 14, "earlier": 40}
+
+
+@pytest.mark.parametrize(("learns_ties", "tied", "ends"), [(False, 2, True), (True, 2, False), (True, 0, True)])
+def test_a_round_without_an_order_ends_the_rounds(tmp_path: Path, learns_ties: bool, tied: int, ends: bool) -> None:
+    rankings = rankings_of(tmp_path / "rankings", range(tied), held_out=3)
+    write_jsonl(rankings / "rankings.jsonl", [ranked(7, "held_out", (1.0, 0.0))])
+    finish(rankings, stage="x", stage_fingerprint="0", counts={}, dropped={"tied": 2}, metrics={}, wall_seconds=0)
+    ended = rounds.require_order(context(tmp_path / "order"), rankings=rankings, learns_ties=learns_ties).metrics.get("ended")
+    assert ended == ("all_tied: no training prompt of the next round has answers in a strict order (2 tied)" if ends else None)
+    write_jsonl(rankings / "rankings.jsonl", [ranked(7, "train", (1.0, 0.0))])
+    assert rounds.require_order(context(tmp_path / "again"), rankings=rankings, learns_ties=learns_ties).metrics == {}
+
+
+def whole_prompts(folder: Path, train: int) -> list[str]:
+    rows = [
+        Prompt.model_validate({"id": f"{n:x}", "messages": [{"role": "user", "content": str(n)}], "source": "s", "split": split})
+        for n, split in enumerate(["train"] * train + ["held_out"] * 3)
+    ]
+    folder.mkdir()
+    write_jsonl(folder / "prompts.jsonl", rows)
+    return [one.id for one in rows if one.split == "train"]
+
+
+def test_sized_parts_use_every_prompt_before_one_is_used_again(tmp_path: Path) -> None:
+    train = whole_prompts(tmp_path / "whole", 10)
+    settings = FreshPrompts(per_round=4, repeats=1)
+    parts = []
+    for part in range(5):
+        made = context(tmp_path / str(part))
+        prompts.sized_part(made, prompts=tmp_path / "whole", settings=settings, part=part, parts=5)
+        rows = list(read_jsonl(made.folder / "prompts.jsonl", Prompt))
+        assert sum(one.split == "held_out" for one in rows) == 3
+        parts.append([one.id for one in rows if one.split == "train"])
+    assert all(len(set(part)) == 4 for part in parts)
+    assert len({*parts[0], *parts[1]}) == 8
+    assert Counter(name for part in parts for name in part) == dict.fromkeys(train, 2)  # 5 rounds of 4, twice 10
+    with pytest.raises(DataError, match=r"rounds\.prompts: 6 rounds of 4 prompts need more than the 10 training prompts"):
+        prompts.sized_part(context(tmp_path / "more"), prompts=tmp_path / "whole", settings=settings, part=0, parts=6)
+
+
+def test_an_empty_part_is_an_error_of_the_first_round(tmp_path: Path) -> None:
+    whole_prompts(tmp_path / "whole", 2)
+    with pytest.raises(DataError, match=r"into 3 parts, one for each round, and [12] of them are empty"):
+        prompts.part(context(tmp_path / "part"), prompts=tmp_path / "whole", part=0, parts=3)
 
 
 def test_parts_of_the_prompts_are_disjoint_and_share_the_held_out_ones(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Protocol
 
 from pydantic import BaseModel
 
-from aligndistill.config.run import Budget, Price
+from aligndistill.config.budget import Budget, Price
 from aligndistill.errors import BudgetError
 from aligndistill.records import Usage
 

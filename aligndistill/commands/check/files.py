@@ -33,6 +33,7 @@ from aligndistill.models.folder import (
     require_unquantised,
 )
 from aligndistill.models.vocabulary import shared_vocabulary, tokens_in
+from aligndistill.stages.chains import models_of_runs, require_one_tokenizer, with_folder
 from aligndistill.stages.revisions import read_principles
 
 Requirement = tuple[KeyPath, Callable[[], object]]
@@ -47,7 +48,7 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
                 require()
             except UserError as error:
                 yield (*path, *key), error
-    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config)):
+    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config), *_of_chains(config)):
         try:
             require()
         except UserError as error:
@@ -56,6 +57,8 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
 
 def _requirements(section: Section) -> Iterator[Requirement]:
     match section:
+        case LocalModel(run=str()):
+            yield ("run",), partial(with_folder, section)
         case LocalModel(model=str(model)) | RewardScore(model=str(model)):
             yield ("model",), partial(require_model, model)
             if isinstance(section, StudentModel):
@@ -106,19 +109,25 @@ def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
 
 
 def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
-    start, teacher = config.start, config.teacher
+    teacher = config.teacher
     taught_by = teacher.tokenizer if isinstance(teacher, EndpointModel) else teacher.model if teacher is not None else None
-    if start is None or start.model is None or taught_by is None:
-        return
-    students = {name: student.objective for name, student in config.students.items()}
-    reading: list[KeyPath] = [("students", n, "objective") for n, o in students.items() if isinstance(o, Distil | OnPolicyDistil)]
-    reading += [("evaluation", "fidelity")] if config.evaluation.fidelity else []
-    for path in reading:
-        yield path, partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
-    for name, objective in students.items():
+    for name, student in config.students.items():
+        objective, start = student.objective, config.seen_by(name).start
+        if start is None or start.model is None or taught_by is None:
+            continue
+        path: KeyPath = ("students", name, "objective")
+        if isinstance(objective, Distil | OnPolicyDistil):
+            yield path, partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
+        if config.evaluation.fidelity:
+            yield ("evaluation", "fidelity"), partial(_require_one_tokenizer, Path(start.model), Path(taught_by))
         if isinstance(objective, Distil) and objective.hidden is not None:
-            path = ("students", name, "objective", "hidden", "layers")
-            yield path, partial(_require_layers, objective.hidden, start.model, taught_by)
+            yield (*path, "hidden", "layers"), partial(_require_layers, objective.hidden, start.model, taught_by)
+
+
+def _of_chains(config: RunConfig) -> Iterator[Requirement]:
+    """Only where all runs exist: what is missing of them is an error of its own."""
+    if all((Path(str(model.run)) / "config.yaml").is_file() for _, model in models_of_runs(config)):
+        yield ("teacher",), partial(require_one_tokenizer, config)
 
 
 def _of_quantized(config: RunConfig) -> Iterator[Requirement]:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.config.data import Source
+from aligndistill.config.rounds import FreshPrompts
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.data.loading import Loading, load_demonstrations, load_judgments, load_prompts, load_rankings
@@ -49,10 +50,12 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
     limit = min(source.limit or MAX_ROWS, MAX_ROWS)
     loading = _loading(config, path, source.model_copy(update={"on_bad_row": "drop", "limit": limit}))
     error: UserError | None = None
+    trained = 0
     try:
         for one in loading:
             if path == ("rankings", "source"):
                 rank_ready_made(one, config.rankings)
+            trained += one.split == "train" if path == ("prompts", "source") else 0
     except DataError as found:
         error = found
     more = loading.bad_rows - len(loading.first_bad_rows)
@@ -61,11 +64,21 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
         error = DataError(f"{bad}. Fix the rows, or set `on_bad_row: drop` to drop and count such rows.")
     if error is not None:
         return CheckedSource(key, error)
+    if path == ("prompts", "source") and (loading.rows < limit or limit == source.limit) and (few := _few(config, trained)):
+        return CheckedSource(("rounds", "prompts"), DataError(few))
     if bad:
         return CheckedSource(key, warning=f"rows that would be dropped: {bad}")
     if loading.rows == MAX_ROWS and source.limit != MAX_ROWS:
         return CheckedSource(key, warning=f"only the first {MAX_ROWS:,} rows were checked")
     return CheckedSource(key)
+
+
+def _few(config: RunConfig, training_prompts: int) -> str | None:
+    """Why the training prompts are too few for the rounds; None if they are enough."""
+    asked = config.rounds.prompts if config.rounds is not None else None
+    if config.rounds is None or not isinstance(asked, FreshPrompts):
+        return None
+    return asked.shortage(config.rounds.count, training_prompts)
 
 
 def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:

@@ -13,13 +13,15 @@ from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
 from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
+from aligndistill.config.budget import Budget
 from aligndistill.config.load import ConfigFiles, LoadedConfig, as_config
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget, RunConfig
+from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.runs.make import not_run
 from aligndistill.runs.servers import known_servers, spent_so_far
+from aligndistill.stages.chains import with_models_of_runs
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Stage
 
@@ -111,7 +113,7 @@ def _plan(config: RunConfig, found: Findings) -> Plan:
         no_estimate = str(error)
     ended = not_run(stages, config.runtime.store)
     planned = tuple(_planned_stage(stage, config.runtime.store, stage in ended) for stage in stages)
-    memory = planned_memory(config)
+    memory = planned_memory(with_models_of_runs(config))
     lines = list(stage_lines((stage.state, stage.name, stage.folder) for stage in planned))
     if no_estimate is not None:
         lines.append(f"\nNo estimate of the requests: {no_estimate}")

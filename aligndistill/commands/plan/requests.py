@@ -43,7 +43,7 @@ MAX_PLACEHOLDERS = 200
 
 ELICITING = "elicitation.make"
 PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings", ELICITING})
-DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part"}
+DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part", "prompts.sized_part"}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
 LABELS = "labels"

@@ -32,7 +32,9 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
             settings = _as_long_as_rankings(config, config.reward_model)
             planned["reward_model"] = _of(config, backbone, settings, config.reward_model.lora, _responses(config))
     for name, student in config.students.items():
-        if start is not None and (memory := _of_student(config, start, student, lora)) is not None:
+        seen = config.seen_by(name)
+        shape = _shape(seen.start)
+        if shape is not None and (memory := _of_student(seen, shape, student, seen.start.lora if seen.start else None)) is not None:
             planned[f"student-{name}"] = memory
     return planned
 

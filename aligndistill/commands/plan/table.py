@@ -8,7 +8,7 @@ from aligndistill.chat.http.adaptive import limit_of
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.memory import GIB, MemoryEstimate
 from aligndistill.commands.plan.requests import Estimate
-from aligndistill.config.run import Budget
+from aligndistill.config.budget import Budget
 
 ASSUMED_SECONDS = 2.0
 """Seconds for one request, if none of this run has been timed."""

@@ -13,8 +13,9 @@ import yaml
 
 from aligndistill.errors import DataError
 from aligndistill.reporting.report import Report, read_report
-from aligndistill.runs.files import ARTIFACTS, EVENTS, PLAN
+from aligndistill.runs.files import EVENTS, PLAN
 from aligndistill.store.artifacts import MANIFEST
+from aligndistill.store.run_folder import ARTIFACTS
 
 SILENT_SECONDS = 60.0
 """A run without an event for this long is shown as one without a heartbeat."""

@@ -11,8 +11,8 @@ import pytest
 
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.protocol import Request, SamplingParams
+from aligndistill.config.budget import Budget, Price
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget, Price
 from aligndistill.errors import BudgetError
 from aligndistill.records import Message
 from aligndistill.runs.servers import SPENT, Endpoints, spent_so_far
@@ -91,7 +91,7 @@ from pathlib import Path
 from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.run import Budget
+from aligndistill.config.budget import Budget
 from aligndistill.runs.servers import Endpoints
 from tests.chat.http.test_budget import requests
 model = EndpointModel(kind="endpoint", base_url=sys.argv[1], name="teacher", concurrency=1)

@@ -10,7 +10,7 @@ import pytest
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.http.capabilities import Capabilities
 from aligndistill.chat.protocol import Answered, Request, SamplingParams
-from aligndistill.config.run import Budget
+from aligndistill.config.budget import Budget
 from aligndistill.errors import ConfigError
 from aligndistill.records import Message
 from aligndistill.runs.servers import Endpoints, known_servers

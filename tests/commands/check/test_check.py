@@ -275,6 +275,18 @@ def test_all_is_told_at_once_in_the_order_of_the_file(check: Check) -> None:
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
+def test_rounds_that_need_more_prompts_than_there_are(check: Check) -> None:
+    """The 40 questions are the 40 prompts, of which about 28 are for training."""
+    rounds = {"count": 3, "promotes": "dpo"}
+    found = check(rounds={**rounds, "prompts": {"per_round": 20}})
+    (line,) = found.errors
+    assert "rounds.prompts: 3 rounds of 20 prompts need more than the" in line
+    assert isinstance(found.error, DataError)
+    enough = {**rounds, "prompts": {"per_round": 20, "repeats": 2}}
+    assert check(rounds=enough).errors == ()
+    assert "candidates-r3" in {stage.name for stage in plan("c.yaml").stages}
+
+
 def test_bad_rows_are_told_by_number(check: Check) -> None:
     lines = Path("prompts.jsonl").read_text().splitlines()
     for number in (2, 6, 9, 11, 20, 30, 31):

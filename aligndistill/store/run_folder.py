@@ -1,0 +1,52 @@
+"""The list of finished stages in the folder of a run."""
+
+import json
+from pathlib import Path
+
+from aligndistill.errors import DataError
+
+ARTIFACTS = "artifacts.json"
+
+
+def finished_stages(run_folder: Path) -> dict[str, Path]:
+    """The absolute folder of each finished stage of a run, by the stage's name.
+
+    Paths in a run's folder are relative to where the run was started: the working directory, or a parent folder of the run's.
+
+    Raises:
+        DataError: there is no run, or its stages do not exist.
+    """
+    folders = _folders(run_folder)
+    bases = (Path.cwd(), *run_folder.absolute().parents)
+    for base in bases:
+        found = {name: base / folder for name, folder in folders.items()}
+        if all(folder.is_dir() for folder in found.values()):
+            return found
+    gone = next(folder for folder in folders.values() if not Path(folder).is_dir())
+    raise DataError(
+        f"{gone} does not exist (searched from {bases[0]} and from the parent folders of {run_folder}). "
+        "Change to the folder where the run was started, or run its config again."
+    )
+
+
+def finished_stage(run_folder: Path, name: str) -> Path | None:
+    """The absolute folder of one finished stage, whether or not the others exist; None if there is none.
+
+    Raises:
+        DataError: there is no run.
+    """
+    folder = _folders(run_folder).get(name)
+    if folder is None:
+        return None
+    bases = (Path.cwd(), *run_folder.absolute().parents)
+    return next((base / folder for base in bases if (base / folder).is_dir()), None)
+
+
+def _folders(run_folder: Path) -> dict[str, str]:
+    try:
+        folders: dict[str, str] = json.loads((run_folder / ARTIFACTS).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        raise DataError(
+            f"{run_folder}: no readable {ARTIFACTS} found. Give the folder of a run, such as runs/quickstart."
+        ) from None
+    return folders

@@ -1,0 +1,126 @@
+"""The stages that make what students learn from: prompts, candidates, verdicts, rankings, a reward model; of each round."""
+
+from collections.abc import Mapping
+
+from aligndistill.config.labels import Revise
+from aligndistill.config.rounds import LatestShare, Round
+from aligndistill.config.run import RunConfig
+from aligndistill.config.schema import models_of
+from aligndistill.stages import audit, candidates, elicitation, prompts, rankings, revisions, reward_model, rounds, verdicts
+from aligndistill.store.stage import Given, Stage, pick, stage
+
+
+def prompt_set(config: RunConfig, named: Given) -> Given:
+    """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
+    if config.prompts is not None:
+        return {"prompts": elicited_prompts(config, named, stage("prompts", prompts.read, settings=config.prompts))}
+    ready = stage("rankings", rankings.read, **ranking(config))
+    return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
+
+
+def elicited_prompts(config: RunConfig, named: Given, prompts: Stage) -> Stage:
+    """The prompts of the run's data, followed by those that each step adds."""
+    assert config.prompts is not None
+    of_server = {name: model.name for name, model in config.endpoints.items()}
+    for step in config.prompts.elicit:
+        prices = {
+            name: config.budget.prices[of_server[name]] for name in step.models if of_server.get(name) in config.budget.prices
+        }
+        writing: Given = {
+            "settings": step,
+            "models": pick(named, step.models),
+            "seed": config.seed,
+            "not_hashed": {"prices": prices},
+        }
+        prompts = stage(f"prompts-{step.name}", elicitation.make, prompts=prompts, **writing)
+    return prompts
+
+
+def elicited_steps(prompts: Stage) -> Given:
+    """The stages of the steps, by name, as an argument of the report; no argument if there are none."""
+    steps = {one.name: one for one in (*prompts.upstream, prompts) if one.kind == "elicitation.make"}
+    return {"elicited": steps} if steps else {}
+
+
+def ranking(config: RunConfig) -> Given:
+    """The settings of the stage `rankings`. `learns_ties` only decides whether a run without an order stops there."""
+    return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
+
+
+def preferences(
+    config: RunConfig, each: Round, given: Given, roles: Given, before: Mapping[str, Given], stop: Stage | None
+) -> Given:
+    """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
+
+    `given` has the run's prompts or ready-made rankings, `before` the inputs of the rounds before, `stop` what decided on this one.
+    In a later round, students wait for `order`, which ends the rounds where the judge ordered no answers.
+    """
+    data = dict(given)
+    if each.part is not None:
+        data["prompts"] = part_of_prompts(each, given["prompts"], each.part)
+    judged: Given = pick(data, ("rankings",)) if "rankings" in data else {}
+    if config.judge is not None and config.prompts is not None:
+        judged = pick(data, ("prompts",))
+        writing: Given = {"settings": config.candidates, "authors": pick(roles, config.candidates.authors), "seed": config.seed}
+        revise = config.candidates.revise
+        drafts = stage(each.of("drafts" if revise else "candidates"), candidates.make, **writing, **judged, waits_for=stop)
+        judged["candidates"] = drafts if revise is None else revised(config, each, revise, drafts, data["prompts"], roles)
+        judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
+        judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
+    if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
+        data = data | {"audit": stage(each.of("audit"), audit.make, settings=config.audit_settings, **judged)}
+    if "verdicts" in judged:
+        making = ranking(config)
+        making["not_hashed"] |= {"may_be_tied": bool(before)}
+        made = stage(each.of("rankings"), rankings.make, **making, **judged, waits_for=data["audit"])
+        data |= judged | {"rankings": made}
+    if before:
+        ending: Given = {"rankings": data["rankings"], "learns_ties": config.learns_ties}
+        data["order"] = stage(each.of("order"), rounds.require_order, **ending, waits_for=data["audit"])
+        data |= with_earlier(config, each, data["rankings"], before)
+    if config.reward_model is not None:
+        backbone = {} if config.reward_model.model else pick(roles, ("start",))
+        learning = backbone | {"settings": config.reward_model, "seed": config.seed, "version": 2, "waits_for": ready(data)}
+        data = data | {
+            "reward_model": stage(each.of("reward_model"), reward_model.make, rankings=learned_rankings(data), **learning)
+        }
+    return data
+
+
+def revised(config: RunConfig, each: Round, revise: Revise, drafts: Stage, prompts: Stage, roles: Given) -> Stage:
+    """Candidates with their revisions by a model, which are judged like them."""
+    revising: Given = {"settings": revise, "replaces": False, "authors": pick(roles, models_of(revise)), "seed": config.seed}
+    return stage(each.of("candidates"), revisions.make, candidates=drafts, prompts=prompts, **revising)
+
+
+def part_of_prompts(each: Round, whole: Stage, part: int) -> Stage:
+    """The training prompts of a round, and all held-out ones."""
+    which: Given = {"prompts": whole, "part": part, "parts": each.parts}
+    if each.part_size is not None:
+        return stage(each.of("prompts-part"), prompts.sized_part, settings=each.part_size, **which)
+    return stage(each.of("prompts-part"), prompts.part, **which)
+
+
+def with_earlier(config: RunConfig, each: Round, latest: Stage, before: Mapping[str, Given]) -> Given:
+    """The rankings of this round together with those of earlier ones, if its students learn from both."""
+    match each.data:
+        case "all":
+            *_, previous = before.values()
+            return {"all_rankings": stage(each.of("all_rankings"), rounds.join, before=learned_rankings(previous), latest=latest)}
+        case LatestShare(latest=share):
+            earlier = {name: data["rankings"] for name, data in before.items()}
+            making: Given = {"pairs": config.rankings.pairs, "conversational": config.conversational, "seed": config.seed}
+            mixed = stage(each.of("mixed_rankings"), rounds.mix, earlier=earlier, latest=latest, share=share, **making)
+            return {"all_rankings": mixed}
+    return {}
+
+
+def ready(data: Given) -> Stage | None:
+    """What training waits for without reading it, because it may stop the run, or end the rounds."""
+    found: Stage | None = data.get("order", data.get("audit"))
+    return found
+
+
+def learned_rankings(data: Given) -> Stage | None:
+    """What a round learns from: its rankings, or also those of earlier ones."""
+    return data.get("all_rankings", data.get("rankings"))
