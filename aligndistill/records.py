@@ -196,6 +196,24 @@ class Demonstration(Record):
     response: str
 
 
+class Dropped(Record):
+    """A row that a filter, or a rule of elicitation, left out.
+
+    Attributes:
+        id: of the prompt, ranking or demonstration; the hash of the text where it had not become one.
+        reason: why; the same text for all rows with this reason, which are counted by it.
+        nearest: the id of the record that it repeats or contains, if that is the reason.
+        score: the measured number that was outside the limit.
+        text: what was dropped.
+    """
+
+    id: str
+    reason: str
+    nearest: str | None = None
+    score: float | None = None
+    text: str
+
+
 class Answer(Record):
     """A model's answer to a held-out prompt, sampled for the evaluation.
 

@@ -8,6 +8,7 @@ from aligndistill.records import Finish, Message, Prompt, Record
 from aligndistill.store.jsonl import read_jsonl
 
 PROMPTS = "prompts.jsonl"
+DROPPED = "dropped.jsonl"
 CANDIDATES = "candidates.jsonl"
 VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
 AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"
