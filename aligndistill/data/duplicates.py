@@ -1,15 +1,16 @@
 """Near duplicates and contained evaluation items among many texts that are all known: exact, and about linear in their number.
 
 Near duplicates are found as in AllPairs (Bayardo et al. 2007): of two sets with a Jaccard similarity of at least t, the rarest
-members of each, all but `ceil(t n) - 1` of n, have one in common. So a text is compared only with those that share one of its rarest
-shingles, and most texts have so many shingles of their own that they need not be compared.
+members of each, all but `ceil(t n) - 1` of n, have one in common. So a text is compared only with those that share one of its
+rarest shingles, and most texts have so many shingles of their own that they need not be compared.
 """
 
 import math
 from array import array
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import groupby
 from typing import TYPE_CHECKING, Any
 
 from aligndistill.data.overlap import NGRAM, SHINGLE
@@ -86,7 +87,9 @@ class Nearest:
     score: float
 
 
-def near_duplicates(table: UnitTable, threshold: float, size: int = SHINGLE) -> dict[int, Nearest]:
+def near_duplicates(
+    table: UnitTable, threshold: float, rows: Iterable[int] | None = None, size: int = SHINGLE
+) -> dict[int, Nearest]:
     """The rows that repeat an earlier one, with the most similar of those that are kept.
 
     A row is kept if no kept row before it has a Jaccard similarity of at least `threshold` by shingles. So the order of the rows
@@ -94,13 +97,14 @@ def near_duplicates(table: UnitTable, threshold: float, size: int = SHINGLE) -> 
 
     Args:
         threshold: in (0, 1].
+        rows: those that are compared, in order; all by default.
         size: units in a shingle.
     """
     shared = _shared_shingles(table, size)
     kept_with: defaultdict[int, list[int]] = defaultdict(list)
     found: dict[int, Nearest] = {}
-    for row, length in enumerate(shared.sizes):
-        rarest = shared.rarest(row, threshold)
+    for row in range(len(table)) if rows is None else rows:
+        rarest, length = shared.rarest(row, threshold), shared.sizes[row]
         if rarest <= 0:
             continue
         own = shared.of(row)
@@ -189,7 +193,9 @@ def _places(values: Any, known: Any) -> tuple[Any, Any]:
 # ----------------------------------------------------------------------------------------------------- decontamination
 
 
-def contained_items(table: UnitTable, items: range, texts: range, above: float = 0.5, size: int = NGRAM) -> dict[int, Nearest]:
+def contained_items(
+    table: UnitTable, items: Sequence[int], texts: Sequence[int], above: float = 0.5, size: int = NGRAM
+) -> dict[int, Nearest]:
     """The texts that contain an evaluation item, each with the item that it covers most, as `EvaluationIndex` has it.
 
     Args:
@@ -199,27 +205,31 @@ def contained_items(table: UnitTable, items: range, texts: range, above: float =
     """
     import numpy as np
 
-    of_items = [hashes[(rows >= items.start) & (rows < items.stop)] for hashes, rows, _ in table.runs(size)]
+    is_item, is_text = np.zeros(len(table), bool), np.zeros(len(table), bool)
+    is_item[list(items)] = True
+    is_text[list(texts)] = True
+    of_items = [hashes[is_item[rows]] for hashes, rows, _ in table.runs(size)]
     known = np.unique(np.concatenate(of_items)) if of_items else np.zeros(0, np.uint64)
     hits: list[tuple[int, int]] = []
-    item_places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for hashes, rows, _ in table.runs(size):
         place, there = _places(hashes, known)
-        there &= (rows >= texts.start) & (rows < texts.stop)
+        there &= is_text[rows]
         hits += zip(rows[there].tolist(), place[there].tolist(), strict=True)
     wanted = np.unique(np.array([number for _, number in hits], np.int64))
+    item_places: defaultdict[int, list[tuple[int, int]]] = defaultdict(list)
     for hashes, rows, places in table.runs(size):
         place, there = _places(hashes, known[wanted])
-        there &= (rows >= items.start) & (rows < items.stop)
+        there &= is_item[rows]
         for number, row, start in zip(wanted[place[there]].tolist(), rows[there].tolist(), places[there].tolist(), strict=True):
             item_places[number].append((row, start))
-    covered: defaultdict[tuple[int, int], set[int]] = defaultdict(set)
-    for row, number in hits:
-        for item, start in item_places[number]:
-            covered[row, item].update(range(start, min(start + size, table.length(item))))
     found: dict[int, Nearest] = {}
-    for (row, item), units in sorted(covered.items()):
-        share = len(units) / table.length(item)
-        if share > above and (row not in found or share > found[row].score):
-            found[row] = Nearest(item, share)
+    for row, of_row in groupby(hits, key=lambda hit: hit[0]):
+        covered: defaultdict[int, set[int]] = defaultdict(set)
+        for number in {number for _, number in of_row}:
+            for item, start in item_places[number]:
+                covered[item].update(range(start, min(start + size, table.length(item))))
+        share = {item: len(units) / (table.length(item) or 1) for item, units in sorted(covered.items())}
+        best = max(share, key=lambda item: share[item])
+        if share[best] > above:
+            found[row] = Nearest(best, share[best])
     return found
