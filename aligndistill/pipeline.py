@@ -15,6 +15,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
+from aligndistill.filtering import filtered_demonstrations, filtered_prompts, filtered_rankings
 from aligndistill.measurements import followings, held_out_answers, progress, scored
 from aligndistill.stages import (  # fmt: skip
     audit,
@@ -36,7 +37,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     """All stages that the report needs."""
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
     config = resolved(config)
-    named, given = named_models(config), prompt_set(config)
+    given = prompt_set(config, named := named_models(config))
     data, of_round, promoted, trained, written, learned, reached, stops = (Given() for _ in range(8))
     previous: Stage | None = None  # the answers of the round's start
     for each in config.all_rounds:
@@ -70,19 +71,20 @@ def pipeline(config: RunConfig) -> Pipeline:
 def named_models(config: RunConfig) -> Given:
     """Each model of the config: a server as it is, or the stage that writes its `model.json` or fine-tunes it on demonstrations."""
     found: Given = dict(config.endpoints)
-    for name, local in config.local_models.items():
+    for name, local in sorted(config.local_models.items(), key=lambda one: one[0] == "start"):  # its filters ask the others
         label = name if name in ("start", "teacher") else f"model-{name}"
         sft = config.sft if name == "start" else getattr(local, "sft", None)
         learning: Given = {"sft": sft, "held_out": config.held_out, "seed": config.seed} if sft else {}
+        learning |= filtered_demonstrations(config, found) if name == "start" else {}
         found[name] = stage(label, models.fine_tune if sft else models.point, settings=local, **learning)
     return found
 
 
-def prompt_set(config: RunConfig) -> Given:
+def prompt_set(config: RunConfig, named: Given) -> Given:
     """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
-        return {"prompts": stage("prompts", prompts.read, settings=config.prompts)}
-    ready = stage("rankings", rankings.read, **ranking(config))
+        return filtered_prompts(config, named, stage("prompts", prompts.read, settings=config.prompts))
+    ready = stage("rankings", rankings.read, **ranking(config), **filtered_rankings(config, named))
     return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
 
 

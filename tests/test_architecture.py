@@ -54,15 +54,16 @@ MAY_IMPORT: dict[str, set[str]] = {
     "judges": {"chat", "config", "models", "preferences", "records", "store"},
     "training": {"chat", "config", "models", "objectives", "processes", "records", "store"},
     "stages": BELOW_STAGES,
+    "filtering": {"config", "stages", "store"},
     "measurements": {"config", "stages", "store"},
-    "pipeline": {"config", "measurements", "stages", "store"},
+    "pipeline": {"config", "filtering", "measurements", "stages", "store"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
     "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {"__init__", "__main__", "cli", "errors", "measurements", "pipeline", "records"}
+ROOT_FILES = {"__init__", "__main__", "cli", "errors", "filtering", "measurements", "pipeline", "records"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import PurePath
 
-from aligndistill.config import teacher_checks
+from aligndistill.config import filter_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
@@ -34,6 +34,9 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.judge, ("judge",))
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
+    for path, judge in filter_checks.judges(config):
+        yield from _judge(config, judge, path)
+    yield from filter_checks.filters(config)
     yield from _prices(config)
     yield from teacher_checks.distilled(config)
     yield from teacher_checks.fidelity(config)

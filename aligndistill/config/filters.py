@@ -39,7 +39,7 @@ class Within(Section):
         model: of demonstrations, `start` is the start before it is fine-tuned on them.
     """
 
-    between: tuple[float, float]
+    between: Annotated[tuple[float, float], BeforeValidator(lambda value: tuple(value) if isinstance(value, list) else value)]
     model: ModelRef = "start"
 
     @model_validator(mode="after")
@@ -62,7 +62,7 @@ class Balance(Section):
 
 
 def _between(value: Any) -> Any:
-    return {"between": value} if isinstance(value, list | tuple) else value
+    return {"between": tuple(value)} if isinstance(value, list | tuple) else value
 
 
 def _files(value: Any) -> Any:
@@ -73,7 +73,7 @@ def _files(value: Any) -> Any:
     for one in value:
         fitting = sorted(glob.glob(one)) if isinstance(one, str) and set(one) & set("*?") else []
         found += [{"path": path} if isinstance(path, str) else path for path in fitting or [one]]
-    return found
+    return tuple(found)
 
 
 class Filters(Section):

@@ -211,7 +211,7 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
 
 
 _PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
-    (Prompts, frozenset({"elicit", "filters"})),
+    (Prompts, frozenset({"elicit"})),
     (Candidates, frozenset({"revise"})),
     (LocalModel, frozenset({"quantize"})),
 )

@@ -16,7 +16,7 @@ def resolved(config: RunConfig) -> RunConfig:
     """The config as `pipeline.py` reads it.
 
     - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
-      followed by a panel member's name or a reward's number); equal ones become one model.
+      `prompts_filter`, followed by a panel member's name or a reward's number); equal ones become one model.
     - `evaluation.judge: same` and `reward: judge` become the judge itself.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
@@ -28,8 +28,19 @@ def resolved(config: RunConfig) -> RunConfig:
     evaluation = config.evaluation.model_copy(update={"judge": evaluating if own is not None else None})
     tie_margin = config.rankings.tie_margin
     students = {name: _student(one, name, judge, named, tie_margin) for name, one in with_baseline(config).items()}
+    filtered = {
+        name: _with_named_filters(section, f"{name}_filter", named)
+        for name, section in (("prompts", config.prompts), ("sft", config.sft), ("rankings", config.rankings))
+    }
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
-    return config.model_copy(update={"judge": judge, "evaluation": evaluation, "students": students, "models": models})
+    changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models}
+    return config.model_copy(update={**changed, **filtered})
+
+
+def _with_named_filters(section: Any, name: str, named: dict[str, Any]) -> Any:
+    """A section of data, with the inline models of its filters named after it."""
+    filters = section.filters if section is not None else None
+    return section if filters is None else section.model_copy(update={"filters": with_named_models(filters, name, named)})
 
 
 def with_baseline(config: RunConfig) -> dict[str, Student]:

@@ -11,7 +11,8 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
-from aligndistill.config.data import Prompts, Source
+from aligndistill.config.data import Source
+from aligndistill.config.filters import FilteredPrompts, FilteredSft, Filters
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel, LocalModel, Model, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
@@ -19,7 +20,7 @@ from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
-from aligndistill.config.training import Sft, Training, with_adapter_rate
+from aligndistill.config.training import Training, with_adapter_rate
 
 
 class Price(Section):
@@ -73,6 +74,7 @@ class Rankings(Section):
 
     Attributes:
         source: existing preference data; no candidates are sampled and no judge is called.
+        filters: which rows of `source` are kept.
         held_out: the share of the prompts of `source` that is used for evaluation only.
         aggregate: `auto` uses `bradley_terry` for comparisons and `mean_grade` for grades.
         scores: what the scores of `source` are: `logits`, whose differences are on the logit scale, or `probabilities` of beating a
@@ -83,6 +85,7 @@ class Rankings(Section):
     """
 
     source: Source | None = None
+    filters: Annotated[Filters | None, HashedIfSet] = None
     held_out: float = Field(default=0.1, gt=0, lt=1)
     scores: Annotated[Literal["logits", "probabilities"], HashedIfSet] = "logits"
     aggregate: Literal["auto", "win_probability", "bradley_terry", "mean_grade"] = "auto"
@@ -200,9 +203,9 @@ class RunConfig(Section):
 
     name: str = Field(pattern=NAME_PATTERN)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    prompts: Prompts | None = None
+    prompts: FilteredPrompts | None = None
     start: StudentModel | None = None
-    sft: Sft | None = None
+    sft: FilteredSft | None = None
     teacher: Model | None = None
     models: dict[str, Model] = Field(default={})
     candidates: Candidates = Candidates()

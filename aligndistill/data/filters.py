@@ -64,7 +64,7 @@ Decisions = list[Drop | None]
 
 def row_of(record: Prompt | Demonstration | Ranking) -> Row:
     """What filters read of a record."""
-    text = _conversation(record.messages)
+    text = prompt_text(record.messages)
     match record:
         case Prompt():
             lineage = getattr(record, "lineage", None)
@@ -79,8 +79,8 @@ def row_of(record: Prompt | Demonstration | Ranking) -> Row:
             return Row(identity, record.split, text, answers, truncated=best.finish == "length")
 
 
-def _conversation(messages: Sequence[Message]) -> str:
-    """The turns but the system's, one below the other."""
+def prompt_text(messages: Sequence[Message]) -> str:
+    """The turns but the system's, which prompts may share, one below the other."""
     return "\n".join(one.content for one in messages if one.role != "system")
 
 

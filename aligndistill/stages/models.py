@@ -10,8 +10,10 @@ from aligndistill.config.training import Sft
 from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.ranks import is_main_process
+from aligndistill.records import Demonstration
 from aligndistill.stages.context import StageContext, require_records
-from aligndistill.stages.files import write_log
+from aligndistill.stages.files import DEMONSTRATIONS, write_log
+from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult, trains
 
 if TYPE_CHECKING:
@@ -52,11 +54,14 @@ def point_to_student(student: Path, folder: Path, **changes: Any) -> None:
 
 
 @trains
-def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out: float, seed: int) -> StageResult:
+def fine_tune(
+    context: StageContext, *, settings: LocalModel, sft: Sft, held_out: float, seed: int, demonstrations: Path | None = None
+) -> StageResult:
     """A model fine-tuned on demonstrations of training prompts only.
 
     Args:
         held_out: the run's held-out share: demonstrations of held-out prompts are dropped.
+        demonstrations: those of `sft` that were kept by filters; None if there are none.
     """
     from transformers import AutoModelForCausalLM
 
@@ -69,14 +74,11 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
     from aligndistill.training.offline.token_dataset import ScoredResponses
     from aligndistill.training.save import save_model
 
-    loaded = load_demonstrations(sft.demonstrations, held_out).all()
-    demonstrations = [one for one in loaded.records if one.split == "train"]
-    dropped = {**loaded.dropped, "prompt is held out": len(loaded.records) - len(demonstrations)}
-
+    learned, dropped = _of_training_prompts(sft, held_out, demonstrations)
     lora = getattr(settings, "lora", None)
     if settings.from_scratch is not None:
         own_data = settings.from_scratch.tokenizer_data
-        read = load_demonstrations(own_data, held_out) if own_data else demonstrations
+        read = load_demonstrations(own_data, held_out) if own_data else learned
         texts = (text for one in read if one.split == "train" for text in (*(m.content for m in one.messages), one.response))
         language_model = load_language_model(new_model(context, settings, settings.from_scratch, texts, seed))
         base = None
@@ -84,9 +86,9 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
         base = pointer_to(settings)
         language_model = load_language_model(base.for_training(adapters=lora is not None))
 
-    exchanges = (ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [0.0]) for one in demonstrations)
+    exchanges = (ScoredResponses(PromptWithResponses(one.messages, [one.response], ["stop"]), [0.0]) for one in learned)
     limits = Limits(sft.max_prompt_tokens, sft.max_response_tokens, language_model.max_positions)
-    source = hashed(sft.demonstrations)
+    source = context.identities[demonstrations] if demonstrations else hashed(sft.demonstrations)
     examples = stored_examples(context, language_model.conversation, limits, exchanges, demonstrations=source, held_out=held_out)
     dropped = {reason: count for reason, count in {**dropped, **examples.dropped}.items() if count}
     require_records(len(examples), "demonstrations", dropped)
@@ -110,6 +112,14 @@ def fine_tune(context: StageContext, *, settings: LocalModel, sft: Sft, held_out
         dropped=dropped,
         metrics={"train_seconds": trained.seconds, "parameters": sum(p.numel() for p in language_model.model.parameters())},
     )
+
+
+def _of_training_prompts(sft: Sft, held_out: float, kept: Path | None) -> tuple[list[Demonstration], dict[str, int]]:
+    """The demonstrations to train on, and how many others there are, by reason."""
+    loading = load_demonstrations(sft.demonstrations, held_out)
+    records = list(read_jsonl(kept / DEMONSTRATIONS, Demonstration) if kept else loading)
+    learned = [one for one in records if one.split == "train"]
+    return learned, {**loading.dropped, "prompt is held out": len(records) - len(learned)}
 
 
 def new_model(context: StageContext, settings: LocalModel, sizes: FromScratch, texts: Iterable[str], seed: int) -> "ModelPointer":
