@@ -30,6 +30,7 @@ from aligndistill.stages import (  # fmt: skip
     teacher_tokens,
     verdicts,
 )
+from aligndistill.stages.provenance import origins
 from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
 
 
@@ -60,10 +61,9 @@ def pipeline(config: RunConfig) -> Pipeline:
             if each.stop:
                 stops[each.name] = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=made)
     followed = followings(config, trained, written, given, named)
-    rewards = of_round["1"].get("reward_model")
-    scores = scored(config, named, given["prompts"], written, rewards, stops) if trained else None
+    scores = scored(config, named, given["prompts"], written, of_round["1"].get("reward_model"), stops) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
-    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None}
+    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, "progress": reached, "stops": stops}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
 

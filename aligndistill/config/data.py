@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aligndistill.config.section import ReadsFile, Section
+from aligndistill.config.section import NotHashed, ReadsFile, Section
 
 # ---------------------------------------------------------------------------------------------------------------- data
 
@@ -23,6 +23,7 @@ class Source(Section):
             `responses`, `scores`. `distilabel`, `rewardbench` (version 2), `ultrafeedback`: the data sets' own columns.
         columns: maps this package's column name to the file's, as in `{prompt: question}`.
         limit: read at most this many rows.
+        licence: of the data, for `provenance.json`; by default what the README.md beside it says.
         on_bad_row: `error` stops at a row that cannot be read; `drop` drops and counts it.
     """
 
@@ -34,6 +35,7 @@ class Source(Section):
     columns: dict[str, str] = Field(default={})
     limit: int | None = Field(default=None, gt=0)
     on_bad_row: Literal["error", "drop"] = "error"
+    licence: Annotated[str | None, NotHashed] = None
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

@@ -96,7 +96,6 @@ _REFUSAL = re.compile(
     r"|(?:很|非常)?(?:抱歉|对不起|對不起)[,，。]?.{0,8}(?:我|无法|無法|不能)|我(?:无法|無法|不能)(?:提供|协助|協助|回答|帮助|幫助|满足|完成)"
     r"|(?:申し訳(?:ありません|ございません)|すみません|ごめんなさい).{0,20}(?:できません|お答え|お手伝い|いたしかねます)"
     r"|(?:es tut mir leid|tut mir leid|je suis désolé|lo siento|mi dispiace|sinto muito)[,.]? )",
-    re.IGNORECASE,
 )
 _SELF_REFERENCE = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
@@ -105,28 +104,67 @@ _SELF_REFERENCE = re.compile(
     r"|moonshot|zhipu|xai|microsoft|cohere|nvidia)\b"
     r"|\bi(?:'m| am) (?:chatgpt|gpt-?\d|claude|gemini|llama|qwen|mistral|deepseek|kimi|grok|copilot|bard)\b"
     r"|\bmy (?:training data|knowledge cut-?off)\b"
-    r"|(?:作为|作為|身为|我是)(?:一个|一個|一名)?(?:人工智能|人工智慧|AI|大?语言模型|大?語言模型|通义千问|文心一言)|由(?:OpenAI|阿里|百度|谷歌|深度求索)"
-    r"|AIとして|(?:人工知能|言語モデル|AIアシスタント)(?:として|です)"
+    r"|(?:作为|作為|身为|我是)(?:一个|一個|一名)?(?:人工智能|人工智慧|ai|大?语言模型|大?語言模型|通义千问|文心一言)|由(?:openai|阿里|百度|谷歌|深度求索)"
+    r"|aiとして|(?:人工知能|言語モデル|aiアシスタント)(?:として|です)"
     r"|als (?:ein )?(?:ki-|sprach)modell|en tant qu'(?:ia|intelligence artificielle|modèle de langage)"
     r"|como (?:una? )?(?:ia|modelo de lenguaje|modelo de linguagem|inteligencia artificial)\b",
-    re.IGNORECASE,
 )
+_IN_SELF_REFERENCES = (
+    *(" ai", "aiとして", "aiアシスタント", "artificial", "language model", "trained by", "developed by", "created by", "made by"),
+    *(
+        "built by",
+        "assistant",
+        "chatbot",
+        "gpt",
+        "claude",
+        "gemini",
+        "llama",
+        "qwen",
+        "mistral",
+        "deepseek",
+        "kimi",
+        "grok",
+        "copilot",
+    ),
+    *(
+        "bard",
+        "training data",
+        "knowledge cut",
+        "作为",
+        "作為",
+        "身为",
+        "我是",
+        "由",
+        "人工知能",
+        "言語モデル",
+        "ki-modell",
+        "sprachmodell",
+    ),
+    *("qu'ia", "artificielle", "modèle", " ia", "modelo"),
+)
+"""One of these is in every text that `_SELF_REFERENCE` finds; looking for them first is ten times as fast."""
+
 _OPEN_END = re.compile(
     r"(?:[,;:\-(\[{<&+=/，、；：（「『《【—–]|\b(?:a|an|the|and|or|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|be|"
     r"because|but|if|than|such|their|its|your|my))$",
-    re.IGNORECASE,
 )
 _BEFORE_REFUSAL = 300
 
 
+def _plain(text: str) -> str:
+    """As the expressions above are written: searching regardless of case is slower."""
+    return text.lower().replace("\u2019", "'")
+
+
 def is_refusal(text: str) -> bool:
     """Whether a text begins as an answer that declines, in English, Chinese, Japanese and some European languages."""
-    return _REFUSAL.match(text[:_BEFORE_REFUSAL].replace("\u2019", "'")) is not None
+    return _REFUSAL.match(_plain(text[:_BEFORE_REFUSAL])) is not None
 
 
 def is_self_reference(text: str) -> bool:
     """Whether a model speaks of itself: that it is one, who made it, what it was trained on."""
-    return _SELF_REFERENCE.search(text.replace("\u2019", "'")) is not None
+    plain = _plain(text)
+    return any(part in plain for part in _IN_SELF_REFERENCES) and _SELF_REFERENCE.search(plain) is not None
 
 
 def is_cut_off(text: str) -> bool:
@@ -137,7 +175,7 @@ def is_cut_off(text: str) -> bool:
     end = text.rstrip()
     if text.count("```") % 2:
         return True
-    return not end.endswith("```") and _OPEN_END.search(end[-40:]) is not None
+    return not end.endswith("```") and _OPEN_END.search(_plain(end[-40:])) is not None
 
 
 def _alone(row: Row, prompt_units: int, filters: Filters) -> Drop | None:

@@ -11,6 +11,7 @@ from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.records import Record
+from aligndistill.reporting.provenance import Origins
 
 
 class ModelMetrics(Record):
@@ -140,6 +141,7 @@ class Report(Record):
     rounds: tuple[RoundMetrics, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}
+    origins: Origins = Origins()
 
 
 def write_report(path: Path, report: Report) -> None:

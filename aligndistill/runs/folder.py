@@ -7,6 +7,7 @@ from pathlib import Path
 from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
+from aligndistill.runs.provenance import PROVENANCE, provenance
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.stage import Pipeline, Stage
@@ -72,6 +73,7 @@ def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: 
         for entry in read_log(path)
     ]
     _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
+    _write(folder / PROVENANCE, provenance(config, whole, folder).model_dump_json(indent=2) + "\n")
     if complete:
         for name in ("report.html", "report.json"):
             _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))

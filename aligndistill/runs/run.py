@@ -5,6 +5,7 @@ report, and `model_outputs/` for AlpacaEval. All of it is derived from the store
 `servers.py`.
 """
 
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.devices import use_deterministic_kernels
+from aligndistill.processes.energy import read_counters
 from aligndistill.processes.environment import hide_library_warnings
 from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
@@ -23,9 +25,11 @@ from aligndistill.processes.progress import say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.folder import gather
 from aligndistill.runs.make import move_damaged_aside, not_run, run_stage
+from aligndistill.runs.provenance import log_energy
 from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
 from aligndistill.stages.context import StageContext
+from aligndistill.stages.provenance import models_asked
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 from aligndistill.store.version import claim_store
@@ -108,6 +112,7 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
 
     def equip(context: StageContext) -> StageContext:
         limit = config.audit.stop.unparsed
+        endpoints.at(context.name)
         return replace(context, open_endpoint=endpoints.open, spending=endpoints.spending, unreadable_limit=limit)
 
     done: list[Stage] = []
@@ -118,6 +123,7 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
                 say(f"round {stage.name.rpartition('-r')[2]} is not run; {reason}")
             continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
+        counters, started = read_counters() if not finished else None, time.monotonic()
         try:
             manifest = run_stage(stage, config.runtime, equip)
         except UserError:
@@ -131,6 +137,9 @@ def _run(config: RunConfig, whole: Pipeline, stages: tuple[Stage, ...], launched
             made.append(stage.name)
             if is_main_process():
                 say(f"  {summary(manifest)}")
+                if counters is not None and models_asked(stage):
+                    artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
+                    log_energy(folder, artifact, counters, read_counters(), seconds)
     complete = stages[-1].name == "report"
     if is_main_process():
         gather(config, whole, done, folder, complete)

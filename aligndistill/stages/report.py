@@ -9,6 +9,7 @@ from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.records import plain_prompt
+from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.report import (
     JudgeMetrics,
     ModelMetrics,
@@ -57,6 +58,7 @@ def make(
     settings: Mapping[str, Student],
     judge: str | None,
     shown: str,
+    origins: Mapping[str, Any],
     store: Path,
     rounds: Mapping[str, Mapping[str, Path]],
     students: Mapping[str, Path],
@@ -70,6 +72,7 @@ def make(
     Args:
         judge: its kind.
         shown: the config, as shown on the page.
+        origins: the fields of `Origins`: the models and data of the run.
         store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
         progress, stops: the promoted student of each round, and whether another followed; empty without rounds.
@@ -99,6 +102,7 @@ def make(
         rounds=tuple(_rounds(progress, stops)),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
+        origins=Origins.model_validate(origins),
     )
     write_report(context.folder / "report.json", report)
     on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}

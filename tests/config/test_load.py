@@ -410,7 +410,6 @@ def test_a_bad_name_of_the_run(write):
 @pytest.mark.parametrize(
     ("section", "key"),
     [
-        ("prompts: {source: {path: p.jsonl}, filters: []}", "prompts.filters"),
         ("prompts: {source: {path: p.jsonl}, elicit: {}}", "prompts.elicit"),
         ("sft: {demonstrations: {path: d.jsonl, label: x}}", "sft.demonstrations.label"),
         ("candidates: {revise: {}}", "candidates.revise"),

@@ -78,6 +78,17 @@ def test_other_answers_are_no_refusals(text: str) -> None:
         "My knowledge cutoff is 2023.",
         "作为一个人工智能语言模型，我没有感情。",
         "私はAIアシスタントです。",
+        "AIとして、意見はありません。",
+        "由深度求索公司开发的模型",
+        "作为AI，我不能吃饭。",
+        "Als KI-Modell habe ich keine Meinung.",
+        "En tant qu'IA, je n'ai pas d'avis.",
+        "Como modelo de lenguaje, no tengo opiniones.",
+        "I was created by Anthropic.",
+        "I am an artificial intelligence.",
+        "I'm a chatbot.",
+        "I am GPT-4.",
+        "Based on my training data, yes.",
     ],
 )
 def test_self_references_are_found(text: str) -> None:
