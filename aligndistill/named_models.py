@@ -12,6 +12,7 @@ from aligndistill.config.models import LocalModel
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.training import Training
+from aligndistill.filtering import filtered_demonstrations
 from aligndistill.stages import demonstrations, labels, models, revisions, verdicts
 from aligndistill.store.stage import Given, Stage, pick, stage
 
@@ -22,12 +23,14 @@ def named_models(config: RunConfig) -> Given:
     A start whose demonstrations are written in the run is here as it is before them: `with_labelled_start` replaces it.
     """
     found: Given = dict(config.endpoints)
-    for name, local in config.local_models.items():
+    for name, local in sorted(config.local_models.items(), key=lambda one: one[0] == "start"):  # its filters ask the others
         label = name if name in ("start", "teacher") else f"model-{name}"
         sft: Training | None = getattr(local, "sft", None)
+        written: Given = {}
         if name == "start" and config.sft is not None:
             label, sft = ("start-before-sft", None) if config.sft.label else ("start", config.sft)
-        found[name] = tuned(config, label, local, sft) if sft else stage(label, models.point, settings=local)
+            written = filtered_demonstrations(config, found) if sft else {}
+        found[name] = tuned(config, label, local, sft, **written) if sft else stage(label, models.point, settings=local)
     return found
 
 

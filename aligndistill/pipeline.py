@@ -17,7 +17,8 @@ from aligndistill.config.yaml import dump_yaml
 from aligndistill.measurements import followings, held_out_answers, progress, scored
 from aligndistill.named_models import named_models, with_labelled_start
 from aligndistill.stages import report, rounds, students, teacher_tokens
-from aligndistill.stages.chains import origins, require_one_tokenizer, with_models_of_runs
+from aligndistill.stages.chains import chain_models, require_one_tokenizer, with_models_of_runs
+from aligndistill.stages.provenance import origins
 from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
 from aligndistill.training_data import elicited_steps, learned_rankings, preferences, prompt_set, ready
 
@@ -61,7 +62,8 @@ def pipeline(config: RunConfig) -> Pipeline:
     ends: Given = {"stops": stops, "orders": orders}
     scores = scored(config, named, given["prompts"], written, rewards, ends | {"own_starts": own_starts}) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
-    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config)}
+    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
+    about["chain"] = chain_models(config)
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, **elicited_steps(given["prompts"])}
     results |= ends | {"progress": reached}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))

@@ -6,6 +6,7 @@ from aligndistill.config.labels import Revise
 from aligndistill.config.rounds import LatestShare, Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
+from aligndistill.filtering import filtered_prompts, filtered_rankings
 from aligndistill.stages import audit, candidates, elicitation, prompts, rankings, revisions, reward_model, rounds, verdicts
 from aligndistill.store.stage import Given, Stage, pick, stage
 
@@ -13,8 +14,9 @@ from aligndistill.store.stage import Given, Stage, pick, stage
 def prompt_set(config: RunConfig, named: Given) -> Given:
     """The prompts, each in its split; with ready-made rankings, the rankings and their prompts."""
     if config.prompts is not None:
-        return {"prompts": elicited_prompts(config, named, stage("prompts", prompts.read, settings=config.prompts))}
-    ready = stage("rankings", rankings.read, **ranking(config))
+        read = stage("prompts", prompts.read, settings=config.prompts)
+        return filtered_prompts(config, named, elicited_prompts(config, named, read))
+    ready = stage("rankings", rankings.read, **ranking(config), **filtered_rankings(config, named))
     return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
 
 

@@ -32,6 +32,7 @@ _OTHER_NAMES: dict[tuple[str, ...], Iterable[str]] = {
     ("dtype",): ("torch_dtype", "precision"),
     ("attn_implementation",): ("flash_attn", "attention"),
     ("revision",): ("commit", "model_revision"),
+    ("licence",): ("license",),
     # servers
     ("base_url",): ("url", "api_base", "endpoint", "openai_api_base", "base"),
     ("concurrency",): ("workers", "num_workers", "max_concurrency", "max_concurrent_requests", "n_parallel"),

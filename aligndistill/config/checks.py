@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
-from aligndistill.config import elicitation_checks, label_checks, teacher_checks
+from aligndistill.config import elicitation_checks, filter_checks, label_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
@@ -38,6 +38,9 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.judge, ("judge",))
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
+    for path, judge in filter_checks.judges(config):
+        yield from _judge(config, judge, path)
+    yield from filter_checks.filters(config)
     yield from _prices(config)
     yield from elicitation_checks.elicited(config)
     for path, judge in label_checks.judges(config):

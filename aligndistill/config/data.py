@@ -24,6 +24,7 @@ class Source(Section):
             `responses`, `scores`. `distilabel`, `rewardbench` (version 2), `ultrafeedback`: the data sets' own columns.
         columns: maps this package's column name to the file's, as in `{prompt: question}`.
         limit: read at most this many rows.
+        licence: of the data, for `provenance.json`; by default what the README.md beside it says.
         on_bad_row: `error` stops at a row that cannot be read; `drop` drops and counts it.
     """
 
@@ -35,6 +36,7 @@ class Source(Section):
     columns: dict[str, str] = Field(default={})
     limit: int | None = Field(default=None, gt=0)
     on_bad_row: Literal["error", "drop"] = "error"
+    licence: Annotated[str | None, NotHashed] = None
 
 
 # ---------------------------------------------------------------------------------------------------------------- data

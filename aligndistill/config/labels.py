@@ -6,9 +6,10 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.data import Source
+from aligndistill.config.filters import Filters
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import ModelRef
-from aligndistill.config.section import PluginName, ReadsFile, Section
+from aligndistill.config.section import NotHashed, PluginName, ReadsFile, Section
 from aligndistill.config.training import Training
 
 Rationale = Literal["none", "before", "task"]
@@ -179,11 +180,16 @@ def _file_or_labels(value: Any) -> str:
 
 
 class StartSft(Training):
-    """Supervised fine-tuning of the start: on demonstrations from a file, or on answers that a model writes."""
+    """Supervised fine-tuning of the start: on demonstrations from a file, or on answers that a model writes.
+
+    Attributes:
+        filters: which demonstrations of a file are kept.
+    """
 
     demonstrations: Annotated[
         Annotated[Source, Tag("Source")] | Annotated[Labelled, Tag("Labelled")], Discriminator(_file_or_labels)
     ]
+    filters: Annotated[Filters | None, NotHashed] = None  # by the stage that trains; its demonstrations are hashed instead
 
     @property
     def label(self) -> Labels | None:

@@ -74,6 +74,9 @@ def _kind_alone(value: Any) -> Any:
     return {"kind": value} if isinstance(value, str) else value
 
 
+MayTrain = Literal["yes", "no", "unknown"]
+"""Whether a model's licence or terms allow to train other models on what it writes."""
+
 Thinking = Literal["auto", "off", "on"]
 """Whether a model thinks before it answers. `auto`: no, where it can be switched off."""
 
@@ -110,6 +113,8 @@ class LocalModel(Section):
         chat_template: a file with a Jinja template that replaces the tokenizer's.
         attn_implementation: by default transformers' choice, which is `sdpa` for most models.
         trust_remote_code: run code that comes with the model. Off by default, and set for each model separately.
+        licence: its licence, for `provenance.json`; by default what the README.md of its folder says.
+        outputs_may_train: whether what it writes may be used to train other models.
     """
 
     kind: Literal["local"] = "local"
@@ -125,6 +130,8 @@ class LocalModel(Section):
     dtype: Literal["auto", "float32", "bfloat16", "float16"] = "auto"
     attn_implementation: Attention | None = None
     trust_remote_code: bool = False
+    licence: Annotated[str | None, NotHashed] = None
+    outputs_may_train: Annotated[MayTrain, NotHashed] = "unknown"
     _of_run: bool = PrivateAttr(default=False)
 
     @model_validator(mode="after")
@@ -218,6 +225,7 @@ class EndpointModel(Section):
         omit: fields that the server rejects and that are not sent.
         concurrency: requests in flight. `auto`: more while that raises the throughput, fewer when the server is overloaded.
         limit_field: the field for the most tokens of a reply; some models accept only `max_completion_tokens`.
+        licence, outputs_may_train: as of a local model: the terms of the service.
     """
 
     kind: Literal["endpoint"]
@@ -237,6 +245,8 @@ class EndpointModel(Section):
     body: Annotated[Mapping[str, Any], HashedIfSet] = Field(default={})
     omit: Annotated[tuple[Literal["seed", "temperature"], ...], HashedIfSet] = ()
     limit_field: Annotated[Literal["max_tokens", "max_completion_tokens"], HashedIfSet] = "max_tokens"
+    licence: Annotated[str | None, NotHashed] = None
+    outputs_may_train: Annotated[MayTrain, NotHashed] = "unknown"
 
     @field_validator("body")
     @classmethod

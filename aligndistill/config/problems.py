@@ -12,7 +12,6 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from aligndistill.config.aliases import NO_SUCH_KEY, OUR_NAMES
-from aligndistill.config.data import Prompts
 from aligndistill.config.judges import COMPARISONS_PATTERN
 from aligndistill.config.models import LocalModel, OwnStart
 from aligndistill.config.run import RunConfig
@@ -218,10 +217,7 @@ def _statement(detail: ErrorDetails, place: _Place) -> Problem:
     return Problem(place.path, detail["msg"])
 
 
-_PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = (
-    (Prompts, frozenset({"filters"})),
-    (LocalModel, frozenset({"quantize"})),
-)
+_PLANNED_KEYS: tuple[tuple[type[Section], frozenset[str]], ...] = ((LocalModel, frozenset({"quantize"})),)
 """Keys that a later version will have, by section."""
 
 

@@ -17,7 +17,7 @@ def resolved(config: RunConfig) -> RunConfig:
     """The config as `pipeline.py` reads it.
 
     - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
-      followed by a panel member's name or a reward's number); equal ones become one model.
+      `prompts_filter`, followed by a panel member's name or a reward's number); equal ones become one model.
     - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels without one.
     - Revisions of labels use the labels' domain if they have none.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
@@ -32,16 +32,13 @@ def resolved(config: RunConfig) -> RunConfig:
     students = {name: _student(one, name, judge, named, tie_margin) for name, one in with_baseline(config).items()}
     candidates = with_named_models(config.candidates, "candidates", named)
     sft = _labels(config.sft, judge, named) if config.sft is not None else None
-    models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
-    changed = {
-        "judge": judge,
-        "evaluation": evaluation,
-        "students": students,
-        "models": models,
-        "sft": sft,
-        "candidates": candidates,
+    filtered = {
+        name: _with_named_filters(section, f"{name}_filter", named)
+        for name, section in (("prompts", config.prompts), ("sft", sft), ("rankings", config.rankings))
     }
-    return config.model_copy(update=changed)
+    models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
+    changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models, "candidates": candidates}
+    return config.model_copy(update={**changed, **filtered})
 
 
 def _labels(sft: StartSft, judge: Judge | None, named: dict[str, Any]) -> StartSft:
@@ -53,6 +50,12 @@ def _labels(sft: StartSft, judge: Judge | None, named: dict[str, Any]) -> StartS
     if label.revise is not None and label.revise.domain is None:
         label = label.model_copy(update={"revise": label.revise.model_copy(update={"domain": label.domain})})
     return sft.model_copy(update={"demonstrations": Labelled(label=with_named_models(label, "label", named))})
+
+
+def _with_named_filters(section: Any, name: str, named: dict[str, Any]) -> Any:
+    """A section of data, with the inline models of its filters named after it."""
+    filters = section.filters if section is not None else None
+    return section if filters is None else section.model_copy(update={"filters": with_named_models(filters, name, named)})
 
 
 def with_baseline(config: RunConfig) -> dict[str, Student]:

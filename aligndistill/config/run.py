@@ -12,7 +12,8 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.budget import Budget
-from aligndistill.config.data import Prompts, Source
+from aligndistill.config.data import Source
+from aligndistill.config.filters import FilteredPrompts, Filters
 from aligndistill.config.judges import Judge
 from aligndistill.config.labels import Revise, StartSft
 from aligndistill.config.models import EndpointModel, LocalModel, Model, OwnStart, StudentModel
@@ -51,6 +52,7 @@ class Rankings(Section):
 
     Attributes:
         source: existing preference data; no candidates are sampled and no judge is called.
+        filters: which rows of `source` are kept.
         held_out: the share of the prompts of `source` that is used for evaluation only.
         aggregate: `auto` uses `bradley_terry` for comparisons and `mean_grade` for grades.
         scores: what the scores of `source` are: `logits`, whose differences are on the logit scale, or `probabilities` of beating a
@@ -61,6 +63,7 @@ class Rankings(Section):
     """
 
     source: Source | None = None
+    filters: Annotated[Filters | None, HashedIfSet] = None
     held_out: float = Field(default=0.1, gt=0, lt=1)
     scores: Annotated[Literal["logits", "probabilities"], HashedIfSet] = "logits"
     aggregate: Literal["auto", "win_probability", "bradley_terry", "mean_grade"] = "auto"
@@ -178,7 +181,7 @@ class RunConfig(Section):
 
     name: str = Field(pattern=NAME_PATTERN)
     seed: int = Field(default=0, ge=0, lt=2**32)
-    prompts: Prompts | None = None
+    prompts: FilteredPrompts | None = None
     start: StudentModel | None = None
     sft: StartSft | None = None
     teacher: Model | None = None

@@ -88,6 +88,21 @@ def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
     return Loading(records)
 
 
+def load_items(source: Source) -> Loading[Prompt]:
+    """The prompts of an evaluation's data, all held out, with repeats.
+
+    Raises:
+        DataError: a bad row (unless `on_bad_row: drop`), or no prompts.
+        ConfigError: see `read_rows`.
+    """
+
+    def read(row: SourceRow, row_format: Format) -> Prompt:
+        messages = read_prompt(row.values, row_format)
+        return Prompt(id=prompt_id(messages), messages=messages, source=row.where, split="held_out")
+
+    return Loading(lambda loading: _read(loading, source, read))
+
+
 def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstration]:
     """The demonstrations of a source, in both splits: `prompt` and `completion`, or `messages` that end with the assistant.
 

@@ -46,6 +46,12 @@ class Template:
         return _FIELD.sub(lambda match: values[match[1]], self.text)
 
 
+def template_text(name: str) -> str:
+    """The text of a built-in template by its name, or of one in a file; empty if there is none."""
+    path = next((path for path in _FOLDER.glob("*.txt") if path.stem == name), Path(name))
+    return path.read_text(encoding="utf-8") if path.is_file() else ""
+
+
 def load_template(name: str, fields: frozenset[str], domain: str | None = None) -> Template:
     """A built-in template by its name, or one from a file by its path.
 

@@ -11,6 +11,7 @@ from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.records import Record
+from aligndistill.reporting.provenance import Origins
 
 
 class ModelMetrics(Record):
@@ -227,7 +228,7 @@ class ElicitationMetrics(Record):
     samples: tuple[ElicitedSample, ...] = ()
 
 
-class ModelOrigin(Record):
+class ChainModel(Record):
     """Where a model comes from.
 
     Attributes:
@@ -256,9 +257,10 @@ class Report(Record):
     students: Mapping[str, StudentMetrics] = {}
     rounds: tuple[RoundMetrics, ...] = ()
     elicitation: tuple[ElicitationMetrics, ...] = Field(default=(), exclude_if=lambda steps: not steps)
-    origins: tuple[ModelOrigin, ...] = ()
+    chain: tuple[ChainModel, ...] = ()
     warnings: tuple[str, ...] = ()
     versions: Mapping[str, str] = {}
+    origins: Origins = Origins()
 
 
 def write_report(path: Path, report: Report) -> None:

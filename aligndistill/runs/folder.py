@@ -9,6 +9,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
 from aligndistill.runs.events import plan_text
 from aligndistill.runs.files import PLAN
+from aligndistill.runs.provenance import PROVENANCE, provenance
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.run_folder import ARTIFACTS, finished_stages
@@ -53,6 +54,7 @@ def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: 
         for entry in read_log(path)
     ]
     _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
+    _write(folder / PROVENANCE, provenance(config, whole, folder).model_dump_json(indent=2) + "\n")
     if complete:
         for name in ("report.html", "report.json"):
             _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))

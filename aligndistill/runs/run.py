@@ -5,6 +5,7 @@
 the store and rewritten when it differs, except `events.jsonl` and the files of `servers.py`.
 """
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -18,6 +19,7 @@ from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
 from aligndistill.processes.deepspeed import choose_accelerator
 from aligndistill.processes.devices import use_deterministic_kernels
+from aligndistill.processes.energy import read_counters
 from aligndistill.processes.environment import hide_library_warnings
 from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
@@ -27,9 +29,11 @@ from aligndistill.runs.events import Events, recorded
 from aligndistill.runs.files import EVENTS
 from aligndistill.runs.folder import begin, gather
 from aligndistill.runs.make import move_damaged_aside, not_run, run_stage
+from aligndistill.runs.provenance import log_energy
 from aligndistill.runs.results import Run
 from aligndistill.runs.servers import Endpoints
 from aligndistill.stages.context import StageContext
+from aligndistill.stages.provenance import models_asked
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 from aligndistill.store.version import claim_store
@@ -139,6 +143,7 @@ def _run(
 
     def equip(context: StageContext) -> StageContext:
         limit = config.audit.stop.unparsed
+        endpoints.at(context.name)
         return replace(context, open_endpoint=endpoints.open, spending=endpoints.spending, unreadable_limit=limit)
 
     done: list[Stage] = []
@@ -152,6 +157,7 @@ def _run(
                 say(f"round {round_ended} is not {'run' if stage.name.startswith('candidates-') else 'finished'}; {reason}")
             continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
+        counters, started = read_counters() if not finished else None, time.monotonic()
         try:
             if events is None or finished:
                 manifest = run_stage(stage, config.runtime, equip)
@@ -170,6 +176,9 @@ def _run(
             made.append(stage.name)
             if is_main_process():
                 say(f"  {summary(manifest)}")
+                if counters is not None and models_asked(stage):
+                    artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
+                    log_energy(folder, artifact, counters, read_counters(), seconds)
     complete = stages[-1].name == "report"
     if is_main_process():
         gather(config, whole, done, folder, complete)

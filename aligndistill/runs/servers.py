@@ -34,9 +34,16 @@ class Endpoints:
         self._folder = folder
         self._budget = budget
         self._account: Account | None = None
+        self._stage = ""
         self._capabilities: dict[str, Capabilities] = {}
         self._limiters: dict[str, RateLimiter] = {}
         self._limits: dict[tuple[str, int | str], Limit] = {}
+
+    def at(self, stage: str) -> None:
+        """Log what is spent from now on under this stage."""
+        self._stage = stage
+        if self._account is not None:
+            self._account.stage = stage
 
     def open(self, config: EndpointModel) -> "EndpointChat":
         """The chat model of a server. All clients of one server share its rate limit and what is known of how many requests it
@@ -45,6 +52,7 @@ class Endpoints:
 
         if self._account is None:
             self._account = Account(self._budget, _SpentFile(self._folder / SPENT))
+            self._account.stage = self._stage
             known = known_servers(self._folder)
             self._capabilities = {name: Capabilities(found, self._save) for name, found in known.items()}
         capabilities = self._capabilities.setdefault(config.identity, Capabilities(save=self._save))

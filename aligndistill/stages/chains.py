@@ -28,7 +28,7 @@ SAVED = ("layout", "dtype", "attn_implementation", "thinking")
 
 
 @dataclass(frozen=True)
-class Origin:
+class RunModel:
     """Where a model of a run comes from.
 
     Attributes:
@@ -170,17 +170,17 @@ def _tokenizer(
     return Path(str(model.model))
 
 
-# ------------------------------------------------------------------------------------------------------------ origins
+# ------------------------------------------------------------------------------------------- models of a chain
 
 
-def origins(config: RunConfig) -> tuple[Origin, ...]:
+def chain_models(config: RunConfig) -> tuple[RunModel, ...]:
     """Where the start, the teacher and the other models of a run come from, and those of the runs that they were trained in."""
-    found: dict[Origin, None] = {}
+    found: dict[RunModel, None] = {}
     waiting, seen = [config], {config.name}
     while waiting:
         of_run = waiting.pop(0)
         for role, model in of_run.named_models.items():
-            found[Origin(of_run.name, role, described(model))] = None
+            found[RunModel(of_run.name, role, described(model))] = None
             before = config_of(Path(model.run)) if isinstance(model, LocalModel) and model.run is not None else None
             if before is not None and before.name not in seen:
                 waiting.append(before)

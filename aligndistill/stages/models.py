@@ -16,8 +16,8 @@ from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Demonstration
 from aligndistill.stages.context import StageContext, require_records
-from aligndistill.stages.demonstrations import read_labels
-from aligndistill.stages.files import write_log
+from aligndistill.stages.files import DEMONSTRATIONS, write_log
+from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult, hashed, trains
 
 if TYPE_CHECKING:
@@ -76,7 +76,7 @@ def fine_tune(
 
     Args:
         held_out: the run's held-out share: demonstrations of held-out prompts are dropped.
-        demonstrations: what a model wrote in this run; None to read them from a file.
+        demonstrations: what a model wrote in this run, or what filters kept; None to read them from a file.
     """
     from transformers import AutoModelForCausalLM
 
@@ -135,7 +135,9 @@ class _Demonstrations:
 
 def _demonstrations(context: StageContext, sft: Sft | StartSft, held_out: float, written: Path | None) -> _Demonstrations:
     if written is not None:
-        return _Demonstrations(read_labels(written), {}, context.identities[written])
+        known = list(read_jsonl(written / DEMONSTRATIONS, Demonstration))
+        learned = [one for one in known if one.split == "train"]
+        return _Demonstrations(learned, {"prompt is held out": len(known) - len(learned)}, context.identities[written])
     assert isinstance(sft.demonstrations, Source), "labels are written by another stage"
     loaded = load_demonstrations(sft.demonstrations, held_out).all()
     found = [one for one in loaded.records if one.split == "train"]

@@ -2,9 +2,11 @@
 
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from functools import partial
 from pathlib import Path
 
+from aligndistill.config.data import Source
 from aligndistill.config.run import Rankings
 from aligndistill.data.loading import load_rankings
 from aligndistill.data.trl_pairs import pairs_of
@@ -12,8 +14,9 @@ from aligndistill.preferences.agreement import Share, longer_preferred_rate, ord
 from aligndistill.preferences.rankings import RankingOutcome, rank_ready_made, rank_responses
 from aligndistill.preferences.scores import first_position_logit
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
-from aligndistill.stages.context import StageContext, require_records
-from aligndistill.stages.files import CANDIDATES, PAIRS, PROMPTS, RANKINGS, TIES
+from aligndistill.stages.context import ModelSource, StageContext, require_records
+from aligndistill.stages.files import CANDIDATES, DROPPED, PAIRS, PROMPTS, RANKINGS, TIES
+from aligndistill.stages.filters import decided, kept_of
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
@@ -49,7 +52,7 @@ def make(
         rank_responses(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
         for prompt in read_jsonl(prompts / PROMPTS, Prompt)
     )
-    result = _write(context, settings, conversational, outcomes, {}, learns_ties, may_be_tied)
+    result = _write(context, settings, conversational, outcomes, dict, learns_ties, may_be_tied)
     if not comparisons:
         return result
     bias = order_bias(comparisons)
@@ -57,13 +60,38 @@ def make(
     return StageResult(result.counts, result.dropped, {**result.metrics, **shown})
 
 
-def read(context: StageContext, *, settings: Rankings, conversational: bool, learns_ties: bool = False) -> StageResult:
-    """Write ready-made rankings. `learns_ties`: see `make`."""
-    assert settings.source is not None
-    loading = load_rankings(settings.source, settings.held_out)
-    outcomes = (rank_ready_made(ranking, settings) for ranking in loading)
-    result = _write(context, settings, conversational, outcomes, loading.dropped, learns_ties)
-    return StageResult({"rows": loading.rows, **result.counts}, result.dropped, result.metrics)
+def read(
+    context: StageContext,
+    *,
+    settings: Rankings,
+    conversational: bool,
+    models: Mapping[str, ModelSource] | None = None,
+    seed: int = 0,
+    learns_ties: bool = False,
+) -> StageResult:
+    """Write ready-made rankings.
+
+    Args:
+        models: those that the filters ask.
+        learns_ties: see `make`.
+    """
+    source = settings.source
+    assert source is not None
+    loading = load_rankings(source, settings.held_out)
+    rows: Iterable[Ranking] = loading
+    dropped: Counter[str] = Counter()
+    asked: dict[str, int] = {}
+    if settings.filters is not None:
+        read_rows = partial(_iterated, source, settings.held_out)
+        decisions, asked = decided(context, read_rows, settings.filters, models or {}, seed)
+        rows = kept_of(loading, decisions, dropped, context.folder / DROPPED)
+    outcomes = (rank_ready_made(ranking, settings) for ranking in rows)
+    result = _write(context, settings, conversational, outcomes, lambda: loading.dropped + dropped, learns_ties)
+    return StageResult({"rows": loading.rows, **result.counts}, result.dropped, {**result.metrics, **asked})
+
+
+def _iterated(source: Source, held_out: float) -> Iterator[Ranking]:
+    return iter(load_rankings(source, held_out))
 
 
 def _write(
@@ -71,11 +99,11 @@ def _write(
     settings: Rankings,
     conversational: bool,
     outcomes: Iterable[RankingOutcome],
-    dropped_before: Mapping[str, int],
+    dropped_before: Callable[[], Mapping[str, int]],
     learns_ties: bool,
     may_be_tied: bool = False,
 ) -> StageResult:
-    """Write the rankings one by one. `dropped_before` may grow while the outcomes are iterated."""
+    """Write the rankings one by one. `dropped_before` is called after all of them."""
     dropped: Counter[str] = Counter()
     train = tied = pairs = 0
     longer = Share(0, 0)
@@ -104,7 +132,7 @@ def _write(
         (context.folder / TIES).open("w", encoding="utf-8", errors="surrogatepass") as ties,
     ):
         written = write_jsonl(context.folder / RANKINGS, rankings())
-    dropped += Counter(dropped_before)
+    dropped += Counter(dropped_before())
     if not (learns_ties and tied) and not may_be_tied:
         require_records(train, "training rankings", dropped, TIES_ALONE if tied else "")
     return StageResult(

@@ -8,12 +8,13 @@ from typing import Any
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.evaluation.fidelity import TeacherFidelity
+from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.report import (
+    ChainModel,
     DemonstrationMetrics,
     ElicitationMetrics,
     JudgeMetrics,
     ModelMetrics,
-    ModelOrigin,
     OwnStartMetrics,
     QuantizedMetrics,
     Report,
@@ -24,7 +25,7 @@ from aligndistill.reporting.report import (
     write_report,
 )
 from aligndistill.stages.audit import AuditResult
-from aligndistill.stages.chains import Origin
+from aligndistill.stages.chains import RunModel
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult
 from aligndistill.stages.files import (
@@ -47,8 +48,9 @@ def make(
     seed: int,
     settings: Mapping[str, Student],
     judge: str | None,
-    origins: Sequence[Origin],
+    chain: Sequence[RunModel],
     shown: str,
+    origins: Mapping[str, Any],
     store: Path,
     rounds: Mapping[str, Mapping[str, Path]],
     students: Mapping[str, Path],
@@ -63,8 +65,9 @@ def make(
 
     Args:
         judge: its kind.
-        origins: where the models come from.
+        chain: the models of the run, and of the runs that they come from.
         shown: the config, as shown on the page.
+        origins: the fields of `Origins`: the models and data of the run.
         store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
         elicited: the steps in which models wrote prompts.
@@ -95,9 +98,10 @@ def make(
         elicitation=tuple(
             ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in (elicited or {}).values()
         ),
-        origins=tuple(ModelOrigin(**asdict(one)) for one in origins),
+        chain=tuple(ChainModel(**asdict(one)) for one in chain),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
+        origins=Origins.model_validate(origins),
     )
     write_report(context.folder / "report.json", report)
     on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}

@@ -410,7 +410,6 @@ def test_a_bad_name_of_the_run(write):
 @pytest.mark.parametrize(
     ("section", "key"),
     [
-        ("prompts: {source: {path: p.jsonl}, filters: []}", "prompts.filters"),
         ("models: {a: {model: m, quantize: 4}}", "models.a.quantize"),
     ],
 )

@@ -30,7 +30,7 @@ def test_a_chain_runs_in_order_and_is_not_run_twice(folder: Path, forked: ForkSe
     assert "run 2 of 2: small" in ended.errors
     report = json.loads((folder / "runs/small/report.json").read_text())
     assert report["students"]["kd"]["kl_nats"]["n"] > 0
-    assert {one["model"] for one in report["origins"]} == {"runs/large: best_of_n", "runs/large: dpo", "./start"}
+    assert {one["model"] for one in report["chain"]} == {"runs/large: best_of_n", "runs/large: dpo", "./start"}
     assert "runs/large: dpo" in (folder / "runs/small/report.html").read_text()
     again = forked.run(folder, "run", "large.yaml", "small.yaml", "--chain")
     assert (again.code, again.output.count("Nothing to do")) == (0, 2), again.errors

@@ -63,6 +63,21 @@ def test_every_student_has_its_metrics_and_best_of_n_is_added(small_run: Finishe
         assert 0 <= student["truth"]["mean"] <= 1
 
 
+def test_its_provenance_names_the_author_of_every_row(small_run: FinishedRun) -> None:
+    found = json.loads((small_run.folder / "runs/small/provenance.json").read_text())
+    assert found["origins"] == report(small_run)["origins"]
+    names = {one["name"] for one in found["origins"]["models"]}
+    stages = {one["stage"]: one for one in found["stages"]}
+    assert {"candidates", "verdicts", "answers-dpo"} <= stages.keys()
+    assert {row["author"] for row in read_rows(small_run.made("candidates") / "candidates.jsonl")} <= names
+    assert stages["verdicts"]["rows"]["verdicts"] == len(read_rows(small_run.made("verdicts") / "verdicts.jsonl"))
+    for stage in stages.values():
+        assert (small_run.store / stage["artifact"]).is_dir()
+        assert stage["first"] <= stage["last"]
+        assert stage["energy"]["watt_hours"] > 0
+        assert stage["tokens"] == 0  # nothing was asked of a server
+
+
 def test_a_student_and_the_reward_model_are_ordinary_hugging_face_folders(small_run: FinishedRun) -> None:
     for student in report(small_run)["students"].values():
         model = AutoModelForCausalLM.from_pretrained(student["model"])

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 (DeepSeek's tokens have such characters)
 """Model families by their chat templates (tests/models/chat_templates), each with a tiny tokenizer that has its control tokens."""
 
 from collections.abc import Mapping

@@ -1,4 +1,3 @@
-# ruff: noqa: RUF001 (DeepSeek's tokens have such characters)
 """Real chat templates: prompts and answers as the templates write them, the same on every day, and nothing forged."""
 
 from collections import Counter

@@ -9,7 +9,7 @@ import pytest
 from aligndistill.config.models import LocalModel, Teacher
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
-from aligndistill.stages.chains import origins, require_one_tokenizer, with_folder, with_models_of_runs
+from aligndistill.stages.chains import chain_models, require_one_tokenizer, with_folder, with_models_of_runs
 from tests.stages.finished_runs import config_of, write_model, write_run
 
 KD = {"run": "runs/medium", "student": "kd"}
@@ -137,13 +137,13 @@ def test_new_models_of_a_chain_have_one_tokenizer_by_their_settings(
     require_one_tokenizer(by_text)  # which judges, and is not distilled token by token
 
 
-# ------------------------------------------------------------------------------------------------------------ origins
+# ------------------------------------------------------------------------------------------------------------ chain_models
 
 
 def test_all_teachers_of_a_chain_are_listed() -> None:
     endpoint = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "large"}
     write_run(config_of("medium", teacher=endpoint, judge={"kind": "pairwise"}, students={}), **SAVED)
-    found = origins(config_of("small", teacher=KD))
+    found = chain_models(config_of("small", teacher=KD))
     assert [(one.run, one.role, one.model) for one in found] == [
         ("small", "start", "./start"),
         ("small", "teacher", "runs/medium: kd"),
@@ -156,4 +156,4 @@ def test_a_run_that_names_itself_ends() -> None:
     write_run(config_of("medium"), **SAVED)
     shutil.copy("runs/medium/config.yaml", "c.yaml")
     itself = config_of("medium", teacher=KD)
-    assert len(origins(itself)) == 2
+    assert len(chain_models(itself)) == 2

@@ -24,10 +24,12 @@ class Spending(BaseModel):
     """The cost of one or more requests.
 
     Attributes:
+        stage: the stage of the run that asked.
         seconds: from sending a request to the complete answer.
     """
 
     model: str = ""
+    stage: str = ""
     requests: int = 0
     tokens: int = 0
     usd: float = 0.0
@@ -63,6 +65,8 @@ class Account:
         self._lock = threading.Lock()
         self._spent = Spending()
         self._reserved = Spending()
+        self.stage = ""
+        """The stage that asks now."""
 
     @property
     def spent(self) -> Spending:
@@ -94,7 +98,9 @@ class Account:
         try:
             yield reservation
         finally:
-            entry = _amounts(model, reservation.cost, price).model_copy(update={"seconds": reservation.seconds})
+            entry = _amounts(model, reservation.cost, price).model_copy(
+                update={"seconds": reservation.seconds, "stage": self.stage}
+            )
             with self._lock:
                 self._log.add(entry)
                 self._reserved = _sum(self._reserved, most, -1)

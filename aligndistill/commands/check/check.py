@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import typer
 
 from aligndistill.commands.check.files import missing
+from aligndistill.commands.check.licences import unlicensed
 from aligndistill.commands.check.recipes import doubts, impossible_batches
 from aligndistill.commands.check.rows import check_rows
 from aligndistill.config.load import LoadedConfig
@@ -55,7 +56,7 @@ def examine(config: RunConfig, where: Callable[[KeyPath], Where] | None = None) 
     sources = list(check_rows(config))
     found: list[tuple[KeyPath, UserError]] = [*missing(config), *impossible_batches(config)]
     found += [(one.key, one.error) for one in sources if one.error is not None]
-    warned = [*doubts(config), *(Problem(one.key, one.warning) for one in sources if one.warning is not None)]
+    warned = [*doubts(config), *unlicensed(config), *(Problem(one.key, one.warning) for one in sources if one.warning is not None)]
     if where is not None:
         found.sort(key=lambda one: where(one[0]))
         warned.sort(key=lambda one: where(one.path))

@@ -9,7 +9,7 @@ from aligndistill.config.data import Source
 from aligndistill.config.rounds import FreshPrompts
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
-from aligndistill.data.loading import Loading, load_demonstrations, load_judgments, load_prompts, load_rankings
+from aligndistill.data.loading import Loading, load_demonstrations, load_items, load_judgments, load_prompts, load_rankings
 from aligndistill.data.sources import on_hub, saved_to_disk
 from aligndistill.errors import DataError, UserError
 from aligndistill.preferences.rankings import rank_ready_made
@@ -86,4 +86,6 @@ def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:
         return load_demonstrations(source, config.held_out)
     if path[-1] == "labels":
         return load_judgments(source)
+    if "against" in path:
+        return load_items(source)
     return load_prompts(source, config.held_out) if path[0] == "prompts" else load_rankings(source, config.held_out)

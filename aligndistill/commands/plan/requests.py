@@ -19,6 +19,7 @@ from aligndistill.chat.http.token_counts import TokenCount, by_length, token_cou
 from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
 from aligndistill.commands.plan.elicited import placeholder_prompts, share_of_requests
 from aligndistill.config.elicitation import Evolve
+from aligndistill.config.filters import Filters
 from aligndistill.config.judges import Judge, Panel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import OnPolicyDistil, Rewarded
@@ -42,8 +43,8 @@ MAX_PLACEHOLDERS = 200
 """The most prompts that get placeholder answers; the counts are scaled to all prompts."""
 
 ELICITING = "elicitation.make"
-PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings", ELICITING})
-DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part", "prompts.sized_part"}
+PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings", "filters.prompts", ELICITING})
+DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part", "prompts.sized_part", "filters.demonstrations"}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
 LABELS = "labels"
@@ -103,13 +104,25 @@ class _DryRun:
                 yield from self._rewards(stage, settings)
                 yield from self._readings(stage, settings)
             elif stage.kind in DATA_KINDS:
-                stage.make(self._context(stage, _Chats(self)), **self._arguments(stage))
+                yield from self._reading(stage)
             elif stage.kind == ELICITING:
                 yield from self._eliciting(stage)
             elif models_given(stage):
                 yield from self._asking(stage)
         if stage.kind in PROMPT_KINDS:
             self._keep_some(self.folders[stage])
+
+    def _reading(self, stage: Stage) -> Iterator[Estimate]:
+        """Read data. Its filters may ask a judge about every row that is left."""
+        chats = _Chats(self)
+        context = self._context(stage, chats)
+        stage.make(context, **self._arguments(stage))
+        settings = stage.given.get("settings")
+        filters = settings if isinstance(settings, Filters) else getattr(settings, "filters", None)
+        if isinstance(filters, Filters) and filters.quality is not None:
+            verdicts = list(_verdicts(context, ("quality",)))
+            sources = self._arguments(stage)["models"]
+            yield from chats.estimates(sources, filters.quality.judge, verdicts, len(verdicts), 1.0, certain=True)
 
     def _keep_some(self, folder: Path) -> None:
         """Store all prompts, and a selection of them for placeholder answers."""
@@ -272,9 +285,9 @@ def _asked_by(judge: Judge | None, name: str) -> str:
     return f"({name})" if not asked or (section and section.needs_local_model) else asked[0]
 
 
-def _verdicts(context: StageContext) -> Iterator[Verdict]:
+def _verdicts(context: StageContext, labels: Iterable[str] = ("verdicts", "repeats", "comparisons")) -> Iterator[Verdict]:
     """The verdicts of a judging stage: those of an interrupted run, cached ones and placeholders."""
-    for label in ("verdicts", "repeats", "comparisons"):
+    for label in labels:
         files = shards(context.scratch / f"{label}.jsonl")
         tasks = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
         yield from (verdict for one in tasks.values() for verdict in one.verdicts)

@@ -247,7 +247,7 @@ def test_layers_whose_states_are_compared_exist(check: Check, key: str) -> None:
 
 def test_the_teachers_answers_are_read_where_it_is_the_first_author(check: Check) -> None:
     write_model(Path("teacher"))
-    distilled = {"teacher": {"model": "./teacher"}, "students": {"kd": {"objective": {"kind": "distil"}}}}
+    distilled = {"teacher": {"model": "./teacher", "licence": "mit"}, "students": {"kd": {"objective": {"kind": "distil"}}}}
     (warning,) = check(**distilled, candidates={"from": ["start", "teacher"]}).warnings
     assert "students.kd.objective.on: an answer that 'start' and the teacher both write counts as that of 'start'" in warning
     assert check(**distilled, candidates={"from": ["teacher", "start"]}).warnings == ()

@@ -1,0 +1,289 @@
+"""Filters that need no model: which rows are kept, and why the others are not.
+
+What is kept does not depend on the order of the rows, but for rows that are equal: of near duplicates the first by a hash of its id
+is kept, held-out ones before those for training.
+"""
+
+import re
+from array import array
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+from aligndistill.config.filters import Balance, Filters
+from aligndistill.data.duplicates import UnitTable, contained_items, near_duplicates
+from aligndistill.data.language import language_of
+from aligndistill.data.overlap import units
+from aligndistill.records import Demonstration, Message, Prompt, Ranking, Split, content_hash
+
+
+@dataclass(frozen=True)
+class Row:
+    """What filters read of a record.
+
+    Attributes:
+        id: of the record; of two demonstrations or rankings of one prompt it differs.
+        prompt: all turns but the system's, which prompts share.
+        answers: best first; none for a prompt alone.
+        truncated: whether the model that wrote the best answer was stopped at its limit.
+        file, operation: where it was read from, and how it was written.
+    """
+
+    id: str
+    split: Split
+    prompt: str
+    answers: tuple[str, ...] = ()
+    truncated: bool = False
+    file: str = ""
+    operation: str = ""
+
+    @property
+    def learned(self) -> str:
+        """The text that a student should write, or that a model wrote: the best answer, or the prompt if there is none."""
+        return self.answers[0] if self.answers else self.prompt
+
+    @property
+    def whole(self) -> str:
+        """Everything."""
+        return "\n".join((self.prompt, *self.answers))
+
+
+@dataclass(frozen=True)
+class Drop:
+    """Why a row is not kept; see `Dropped`."""
+
+    reason: str
+    nearest: str | None = None
+    score: float | None = None
+
+
+Decisions = list[Drop | None]
+"""For each row in order: why it is dropped, or None if it is kept."""
+
+
+def row_of(record: Prompt | Demonstration | Ranking) -> Row:
+    """What filters read of a record."""
+    text = prompt_text(record.messages)
+    match record:
+        case Prompt():
+            lineage = getattr(record, "lineage", None)
+            file = record.source.rpartition(" row ")[0]
+            return Row(record.id, record.split, text, file=file, operation=lineage.operation if lineage else "")
+        case Demonstration():
+            return Row(content_hash(record.prompt_id, record.response), record.split, text, (record.response,))
+        case Ranking():
+            identity = content_hash(record.prompt_id, *(f"{one.candidate_id} {one.score!r}" for one in record.responses))
+            best = record.responses[0]
+            answers = tuple(one.text for one in record.responses)
+            return Row(identity, record.split, text, answers, truncated=best.finish == "length")
+
+
+def prompt_text(messages: Sequence[Message]) -> str:
+    """The turns but the system's, which prompts may share, one below the other."""
+    return "\n".join(one.content for one in messages if one.role != "system")
+
+
+# ------------------------------------------------------------------------------------------------------- single texts
+
+_REFUSAL = re.compile(
+    r"^\W*(?:(?:i'?m|i am) (?:very |really |so |truly )?sorry[,.]? ?(?:but )?(?:i|as)\b|sorry[,.]? (?:but )?(?:i|as)\b"
+    r"|(?:unfortunately,? )?i (?:can'?t|cannot|can not|won'?t|will not|am (?:not able|unable) to|'?m (?:not able|unable) to"
+    r"|am not comfortable|'?m not comfortable) (?:help|assist|provide|fulfil|comply|answer|do|create|write|generate|support|engage"
+    r"|discuss|give|offer|participate)"
+    r"|i (?:must|have to) (?:decline|refuse)|as an? (?:ai|artificial intelligence|(?:large )?language model)\b.{0,60}"
+    r"\b(?:can'?t|cannot|unable|not able|don'?t|do not|won'?t)\b"
+    r"|(?:很|非常)?(?:抱歉|对不起|對不起)[,，。]?.{0,8}(?:我|无法|無法|不能)|我(?:无法|無法|不能)(?:提供|协助|協助|回答|帮助|幫助|满足|完成)"
+    r"|(?:申し訳(?:ありません|ございません)|すみません|ごめんなさい).{0,20}(?:できません|お答え|お手伝い|いたしかねます)"
+    r"|(?:es tut mir leid|tut mir leid|je suis désolé|lo siento|mi dispiace|sinto muito)[,.]? )",
+)
+_SELF_REFERENCE = re.compile(
+    r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
+    r"|\bi(?:'m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model|artificial intelligence|virtual assistant|chatbot)"
+    r"|\b(?:trained|developed|created|made|built) by (?:openai|anthropic|google|deepmind|meta(?: ai)?|alibaba|mistral|deepseek"
+    r"|moonshot|zhipu|xai|microsoft|cohere|nvidia)\b"
+    r"|\bi(?:'m| am) (?:chatgpt|gpt-?\d|claude|gemini|llama|qwen|mistral|deepseek|kimi|grok|copilot|bard)\b"
+    r"|\bmy (?:training data|knowledge cut-?off)\b"
+    r"|(?:作为|作為|身为|我是)(?:一个|一個|一名)?(?:人工智能|人工智慧|ai|大?语言模型|大?語言模型|通义千问|文心一言)|由(?:openai|阿里|百度|谷歌|深度求索)"
+    r"|aiとして|(?:人工知能|言語モデル|aiアシスタント)(?:として|です)"
+    r"|als (?:ein )?(?:ki-|sprach)modell|en tant qu'(?:ia|intelligence artificielle|modèle de langage)"
+    r"|como (?:una? )?(?:ia|modelo de lenguaje|modelo de linguagem|inteligencia artificial)\b",
+)
+_IN_SELF_REFERENCES = (
+    *(" ai", "aiとして", "aiアシスタント", "artificial", "language model", "trained by", "developed by", "created by", "made by"),
+    *(
+        "built by",
+        "assistant",
+        "chatbot",
+        "gpt",
+        "claude",
+        "gemini",
+        "llama",
+        "qwen",
+        "mistral",
+        "deepseek",
+        "kimi",
+        "grok",
+        "copilot",
+    ),
+    *(
+        "bard",
+        "training data",
+        "knowledge cut",
+        "作为",
+        "作為",
+        "身为",
+        "我是",
+        "由",
+        "人工知能",
+        "言語モデル",
+        "ki-modell",
+        "sprachmodell",
+    ),
+    *("qu'ia", "artificielle", "modèle", " ia", "modelo"),
+)
+"""One of these is in every text that `_SELF_REFERENCE` finds; looking for them first is ten times as fast."""
+
+_OPEN_END = re.compile(
+    r"(?:[,;:\-(\[{<&+=/，、；：（「『《【—–]|\b(?:a|an|the|and|or|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|be|"
+    r"because|but|if|than|such|their|its|your|my))$",
+)
+_BEFORE_REFUSAL = 300
+
+
+def _plain(text: str) -> str:
+    """As the expressions above are written: searching regardless of case is slower."""
+    return text.lower().replace("\u2019", "'")
+
+
+def is_refusal(text: str) -> bool:
+    """Whether a text begins as an answer that declines, in English, Chinese, Japanese and some European languages."""
+    return _REFUSAL.match(_plain(text[:_BEFORE_REFUSAL])) is not None
+
+
+def is_self_reference(text: str) -> bool:
+    """Whether a model speaks of itself: that it is one, who made it, what it was trained on."""
+    plain = _plain(text)
+    return any(part in plain for part in _IN_SELF_REFERENCES) and _SELF_REFERENCE.search(plain) is not None
+
+
+def is_cut_off(text: str) -> bool:
+    """Whether a text ends in the middle: after a comma, an open bracket or a word that needs another, or inside a block of code.
+
+    A text that ends after a whole word without a full stop is not one: titles, lists and code do, too.
+    """
+    end = text.rstrip()
+    if text.count("```") % 2:
+        return True
+    return not end.endswith("```") and _OPEN_END.search(_plain(end[-40:])) is not None
+
+
+def _alone(row: Row, prompt_units: int, filters: Filters) -> Drop | None:
+    """What the text of a row says, without the other rows."""
+    if filters.length is not None:
+        fewest, most = filters.length
+        if not fewest <= prompt_units <= most:
+            return Drop("too short" if prompt_units < fewest else "too long", score=prompt_units)
+    if filters.cut_off and (row.truncated or is_cut_off(row.learned)):
+        return Drop("cut off")
+    if filters.refusals and is_refusal(row.learned):
+        return Drop("refusal")
+    if filters.self_references and is_self_reference(row.learned):
+        return Drop("self-reference")
+    if filters.language:
+        for text in dict.fromkeys((row.prompt, row.learned)):
+            language = language_of(text)
+            if language is not None and language not in filters.language:
+                return Drop("another language")
+    return None
+
+
+# --------------------------------------------------------------------------------------------------------- other rows
+
+
+def decide(rows: Iterable[Row], filters: Filters, evaluation: Iterable[tuple[str, str]] = ()) -> Decisions:
+    """Which rows are kept by the filters that need no model, without `balance`. Rows are read once.
+
+    Args:
+        evaluation: ids and texts of evaluation items besides the held-out rows: training rows must not contain them.
+    """
+    decisions: Decisions = []
+    ids: list[str] = []
+    table = UnitTable()
+    texts, items, owners = array("q"), array("q"), array("q")  # rows of the table; the number of the row that each belongs to
+    held_out: set[int] = set()
+    for number, row in enumerate(rows):
+        prompt = units(row.prompt)
+        drop = _alone(row, len(prompt), filters)
+        decisions.append(drop)
+        ids.append(row.id)
+        if row.split == "held_out":
+            held_out.add(number)
+            items.append(len(owners))
+            owners.append(number)
+            table.add(prompt)
+        if drop is None and (row.split == "train" or row.answers):
+            texts.append(len(owners))
+            owners.append(number)
+            table.add(units(row.whole) if row.answers else prompt)
+        elif drop is None:  # a held-out prompt is its own text
+            texts.append(items[-1])
+    for identity, item in evaluation:
+        items.append(len(owners))
+        owners.append(len(ids))
+        ids.append(identity)
+        table.add(units(item))
+
+    learned = [text for text in texts if owners[text] not in held_out]
+    for text, found in contained_items(table, items, learned).items():
+        reason = "contains a held-out prompt" if owners[found.row] in held_out else "contains an evaluation item"
+        decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
+    if filters.duplicates is not None:
+        left = [text for text in texts if decisions[owners[text]] is None]
+        left.sort(key=lambda text: (owners[text] not in held_out, ids[owners[text]]))
+        for text, found in near_duplicates(table, filters.duplicates, left).items():
+            leaks = owners[found.row] in held_out and owners[text] not in held_out
+            reason = "near duplicate of a held-out row" if leaks else "duplicate" if found.score == 1 else "near duplicate"
+            decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
+    return decisions
+
+
+def balance(rows: Iterable[Row], decisions: Decisions, limit: Balance) -> None:
+    """Drop rows of groups that have more than their share of the training rows, those last by hash first; changes `decisions`.
+
+    The shares are of what is left. Fewer than 1 / share groups cannot be balanced: then each keeps as many rows as the smallest.
+    """
+    group_of: dict[int, str] = {}
+    order: dict[int, str] = {}
+    for number, row in enumerate(rows):
+        if decisions[number] is None and row.split == "train":
+            group_of[number] = group_name(row, limit.by)
+            order[number] = content_hash("balance", row.id)
+    most = _most_in_a_group(Counter(group_of.values()), limit.at_most)
+    kept: Counter[str] = Counter()
+    for number in sorted(group_of, key=lambda one: order[one]):
+        group = group_of[number]
+        if kept[group] < most:
+            kept[group] += 1
+        else:
+            decisions[number] = Drop(f"more than its share of {limit.by} '{group}'")
+
+
+def group_name(row: Row, by: Literal["language", "operation", "file"]) -> str:
+    """The group of a row."""
+    if by == "language":
+        return language_of(row.prompt) or "unknown"
+    return (row.operation if by == "operation" else row.file) or "none"
+
+
+def _most_in_a_group(sizes: Counter[str], share: float) -> int:
+    """The largest size to which groups can be cut so that none has more than its share; that of the smallest if there is none.
+
+    A group's share never falls when all are cut at a larger size, so the size is found by halving.
+    """
+    low, high = 0, max(sizes.values(), default=0)
+    while low < high:
+        middle = (low + high + 1) // 2
+        fits = middle <= share * sum(min(middle, size) for size in sizes.values()) + 1e-9
+        low, high = (middle, high) if fits else (low, middle - 1)
+    return low or min(sizes.values(), default=0)

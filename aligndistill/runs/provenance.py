@@ -1,0 +1,52 @@
+"""`provenance.json` of a run: what is known of its models and data, and of every stage in which models wrote or judged."""
+
+from collections import defaultdict
+from collections.abc import Mapping
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aligndistill.config.resolve import resolved
+from aligndistill.config.run import RunConfig
+from aligndistill.processes.energy import Counters, watt_hours
+from aligndistill.reporting.provenance import Energy, Provenance
+from aligndistill.runs.servers import spent_so_far
+from aligndistill.stages.provenance import origins, stage_origin
+from aligndistill.store.append_log import AppendLog
+from aligndistill.store.stage import Pipeline
+
+PROVENANCE, ENERGY = "provenance.json", "energy.jsonl"
+
+
+def provenance(config: RunConfig, whole: Pipeline, folder: Path) -> Provenance:
+    """What is known so far. `folder` is the run's, with what was spent and used."""
+    spent: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for entry in spent_so_far(folder):
+        for name in ("requests", "tokens", "usd"):
+            spent[entry.stage][name] += getattr(entry, name)
+    used = _energy(folder)
+    made = (
+        stage_origin(one, one.folder(config.runtime.store), spent[one.name], used.get(one.folder(config.runtime.store).name))
+        for one in whole.stages
+    )
+    return Provenance(run=config.name, origins=origins(resolved(config)), stages=tuple(one for one in made if one is not None))
+
+
+def log_energy(folder: Path, artifact: str, before: Counters, after: Counters, wall_seconds: float) -> None:
+    """Keep what a call of a stage used; several calls add up."""
+    hours, how = watt_hours(before, after, wall_seconds)
+    folder.mkdir(parents=True, exist_ok=True)
+    AppendLog(folder / ENERGY).add({"artifact": artifact, "watt_hours": hours, "how": how})
+
+
+def _energy(folder: Path) -> Mapping[str, Energy]:
+    found: dict[str, Energy] = {}
+    for entry in AppendLog(folder / ENERGY).read_new() if (folder / ENERGY).exists() else ():
+        try:
+            one = Energy.model_validate({name: entry[name] for name in ("watt_hours", "how")})
+        except (KeyError, ValidationError):
+            continue  # a line that another version wrote
+        before = found.get(str(entry.get("artifact")))
+        hours = one.watt_hours + (before.watt_hours if before is not None else 0.0)
+        found[str(entry.get("artifact"))] = one.model_copy(update={"watt_hours": hours})
+    return found
