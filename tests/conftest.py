@@ -11,6 +11,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from hypothesis import settings
+
+# No test is timed: beside other work, an example may take any time.
+settings.register_profile("untimed", deadline=None)
+settings.load_profile("untimed")
 
 # Before torch is imported, here and in every process that a test starts: tiny models gain nothing from threads, and threads that
 # spin while they wait slow down whatever runs beside them.

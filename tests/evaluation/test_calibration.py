@@ -101,7 +101,7 @@ def test_pairs_of_one_prompt_are_one_observation():
     assert blind.accuracy.high - blind.accuracy.low < 0.7 * (once.accuracy.high - once.accuracy.low)
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.permutations(range(12)))
 def test_order_of_rows_does_not_matter(order):
     differences = np.random.default_rng(3).normal(size=12)

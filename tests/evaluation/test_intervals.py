@@ -70,7 +70,7 @@ def test_seed_decides():
     assert bootstrap_mean(values, seed=1) != bootstrap_mean(values, seed=2)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12), st.floats(-100, 100))
 def test_moves_with_the_values_and_stays_inside_them(values, shift):
     figure = bootstrap_mean(values, resamples=200)

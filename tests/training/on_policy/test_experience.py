@@ -5,7 +5,7 @@ from statistics import fmean, pstdev
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from aligndistill.config.objectives import Ppo
@@ -110,7 +110,6 @@ def test_scores_are_normalised_by_all_so_far_and_then_cut() -> None:
     assert found.metrics["score"] == pytest.approx(fmean([2.0, -1.0, 0.5, 4.0]))
 
 
-@settings(deadline=None)
 @given(st.lists(st.floats(-1e3, 1e3), max_size=12), st.lists(st.floats(-1e3, 1e3), min_size=1, max_size=12))
 def test_running_moments_are_those_of_all_at_once(some: list[float], others: list[float]) -> None:
     moments = NO_MOMENTS.with_scores(some).with_scores(others)
