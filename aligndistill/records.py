@@ -29,6 +29,25 @@ class Message(Record):
     content: str
 
 
+class Lineage(Record):
+    """Where a prompt that a model wrote comes from. Ids are those of prompts.
+
+    Attributes:
+        root: the first of its line: a prompt of the user's data, or itself if it was written from a topic or from nothing.
+        parent: the prompt that it was made from, or, of several examples that its author saw, the most similar one; None if there
+            was none.
+        operation: how it was made (`expand`, `constraints`, ...).
+        author: the configured model that wrote it.
+        topic: what it was to be about, if that was given.
+    """
+
+    root: str
+    parent: str | None
+    operation: str
+    author: str
+    topic: str = Field(default="", exclude_if=lambda topic: not topic)
+
+
 class Prompt(Record):
     """A conversation to be answered.
 
@@ -36,13 +55,21 @@ class Prompt(Record):
         id: hash of the messages (see `prompt_id`).
         messages: the turns; the last one is a user turn.
         source: where it was read from (file and row, or data set), for error messages and provenance.
-        split: `train` or `held_out`, determined by the id alone, so it does not change when data is added.
+        split: `train` or `held_out`: that of its root, determined by the root's id alone, so it does not change when data is added.
+            Models are shown training prompts only, so whatever they write in a run is for training.
+        lineage: of a prompt that a model wrote; None for the user's own, which are their own roots.
     """
 
     id: str
     messages: tuple[Message, ...]
     source: str
     split: Split
+    lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
+
+    @property
+    def root(self) -> str:
+        """The id of the first prompt of its line; its own, if no model wrote it."""
+        return self.lineage.root if self.lineage is not None else self.id
 
 
 class Candidate(Record):

@@ -4,12 +4,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from pydantic import ValidationError
+
 from aligndistill.data.conversations import Messages, checked_prompt, checked_response, conversation_of, prompt_of, response_of
 from aligndistill.data.datasets import Rated, distilabel, list_of, number_of, rewardbench, ultrafeedback
 from aligndistill.data.files import BadRow, SourceRow
 from aligndistill.data.pairs import pair_of
 from aligndistill.data.transcripts import is_transcript
 from aligndistill.errors import DataError
+from aligndistill.records import Lineage
 
 Format = Literal["distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"]
 
@@ -86,6 +89,21 @@ def read_prompt(values: Mapping[str, Any], row_format: Format) -> Messages:
         return prompt_of(values["prompt"])
     turns = _messages(values)
     return checked_prompt(turns[:-1] if turns[-1].role == "assistant" else turns)
+
+
+def lineage_of(values: Mapping[str, Any]) -> Lineage | None:
+    """Where a prompt that a model wrote comes from, if the row says so in our own form.
+
+    Raises:
+        BadRow: a column `lineage` with a `root` that is otherwise not in our form: its split could not be known.
+    """
+    given = values.get("lineage")
+    if not isinstance(given, Mapping) or "root" not in given:
+        return None
+    try:
+        return Lineage.model_validate(given)
+    except ValidationError as error:
+        raise BadRow("lineage cannot be read", ", ".join(str(one["loc"][0]) for one in error.errors())) from None
 
 
 def read_demonstration(values: Mapping[str, Any]) -> PromptRow:

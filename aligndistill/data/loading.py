@@ -8,11 +8,11 @@ from typing import Generic, TypeVar
 from aligndistill.config.data import Source
 from aligndistill.data.benchmark import BenchmarkRow, read_benchmark_row
 from aligndistill.data.files import BadRow, SourceRow
-from aligndistill.data.formats import Format, RankedRow, format_of, read_demonstration, read_judged, read_prompt
+from aligndistill.data.formats import Format, RankedRow, format_of, lineage_of, read_demonstration, read_judged, read_prompt
 from aligndistill.data.sources import read_rows
 from aligndistill.data.split import split_of
 from aligndistill.errors import DataError
-from aligndistill.records import Demonstration, Prompt, Ranking, Response, Split, candidate_id, content_hash, prompt_id
+from aligndistill.records import Demonstration, Lineage, Prompt, Ranking, Response, Split, candidate_id, content_hash, prompt_id
 
 T = TypeVar("T")
 
@@ -62,6 +62,9 @@ class Loading(Generic[T]):
 def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
     """The distinct prompts of a source of any format; duplicates are counted as dropped.
 
+    Prompts that a model wrote in another run keep their lineage, and are in the split of their root: a whole line is held out, or
+    none of it.
+
     Args:
         source: where to read.
         held_out: the share of prompts to hold out, see `split_of`.
@@ -74,7 +77,9 @@ def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
     def read(row: SourceRow, row_format: Format) -> Prompt:
         messages = read_prompt(row.values, row_format)
         identity = prompt_id(messages)
-        return Prompt(id=identity, messages=messages, source=row.where, split=split_of(identity, held_out))
+        lineage = lineage_of(row.values)
+        split = _split_of_root(identity, lineage, held_out)
+        return Prompt(id=identity, messages=messages, source=row.where, split=split, lineage=lineage)
 
     def records(loading: Loading[Prompt]) -> Iterator[Prompt]:
         different = _without_repeats(loading, _read(loading, source, read), "duplicate prompt", lambda prompt: prompt.id)
@@ -100,7 +105,7 @@ def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstratio
         identity = prompt_id(answered.prompt)
         return Demonstration(
             prompt_id=identity,
-            split=split_of(identity, held_out),
+            split=_split_of_root(identity, lineage_of(row.values), held_out),
             messages=answered.prompt,
             response=answered.response,
         )
@@ -156,6 +161,10 @@ def load_benchmark(source: Source) -> Loading[BenchmarkRow]:
         ConfigError: see `read_rows`.
     """
     return Loading(lambda loading: _read(loading, source, lambda row, _: read_benchmark_row(row.values)))
+
+
+def _split_of_root(identity: str, lineage: Lineage | None, held_out: float) -> Split:
+    return split_of(lineage.root if lineage is not None else identity, held_out)
 
 
 def _require_preferences(row: SourceRow, row_format: Format) -> None:

@@ -14,8 +14,9 @@ from hypothesis import strategies as st
 
 from aligndistill.config.data import Source
 from aligndistill.data.loading import Loading, load_demonstrations, load_prompts, load_rankings
+from aligndistill.data.split import split_of
 from aligndistill.errors import ConfigError, DataError
-from aligndistill.records import Message, candidate_id, prompt_id
+from aligndistill.records import Lineage, Message, Prompt, candidate_id, prompt_id
 
 Row = dict[str, Any]
 Load = Callable[[Source, float], Loading[Any]]
@@ -360,3 +361,41 @@ def test_strange_characters_survive_or_are_replaced(tmp_path: Path) -> None:
     assert read[:4] == ["half \ufffd 0", "whole \U0001f600 0", "nul \x00 0", "rtl \u202e 0"]
     assert len(read[4]) == 1_000_002
     assert all(type(prompt).model_validate_json(prompt.model_dump_json()) == prompt for prompt in loaded.records)
+
+
+def test_a_line_of_prompts_is_in_one_split(tmp_path: Path) -> None:
+    """A child has the split of its root, whatever its own hash says, also when it is read back from a file of another run."""
+    roots = [Prompt(id=prompt_id(lone(f"seed {n}")), messages=lone(f"seed {n}"), source="x", split="train") for n in NUMBERS]
+    children = [
+        Prompt(
+            id=prompt_id(lone(f"child {n}")),
+            messages=lone(f"child {n}"),
+            source="x",
+            split="train",
+            lineage=Lineage(root=root.id, parent=root.id, operation="expand", author="teacher"),
+        )
+        for n, root in enumerate(roots)
+    ]
+    file = tmp_path / "prompts.jsonl"
+    file.write_text("".join(one.model_dump_json() + "\n" for one in [*roots, *children]))
+    read = {prompt.id: prompt for prompt in load_prompts(Source(path=str(file)), 0.5)}
+    assert {read[root.id].split for root in roots} == {"train", "held_out"}
+    assert any(split_of(child.id, 0.5) != split_of(child.root, 0.5) for child in children)
+    for child in children:
+        assert read[child.id].split == read[child.root].split == split_of(child.root, 0.5)
+        assert read[child.id].lineage == child.lineage
+
+
+def test_a_lineage_without_its_parts_is_a_bad_row(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    write_jsonl(file, [{"prompt": f"p {n}"} for n in NUMBERS] + [{"prompt": "q", "lineage": {"root": "0f"}}])
+    with pytest.raises(DataError, match=r"row 21: lineage cannot be read \(parent, operation, author\)"):
+        load_prompts(Source(path=str(file)), 0.5).all()
+
+
+def test_prompts_without_lineage_are_stored_as_before() -> None:
+    prompt = Prompt(id="0f", messages=lone("hi"), source="x", split="train")
+    assert prompt.root == "0f"
+    stored = '{"id":"0f","messages":[{"role":"user","content":"hi"}],"source":"x","split":"train"}'
+    assert prompt.model_dump_json() == stored
+    assert Prompt.model_validate_json(stored) == prompt
