@@ -58,6 +58,8 @@ class Prompt(Record):
         split: `train` or `held_out`: that of its root, determined by the root's id alone, so it does not change when data is added.
             Models are shown training prompts only, so whatever they write in a run is for training.
         lineage: of a prompt that a model wrote; None for the user's own, which are their own roots.
+        context: passages for the model that labels or revises, such as retrieved ones. No part of the prompt: neither its id nor
+            any other model's conversation has it.
     """
 
     id: str
@@ -65,6 +67,7 @@ class Prompt(Record):
     source: str
     split: Split
     lineage: Lineage | None = Field(default=None, exclude_if=lambda lineage: lineage is None)
+    context: str = Field(default="", exclude_if=lambda text: not text)
 
     @property
     def root(self) -> str:

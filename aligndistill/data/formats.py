@@ -106,6 +106,13 @@ def lineage_of(values: Mapping[str, Any]) -> Lineage | None:
         raise BadRow("lineage cannot be read", ", ".join(str(one["loc"][0]) for one in error.errors())) from None
 
 
+def context_of(values: Mapping[str, Any]) -> str:
+    """The passages in the column `context`: a text, or a list of texts. Anything else there is no context."""
+    given = values.get("context")
+    found = [given] if isinstance(given, str) else given if isinstance(given, list | tuple) else []
+    return "\n\n".join(one.strip() for one in found if isinstance(one, str) and one.strip())
+
+
 def read_demonstration(values: Mapping[str, Any]) -> PromptRow:
     """The prompt and its answer: `prompt` and `completion`, or `messages` that end with an assistant turn.
 

@@ -8,7 +8,16 @@ from typing import Generic, TypeVar
 from aligndistill.config.data import Source
 from aligndistill.data.benchmark import BenchmarkRow, read_benchmark_row
 from aligndistill.data.files import BadRow, SourceRow
-from aligndistill.data.formats import Format, RankedRow, format_of, lineage_of, read_demonstration, read_judged, read_prompt
+from aligndistill.data.formats import (
+    Format,
+    RankedRow,
+    context_of,
+    format_of,
+    lineage_of,
+    read_demonstration,
+    read_judged,
+    read_prompt,
+)
 from aligndistill.data.sources import read_rows
 from aligndistill.data.split import split_of
 from aligndistill.errors import DataError
@@ -79,7 +88,8 @@ def load_prompts(source: Source, held_out: float) -> Loading[Prompt]:
         identity = prompt_id(messages)
         lineage = lineage_of(row.values)
         split = _split_of_root(identity, lineage, held_out)
-        return Prompt(id=identity, messages=messages, source=row.where, split=split, lineage=lineage)
+        context = context_of(row.values)
+        return Prompt(id=identity, messages=messages, source=row.where, split=split, lineage=lineage, context=context)
 
     def records(loading: Loading[Prompt]) -> Iterator[Prompt]:
         different = _without_repeats(loading, _read(loading, source, read), "duplicate prompt", lambda prompt: prompt.id)

@@ -12,7 +12,7 @@ from aligndistill.data.files import KINDS, SourceRow, data_suffix, read_file
 from aligndistill.errors import ConfigError, DataError
 
 COLUMNS = (
-    *("prompt", "completion", "messages", "chosen", "rejected", "score_chosen", "score_rejected"),
+    *("prompt", "context", "completion", "messages", "chosen", "rejected", "score_chosen", "score_rejected"),
     *("responses", "scores", "authors", "chosen_model", "rejected_model"),
     *("instruction", "completions", "generations", "ratings", "generation_models"),
 )

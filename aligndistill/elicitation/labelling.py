@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 from aligndistill.config.labels import Rationale
 from aligndistill.data.overlap import rouge_l_of_units, units
-from aligndistill.elicitation.texts import built_in, with_fields, with_system
+from aligndistill.elicitation.texts import built_in, passages, with_fields, with_system
 from aligndistill.records import Candidate, Demonstration, Finish, Message, Prompt, plain_prompt
 
 NO_ANSWER, EMPTY, CUT_OFF, REFUSAL = "no answer", "empty", "cut off", "refusal"
@@ -41,18 +41,18 @@ class ReadReply:
 
 
 def label_request(
-    prompt: Sequence[Message], instruction: str, examples: Sequence[Demonstration], rationale: Rationale
+    prompt: Sequence[Message], instruction: str, examples: Sequence[Demonstration], rationale: Rationale, context: str = ""
 ) -> tuple[Message, ...]:
     """The conversation that the labelling model answers.
 
-    A system turn of the instruction, the request for reasons and the prompt's own system turn; the examples as earlier turns; the
-    prompt.
+    A system turn of the instruction, the request for reasons, passages of context and the prompt's own system turn; the examples as
+    earlier turns; the prompt.
     """
     asked = built_in("rationale") if rationale != "none" else ""
     shown = [turn for one in examples for turn in (*one.messages, Message(role="assistant", content=one.response))]
     system = [turn for turn in prompt[:1] if turn.role == "system"]
     turns = [*system, *(turn for turn in shown if turn.role != "system"), *prompt[len(system) :]]
-    return with_system(turns, before=[instruction, asked])
+    return with_system(turns, before=[instruction, asked, passages(context)])
 
 
 def with_hint(conversation: Sequence[Message], answer: str) -> tuple[Message, ...]:

@@ -26,3 +26,8 @@ def with_system(messages: Sequence[Message], before: Sequence[str] = (), after: 
     texts = [text for text in (*before, *own, *after) if text.strip()]
     turns = tuple(messages[len(own) :])
     return (Message(role="system", content="\n\n".join(texts)), *turns) if texts else turns
+
+
+def passages(context: str) -> str:
+    """What a system turn says of a prompt's context; empty without any."""
+    return with_fields(built_in("passages"), context=context) if context else ""

@@ -137,7 +137,7 @@ class Conversations:
             chosen = nearest_examples(prompt, self._examples, settings.per_prompt)
         elif settings is not None:
             chosen = [one for one in self._examples if one.prompt_id != prompt.id][: settings.per_prompt]
-        return label_request(prompt.messages, self._instruction, chosen, self._settings.rationale)
+        return label_request(prompt.messages, self._instruction, chosen, self._settings.rationale, prompt.context)
 
     def _read_instruction(self) -> str:
         if self._settings.instruction is not None:

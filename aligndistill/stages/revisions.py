@@ -18,6 +18,7 @@ from aligndistill.elicitation.revision import (
     revised_text,
     revision_request,
 )
+from aligndistill.elicitation.texts import passages, with_system
 from aligndistill.judges.domains import GENERAL, PRINCIPLES, domain_file, lines_of
 from aligndistill.judges.sanitising import sanitised
 from aligndistill.processes.ranks import is_main_process
@@ -126,7 +127,7 @@ def read_principles(settings: Revise) -> Sequence[str]:
 
 def _critique_of(draft: _Draft, principles: Sequence[str], step: int, seed: int) -> tuple[Message, ...]:
     drawn = principle_of(principles, draft.original.id, step, seed)
-    prompt = sanitised(plain_prompt(draft.prompt.messages))
+    prompt = sanitised(plain_prompt(with_system(draft.prompt.messages, before=[passages(draft.prompt.context)])))
     return critique_request(prompt, sanitised(draft.text), sanitised(drawn), seed)
 
 

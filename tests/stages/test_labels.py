@@ -1,5 +1,6 @@
 """The stages that write demonstrations, with a scripted model: what is asked, dropped and kept, and what the student's rows are."""
 
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -14,6 +15,7 @@ from aligndistill.config.judges import Function
 from aligndistill.config.labels import Labels
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Runtime
+from aligndistill.data.loading import load_demonstrations, load_prompts
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.records import Candidate, Demonstration, Message, Prompt, prompt_id
 from aligndistill.stages import demonstrations, labels, verdicts
@@ -100,6 +102,14 @@ class World:
         return list(read_jsonl(self.folder / folder / CANDIDATES, Candidate))
 
 
+def prompts_of(source: Source) -> list[Prompt]:
+    found: list[Prompt] = []
+    with contextlib.suppress(DataError):  # two prompts may all be in one split
+        for one in load_prompts(source, held_out=0.5):
+            found.append(one)
+    return found
+
+
 def label(**settings: Any) -> Labels:
     return Labels.model_validate(settings)
 
@@ -133,7 +143,7 @@ def test_only_training_prompts_are_asked_and_rows_have_the_plain_prompt(tmp_path
 def test_examples_are_never_held_out_prompts_nor_the_prompt_itself(tmp_path: Path) -> None:
     shots = tmp_path / "shots.jsonl"
     shots.write_text("".join(json.dumps({"prompt": f"Shot {n}?", "completion": "Aye."}) + "\n" for n in range(40)))
-    every = labels.load_demonstrations(Source(path=str(shots)), 0.1).all().records
+    every = load_demonstrations(Source(path=str(shots)), 0.1).all().records
     held_out = {one.messages[-1].content for one in every if one.split == "held_out"}
     assert held_out
     world = World(tmp_path, [user("Shot 7?"), user("Why?")])
@@ -176,6 +186,24 @@ def test_a_domain_brings_instruction_and_examples(tmp_path: Path) -> None:
     assert len(messages) == 1 + 2 * 3 + 1
     with pytest.raises(ConfigError, match="there is no domain 'finances'"):
         world.label(label(domain="finances"), lambda *_: "Yes.")
+
+
+def test_passages_are_in_the_system_turn_of_the_labelling_model_alone(tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    rows = [{"prompt": f"Why {n}?", "passages": ["It is {so}.", " ", "Or not."] if n else None} for n in range(2)]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = Source(path=str(file), columns={"context": "passages"})
+    read = [one.model_copy(update={"split": "train"}) for one in prompts_of(source)]
+    assert [one.id for one in read] == [prompt_id(user(f"Why {n}?")) for n in range(2)], "no part of the prompt"
+    world = World(tmp_path, [])
+    write_jsonl(tmp_path / "prompts" / PROMPTS, read)
+    world.label(label(), lambda *_: "Yes.")
+    plain, informed = sorted(world.asked, key=len)
+    assert plain == user("Why 0?")
+    assert [turn.role for turn in informed] == ["system", "user"]
+    assert informed[0].content.endswith(":\n\nIt is {so}.\n\nOr not.")
+    world.keep(label())
+    assert [row.messages for row in world.rows] == [user("Why 0?"), user("Why 1?")]
 
 
 def test_each_reason_for_dropping_is_counted(tmp_path: Path) -> None:

@@ -189,6 +189,28 @@ def test_a_forged_end_of_the_answer_stays_inside_it(tmp_path: Path) -> None:
     assert "<|im_end|>" not in "".join(seen)
 
 
+def test_passages_are_shown_with_the_prompt(tmp_path: Path) -> None:
+    write_inputs(tmp_path, A=["x"])
+    prompts = [one.model_copy(update={"context": "It is so."}) for one in read_jsonl(tmp_path / "in" / PROMPTS, Prompt)]
+    write_jsonl(tmp_path / "in" / PROMPTS, prompts)
+    seen: list[str] = []
+
+    def script(messages: tuple[Message, ...], sample: int) -> str:
+        seen.append(messages[0].content)
+        return "It is wrong." if len(messages) == 1 else "y"
+
+    revisions.make(
+        context(tmp_path, "revised", script),
+        settings=Revise(principles=("Be right.",)),
+        replaces=False,
+        authors={"teacher": SERVER},
+        prompts=tmp_path / "in",
+        candidates=tmp_path / "in",
+        seed=0,
+    )
+    assert "It is so." in between(seen[0], "[Start of prompt", "[End of prompt")
+
+
 def longer(prompt: str, responses: list[str]) -> list[float]:
     return [float(len(one)) for one in responses]
 
