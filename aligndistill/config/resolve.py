@@ -19,6 +19,7 @@ def resolved(config: RunConfig) -> RunConfig:
       followed by a panel member's name or a reward's number); equal ones become one model.
     - `evaluation.judge: same` and `reward: judge` become the judge itself.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
+    - With `seeds`, every student becomes one for each of them, `dpo-s0` and so on.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
     """
     named: dict[str, Any] = dict(config.named_models)
@@ -28,6 +29,8 @@ def resolved(config: RunConfig) -> RunConfig:
     evaluation = config.evaluation.model_copy(update={"judge": evaluating if own is not None else None})
     tie_margin = config.rankings.tie_margin
     students = {name: _student(one, name, judge, named, tie_margin) for name, one in with_baseline(config).items()}
+    if config.seeds:
+        students = {f"{n}-s{seed}": one.model_copy(update={"seed": seed}) for n, one in students.items() for seed in config.seeds}
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
     return config.model_copy(update={"judge": judge, "evaluation": evaluation, "students": students, "models": models})
 
