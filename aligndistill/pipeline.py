@@ -44,7 +44,7 @@ def pipeline(config: RunConfig) -> Pipeline:
         of = {each.of(name): config.students[name] for name in each.students}
         new = {name: student(config, name, settings, roles, known, compared) for name, settings in of.items()}
         for name, author in new.items():
-            start = named.get(f"start-{name}", named["start"])
+            start = named.get(f"start-{config.without_seed(name)}", named["start"])
             written[name] = held_out_answers(config, name, given, author=author, reference=start)
         written |= compared
         trained |= new
@@ -57,10 +57,11 @@ def pipeline(config: RunConfig) -> Pipeline:
             if each.stop:
                 stop = stops[each.name] = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=made)
     followed = followings(config, trained, written, given, named)
-    own_starts = {name: f"start-{name}" for name, one in config.students.items() if one.start is not None}
+    owns = {name: f"start-{config.without_seed(name)}" for name, one in config.students.items() if one.start is not None}
+    about_students: Given = {"own_starts": owns, "students": {name: config.without_seed(name) for name in trained}}
     rewards = of_round["1"].get("reward_model")
     ends: Given = {"stops": stops, "orders": orders}
-    scores = scored(config, named, given["prompts"], written, rewards, ends | {"own_starts": own_starts}) if trained else None
+    scores = scored(config, named, given["prompts"], written, rewards, ends | about_students) if trained else None
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
@@ -77,8 +78,10 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
     objective, start = settings.objective, settings.start or config.start
     shares_backbone = config.reward_model is not None and config.reward_model.model is None and settings.start is None
     if settings.start is not None:
-        own = f"start-{name}"
+        own = f"start-{config.without_seed(name)}"
         roles, data = roles | {"start": roles[own], "reference": roles[own]}, data | {"start_answers": compared[own]}
+    if "reward_model" in data:  # with `seeds`, each seed has its own
+        data = data | {"reward_model": data.get(f"reward_model-s{settings.seed}", data["reward_model"])}
     known = roles | data | {"critic": data["reward_model"] if shares_backbone else roles["start"]}
     inputs, judges = pick(known, ("start", *objective.reads)), models_of(objective)
     if "start_answers" in objective.reads:  # compared with the start during training
@@ -88,6 +91,7 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
         reading = pick(known, ("start", "teacher", "rankings")) | {"settings": settings.teacher_tokens}
         inputs["teacher_tokens"] = stage(f"teacher_tokens-{name}", teacher_tokens.make, **reading, waits_for=ready(data))
         del inputs["teacher"]
-    learning: Given = {"settings": settings, "lora": start.lora if start else None, "seed": config.seed}
+    learning: Given = {"settings": settings, "lora": start.lora if start else None}
+    learning["seed"] = config.seed if settings.seed is None else settings.seed
     models_of_judges = pick(roles, judges)  # a model of the user's may have the name of one of our stages
     return stage(f"student-{name}", students.make, **learning, **inputs, models=models_of_judges, waits_for=ready(data))

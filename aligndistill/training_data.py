@@ -82,10 +82,11 @@ def preferences(
         data |= with_earlier(config, each, data["rankings"], before)
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))
-        learning = backbone | {"settings": config.reward_model, "seed": config.seed, "version": 2, "waits_for": ready(data)}
-        data = data | {
-            "reward_model": stage(each.of("reward_model"), reward_model.make, rankings=learned_rankings(data), **learning)
-        }
+        learning = backbone | {"settings": config.reward_model, "version": 2, "waits_for": ready(data)}
+        learning["rankings"] = learned_rankings(data)
+        seeds = {f"reward_model-s{seed}": seed for seed in config.seeds} or {"reward_model": config.seed}
+        trained = {name: stage(each.of(name), reward_model.make, seed=seed, **learning) for name, seed in seeds.items()}
+        data = data | {"reward_model": next(iter(trained.values()))} | trained
     return data
 
 

@@ -477,3 +477,48 @@ def test_a_distilled_student_needs_its_own_starts_tokens(folder: Path) -> None:
     assert [one.path for one in check(RunConfig.model_validate(config))] == [("students", "other", "objective", "kind")]
     config["students"]["other"]["start"] = {**own, "from_scratch": SIZES}
     assert list(check(RunConfig.model_validate(config))) == []
+
+
+# ---------------------------------------------------------------------------------------------------------------- seeds
+
+
+def test_seeds_share_the_data_and_train_apart(folder: Path) -> None:
+    config = small_config()
+    config["students"]["ppo"] = {"objective": {"kind": "ppo"}, "max_steps": 16}
+    plain, built = stages(config), stages(config | {"seeds": [3, 4]})  # 3 is the seed of the run
+    assert {name for name in built if name.startswith("student-")} == {
+        f"student-{name}-s{seed}" for name in ("best_of_n", "dpo", "pro", "ppo") for seed in (3, 4)
+    }
+    for name in ("candidates", "verdicts", "rankings", "start", "answers-start"):
+        assert built[name].fingerprint == plain[name].fingerprint, name
+    for name in ("student-dpo", "student-ppo", "reward_model"):  # what is finished with the run's seed is found again
+        assert built[f"{name}-s3"].fingerprint == plain[name].fingerprint != built[f"{name}-s4"].fingerprint, name
+    assert built["student-ppo-s4"].given["reward_model"] is built["reward_model-s4"]
+    assert built["evaluation"].given["students"]["dpo-s4"] == "dpo"
+    assert built["evaluation"].given["reward_model"] is built["reward_model-s3"]
+
+
+def test_seeds_of_a_student_with_its_own_start_share_it(folder: Path) -> None:
+    built = stages(with_own_start() | {"seeds": [3, 4]})
+    assert built["student-dpo-s4"].given["start"] is built["model-start-dpo"]
+    assert built["evaluation"].given["own_starts"] == {"dpo-s3": "start-dpo", "dpo-s4": "start-dpo"}
+
+
+def test_a_student_may_have_a_seed_of_its_own(folder: Path) -> None:
+    config = small_config()
+    config["students"]["dpo"]["seed"] = 8
+    assert stages(config)["student-dpo"].given["seed"] == 8
+    assert changed(lambda c: c["students"]["dpo"].update(seed=8)) == {"student-dpo", "answers-dpo", *REPORTED}
+
+
+@pytest.mark.parametrize(
+    ("change", "key"),
+    [
+        ({"seeds": [1, 1]}, ("seeds",)),
+        ({"rounds": ROUNDS}, ("seeds",)),
+        ({"students": {"dpo": {"objective": {"kind": "dpo"}, "seed": 1}}}, ("students", "dpo", "seed")),
+        ({"students": {"dpo-s1": {"objective": {"kind": "dpo"}}}}, ("students", "dpo-s1")),
+    ],
+)
+def test_seeds_that_cannot_be(folder: Path, change: dict[str, Any], key: tuple[str, ...]) -> None:
+    assert key in [one.path for one in check(RunConfig.model_validate({**small_config(), "seeds": [1, 2]} | change))]

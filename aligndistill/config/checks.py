@@ -30,6 +30,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
     yield from _start(config)
     yield from _from_scratch(config)
     yield from _own_starts(config)
+    yield from _seeds(config)
     yield from _quantised(config, ("start",), [name for name, one in config.students.items() if one.start is None])
     for name, one in config.students.items():
         if one.start is not None:
@@ -208,6 +209,22 @@ def _own_starts(config: RunConfig) -> Iterator[Problem]:
         for section in ("models", "students"):
             if f"start-{name}" in getattr(config, section):
                 yield Problem((section, f"start-{name}"), f"this is the name of the start of student '{name}': choose another name")
+
+
+def _seeds(config: RunConfig) -> Iterator[Problem]:
+    """Several seeds on one store of data."""
+    if not config.seeds:
+        return
+    if len(set(config.seeds)) < len(config.seeds):
+        yield Problem(("seeds",), "a seed is listed twice")
+    if config.rounds is not None:
+        text = "the data of later rounds is that of one student: remove this key, and run the config once for each seed"
+        yield Problem(("seeds",), f"{text} (seed=1 name={config.name}-1)")
+    for name, student in config.students.items():
+        if re.search(r"-s\d+$", name):
+            yield Problem(("students", name), "names that end in -s and a number are those of seeds: choose another")
+        if student.seed is not None:
+            yield Problem(("students", name, "seed"), "every student is trained with all of 'seeds': remove this key")
 
 
 def _quantised(config: RunConfig, path: KeyPath, students: Sequence[str]) -> Iterator[Problem]:

@@ -21,6 +21,7 @@ def resolved(config: RunConfig) -> RunConfig:
     - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels without one.
     - Revisions of labels use the labels' domain if they have none.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
+    - With `seeds`, every student becomes one for each of them, `dpo-s0` and so on.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
     """
     named: dict[str, Any] = dict(config.named_models)
@@ -36,6 +37,8 @@ def resolved(config: RunConfig) -> RunConfig:
         name: _with_named_filters(section, f"{name}_filter", named)
         for name, section in (("prompts", config.prompts), ("sft", sft), ("rankings", config.rankings))
     }
+    if config.seeds:
+        students = {f"{n}-s{seed}": one.model_copy(update={"seed": seed}) for n, one in students.items() for seed in config.seeds}
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
     changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models, "candidates": candidates}
     return config.model_copy(update={**changed, **filtered})

@@ -4,6 +4,7 @@ The settings of a section determine its results and are hashed into the names of
 it sets where and how fast a run executes and is not hashed. Keys that also exist in Hugging Face libraries have the same names.
 """
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -177,10 +178,15 @@ class AnswerSampling:
 
 
 class RunConfig(Section):
-    """The config of a whole run."""
+    """The config of a whole run.
+
+    Attributes:
+        seeds: train the reward model and every student with each of these; the data is that of `seed`.
+    """
 
     name: str = Field(pattern=NAME_PATTERN)
     seed: int = Field(default=0, ge=0, lt=2**32)
+    seeds: tuple[Annotated[int, Field(ge=0, lt=2**32)], ...] = ()
     prompts: FilteredPrompts | None = None
     start: StudentModel | None = None
     sft: StartSft | None = None
@@ -221,7 +227,11 @@ class RunConfig(Section):
     @property
     def own_starts(self) -> dict[str, OwnStart]:
         """The starts that are one student's alone, by their names among the models."""
-        return {f"start-{name}": one.start for name, one in self.students.items() if one.start is not None}
+        return {f"start-{self.without_seed(name)}": one.start for name, one in self.students.items() if one.start is not None}
+
+    def without_seed(self, student: str) -> str:
+        """The name of a student in the config: with `seeds`, `resolved` gives them names such as `dpo-s1`."""
+        return re.sub(r"-s\d+$", "", student) if self.seeds else student
 
     def seen_by(self, student: str) -> "RunConfig":
         """The config with the student's own start in the place of the run's, if it has one."""

@@ -59,10 +59,12 @@ class Student(Training):
     objective's rate for adapters if the start has `lora`.
 
     Attributes:
+        seed: of its training; the run's by default.
         start: trained instead of the run's start; the reference as well. It may have another tokenizer unless tokens are compared.
     """
 
     objective: Objective
+    seed: Annotated[int | None, NotHashed] = Field(default=None, ge=0, lt=2**32)
     start: Annotated[OwnStart | None, NotHashed] = None
 
     @property

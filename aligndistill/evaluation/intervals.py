@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
 from pydantic import FiniteFloat, NonNegativeInt, model_validator
@@ -36,6 +37,28 @@ class Mean(Record):
         if not self.low <= self.mean <= self.high:
             raise ValueError(f"the mean must be within the interval, but {self.low} <= {self.mean} <= {self.high} is false")
         return self
+
+
+class Spread(Record):
+    """A metric of several trainings that differ in their seed.
+
+    Attributes:
+        mean: over the seeds.
+        deviation: the standard deviation of one training, with n - 1.
+        low, high: the smallest and the largest.
+        n: the number of seeds.
+    """
+
+    mean: FiniteFloat
+    deviation: FiniteFloat
+    low: FiniteFloat
+    high: FiniteFloat
+    n: NonNegativeInt
+
+
+def spread(values: Sequence[float]) -> Spread:
+    """The spread of at least two values."""
+    return Spread(mean=fmean(values), deviation=stdev(values), low=min(values), high=max(values), n=len(values))
 
 
 def wilson(successes: float, n: int) -> Mean:

@@ -16,6 +16,9 @@ from aligndistill.evaluation.intervals import Mean, between_quantiles, times_dra
 from aligndistill.records import Record
 
 if TYPE_CHECKING:  # numpy is imported late, as in `intervals`
+    import numpy as np
+    from numpy.typing import NDArray
+
     from aligndistill.evaluation.intervals import FloatArray
 
 RIDGE = 1.0  # on the slopes, for N comparisons whose weights sum to the number of prompts
@@ -88,6 +91,25 @@ def controlled_win_rate(
     rates = [_at_equal_length(p_N, length_N, style_NF, drawn_DC[:, prompt_N] * weight_N) for drawn_DC in draws]
     rate = between_quantiles(value, np.concatenate(rates), len(names))
     return Controlled(win_rate=rate, warning=_warning(value, float(np.average(p_N, weights=weight_N)), length_N))
+
+
+def rates_at_equal_length(
+    probabilities: Sequence[float], length_differences: Sequence[float], prompt_N: "NDArray[np.int64]", drawn_DP: "FloatArray"
+) -> "FloatArray":
+    """The win rate between answers of equal length in given resamples of the prompts, (D,).
+
+    Args:
+        prompt_N: the number of each comparison's prompt.
+        drawn_DP: how often each prompt is drawn in each resample.
+    """
+    import numpy as np
+
+    p_N, length_N = np.asarray(probabilities, float), np.asarray(length_differences, float)
+    weight_N = 1 / np.bincount(prompt_N, minlength=drawn_DP.shape[1])[prompt_N]
+    block = max(1, 1_000_000 // len(p_N))
+    parts = [drawn_DP[start : start + block] for start in range(0, len(drawn_DP), block)]
+    no_styles = np.zeros((len(p_N), 0))
+    return np.concatenate([_at_equal_length(p_N, length_N, no_styles, part[:, prompt_N] * weight_N) for part in parts])
 
 
 def _at_equal_length(p_N: "FloatArray", length_N: "FloatArray", style_NF: "FloatArray", weight_DN: "FloatArray") -> "FloatArray":

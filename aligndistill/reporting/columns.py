@@ -1,6 +1,6 @@
 """The columns of the tables of models, on the page and in the terminal."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -16,14 +16,12 @@ class Column:
         key: the field of the report's metrics, with dots where it is inside another.
         title: its short name.
         meaning: what it is, with its unit.
-        best_is_highest: whether the best student is marked.
         is_win_rate: whether it is a probability of winning, for which one half means no difference.
     """
 
     key: str
     title: str
     meaning: str
-    best_is_highest: bool = False
     is_win_rate: bool = False
 
     def value(self, metrics: ModelMetrics) -> Mean | float | None:
@@ -35,33 +33,29 @@ class Column:
 
 
 COLUMNS = (
-    Column("truth", "truth", "score by the truth function, which training never saw", best_is_highest=True),
+    Column("truth", "truth", "score by the truth function, which training never saw"),
     Column(
         "win_rate",
         "win rate",
         "how often the judge prefers the answer over the start's",
-        best_is_highest=True,
         is_win_rate=True,
     ),
     Column(
         "win_rate_lc",
         "LC",
         "the win rate estimated for answers of equal length (length-controlled)",
-        best_is_highest=True,
         is_win_rate=True,
     ),
     Column(
         "win_rate_style",
         "style",
         "the win rate estimated for answers of equal length and style (headers, list items, bold text)",
-        best_is_highest=True,
         is_win_rate=True,
     ),
     Column(
         "win_rate_teacher",
         "vs teacher",
         "how often the judge prefers the answer over the teacher's",
-        best_is_highest=True,
         is_win_rate=True,
     ),
     Column("win_rate_own", "vs own", "how often the judge prefers the answer over the student's own start's", is_win_rate=True),
@@ -89,9 +83,3 @@ def authors_of(report: Report) -> dict[str, ModelMetrics]:
 def measured(columns: Sequence[Column], models: Sequence[ModelMetrics]) -> list[Column]:
     """The columns with a value for at least one model."""
     return [column for column in columns if any(column.value(metrics) is not None for metrics in models)]
-
-
-def best_in(column: Column, models: Mapping[str, ModelMetrics]) -> str | None:
-    """The model with the highest mean in a column where higher is better; else None."""
-    means = {name: value.mean for name, metrics in models.items() if isinstance(value := column.value(metrics), Mean)}
-    return max(means, key=lambda name: means[name]) if column.best_is_highest and means else None

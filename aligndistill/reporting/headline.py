@@ -1,12 +1,18 @@
 """A summary of a run's result, generated from its metrics."""
 
+from collections.abc import Iterator
+
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.reporting.report import Report, best_student
+from aligndistill.evaluation.leading import Leading
+from aligndistill.reporting.report import Report, leading_students
 from aligndistill.reporting.writing import number, with_interval
 
 
 def result_sentence(report: Report) -> str:
-    """The best student against the start; without students, the reward model; else a note that nothing was trained."""
+    """The leading student against the start, and those that are not distinguishable from it.
+
+    Without students it is about the reward model; without that, a note that nothing was trained.
+    """
     if report.students:
         return _of_students(report)
     if report.reward_model is None:
@@ -18,24 +24,46 @@ def result_sentence(report: Report) -> str:
 
 
 def _of_students(report: Report) -> str:
-    students = report.students
-    best = best_student(students)
+    students, lead = report.students, report.leading
+    best = next(iter(leading_students(report)), None)
     if best is None:
         return f"Trained, not measured: {', '.join(students)}."
     student = students[best]
-    sentences = [best if len(students) == 1 else f"Best of {len(students)} students: {best}"]
-    if student.truth is not None:
+    sentences = [best if len(students) == 1 else f"Best of {len(students)} students, on the prompts that it was chosen on: {best}"]
+    if lead is not None:
+        sentences = list(_leading(lead, report))
+    elif student.truth is not None:
         sentences[0] += f", with a truth of {with_interval(student.truth)}"
         sentences[0] += "" if report.start.truth is None else f" (start: {with_interval(report.start.truth)})"
     if student.win_rate is not None:
-        sentences.append(f"The judge prefers its answers to the start's in {_share(student.win_rate)} of comparisons")
+        sentences.append(
+            f"On all prompts the judge prefers the answers of {best} to the start's in {_share(student.win_rate)} of comparisons"
+        )
     if student.kl_nats is not None:
-        sentences.append(f"It is {number(student.kl_nats.mean)} nats per response away from the start")
+        sentences.append(f"{best} is {number(student.kl_nats.mean)} nats per response away from the start")
     rates = [other.win_rate for other in students.values() if other.win_rate is not None]
     if len(students) == len(rates) > 1:
         clearly = sum(rate.low > 0.5 for rate in rates)
         sentences.append(f"For {clearly} of {len(rates)} students the whole interval of that win rate is above one half")
     return ". ".join(sentences) + "."
+
+
+MEASURES = {"truth": "truth", "win_rate_lc": "win rate at equal length", "win_rate": "win rate"}
+
+
+def _leading(lead: Leading, report: Report) -> Iterator[str]:
+    """The leader on prompts that it was not chosen on, and its group."""
+    value = f"a {MEASURES[lead.measure]} of {with_interval(lead.value)} on {lead.value.n} prompts that it was not chosen on"
+    start = report.start.truth if lead.measure == "truth" else None
+    beside = f" (start: {with_interval(start)})" if start is not None else ""
+    yield f"Leading of {len(lead.differences) + 1} students: {lead.leader}, with {value}{beside}"
+    others = lead.group[1:]
+    if not others:
+        yield "All others are behind it (paired 95%)"
+    elif len(others) == len(lead.differences):
+        yield "None of the others is distinguishable from it (paired 95%)"
+    else:
+        yield f"Not distinguishable from it (paired 95%): {', '.join(others)}"
 
 
 def _share(figure: Mean) -> str:

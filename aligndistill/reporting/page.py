@@ -91,6 +91,8 @@ def render_page(data: PageData) -> str:
         not_measured=_not_measured(report),
         held_out=max((mean.n for mean in means), default=None),
         columns=columns,
+        seed_columns=[column for column in COLUMNS if any(column.key in metrics for metrics in report.over_seeds.values())],
+        leading_by=next((one.title for one in COLUMNS if report.leading and one.key == report.leading.measure), ""),
         rows=table_rows(report, columns, series),
         series=series,
         audit=audit_rows(report.audit) if report.audit else [],

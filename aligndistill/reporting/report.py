@@ -8,7 +8,8 @@ from pydantic import Field, FiniteFloat, ValidationError
 from aligndistill.errors import DataError
 from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.evaluation.fidelity import TeacherFidelity
-from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.intervals import Mean, Spread
+from aligndistill.evaluation.leading import Leading, Measure
 from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.records import Record
 from aligndistill.reporting.provenance import Origins
@@ -70,6 +71,7 @@ class StudentMetrics(ModelMetrics):
     Attributes:
         objective: the objective that it was trained with.
         model: the path that `from_pretrained` loads.
+        seed, of: with `seeds`, the seed of its training and its name in the config.
         win_rate: how often the judge prefers its answer to the start's.
         win_rate_lc: the same, estimated for answers of equal length.
         win_rate_style: the same, estimated for answers of equal length and style.
@@ -83,6 +85,8 @@ class StudentMetrics(ModelMetrics):
 
     objective: str
     model: str
+    seed: int | None = None
+    of: str | None = None
     win_rate: Mean | None = None
     win_rate_lc: Mean | None = None
     win_rate_style: Mean | None = None
@@ -255,6 +259,8 @@ class Report(Record):
     demonstrations: DemonstrationMetrics | None = None
     reward_model: RewardModelMetrics | None = None
     students: Mapping[str, StudentMetrics] = {}
+    leading: Leading | None = None
+    over_seeds: Mapping[str, Mapping[str, Spread]] = {}
     rounds: tuple[RoundMetrics, ...] = ()
     elicitation: tuple[ElicitationMetrics, ...] = Field(default=(), exclude_if=lambda steps: not steps)
     chain: tuple[ChainModel, ...] = ()
@@ -286,11 +292,24 @@ def read_report(path: Path) -> Report:
         ) from None
 
 
+def leading_students(report: Report) -> tuple[str, ...]:
+    """The students to mark: those that lead on prompts that they were not chosen on, with all their seeds; the leader is the first.
+
+    Where that was not measured, the best on all prompts.
+    """
+    group = report.leading.group if report.leading is not None else ()
+    found = tuple(name for lead in group for name, student in report.students.items() if lead in (name, student.of))
+    best = best_student(report.students)
+    return found if found or best is None else (best,)
+
+
 def best_student(students: Mapping[str, StudentMetrics]) -> str | None:
-    """The student with the highest truth, or, if not all have it, the highest win rate at equal length, or the highest win rate;
-    None if not all have one of them."""
-    for measure in ("truth", "win_rate_lc", "win_rate"):
-        metrics = {name: getattr(student, measure) for name, student in students.items()}
-        if metrics and None not in metrics.values():
-            return max(metrics, key=lambda name: metrics[name].mean)
-    return None
+    """The student with the highest mean of `best_measure`; None if there is none."""
+    measure = best_measure(students)
+    return None if measure is None else max(students, key=lambda name: getattr(students[name], measure).mean)
+
+
+def best_measure(students: Mapping[str, StudentMetrics]) -> Measure | None:
+    """Truth, or, if not all students have it, the win rate at equal length, or the win rate; None if not all have one of them."""
+    measures: tuple[Measure, ...] = ("truth", "win_rate_lc", "win_rate")
+    return next((one for one in measures if students and all(getattr(student, one) for student in students.values())), None)

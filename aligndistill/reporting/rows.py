@@ -5,8 +5,8 @@ from dataclasses import dataclass
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting import writing
-from aligndistill.reporting.columns import Column, authors_of, best_in
-from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics
+from aligndistill.reporting.columns import Column, authors_of
+from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, best_measure, leading_students
 
 NOT_MEASURED = "-"
 
@@ -43,14 +43,15 @@ class TableRow:
 
 
 def table_rows(report: Report, columns: Sequence[Column], series: Mapping[str, int | None]) -> list[TableRow]:
-    """A row per model, a cell per column; the best of several students is marked."""
+    """A row per model, a cell per column; of several students, those that lead are marked, in the column that decides it."""
     models = authors_of(report)
+    measure = report.leading.measure if report.leading else best_measure(report.students)
     cells_of: dict[str, list[Cell]] = {name: [] for name in models}
     for column in columns:
-        best = best_in(column, report.students) if len(report.students) > 1 else None
+        marked = leading_students(report) if len(report.students) > 1 and column.key == measure else ()
         whisker_of = _whiskers(column, models)
         for name, metrics in models.items():
-            cells_of[name].append(_cell(column.value(metrics), whisker_of.get(name), name == best))
+            cells_of[name].append(_cell(column.value(metrics), whisker_of.get(name), name in marked))
     return [
         TableRow(
             name=name,

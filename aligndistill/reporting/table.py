@@ -1,6 +1,6 @@
 """A run, or several, as a table for the terminal, at most 100 columns wide."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -8,7 +8,7 @@ from rich.text import Text
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.columns import COLUMNS, Column, authors_of, measured
-from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, best_student
+from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, leading_students
 from aligndistill.reporting.writing import duration, number, shortened, with_interval
 
 _NOT_MEASURED = "-"
@@ -17,28 +17,38 @@ _WITH_INTERVAL = ("truth", "win_rate")
 
 
 def render_table(report: Report) -> Table:
-    """The start, the teacher and every student of a run; the best student is bold and starred."""
+    """The start, the teacher and every student of a run; those that lead are bold and starred."""
     shown = _shown([report])
     table = _table(f"{report.run} (seed {report.seed})", ["model"], shown)
     table.add_column("training", justify="right", no_wrap=True)
     ended = [f"no round followed round {one.round}: {one.ended}" for one in report.rounds if one.ended]
     table.caption = Text("\n".join([str(table.caption), *ended]))
-    best = best_student(report.students)
+    marked = leading_students(report)
+    table.caption = Text("\n".join([str(table.caption), *_over_seeds(report)]))
     for name, metrics in authors_of(report).items():
         seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None
         training = _NOT_MEASURED if seconds is None else duration(seconds)
-        _add_row(table, [shortened(name, 16)], [*_cells(metrics, shown), training], name == best)
+        _add_row(table, [shortened(name, 16)], [*_cells(metrics, shown), training], name in marked)
     return table
 
 
+def _over_seeds(report: Report) -> Iterator[str]:
+    """Truth and win rate over the seeds, a line for each student."""
+    for name, metrics in report.over_seeds.items():
+        shown = ((title, metrics[key]) for key, title in (("truth", "truth"), ("win_rate", "win rate")) if key in metrics)
+        values = [f"{title} {number(one.mean)} (sd {number(one.deviation)})" for title, one in shown]
+        if values:
+            yield f"{shortened(name, 16)} over {next(iter(metrics.values())).n} seeds: {', '.join(values)}"
+
+
 def compare_table(reports: Sequence[Report]) -> Table:
-    """The students of several runs beside each run's start; each run's best student is bold and starred."""
+    """The students of several runs beside each run's start; those that lead in each run are bold and starred."""
     shown = [column for column in _shown(reports) if column.key != "reward"]  # reward models differ between runs
     table = _table(None, ["run", "model"], shown)
     for report in reports:
-        best = best_student(report.students)
+        marked = leading_students(report)
         for name, metrics in authors_of(report).items():
-            _add_row(table, [shortened(report.run, 14), shortened(name, 16)], _cells(metrics, shown), name == best)
+            _add_row(table, [shortened(report.run, 14), shortened(name, 16)], _cells(metrics, shown), name in marked)
         table.add_section()
     return table
 
@@ -55,7 +65,8 @@ def _table(title: str | None, names: Iterable[str], columns: Iterable[Column]) -
     columns = list(columns)
     controlled = "LC: win rate at equal length   " if any(column.key == "win_rate_lc" for column in columns) else ""
     explained = f"{controlled}KL: nats per response   length: tokens"
-    table.caption = Text(f"* best student   [low, high]: 95% interval over prompts\n{explained}")
+    leading = "* leading, or not distinguishable from it"
+    table.caption = Text(f"{leading}   [low, high]: 95% interval over prompts\n{explained}")
     for name in names:
         table.add_column(name, no_wrap=True)
     for column in columns:

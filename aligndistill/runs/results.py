@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.load import load_config
-from aligndistill.config.resolve import with_baseline
+from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
 from aligndistill.runs.tables import read_table
@@ -89,8 +89,9 @@ class Run:
     def students(self) -> Mapping[str, TrainedStudent]:
         """The trained students by name, in the order of the config, with best-of-n if it was added."""
         measured = self.report.students if "report" in self.stages else {}
-        folders = {name: self.stages.get(f"student-{name}") for name in with_baseline(self.config)}
-        objectives = {name: student.objective.kind for name, student in with_baseline(self.config).items()}
+        students = resolved(self.config).students
+        folders = {name: self.stages.get(f"student-{name}") for name in students}
+        objectives = {name: student.objective.kind for name, student in students.items()}
         return {
             name: TrainedStudent(name, objectives[name], folder / MODEL, measured.get(name))
             for name, folder in folders.items()

@@ -12,7 +12,7 @@ from aligndistill.config.models import EndpointModel, LocalModel, Teacher
 from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.problems import did_you_mean
-from aligndistill.config.resolve import with_baseline
+from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
 from aligndistill.config.training import Sft
@@ -110,9 +110,8 @@ def config_of(run: Path) -> RunConfig:
 
 
 def student_names(config: RunConfig) -> tuple[str, ...]:
-    """The students that a run trains, with those of later rounds and the best-of-n baseline."""
-    whole = config.model_copy(update={"students": with_baseline(config)})
-    return tuple(each.of(name) for each in whole.all_rounds for name in each.students)
+    """The students that a run trains, with those of later rounds and other seeds, and the best-of-n baseline."""
+    return tuple(each.of(name) for each in resolved(config).all_rounds for name in each.students)
 
 
 def no_such_student(model: LocalModel, known: tuple[str, ...]) -> str:

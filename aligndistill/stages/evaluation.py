@@ -3,10 +3,8 @@
 `model_outputs/AUTHOR.json` has an author's first answers in the format of `alpaca_eval --model_outputs`.
 """
 
-import json
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
@@ -15,15 +13,17 @@ from aligndistill.config.plugins import load_plugin
 from aligndistill.config.run import Evaluation
 from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean, bootstrap_mean
+from aligndistill.evaluation.leading import Leading, Measure, Measured, leading_by_first
 from aligndistill.evaluation.length_control import Controlled, controlled_win_rate, style_differences
 from aligndistill.evaluation.text_metrics import distinct_n, repetition
-from aligndistill.evaluation.wins import Compared, PromptVerdicts, by_prompt, compared, win_rates
+from aligndistill.evaluation.wins import Compared, by_prompt, compared, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.processes.ranks import is_main_process
-from aligndistill.records import Answer, Candidate, Grade, Message, Record, candidate_id, plain_prompt
+from aligndistill.records import Answer, Candidate, Grade, Message, Record, plain_prompt
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import ANSWERS, EVALUATION, MODEL_OUTPUTS, SCORED, VERDICTS, held_out_prompts
 from aligndistill.stages.opening import cached_grades
+from aligndistill.stages.scored_answers import Scores, answer_id, scored_answers, write_model_outputs
 from aligndistill.stages.verdicts import ask, judge_metrics, require_readable
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, collects, together
@@ -50,23 +50,11 @@ class AuthorMetrics(Record):
 
 
 class EvaluationResult(Record):
-    """All authors' metrics, and the judge's calls and tokens in the evaluation."""
+    """All authors' metrics, the judge's calls and tokens in the evaluation, and the leading student."""
 
     authors: dict[str, AuthorMetrics]
     judge: dict[str, int] | None
-
-
-class ScoredAnswer(Record):
-    """One answer with its scores."""
-
-    prompt_id: str
-    messages: tuple[Message, ...]
-    author: str
-    text: str
-    length_tokens: int
-    truth: float | None
-    reward: float | None
-    win: float | None
+    leading: Leading | None = None
 
 
 @together
@@ -80,6 +68,7 @@ def make(
     answers: Mapping[str, Path],
     reward_model: Path | None,
     seed: int,
+    students: Mapping[str, str],
     stops: Mapping[str, Path] | None = None,
     orders: Mapping[str, Path] | None = None,
     own_starts: Mapping[str, str] | None = None,
@@ -89,6 +78,7 @@ def make(
     Args:
         stops, orders: of repeated rounds, what decided whether another followed, and with it which answers there are.
         own_starts: of students that are not trained from the run's start, the author that they are trained from.
+        students: the authors of whom one leads, each with the name that its seeds share.
     """
     assert settings.judge != "same", "a resolved config names the judge"
     judge = settings.judge
@@ -106,14 +96,15 @@ def make(
     rewards = _rewards(context, reward_model, tasks) if reward_model else {}
     write_jsonl(context.folder / VERDICTS, verdicts)
 
-    scores = _Scores(truths, rewards, by_prompt(verdicts))
+    scores = Scores(truths, rewards, by_prompt(verdicts))
     result = EvaluationResult(
         authors={author: _metrics(author, by_author, scores, settings, own.get(author)) for author in by_author},
         judge=judge_metrics(verdicts) if judge else None,
+        leading=_leading(students, by_author, scores, settings),
     )
     (context.folder / EVALUATION).write_text(result.model_dump_json(indent=2) + "\n")
-    write_jsonl(context.folder / SCORED, _scored(by_author, messages, scores))
-    _write_model_outputs(context.folder / MODEL_OUTPUTS, by_author, messages)
+    write_jsonl(context.folder / SCORED, scored_answers(by_author, messages, scores))
+    write_model_outputs(context.folder / MODEL_OUTPUTS, by_author, messages)
     rounds = {"rounds": len(stops) + 1} if stops else {}
     return StageResult(
         counts={**rounds, "prompts": len(tasks), "answers": sum(len(a) for by in by_author.values() for a in by.values())}
@@ -130,20 +121,6 @@ def read_answers(folders: Mapping[str, Path]) -> dict[str, dict[str, list[Answer
     return answers
 
 
-@dataclass(frozen=True)
-class _Scores:
-    """Truth and reward by answer id, verdicts by prompt id."""
-
-    truths: Mapping[str, float]
-    rewards: Mapping[str, float]
-    verdicts: Mapping[str, PromptVerdicts]
-
-
-def _answer_id(answer: Answer) -> str:
-    """The id of an answer: answers with the same text are one, regardless of the author."""
-    return candidate_id(answer.prompt_id, "answer", answer.text)
-
-
 def answers_task(
     prompt: str,
     messages: tuple[Message, ...],
@@ -155,7 +132,7 @@ def answers_task(
     candidates: dict[str, Candidate] = {}
     for of_author in answers.values():
         for answer in of_author.get(prompt, ()):
-            identity = _answer_id(answer)
+            identity = answer_id(answer)
             candidates.setdefault(
                 identity,
                 Candidate(id=identity, prompt_id=prompt, text=answer.text, author=answer.author, finish=answer.finish),
@@ -165,7 +142,7 @@ def answers_task(
     pairs: dict[tuple[int, int], None] = {}
     for author, opponent in [*against, *own_starts.items()]:
         for ours, theirs in zip(answers[author].get(prompt, ()), answers.get(opponent, {}).get(prompt, ()), strict=False):
-            a, b = place[_answer_id(ours)], place[_answer_id(theirs)]
+            a, b = place[answer_id(ours)], place[answer_id(theirs)]
             if a != b:
                 pairs[min(a, b), max(a, b)] = None
     return Task(prompt, messages, tuple(candidates.values()), tuple(pairs))
@@ -199,7 +176,7 @@ def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict
 def _metrics(
     author: str,
     answers: Mapping[str, Mapping[str, Sequence[Answer]]],
-    scores: _Scores,
+    scores: Scores,
     settings: Evaluation,
     own_start: str | None,
 ) -> AuthorMetrics:
@@ -216,9 +193,9 @@ def _metrics(
     repetition_4 = mean_over_prompts(ours, lambda answer: repetition(answer.text))
     assert length_tokens is not None and repetition_4 is not None
     return AuthorMetrics(
-        truth=mean_over_prompts(ours, lambda answer: scores.truths.get(_answer_id(answer))),
+        truth=mean_over_prompts(ours, lambda answer: scores.truths.get(answer_id(answer))),
         length_tokens=length_tokens,
-        reward=mean_over_prompts(ours, lambda answer: scores.rewards.get(_answer_id(answer))),
+        reward=mean_over_prompts(ours, lambda answer: scores.rewards.get(answer_id(answer))),
         win_rate=win_rate(against_start),
         win_rate_lc=by_length.win_rate,
         win_rate_style=by_style.win_rate,
@@ -229,6 +206,30 @@ def _metrics(
         distinct_2=distinct_n([answer.text for of_prompt in ours.values() for answer in of_prompt], 2),
         repetition_4=repetition_4,
     )
+
+
+def _leading(
+    students: Mapping[str, str],
+    answers: Mapping[str, Mapping[str, Sequence[Answer]]],
+    scores: Scores,
+    settings: Evaluation,
+) -> Leading | None:
+    """The leading student by truth, or else by the win rate over the start, at equal length where that is measured."""
+    truths: dict[str, list[Measured]] = defaultdict(list)
+    wins: dict[str, list[Measured]] = defaultdict(list)
+    starts = answers.get("start", {})
+    for author, name in students.items():
+        if author not in answers:  # of a round that was not run
+            continue
+        ours = answers[author]
+        values = [(one.prompt_id, scores.truths.get(answer_id(one))) for of_prompt in ours.values() for one in of_prompt]
+        truths[name] += [Measured(prompt, value) for prompt, value in values if value is not None]
+        for one in compared(scores.verdicts, answer_ids(ours), answer_ids(starts)) if settings.judge is not None else ():
+            a, b = ours[one.prompt][one.sample], starts[one.prompt][one.sample]
+            wins[name].append(Measured(one.prompt, one.probability, a.length_tokens - b.length_tokens))
+    measures: dict[Measure, Mapping[str, Sequence[Measured]]] = {"truth": truths}
+    measures |= {"win_rate_lc": wins, "win_rate": wins} if settings.length_control else {"win_rate": wins}
+    return leading_by_first(measures)
 
 
 def mean_over_prompts(answers: Mapping[str, Sequence[Answer]], value: Callable[[Answer], float | None]) -> Mean | None:
@@ -267,48 +268,4 @@ def controlled(
 
 def answer_ids(answers: Mapping[str, Sequence[Answer]]) -> dict[str, list[str]]:
     """Prompt id -> the ids of its answers, one per sample."""
-    return {prompt: [_answer_id(answer) for answer in of_prompt] for prompt, of_prompt in answers.items()}
-
-
-def _scored(
-    answers: Mapping[str, Mapping[str, Sequence[Answer]]], messages: Mapping[str, tuple[Message, ...]], scores: _Scores
-) -> list[ScoredAnswer]:
-    rows = []
-    for of_author in answers.values():
-        for prompt, of_prompt in of_author.items():
-            starts = answers.get("start", {}).get(prompt, ())
-            for sample, answer in enumerate(of_prompt):
-                identity = _answer_id(answer)
-                against = _answer_id(starts[sample]) if sample < len(starts) else None
-                verdicts = scores.verdicts.get(prompt)
-                rows.append(
-                    ScoredAnswer(
-                        prompt_id=prompt,
-                        messages=messages[prompt],
-                        author=answer.author,
-                        text=answer.text,
-                        length_tokens=answer.length_tokens,
-                        truth=scores.truths.get(identity),
-                        reward=scores.rewards.get(identity),
-                        win=verdicts.win_probability(identity, against) if verdicts and against else None,
-                    )
-                )
-    return rows
-
-
-def _write_model_outputs(
-    folder: Path, answers: Mapping[str, Mapping[str, Sequence[Answer]]], messages: Mapping[str, tuple[Message, ...]]
-) -> None:
-    folder.mkdir(exist_ok=True)
-    for author, of_author in answers.items():
-        rows = [
-            {
-                "instruction": plain_prompt(messages[prompt]),
-                "output": of_prompt[0].text,
-                "generator": author,
-                "dataset": "held_out",
-                "datasplit": "eval",
-            }
-            for prompt, of_prompt in of_author.items()
-        ]
-        (folder / f"{author}.json").write_text(json.dumps(rows, indent=2) + "\n", encoding="utf-8")
+    return {prompt: [answer_id(answer) for answer in of_prompt] for prompt, of_prompt in answers.items()}

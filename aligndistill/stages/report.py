@@ -24,6 +24,7 @@ from aligndistill.reporting.report import (
     StudentMetrics,
     write_report,
 )
+from aligndistill.reporting.seeds import over_seeds
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.chains import RunModel
 from aligndistill.stages.context import StageContext
@@ -79,9 +80,8 @@ def make(
     # What is shown of the data is that of the last round that was run.
     data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]
     manifests, training = _manifests(data), _manifests(students)
-    asked = [_manifest(one["verdicts"]).metrics for one in rounds.values() if "verdicts" in one]
     evaluated = _evaluation(evaluation)
-    judge_metrics, teacher = _judge(judge, asked, evaluated), _metrics(evaluated, "teacher", ModelMetrics)
+    judge_metrics, teacher = _judge(judge, rounds, evaluated), _metrics(evaluated, "teacher", ModelMetrics)
     audit = AuditResult.model_validate(manifests["audit"].metrics) if "audit" in manifests else None
     report = Report(
         run=run,
@@ -94,6 +94,7 @@ def make(
         demonstrations=_demonstrations(manifests),
         reward_model=_reward_model(manifests),
         students={name: _student(name, settings[name], store / one.name, evaluated, fidelity) for name, one in students.items()},
+        leading=evaluated.leading,
         rounds=tuple(_rounds(progress, stops, orders)),
         elicitation=tuple(
             ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in (elicited or {}).values()
@@ -103,6 +104,7 @@ def make(
         versions=library_versions(),
         origins=Origins.model_validate(origins),
     )
+    report = report.model_copy(update={"over_seeds": over_seeds(report.students)})
     write_report(context.folder / "report.json", report)
     on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}
     counts = counted({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}})
@@ -132,6 +134,8 @@ def _student(
 ) -> StudentMetrics:
     return StudentMetrics(
         objective=settings.objective.kind,
+        seed=settings.seed,
+        of=name.removesuffix(f"-s{settings.seed}") if settings.seed is not None else None,
         model=str(folder / "model"),
         train_seconds=_manifest(folder).metrics["train_seconds"],
         fidelity=_fidelity(fidelity[name]) if name in fidelity else None,
@@ -171,8 +175,9 @@ def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics 
     return {name: getattr(metrics, name) for name in AuthorMetrics.model_fields if name in kind.model_fields}
 
 
-def _judge(kind: str | None, asked: Iterable[Mapping[str, Any]], evaluation: EvaluationResult) -> JudgeMetrics | None:
+def _judge(kind: str | None, rounds: Mapping[str, Mapping[str, Path]], evaluation: EvaluationResult) -> JudgeMetrics | None:
     """The judge's calls, verdicts and tokens in labelling and evaluation together."""
+    asked = [_manifest(one["verdicts"]).metrics for one in rounds.values() if "verdicts" in one]
     parts = [*asked, *([evaluation.judge] if evaluation.judge else [])]
     if kind is None or not parts:
         return None

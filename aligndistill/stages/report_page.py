@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.report import Report
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
-from aligndistill.stages.evaluation import ScoredAnswer
 from aligndistill.stages.files import HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
 from aligndistill.stages.models import COPY
+from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.store.artifacts import Manifest
 from aligndistill.store.jsonl import read_jsonl
 

@@ -91,7 +91,7 @@ def test_torchrun_under_zero_2_comes_to_the_report(finished: tuple[Path, Ended],
     folder, ended = finished
     assert ended.code == 0, ended.errors
     assert (folder / "runs/small/report.json").is_file()
-    assert "best student" in ended.output
+    assert "* leading" in ended.output
     found = heartbeats(folder)
     assert all(one["finished"] for one in found.values())
     assert any("the answers of" in words for words in found[1]["announced"])

@@ -2,6 +2,7 @@
 
 from aligndistill.evaluation.audit import AuditMetrics, LabelMetrics
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.evaluation.leading import Leading
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting.page import DataCounts, PageData
 from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, RewardModelMetrics, StartMetrics, StudentMetrics
@@ -48,6 +49,7 @@ def full_report() -> Report:
         ),
         reward_model=RewardModelMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06), length_weight=1.24),
         students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},
+        leading=Leading(measure="truth", leader="pro", value=mean(0.66), differences={"dpo": mean(0.12)}, chosen_on=90),
         warnings=("12% of answers were cut",),
         versions={"torch": "2.13.0"},
     )

@@ -1,14 +1,40 @@
+import pytest
+
 from aligndistill.reporting.headline import result_sentence
 from aligndistill.reporting.report import Report, RewardModelMetrics, StudentMetrics
 from tests.reporting.fake_run import full_report, mean, student
 
+REST = (
+    "On all prompts the judge prefers the answers of pro to the start's in 74% [69%, 79%] of comparisons. "
+    "pro is 12.3 nats per response away from the start. "
+    "For 2 of 2 students the whole interval of that win rate is above one half."
+)
 
-def test_best_student_with_its_metrics():
+
+def test_the_leading_student_on_prompts_that_it_was_not_chosen_on():
     assert result_sentence(full_report()) == (
-        "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73] (start: 0.42 [0.37, 0.47]). "
-        "The judge prefers its answers to the start's in 74% [69%, 79%] of comparisons. "
-        "It is 12.3 nats per response away from the start. "
-        "For 2 of 2 students the whole interval of that win rate is above one half."
+        "Leading of 2 students: pro, with a truth of 0.66 [0.61, 0.71] on 96 prompts that it was not chosen on "
+        f"(start: 0.42 [0.37, 0.47]). All others are behind it (paired 95%). {REST}"
+    )
+
+
+@pytest.mark.parametrize(
+    ("differences", "said"),
+    [
+        ({"dpo": mean(0.04)}, "None of the others is distinguishable from it (paired 95%)."),
+        ({"dpo": mean(0.04), "rrhf": mean(0.1)}, "Not distinguishable from it (paired 95%): dpo."),
+        ({"dpo": mean(0.05), "rrhf": mean(-0.1)}, "None of the others is distinguishable"),  # an end at 0 is not above it
+    ],
+)
+def test_students_that_are_not_certainly_behind_are_named(differences, said):
+    lead = full_report().leading.model_copy(update={"differences": differences})
+    assert said in result_sentence(full_report().model_copy(update={"leading": lead}))
+
+
+def test_where_no_half_was_measured_the_choice_is_said_to_be_optimistic():
+    assert result_sentence(full_report().model_copy(update={"leading": None})) == (
+        "Best of 2 students, on the prompts that it was chosen on: pro, with a truth of 0.68 [0.63, 0.73] "
+        f"(start: 0.42 [0.37, 0.47]). {REST}"
     )
 
 
@@ -20,7 +46,7 @@ def test_a_win_rate_that_may_be_chance_is_not_counted():
 def test_one_student_without_truth():
     only = student(0.6, 0.7).model_copy(update={"truth": None, "kl_nats": None})
     sentence = result_sentence(Report(run="r", seed=0, students={"rrhf": only}))
-    assert sentence == "rrhf. The judge prefers its answers to the start's in 70% [65%, 75%] of comparisons."
+    assert sentence == "rrhf. On all prompts the judge prefers the answers of rrhf to the start's in 70% [65%, 75%] of comparisons."
 
 
 def test_nothing_measured():

@@ -99,8 +99,8 @@ def test_what_comes_from_outside_is_text():
     harmless = Page(render_page(hostile_page("harmless")))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
     written = " ".join(payload.split())
-    # Title, heading, result; judge 2; warning; table 3; sample 5; dropped; trained models 6; config; versions 2.
-    assert page.text.count(written) == 24
+    # Title, heading, result 2; judge 2; warning; table 3; sample 5; dropped; trained models 6; config; versions 2.
+    assert page.text.count(written) == 25
 
 
 def test_the_policy_forbids_everything_that_is_not_here(full_html):
@@ -113,7 +113,7 @@ def test_the_policy_forbids_everything_that_is_not_here(full_html):
 def test_full_page_shows_every_metric(full_html):
     page = Page(full_html)
     for shown in [
-        "Best of 2 students: pro, with a truth of 0.68 [0.63, 0.73]",
+        "Leading of 2 students: pro, with a truth of 0.66 [0.61, 0.71] on 96 prompts",
         "[0.69, 0.79]",
         "38 s",
         "3,072",
@@ -134,7 +134,8 @@ def test_full_page_shows_every_metric(full_html):
         assert shown in page.text, shown
     headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
     assert headings == ["h1"] + ["h2"] * 6
-    assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 3
+    assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 1
+    assert "On those it is ahead by, paired, with 95% intervals: dpo 0.12 [0.07, 0.17]." in page.text
 
 
 def test_plots_are_described(full_html):

@@ -5,8 +5,9 @@ from rich.console import Console
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.report import Report
+from aligndistill.reporting.seeds import over_seeds
 from aligndistill.reporting.table import compare_table, render_table
-from tests.reporting.fake_run import full_report, student
+from tests.reporting.fake_run import full_report, mean, student
 
 
 def lines_of(table, width=100, encoding="utf-8"):
@@ -63,5 +64,35 @@ def test_what_was_not_measured_is_a_dash():
 
 def test_compare_stars_the_best_of_each_run():
     other = full_report().model_copy(update={"run": "other", "students": {"rrhf": student(0.9, 0.9), "dpo": student(0.1, 0.1)}})
+    other = other.model_copy(update={"leading": None})  # a report of an older version: the best on all prompts
     starred = [line.split()[:3] for line in lines_of(compare_table([full_report(), other])) if " * " in line[:30]]
     assert starred[:2] == [["quick", "pro", "*"], ["other", "rrhf", "*"]]
+
+
+def test_all_that_are_not_distinguishable_from_the_leader_are_starred():
+    lead = full_report().leading.model_copy(update={"differences": {"dpo": mean(0.04)}})
+    lines = lines_of(render_table(full_report().model_copy(update={"leading": lead})))
+    assert [line.split()[0] for line in lines if " * " in line[:30]] == ["dpo", "pro"]
+
+
+def test_seeds_are_summed_up_and_marked_together():
+    students = {
+        f"{name}-s{seed}": student(truth + seed / 10, 0.6).model_copy(update={"of": name, "seed": seed})
+        for name, truth in (("dpo", 0.5), ("pro", 0.6))
+        for seed in (0, 1)
+    }
+    report = full_report().model_copy(update={"students": students, "over_seeds": over_seeds(students)})
+    assert report.over_seeds["pro"]["truth"].model_dump() == pytest.approx(
+        {"mean": 0.65, "deviation": 0.1 / 2**0.5, "low": 0.6, "high": 0.7, "n": 2}
+    )
+    lines = lines_of(render_table(report))
+    assert [line.split()[0] for line in lines if " * " in line[:30]] == ["pro-s0", "pro-s1"]
+    assert "pro over 2 seeds: truth 0.65 (sd 0.07), win rate 0.60 (sd 0.00)" in " ".join("\n".join(lines).split())
+
+
+def test_a_metric_that_a_seed_lacks_is_left_out():
+    one, other = (student(0.5, 0.6).model_copy(update={"of": "dpo", "seed": seed}) for seed in (0, 1))
+    found = over_seeds({"dpo-s0": one, "dpo-s1": other.model_copy(update={"truth": None}), "alone": student(0.1, 0.1)})
+    assert found.keys() == {"dpo"}
+    assert "truth" not in found["dpo"]
+    assert found["dpo"]["win_rate"].deviation == 0

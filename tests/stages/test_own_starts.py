@@ -35,6 +35,7 @@ def test_a_student_is_compared_with_both_starts(tmp_path: Path) -> None:
         answers={author: tmp_path / author for author in ANSWERS},
         reward_model=None,
         seed=0,
+        students={"small": "small", "large": "large"},
         own_starts={"small": "start-small"},
     )
     authors = json.loads((tmp_path / "made/evaluation.json").read_text())["authors"]

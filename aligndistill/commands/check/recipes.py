@@ -10,7 +10,7 @@ from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.config.models import LocalModel
 from aligndistill.config.offline_objectives import Distil, Dpo, Simpo
 from aligndistill.config.problems import Problem
-from aligndistill.config.resolve import resolved
+from aligndistill.config.resolve import with_baseline
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
 from aligndistill.config.training import Training
@@ -129,7 +129,7 @@ def _trained(config: RunConfig) -> Iterator[tuple[KeyPath, Training]]:
             yield (("teacher", "sft") if name == "teacher" else ("models", name, "sft")), sft
     if config.reward_model is not None:
         yield ("reward_model",), config.reward_model
-    for name, student in resolved(config).students.items():
+    for name, student in with_baseline(config).items():
         yield ("students", name), student
 
 
