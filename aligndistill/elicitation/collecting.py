@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from aligndistill.chat.protocol import Reply
-from aligndistill.config.elicitation import ElicitStep, Searching
+from aligndistill.config.elicitation import REQUESTS_OF_NEED, ElicitStep, Searching
 from aligndistill.data.overlap import nearest_by_rouge_l, units
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import listed
@@ -143,6 +144,17 @@ def items_of(collected: Collected, reply: Reply) -> list[str]:
         collected.drop_reply(reply, rules.REFUSED if rules.begins_like_a_refusal(reply.text) else rules.NO_LIST)
     collected.parsed += len(found)
     return found
+
+
+def requests_for(missing: int, kept: int, requests: int, per_request: int) -> int:
+    """How many more requests will about do, if they give as much as those so far; at least a quarter of what they ask for.
+
+    Args:
+        missing: prompts.
+        kept: prompts of `requests` so far.
+    """
+    rate = max(kept / requests, per_request / REQUESTS_OF_NEED) if requests else per_request
+    return ceil(missing / rate)
 
 
 def why_stopped(in_vain: int, step: Searching) -> str:

@@ -7,14 +7,13 @@ As UltraChat (arXiv:2305.14233) and GLAN (arXiv:2402.13064) go from topics to pr
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
 from aligndistill.config.elicitation import Curate, GeneratedTopics
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, Question, filled, listed, template, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, training
+from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, training
 from aligndistill.elicitation.expansion import shown_text
 from aligndistill.errors import DataError
 from aligndistill.records import Prompt
@@ -194,7 +193,8 @@ def _take(step: Curate, collected: Collected, one: _Wanted, question: Question, 
 
 def _numbers(step: Curate, one: _Wanted) -> range:
     """The numbers of the next requests about a topic."""
-    return range(one.requests, one.requests + min(WAVE_OF_TOPIC, ceil(one.missing / step.per_request)))
+    needed = requests_for(one.missing, len(one.kept), one.requests, step.per_request)
+    return range(one.requests, one.requests + min(WAVE_OF_TOPIC, needed))
 
 
 def _question(step: Curate, one: _Wanted, personas: Sequence[str], number: int, seed: int) -> tuple[_Wanted, Question]:

@@ -2,12 +2,11 @@
 
 import random
 from collections.abc import Sequence
-from math import ceil
 
 from aligndistill.config.elicitation import Expand
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, Question, filled, template, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, training, why_stopped
+from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, requests_for, training, why_stopped
 from aligndistill.elicitation.similar import user_turns
 from aligndistill.records import Prompt
 
@@ -33,7 +32,8 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     instruction, limit = template("expand"), step.limit(step.target, step.per_request)
     in_vain = 0
     while (missing := step.target - len(collected.kept)) > 0:
-        wave = min(WAVE, ceil(missing / step.per_request), limit - collected.requests)
+        needed = requests_for(missing, len(collected.kept), collected.requests, step.per_request)
+        wave = min(WAVE, needed, limit - collected.requests)
         if wave <= 0 or in_vain >= step.patience:
             collected.stopped = why_stopped(in_vain, step)
             break
@@ -44,7 +44,7 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             temperature=step.temperature,
             max_new_tokens=step.max_new_tokens,
             note=f"{len(collected.kept)} of {step.target} prompts",
-            later=max(missing - wave * step.per_request, 0) // step.per_request,
+            later=needed - wave,
         )
         for question, examples, reply in zip(questions, shown, replies, strict=True):
             before = len(collected.kept)
