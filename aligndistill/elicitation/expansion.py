@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from aligndistill.config.elicitation import Expand
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, Question, filled, template, user
+from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, template, user
 from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, requests_for, training, why_stopped
 from aligndistill.elicitation.similar import user_turns
 from aligndistill.records import Prompt
@@ -78,7 +78,7 @@ def _examples(step: Expand, users: Sequence[Prompt], written: Sequence[Prompt], 
     return shots
 
 
-def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number: int) -> Question:
+def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number: int) -> AuthorRequest:
     text = filled(
         instruction,
         shown=str(len(examples)),
@@ -87,7 +87,7 @@ def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number
         last=str(len(examples) + step.per_request),
         examples="\n".join(f"{place}. {shown_text(one)}" for place, one in enumerate(examples, start=1)),
     )
-    return Question(step.models[number % len(step.models)], user(text), sample=number)
+    return AuthorRequest(step.models[number % len(step.models)], user(text), sample=number)
 
 
 def shown_text(prompt: Prompt) -> str:

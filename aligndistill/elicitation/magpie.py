@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from aligndistill.config.elicitation import Magpie
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, Question
+from aligndistill.elicitation.asking import Ask, AuthorRequest
 from aligndistill.elicitation.collecting import Collected, Proposal, requests_for, usable, why_stopped
 from aligndistill.records import Prompt
 
@@ -29,7 +29,7 @@ def magpie(step: Magpie, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             collected.stopped = why_stopped(in_vain, step)
             break
         numbers = range(collected.requests, collected.requests + wave)
-        questions = [Question(step.models[number % len(step.models)], (), sample=number) for number in numbers]
+        questions = [AuthorRequest(step.models[number % len(step.models)], (), sample=number) for number in numbers]
         note = f"{len(collected.kept)} of {step.target} prompts"
         replies = ask(questions, temperature=step.temperature, max_new_tokens=step.max_new_tokens, note=note, later=needed - wave)
         for question, reply in zip(questions, replies, strict=True):

@@ -61,7 +61,7 @@ class SimilarTexts:
         return sum(counted[unit] for unit in counted.keys() & self._unit_sets[place]) > needed
 
 
-class Match(NamedTuple):
+class HeldOutMatch(NamedTuple):
     """Why a text must not be trained on: the reason, the id of the held-out prompt, and the share or similarity."""
 
     reason: str
@@ -88,18 +88,18 @@ class HeldOutPrompts:
             self._short.setdefault(units(text), identity)
         self._short_sizes = sorted({len(one) for one in self._short if LEAST_CONTAINED <= len(one) < 8})
 
-    def match(self, text: str) -> Match | None:
+    def match(self, text: str) -> HeldOutMatch | None:
         """What the text repeats; None if it is nothing of the held-out prompts."""
         split = units(text)
         found, share = self._contained.contained(split)
         if found is not None:
-            return Match(HELD_OUT, found, share)
+            return HeldOutMatch(HELD_OUT, found, share)
         for size in self._short_sizes:
             for start in range(len(split) - size + 1):
                 if (run := split[start : start + size]) in self._short:
-                    return Match(HELD_OUT, self._short[run], 1.0)
+                    return HeldOutMatch(HELD_OUT, self._short[run], 1.0)
         nearest, score = self._similar.nearest(text)
-        return Match(NEAR_HELD_OUT, nearest, score) if nearest is not None else None
+        return HeldOutMatch(NEAR_HELD_OUT, nearest, score) if nearest is not None else None
 
 
 def user_turns(prompt: Prompt) -> list[str]:

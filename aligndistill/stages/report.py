@@ -101,9 +101,7 @@ def make(
             for name, folder in students.items()
         },
         rounds=tuple(_rounds(progress, stops)),
-        elicitation=tuple(
-            ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in (elicited or {}).values()
-        ),
+        elicitation=_elicitation(elicited or {}),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
     )
@@ -194,6 +192,10 @@ def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path]) -> Iterator
     for name, folder in progress.items():
         ended = _manifest(stops[name]).metrics.get(ENDED) if name in stops else None
         yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended})
+
+
+def _elicitation(steps: Mapping[str, Path]) -> tuple[ElicitationMetrics, ...]:
+    return tuple(ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in steps.values())
 
 
 def _fidelity(folder: Path) -> TeacherFidelity:
