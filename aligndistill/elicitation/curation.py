@@ -248,9 +248,8 @@ def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence
 def _add_subtopics(step: Curate, wanted: Sequence[_Wanted], ask: Ask) -> None:
     """Ask for the subtopics of each topic; a topic whose reply lists none has none."""
     text = template("subtopics")
-    questions = [
-        AuthorRequest(step.models[0], user(filled(text, wanted=str(step.subtopics), topic=one.topic.name))) for one in wanted
-    ]
+    contents = [filled(text, wanted=str(step.subtopics), topic=one.topic.name) for one in wanted]
+    questions = [AuthorRequest(step.models[0], user(content)) for content in contents]
     most = max(step.max_new_tokens, step.subtopics * TOPIC_TOKENS)
     replies = ask(questions, temperature=step.temperature, max_new_tokens=most, note="subtopics")
     for one, reply in zip(wanted, replies, strict=True):

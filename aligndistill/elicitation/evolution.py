@@ -14,7 +14,7 @@ from aligndistill.records import Message, Prompt, plain_prompt
 MORE_WORDS = "The new prompt may be 10 to 20 words longer than the old one."
 """As in the paper. A rarer prompt is as long as the old one."""
 
-JUDGEMENT_TOKENS = 16
+JUDGEMENT_TOKENS = 64
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ import random
 from collections.abc import Sequence
 
 from aligndistill.config.elicitation import Expand
+from aligndistill.data.overlap import units
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, template, user
 from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, requests_for, training, why_stopped
@@ -17,15 +18,16 @@ WAVE = 32
 def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
     """Ask for new prompts until there are enough, or until requests give none.
 
-    Examples are training prompts alone: `own_shots` that models wrote, as soon as there are so many, and the others the user's. Of
-    a conversation its first user turn is shown, which makes sense alone. A new prompt's parent is the example that it resembles
-    most.
+    Examples are training prompts alone, of at most the length that new ones may have: `own_shots` that models wrote, as soon as there
+    are so many, and the others the user's. Of a conversation its first user turn is shown, which makes sense alone. A new prompt's
+    parent is the example that it resembles most.
 
     Args:
         prompts: all prompts of the run so far, in both splits.
     """
     collected = Collected(step, prompts, unlike_training=True)
     known = training(prompts)
+    known = [one for one in known if len(units(shown_text(one))) <= step.length[1]] or known
     written = [one for one in known if one.lineage is not None]
     users = [one for one in known if one.lineage is None]
     text_rules = rules.TextRules(step.length, step.forbidden, step.forbidden_start)

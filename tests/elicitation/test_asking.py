@@ -30,7 +30,7 @@ def test_items_of_a_reply(reply: str, items: list[str]) -> None:
     [
         ("  Prompt: Name a river \n", "Name a river"),
         ("### Rewritten prompt:\nName a river", "Name a river"),
-        ("AuthorRequest 3: Name a river", "Name a river"),
+        ("Question 3: Name a river", "Name a river"),
         ('"Name a river"', "Name a river"),
         ("Questions: which are good?", "Questions: which are good?"),
     ],
