@@ -18,9 +18,9 @@ WAVE = 32
 def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
     """Ask for new prompts until there are enough, or until requests give none.
 
-    Examples are training prompts alone, of at most the length that new ones may have: `own_shots` that models wrote, as soon as there
-    are so many, and the others the user's. Of a conversation its first user turn is shown, which makes sense alone. A new prompt's
-    parent is the example that it resembles most.
+    Examples are training prompts alone, of at most the length that new ones may have: `own_shots` that models wrote, as soon as
+    there are so many, and the others the user's. Of a conversation its first user turn is shown, which makes sense alone. A new
+    prompt's parent is the example that it resembles most.
 
     Args:
         prompts: all prompts of the run so far, in both splits.

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.elicitation.asking import AuthorRequest
-from aligndistill.processes.progress import Bar
+from aligndistill.processes.progress import Bar, say
 from aligndistill.records import Finish, Record, Usage, total
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.opening import OpenChat, UserTurnWriter, open_chat, open_user_turns
@@ -42,6 +42,7 @@ class CachingAsk:
         self._seed = seed
         self._bar = running
         self._replies = 0
+        self._resumed = False
         self._cache = Cache(context.caches / "elicited.sqlite")
         self._chats: dict[str, OpenChat] = {}
         self._turns: dict[str, UserTurnWriter] = {}
@@ -77,6 +78,9 @@ class CachingAsk:
         self.cached += len(replies)
         self._advance(len(replies), author, note)
         missing = [number for number in questions if number not in replies and self._fits(author, questions[number], sampling)]
+        if missing and self.cached and not self._resumed and self._context.open_model is None:
+            self._resumed = True
+            say(f"  {self._context.name}: resuming after {self.cached} replies that are known")
         requests = [Request(questions[number].messages, (questions[number].sample,)) for number in missing]
         for answered in model.answer(requests, sampling):
             number, reply = missing[answered.request], answered.reply
