@@ -165,9 +165,14 @@ def why_stopped(in_vain: int, step: Searching) -> str:
 
 
 def most_similar(text: str, examples: Sequence[Prompt]) -> Prompt:
-    """Which of several prompts a new one resembles most, by ROUGE-L of its user turns; the first if it resembles none."""
-    nearest, _ = nearest_by_rouge_l(units(text), [(one.id, units(turn)) for one in examples for turn in user_turns(one)])
+    """Which of several examples a new prompt resembles most, by ROUGE-L; the first if it resembles none."""
+    nearest, _ = nearest_by_rouge_l(units(text), [(one.id, units(shown_text(one))) for one in examples])
     return next((one for one in examples if one.id == nearest), examples[0])
+
+
+def shown_text(prompt: Prompt) -> str:
+    """A prompt as an example: its first user turn, which makes sense alone."""
+    return user_turns(prompt)[0]
 
 
 def training(prompts: Iterable[Prompt]) -> list[Prompt]:

@@ -13,8 +13,7 @@ from typing import TypeVar
 from aligndistill.config.elicitation import Curate, GeneratedTopics
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, listed, template, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, training
-from aligndistill.elicitation.expansion import shown_text
+from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, shown_text, training
 from aligndistill.errors import DataError
 from aligndistill.records import Prompt
 

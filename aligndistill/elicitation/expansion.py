@@ -7,8 +7,16 @@ from aligndistill.config.elicitation import Expand
 from aligndistill.data.overlap import units
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, template, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, requests_for, training, why_stopped
-from aligndistill.elicitation.similar import user_turns
+from aligndistill.elicitation.collecting import (
+    Collected,
+    Proposal,
+    items_of,
+    most_similar,
+    requests_for,
+    shown_text,
+    training,
+    why_stopped,
+)
 from aligndistill.records import Prompt
 
 WAVE = 32
@@ -90,8 +98,3 @@ def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number
         examples="\n".join(f"{place}. {shown_text(one)}" for place, one in enumerate(examples, start=1)),
     )
     return AuthorRequest(step.models[number % len(step.models)], user(text), sample=number)
-
-
-def shown_text(prompt: Prompt) -> str:
-    """A prompt as an example: its first user turn, which makes sense alone."""
-    return user_turns(prompt)[0]
