@@ -14,7 +14,7 @@ _FIELD = re.compile(r"\{(\w+)\}")
 
 
 @dataclass(frozen=True)
-class Question:
+class AuthorRequest:
     """A conversation to be answered by one of the run's models.
 
     Attributes:
@@ -32,7 +32,7 @@ class Ask(Protocol):
     """Asks models. Replies that are known already are not asked for again."""
 
     def __call__(
-        self, questions: Sequence[Question], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
+        self, questions: Sequence[AuthorRequest], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
     ) -> list[Reply]:
         """The reply to each question, in order.
 

@@ -3,9 +3,10 @@
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
 from aligndistill.chat.protocol import Reply
-from aligndistill.config.elicitation import ElicitStep, Searching
+from aligndistill.config.elicitation import REQUESTS_OF_NEED, ElicitStep, Searching
 from aligndistill.data.overlap import nearest_by_rouge_l, units
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import listed
@@ -145,6 +146,17 @@ def items_of(collected: Collected, reply: Reply) -> list[str]:
     return found
 
 
+def requests_for(missing: int, kept: int, requests: int, per_request: int) -> int:
+    """How many more requests will about do, if they give as much as those so far; at least a quarter of what they ask for.
+
+    Args:
+        missing: prompts.
+        kept: prompts of `requests` so far.
+    """
+    rate = max(kept / requests, per_request / REQUESTS_OF_NEED) if requests else per_request
+    return ceil(missing / rate)
+
+
 def why_stopped(in_vain: int, step: Searching) -> str:
     """Why a step ends before it has all that it was to write."""
     if in_vain >= step.patience:
@@ -153,9 +165,14 @@ def why_stopped(in_vain: int, step: Searching) -> str:
 
 
 def most_similar(text: str, examples: Sequence[Prompt]) -> Prompt:
-    """Which of several prompts a new one resembles most, by ROUGE-L of its user turns; the first if it resembles none."""
-    nearest, _ = nearest_by_rouge_l(units(text), [(one.id, units(turn)) for one in examples for turn in user_turns(one)])
+    """Which of several examples a new prompt resembles most, by ROUGE-L; the first if it resembles none."""
+    nearest, _ = nearest_by_rouge_l(units(text), [(one.id, units(shown_text(one))) for one in examples])
     return next((one for one in examples if one.id == nearest), examples[0])
+
+
+def shown_text(prompt: Prompt) -> str:
+    """A prompt as an example: its first user turn, which makes sense alone."""
+    return user_turns(prompt)[0]
 
 
 def training(prompts: Iterable[Prompt]) -> list[Prompt]:

@@ -7,15 +7,13 @@ As UltraChat (arXiv:2305.14233) and GLAN (arXiv:2402.13064) go from topics to pr
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from math import ceil
 from pathlib import Path
 from typing import TypeVar
 
 from aligndistill.config.elicitation import Curate, GeneratedTopics
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, Question, filled, listed, template, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, training
-from aligndistill.elicitation.expansion import shown_text
+from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, listed, template, user
+from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, shown_text, training
 from aligndistill.errors import DataError
 from aligndistill.records import Prompt
 
@@ -175,7 +173,7 @@ def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     return collected
 
 
-def _take(step: Curate, collected: Collected, one: _Wanted, question: Question, items: Sequence[str]) -> None:
+def _take(step: Curate, collected: Collected, one: _Wanted, question: AuthorRequest, items: Sequence[str]) -> None:
     """Keep what a reply about a topic has."""
     one.requests += 1
     before = len(one.kept)
@@ -194,10 +192,11 @@ def _take(step: Curate, collected: Collected, one: _Wanted, question: Question, 
 
 def _numbers(step: Curate, one: _Wanted) -> range:
     """The numbers of the next requests about a topic."""
-    return range(one.requests, one.requests + min(WAVE_OF_TOPIC, ceil(one.missing / step.per_request)))
+    needed = requests_for(one.missing, len(one.kept), one.requests, step.per_request)
+    return range(one.requests, one.requests + min(WAVE_OF_TOPIC, needed))
 
 
-def _question(step: Curate, one: _Wanted, personas: Sequence[str], number: int, seed: int) -> tuple[_Wanted, Question]:
+def _question(step: Curate, one: _Wanted, personas: Sequence[str], number: int, seed: int) -> tuple[_Wanted, AuthorRequest]:
     chance = random.Random(f"{seed} {step.name} {one.topic.category} {one.topic.name} {number}")
     person = f" They are written by {chance.choice(personas)}." if personas else ""
     subtopic = one.subtopics[number % len(one.subtopics)] if one.subtopics else ""
@@ -210,7 +209,7 @@ def _question(step: Curate, one: _Wanted, personas: Sequence[str], number: int, 
         known=f"\nDo not repeat these:\n{known}" if known else "",
     )
     author = step.models[chance.randrange(len(step.models))]
-    return one, Question(author, user(text), sample=number)
+    return one, AuthorRequest(author, user(text), sample=number)
 
 
 def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence[Prompt], ask: Ask, seed: int) -> list[Topic]:
@@ -220,7 +219,7 @@ def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence
     examples = "\n".join(f"- {shown_text(one)}" for one in shown)
     wanted = _parts(count, step.shares) if step.shares else {"": count}
     questions = [
-        Question(
+        AuthorRequest(
             step.models[0],
             user(
                 filled(
@@ -248,7 +247,8 @@ def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence
 def _add_subtopics(step: Curate, wanted: Sequence[_Wanted], ask: Ask) -> None:
     """Ask for the subtopics of each topic; a topic whose reply lists none has none."""
     text = template("subtopics")
-    questions = [Question(step.models[0], user(filled(text, wanted=str(step.subtopics), topic=one.topic.name))) for one in wanted]
+    contents = [filled(text, wanted=str(step.subtopics), topic=one.topic.name) for one in wanted]
+    questions = [AuthorRequest(step.models[0], user(content)) for content in contents]
     most = max(step.max_new_tokens, step.subtopics * TOPIC_TOKENS)
     replies = ask(questions, temperature=step.temperature, max_new_tokens=most, note="subtopics")
     for one, reply in zip(wanted, replies, strict=True):

@@ -7,14 +7,14 @@ from dataclasses import dataclass
 from aligndistill.config.elicitation import Evolve, Operation
 from aligndistill.data.overlap import units
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, Question, filled, plain, template, user
+from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, plain, template, user
 from aligndistill.elicitation.collecting import Collected, Proposal, training, usable
 from aligndistill.records import Message, Prompt, plain_prompt
 
 MORE_WORDS = "The new prompt may be 10 to 20 words longer than the old one."
 """As in the paper. A rarer prompt is as long as the old one."""
 
-JUDGEMENT_TOKENS = 16
+JUDGEMENT_TOKENS = 64
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class _Evolving:
 
     old: Prompt
     operation: Operation
-    question: Question
+    question: AuthorRequest
     instruction: str
 
 
@@ -78,7 +78,7 @@ def _remaining(step: Evolve, collected: Collected, proposed: Sequence[tuple[_Evo
         left = [one for one, equal in zip(left, verdicts, strict=True) if equal is False]
     if step.answer:
         answers = ask(
-            [Question(one.author, one.messages) for _, one in left],
+            [AuthorRequest(one.author, one.messages) for _, one in left],
             temperature=step.temperature,
             max_new_tokens=step.answer_tokens,
         )
@@ -117,7 +117,7 @@ def _task(step: Evolve, old: Prompt, number: int, copy: int, seed: int) -> _Evol
         context=_context(old),
         prompt=old.messages[-1].content,
     )
-    return _Evolving(old, operation, Question(author, user(text), sample=copy), instruction)
+    return _Evolving(old, operation, AuthorRequest(author, user(text), sample=copy), instruction)
 
 
 def _proposal(task: _Evolving, text: str) -> Proposal:
@@ -125,9 +125,9 @@ def _proposal(task: _Evolving, text: str) -> Proposal:
     return Proposal(text, task.operation, task.question.author, earlier=old.messages[:-1], root=old.root, parent=old.id)
 
 
-def _comparison(task: _Evolving, new: Proposal) -> Question:
+def _comparison(task: _Evolving, new: Proposal) -> AuthorRequest:
     text = filled(template("equal"), context=_context(task.old), first=task.old.messages[-1].content, second=new.text)
-    return Question(new.author, user(text))
+    return AuthorRequest(new.author, user(text))
 
 
 def _context(old: Prompt) -> str:

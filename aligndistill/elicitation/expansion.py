@@ -2,13 +2,21 @@
 
 import random
 from collections.abc import Sequence
-from math import ceil
 
 from aligndistill.config.elicitation import Expand
+from aligndistill.data.overlap import units
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, Question, filled, template, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, most_similar, training, why_stopped
-from aligndistill.elicitation.similar import user_turns
+from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, template, user
+from aligndistill.elicitation.collecting import (
+    Collected,
+    Proposal,
+    items_of,
+    most_similar,
+    requests_for,
+    shown_text,
+    training,
+    why_stopped,
+)
 from aligndistill.records import Prompt
 
 WAVE = 32
@@ -18,22 +26,24 @@ WAVE = 32
 def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
     """Ask for new prompts until there are enough, or until requests give none.
 
-    Examples are training prompts alone: `own_shots` that models wrote, as soon as there are so many, and the others the user's. Of
-    a conversation its first user turn is shown, which makes sense alone. A new prompt's parent is the example that it resembles
-    most.
+    Examples are training prompts alone, of at most the length that new ones may have: `own_shots` that models wrote, as soon as
+    there are so many, and the others the user's. Of a conversation its first user turn is shown, which makes sense alone. A new
+    prompt's parent is the example that it resembles most.
 
     Args:
         prompts: all prompts of the run so far, in both splits.
     """
     collected = Collected(step, prompts, unlike_training=True)
     known = training(prompts)
+    known = [one for one in known if len(units(shown_text(one))) <= step.length[1]] or known
     written = [one for one in known if one.lineage is not None]
     users = [one for one in known if one.lineage is None]
     text_rules = rules.TextRules(step.length, step.forbidden, step.forbidden_start)
     instruction, limit = template("expand"), step.limit(step.target, step.per_request)
     in_vain = 0
     while (missing := step.target - len(collected.kept)) > 0:
-        wave = min(WAVE, ceil(missing / step.per_request), limit - collected.requests)
+        needed = requests_for(missing, len(collected.kept), collected.requests, step.per_request)
+        wave = min(WAVE, needed, limit - collected.requests)
         if wave <= 0 or in_vain >= step.patience:
             collected.stopped = why_stopped(in_vain, step)
             break
@@ -44,7 +54,7 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             temperature=step.temperature,
             max_new_tokens=step.max_new_tokens,
             note=f"{len(collected.kept)} of {step.target} prompts",
-            later=max(missing - wave * step.per_request, 0) // step.per_request,
+            later=needed - wave,
         )
         for question, examples, reply in zip(questions, shown, replies, strict=True):
             before = len(collected.kept)
@@ -78,7 +88,7 @@ def _examples(step: Expand, users: Sequence[Prompt], written: Sequence[Prompt], 
     return shots
 
 
-def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number: int) -> Question:
+def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number: int) -> AuthorRequest:
     text = filled(
         instruction,
         shown=str(len(examples)),
@@ -87,9 +97,4 @@ def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number
         last=str(len(examples) + step.per_request),
         examples="\n".join(f"{place}. {shown_text(one)}" for place, one in enumerate(examples, start=1)),
     )
-    return Question(step.models[number % len(step.models)], user(text), sample=number)
-
-
-def shown_text(prompt: Prompt) -> str:
-    """A prompt as an example: its first user turn, which makes sense alone."""
-    return user_turns(prompt)[0]
+    return AuthorRequest(step.models[number % len(step.models)], user(text), sample=number)

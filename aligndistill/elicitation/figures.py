@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aligndistill.data.overlap import nearest_by_rouge_l, units
-from aligndistill.elicitation.collecting import Collected, training
+from aligndistill.elicitation.collecting import Collected, shown_text, training
 from aligndistill.evaluation.text_metrics import distinct_n
 from aligndistill.records import Prompt, content_hash
 
@@ -31,12 +31,12 @@ def step_figures(before: Sequence[Prompt], collected: Collected) -> dict[str, An
         return {}
     size = min(MOST_MEASURED, len(old), len(new))
     measured = drawn(new, size)
-    compared = [(one.id, units(one.messages[-1].content)) for one in drawn(old, MOST_COMPARED)]
-    nearest = [nearest_by_rouge_l(units(one.messages[-1].content), compared)[1] for one in drawn(new, MOST_MEASURED)]
+    compared = [(one.id, units(last_turn(one))) for one in drawn(old, MOST_COMPARED)]
+    nearest = [nearest_by_rouge_l(units(last_turn(one)), compared)[1] for one in drawn(new, MOST_MEASURED)]
     of_category = collected.categories.most_common()
     return {
-        "diversity": diversity([one.messages[-1].content for one in measured]),
-        "diversity_before": diversity([one.messages[-1].content for one in drawn(old, size)]),
+        "diversity": diversity([last_turn(one) for one in measured]),
+        "diversity_before": diversity([last_turn(one) for one in drawn(old, size)]),
         "novelty": 1 - sum(nearest) / len(nearest),
         "fertile": fertile_share(new),
         "categories": {name: count / len(new) for name, count in of_category},
@@ -78,23 +78,30 @@ def fertile_share(new: Sequence[Prompt]) -> float | None:
 
 def samples(before: Sequence[Prompt], new: Sequence[Prompt]) -> list[dict[str, str | None]]:
     """Up to three new prompts of each operation, with the text of the prompt that each was made from."""
-    texts = {one.id: one.messages[-1].content for one in (*before, *new)}
+    parents = {one.id: one for one in (*before, *new)}
     shown: Counter[str] = Counter()
     found = []
     for one in drawn(new, len(new)):
         assert one.lineage is not None
         if shown[one.lineage.operation] < SAMPLES_OF_OPERATION:
             shown[one.lineage.operation] += 1
+            parent = parents.get(one.lineage.parent or "")
+            turn = shown_text if one.lineage.operation == "expand" else last_turn  # what the model was shown
             found.append(
                 {
                     "operation": one.lineage.operation,
                     "author": one.lineage.author,
                     "topic": one.lineage.topic or None,
-                    "parent": texts.get(one.lineage.parent or ""),
-                    "text": one.messages[-1].content,
+                    "parent": turn(parent) if parent is not None else None,
+                    "text": last_turn(one),
                 }
             )
     return sorted(found, key=lambda sample: str(sample["operation"]))
+
+
+def last_turn(prompt: Prompt) -> str:
+    """The text of the last user turn: what is new in a new prompt."""
+    return prompt.messages[-1].content
 
 
 def drawn(prompts: Sequence[Prompt], most: int) -> list[Prompt]:

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from aligndistill.config.elicitation import Magpie
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, Question
-from aligndistill.elicitation.collecting import Collected, Proposal, usable, why_stopped
+from aligndistill.elicitation.asking import Ask, AuthorRequest
+from aligndistill.elicitation.collecting import Collected, Proposal, requests_for, usable, why_stopped
 from aligndistill.records import Prompt
 
 WAVE = 64
@@ -23,14 +23,15 @@ def magpie(step: Magpie, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     text_rules, limit = rules.TextRules(step.length, step.forbidden), step.limit(step.target, per_request=1)
     in_vain = 0
     while (missing := step.target - len(collected.kept)) > 0:
-        wave = min(WAVE, missing, limit - collected.requests)
+        needed = requests_for(missing, len(collected.kept), collected.requests, per_request=1)
+        wave = min(WAVE, needed, limit - collected.requests)
         if wave <= 0 or in_vain >= step.patience:
             collected.stopped = why_stopped(in_vain, step)
             break
         numbers = range(collected.requests, collected.requests + wave)
-        questions = [Question(step.models[number % len(step.models)], (), sample=number) for number in numbers]
+        questions = [AuthorRequest(step.models[number % len(step.models)], (), sample=number) for number in numbers]
         note = f"{len(collected.kept)} of {step.target} prompts"
-        replies = ask(questions, temperature=step.temperature, max_new_tokens=step.max_new_tokens, note=note, later=missing - wave)
+        replies = ask(questions, temperature=step.temperature, max_new_tokens=step.max_new_tokens, note=note, later=needed - wave)
         for question, reply in zip(questions, replies, strict=True):
             before = len(collected.kept)
             if usable(collected, reply):

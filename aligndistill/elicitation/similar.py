@@ -28,6 +28,7 @@ class SimilarTexts:
     def __init__(self, limit: float, texts: Iterable[tuple[str, str]] = ()) -> None:
         self.limit = limit
         self._texts: list[tuple[str, Units]] = []
+        self._unit_sets: list[frozenset[str]] = []
         self._with_unit: defaultdict[str, list[int]] = defaultdict(list)
         for identity, text in texts:
             self.add(identity, text)
@@ -38,27 +39,29 @@ class SimilarTexts:
         for unit in dict.fromkeys(split):
             self._with_unit[unit].append(len(self._texts))
         self._texts.append((identity, split))
+        self._unit_sets.append(frozenset(split))
 
     def nearest(self, text: str) -> tuple[str | None, float]:
         """The id of the nearest text and its ROUGE-L; (None, 0.0) if none is above the limit. Of equally near ones the first."""
         split = units(text)
-        least_common = floor(self.limit * len(split) / (2 - self.limit)) + 1
-        rarest = sorted(split, key=lambda unit: (len(self._with_unit.get(unit, ())), unit))[: len(split) - least_common + 1]
+        counted, length = Counter(split), len(split)
+        least_common = floor(self.limit * length / (2 - self.limit)) + 1
+        rarest = sorted(split, key=lambda unit: (len(self._with_unit.get(unit, ())), unit))[: length - least_common + 1]
         places = sorted({place for unit in set(rarest) for place in self._with_unit.get(unit, ())})
-        counted = Counter(split)
-        possible = (self._texts[place] for place in places if _shared(counted, len(split), self._texts[place][1]) > self.limit)
+        possible = [self._texts[place] for place in places if self._may_be_similar(counted, length, place)]
         nearest, score = nearest_by_rouge_l(split, possible)
         return (nearest, score) if score > self.limit else (None, 0.0)
 
+    def _may_be_similar(self, counted: Counter[str], length: int, place: int) -> bool:
+        """Whether ROUGE-L may be above the limit, by the lengths and by the units that both have, in any order."""
+        other = len(self._texts[place][1])
+        needed = self.limit * (length + other) / 2
+        if min(length, other) <= needed:
+            return False
+        return sum(counted[unit] for unit in counted.keys() & self._unit_sets[place]) > needed
 
-def _shared(counted: Counter[str], length: int, other: Units) -> float:
-    """A bound of ROUGE-L that looks at no order: shared units."""
-    if 2 * min(length, len(other)) <= 0:
-        return 0.0
-    return 2 * (counted & Counter(other)).total() / (length + len(other))
 
-
-class Match(NamedTuple):
+class HeldOutMatch(NamedTuple):
     """Why a text must not be trained on: the reason, the id of the held-out prompt, and the share or similarity."""
 
     reason: str
@@ -85,18 +88,18 @@ class HeldOutPrompts:
             self._short.setdefault(units(text), identity)
         self._short_sizes = sorted({len(one) for one in self._short if LEAST_CONTAINED <= len(one) < 8})
 
-    def match(self, text: str) -> Match | None:
+    def match(self, text: str) -> HeldOutMatch | None:
         """What the text repeats; None if it is nothing of the held-out prompts."""
         split = units(text)
         found, share = self._contained.contained(split)
         if found is not None:
-            return Match(HELD_OUT, found, share)
+            return HeldOutMatch(HELD_OUT, found, share)
         for size in self._short_sizes:
             for start in range(len(split) - size + 1):
                 if (run := split[start : start + size]) in self._short:
-                    return Match(HELD_OUT, self._short[run], 1.0)
+                    return HeldOutMatch(HELD_OUT, self._short[run], 1.0)
         nearest, score = self._similar.nearest(text)
-        return Match(NEAR_HELD_OUT, nearest, score) if nearest is not None else None
+        return HeldOutMatch(NEAR_HELD_OUT, nearest, score) if nearest is not None else None
 
 
 def user_turns(prompt: Prompt) -> list[str]:

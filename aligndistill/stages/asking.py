@@ -7,11 +7,11 @@ from pydantic import ValidationError
 
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
 from aligndistill.config.models import EndpointModel
-from aligndistill.elicitation.asking import Question
-from aligndistill.processes.progress import Bar
+from aligndistill.elicitation.asking import AuthorRequest
+from aligndistill.processes.progress import Bar, say
 from aligndistill.records import Finish, Record, Usage, total
 from aligndistill.stages.context import ModelSource, StageContext
-from aligndistill.stages.opening import Answers, OpenChat, open_chat, open_user_turns
+from aligndistill.stages.opening import OpenChat, UserTurnWriter, open_chat, open_user_turns
 from aligndistill.store.cache import Cache, cache_key
 
 NO_LIMIT = 2**31
@@ -42,12 +42,13 @@ class CachingAsk:
         self._seed = seed
         self._bar = running
         self._replies = 0
+        self._resumed = False
         self._cache = Cache(context.caches / "elicited.sqlite")
         self._chats: dict[str, OpenChat] = {}
-        self._turns: dict[str, Answers] = {}
+        self._turns: dict[str, UserTurnWriter] = {}
 
     def __call__(
-        self, questions: Sequence[Question], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
+        self, questions: Sequence[AuthorRequest], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
     ) -> list[Reply]:
         """See `Ask`.
 
@@ -65,7 +66,7 @@ class CachingAsk:
                 self.usage[author] = total(self.usage.get(author, Usage()), reply.usage)
         return [replies[number] for number in range(len(questions))]
 
-    def _asked(self, author: str, questions: Mapping[int, Question], sampling: SamplingParams, note: str) -> dict[int, Reply]:
+    def _asked(self, author: str, questions: Mapping[int, AuthorRequest], sampling: SamplingParams, note: str) -> dict[int, Reply]:
         """The replies of one model, by the number of the question."""
         model = self._turn_writer(author) if not next(iter(questions.values())).messages else self._chat(author).model
         keys = {number: _key(model.identity, question, sampling) for number, question in questions.items()}
@@ -77,6 +78,9 @@ class CachingAsk:
         self.cached += len(replies)
         self._advance(len(replies), author, note)
         missing = [number for number in questions if number not in replies and self._fits(author, questions[number], sampling)]
+        if missing and self.cached and not self._resumed and self._context.open_model is None:
+            self._resumed = True
+            say(f"  {self._context.name}: resuming after {self.cached} replies that are known")
         requests = [Request(questions[number].messages, (questions[number].sample,)) for number in missing]
         for answered in model.answer(requests, sampling):
             number, reply = missing[answered.request], answered.reply
@@ -99,16 +103,16 @@ class CachingAsk:
             self._chats[author] = open_chat(self._context, self._models[author])
         return self._chats[author]
 
-    def _turn_writer(self, author: str) -> Answers:
+    def _turn_writer(self, author: str) -> UserTurnWriter:
         if author not in self._turns:
             self._turns[author] = open_user_turns(self._context, self._models[author])
         return self._turns[author]
 
-    def _fits(self, author: str, question: Question, sampling: SamplingParams) -> bool:
+    def _fits(self, author: str, question: AuthorRequest, sampling: SamplingParams) -> bool:
         return not question.messages or self._chat(author).fits(question.messages, NO_LIMIT, sampling.max_new_tokens)
 
 
-def _key(model: str, question: Question, sampling: SamplingParams) -> str:
+def _key(model: str, question: AuthorRequest, sampling: SamplingParams) -> str:
     return cache_key(
         model=model,
         messages=[message.model_dump() for message in question.messages],

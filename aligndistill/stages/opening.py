@@ -67,8 +67,8 @@ def open_chat(context: StageContext, model: ModelSource) -> OpenChat:
     return OpenChat(chat, language_model)
 
 
-class Answers(Protocol):
-    """The part of a chat model that answers."""
+class UserTurnWriter(Protocol):
+    """What writes user turns: the part of a chat model that answers, for requests without messages."""
 
     identity: str
 
@@ -77,7 +77,7 @@ class Answers(Protocol):
         ...
 
 
-def open_user_turns(context: StageContext, model: ModelSource) -> Answers:
+def open_user_turns(context: StageContext, model: ModelSource) -> UserTurnWriter:
     """What writes user turns by itself: the model in a folder, or one on a server that continues text."""
     if context.open_model is not None:
         return context.open_model(model)

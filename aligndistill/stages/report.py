@@ -96,9 +96,7 @@ def make(
         students={name: _student(name, settings[name], store / one.name, evaluated, fidelity) for name, one in students.items()},
         leading=evaluated.leading,
         rounds=tuple(_rounds(progress, stops, orders)),
-        elicitation=tuple(
-            ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in (elicited or {}).values()
-        ),
+        elicitation=_elicitation(elicited or {}),
         chain=tuple(ChainModel(**asdict(one)) for one in chain),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
         versions=library_versions(),
@@ -153,6 +151,10 @@ def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path], orders: Map
         following = [ends[key] for ends, key in ((stops, name), (orders, str(int(name) + 1))) if key in ends]
         ended = next((reason for one in following if (reason := _manifest(one).metrics.get(ENDED))), None)
         yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended})
+
+
+def _elicitation(steps: Mapping[str, Path]) -> tuple[ElicitationMetrics, ...]:
+    return tuple(ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in steps.values())
 
 
 def _fidelity(folder: Path) -> TeacherFidelity:

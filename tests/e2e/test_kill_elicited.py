@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.records import Prompt
+from aligndistill.reporting.report import read_report
 from aligndistill.store.jsonl import read_jsonl
 from tests.e2e.command import ForkServer
 from tests.e2e.small_run import read_rows, write_config
@@ -22,8 +23,8 @@ STEPS = [
     {"name": "harder", "kind": "evolve"},
     {"name": "topics", "kind": "curate", "topics": {"generate": 4}, "subtopics": 2, "per_topic": 10},
 ]
-KILLED_AT = (3, 9, 80, 300)
-"""After so many requests: while prompts are expanded, twice, and while they are evolved and compared."""
+KILLED_AT = (9, 80, 300)
+"""After so many requests: while prompts are expanded, evolved and compared."""
 
 IN_FLIGHT = 2
 
@@ -84,8 +85,13 @@ def test_killed_while_models_write_prompts(folder: Path, forked: ForkServer, con
         for requests in KILLED_AT:
             ended = forked.run(folder / "killed", *run, meanwhile=killing_after(logs["killed"], requests))
             assert ended.code == -signal.SIGKILL, ended.errors
-        ended = forked.run(folder / "killed", *run)
+        ended = forked.run(folder / "killed", "run", "run.yaml", "evaluation.judge=null")
         assert ended.code == 0, ended.errors
+    report = read_report(folder / "killed/runs/run/report.json")
+    assert [(one.step, one.kept > 30, one.tokens_per_prompt is not None) for one in report.elicitation] == [
+        (one["name"], True, True) for one in STEPS
+    ]
+    assert "Prompts that models wrote" in (folder / "killed/runs/run/report.html").read_text()
     assert len(prompts_of(folder / "whole")) > 60 + 120
     once, again = asked(logs["whole"]), asked(logs["killed"])
     texts = [[one.messages for one in prompts_of(folder / place)] for place in ("whole", "killed")]

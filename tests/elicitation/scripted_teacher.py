@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Sequence
 
 from aligndistill.chat.protocol import Reply
-from aligndistill.elicitation.asking import Question
+from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.records import Message, Usage
 
 WORDS = (
@@ -58,11 +58,11 @@ class ScriptedAsk:
     """
 
     def __init__(self, script: Callable[[str, int], str | Reply] = reply_to) -> None:
-        self.asked: list[Question] = []
+        self.asked: list[AuthorRequest] = []
         self._script = script
 
     def __call__(
-        self, questions: Sequence[Question], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
+        self, questions: Sequence[AuthorRequest], *, temperature: float, max_new_tokens: int, note: str = "", later: int = 0
     ) -> list[Reply]:
         self.asked += questions
         said = [self._script(one.messages[-1].content if one.messages else "", one.sample) for one in questions]

@@ -65,6 +65,15 @@ def test_the_nearest_example_is_the_parent() -> None:
     assert [one.root for one in collected.kept] == [compass.id] * 2
 
 
+def test_long_prompts_are_no_examples() -> None:
+    ask = ScriptedAsk()
+    long = prompt("Summarise this: " + "word " * 200)
+    expand(step(target=100), [*all_prompts(), long], ask, seed=0)
+    assert not any(long.messages[0].content in one.messages[0].content for one in ask.asked)
+    expand(step(target=3), [long, prompt(HELD_OUT[0], "held_out")], ask, seed=0)  # unless there are no others
+    assert long.messages[0].content in ask.asked[-1].messages[0].content
+
+
 def test_of_a_conversation_the_first_user_turn_is_shown() -> None:
     turns = [
         Message(role="user", content="How do I keep bees?"),

@@ -6,7 +6,7 @@ from aligndistill.config.elicitation import Expand
 from aligndistill.data.overlap import rouge_l
 from aligndistill.elicitation.collecting import Collected, Proposal
 from aligndistill.elicitation.figures import diversity, fertile_share, samples, step_figures
-from aligndistill.records import Lineage, Prompt
+from aligndistill.records import Lineage, Message, Prompt
 from tests.elicitation.prompts import TRAIN, all_prompts, prompt
 
 STEP = Expand(name="more", kind="expand", target=10)
@@ -67,3 +67,14 @@ def test_figures_of_a_step() -> None:
     assert found["diversity"]["prompts"] == found["diversity_before"]["prompts"] == 2  # as many of both
     assert found["fertile"] == 1.0
     assert step_figures(before, Collected(STEP, before, unlike_training=False)) == {}
+
+
+def test_the_parent_is_shown_as_the_model_saw_it() -> None:
+    turns = [
+        Message(role="user", content="How do I keep bees?"),
+        Message(role="assistant", content="In a hive."),
+        Message(role="user", content="And in winter?"),
+    ]
+    parent = prompt(turns)
+    found = samples([parent], [child("a", parent.id, "expand"), child("b", parent.id, "deepen")])
+    assert [one["parent"] for one in found] == ["And in winter?", "How do I keep bees?"]

@@ -53,7 +53,7 @@ def test_the_funnel_diversity_and_samples_are_shown() -> None:
     shown = page(step())
     assert_self_contained(shown)
     for text in (
-        "more expand teacher 1,250 10,000 2,000 300 0.0012",
+        "more expand teacher 1,250 10,000 2,000 300 1.23",
         "more ended before it had all that it was to write: the last 20 requests gave no new prompt (patience).",
         "too short 12",
         "before more 500 0.11 0.52 2.75 0.44 0.22 - -",

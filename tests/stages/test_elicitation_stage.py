@@ -81,7 +81,9 @@ def test_the_new_prompts_follow_those_that_were_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("step", [EXPAND, EVOLVE, Curate(name="t", kind="curate", topics={"generate": 3}, subtopics=2)])
-def test_an_interrupted_step_ends_as_if_it_had_not_been_and_asks_nothing_twice(tmp_path: Path, step: Any) -> None:
+def test_an_interrupted_step_ends_as_if_it_had_not_been_and_asks_nothing_twice(
+    tmp_path: Path, step: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     whole = CountedChat()
     result = made(tmp_path / "whole", step, whole)
     total = whole.asked.total()
@@ -92,7 +94,9 @@ def test_an_interrupted_step_ends_as_if_it_had_not_been_and_asks_nothing_twice(t
             made(tmp_path / "cut", step, chat)
         asked += chat.asked
     last = CountedChat()
+    capsys.readouterr()
     resumed = made(tmp_path / "cut", step, last)
+    assert f"resuming after {asked.total()} replies that are known" in capsys.readouterr().err
     assert prompts_in(tmp_path / "cut") == prompts_in(tmp_path / "whole")
     assert asked + last.asked == whole.asked
     assert (resumed.counts, resumed.dropped) == (result.counts, result.dropped)

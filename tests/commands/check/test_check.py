@@ -471,3 +471,23 @@ def test_a_split_override_is_one_message(check: Check, tmp_path: Path) -> None:
         "error: argument start.lora=...: the shell split this value at its spaces: put the argument in quotes, "
         "as in 'start.lora={...}'"
     ]
+
+
+@pytest.mark.parametrize(
+    ("content", "changes", "message"),
+    [
+        (None, {}, "c.yaml:10: prompts.elicit[0].topics: cannot read the topics in 'topics.txt': No such file or directory"),
+        ("# a category alone\n", {}, "c.yaml:10: prompts.elicit[0].topics: topics.txt: no topics"),
+        ("# law\nrent\n", {"shares": {"art": 1.0}}, "the topic 'rent' is of the category 'law', which has no share"),
+        ("rent\n", {"personas": "no.txt"}, "prompts.elicit[0].personas: cannot read the personas in 'no.txt'"),
+        ("rent\n", {}, None),
+    ],
+)
+def test_files_of_topics_and_personas(check: Check, content: str | None, changes: dict[str, Any], message: str | None) -> None:
+    if content is not None:
+        Path("topics.txt").write_text(content)
+    step = {"name": "topics", "kind": "curate", "model": "start", "topics": "topics.txt", **changes}
+    found = check(prompts={**whole()["prompts"], "elicit": [step]})
+    assert len(found.errors) == (message is not None)
+    if message is not None:
+        assert message in found.errors[0]
