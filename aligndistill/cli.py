@@ -202,11 +202,15 @@ def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
     output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
     form: Annotated[
-        Literal["distilabel", "rankings", "rewardbench", "ultrafeedback"],
-        typer.Option("--format", help="distilabel, rankings (to label by hand), rewardbench (pairs), or ultrafeedback."),
+        Literal["distilabel", "rankings", "rewardbench", "ultrafeedback", "messages", "prompts", "easydistill", "distilabel-sft"],
+        typer.Option(
+            "--format",
+            help="Rankings: distilabel, rankings (to label by hand), rewardbench (pairs), ultrafeedback. "
+            "Training prompts: prompts. Answers to them: messages (TRL), easydistill, distilabel-sft.",
+        ),
     ] = "distilabel",
 ) -> None:
-    """Export a run's rankings, with the judge's replies, for other tools."""
+    """Export a run's rankings, with the judge's replies, or its prompts and answers, for other tools, with a card beside them."""
     with user_errors():
         from aligndistill.commands.export import export_run
 

@@ -2,8 +2,8 @@
 
 Prompts have 8 to 40 words (Zipf's law over 30,000), every tenth is held out, and one in ten is Chinese. Planted are copies with one
 word changed (5 %), prompts that contain a held-out one (1 %), refusals (1 %), cut texts (1 %) and German (1 %). Each size is a
-process of its own; the time is of the whole stage, from `prompts.jsonl` to `prompts.jsonl` and `dropped.jsonl`. Memory is the highest
-resident memory of the stage over that before it.
+process of its own; the time is of the whole stage, from `prompts.jsonl` to `prompts.jsonl` and `dropped.jsonl`. Memory is the
+highest resident memory of the stage over that before it.
 """
 
 import argparse

@@ -6,13 +6,21 @@ from typing import Any, Literal
 
 from pydantic import ValidationError
 
-from aligndistill.data.conversations import Messages, checked_prompt, checked_response, conversation_of, prompt_of, response_of
+from aligndistill.data.conversations import (
+    Messages,
+    checked_prompt,
+    checked_response,
+    conversation_of,
+    prompt_of,
+    response_of,
+    text_of,
+)
 from aligndistill.data.datasets import Rated, distilabel, list_of, number_of, rewardbench, ultrafeedback
 from aligndistill.data.files import BadRow, SourceRow
 from aligndistill.data.pairs import pair_of
 from aligndistill.data.transcripts import is_transcript
 from aligndistill.errors import DataError
-from aligndistill.records import Lineage
+from aligndistill.records import Lineage, Message
 
 Format = Literal["distilabel", "hh", "preference", "prompts", "rankings", "rewardbench", "ultrafeedback"]
 
@@ -53,7 +61,9 @@ def format_of(row: SourceRow) -> Format:
         return "rankings"
     if {"instruction", "completions"} <= columns:
         return "ultrafeedback"
-    if {"instruction", "generations"} <= columns:
+    if ("generations" in columns and "instruction" in columns) or (
+        "generation" in columns and columns & {"instruction", "messages"}
+    ):
         return "distilabel"
     if {"prompt", "chosen", "rejected"} <= columns and are_lists_of_texts(row.values["chosen"], row.values["rejected"]):
         return "rewardbench"
@@ -77,6 +87,8 @@ def read_prompt(values: Mapping[str, Any], row_format: Format) -> Messages:
     Raises:
         BadRow: there is no prompt, or it is not a valid one.
     """
+    if row_format == "distilabel" and "generation" in values:
+        return _generation(values).prompt
     if row_format in ("distilabel", "ultrafeedback"):
         _require(values, "instruction")
         return prompt_of(values["instruction"])
@@ -114,11 +126,13 @@ def context_of(values: Mapping[str, Any]) -> str:
 
 
 def read_demonstration(values: Mapping[str, Any]) -> PromptRow:
-    """The prompt and its answer: `prompt` and `completion`, or `messages` that end with an assistant turn.
+    """The prompt and its answer: `prompt` and `completion`, `messages` that end with an assistant turn, or distilabel's columns.
 
     Raises:
-        BadRow: the row has neither.
+        BadRow: the row has none of these.
     """
+    if "generation" in values:
+        return _generation(values)
     if "completion" in values:
         _require(values, "prompt", "completion")
         prompt = prompt_of(values["prompt"])
@@ -131,6 +145,19 @@ def read_demonstration(values: Mapping[str, Any]) -> PromptRow:
             raise BadRow("no assistant turn at the end", "of messages")
         prompt, response = checked_prompt(turns[:-1]), turns[-1].content
     return PromptRow(prompt, checked_response(response))
+
+
+def _generation(values: Mapping[str, Any]) -> PromptRow:
+    """A row of distilabel's ChatGeneration (`messages`) or TextGeneration (`instruction`, optionally `system_prompt`)."""
+    _require(values, "generation")
+    if values.get("messages") is not None:
+        prompt = checked_prompt(_messages(values))
+    else:
+        _require(values, "instruction")
+        prompt = prompt_of(values["instruction"])
+        if values.get("system_prompt"):
+            prompt = (Message(role="system", content=text_of(values["system_prompt"], "system_prompt")), *prompt)
+    return PromptRow(prompt, checked_response(response_of(values["generation"], "generation")))
 
 
 def read_judged(values: Mapping[str, Any], row_format: Format) -> RankedRow:

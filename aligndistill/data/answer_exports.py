@@ -1,0 +1,78 @@
+"""Prompts with one answer as rows for other tools: TRL's `messages`, EasyDistill, and distilabel's generation steps."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from aligndistill.records import Demonstration, Message, Ranking, content_hash
+
+
+@dataclass(frozen=True)
+class WrittenAnswer:
+    """A prompt with an answer to learn from.
+
+    Attributes:
+        model: the name of the model that wrote it; None if unknown.
+        backend: the server that it ran behind, or `local`; None if unknown.
+        source: the run that it is from.
+    """
+
+    messages: tuple[Message, ...]
+    response: str
+    model: str | None
+    backend: str | None
+    source: str
+
+
+def answer_of(record: Demonstration | Ranking, models: Mapping[str, tuple[str, str]], source: str) -> WrittenAnswer:
+    """A demonstration, or the best answer of a ranking.
+
+    Args:
+        models: for each author in the config, the model's name and its backend.
+    """
+    if isinstance(record, Demonstration):
+        text, author = record.response, str(getattr(record, "author", "") or "")
+    else:
+        text, author = record.responses[0].text, record.responses[0].author
+    model, backend = models.get(author, (author or None, None))
+    return WrittenAnswer(record.messages, text, model, backend, source)
+
+
+def messages_row(answer: WrittenAnswer) -> dict[str, Any]:
+    """TRL's conversational form, which SFTTrainer loads unchanged."""
+    return {"messages": [*_turns(answer.messages), {"role": "assistant", "content": answer.response}]}
+
+
+def prompt_row(messages: tuple[Message, ...]) -> dict[str, Any]:
+    """TRL's prompt-only form, which its online trainers load unchanged."""
+    return {"prompt": _turns(messages)}
+
+
+def easydistill_row(answer: WrittenAnswer) -> dict[str, Any]:
+    """EasyDistill's form: `messages` and `metadata`. What a row does not know of its request is null."""
+    identity = content_hash(*(part for turn in answer.messages for part in (turn.role, turn.content)), answer.response)
+    metadata = {"source": answer.source, "model": answer.model, "request_id": identity, "backend": answer.backend, "usage": None}
+    return {**messages_row(answer), "metadata": metadata}
+
+
+def distilabel_answer_row(answer: WrittenAnswer) -> dict[str, Any]:
+    """The columns of distilabel's ChatGeneration, with `instruction` as TextGeneration has it.
+
+    `messages` is the prompt. `distilabel_metadata` has what the model was shown by way of training data, not a step's own template,
+    and what it wrote.
+    """
+    turns = _turns(answer.messages)
+    return {
+        "instruction": answer.messages[-1].content,
+        "messages": turns,
+        "generation": answer.response,
+        "model_name": answer.model,
+        "distilabel_metadata": {
+            "raw_input_chat_generation_0": turns,
+            "raw_output_chat_generation_0": answer.response,
+        },
+    }
+
+
+def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
+    return [{"role": one.role, "content": one.content} for one in messages]
