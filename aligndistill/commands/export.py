@@ -11,11 +11,12 @@ from aligndistill.errors import DataError
 from aligndistill.records import Demonstration, Prompt, Ranking, group_by_prompt
 from aligndistill.reporting.dataset_card import MARK, dataset_card
 from aligndistill.reporting.provenance import read_provenance
-from aligndistill.runs.folder import finished_stages, stage_folders
+from aligndistill.runs.folder import stage_folders
 from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.stages.files import DEMONSTRATIONS, PROMPTS, RANKINGS
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.run_folder import finished_stages
 
 RankedFormat = Literal["distilabel", "rankings", "rewardbench", "ultrafeedback"]
 AnswerFormat = Literal["messages", "prompts", "easydistill", "distilabel-sft"]
