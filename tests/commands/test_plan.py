@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from aligndistill.chat.http.budget import Spending
-from aligndistill.commands.plan.requests import Estimate
+from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.table import _duration, _remarks, _row, price_usd, request_seconds
 from aligndistill.config.budget import Budget, Price
 from aligndistill.config.models import EndpointModel

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
+from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.elicited import most_requests
-from aligndistill.commands.plan.requests import Estimate, planned_requests
+from aligndistill.commands.plan.requests import planned_requests
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import RunConfig
 from aligndistill.pipeline import pipeline

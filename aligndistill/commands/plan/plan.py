@@ -9,8 +9,9 @@ import typer
 
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.check.check import Findings, examine
+from aligndistill.commands.plan.chats import Estimate, KnowsLogprobs
 from aligndistill.commands.plan.memory import MemoryEstimate
-from aligndistill.commands.plan.requests import Estimate, KnowsLogprobs, planned_requests
+from aligndistill.commands.plan.requests import planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
 from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
 from aligndistill.config.budget import Budget

@@ -7,30 +7,28 @@ most 200 prompts are taken, spread over the data, and the counts are scaled. Cac
 
 import shutil
 import tempfile
-from collections import Counter
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from math import ceil
 from pathlib import Path
 from typing import Any
 
-from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
-from aligndistill.commands.plan.counting_chat import CountingChat, placeholder
+from aligndistill.chat.http.token_counts import token_count
+from aligndistill.commands.plan.chats import CountedChats, Estimate, KnowsLogprobs, Ungraded
+from aligndistill.commands.plan.counting_chat import placeholder
 from aligndistill.commands.plan.elicited import placeholder_prompts, share_of_requests
 from aligndistill.config.elicitation import Evolve
 from aligndistill.config.filters import Filters
-from aligndistill.config.judges import Judge, Panel
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.objectives import OnPolicyDistil, Rewarded
 from aligndistill.config.run import RunConfig
-from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.errors import JudgeError
-from aligndistill.judges.protocol import Judged, Task
-from aligndistill.records import Candidate, Grade, Prompt, Usage, Verdict, is_unparsed
+from aligndistill.judges.protocol import Task
+from aligndistill.records import Candidate, Prompt, Usage, Verdict
 from aligndistill.runs.make import context_of, not_run
-from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import PROMPTS
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.shards import shards
@@ -49,30 +47,6 @@ DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part", "p
 
 LABELS = "labels"
 """The names of the stages that ask about training prompts alone begin with this."""
-
-KnowsLogprobs = Callable[[EndpointModel], bool]
-
-
-@dataclass(frozen=True)
-class Estimate:
-    """The requests to one model.
-
-    Attributes:
-        model: its name; `server` is None for a model that runs here.
-        verdicts: comparisons or grades, including cached ones; 0 if answers are sampled.
-        cached: verdicts whose answer is cached.
-        exact_tokens: whether tokens were counted with the model's tokenizer.
-        certain: whether the stage's inputs exist, so that only the lengths of answers are assumed.
-    """
-
-    model: str
-    server: EndpointModel | None
-    prompts: int
-    verdicts: int
-    cached: int
-    asked: Usage
-    exact_tokens: bool
-    certain: bool
 
 
 def planned_requests(config: RunConfig, stages: Sequence[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
@@ -114,7 +88,7 @@ class _DryRun:
 
     def _reading(self, stage: Stage) -> Iterator[Estimate]:
         """Read data. Its filters may ask a judge about every row that is left."""
-        chats = _Chats(self)
+        chats = self._chats()
         context = self._context(stage, chats)
         stage.make(context, **self._arguments(stage))
         settings = stage.given.get("settings")
@@ -132,7 +106,7 @@ class _DryRun:
         write_jsonl(self.some / PROMPTS, spread(self.prompts, MAX_PLACEHOLDERS))
 
     def _asking(self, stage: Stage) -> Iterator[Estimate]:
-        chats, given = _Chats(self), self._arguments(stage)
+        chats, given = self._chats(), self._arguments(stage)
         models = models_given(stage)
         judges = bool(given.get("judge") or "answers" in given)
         data = [needed for needed in stage.inputs if needed not in models.values()]
@@ -159,7 +133,7 @@ class _DryRun:
 
     def _eliciting(self, stage: Stage) -> Iterator[Estimate]:
         """The requests of a step in which models write prompts, at most. Later stages find as many prompts as it may write."""
-        chats, given = _Chats(self), self._arguments(stage)
+        chats, given = self._chats(), self._arguments(stage)
         context, step = self._context(stage, chats), given["settings"]
         if isinstance(step, Evolve):  # asks about each prompt
             given["prompts"] = self.some
@@ -184,7 +158,7 @@ class _DryRun:
         given = self._arguments(stage)
         for part in objective.rewards:
             if not isinstance(part.source, str):
-                chats = _Chats(self)
+                chats = self._chats()
                 judge = open_judge(self._context(stage, chats), part.source, given["models"], given["seed"])
                 verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
                 share = sampled / len(some) if some else 0.0
@@ -204,10 +178,17 @@ class _DryRun:
         )
         yield Estimate(server.name, server, sampled, 0, 0, asked, tokens.exact, certain=False)
 
+    def _chats(self) -> CountedChats:
+        return CountedChats(self.gives_logprobs, self._fingerprint_of)
+
+    def _fingerprint_of(self, folder: Path) -> str:
+        """That of the stage whose result is in a folder."""
+        return next(stage.fingerprint for stage, path in self.folders.items() if path == folder)
+
     def _arguments(self, stage: Stage) -> dict[str, Any]:
         return {name: with_folders(value, self.folders.__getitem__) for name, value in stage.given.items()}
 
-    def _context(self, stage: Stage, chats: "_Chats") -> StageContext:
+    def _context(self, stage: Stage, chats: CountedChats) -> StageContext:
         """The stage's own context in the temporary store, with a copy of its unfinished work."""
         real = context_of(stage, self.config.runtime)
         folder = stage.folder(self.store)
@@ -217,72 +198,12 @@ class _DryRun:
         identities = {self.folders[needed]: needed.fingerprint for needed in stage.inputs}
         caches = real.caches if real.caches.is_dir() else self.store / "caches"
         caches.mkdir(exist_ok=True)
-        return replace(real, folder=folder, caches=caches, identities=identities, open_model=chats.open, open_grader=_Ungraded)
-
-
-@dataclass
-class _Chats:
-    """Replaces every model that a stage sends requests to."""
-
-    dry: _DryRun
-    opened: dict[str, CountingChat] = field(default_factory=dict)
-
-    def open(self, model: ModelSource) -> CountingChat:
-        key = _key(model)
-        if key not in self.opened:
-            if isinstance(model, EndpointModel):
-                thoughts = model.thinking_tokens if model.thinking == "on" else 0
-                chat = CountingChat(model.name, model.identity, token_count(model), self.dry.gives_logprobs(model), thoughts)
-            else:
-                fingerprint = next(stage.fingerprint for stage, folder in self.dry.folders.items() if folder == model)
-                chat = CountingChat(model.name, f"model {fingerprint}", TokenCount(by_length, exact=False), label_logprobs=True)
-            self.opened[key] = chat
-        return self.opened[key]
-
-    def estimates(
-        self,
-        models: Mapping[str, ModelSource],
-        judge: Judge | None,
-        verdicts: Iterable[Verdict],
-        prompts: int,
-        share: float,
-        certain: bool,
-    ) -> Iterator[Estimate]:
-        """The counts of each model, times `share`. A judge's verdicts are reported with its model, if it asks one."""
-        total: Counter[str] = Counter()
-        cached: Counter[str] = Counter()
-        for verdict in verdicts:
-            for one in getattr(verdict, "members", ()) or (verdict,):
-                row = _asked_by(judge, one.judge)
-                total[row] += 1
-                cached[row] += not is_unparsed(one)
-        rows = {name: self.opened[_key(model)] for name, model in models.items() if _key(model) in self.opened}
-        for row in [*rows, *(row for row in total if row not in rows)]:
-            chat, model = rows.get(row), models.get(row)
-            usage = Usage(**{name: round(amount * share) for name, amount in chat.asked}) if chat else Usage()
-            server = model if isinstance(model, EndpointModel) else None
-            yield Estimate(
-                model=server.name if server else row,
-                server=server,
-                prompts=prompts,
-                verdicts=round(total[row] * share),
-                cached=round(cached[row] * share),
-                asked=usage,
-                exact_tokens=chat.tokens.exact if chat else True,
-                certain=certain,
-            )
+        return replace(real, folder=folder, caches=caches, identities=identities, open_model=chats.open, open_grader=Ungraded)
 
 
 def _evaluation(given: Mapping[str, Any]) -> Any:
     """The settings of the evaluation whose questions a stage asks."""
     return given.get("evaluation", given.get("settings"))
-
-
-def _asked_by(judge: Judge | None, name: str) -> str:
-    """The model that a judge, or the panel member of this name, asks; the judge itself in brackets if it asks none."""
-    section = judge.members[name].judge if isinstance(judge, Panel) and name in judge.members else judge
-    asked = models_of(section)
-    return f"({name})" if not asked or (section and section.needs_local_model) else asked[0]
 
 
 def _verdicts(context: StageContext, labels: Iterable[str] = ("verdicts", "repeats", "comparisons")) -> Iterator[Verdict]:
@@ -291,19 +212,6 @@ def _verdicts(context: StageContext, labels: Iterable[str] = ("verdicts", "repea
         files = shards(context.scratch / f"{label}.jsonl")
         tasks = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
         yield from (verdict for one in tasks.values() for verdict in one.verdicts)
-
-
-@dataclass
-class _Ungraded:
-    """Replaces a judge that computes its grades here: the same number of grades, all missing."""
-
-    name: str
-
-    def judge(self, tasks: Sequence[Task]) -> Iterator[Judged]:
-        """See `Judge`."""
-        for task in tasks:
-            grades = (Grade(prompt_id=task.prompt_id, candidate=one.id, value=None, judge=self.name) for one in task.candidates)
-            yield Judged(task.prompt_id, tuple(grades))
 
 
 def models_given(stage: Stage) -> Mapping[str, Any]:
@@ -333,7 +241,3 @@ def _placeholder_task(prompt: Prompt, texts: int, tokens: int) -> Task:
         for n in range(texts)
     )
     return Task(prompt.id, prompt.messages, candidates)
-
-
-def _key(model: ModelSource) -> str:
-    return model.identity if isinstance(model, EndpointModel) else str(model)

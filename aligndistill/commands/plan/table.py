@@ -6,8 +6,8 @@ from pathlib import Path
 
 from aligndistill.chat.http.adaptive import limit_of
 from aligndistill.chat.http.budget import Spending
+from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.memory import GIB, MemoryEstimate
-from aligndistill.commands.plan.requests import Estimate
 from aligndistill.config.budget import Budget
 
 ASSUMED_SECONDS = 2.0
