@@ -52,6 +52,7 @@ class CountedChats:
     opened: dict[str, CountingChat] = field(default_factory=dict)
 
     def open(self, model: ModelSource) -> CountingChat:
+        """The chat model in a model's place; one for each model."""
         key = _key(model)
         if key not in self.opened:
             if isinstance(model, EndpointModel):
