@@ -8,8 +8,9 @@ from types import SimpleNamespace
 import pytest
 
 from aligndistill.commands.view.ballots import BATCH, model_names, names_a_model, next_batch, read_votes, voter_name
-from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Site
 from aligndistill.errors import ConfigError
 from aligndistill.evaluation.votes import Vote
