@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from aligndistill.commands.view.ballots import human_metrics
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.rows import rows_of
@@ -54,12 +55,14 @@ def run_page(site: Site, run: RunFolder) -> Page:
     report = run.report
     with site.index(run) as index:
         checks = _checks(index)
+        human = human_metrics(run, index)
     columns = measured(COLUMNS, list(authors_of(report).values())) if report else []
     series = {name: None if name in ("start", "teacher") else n for n, name in enumerate(authors_of(report))} if report else {}
     values = {
         "run": run,
         "report": report,
         "checks": checks,
+        "human": human,
         "columns": columns,
         "rows": table_rows(report, columns, series) if report else [],
         "facts": _facts(run, report),
