@@ -188,7 +188,10 @@ app.add_typer(judge_app, name="judge")
 @judge_app.command()
 def audit(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of recorded verdicts.")],
-    labels: Annotated[Path | None, typer.Option(help="Human labels of the same answers: preferences or rankings.")] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(help="Human labels of the same answers: preferences or rankings; or votes, for the run's own votes."),
+    ] = None,
 ) -> None:
     """Measure how reliable the judge is. Exits with code 4 when a limit of audit.stop is exceeded."""
     with user_errors():

@@ -3,32 +3,78 @@
 from pathlib import Path
 
 import typer
+from rich.box import SIMPLE_HEAD
+from rich.table import Table
+from rich.text import Text
 
 from aligndistill.commands.output import print_table
+from aligndistill.commands.view.ballots import VOTES_SHOWN, human_metrics
+from aligndistill.commands.view.index import index_of
+from aligndistill.commands.view.query import opened
+from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
 from aligndistill.config.load import load_config
 from aligndistill.config.resolve import resolved
 from aligndistill.data.loading import load_judgments
-from aligndistill.errors import JudgeError
-from aligndistill.reporting.audit_rows import audit_table
+from aligndistill.errors import DataError, JudgeError
+from aligndistill.evaluation.votes import VoteMetrics
+from aligndistill.reporting.audit_rows import audit_table, percent
 from aligndistill.runs.folder import stage_folders
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
+
+FEW = 20
+"""Below this many prompts a count is shown instead of a share with its interval."""
 
 
 def print_audit(path: Path, labels: Path | None) -> None:
     """Audit a run and print the metrics.
 
+    Args:
+        labels: a file of labels, or `votes` for the run's own votes.
+
     Raises:
         DataError: there are no verdicts to audit.
         JudgeError: a limit of `audit.stop` is exceeded.
     """
-    result = audit_run(path, labels)
+    by_votes = labels == Path("votes") and path.is_dir()
+    result = audit_run(path, None if by_votes else labels)
     print_table(audit_table(result.metrics))
+    if by_votes:
+        print_table(vote_table(vote_metrics_of(path)))
     for warning in result.warnings:
         typer.echo(f"warning: {warning}")
     if result.stops:
         raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
+
+
+def vote_metrics_of(path: Path) -> VoteMetrics:
+    """What people's blind votes say of the judge, on the held-out answers of a run.
+
+    Raises:
+        DataError: there are no votes.
+    """
+    run = RunFolder(path.resolve(), path.resolve().name)
+    with opened(index_of(run)) as index:
+        metrics = human_metrics(run, index)
+    if metrics is None:
+        raise DataError(f"{path} has no votes yet. Give some with `aligndistill view {path}`.")
+    return metrics
+
+
+def vote_table(metrics: VoteMetrics) -> Table:
+    """The votes' metrics for a terminal."""
+    table = Table(title=Text(f"{metrics.votes:,} votes, {metrics.headline:,} of them blind and at random"), title_justify="left")
+    table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
+    for name in ("people and judge", "share", "n", "compare with"):
+        table.add_column(name, justify="right" if name == "n" else "left")
+    shares = [(label, getattr(metrics, key), meaning) for key, label, meaning in VOTES_SHOWN]
+    shares += [(f"{model}: judge and person choose alike", share, "") for model, share in metrics.by_model.items()]
+    for label, share, meaning in shares:
+        if share is not None:
+            shown = percent(share) if share.n >= FEW else f"{share.mean * share.n:g} of {share.n}"
+            table.add_row(Text(label), Text(shown), Text(str(share.n)), Text(meaning))
+    return table
 
 
 def audit_run(path: Path, labels: Path | None) -> AuditResult:

@@ -35,7 +35,7 @@ def plan_text(whole: "Pipeline", store: Path) -> str:
             "name": stage.name,
             "kind": stage.kind,
             "folder": str(stage.folder(store)),
-            "inputs": [one.name for one in stage.inputs],
+            "inputs": list(dict.fromkeys(one.name for one in stage.inputs)),
             "trains": stage.trains,
         }
         for stage in whole.stages

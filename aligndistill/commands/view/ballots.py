@@ -13,9 +13,11 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligndistill.commands.view.index import EVALUATION, win_probability
-from aligndistill.commands.view.query import Index, SampleQuery, Votes
+from aligndistill.commands.view.index import EVALUATION
+from aligndistill.commands.view.query import Index
+from aligndistill.commands.view.rows import win_probability
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery, Votes
 from aligndistill.errors import ConfigError
 from aligndistill.evaluation.votes import Choice, Hex, Queue, Vote, VoteMetrics, standing, vote_metrics
 from aligndistill.records import Record, content_hash

@@ -40,13 +40,19 @@ Answers = Sequence[tuple[Any, ...]]
 """Of one author to one prompt: sample, key, truth, reward, win, length, KL, truncated, and where it is."""
 
 
-def cell_flags(answers: Answers, starts: Answers, same: Sequence[bool], asked: Asked) -> int:
-    """The flags of a model's answers to a prompt, given the start's and the judge's verdicts on them."""
+Means = Sequence[float | None]
+"""Of the same answers: truth, reward, win, length, KL."""
+
+
+def cell_flags(answers: Answers, means: Means, starts: Answers, start_means: Means, same: Sequence[bool], asked: Asked) -> int:
+    """The flags of a model's answers to a prompt, given the start's (none for the start itself) and the judge's verdicts."""
     found = TRUNCATED if any(one[7] for one in answers) else 0
+    if not starts:
+        return found
     found |= IDENTICAL if any(same) else 0
     pairs = list(zip(answers, starts, strict=False))
-    truth, start_truth = _mean(answers, 2), _mean(starts, 2)
-    reward, start_reward = _mean(answers, 3), _mean(starts, 3)
+    truth, reward, win, *_ = means
+    start_truth, start_reward, *_ = start_means
     lower_truth = truth is not None and start_truth is not None and truth < start_truth
     if lower_truth or any(_loses_every_order(ours, theirs, asked) for ours, theirs in pairs):
         found |= WORSE
@@ -54,7 +60,6 @@ def cell_flags(answers: Answers, starts: Answers, same: Sequence[bool], asked: A
         found |= LONGER_LOST
     if any(ours[4] is not None and abs(ours[4] - 0.5) < NEAR_TIE_MARGIN and ours[1] != theirs[1] for ours, theirs in pairs):
         found |= NEAR_TIE
-    win = _mean(answers, 4)
     if (
         reward is not None
         and start_reward is not None
@@ -62,7 +67,7 @@ def cell_flags(answers: Answers, starts: Answers, same: Sequence[bool], asked: A
         and (lower_truth or (win is not None and win < 0.5))
     ):
         found |= REWARD_UP
-    for ours, theirs in pairs:
+    for ours, theirs in pairs if asked else ():
         if flips(asked, ours[1], theirs[1]):
             found |= FLIP
         orders = (asked.get((ours[1], theirs[1]), ()), asked.get((theirs[1], ours[1]), ()))
@@ -97,8 +102,3 @@ def _loses_every_order(ours: tuple[Any, ...], theirs: tuple[Any, ...], asked: As
     if not every or ours[1] == theirs[1]:  # grades have no order: the win says it
         return ours[4] is not None and ours[4] == 0.0
     return all(p is not None and p < 0.5 for p in every)
-
-
-def _mean(answers: Answers, place: int) -> float | None:
-    known = [one[place] for one in answers if one[place] is not None]
-    return sum(known) / len(known) if known else None

@@ -10,12 +10,13 @@ import os
 import re
 import sqlite3
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
 from aligndistill.commands.view.flags import cell_flags, prompt_flags
+from aligndistill.commands.view.rows import Pair, read_verdict, rows_of, storable, win_probability
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.records import candidate_id, content_hash
 from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
@@ -23,6 +24,7 @@ from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROM
 VERSION = 2
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 """A prompt's id. It becomes part of addresses, and of file names in an export."""
+ROWS_AT_ONCE = 10_000
 LABELLING, REPEATED, CANARY, EVALUATION = range(4)
 """What a verdict was asked for."""
 
@@ -48,8 +50,6 @@ create index rankings_of on rankings (prompt);
 create index pairs_of on pairs (prompt);
 create index cells_of on cells (author, prompt);
 """
-
-Pair = tuple[str, str]
 
 
 def index_of(run: RunFolder) -> Path:
@@ -82,20 +82,6 @@ def index_key(run: RunFolder) -> str:
     """A hash of what is indexed: the run's finished stages, whose names end in their fingerprints, and where they are."""
     folders = sorted((name, str(folder)) for name, folder in run.folders.items())
     return hashlib.sha256(json.dumps([VERSION, folders]).encode()).hexdigest()[:24]
-
-
-def rows_of(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
-    """Offset, size and value of each JSON line; others are skipped."""
-    if not path.is_file():
-        return
-    offset = 0
-    with path.open("rb") as file:
-        for line in file:
-            with suppress(ValueError):
-                value = json.loads(line)
-                if isinstance(value, dict):
-                    yield offset, len(line), value
-            offset += len(line)
 
 
 class _Builder:
@@ -198,7 +184,7 @@ class _Builder:
             first, second, p = read_verdict(row)
             found[prompt].setdefault((first, second), []).append(p)
             rows.append((prompt, scope, first, second, p, p is None, authors.get(first), file, offset, size))
-            if len(rows) >= 10_000:
+            if len(rows) >= ROWS_AT_ONCE:
                 self._db.executemany("insert into verdicts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
                 rows.clear()
         self._db.executemany("insert into verdicts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)
@@ -223,42 +209,56 @@ class _Builder:
             key = candidate_id(row["prompt_id"], "answer", row["text"])
             figures = (row["truth"], row["reward"], row["win"], row["length_tokens"], kl, truncated)
             answers[prompt][author].append((sample, key, *figures, file, offset, size))
-        start = self._authors.get("start")
+        start, teacher = self._authors.get("start"), self._authors.get("teacher")
+        rows: list[tuple[Any, ...]] = []
+        cells: list[tuple[Any, ...]] = []
         for prompt, authors in answers.items():
-            self._write_answers(prompt, authors, authors.get(start, []) if start is not None else [], asked.get(prompt, {}), flags)
+            new = _cells(prompt, authors, start, asked.get(prompt, {}), rows)
+            cells += new
+            wins = (cell[5] for cell in new if cell[1] not in (start, teacher))
+            outcomes = {win > 0.5 for win in wins if win not in (None, 0.5)}
+            flags[prompt] |= prompt_flags({}, canary_won=False, students_disagree=len(outcomes) > 1)
+            if len(rows) >= ROWS_AT_ONCE:
+                self._write(rows, cells)
+        self._write(rows, cells)
 
-    def _write_answers(
-        self,
-        prompt: int,
-        authors: Mapping[int, list[tuple[Any, ...]]],
-        starts: list[tuple[Any, ...]],
-        asked: Mapping[Pair, list[float | None]],
-        flags: defaultdict[int, int],
-    ) -> None:
-        rows, cells = [], []
-        keys_of_start = [one[1] for one in starts]
-        for author, answers in authors.items():
-            is_start = answers is starts
-            same = [not is_start and key == other for (_, key, *_), other in zip(answers, keys_of_start, strict=False)]
-            same += [False] * (len(answers) - len(same))
-            rows += [(prompt, author, *one[:8], equal, *one[8:]) for one, equal in zip(answers, same, strict=True)]
-            wins = [one[4] for one in answers if one[4] is not None]
-            found = 0 if is_start else cell_flags(answers, starts, same, asked)
-            counts = (sum(w > 0.5 for w in wins), sum(w == 0.5 for w in wins), sum(w < 0.5 for w in wins))
-            means = [_mean([one[place] for one in answers]) for place in (2, 3, 4, 5, 6)]
-            truth, reward, win, length, kl = means
-            found |= cell_flags(answers, [], same, {}) if is_start else 0
-            cells.append((prompt, author, len(answers), truth, reward, win, *counts, length, kl, found))
+    def _write(self, rows: list[tuple[Any, ...]], cells: list[tuple[Any, ...]]) -> None:
         self._db.executemany(f"insert into answers values ({', '.join('?' * 14)})", rows)
         self._db.executemany(f"insert into cells values ({', '.join('?' * 12)})", cells)
-        unranked = {self._authors.get("start"), self._authors.get("teacher")}
-        outcomes = {cell[5] > 0.5 for cell in cells if cell[5] not in (None, 0.5) and cell[1] not in unranked}
-        flags[prompt] |= prompt_flags({}, canary_won=False, students_disagree=len(outcomes) > 1)
+        rows.clear()
+        cells.clear()
 
 
-def storable(text: str) -> str:
-    """A text as SQLite stores it: a lone surrogate, which is no character, becomes a question mark."""
-    return text.encode("utf-8", "replace").decode()
+def _cells(
+    prompt: int,
+    authors: Mapping[int, list[tuple[Any, ...]]],
+    start: int | None,
+    asked: Mapping[Pair, list[float | None]],
+    rows: list[tuple[Any, ...]],
+) -> list[tuple[Any, ...]]:
+    """A row for each model of a prompt; its answers are added to `rows`."""
+    starts = authors.get(start, []) if start is not None else []
+    start_means = _means(starts)
+    cells = []
+    for author, answers in authors.items():
+        others = [] if answers is starts else starts
+        same = [one[1] == other[1] for one, other in zip(answers, others, strict=False)]
+        same += [False] * (len(answers) - len(same))
+        rows += [(prompt, author, *one[:8], equal, *one[8:]) for one, equal in zip(answers, same, strict=True)]
+        means = start_means if answers is starts else _means(answers)
+        wins = [one[4] for one in answers if one[4] is not None]
+        counts = (sum(w > 0.5 for w in wins), sum(w == 0.5 for w in wins), sum(w < 0.5 for w in wins))
+        found = cell_flags(answers, means, others, start_means, same, asked)
+        truth, reward, win, length, kl = means
+        cells.append((prompt, author, len(answers), truth, reward, win, *counts, length, kl, found))
+    return cells
+
+
+def _means(answers: Sequence[tuple[Any, ...]]) -> list[float | None]:
+    """Means of truth, reward, win, length and KL over a prompt's answers; None where none is known."""
+    if len(answers) == 1:
+        return list(answers[0][2:7])
+    return [_mean([one[place] for one in answers]) for place in range(2, 7)]
 
 
 def _kl_and_finish(folder: Path | None) -> Iterator[tuple[float | None, bool]]:
@@ -266,28 +266,6 @@ def _kl_and_finish(folder: Path | None) -> Iterator[tuple[float | None, bool]]:
     if folder is not None:
         for _, _, row in rows_of(folder / ANSWERS):
             yield row.get("kl_nats"), row.get("finish") == "length"
-
-
-def read_verdict(row: Mapping[str, Any]) -> tuple[str, str, float | None]:
-    """Ids of first and second, and P(first is better); of a grade the answer's id, nothing, and its value. None if unreadable."""
-    if row["kind"] == "grade":
-        return row["candidate"], "", row["value"]
-    if row["outcome"] == "unparsed":
-        return row["first"], row["second"], None
-    p = row["probability_first"]
-    return row["first"], row["second"], {"first": 1.0, "tie": 0.5, "second": 0.0}[row["outcome"]] if p is None else p
-
-
-def win_probability(asked: Mapping[Pair, list[float | None]], one: str, other: str) -> float | None:
-    """P(one beats other), as `PromptVerdicts.win_probability` of the evaluation says it."""
-    grades = {pair[0]: values[-1] for pair, values in asked.items() if not pair[1]}
-    a, b = grades.get(one), grades.get(other)
-    if a is not None and b is not None:
-        return 0.5 if a == b else float(a > b)
-    forwards = [p for p in asked.get((one, other), []) if p is not None]
-    backwards = [1 - p for p in asked.get((other, one), []) if p is not None]
-    every = [*forwards, *backwards]
-    return sum(every) / len(every) if every else None
 
 
 def _canary_probability(row: Mapping[str, Any]) -> float | None:

@@ -1,125 +1,24 @@
-"""Which samples are shown: the query of a URL, as SQL over the index. A view of the samples is a link, and an export."""
+"""An open index: which samples a query finds, and their records."""
 
 import json
 import sqlite3
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
-
-PAGE_ROWS = 50
-MEASURES = ("truth", "reward", "win", "length", "kl")
-SORTS = {
-    "truth": "truth",
-    "reward": "reward",
-    "win": "win rate",
-    "length": "length",
-    "kl": "KL",
-    "delta": "difference",
-    "spread": "spread of students",
-}
-HUMAN_FILTERS = {
-    "human": "judge and human disagree",
-    "unvoted": "unvoted",
-}
-SPLITS = ("held_out", "train", "all")
-
-
-@dataclass(frozen=True)
-class SampleQuery:
-    """What a URL asks for.
-
-    Attributes:
-        filters: names of filters, all of which hold.
-        model: the model that they are about; empty for any student.
-        base: the model that `delta` compares with.
-        measure: what `delta` and `spread` are of.
-        sort: one of `SORTS`, with a minus sign for the highest first; empty for the order of the data.
-        at_least, at_most: length of the answers of `model`, tokens.
-        hidden: models whose columns are not shown.
-    """
-
-    filters: tuple[str, ...] = ()
-    model: str = ""
-    base: str = "start"
-    measure: str = ""
-    split: str = ""
-    source: str = ""
-    text: str = ""
-    sort: str = ""
-    at_least: int | None = None
-    at_most: int | None = None
-    page: int = 1
-    hidden: tuple[str, ...] = ()
-
-    @staticmethod
-    def read(values: Mapping[str, str], models: Collection[str]) -> "SampleQuery":
-        """The query of a URL; what has no meaning is left out."""
-        known = {*CELL_FILTERS, *PROMPT_FILTERS, *HUMAN_FILTERS}
-        values = {name: value.encode("utf-8", "replace").decode() for name, value in values.items()}
-        sort = values.get("sort", "")
-        return SampleQuery(
-            filters=tuple(name for name in dict.fromkeys(values.get("f", "").split(",")) if name in known),
-            model=values["m"] if values.get("m") in models else "",
-            base=values["b"] if values.get("b") in models else "start",
-            measure=values["by"] if values.get("by") in MEASURES else "",
-            split=values["split"] if values.get("split") in SPLITS else "",
-            source=values.get("source", "")[:500],
-            text=values.get("q", "")[:200],
-            sort=sort if sort.removeprefix("-") in SORTS else "",
-            at_least=_number(values.get("min")),
-            at_most=_number(values.get("max")),
-            page=min(max(_number(values.get("page")) or 1, 1), 1_000_000),
-            hidden=tuple(name for name in dict.fromkeys(values.get("hide", "").split(",")) if name in models),
-        )
-
-    def url(self, **changes: Any) -> str:
-        """The query string, with changes; a new filter or order begins at the first page."""
-        new = replace(self, **({"page": 1} | changes))
-        values = {
-            "f": ",".join(new.filters),
-            "m": new.model,
-            "b": "" if new.base == "start" else new.base,
-            "by": new.measure,
-            "split": new.split,
-            "source": new.source,
-            "q": new.text,
-            "sort": new.sort,
-            "min": new.at_least,
-            "max": new.at_most,
-            "page": "" if new.page == 1 else new.page,
-            "hide": ",".join(new.hidden),
-        }
-        return urlencode({name: value for name, value in values.items() if value not in ("", None)})
-
-    def toggled(self, name: str) -> str:
-        """The query string with a filter switched."""
-        rest = tuple(one for one in self.filters if one != name)
-        return self.url(filters=rest if name in self.filters else (*rest, name))
-
-
-def _number(text: str | None) -> int | None:
-    return int(text) if text and text.isascii() and text.isdecimal() and len(text) < 10 else None
-
-
-@dataclass(frozen=True)
-class Votes:
-    """What people decided, for filters: ids of prompts that they voted on, and of those where the judge disagrees."""
-
-    voted: frozenset[str] = frozenset()
-    disagreed: frozenset[str] = frozenset()
+from aligndistill.commands.view.sample_query import HUMAN_FILTERS, MEASURES, NO_VOTES, PAGE_ROWS, SampleQuery, Votes
 
 
 class Index:
     """An open index; every method is a question to it."""
 
-    def __init__(self, database: sqlite3.Connection, votes: Votes = Votes()) -> None:
+    def __init__(self, database: sqlite3.Connection, votes: Votes = NO_VOTES) -> None:
         self.db = database
         self.votes = votes
+        self._found: dict[str, set[int]] = {}
         rows = database.execute("select a.name, a.id from authors a where exists (select 1 from cells where author = a.id)")
         order = {"start": -2, "teacher": -1}
         self.models: dict[str, int] = dict(sorted(rows, key=lambda row: (order.get(row[0], 0), row[1])))
@@ -138,6 +37,33 @@ class Index:
         """How many prompts a query finds."""
         where, values = self._where(query)
         return int(self._one(f"select count(*) from prompts p where {where}", values))
+
+    def filter_counts(self, query: SampleQuery) -> dict[str, int]:
+        """How many prompts each filter finds together with the rest of the query: in two passes, not one for each filter."""
+        others = tuple(name for name in query.filters if name not in CELL_FILTERS)
+        rest, values = self._where(replace(query, filters=others), cells=False)
+        cells, more = self._cells(query)
+        bits = [bit for bit, _, _ in CELL_FILTERS.values()]
+        found = ", ".join(f"max((c.flags & {bit}) = {bit}) as f{bit}" for bit in bits)
+        sums = ", ".join(f"coalesce(sum(f{bit}), 0)" for bit in bits)
+        inner = f"select {found} from cells c join prompts p on p.n = c.prompt where {cells} and {rest} group by p.n"
+        counts = dict(zip(CELL_FILTERS, self.db.execute(f"select {sums} from ({inner})", (*more, *values)).fetchone(), strict=True))
+        where, values = self._where(query)
+        sums = ", ".join(f"coalesce(sum((p.flags & {bit}) = {bit}), 0)" for bit, _, _ in PROMPT_FILTERS.values())
+        counts |= zip(
+            PROMPT_FILTERS, self.db.execute(f"select {sums} from prompts p where {where}", values).fetchone(), strict=True
+        )
+        for name in HUMAN_FILTERS:
+            counts[name] = self.count(replace(query, filters=(*query.filters, name))) if self.votes.voted else 0
+        return counts
+
+    def cell_counts(self) -> list[tuple[str, str, int]]:
+        """Model, filter and how many held-out prompts it finds, of every student."""
+        sums = ", ".join(f"sum((c.flags & {bit}) = {bit})" for bit, _, _ in CELL_FILTERS.values())
+        sql = f"select c.author, {sums} from cells c join prompts p on p.n = c.prompt where p.held_out group by c.author"
+        of_author = {author: counts for author, *counts in self.db.execute(sql)}
+        found = ((model, of_author.get(self.models[model], [0] * len(CELL_FILTERS))) for model in self.students)
+        return [(model, name, count) for model, counts in found for name, count in zip(CELL_FILTERS, counts, strict=True)]
 
     def numbers(self, query: SampleQuery, limit: int | None = PAGE_ROWS, offset: int | None = None) -> list[int]:
         """The prompts of a page, in order; with `limit` None all of them."""
@@ -215,7 +141,15 @@ class Index:
 
     # ----------------------------------------------------------------------------------------------------------- SQL
 
-    def _where(self, query: SampleQuery) -> tuple[str, list[Any]]:
+    def _cells(self, query: SampleQuery) -> tuple[str, list[Any]]:
+        """What holds of one of a prompt's cells `c`."""
+        bits = sum(CELL_FILTERS[name][0] for name in query.filters if name in CELL_FILTERS)
+        length = [(sign, value) for sign, value in ((">=", query.at_least), ("<=", query.at_most)) if value is not None]
+        of_model, more = self._of_model(query.model)
+        parts = [f"c.flags & {bits} = {bits}", of_model, *(f"c.length {sign} ?" for sign, _ in length)]
+        return " and ".join(parts), [*more, *(value for _, value in length)]
+
+    def _where(self, query: SampleQuery, cells: bool = True) -> tuple[str, list[Any]]:
         parts, values = ["1"], list[Any]()
         split = query.split or ("held_out" if self.models else "all")
         if split != "all":
@@ -224,13 +158,10 @@ class Index:
         if query.source:
             parts.append("p.source = ?")
             values.append(query.source)
-        bits = sum(CELL_FILTERS[name][0] for name in query.filters if name in CELL_FILTERS)
-        length = [(sign, value) for sign, value in ((">=", query.at_least), ("<=", query.at_most)) if value is not None]
-        if bits or length:
-            of_model, more = self._of_model(query.model)
-            lengths = "".join(f" and c.length {sign} ?" for sign, _ in length)
-            parts.append(f"exists (select 1 from cells c where c.prompt = p.n and c.flags & ? = ? and {of_model}{lengths})")
-            values += [bits, bits, *more, *(value for _, value in length)]
+        if cells and (CELL_FILTERS.keys() & set(query.filters) or query.at_least is not None or query.at_most is not None):
+            clause, more = self._cells(query)
+            parts.append(f"exists (select 1 from cells c where c.prompt = p.n and {clause})")
+            values += more
         flags = sum(PROMPT_FILTERS[name][0] for name in query.filters if name in PROMPT_FILTERS)
         if flags:
             parts.append("p.flags & ? = ?")
@@ -267,26 +198,40 @@ class Index:
         return f"{expression} {'desc' if down else 'asc'} nulls last, ", values
 
     def _with_text(self, text: str) -> set[int]:
-        """Numbers of the prompts that have a text in them, in an answer to them or in a candidate; the files are scanned."""
-        needle = text.casefold()
-        in_json = json.dumps(text, ensure_ascii=False)[1:-1].casefold()
-        found: set[int] = set()
-        numbers = dict(self.db.execute("select id, n from prompts"))
-        for table in ("prompts", "answers", "candidates"):
-            for (path,) in self.db.execute(f"select path from files where id in (select distinct file from {table})").fetchall():
-                with Path(path).open(encoding="utf-8", errors="replace") as lines:
-                    for line in lines:
-                        if in_json in line.casefold():
-                            row = json.loads(line)
-                            texts = [row.get("text", ""), *(message["content"] for message in row.get("messages", ()))]
-                            number = numbers.get(row.get("prompt_id", row.get("id")))
-                            if number is not None and any(needle in one.casefold() for one in texts):
-                                found.add(number)
-        return found
+        """Numbers of the prompts that have a text in them, in an answer to them or in a candidate; the files are scanned once."""
+        if text not in self._found:
+            found: set[int] = set()
+            numbers = dict(self.db.execute("select id, n from prompts"))
+            for table in ("prompts", "answers", "candidates"):
+                for (path,) in self.db.execute(
+                    f"select path from files where id in (select distinct file from {table})"
+                ).fetchall():
+                    for row in rows_with(Path(path), text):
+                        number = numbers.get(row.get("prompt_id", row.get("id")))
+                        if number is not None:
+                            found.add(number)
+            self._found[text] = found
+        return self._found[text]
+
+
+def rows_with(path: Path, text: str) -> Iterator[dict[str, Any]]:
+    """The records of a file that have a text in `text` or `messages`, whatever the case of its letters."""
+    needle = text.casefold()
+    in_json = json.dumps(needle, ensure_ascii=False)[1:-1]
+    in_bytes = in_json.encode() if in_json.isascii() else None
+    with path.open("rb") as lines:
+        for line in lines:
+            if in_bytes not in line.lower() if in_bytes else in_json not in line.decode(errors="replace").casefold():
+                continue
+            row = json.loads(line)
+            if any(
+                needle in one.casefold() for one in (row.get("text", ""), *(turn["content"] for turn in row.get("messages", ())))
+            ):
+                yield row
 
 
 @contextmanager
-def opened(path: Path, votes: Votes = Votes()) -> Iterator[Index]:
+def opened(path: Path, votes: Votes = NO_VOTES) -> Iterator[Index]:
     """Open an index for reading."""
     database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
     try:

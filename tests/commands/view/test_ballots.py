@@ -7,12 +7,16 @@ from types import SimpleNamespace
 
 import pytest
 
+from aligndistill.commands.audit import vote_metrics_of, vote_table
+from aligndistill.commands.output import print_table
 from aligndistill.commands.view.ballots import BATCH, model_names, names_a_model, next_batch, read_votes, voter_name
-from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Site
-from aligndistill.errors import ConfigError
+from aligndistill.errors import ConfigError, DataError
 from aligndistill.evaluation.votes import Vote
+from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
 from tests.commands.view.fake_run import FakeRun, write_run
 from tests.commands.view.serving import served
@@ -160,3 +164,29 @@ def test_a_voters_name_is_a_files_name(name: str) -> None:
     with pytest.raises(ConfigError, match="--voter"):
         voter_name(name)
     assert voter_name("Ann-2_b") == "Ann-2_b"
+
+
+def test_an_audit_by_votes_prints_what_the_votes_page_shows(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], index: Index
+) -> None:
+    made = write_run(tmp_path, prompts=40)
+    with pytest.raises(DataError, match="no votes yet"):
+        vote_metrics_of(made.folder)
+    votes = cast(next_batch(index, "ann", [], None))  # the same records, so the same ids
+    (made.folder / "votes").mkdir()
+    (made.folder / "votes/ann.jsonl").write_text("".join(vote.model_dump_json() + "\n" for vote in votes))
+    judged = by_prompt(made.verdicts)
+    same = []
+    for vote in votes:
+        p = judged[vote.prompt].win_probability(vote.left, vote.right)
+        if vote.queue == "random" and p is not None:
+            same.append(0.5 if p == 0.5 else float(p > 0.5))
+    metrics = vote_metrics_of(made.folder)
+    assert metrics.agreement is not None
+    assert metrics.agreement.mean == pytest.approx(sum(same) / len(same))
+    assert metrics.self_agreement is not None
+    assert metrics.self_agreement.mean == 0.0, "always the left one, whatever it is"
+    print_table(vote_table(metrics))
+    printed = capsys.readouterr().out
+    assert "18 votes, 18 of them blind and at random" in printed
+    assert "judge and person choose alike" in printed

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 
-from aligndistill.commands.view.index import storable
 from aligndistill.commands.view.links import FileLinks, Links
 from aligndistill.commands.view.pages.compare import compare_page
 from aligndistill.commands.view.pages.curves import curves_page
@@ -16,6 +15,7 @@ from aligndistill.commands.view.pages.runs import run_page, runs_page
 from aligndistill.commands.view.pages.sample import sample_page
 from aligndistill.commands.view.pages.samples import samples_page
 from aligndistill.commands.view.pages.votes import vote_page, votes_page
+from aligndistill.commands.view.rows import storable
 from aligndistill.commands.view.run_folder import find_runs
 from aligndistill.commands.view.site import Site
 from aligndistill.commands.view.text import visible, word_diff

@@ -9,7 +9,7 @@ import pandas
 import pytest
 
 from aligndistill.commands.view.flags import NEAR_TIE_MARGIN
-from aligndistill.commands.view.query import PAGE_ROWS
+from aligndistill.commands.view.sample_query import PAGE_ROWS
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
 from tests.commands.view.fake_run import FakeRun, write_run

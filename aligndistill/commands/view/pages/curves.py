@@ -6,8 +6,8 @@ from math import isfinite
 from pathlib import Path
 from typing import Any
 
-from aligndistill.commands.view.index import rows_of
 from aligndistill.commands.view.pages.samples import prompt_text
+from aligndistill.commands.view.rows import rows_of
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.commands.view.svg import lines

@@ -5,8 +5,9 @@ from math import ceil
 from typing import Any
 
 from aligndistill.commands.view.pages.samples import prompt_text
-from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
 
 ROWS = 20

@@ -7,8 +7,9 @@ from pydantic import ValidationError
 
 from aligndistill.commands.view.ballots import VOTES_SHOWN, human_metrics
 from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
-from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.reporting.audit_rows import audit_rows, percent
@@ -18,6 +19,7 @@ ROWS_OF = {
     "winner changes with the order": ("label_flip", "prompts with a flip"),
     "known-bad answers preferred": ("canary_won", "prompts where one won"),
 }
+SHOWN_FILTERS = {"flip": "order flips", "unreadable": "unreadable verdicts", "longer_lost": "longer answer lost"}
 SCOPES = {LABELLING: "labelling", REPEATED: "asked twice", CANARY: "known-bad answers", EVALUATION: "evaluation"}
 
 
@@ -31,12 +33,9 @@ def judge_page(site: Site, run: RunFolder) -> Page:
             share = percent(row.figure) if row.figure.n >= 20 else f"{_of(row.figure.mean, row.figure.n)}"
             rows.append({"label": row.label, "share": share, "n": row.figure.n, "wanted": row.wanted, "link": link})
         in_evaluation = [
-            {"label": label, "count": index.count(query), "url": query.url()}
-            for label, query in (
-                (f"{name}: {what}", SampleQuery(filters=(flag,), model=name))
-                for flag, what in (("flip", "order flips"), ("unreadable", "unreadable"), ("longer_lost", "longer answer lost"))
-                for name in index.students
-            )
+            {"label": f"{model}: {SHOWN_FILTERS[name]}", "count": number, "url": SampleQuery(filters=(name,), model=model).url()}
+            for model, name, number in index.cell_counts()
+            if name in SHOWN_FILTERS and number
         ]
         return Page(
             "judge.html",
@@ -45,7 +44,7 @@ def judge_page(site: Site, run: RunFolder) -> Page:
                 "metrics": metrics,
                 "rows": rows,
                 "warnings": run.manifest("audit").get("metrics", {}).get("warnings", []),
-                "evaluation": [one for one in in_evaluation if one["count"]],
+                "evaluation": in_evaluation,
                 "work": work(run, index),
                 "human": human_metrics(run, index),
                 "human_rows": VOTES_SHOWN,

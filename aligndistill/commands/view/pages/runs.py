@@ -2,10 +2,12 @@
 
 from typing import Any
 
+from aligndistill.commands.view.ballots import human_metrics
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
-from aligndistill.commands.view.index import rows_of
-from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.query import Index
+from aligndistill.commands.view.rows import rows_of
 from aligndistill.commands.view.run_folder import RunFolder, RunState
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.reporting.columns import COLUMNS, authors_of, measured
 from aligndistill.reporting.report import Report, best_student
@@ -53,12 +55,14 @@ def run_page(site: Site, run: RunFolder) -> Page:
     report = run.report
     with site.index(run) as index:
         checks = _checks(index)
+        human = human_metrics(run, index)
     columns = measured(COLUMNS, list(authors_of(report).values())) if report else []
     series = {name: None if name in ("start", "teacher") else n for n, name in enumerate(authors_of(report))} if report else {}
     values = {
         "run": run,
         "report": report,
         "checks": checks,
+        "human": human,
         "columns": columns,
         "rows": table_rows(report, columns, series) if report else [],
         "facts": _facts(run, report),
@@ -95,13 +99,9 @@ def newest_rows(run: RunFolder, state: RunState) -> list[str]:
 def _checks(index: Index) -> list[tuple[str, int, str]]:
     """What to look at first: each filter that finds something, for each student if it is about answers."""
     found = []
-    for name, (_, label, _) in CELL_FILTERS.items():
-        if name in ("near_tie", "identical"):
-            continue
-        for model in index.students:
-            query = SampleQuery(filters=(name,), model=model)
-            if number := index.count(query):
-                found.append((f"{model}: {label}", number, query.url()))
+    for model, name, number in index.cell_counts():
+        if number and name not in ("near_tie", "identical"):
+            found.append((f"{model}: {CELL_FILTERS[name][1]}", number, SampleQuery(filters=(name,), model=model).url()))
     for name, (_, label, _) in PROMPT_FILTERS.items():
         query = SampleQuery(filters=(name,), split="all")
         if number := index.count(query):

@@ -5,10 +5,12 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from aligndistill.commands.view.flags import flips
-from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED, win_probability
+from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
 from aligndistill.commands.view.pages.samples import answers_of, prompt_text
-from aligndistill.commands.view.query import Index, SampleQuery
+from aligndistill.commands.view.query import Index
+from aligndistill.commands.view.rows import win_probability
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site, UnknownPage
 from aligndistill.commands.view.text import word_diff
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template

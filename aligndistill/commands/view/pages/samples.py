@@ -11,8 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
-from aligndistill.commands.view.query import HUMAN_FILTERS, MEASURES, PAGE_ROWS, SORTS, SPLITS, Index, SampleQuery, opened
+from aligndistill.commands.view.query import Index, opened
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import HUMAN_FILTERS, MEASURES, PAGE_ROWS, SORTS, SPLITS, SampleQuery
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.records import Message, plain_prompt
 
@@ -86,11 +87,7 @@ def filter_counts(index: Index, query: SampleQuery) -> dict[str, int]:
 @lru_cache(maxsize=64)
 def _counts(path: str, votes: Any, query: SampleQuery) -> tuple[tuple[str, int], ...]:
     with opened(Path(path), votes) as index:
-        found = []
-        for name in (*CELL_FILTERS, *PROMPT_FILTERS, *HUMAN_FILTERS):
-            filters = query.filters if name in query.filters else (*query.filters, name)
-            found.append((name, index.count(replace(query, filters=filters))))
-        return tuple(found)
+        return tuple(index.filter_counts(query).items())
 
 
 def prompt_text(record: Mapping[str, Any]) -> str:

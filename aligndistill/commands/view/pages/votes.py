@@ -18,8 +18,8 @@ from aligndistill.commands.view.ballots import (
 )
 from aligndistill.commands.view.flags import CELL_FILTERS
 from aligndistill.commands.view.pages.samples import prompt_text
-from aligndistill.commands.view.query import SampleQuery
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
 
 
