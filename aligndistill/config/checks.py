@@ -82,10 +82,10 @@ def _data(config: RunConfig) -> Iterator[Problem]:
             yield Problem(("candidates", "from", number), no_such_model(author, known))
     if len(set(authors)) < len(authors):
         yield Problem(("candidates", "from"), "a model is listed twice: use 'per_prompt' to set the number of answers of each")
-    elif config.candidates.per_prompt * len(authors) < 2:
+    elif config.candidates.per_prompt * len(authors) < 2 and config.candidates.revise is None:
         yield Problem(
             ("candidates", "per_prompt"),
-            "a single answer cannot be ranked: set this to 2 or more, or add another model to candidates.from",
+            "a single answer cannot be ranked: set this to 2 or more, or add another model to candidates.from, or candidates.revise",
         )
 
 

@@ -90,6 +90,19 @@ def test_revisions_need_a_model_and_a_judge() -> None:
     assert "candidates.revise" in [key for key, _ in problems(without)]
 
 
+def test_a_single_candidate_and_its_revision_can_be_ranked() -> None:
+    assert problems(config(candidates={"per_prompt": 1, "revise": {}})) == []
+    assert [key for key, _ in problems(config(candidates={"per_prompt": 1}))] == ["candidates.per_prompt"]
+
+
+def test_prompts_of_ready_made_rankings_may_be_labelled() -> None:
+    ready = config({}, prompts=None, judge=None, rankings={"source": {"path": "r.jsonl"}})
+    assert problems(ready) == []
+    stages = {stage.name: stage for stage in pipeline(ready).stages}
+    assert stages["labels"].given["prompts"] is stages["prompts"]
+    assert stages["prompts"].kind == "prompts.of_rankings"
+
+
 def test_what_labels_imply_is_spelled_out() -> None:
     label = {"keep": "judge", "at_least": 7, "model": SERVER | {"name": "other"}, "domain": "law", "revise": {}}
     found = resolved(config(label))
