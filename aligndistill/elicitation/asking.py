@@ -3,13 +3,11 @@
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Protocol
 
 from aligndistill.chat.protocol import Reply
 from aligndistill.records import Message
 
-_FOLDER = Path(__file__).with_name("templates")
 _FIELD = re.compile(r"\{(\w+)\}")
 
 
@@ -41,16 +39,6 @@ class Ask(Protocol):
             later: about how many questions will follow.
         """
         ...
-
-
-def template(name: str) -> str:
-    """The text of a built-in template."""
-    return (_FOLDER / f"{name}.txt").read_text(encoding="utf-8").strip()
-
-
-def filled(text: str, **fields: str) -> str:
-    """A template with its fields filled in one pass: braces in values are unchanged."""
-    return _FIELD.sub(lambda match: fields[match[1]], text)
 
 
 def fixed_text(text: str) -> str:

@@ -12,8 +12,9 @@ from typing import TypeVar
 
 from aligndistill.config.elicitation import Curate, GeneratedTopics
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, listed, template, user
+from aligndistill.elicitation.asking import Ask, AuthorRequest, listed, user
 from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, shown_text, training
+from aligndistill.elicitation.texts import built_in, with_fields
 from aligndistill.errors import DataError
 from aligndistill.records import Prompt
 
@@ -177,7 +178,7 @@ def _take(step: Curate, collected: Collected, one: _Wanted, question: AuthorRequ
     """Keep what a reply about a topic has."""
     one.requests += 1
     before = len(one.kept)
-    text_rules, instruction = rules.TextRules(step.length, step.forbidden), template("curate")
+    text_rules, instruction = rules.TextRules(step.length, step.forbidden), built_in("curate")
     for text in items:
         category, name = one.topic.category, one.topic.name
         proposal = Proposal(text, step.kind, question.author, topic=name, category=category)
@@ -201,8 +202,8 @@ def _question(step: Curate, one: _Wanted, personas: Sequence[str], number: int, 
     person = f" They are written by {chance.choice(personas)}." if personas else ""
     subtopic = one.subtopics[number % len(one.subtopics)] if one.subtopics else ""
     known = "\n".join(f"- {text}" for text in one.kept[-KNOWN:])
-    text = filled(
-        template("curate"),
+    text = with_fields(
+        built_in("curate"),
         wanted=str(step.per_request),
         topic=f"{one.topic.name}: {subtopic}" if subtopic else one.topic.name,
         person=person,
@@ -222,8 +223,8 @@ def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence
         AuthorRequest(
             step.models[0],
             user(
-                filled(
-                    template("topics"),
+                with_fields(
+                    built_in("topics"),
                     wanted=str(count),
                     about=f' of the category "{category}"' if category else "",
                     examples=f"\nThese are examples of what they ask:\n{examples}" if examples else "",
@@ -246,8 +247,8 @@ def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence
 
 def _add_subtopics(step: Curate, wanted: Sequence[_Wanted], ask: Ask) -> None:
     """Ask for the subtopics of each topic; a topic whose reply lists none has none."""
-    text = template("subtopics")
-    contents = [filled(text, wanted=str(step.subtopics), topic=one.topic.name) for one in wanted]
+    text = built_in("subtopics")
+    contents = [with_fields(text, wanted=str(step.subtopics), topic=one.topic.name) for one in wanted]
     questions = [AuthorRequest(step.models[0], user(content)) for content in contents]
     most = max(step.max_new_tokens, step.subtopics * TOPIC_TOKENS)
     replies = ask(questions, temperature=step.temperature, max_new_tokens=most, note="subtopics")

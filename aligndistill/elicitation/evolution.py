@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from aligndistill.config.elicitation import Evolve, Operation
 from aligndistill.data.overlap import units
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, plain, template, user
+from aligndistill.elicitation.asking import Ask, AuthorRequest, plain, user
 from aligndistill.elicitation.collecting import Collected, Proposal, training, usable
+from aligndistill.elicitation.texts import built_in, with_fields
 from aligndistill.records import Message, Prompt, plain_prompt
 
 MORE_WORDS = "The new prompt may be 10 to 20 words longer than the old one."
@@ -109,8 +110,8 @@ def _task(step: Evolve, old: Prompt, number: int, copy: int, seed: int) -> _Evol
     chance = random.Random(f"{seed} {step.name} {old.id} {number} {copy}")
     operation = chance.choice(step.operations)
     author = step.models[chance.randrange(len(step.models))]
-    instruction = f"{template(operation)} {template('evolve_form')}"
-    text = filled(
+    instruction = f"{built_in(operation)} {built_in('evolve_form')}"
+    text = with_fields(
         instruction,
         standing="alone" if len(old.messages) == 1 else "as the next turn of the conversation",
         length="" if operation == "breadth" else MORE_WORDS,
@@ -126,7 +127,7 @@ def _proposal(task: _Evolving, text: str) -> Proposal:
 
 
 def _comparison(task: _Evolving, new: Proposal) -> AuthorRequest:
-    text = filled(template("equal"), context=_context(task.old), first=task.old.messages[-1].content, second=new.text)
+    text = with_fields(built_in("equal"), context=_context(task.old), first=task.old.messages[-1].content, second=new.text)
     return AuthorRequest(new.author, user(text))
 
 
@@ -136,4 +137,4 @@ def _context(old: Prompt) -> str:
     if not earlier:
         return ""
     turns = plain_prompt(earlier) if len(earlier) > 1 else f"{earlier[0].role.capitalize()}: {earlier[0].content}"
-    return "\n" + filled(template("context"), turns=turns) + "\n"
+    return "\n" + with_fields(built_in("turns"), turns=turns) + "\n"

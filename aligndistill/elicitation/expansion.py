@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from aligndistill.config.elicitation import Expand
 from aligndistill.data.overlap import units
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, AuthorRequest, filled, template, user
+from aligndistill.elicitation.asking import Ask, AuthorRequest, user
 from aligndistill.elicitation.collecting import (
     Collected,
     Proposal,
@@ -17,6 +17,7 @@ from aligndistill.elicitation.collecting import (
     training,
     why_stopped,
 )
+from aligndistill.elicitation.texts import built_in, with_fields
 from aligndistill.records import Prompt
 
 WAVE = 32
@@ -39,7 +40,7 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     written = [one for one in known if one.lineage is not None]
     users = [one for one in known if one.lineage is None]
     text_rules = rules.TextRules(step.length, step.forbidden, step.forbidden_start)
-    instruction, limit = template("expand"), step.limit(step.target, step.per_request)
+    instruction, limit = built_in("expand"), step.limit(step.target, step.per_request)
     in_vain = 0
     while (missing := step.target - len(collected.kept)) > 0:
         needed = requests_for(missing, len(collected.kept), collected.requests, step.per_request)
@@ -89,7 +90,7 @@ def _examples(step: Expand, users: Sequence[Prompt], written: Sequence[Prompt], 
 
 
 def _question(step: Expand, instruction: str, examples: Sequence[Prompt], number: int) -> AuthorRequest:
-    text = filled(
+    text = with_fields(
         instruction,
         shown=str(len(examples)),
         wanted=str(step.per_request),

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from aligndistill.data.overlap import NGRAM, shingles, units
-from aligndistill.elicitation.asking import fixed_text, template
+from aligndistill.elicitation.asking import fixed_text
+from aligndistill.elicitation.texts import built_in
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
 NO_TEXT_FIRST = "does not begin with a letter or digit"
@@ -96,7 +97,7 @@ def says_nothing(text: str) -> bool:
 @cache
 def stop_words() -> frozenset[str]:
     """English words that say nothing alone."""
-    return frozenset(template("stop_words").split())
+    return frozenset(built_in("stop_words").split())
 
 
 def is_short_refusal(answer: str) -> bool:

@@ -30,4 +30,4 @@ def with_system(messages: Sequence[Message], before: Sequence[str] = (), after: 
 
 def passages(context: str) -> str:
     """What a system turn says of a prompt's context; empty without any."""
-    return with_fields(built_in("passages"), context=context) if context else ""
+    return with_fields(built_in("context"), context=context) if context else ""

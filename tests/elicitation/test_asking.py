@@ -1,6 +1,7 @@
 import pytest
 
-from aligndistill.elicitation.asking import filled, listed, plain
+from aligndistill.elicitation.asking import listed, plain
+from aligndistill.elicitation.texts import with_fields
 
 
 @pytest.mark.parametrize(
@@ -40,4 +41,4 @@ def test_what_models_put_around_a_prompt(text: str, said: str) -> None:
 
 
 def test_templates_are_filled_in_one_pass() -> None:
-    assert filled("{a} and {b}", a="{b}", b="x") == "{b} and x"
+    assert with_fields("{a} and {b}", a="{b}", b="x") == "{b} and x"

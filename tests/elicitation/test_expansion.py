@@ -183,6 +183,23 @@ def test_the_order_of_the_prompts_changes_nothing() -> None:
     assert expand(step(), prompts, ScriptedAsk(), seed=1).kept != kept
 
 
+def test_prompts_without_spaces() -> None:
+    """Chinese: lengths and similarity by characters, lists with their own punctuation."""
+    seeds = [prompt(text) for text in ("请解释指南针为什么会指向北方", "冬天有哪些鸟会留在城市里", "怎样修理一把腿松了的椅子")]
+    wanted = ["用三句话介绍长江的源头", "请解释指南针为什么会指向南方", "为什么呢", "好吗", "Why is the sky so blue?"]
+
+    def script(request: str, sample: int) -> str:
+        return "\n".join(f"{number}、{text}" for number, text in enumerate(wanted, start=4))
+
+    collected = expand(step(target=5, max_requests=1), [*seeds, prompt(HELD_OUT[0], "held_out")], ScriptedAsk(script), seed=0)
+    assert texts(collected.kept) == [wanted[0], wanted[2]]
+    assert {one.text: one.reason for one in collected.dropped} == {
+        wanted[1]: rules.SIMILAR,
+        wanted[3]: rules.TOO_SHORT,
+        wanted[4]: rules.OTHER_SCRIPT,
+    }
+
+
 def test_several_models_take_turns() -> None:
     collected = expand(step(model=("teacher", "other"), target=60), all_prompts(), ScriptedAsk(), seed=0)
     authors = [one.lineage.author for one in collected.kept if one.lineage]

@@ -4,8 +4,8 @@ import pytest
 
 from aligndistill.config.elicitation import FORBIDDEN
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import template
 from aligndistill.elicitation.rules import TextRules
+from aligndistill.elicitation.texts import built_in
 
 RULES = TextRules(length=(4, 10), forbidden=FORBIDDEN, forbidden_start=("Write a program",))
 
@@ -51,7 +51,7 @@ def test_self_instructs_rules(text: str, reason: str | None) -> None:
     ],
 )
 def test_leaks_of_the_instruction(text: str, leaking: bool) -> None:
-    assert rules.leaks(text, template("expand")) == leaking
+    assert rules.leaks(text, built_in("expand")) == leaking
 
 
 def test_fields_of_a_template_are_no_instruction() -> None:
