@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
@@ -40,6 +40,9 @@ from aligndistill.stages.report_page import counted, page_data
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.stage import ENDED, StageResult, collects
 
+if TYPE_CHECKING:
+    from aligndistill.reporting.page import DataCounts
+
 
 @collects
 def make(
@@ -66,17 +69,13 @@ def make(
 
     Args:
         judge: its kind.
-        chain: the models of the run, and of the runs that they come from.
+        chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
         shown: the config, as shown on the page.
-        origins: the fields of `Origins`: the models and data of the run.
         store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
         elicited: the steps in which models wrote prompts.
-        progress, stops: the promoted student of each round, and whether another followed; empty without rounds.
-        orders: whether each round but the first had an order to learn from.
+        progress, stops, orders: each round's promoted student, whether another followed, whether it had an order to learn from.
     """
-    from aligndistill.reporting.page import write_page
-
     # What is shown of the data is that of the last round that was run.
     data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]
     manifests, training = _manifests(data), _manifests(students)
@@ -103,12 +102,26 @@ def make(
         origins=Origins.model_validate(origins),
     )
     report = report.model_copy(update={"over_seeds": over_seeds(report.students)})
-    write_report(context.folder / "report.json", report)
-    on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}
     counts = counted({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}})
-    page = page_data(report, counts, shown, data.get("reward_model"), students, on_policy, evaluation)
-    write_page(context.folder / "report.html", page)
+    _write(context.folder, report, counts, shown, data.get("reward_model"), students, settings, evaluation)
     return StageResult(counts={"students": len(students)})
+
+
+def _write(
+    folder: Path,
+    report: Report,
+    counts: "DataCounts",
+    shown: str,
+    reward_model: Path | None,
+    students: Mapping[str, Path],
+    settings: Mapping[str, Student],
+    evaluation: Path | None,
+) -> None:
+    from aligndistill.reporting.page import write_page
+
+    on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}
+    write_report(folder / "report.json", report)
+    write_page(folder / "report.html", page_data(report, counts, shown, reward_model, students, on_policy, evaluation))
 
 
 def _manifests(folders: Mapping[str, Path]) -> dict[str, Manifest]:

@@ -88,15 +88,14 @@ class _DryRun:
 
     def _reading(self, stage: Stage) -> Iterator[Estimate]:
         """Read data. Its filters may ask a judge about every row that is left."""
-        chats = self._chats()
+        chats, given = self._chats(), self._arguments(stage)
         context = self._context(stage, chats)
-        stage.make(context, **self._arguments(stage))
+        stage.make(context, **given)
         settings = stage.given.get("settings")
         filters = settings if isinstance(settings, Filters) else getattr(settings, "filters", None)
-        if isinstance(filters, Filters) and filters.quality is not None:
+        if "models" in given and isinstance(filters, Filters) and filters.quality is not None:
             verdicts = list(_verdicts(context, ("quality",)))
-            sources = self._arguments(stage)["models"]
-            yield from chats.estimates(sources, filters.quality.judge, verdicts, len(verdicts), 1.0, certain=True)
+            yield from chats.estimates(given["models"], filters.quality.judge, verdicts, len(verdicts), 1.0, certain=True)
 
     def _keep_some(self, folder: Path) -> None:
         """Store all prompts, and a selection of them for placeholder answers."""
