@@ -13,6 +13,7 @@ import pytest
 from nbclient import NotebookClient
 
 import aligndistill as ad
+from aligndistill.runs.tables import TABLES
 from tests.e2e.command import ENVIRONMENT, REPOSITORY
 from tests.e2e.small_run import PROMPTS, read_rows, small_config, write_config, write_data
 
@@ -158,13 +159,16 @@ def test_training_curves_are_a_table(folder: Path, run: ad.Run) -> None:
 
 def test_tables_have_the_documented_columns(run: ad.Run) -> None:
     documented = re.findall(r"^\| `(\w+)` \| an? .*? \| (`prompt_id`.*?) \|$", DOCUMENTATION, re.MULTILINE)
-    assert [name for name, _ in documented] == ["prompts", "candidates", "verdicts", "rankings", "answers"]
-    for name, columns in documented:
-        assert re.findall(r"`(\w+)`", columns) == list(run.table(name).columns)
+    assert [name for name, _ in documented] == ["prompts", "demonstrations", "candidates", "verdicts", "rankings", "answers"]
+    for name, columns in documented:  # this run has read its demonstrations from a file
+        found = TABLES[name].columns if name == "demonstrations" else run.table(name).columns
+        assert re.findall(r"`(\w+)`", columns) == list(found)
 
 
 def test_what_is_not_there_is_an_error(run: ad.Run, folder: Path, tmp_path: Path) -> None:
-    with pytest.raises(ad.DataError, match=r"no table 'samples'.*prompts, candidates, verdicts, rankings, answers, metrics"):
+    with pytest.raises(
+        ad.DataError, match=r"no table 'samples'.*prompts, demonstrations, candidates, verdicts, rankings, answers, metrics"
+    ):
         run.table("samples")
     with pytest.raises(ad.DataError, match=r"nowhere.*artifacts\.json"):
         ad.open_run(tmp_path / "nowhere")

@@ -85,7 +85,7 @@ def _data(config: RunConfig) -> Iterator[Problem]:
     elif config.candidates.per_prompt * len(authors) < 2 and config.candidates.revise is None:
         yield Problem(
             ("candidates", "per_prompt"),
-            "a single answer cannot be ranked: set this to 2 or more, or add a model to candidates.from, or candidates.revise",
+            "a single answer cannot be ranked: set this to 2 or more, or add another model to candidates.from, or 'revise'",
         )
 
 

@@ -149,7 +149,7 @@ class Labels(LabelRequest, Selection):
             raise ValueError("'hint_on_failure' needs keep: function, which says what failed, and 'references' with the answers")
         if self.references is not None and not self.hint_on_failure:
             raise ValueError("'references' is used for hints only: set hint_on_failure: true, or remove it")
-        if self.rationale != "task" and "rationale_weight" in self.model_fields_set:
+        if self.rationale != "task" and self.rationale_weight != type(self).model_fields["rationale_weight"].default:
             raise ValueError("'rationale_weight' has an effect with rationale: task only: remove it")
         return self
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligndistill.errors import DataError
 from aligndistill.records import Candidate, Prompt, Ranking, plain_prompt
+from aligndistill.stages.demonstrations import read_labels
 from aligndistill.stages.files import CANDIDATES, METRICS, PROMPTS, RANKINGS, SCORED
 from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.stages.verdicts import read_verdicts
@@ -47,7 +48,12 @@ def _prompts(folder: Path) -> Rows:
 
 def _candidates(folder: Path) -> Rows:
     for candidate in read_jsonl(folder / CANDIDATES, Candidate):
-        yield {"candidate_id": candidate.id, **candidate.model_dump()}
+        yield {"candidate_id": candidate.id, "revises": candidate.revises, **candidate.model_dump()}
+
+
+def _demonstrations(folder: Path) -> Rows:
+    for row in read_labels(folder):
+        yield {**row.model_dump(), "prompt": plain_prompt(row.messages), "rationale": row.rationale, "task": row.task}
 
 
 def _verdicts(folder: Path) -> Rows:
@@ -80,7 +86,10 @@ class _Table:
 
 TABLES = {
     "prompts": _Table("prompts", _prompts, ("prompt_id", "split", "source", "prompt", "messages")),
-    "candidates": _Table("candidates", _candidates, ("prompt_id", "candidate_id", "author", "text", "finish")),
+    "demonstrations": _Table(
+        "demonstrations", _demonstrations, ("prompt_id", "prompt", "response", "rationale", "task", "author", "messages")
+    ),
+    "candidates": _Table("candidates", _candidates, ("prompt_id", "candidate_id", "author", "text", "finish", "revises")),
     "verdicts": _Table(
         "verdicts",
         _verdicts,

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from aligndistill.config.checks import check
 from aligndistill.config.labels import Labelled
-from aligndistill.config.load import load_config
+from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.pipeline import pipeline
@@ -101,6 +101,21 @@ def test_prompts_of_ready_made_rankings_may_be_labelled() -> None:
     stages = {stage.name: stage for stage in pipeline(ready).stages}
     assert stages["labels"].given["prompts"] is stages["prompts"]
     assert stages["prompts"].kind == "prompts.of_rankings"
+
+
+@pytest.mark.parametrize(
+    "label",
+    [
+        {},
+        {"keep": "judge", "at_least": 7, "judge": {"kind": "rubric", "domain": "law"}, "revise": {"principles": ["Be right."]}},
+        {**FUNCTION, "hint_on_failure": True, "references": {"path": "x"}, "examples": {"path": "y", "choose": "nearest"}},
+        {"keep": "agreement", "per_prompt": 3, "rationale": "task", "rationale_weight": 0.3, "model": SERVER},
+    ],
+)
+def test_a_config_that_is_written_out_is_read_back(label: dict[str, Any], tmp_path: Path) -> None:
+    whole = config(label, candidates={"revise": {"domain": "code"}})
+    (tmp_path / "run.yaml").write_text(dump_config(whole))
+    assert load_config([tmp_path / "run.yaml"]) == whole
 
 
 def test_what_labels_imply_is_spelled_out() -> None:

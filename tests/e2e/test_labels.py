@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from aligndistill import open_run
 from tests.chat.fault_server import Act, FaultServer, completion
 from tests.e2e.command import ForkServer
 from tests.e2e.small_run import PROMPTS, read_rows, write_config, write_rows
@@ -123,6 +124,9 @@ def test_killed_while_labels_and_revisions_are_asked_and_nothing_is_asked_twice(
     report = json.loads((folder / "runs/run/report.json").read_text())
     assert report["audit"]["revisions_preferred"]["n"] > 0
     assert report["demonstrations"]["counts"]["labelled prompts"] == len(rows)
+    table = open_run(folder / "runs/run").table("demonstrations")
+    assert list(table["response"]) == [row["response"] for row in rows]
+    assert set(table["task"]) == {"answer"}
     assert "revision beats its original" in (folder / "runs/run/report.html").read_text()
 
 
