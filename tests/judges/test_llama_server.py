@@ -11,6 +11,7 @@ from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.http.capabilities import Capabilities
 from aligndistill.chat.local import LocalChat
 from aligndistill.chat.protocol import Request, SamplingParams
+from aligndistill.chat.user_turns import LocalUserTurns, ServedUserTurns
 from aligndistill.commands.server_checks import server_findings
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import RunConfig
@@ -193,3 +194,17 @@ def run_config(llama_servers: LlamaServers, base_url: str, thinking: str) -> Run
             "students": {},
         }
     )
+
+
+def test_a_users_turn_that_the_server_writes_is_that_of_the_same_weights_here(llama_servers: LlamaServers) -> None:
+    """Magpie: the template up to the user's turn as token ids, at temperature 0."""
+    local = load_language_model(ModelPointer(path=str(llama_servers.model), layout="chat"))
+    sampling, requests = SamplingParams(temperature=0.0, max_new_tokens=12), [Request((), (0, 1))]
+    config = EndpointModel(kind="endpoint", base_url=llama_servers.with_switch, name="tiny", max_retries=0)
+    served = ServedUserTurns(EndpointChat(config).server, local.conversation, "tiny")
+    here = [one.reply for one in LocalUserTurns(local, "tiny", 2).answer(requests, sampling)]
+    there = [one.reply for one in served.answer(requests, sampling)]
+    assert here[0].text
+    assert {reply.text for reply in there} == {reply.text for reply in here}
+    assert {reply.finish for reply in there} == {reply.finish for reply in here}
+    assert {reply.usage.prompt_tokens for reply in there} == {len(local.conversation.user_turn_ids)}
