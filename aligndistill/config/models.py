@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
 
-from aligndistill.config.data import Source
+from aligndistill.config.data import MayTrain, Source
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
 from aligndistill.config.training import Sft
@@ -101,9 +101,6 @@ def _kind_alone(value: Any) -> Any:
     """`quantize: nf4` is short for `quantize: {kind: nf4}`."""
     return {"kind": value} if isinstance(value, str) else value
 
-
-MayTrain = Literal["yes", "no", "unknown"]
-"""Whether a model's licence or terms allow to train other models on what it writes."""
 
 Thinking = Literal["auto", "off", "on"]
 """Whether a model thinks before it answers. `auto`: no, where it can be switched off."""
