@@ -7,6 +7,9 @@ from pydantic import Field
 from aligndistill.config.elicitation import Step
 from aligndistill.config.section import NotHashed, ReadsFile, Section
 
+MayTrain = Literal["yes", "no", "unknown"]
+"""Whether a model's licence or terms allow to train other models on what it writes."""
+
 # ---------------------------------------------------------------------------------------------------------------- data
 
 

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
+from aligndistill.config.data import MayTrain
 from aligndistill.config.from_scratch import FromScratch
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
@@ -73,9 +74,6 @@ def _kind_alone(value: Any) -> Any:
     """`quantize: nf4` is short for `quantize: {kind: nf4}`."""
     return {"kind": value} if isinstance(value, str) else value
 
-
-MayTrain = Literal["yes", "no", "unknown"]
-"""Whether a model's licence or terms allow to train other models on what it writes."""
 
 Thinking = Literal["auto", "off", "on"]
 """Whether a model thinks before it answers. `auto`: no, where it can be switched off."""
