@@ -5,7 +5,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.models import ModelRef
-from aligndistill.config.section import NAME_PATTERN, PluginName, ReadsFile, Section
+from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, ReadsFile, Section
 
 COMPARISONS_PATTERN = r"^(all|sort|swiss|random\([1-9]\d*\))$"
 
@@ -149,7 +149,12 @@ class Function(JudgeSection):
 
 
 class RewardScore(JudgeSection):
-    """Grade = the score of a sequence classifier with one label: a Hub name or a local folder."""
+    """Grade = the score of a sequence classifier with one label: a Hub name or a local folder.
+
+    Attributes:
+        pessimism: of a reward model that was trained as an ensemble: lower the score by this times the standard deviation over the
+            members.
+    """
 
     computes: ClassVar[bool] = True
 
@@ -158,6 +163,7 @@ class RewardScore(JudgeSection):
     revision: str | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
     trust_remote_code: bool = False
+    pessimism: Annotated[float, HashedIfSet] = Field(default=0.0, ge=0)
 
 
 Single = Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore
