@@ -28,11 +28,7 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             "objective": {
                 "kind": "rloo",
                 "samples_per_prompt": 2,
-                "objective": {
-                    "kind": "rloo",
-                    "samples_per_prompt": 2,
-                    "reward": [{"source": "reward_model", "pessimism": 1.0}, {"source": "judge"}],
-                },
+                "reward": [{"source": "reward_model", "pessimism": 1.0}, {"source": "judge"}],
             },
             **TRAINING,
         },
