@@ -101,6 +101,14 @@ def _rewards(config: RunConfig) -> Iterator[Problem]:
             key: KeyPath = (*path, "reward", *place)
             if source == "reward_model" and config.reward_model is None:
                 yield Problem(key, "this run has no 'reward_model': add that section, or use another reward")
+            elif part.pessimism and source != "reward_model":
+                text = "this is about the members of the run's reward model: remove it, or set it in a judge of kind reward_model"
+                yield Problem((*path, "reward", number, "pessimism"), text)
+            elif part.pessimism and config.reward_model is not None and config.reward_model.ensemble < 2:
+                yield Problem(
+                    (*path, "reward", number, "pessimism"),
+                    "one reward model does not disagree with itself: set reward_model.ensemble to 2 or more, or remove this key",
+                )
             elif source == "judge" and config.judge is None:
                 yield Problem(key, "this run has no 'judge': add that section, or give a judge here")
             elif not isinstance(source, str):

@@ -151,7 +151,12 @@ class Function(JudgeSection):
 
 
 class RewardScore(JudgeSection):
-    """Grade = the score of a sequence classifier with one label: a Hub name or a local folder."""
+    """Grade = the score of a sequence classifier with one label: a Hub name or a local folder.
+
+    Attributes:
+        pessimism: of a reward model that was trained as an ensemble: lower the score by this times the standard deviation over the
+            members.
+    """
 
     computes: ClassVar[bool] = True
 
@@ -160,6 +165,7 @@ class RewardScore(JudgeSection):
     revision: str | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
     trust_remote_code: bool = False
+    pessimism: Annotated[float, HashedIfSet] = Field(default=0.0, ge=0)
 
 
 Single = Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore

@@ -20,6 +20,7 @@ class WeightedReward(Section):
 
     source: RewardSource
     weight: float = 1.0
+    pessimism: Annotated[float, HashedIfSet] = Field(default=0.0, ge=0)
 
 
 def _reward_kind(value: Any) -> str:
@@ -30,7 +31,9 @@ Reward = Annotated[
     Annotated[RewardSource, Tag("source")] | Annotated[tuple[WeightedReward, ...], Field(min_length=1), Tag("sum")],
     Discriminator(_reward_kind),
 ]
-"""The score of a sampled answer: one source, or a list of `{source, weight}` whose weighted scores are summed."""
+"""The score of a sampled answer: one source, or a list of `{source, weight}` whose weighted scores are summed.
+
+`pessimism` lowers the score of a reward model with an ensemble by this times the standard deviation over its members."""
 
 
 class OnPolicy(Section):

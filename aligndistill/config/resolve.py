@@ -82,5 +82,5 @@ def _student(student: Student, name: str, judge: Judge | None, named: dict[str, 
         if source is not None and not isinstance(source, str):
             place = f"{name}_reward-{number}" if len(objective.rewards) > 1 else f"{name}_reward"
             source = with_named_models(source, place, named)
-        parts.append(WeightedReward.model_construct(source=source, weight=part.weight))
+        parts.append(WeightedReward.model_construct(source=source, weight=part.weight, pessimism=part.pessimism))
     return student.model_copy(update={"objective": objective.model_copy(update={"reward": tuple(parts)})})

@@ -23,6 +23,8 @@ class RewardTraining(Training):
         labels: `hard` trains on the order, `soft` on the teacher's probability.
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
+        ensemble: so many heads over one backbone, each with another initialisation and bootstrap weights of the prompts. The reward
+            is their mean; how far they are apart says how uncertain it is.
         length_debiased: explain preferences by length first, and by the reward what is left; the reward has no length term.
     """
 
@@ -33,6 +35,7 @@ class RewardTraining(Training):
     margin: float = Field(default=0.0, ge=0)
     centering: float = Field(default=0.01, ge=0)
     length_debiased: Annotated[bool, HashedIfSet] = False
+    ensemble: Annotated[int, HashedIfSet] = Field(default=1, gt=0)
 
     @model_validator(mode="after")
     def _default_learning_rate(self) -> "RewardTraining":

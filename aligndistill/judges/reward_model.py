@@ -9,10 +9,17 @@ from aligndistill.models.reward import RewardModel, score_rewards
 
 
 class RewardModelJudge:
-    """Grades by a reward model's score."""
+    """Grades by a reward model's score.
 
-    def __init__(self, name: str, reward_model: RewardModel, batch_size: int, cache: GradeCache | None = None) -> None:
+    Args:
+        pessimism: the score of an ensemble is lowered by this times the standard deviation over its members.
+    """
+
+    def __init__(
+        self, name: str, reward_model: RewardModel, batch_size: int, cache: GradeCache | None = None, pessimism: float = 0.0
+    ) -> None:
         self.name = name
+        self._pessimism = pessimism
         self.reward_model = reward_model
         self._batch_size = batch_size
         self._cache = cache
@@ -24,4 +31,5 @@ class RewardModelJudge:
 
     def _grade(self, groups: Sequence[TokenGroup]) -> Iterator[GroupGrades]:
         for scores in score_rewards(self.reward_model, groups, self._batch_size):
-            yield GroupGrades(scores.index, scores.rewards)
+            lowered = [one - self._pessimism * apart for one, apart in zip(scores.rewards, scores.deviations, strict=True)]
+            yield GroupGrades(scores.index, lowered)

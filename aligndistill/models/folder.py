@@ -62,6 +62,20 @@ def require_unquantised(path: str) -> None:
         raise DataError(f"'{path}' is quantised already: give the model in 16 or 32 bits, and set start.quantize.")
 
 
+HEADS = "ensemble.safetensors"
+"""In the folder of a reward model that was trained as an ensemble: the heads of its members; its own head is their mean."""
+
+
+def require_heads(path: str) -> None:
+    """Refuse a reward model without members, or one on the Hub.
+
+    Raises:
+        DataError: the message says what to do.
+    """
+    if not (Path(path) / HEADS).is_file():
+        raise DataError(f"'{path}' has no {HEADS}: 'pessimism' needs a reward model that a run trained with reward_model.ensemble.")
+
+
 LAYERS = ("num_hidden_layers", "n_layer", "n_layers", "num_layers")
 """Names of the number of decoder layers in configs of transformers."""
 

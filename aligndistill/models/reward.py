@@ -8,14 +8,18 @@ Shapes: B prompts, K responses, N rows, T tokens per row.
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from statistics import stdev
 from typing import Any
 
 import torch
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
+from aligndistill.models.folder import HEADS, require_heads
 from aligndistill.models.grouped_model import GroupedModel
 from aligndistill.models.groups import GroupedBatch, TokenGroup
 from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids, load_tokenizer, local_device
@@ -33,33 +37,41 @@ reward models were a point less accurate after the same steps, and at a tenth of
 
 @dataclass(frozen=True)
 class RewardModel(GroupedModel):
-    """A sequence classifier with one label, with its tokenizer and settings."""
+    """A sequence classifier with one label, or with one for each member of an ensemble, with its tokenizer and settings."""
 
 
-def load_reward_model(pointer: ModelPointer, tokenizer: Any = None) -> RewardModel:
+def load_reward_model(pointer: ModelPointer, tokenizer: Any = None, members: bool = False) -> RewardModel:
     """Load a reward model: any sequence classifier with one label.
 
     Args:
         tokenizer: the model's tokenizer, if it is in memory already.
+        members: with the heads of an ensemble instead of their mean.
 
     Raises:
-        DataError: no such model, or it does not have exactly one label.
+        DataError: no such model, it does not have exactly one label, or it has no members.
     """
+    if members:
+        require_heads(pointer.path)
     tokenizer = load_tokenizer(pointer) if tokenizer is None else tokenizer
     model = from_pretrained(AutoModelForSequenceClassification, pointer)
     if model.config.num_labels != 1:
         raise DataError(f"'{pointer.path}' has {model.config.num_labels} labels; a reward model must have one.")
+    if members:
+        set_heads(model, load_file(Path(pointer.path) / HEADS)["heads_EH"])
     return _wrap(model, tokenizer, pointer.layout)
 
 
-def new_reward_model(backbone: ModelPointer, seed: int) -> RewardModel:
+def new_reward_model(backbone: ModelPointer, seed: int, members: int = 1) -> RewardModel:
     """A language model's backbone with a new random head, whose rewards are about `START_REWARD` for any scale of hidden states.
 
     So the loss of a pair starts near log 2. Stiennon et al. (2020, appendix) draw the head with standard deviation
     1 / sqrt(hidden size + 1): that is small for hidden states of norm sqrt(hidden size) only.
+
+    Args:
+        members: how many such heads.
     """
     tokenizer = load_tokenizer(backbone)
-    model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=1).to(local_device())
+    model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=members).to(local_device())
     give_padding_token(model, tokenizer)
     head = model.score.weight
     generator = torch.Generator().manual_seed(seed)
@@ -124,8 +136,30 @@ def use_reward_forward(model: Any) -> None:
     model.forward = forward
 
 
+def set_heads(model: Any, heads_EH: Tensor) -> None:
+    """Give a sequence classifier these heads."""
+    old = model.score.weight
+    model.score = torch.nn.Linear(heads_EH.shape[1], len(heads_EH), bias=False, dtype=old.dtype, device=old.device)
+    model.score.weight.data.copy_(heads_EH)
+    model.num_labels = model.config.num_labels = len(heads_EH)
+
+
+def separate_heads(folder: Path) -> None:
+    """Give a saved ensemble one head, the mean of its members', which other tools load; the members' go into a file beside it."""
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")
+    heads_EH = model.score.weight.detach().float().clone()
+    set_heads(model, heads_EH.mean(0, keepdim=True))
+    model.save_pretrained(folder)
+    save_file({"heads_EH": heads_EH}, folder / HEADS)
+
+
 def rewards(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
-    """The reward of each response, read at its last token: (B, K), 0 where there is none."""
+    """The reward of each response, read at its last token: (B, K), 0 where there is none; of an ensemble, the mean."""
+    return member_rewards(model, batch, share).mean(-1)
+
+
+def member_rewards(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
+    """The reward of each response by each of E members: (B, K, E), 0 where there is no response. E is 1 without an ensemble."""
     rewards_S = model(
         input_ids=batch.input_ids_NT,
         position_ids=batch.positions_NT,
@@ -133,22 +167,36 @@ def rewards(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
         ends_S=batch.ends_S,
         share=share,
     )
-    rewards_BK = torch.zeros(batch.valid_BK.shape, dtype=rewards_S.dtype, device=rewards_S.device)
-    return rewards_BK.masked_scatter(batch.valid_BK, rewards_S)
+    rewards_SE = rewards_S.view(len(rewards_S), -1)
+    rewards_BKE = rewards_SE.new_zeros((*batch.valid_BK.shape, rewards_SE.shape[1]))
+    found: Tensor = rewards_BKE.masked_scatter(batch.valid_BK.unsqueeze(-1).expand_as(rewards_BKE), rewards_SE)
+    return found
 
 
 @dataclass(frozen=True)
 class GroupRewards:
-    """The rewards of one group's responses, with the group's place in the given list."""
+    """The rewards of one group's responses, with the group's place in the given list.
+
+    Attributes:
+        members: for each response, the rewards by the members of an ensemble; one each without one.
+    """
 
     index: int
     rewards: list[float]
+    members: list[list[float]]
+
+    @property
+    def deviations(self) -> list[float]:
+        """The standard deviation of each response's reward over the members; 0 for one member."""
+        return [stdev(of_response) if len(of_response) > 1 else 0.0 for of_response in self.members]
 
 
 @torch.no_grad()
 def score_rewards(reward_model: RewardModel, groups: Sequence[TokenGroup], batch_size: int) -> Iterator[GroupRewards]:
     """Compute the rewards of groups; yields them in any order."""
     for laid_out in reward_model.batches(groups, batch_size):
-        rewards_BK = rewards(reward_model.model, laid_out.batch, laid_out.share).tolist()
+        rewards_BKE = member_rewards(reward_model.model, laid_out.batch, laid_out.share)
+        means, members = rewards_BKE.mean(-1).tolist(), rewards_BKE.tolist()
         for row, i in enumerate(laid_out.indices):
-            yield GroupRewards(i, rewards_BK[row][: len(groups[i].responses)])
+            count = len(groups[i].responses)
+            yield GroupRewards(i, means[row][:count], members[row][:count])

@@ -41,6 +41,7 @@ def bradley_terry_loss(
     margin: float = 0.0,
     centering: float = 0.0,
     term_BKK: Tensor | None = None,
+    weight_B: Tensor | None = None,
 ) -> Loss:
     """Bradley-Terry loss of rewards against the teacher's scores (logit scale).
 
@@ -49,6 +50,7 @@ def bradley_terry_loss(
 
     Args:
         term_BKK: added to the logit of each pair; the term of (j, i) is minus that of (i, j).
+        weight_B: multiplies each prompt's loss, which is still divided by the number of prompts.
     """
     mask_BKK = ordered_pairs(scores_BK, valid_BK)
     rewards_BK = torch.where(valid_BK, rewards_BK, 0.0)
@@ -60,8 +62,11 @@ def bradley_terry_loss(
         logit_BKK = logit_BKK + term_BKK
     loss_BKK = -(label_BKK * logsigmoid(logit_BKK) + (1 - label_BKK) * logsigmoid(-logit_BKK))
     centre_BKK = (rewards_BK.unsqueeze(2) + rewards_BK.unsqueeze(1)) ** 2
+    whole_BKK = loss_BKK + centering * centre_BKK
+    if weight_B is not None:
+        whole_BKK = whole_BKK * weight_B[:, None, None]
     return Loss(
-        value=mean_over_pairs(loss_BKK + centering * centre_BKK, labelled_pairs(scores_BK, valid_BK, labels)),
+        value=mean_over_pairs(whole_BKK, labelled_pairs(scores_BK, valid_BK, labels)),
         metrics={
             "accuracy": pair_metric((reward_gap_BKK > 0).to(rewards_BK.dtype), mask_BKK),
             "margin": pair_metric(reward_gap_BKK, mask_BKK),

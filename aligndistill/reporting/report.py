@@ -109,15 +109,34 @@ class JudgeMetrics(Record):
     completion_tokens: int | None = None
 
 
+class EnsembleMetrics(Record):
+    """Members of an ensemble on held-out pairs.
+
+    Attributes:
+        members: how many there are.
+        disagreement: the standard deviation over the members of a pair's reward difference, mean over pairs.
+        disagreement_right, disagreement_wrong: the same of pairs that the mean reward orders rightly, or wrongly; None if none.
+        ece: the calibration error of the mean of the members' probabilities; `RewardModelMetrics.ece` is that of the mean reward.
+    """
+
+    members: int
+    disagreement: FiniteFloat
+    disagreement_right: FiniteFloat | None
+    disagreement_wrong: FiniteFloat | None
+    ece: Mean
+
+
 class RewardModelMetrics(PreferenceMetrics):
     """Metrics of the run's reward model on held-out pairs.
 
     Attributes:
         length_weight: of the length term in its training (`reward_model.length_debiased`), logits; None without one. The reward
             that was measured has no such term.
+        ensemble: how far its members are apart; None without an ensemble.
     """
 
     length_weight: FiniteFloat | None = None
+    ensemble: EnsembleMetrics | None = None
 
 
 class LabelCounts(Record):

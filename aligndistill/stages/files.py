@@ -49,6 +49,7 @@ class HeldOutPair(Record):
     Attributes:
         difference: reward of the better answer minus that of the worse; P(better) = sigmoid(difference).
         length_gap_tokens: tokens of the better answer minus those of the worse.
+        members: the difference by each member of an ensemble; empty without one.
         length_term: what a length-debiased reward model's length term adds to the difference in training; no part of the reward.
     """
 
@@ -56,6 +57,7 @@ class HeldOutPair(Record):
     difference: float
     length_gap_tokens: int
     length_term: float = 0.0
+    members: tuple[float, ...] = ()
 
 
 def held_out_prompts(prompts: Path, limit: int | None) -> list[Prompt]:

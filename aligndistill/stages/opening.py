@@ -144,8 +144,10 @@ def open_judge(
                 layout=settings.layout,
                 trust_remote_code=settings.trust_remote_code,
             )
-            cache = cached_grades(context, f"reward {fingerprint_of(pointer)}")
-            return reward_model.RewardModelJudge(name, load_reward_model(pointer), batch_size, cache)
+            lowered = settings.pessimism
+            identity = f"reward {fingerprint_of(pointer)}{f' pessimism {lowered}' if lowered else ''}"
+            loaded = load_reward_model(pointer, members=lowered > 0)
+            return reward_model.RewardModelJudge(name, loaded, batch_size, cached_grades(context, identity), lowered)
         case Panel():
             members = [
                 panel.Member(open_judge(context, one.judge, models, seed, member_name), one.weight, one.temperature)

@@ -215,7 +215,8 @@ def _reward_model(manifests: Mapping[str, Manifest]) -> RewardModelMetrics | Non
     if not metrics.get("held_out"):
         return None
     term = metrics.get("length_term")
-    return RewardModelMetrics.model_validate({**metrics["held_out"], "length_weight": term["weight"] if term else None})
+    more = {"length_weight": term["weight"] if term else None, "ensemble": metrics.get("ensemble")}
+    return RewardModelMetrics.model_validate({**metrics["held_out"], **more})
 
 
 def _warnings(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
+from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from aligndistill.config.models import LocalModel
@@ -11,6 +12,7 @@ from aligndistill.config.students import RewardTraining
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Ranking, Split
+from aligndistill.reporting.report import EnsembleMetrics
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import HELD_OUT_PAIRS, RANKINGS, HeldOutPair, write_log
 from aligndistill.stages.models import new_model
@@ -35,7 +37,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
 
     from aligndistill.evaluation.calibration import preference_metrics
     from aligndistill.models.load import ModelPointer, read_pointer
-    from aligndistill.models.reward import load_reward_model, new_reward_model
+    from aligndistill.models.reward import load_reward_model, new_reward_model, separate_heads
     from aligndistill.models.tokenise import Limits
     from aligndistill.stages.tokens import ranking_examples
     from aligndistill.training.fit import TrainingJob
@@ -44,7 +46,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
 
     backbone = _backbone(context, settings.model, start, rankings, seed)
     backbone = backbone.for_training(adapters=settings.lora is not None)
-    reward_model = new_reward_model(backbone, seed)
+    reward_model = new_reward_model(backbone, seed, settings.ensemble)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
@@ -54,10 +56,13 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)
     if not is_main_process():
         return StageResult()
+    if settings.ensemble > 1:
+        separate_heads(context.folder / "model")
     ModelPointer(path="model", layout=backbone.layout, thinking=backbone.thinking).write(context.folder)
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
-    saved = load_reward_model(read_pointer(context.folder), reward_model.tokenizer)  # measure the saved model
+    # The saved model is measured.
+    saved = load_reward_model(read_pointer(context.folder), reward_model.tokenizer, members=settings.ensemble > 1)
     pairs = _held_out_pairs(saved, held_out, limits, context.runtime.per_device_eval_batch_size, term)
     write_jsonl(context.folder / HELD_OUT_PAIRS, pairs)
     metrics = preference_metrics(
@@ -77,6 +82,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
             "held_out": metrics.model_dump() if metrics else None,
             "shares_prompt": reward_model.shares_prompt,
             "length_term": asdict(term) if term else None,
+            **({"ensemble": ensemble_metrics(pairs).model_dump()} if settings.ensemble > 1 and pairs else {}),
         },
     )
 
@@ -96,6 +102,35 @@ def _backbone(context: StageContext, model: LocalModel | None, start: Path | Non
     train = _rankings(rankings, "train")
     texts = (text for one in train for text in (*(m.content for m in one.messages), *(r.text for r in one.responses)))
     return new_model(context, model, model.from_scratch, texts, seed)
+
+
+def _apart(better: Sequence[float], worse: Sequence[float]) -> tuple[float, ...]:
+    """The difference by each member; none without an ensemble."""
+    return tuple(a - b for a, b in zip(better, worse, strict=True)) if len(better) > 1 else ()
+
+
+def ensemble_metrics(pairs: Sequence[HeldOutPair]) -> EnsembleMetrics:
+    """How far the members of an ensemble are apart on held-out pairs, and what their mean probability is worth.
+
+    The probability of a pair by the mean reward is sigmoid(mean difference); by the members it is the mean of their sigmoids, which
+    is nearer to one half where they disagree.
+    """
+    from scipy.special import expit, logit
+
+    from aligndistill.evaluation.calibration import preference_metrics
+
+    gaps, prompts = [pair.length_gap_tokens for pair in pairs], [pair.prompt_id for pair in pairs]
+    mean_logits = [float(logit(min(max(fmean(expit(pair.members)), 1e-9), 1 - 1e-9))) for pair in pairs]
+    apart: dict[bool, list[float]] = {True: [], False: []}
+    for pair in pairs:
+        apart[pair.difference > 0].append(stdev(pair.members))
+    return EnsembleMetrics(
+        members=len(pairs[0].members),
+        disagreement=fmean(apart[True] + apart[False]),
+        disagreement_right=fmean(apart[True]) if apart[True] else None,
+        disagreement_wrong=fmean(apart[False]) if apart[False] else None,
+        ece=preference_metrics(mean_logits, gaps, prompts).ece,
+    )
 
 
 def _held_out_pairs(
@@ -122,6 +157,7 @@ def _held_out_pairs(
                         difference=scored.rewards[better] - scored.rewards[worse],
                         length_gap_tokens=lengths[better] - lengths[worse],
                         length_term=terms_KK[better][worse],
+                        members=_apart(scored.members[better], scored.members[worse]),
                     )
                 )
     return [pair for group in pairs for pair in group]

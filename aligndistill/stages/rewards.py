@@ -74,8 +74,9 @@ def open_rewards(
     def opened(part: WeightedReward) -> Judge:
         if isinstance(part.source, str):
             assert part.source == "reward_model" and reward_model is not None, "the config is resolved and checked"
-            loaded = load_reward_model(read_pointer(reward_model))
-            return RewardModelJudge("reward_model", loaded, context.runtime.per_device_eval_batch_size)
+            loaded = load_reward_model(read_pointer(reward_model), members=part.pessimism > 0)
+            batch_size = context.runtime.per_device_eval_batch_size
+            return RewardModelJudge("reward_model", loaded, batch_size, pessimism=part.pessimism)
         return open_judge(context, part.source, models, seed)
 
     return Rewards([(opened(part), part.weight) for part in parts])

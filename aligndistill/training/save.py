@@ -34,16 +34,22 @@ def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: 
         assert base is not None
         policy = getattr(trainer.model, "policy", trainer.model)  # PPO trains a policy and its critic as one module
         base_weights = dequantised_weights(policy) if base.quantize is not None else {}
-        _merge(target, folder, base.unquantised(), base_weights, trainer.processing_class, auto_class)
+        labels = {"num_labels": policy.config.num_labels} if "SequenceClassification" in auto_class.__name__ else {}
+        _merge(target, folder, base.unquantised(), base_weights, trainer.processing_class, auto_class, labels)
     trainer.processing_class.save_pretrained(folder)
 
 
 def _merge(
-    adapter: Path, folder: Path, base: ModelPointer, base_weights: Mapping[str, Tensor], tokenizer: Any, auto_class: Any
+    adapter: Path,
+    folder: Path,
+    base: ModelPointer,
+    base_weights: Mapping[str, Tensor],
+    tokenizer: Any,
+    auto_class: Any,
+    extra: dict[str, int],
 ) -> None:
     from peft import PeftModel  # only here: importing peft takes a second
 
-    extra = {"num_labels": 1} if "SequenceClassification" in auto_class.__name__ else {}
     model = from_pretrained(auto_class, base, **extra)
     if extra and tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)

@@ -25,7 +25,11 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
         },
         "grpo": {"objective": {"kind": "grpo", "reward": "judge", "samples_per_prompt": 2}, **TRAINING},
         "rloo": {
-            "objective": {"kind": "rloo", "samples_per_prompt": 2, "reward": [{"source": "reward_model"}, {"source": "judge"}]},
+            "objective": {
+                "kind": "rloo",
+                "samples_per_prompt": 2,
+                "reward": [{"source": "reward_model", "pessimism": 1.0}, {"source": "judge"}],
+            },
             **TRAINING,
         },
     }
@@ -34,7 +38,8 @@ def rewarded(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
 @pytest.mark.timeout(300)
 def test_online_students_end_to_end(forked: ForkServer, folder: Path, config: dict[str, Any], rewarded: dict[str, Any]) -> None:
     whole = small_config()
-    config |= {"reward_model": whole["reward_model"], "students": rewarded, "evaluation": {"judge": "same"}}
+    ensemble = {**whole["reward_model"], "ensemble": 3}
+    config |= {"reward_model": ensemble, "students": rewarded, "evaluation": {"judge": "same"}}
     write_config(folder / "run.yaml", config)
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
@@ -43,6 +48,12 @@ def test_online_students_end_to_end(forked: ForkServer, folder: Path, config: di
     for name in rewarded:
         assert report["students"][name]["kl_nats"]["mean"] >= 0
         assert report["students"][name]["reward"]["n"] > 0
+    members = report["reward_model"]["ensemble"]
+    assert members["members"] == 3
+    assert members["disagreement"] > 0
+    assert "calibration error of the members' mean probability" in (folder / "runs/run/report.html").read_text().replace(
+        "&#39;", "'"
+    )
     curves = read_rows(folder / "runs/run/metrics.jsonl")
     logged = {name: [row for row in curves if row["stage"] == f"student-{name}"] for name in rewarded}
     assert len(logged["ppo"]) == len(logged["ppo_teacher"]) == 2  # four steps, two epochs each
@@ -58,4 +69,5 @@ def test_online_students_end_to_end(forked: ForkServer, folder: Path, config: di
     samples = read_rows(store / "samples.jsonl")
     assert {row["update"] for row in samples} == {1, 2}
     page = (folder / "runs/run/report.html").read_text()
+    assert "mean probability" in page
     assert samples[0]["text"].strip()[:20] in page or not samples[0]["text"].strip()

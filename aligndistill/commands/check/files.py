@@ -29,6 +29,7 @@ from aligndistill.models.folder import (
     number_of_layers,
     read_template,
     require_bitsandbytes,
+    require_heads,
     require_model,
     require_unquantised,
 )
@@ -56,6 +57,8 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
 
 
 def _requirements(section: Section) -> Iterator[Requirement]:
+    if isinstance(section, RewardScore) and section.pessimism:
+        yield ("pessimism",), partial(require_heads, section.model)
     match section:
         case LocalModel(run=str()):
             yield ("run",), partial(with_folder, section)

@@ -166,6 +166,15 @@ def test_a_quantised_start_needs_the_extra(check: Check, monkeypatch: pytest.Mon
     assert "evaluation.quantized: quantised models need bitsandbytes, which is not installed" in only
 
 
+def test_a_pessimistic_judge_needs_the_members_of_an_ensemble(check: Check) -> None:
+    write_model(Path("rewards"))
+    judge = {"kind": "reward_model", "model": "./rewards", "pessimism": 1}
+    (line,) = check(judge=judge).errors
+    assert "judge.pessimism: './rewards' has no ensemble.safetensors" in line
+    Path("rewards/ensemble.safetensors").touch()
+    assert check(judge=judge).errors == ()
+
+
 def test_a_start_must_not_be_quantised_already(check: Check) -> None:
     (Path("start") / "config.json").write_text(json.dumps({"quantization_config": {"quant_method": "bitsandbytes"}}))
     (only,) = check().errors
