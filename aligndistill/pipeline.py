@@ -14,13 +14,13 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
-from aligndistill.measurements import followings, held_out_answers, progress, scored
-from aligndistill.named_models import named_models, with_labelled_start
+from aligndistill.graph.measurements import followings, held_out_answers, progress, scored
+from aligndistill.graph.models import named_models, with_labelled_start
+from aligndistill.graph.training_data import elicited_steps, learned_rankings, preferences, prompt_set, ready
 from aligndistill.stages import report, rounds, students, teacher_tokens
 from aligndistill.stages.chains import chain_models, require_one_tokenizer, with_models_of_runs
 from aligndistill.stages.provenance import origins
 from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
-from aligndistill.training_data import elicited_steps, learned_rankings, preferences, prompt_set, ready
 
 
 def pipeline(config: RunConfig) -> Pipeline:

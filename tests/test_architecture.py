@@ -68,29 +68,15 @@ MAY_IMPORT: dict[str, set[str]] = {
     "elicitation": {"chat", "config", "data", "evaluation", "records"},
     "training": {"chat", "config", "models", "objectives", "processes", "records", "store"},
     "stages": BELOW_STAGES,
-    "filtering": {"config", "stages", "store"},
-    "measurements": {"config", "stages", "store"},
-    "named_models": {"config", "filtering", "stages", "store"},
-    "training_data": {"config", "filtering", "stages", "store"},
-    "pipeline": {"config", "measurements", "named_models", "stages", "store", "training_data"},
+    "graph": {"config", "stages", "store"},
+    "pipeline": {"config", "graph", "stages", "store"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
     "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {
-    "__init__",
-    "__main__",
-    "cli",
-    "errors",
-    "filtering",
-    "measurements",
-    "named_models",
-    "pipeline",
-    "records",
-    "training_data",
-}
+ROOT_FILES = {"__init__", "__main__", "cli", "errors", "pipeline", "records"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 

@@ -6,7 +6,7 @@ from aligndistill.config.labels import Revise
 from aligndistill.config.rounds import LatestShare, Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
-from aligndistill.filtering import filtered_prompts, filtered_rankings
+from aligndistill.graph.filters import filtered_prompts, filtered_rankings
 from aligndistill.stages import audit, candidates, elicitation, prompts, rankings, revisions, reward_model, rounds, verdicts
 from aligndistill.store.stage import Given, Stage, pick, stage
 

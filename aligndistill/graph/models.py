@@ -12,7 +12,7 @@ from aligndistill.config.models import LocalModel
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.training import Training
-from aligndistill.filtering import filtered_demonstrations
+from aligndistill.graph.filters import filtered_demonstrations
 from aligndistill.stages import demonstrations, labels, models, revisions, verdicts
 from aligndistill.store.stage import Given, Stage, pick, stage
 
