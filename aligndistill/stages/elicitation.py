@@ -14,7 +14,7 @@ from aligndistill.elicitation.figures import step_figures
 from aligndistill.elicitation.magpie import magpie
 from aligndistill.processes.progress import bar, say
 from aligndistill.records import Prompt, Usage
-from aligndistill.reporting.report import ElicitationMetrics
+from aligndistill.reporting.written_data import ElicitationMetrics
 from aligndistill.stages.asking import CachingAsk
 from aligndistill.stages.context import ModelSource, StageContext, require_records
 from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS

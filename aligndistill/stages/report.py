@@ -11,8 +11,6 @@ from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.report import (
     ChainModel,
-    DemonstrationMetrics,
-    ElicitationMetrics,
     JudgeMetrics,
     ModelMetrics,
     OwnStartMetrics,
@@ -25,6 +23,7 @@ from aligndistill.reporting.report import (
     write_report,
 )
 from aligndistill.reporting.seeds import over_seeds
+from aligndistill.reporting.written_data import DemonstrationMetrics, ElicitationMetrics
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.chains import RunModel
 from aligndistill.stages.context import StageContext

@@ -6,7 +6,8 @@ from pathlib import Path
 import pytest
 
 from aligndistill.reporting.page import PageData, render_page
-from aligndistill.reporting.report import DiversityMetrics, ElicitationMetrics, ElicitedSample, Report, read_report, write_report
+from aligndistill.reporting.report import Report, read_report, write_report
+from aligndistill.reporting.written_data import DiversityMetrics, ElicitationMetrics, ElicitedSample
 from tests.reporting.fake_run import full_report
 from tests.reporting.test_page import PAYLOADS, Page, assert_self_contained
 

@@ -15,7 +15,7 @@ from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Price, Runtime
 from aligndistill.errors import BudgetError, DataError
 from aligndistill.records import Dropped, Message, Prompt, Usage
-from aligndistill.reporting.report import ElicitationMetrics
+from aligndistill.reporting.written_data import ElicitationMetrics
 from aligndistill.stages import elicitation
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS
