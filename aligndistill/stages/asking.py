@@ -1,11 +1,12 @@
 """Asks the models of an elicitation step: replies are cached as they arrive, so that none is asked for twice."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply, Request, SamplingParams
+from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Answered, Reply, Request, SamplingParams
 from aligndistill.config.models import EndpointModel
 from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.processes.progress import Bar, say
@@ -42,7 +43,7 @@ class CachingAsk:
         self._seed = seed
         self._bar = running
         self._replies = 0
-        self._resumed = False
+        self._has_asked = False
         self._cache = Cache(context.caches / "elicited.sqlite")
         self._chats: dict[str, OpenChat] = {}
         self._turns: dict[str, UserTurnWriter] = {}
@@ -67,31 +68,40 @@ class CachingAsk:
         return [replies[number] for number in range(len(questions))]
 
     def _asked(self, author: str, questions: Mapping[int, AuthorRequest], sampling: SamplingParams, note: str) -> dict[int, Reply]:
-        """The replies of one model, by the number of the question."""
-        model = self._turn_writer(author) if not next(iter(questions.values())).messages else self._chat(author).model
-        keys = {number: _key(model.identity, question, sampling) for number, question in questions.items()}
-        known = self._cache.get_many(list(keys.values()))
-        replies: dict[int, Reply] = {}
-        for number, key in keys.items():
-            if (reply := _reply(known.get(key))) is not None:
-                replies[number] = reply
+        """The replies of one model, by the number of the question. Of equal questions one is asked, and paid for."""
+        identity = self._identity(author)
+        keys = {number: _key(identity, question, sampling) for number, question in questions.items()}
+        first = {key: number for number, key in reversed(keys.items())}
+        replies = {key: reply for key, value in self._cache.get_many(list(first)).items() if (reply := _reply(value)) is not None}
         self.cached += len(replies)
-        self._advance(len(replies), author, note)
-        missing = [number for number in questions if number not in replies and self._fits(author, questions[number], sampling)]
-        if missing and self.cached and not self._resumed and self._context.open_model is None:
-            self._resumed = True
+        self._advance(sum(key in replies for key in keys.values()), author, note)
+        missing = [key for key in first if key not in replies and self._fits(author, questions[first[key]], sampling)]
+        if missing and not self._has_asked and self.cached and self._context.open_model is None:
             say(f"  {self._context.name}: resuming after {self.cached} replies that are known")
-        requests = [Request(questions[number].messages, (questions[number].sample,)) for number in missing]
-        for answered in model.answer(requests, sampling):
-            number, reply = missing[answered.request], answered.reply
-            replies[number] = reply
+        self._has_asked = self._has_asked or bool(missing)
+        requests = [Request(questions[first[key]].messages, (questions[first[key]].sample,)) for key in missing]
+        for answered in self._answered(author, requests, sampling):
+            key, reply = missing[answered.request], answered.reply
+            replies[key] = reply
             is_placeholder = self._context.open_model is not None  # of a dry run
             if not is_placeholder and (not reply.problem or reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER))):
                 value = CachedReply(text=reply.text, finish=reply.finish, usage=reply.usage, problem=reply.problem)
-                self._cache.put(keys[number], value.model_dump())
+                self._cache.put(key, value.model_dump())
             self._advance(1, author, note)
         too_long = Reply("", "stop", Usage(), "the request is too long for the model")
-        return {number: replies.get(number, too_long) for number in questions}
+        found = {number: replies.get(key, too_long) for number, key in keys.items()}
+        return {number: one if first[keys[number]] == number else replace(one, usage=Usage()) for number, one in found.items()}
+
+    def _answered(self, author: str, requests: Sequence[Request], sampling: SamplingParams) -> Iterator[Answered]:
+        """The answers of a model, which is opened only if something is asked."""
+        if requests:
+            model = self._chat(author).model if requests[0].messages else self._turn_writer(author)
+            yield from model.answer(requests, sampling)
+
+    def _identity(self, author: str) -> str:
+        """The model in cache keys, as chat models name themselves."""
+        model = self._models[author]
+        return model.identity if isinstance(model, EndpointModel) else f"model {self._context.identities[model]}"
 
     def _advance(self, count: int, author: str, note: str) -> None:
         self._replies += count

@@ -13,10 +13,13 @@ from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.elicitation import Curate, Evolve, Expand
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Price, Runtime
+from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.errors import BudgetError, DataError
+from aligndistill.processes.progress import bar
 from aligndistill.records import Dropped, Message, Prompt, Usage
 from aligndistill.reporting.written_data import ElicitationMetrics
 from aligndistill.stages import elicitation
+from aligndistill.stages.asking import CachingAsk
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -175,3 +178,29 @@ def test_messages_of_a_dry_run_are_not_kept(tmp_path: Path) -> None:
     made(tmp_path, EVOLVE, real)
     assert real.asked == chat.asked
     assert isinstance(prompts_in(tmp_path)[0].messages[0], Message)
+
+
+def test_a_model_is_not_opened_if_all_replies_are_known(tmp_path: Path) -> None:
+    made(tmp_path, EVOLVE, CountedChat())
+
+    def opened(_: EndpointModel) -> Any:
+        raise AssertionError("nothing is to be asked")
+
+    context = StageContext("x", tmp_path / "stage", tmp_path / "caches", Runtime(), open_endpoint=opened)
+    arguments: dict[str, Any] = {"models": {"teacher": TEACHER}, "prompts": given(tmp_path / "prompts"), "seed": 0, "prices": {}}
+    assert elicitation.make(context, settings=EVOLVE, **arguments).counts["new"] > 0
+
+
+def test_equal_questions_are_asked_and_paid_for_once(tmp_path: Path) -> None:
+    context = StageContext("x", tmp_path, tmp_path / "caches", Runtime(), open_endpoint=lambda _: chat)
+    chat = CountedChat()
+    question, other = (AuthorRequest("teacher", (Message(role="user", content=f"{n}?"),)) for n in range(2))
+    for cached in (0, 2):
+        with bar("x") as running:
+            ask = CachingAsk(context, {"teacher": TEACHER}, 0, running)
+            replies = ask([question, other, question], temperature=1.0, max_new_tokens=10)
+        assert [one.text for one in replies] == ["With great care."] * 3
+        assert [one.usage.calls for one in replies] == [1, 1, 0]
+        assert ask.usage["teacher"].calls == 2
+        assert ask.cached == cached
+    assert chat.asked.total() == 2
