@@ -55,7 +55,7 @@ def preferences(
     """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
 
     `given` has the run's prompts or ready-made rankings, `before` the inputs of the rounds before, `stop` what decided on this one.
-    In a later round, students wait for `order`, which ends the rounds where the judge ordered no answers.
+    In a later round, students wait for `order`, which ends the rounds where the judge ordered no answers, or is too bad.
     """
     data = dict(given)
     if each.part is not None:
@@ -70,15 +70,16 @@ def preferences(
         judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
-        data = data | {"audit": stage(each.of("audit"), audit.make, settings=config.audit_settings, **judged)}
+        auditing: Given = {"settings": config.audit_settings, "not_hashed": {"ends_rounds": bool(before)}}
+        data = data | {"audit": stage(each.of("audit"), audit.make, **auditing, **judged)}
     if "verdicts" in judged:
         making = ranking(config)
         making["not_hashed"] |= {"may_be_tied": bool(before)}
         made = stage(each.of("rankings"), rankings.make, **making, **judged, waits_for=data["audit"])
         data |= judged | {"rankings": made}
     if before:
-        ending: Given = {"rankings": data["rankings"], "learns_ties": config.learns_ties}
-        data["order"] = stage(each.of("order"), rounds.require_order, **ending, waits_for=data["audit"])
+        ending = pick(data, ("audit", "rankings")) | {"learns_ties": config.learns_ties}
+        data["order"] = stage(each.of("order"), rounds.require_order, **ending)
         data |= with_earlier(config, each, data["rankings"], before)
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))

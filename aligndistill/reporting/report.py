@@ -149,6 +149,8 @@ class RoundMetrics(Record):
         length_growth: its mean length over that of the run's start.
         kl_nats: from the run's start, per answer; None for a server.
         pairs: the round's training pairs.
+        canaries, own_answers_win, own_answers_win_by_labels, agreement: of the round's audit: known-bad answers that the judge
+            prefers, how often its own answers win, by it and by the labels or the truth, and its agreement with them.
         ended: why no further round follows; None if one may.
     """
 
@@ -159,6 +161,10 @@ class RoundMetrics(Record):
     kl_nats: Mean | None
     pairs: int
     ended: str | None
+    canaries: Mean | None = None
+    own_answers_win: Mean | None = None
+    own_answers_win_by_labels: Mean | None = None
+    agreement: Mean | None = None
 
 
 class ChainModel(Record):

@@ -60,8 +60,12 @@ def make(
     candidates: Path | None = None,
     verdicts: Path | None = None,
     rankings: Path | None = None,
+    ends_rounds: bool = False,
 ) -> StageResult:
     """Measure the verdicts, or the ready-made rankings, and stop where a limit is exceeded.
+
+    Args:
+        ends_rounds: of a later round: the run does not stop, and nothing more is trained (see `stages/rounds.py`).
 
     Raises:
         JudgeError: a limit of `audit.stop` is exceeded. The metrics are written in any case.
@@ -71,7 +75,7 @@ def make(
     result = audit_labelling(labelling, settings)
     (context.folder / AUDIT).write_text(result.model_dump_json(indent=2) + "\n")
     write_verdicts_page(context.folder / VERDICTS_PAGE, judged_prompts(labelling))
-    if result.stops:
+    if result.stops and not ends_rounds:
         raise JudgeError(
             f"the judge cannot be trusted, so nothing is trained on its verdicts: {'; '.join(result.stops)}. "
             f"Its replies are in {context.folder / VERDICTS_PAGE}. Fix the template, use another judge, "

@@ -93,7 +93,7 @@ def make(
         reward_model=_reward_model(manifests),
         students={name: _student(name, settings[name], store / one.name, evaluated, fidelity) for name, one in students.items()},
         leading=evaluated.leading,
-        rounds=tuple(_rounds(progress, stops, orders)),
+        rounds=tuple(_rounds(progress, stops, orders, rounds)),
         elicitation=_elicitation(elicited or {}),
         chain=tuple(ChainModel(**asdict(one)) for one in chain),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
@@ -158,11 +158,16 @@ def _own_start(evaluated: EvaluationResult, student: str) -> OwnStartMetrics:
     return OwnStartMetrics(**_metrics(evaluated, f"start-{student}", OwnStartMetrics))
 
 
-def _rounds(progress: Mapping[str, Path], stops: Mapping[str, Path], orders: Mapping[str, Path]) -> Iterator[RoundMetrics]:
+def _rounds(
+    progress: Mapping[str, Path], stops: Mapping[str, Path], orders: Mapping[str, Path], rounds: Mapping[str, Mapping[str, Path]]
+) -> Iterator[RoundMetrics]:
     for name, folder in progress.items():
         following = [ends[key] for ends, key in ((stops, name), (orders, str(int(name) + 1))) if key in ends]
         ended = next((reason for one in following if (reason := _manifest(one).metrics.get(ENDED))), None)
-        yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended})
+        judge = AuditResult.model_validate(_manifest(rounds[name]["audit"]).metrics).metrics
+        audited = {one: getattr(judge, one) for one in ("canaries", "own_answers_win", "own_answers_win_by_labels")}
+        audited["agreement"] = judge.labels.agreement if judge.labels else None
+        yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended, **audited})
 
 
 def _elicitation(steps: Mapping[str, Path]) -> tuple[ElicitationMetrics, ...]:

@@ -16,9 +16,10 @@ from aligndistill.evaluation.wins import by_prompt, compared
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Answer, Ranking, content_hash
 from aligndistill.reporting.report import RoundMetrics
+from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.evaluation import answer_ids, answers_task, controlled, mean_over_prompts, read_answers, win_rate
-from aligndistill.stages.files import PAIRS, PROGRESS, RANKINGS, TIES, held_out_prompts
+from aligndistill.stages.files import AUDIT, PAIRS, PROGRESS, RANKINGS, TIES, held_out_prompts
 from aligndistill.stages.models import point_to_student
 from aligndistill.stages.verdicts import ask, require_readable
 from aligndistill.store.artifacts import read_manifest
@@ -100,8 +101,14 @@ def reason_to_end(measured: RoundMetrics, settings: RoundStop) -> str | None:
 
 
 @may_end
-def require_order(context: StageContext, *, rankings: Path, learns_ties: bool) -> StageResult:
-    """Decide whether a later round has something to learn from. Its training waits for this stage without reading it."""
+def require_order(context: StageContext, *, audit: Path, rankings: Path, learns_ties: bool) -> StageResult:
+    """Decide whether a later round has something to learn from: an order, by a judge within the limits of `audit.stop`.
+
+    Its training waits for this stage without reading it.
+    """
+    judged = AuditResult.model_validate_json((audit / AUDIT).read_bytes())
+    if judged.stops:
+        return StageResult(metrics={ENDED: f"audit: the judge of the next round cannot be trusted: {'; '.join(judged.stops)}"})
     if any(one.split == "train" for one in read_jsonl(rankings / RANKINGS, Ranking)):
         return StageResult()
     if learns_ties and (rankings / TIES).stat().st_size:

@@ -16,12 +16,12 @@ from tests.e2e.reports import student_weights
 from tests.e2e.small_run import write_config
 
 RULES = {"no_gain": False, "length_growth": None}
-TIED_LATER = """
+CHANGING = """
 from pathlib import Path
 
 def grade(prompt, responses):
     later = any(Path("runs/store").glob("student-dpo-*/manifest.json"))
-    return [0.0 if later else len(response) for response in responses]
+    return [FACTOR * len(response) if later else -len(response) for response in responses]
 """
 
 
@@ -84,17 +84,29 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_a_round_whose_answers_are_all_tied_ends_the_rounds(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
-    (folder / "tied_later.py").write_text(TIED_LATER)
-    settings = repeated(config) | {"judge": {"kind": "function", "function": "tied_later:grade"}}
+@pytest.mark.parametrize(
+    ("factor", "rule", "said"),
+    [
+        (0, "all_tied", "all_tied: no training prompt of the next round has answers"),
+        (1, "audit", "audit: the judge of the next round cannot be trusted: 100%"),  # it likes length all at once
+    ],
+)
+def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
+    folder: Path, forked: ForkServer, config: dict[str, Any], factor: int, rule: str, said: str
+) -> None:
+    (folder / "changing.py").write_text(CHANGING.replace("FACTOR", str(factor)))
+    settings = repeated(config) | {"judge": {"kind": "function", "function": "changing:grade"}}
+    settings["audit"] = {"stop": {"longer_wins": 0.7, "canaries": None}}
     settings["rounds"]["count"] = 3
     write_config(folder / "run.yaml", settings)
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
-    assert "round 2 is not finished; all_tied: no training prompt of the next round has answers" in ended.errors
-    assert "round 3 is not run; all_tied" in ended.errors
+    errors = " ".join(ended.errors.split())
+    assert f"round 2 is not finished; {said}" in errors
+    assert f"round 3 is not run; {rule}" in errors
     found = report(folder)
     assert set(found["students"]) == {"best_of_n", "dpo"}
-    assert [one["ended"].partition(":")[0] for one in found["rounds"]] == ["all_tied"]
+    assert [one["ended"].partition(":")[0] for one in found["rounds"]] == [rule]
+    assert found["rounds"][0]["canaries"]["n"] > 0
     nothing = forked.run(folder, "run", "run.yaml")
     assert (nothing.code, "Nothing to do" in nothing.output) == (0, True), nothing.errors

@@ -11,11 +11,13 @@ from aligndistill.config.rounds import FreshPrompts, RoundStop
 from aligndistill.config.run import Runtime
 from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.errors import DataError
+from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.models.load import ModelPointer, read_pointer
 from aligndistill.records import Prompt, Ranking
 from aligndistill.reporting.report import RoundMetrics
 from aligndistill.stages import prompts, rounds
+from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.models import point_to_student
 from aligndistill.store.artifacts import finish
@@ -124,10 +126,26 @@ def test_a_round_without_an_order_ends_the_rounds(tmp_path: Path, learns_ties: b
     rankings = rankings_of(tmp_path / "rankings", range(tied), held_out=3)
     write_jsonl(rankings / "rankings.jsonl", [ranked(7, "held_out", (1.0, 0.0))])
     finish(rankings, stage="x", stage_fingerprint="0", counts={}, dropped={"tied": 2}, metrics={}, wall_seconds=0)
-    ended = rounds.require_order(context(tmp_path / "order"), rankings=rankings, learns_ties=learns_ties).metrics.get("ended")
+    audit = audited(tmp_path / "audit")
+    given: dict[str, Any] = {"audit": audit, "rankings": rankings, "learns_ties": learns_ties}
+    ended = rounds.require_order(context(tmp_path / "order"), **given).metrics.get("ended")
     assert ended == ("all_tied: no training prompt of the next round has answers in a strict order (2 tied)" if ends else None)
     write_jsonl(rankings / "rankings.jsonl", [ranked(7, "train", (1.0, 0.0))])
-    assert rounds.require_order(context(tmp_path / "again"), rankings=rankings, learns_ties=learns_ties).metrics == {}
+    assert rounds.require_order(context(tmp_path / "again"), **given).metrics == {}
+
+
+def audited(folder: Path, *stops: str) -> Path:
+    folder.mkdir()
+    result = AuditResult(metrics=AuditMetrics(verdicts=9, prompts=3), warnings=(), stops=stops)
+    (folder / "audit.json").write_text(result.model_dump_json())
+    return folder
+
+
+def test_a_judge_beyond_its_limits_ends_the_rounds(tmp_path: Path) -> None:
+    rankings = rankings_of(tmp_path / "rankings", range(3), held_out=0)
+    audit = audited(tmp_path / "audit", "80% of the known-bad answers")
+    result = rounds.require_order(context(tmp_path / "order"), audit=audit, rankings=rankings, learns_ties=False)
+    assert result.metrics == {"ended": "audit: the judge of the next round cannot be trusted: 80% of the known-bad answers"}
 
 
 def whole_prompts(folder: Path, train: int) -> list[str]:
