@@ -14,9 +14,13 @@ LONGEST = 19
 
 
 def stage_graph(stages: Sequence[StageState]) -> Markup:
-    """Boxes with names, and a line from each stage to those that read it. The table beside it has the same in words."""
+    """Boxes with names, and a line from each stage to those that read it, unless a way over others leads there, too. The table
+    beside it has all of them in words.
+    """
     depth: dict[str, int] = {}
+    before: dict[str, set[str]] = {}
     for stage in stages:  # in topological order
+        before[stage.name] = {name for one in stage.inputs for name in (one, *before.get(one, ()))}
         depth[stage.name] = max((depth[name] + 1 for name in stage.inputs if name in depth), default=0)
     if not depth or max(depth.values()) == 0:
         return Markup("")
@@ -27,7 +31,12 @@ def stage_graph(stages: Sequence[StageState]) -> Markup:
         for number, column in enumerate(columns)
         for row, stage in enumerate(column)
     }
-    parts = [_line(place[name], place[stage.name]) for stage in stages for name in stage.inputs if name in place]
+    parts = [
+        _line(place[name], place[stage.name])
+        for stage in stages
+        for name in dict.fromkeys(stage.inputs)
+        if name in place and not any(name in before.get(other, ()) for other in stage.inputs)
+    ]
     parts += [_box(stage, *place[stage.name]) for stage in stages]
     size = f"0 0 {(len(columns) - 1) * ACROSS + WIDTH + 4} {ceil(rows * DOWN)}"
     done = sum(stage.state == "done" for stage in stages)

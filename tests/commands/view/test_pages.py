@@ -260,7 +260,7 @@ def test_the_graph_has_a_column_for_each_step() -> None:
         stage("a"),
         stage("b", "a"),
         stage("c", "a"),
-        stage("d", "b", "c", state="running"),
+        stage("d", "a", "b", "c", state="running"),
         stage("x" * 30, "d", state="waiting"),
     ]
     drawn = stage_graph(stages)
