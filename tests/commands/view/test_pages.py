@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from aligndistill.commands.view.event_tail import SHOWN_EVENTS, EventTail
 from aligndistill.commands.view.export import MOST_ROWS, export_site
 from aligndistill.commands.view.graph import stage_graph
 from aligndistill.commands.view.index import index_of
@@ -275,3 +276,28 @@ def test_the_graph_has_a_column_for_each_step() -> None:
     assert len({(x, y) for _, x, y in boxes}) == 5
     assert drawn.count('class="edge"') == 5
     assert stage_graph([stage("a"), stage("b")]) == "", "nothing to draw"
+
+
+def test_events_are_read_once_and_from_the_latest_command(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = EventTail(path)
+    assert tail.read().last is None, "no file yet"
+
+    def append(*events: tuple[str, str | None], end: str = "\n") -> None:
+        with path.open("a") as file:
+            file.write("\n".join(json.dumps({"t": 1, "event": event, "stage": stage}) for event, stage in events) + end)
+
+    append(("begin", None), ("start", "a"), ("fail", "a"))
+    assert (tail.read().failed or {})["stage"] == "a"
+    append(("begin", None), ("start", "b"))
+    latest = tail.read()
+    assert (latest.failed, set(latest.of_stage)) == (None, {"b"}), "of the command that was started last"
+    append(("progress", "b"), end="")
+    assert (tail.read().last or {})["event"] == "start", "the line is not whole yet"
+    append(end="\n")
+    assert (tail.read().last or {})["event"] == "progress"
+    for _ in range(100):
+        append(("heartbeat", "b"))
+    assert len(tail.read().log) == SHOWN_EVENTS
+    path.write_text(json.dumps({"event": "end"}) + "\n")
+    assert (tail.read().last or {})["event"] == "end", "another file"
