@@ -35,7 +35,7 @@ class LatestEvents:
     def add(self, event: Mapping[str, Any]) -> None:
         """Take an event of this command into account."""
         if event["event"] == "begin":
-            self.first = event
+            self.first = self.first or event
         if event["event"] == "fail":
             self.failed = event
         if event["stage"]:
@@ -57,7 +57,8 @@ class EventTail:
         with self._lock:
             for event in self._new():
                 if event["event"] == "begin":
-                    self._latest = LatestEvents()
+                    launched = event.get("note") is None  # a part of the command before
+                    self._latest = LatestEvents(self._latest.first if launched else None)
                 self._latest.add(event)
             known = self._latest
             return LatestEvents(known.first, dict(known.of_stage), known.failed, known.log.copy())

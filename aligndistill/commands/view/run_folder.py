@@ -157,7 +157,8 @@ def run_state(stages: Iterable[StageState], events: LatestEvents, alive: bool) -
         return "done", ""
     if failed is not None:
         note = str(failed.get("note") or "")
-        return ("stopped" if note in ("SIGINT", "SIGTERM", "KeyboardInterrupt") else "failed"), f"{failed['stage']}: {note}"
+        stopped = note in ("SIGINT", "SIGTERM", "KeyboardInterrupt") or note.startswith("stopped by ")
+        return "stopped" if stopped else "failed", f"{failed['stage']}: {note}" if failed["stage"] else note
     if last is not None and last["event"] != "end":
         return "stopped", f"in the stage {last['stage']}" if last.get("stage") else ""
     return "partial", "run up to a stage before the report"

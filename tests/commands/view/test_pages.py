@@ -289,7 +289,10 @@ def test_events_are_read_once_and_from_the_latest_command(tmp_path: Path) -> Non
 
     append(("begin", None), ("start", "a"), ("fail", "a"))
     assert (tail.read().failed or {})["stage"] == "a"
-    append(("begin", None), ("start", "b"))
+    with path.open("a") as file:
+        file.write(json.dumps({"t": 1, "event": "begin", "stage": None, "note": "aligndistill run x.yaml"}) + "\n")
+    append(("begin", None), ("start", "b"))  # of a process that the launcher started
+    assert (tail.read().first or {})["note"] == "aligndistill run x.yaml"
     latest = tail.read()
     assert (latest.failed, set(latest.of_stage)) == (None, {"b"}), "of the command that was started last"
     append(("progress", "b"), end="")
