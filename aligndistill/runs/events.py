@@ -6,6 +6,7 @@ results in.
 
 import fcntl
 import json
+import os
 import shlex
 import sys
 import threading
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.secrets import redact
+from aligndistill.processes.launch import LAST_ERROR
 from aligndistill.processes.progress import Count, listening
 from aligndistill.store.append_log import AppendLog
 
@@ -59,6 +61,7 @@ class Events:
         self._stage: str | None = None
         self._stage_began = 0.0
         self._last: dict[str, Any] = {}
+        self.failed = False
 
     def add(self, event: str, **values: Any) -> None:
         """Append an entry now."""
@@ -91,7 +94,8 @@ class Events:
         try:
             yield summary.append
         except BaseException as error:
-            self.add("fail", **{**self._last, "note": redact(str(error)) or type(error).__name__})
+            self.failed = True
+            self.add("fail", **{**self._last, "note": message_of(error)})
             raise
         else:
             self.add("finish", **{**self._last, "note": "".join(summary) or None}, spent=self._spending())
@@ -113,12 +117,18 @@ class Events:
         self._log.close()
 
 
+def message_of(error: BaseException) -> str:
+    """The error's message without keys, or its name."""
+    return redact(str(error)) or type(error).__name__
+
+
 @contextmanager
 def recorded(path: Path, spending: Callable[[], Mapping[str, float] | None]) -> Iterator[Events]:
     """Record what happens in the block: its progress bars, and heartbeats by a thread of its own."""
     events = Events(path, spending)
     events.hold()
-    events.add("begin", note=redact(shlex.join(["aligndistill", *sys.argv[1:]])))
+    launched = LAST_ERROR in os.environ  # the user's command is that of the process that started the launcher
+    events.add("begin", note=None if launched else redact(shlex.join(["aligndistill", *sys.argv[1:]])))
     over = threading.Event()
 
     def beats() -> None:
@@ -131,6 +141,10 @@ def recorded(path: Path, spending: Callable[[], Mapping[str, float] | None]) -> 
         with listening(events.count):
             yield events
         events.add("end")
+    except BaseException as error:
+        if not events.failed:
+            events.add("fail", note=message_of(error))
+        raise
     finally:
         over.set()
         thread.join()

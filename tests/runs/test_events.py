@@ -81,6 +81,25 @@ def test_a_failure_keeps_its_message_without_keys(tmp_path: Path) -> None:
     assert entries(tmp_path / "events.jsonl")[-1]["note"] == "data.jsonl row 3 has [hidden]"
 
 
+def test_a_failure_between_stages_is_recorded_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "events.jsonl"
+    with pytest.raises(DataError), recorded(path, lambda: None):
+        raise DataError("the launcher failed")
+    with pytest.raises(DataError), recorded(path, lambda: None) as events, events.stage("prompts"):
+        raise DataError("no prompts")
+    monkeypatch.setenv("ALIGNDISTILL_LAST_ERROR", "somewhere")
+    with recorded(path, lambda: None):
+        pass
+    written = entries(path)
+    assert [(one["event"], one["stage"]) for one in written] == [
+        *(("begin", None), ("fail", None)),
+        *(("begin", None), ("start", "prompts"), ("fail", "prompts")),
+        *(("begin", None), ("end", None)),
+    ]
+    assert written[1]["note"] == "the launcher failed"
+    assert [one["note"] is None for one in written if one["event"] == "begin"] == [False, False, True]
+
+
 def test_bars_in_a_recorded_block_are_counts(tmp_path: Path, clock: list[float]) -> None:
     path = tmp_path / "events.jsonl"
     with recorded(path, lambda: None) as events, events.stage("verdicts"):

@@ -3,7 +3,7 @@
 import fcntl
 import json
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ from typing import Any
 
 import yaml
 
+from aligndistill.commands.view.event_tail import EventTail, LatestEvents
 from aligndistill.errors import DataError
 from aligndistill.reporting.report import Report, read_report
 from aligndistill.runs.files import EVENTS, PLAN
@@ -65,6 +66,7 @@ class RunFolder:
 
     def __init__(self, path: Path, identity: str) -> None:
         self.path, self.id = path, identity
+        self._tail = EventTail(path / EVENTS)
 
     @property
     def name(self) -> str:
@@ -125,11 +127,8 @@ class RunFolder:
 
     def state(self) -> RunState:
         """What the run is doing now."""
-        events = list(read_events(self.path / EVENTS))
-        begins = [number for number, event in enumerate(events) if event["event"] == "begin"]
-        latest = events[begins[-1] :] if begins else events
+        events = self._tail.read()
         alive = is_held(self.path / EVENTS)
-        last_of = {event["stage"]: event for event in latest if event.get("stage")}
         finished = self.folders
         planned = self._plan or [{"name": name, "folder": str(folder), "inputs": []} for name, folder in self._artifacts.items()]
         stages = tuple(
@@ -137,30 +136,30 @@ class RunFolder:
                 name=one["name"],
                 folder=self.base / one["folder"],
                 inputs=tuple(one["inputs"]),
-                state="done" if one["name"] in finished else stage_state(last_of.get(one["name"]), alive),
-                event=last_of.get(one["name"], {}),
+                state="done" if one["name"] in finished else stage_state(events.of_stage.get(one["name"]), alive),
+                event=events.of_stage.get(one["name"], {}),
                 manifest=read_json(finished[one["name"]] / MANIFEST) if one["name"] in finished else {},
             )
             for one in planned
         )
-        state, note = run_state(stages, latest, alive)
-        command = str(latest[0].get("note") or "") if latest and latest[0]["event"] == "begin" else ""
-        return RunState(state, note, command, stages, tuple(latest[-12:]))
+        state, note = run_state(stages, events, alive)
+        command = str((events.first or {}).get("note") or "")
+        return RunState(state, note, command, stages, tuple(events.log))
 
 
-def run_state(stages: Iterable[StageState], events: Sequence[Mapping[str, Any]], alive: bool) -> tuple[str, str]:
+def run_state(stages: Iterable[StageState], events: LatestEvents, alive: bool) -> tuple[str, str]:
     """What a run is doing, from its latest events, and a note."""
     states = {stage.state for stage in stages}
-    last = events[-1] if events else None
+    last, failed = events.last, events.failed
     if alive and last is not None:
         silent = time.time() - float(last.get("t") or 0)
         return "running", f"no heartbeat for {silent:.0f} s" if silent > SILENT_SECONDS else ""
     if states <= {"done"} and states:
         return "done", ""
-    failed = next((event for event in reversed(events) if event["event"] == "fail"), None)
     if failed is not None:
         note = str(failed.get("note") or "")
-        return ("stopped" if note in ("SIGINT", "SIGTERM", "KeyboardInterrupt") else "failed"), f"{failed['stage']}: {note}"
+        stopped = note in ("SIGINT", "SIGTERM", "KeyboardInterrupt") or note.startswith("stopped by ")
+        return "stopped" if stopped else "failed", f"{failed['stage']}: {note}" if failed["stage"] else note
     if last is not None and last["event"] != "end":
         return "stopped", f"in the stage {last['stage']}" if last.get("stage") else ""
     return "partial", "run up to a stage before the report"
@@ -201,21 +200,6 @@ def find_runs(given: Iterable[Path], below: Path) -> dict[str, RunFolder]:
 def is_run(path: Path) -> bool:
     """Whether a folder is one that `aligndistill run` writes."""
     return (path / "config.yaml").is_file() and any((path / name).is_file() for name in (PLAN, ARTIFACTS))
-
-
-def read_events(path: Path) -> Iterator[dict[str, Any]]:
-    """The events of a file; lines that a killed process left incomplete are skipped."""
-    try:
-        lines = path.read_bytes().splitlines()
-    except OSError:
-        return
-    for line in lines:
-        try:
-            entry = json.loads(line)
-        except ValueError:
-            continue
-        if isinstance(entry, dict) and isinstance(entry.get("event"), str):
-            yield {"stage": None, **entry}
 
 
 def is_held(path: Path) -> bool:

@@ -251,7 +251,10 @@ def _run_folder(folder: Path, folders: dict[str, Path], base: Path, text: Text, 
     (folder / "config.yaml").write_text(json.dumps(config))  # JSON is YAML
     relative = {name: str(path.relative_to(base)) for name, path in folders.items()}
     (folder / "artifacts.json").write_text(json.dumps(relative))
-    stages = [{"name": name, "folder": path, "kind": "a.b", "inputs": [], "trains": False} for name, path in relative.items()]
+    stages = [
+        {"name": name, "folder": path, "kind": "a.b", "inputs": [] if name == "prompts" else ["prompts"], "trains": False}
+        for name, path in relative.items()
+    ]
     (folder / "plan.json").write_text(json.dumps({"stages": stages, "totals": {"stages": len(stages)}}))
     events = [
         {"t": 1.0, "stage": None, "event": "begin", "note": text("command", "aligndistill run fake.yaml")},

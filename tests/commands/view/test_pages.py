@@ -9,10 +9,12 @@ from pathlib import Path
 
 import pytest
 
+from aligndistill.commands.view.event_tail import SHOWN_EVENTS, EventTail
 from aligndistill.commands.view.export import MOST_ROWS, export_site
+from aligndistill.commands.view.graph import stage_graph
 from aligndistill.commands.view.index import index_of
 from aligndistill.commands.view.pages.compare import difference
-from aligndistill.commands.view.run_folder import RunFolder, find_runs
+from aligndistill.commands.view.run_folder import RunFolder, StageState, find_runs
 from aligndistill.commands.view.site import Site
 from aligndistill.errors import DataError
 from aligndistill.evaluation.wins import by_prompt
@@ -234,3 +236,71 @@ def test_an_export_leaves_other_folders_alone(fake: FakeRun, tmp_path: Path) -> 
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         export_site(Site(find_runs([], fake.folder.parent)), tmp_path)
+
+
+def test_a_sample_says_what_people_decided(tmp_path: Path) -> None:
+    made = write_run(tmp_path, prompts=12, measured=False)
+    prompt = made.held_out[1].id
+    keys = {row.author: candidate_id(prompt, "answer", row.text) for row in made.answers if row.prompt_id == prompt}
+    with served(tmp_path / "runs") as client:
+        assert "People: not voted." in words(client.get(f"/r/fake/p/{prompt}"))
+        body = {"id": "1" * 32, "prompt": prompt, "left": keys["start"], "right": keys["dpo"], "vote": "right", "queue": "random"}
+        assert client.post("/r/fake/vote", {**body, "milliseconds": 1}).status == 200
+        page = words(client.get(f"/r/fake/p/{prompt}"))
+        assert page.count("People: ann: dpo.") == 1
+        assert client.post("/r/fake/vote", {**body, "id": "2" * 32, "vote": "left", "milliseconds": 1}).status == 200
+        assert "People: ann: start." in words(client.get(f"/r/fake/p/{prompt}"))
+        assert re.search(r"unvoted <b>8</b>", client.get("/r/fake/samples")), "8 of 9 held-out prompts"
+
+
+def test_the_graph_has_a_column_for_each_step() -> None:
+    def stage(name: str, *inputs: str, state: str = "done") -> StageState:
+        return StageState(name, Path(name), inputs, state, {}, {})
+
+    stages = [
+        stage("a"),
+        stage("b", "a"),
+        stage("c", "a"),
+        stage("d", "a", "b", "c", state="running"),
+        stage("x" * 30, "d", state="waiting"),
+    ]
+    drawn = stage_graph(stages)
+    boxes = re.findall(r'class="box (\w+)" x="(\d+)" y="(\d+)"', drawn)
+    assert [(state, int(x)) for state, x, _ in boxes] == [
+        ("done", 2),
+        ("done", 164),
+        ("done", 164),
+        ("running", 326),
+        ("waiting", 488),
+    ]
+    assert len({(x, y) for _, x, y in boxes}) == 5
+    assert drawn.count('class="edge"') == 5
+    assert stage_graph([stage("a"), stage("b")]) == "", "nothing to draw"
+
+
+def test_events_are_read_once_and_from_the_latest_command(tmp_path: Path) -> None:
+    path = tmp_path / "events.jsonl"
+    tail = EventTail(path)
+    assert tail.read().last is None, "no file yet"
+
+    def append(*events: tuple[str, str | None], end: str = "\n") -> None:
+        with path.open("a") as file:
+            file.write("\n".join(json.dumps({"t": 1, "event": event, "stage": stage}) for event, stage in events) + end)
+
+    append(("begin", None), ("start", "a"), ("fail", "a"))
+    assert (tail.read().failed or {})["stage"] == "a"
+    with path.open("a") as file:
+        file.write(json.dumps({"t": 1, "event": "begin", "stage": None, "note": "aligndistill run x.yaml"}) + "\n")
+    append(("begin", None), ("start", "b"))  # of a process that the launcher started
+    assert (tail.read().first or {})["note"] == "aligndistill run x.yaml"
+    latest = tail.read()
+    assert (latest.failed, set(latest.of_stage)) == (None, {"b"}), "of the command that was started last"
+    append(("progress", "b"), end="")
+    assert (tail.read().last or {})["event"] == "start", "the line is not whole yet"
+    append(end="\n")
+    assert (tail.read().last or {})["event"] == "progress"
+    for _ in range(100):
+        append(("heartbeat", "b"))
+    assert len(tail.read().log) == SHOWN_EVENTS
+    path.write_text(json.dumps({"event": "end"}) + "\n")
+    assert (tail.read().last or {})["event"] == "end", "another file"

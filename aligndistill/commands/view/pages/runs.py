@@ -4,6 +4,7 @@ from typing import Any
 
 from aligndistill.commands.view.ballots import human_metrics
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
+from aligndistill.commands.view.graph import stage_graph
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.rows import rows_of
 from aligndistill.commands.view.run_folder import RunFolder, RunState
@@ -74,7 +75,14 @@ def run_page(site: Site, run: RunFolder) -> Page:
 def live_values(run: RunFolder) -> dict[str, Any]:
     """What changes while a run works: the part of its page that is sent again."""
     state = run.state()
-    return {"run": run, "state": state, "spent": _spent(run), "left": _seconds_left(state), "written": newest_rows(run, state)}
+    return {
+        "run": run,
+        "state": state,
+        "spent": _spent(run),
+        "left": _seconds_left(state),
+        "written": newest_rows(run, state),
+        "graph": stage_graph(state.stages),
+    }
 
 
 def _seconds_left(state: RunState) -> float | None:

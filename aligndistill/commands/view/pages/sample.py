@@ -4,6 +4,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aligndistill.commands.view.ballots import read_votes
 from aligndistill.commands.view.flags import flips
 from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
 from aligndistill.commands.view.pages.samples import answers_of, prompt_text
@@ -13,6 +14,7 @@ from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site, UnknownPage
 from aligndistill.commands.view.text import word_diff
+from aligndistill.evaluation.votes import Vote
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.records import content_hash
 
@@ -51,7 +53,7 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
                 "against": against,
                 "models": list(index.models),
                 "samples": _side_by_side(answers, against),
-                "decisions": _decisions(index, number),
+                "decisions": _decisions(index, number, read_votes(run.path)),
                 "candidates": candidates,
                 "labelled": _pairs_of(index, number, LABELLING, {one["key"]: one["letter"] for one in candidates}),
                 "repeats": _pairs_of(index, number, REPEATED, {one["key"]: one["letter"] for one in candidates}),
@@ -79,9 +81,22 @@ def _side_by_side(answers: Sequence[dict[str, Any]], against: str) -> list[list[
     return [of_sample[number] for number in sorted(of_sample)]
 
 
-def _decisions(index: Index, number: int) -> list[dict[str, Any]]:
+def _people(votes: Mapping[str, Sequence[Vote]], pair: tuple[str, ...], model: str, opponent: str, key: str) -> list[str]:
+    """What each voter decided on a pair."""
+    found = []
+    for voter, some in votes.items():
+        for vote in some:
+            if vote.pair == pair and vote.queue != "repeat" and vote.preferred is not None:
+                lower_is_ours = pair[1] == key
+                choice = {0.5: vote.vote.replace("_", " "), 1.0: model if lower_is_ours else opponent}
+                found.append(f"{voter}: {choice.get(vote.preferred, opponent if lower_is_ours else model)}")
+    return found
+
+
+def _decisions(index: Index, number: int, votes: Mapping[str, Sequence[Vote]]) -> list[dict[str, Any]]:
     """What the judge said of each model's answer against the start's, and the teacher's if they were compared."""
     names = {identity: name for name, identity in index.models.items()}
+    prompt = index.prompt_id(number)
     verdicts = _verdicts(index, number, EVALUATION)
     asked: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
     for one in verdicts:
@@ -108,6 +123,7 @@ def _decisions(index: Index, number: int) -> list[dict[str, Any]]:
                     "result": _result(model, opponent, p, key == other),
                     "flip": flips(asked, key, other),
                     "orders": [_order(one, label) for one in about] or [_grade(one, label) for one in grades if key != other],
+                    "people": _people(votes, (prompt, *sorted((key, other))), model, opponent, key),
                     "both": len({(one["first"], one["second"]) for one in about}) > 1,
                     "unreadable": any(one["unreadable"] for one in (*about, *grades)),
                 }
