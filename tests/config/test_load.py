@@ -239,7 +239,7 @@ KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo
         ("seed: 4294967296", "seed: expected a number less than 4.29497e+09, found 4294967296"),
         ("seed: null", "seed: expected a whole number, found nothing (null)"),
         ("seed: {a: 1}", "seed: expected a whole number, found a section"),
-        ("sede: 1", "sede: unknown key; did you mean 'seed'? (known keys: name, seed, prompts, "),
+        ("sede: 1", "sede: unknown key; did you mean 'seed'? (known keys: name, seed, seeds, prompts, "),
         ("teacher: gpt", "teacher: expected a section (key: value pairs), found 'gpt'"),
         ("teacher: {kind: remote}", "teacher.kind: unknown kind 'remote' (known kinds: local, endpoint)"),
         ("teacher: {kind: endpoint, name: m}", "teacher.base_url: this key is required"),

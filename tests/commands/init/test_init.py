@@ -28,7 +28,7 @@ def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def init(*arguments: str) -> str:
     ended = ENDED.invoke(app, ["init", *arguments])
     assert ended.exit_code == 0, ended.output
-    return ended.output
+    return ended.stdout
 
 
 def refused(*arguments: str) -> str:

@@ -29,7 +29,7 @@ from aligndistill.records import (
     prompt_id,
 )
 from aligndistill.reporting.report import ModelMetrics, Report, StartMetrics, StudentMetrics, write_report
-from aligndistill.stages.evaluation import ScoredAnswer
+from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.stages.files import RolloutSample
 
 MODELS = ("start", "teacher", "dpo", "ppo")
