@@ -99,13 +99,8 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, befo
         name = each.of("candidates" if revise is None else "drafts")
         judged["candidates"] = stage(name, candidates.make, **writing, **judged, waits_for=stops[-1] if stops else None)
         if revise is not None:  # by another model; the revisions join what they revise, and are judged like it
-            revising: Given = {
-                "settings": revise,
-                "replaces": False,
-                "authors": pick(roles, models_of(revise)),
-                "seed": config.seed,
-            }
-            judged["candidates"] = stage(each.of("candidates"), revisions.make, **revising, **judged)
+            revising: Given = {"settings": revise, "replaces": False, "authors": pick(roles, models_of(revise))}
+            judged["candidates"] = stage(each.of("candidates"), revisions.make, **revising, **judged, seed=config.seed)
         judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
