@@ -57,7 +57,8 @@ def _export_answers(path: Path, output: Path, form: AnswerFormat) -> int:
         raise DataError(f"{path}: this run has neither demonstrations nor rankings yet. Run it at least `--until rankings`.")
     known = read_provenance(path / PROVENANCE)
     models = {one.name: (one.model, one.server or "local") for one in (known.origins.models if known else ())}
-    answers = (answer_of(one, models, f"aligndistill {path.name}") for one in records if one.split == "train")
+    learned = (one for one in records if one.split == "train" and getattr(one, "task", "answer") == "answer")
+    answers = (answer_of(one, models, f"aligndistill {path.name}") for one in learned)
     match form:
         case "messages":
             return write_rows(output, map(messages_row, answers))

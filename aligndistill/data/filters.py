@@ -201,11 +201,17 @@ def _alone(row: Row, prompt_units: int, filters: Filters) -> Drop | None:
 # --------------------------------------------------------------------------------------------------------- other rows
 
 
-def decide(rows: Iterable[Row], filters: Filters, evaluation: Iterable[tuple[str, str]] = ()) -> Decisions:
+def decide(
+    rows: Iterable[Row],
+    filters: Filters,
+    evaluation: Iterable[tuple[str, str]] = (),
+    held_out_prompts: Iterable[tuple[str, str]] = (),
+) -> Decisions:
     """Which rows are kept by the filters that need no model, without `balance`. Rows are read once.
 
     Args:
         evaluation: ids and texts of evaluation items besides the held-out rows: training rows must not contain them.
+        held_out_prompts: the same of held-out prompts of the run that are not among the rows.
     """
     decisions: Decisions = []
     ids: list[str] = []
@@ -228,6 +234,12 @@ def decide(rows: Iterable[Row], filters: Filters, evaluation: Iterable[tuple[str
             table.add(units(row.whole) if row.answers else prompt)
         elif drop is None:  # a held-out prompt is its own text
             texts.append(items[-1])
+    for identity, item in held_out_prompts:
+        held_out.add(len(ids))
+        items.append(len(owners))
+        owners.append(len(ids))
+        ids.append(identity)
+        table.add(units(item))
     for identity, item in evaluation:
         items.append(len(owners))
         owners.append(len(ids))

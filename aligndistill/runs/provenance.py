@@ -15,7 +15,9 @@ from aligndistill.stages.provenance import origins, stage_origin
 from aligndistill.store.append_log import AppendLog
 from aligndistill.store.stage import Pipeline
 
-PROVENANCE, ENERGY = "provenance.json", "energy.jsonl"
+PROVENANCE = "provenance.json"
+ENERGY = Path("caches", "energy.jsonl")
+"""In the store: an artifact belongs to all runs that use it."""
 
 
 def provenance(config: RunConfig, whole: Pipeline, folder: Path) -> Provenance:
@@ -24,7 +26,7 @@ def provenance(config: RunConfig, whole: Pipeline, folder: Path) -> Provenance:
     for entry in spent_so_far(folder):
         for name in ("requests", "tokens", "usd"):
             spent[entry.stage][name] += getattr(entry, name)
-    used = _energy(folder)
+    used = _energy(config.runtime.store)
     made = (
         stage_origin(one, one.folder(config.runtime.store), spent[one.name], used.get(one.folder(config.runtime.store).name))
         for one in whole.stages
@@ -32,16 +34,15 @@ def provenance(config: RunConfig, whole: Pipeline, folder: Path) -> Provenance:
     return Provenance(run=config.name, origins=origins(resolved(config)), stages=tuple(one for one in made if one is not None))
 
 
-def log_energy(folder: Path, artifact: str, before: Counters, after: Counters, wall_seconds: float) -> None:
-    """Keep what a call of a stage used; several calls add up."""
+def log_energy(store: Path, artifact: str, before: Counters, after: Counters, wall_seconds: float) -> None:
+    """Keep what a call of a stage used, for all runs of a store; several calls add up."""
     hours, how = watt_hours(before, after, wall_seconds)
-    folder.mkdir(parents=True, exist_ok=True)
-    AppendLog(folder / ENERGY).add({"artifact": artifact, "watt_hours": hours, "how": how})
+    AppendLog(store / ENERGY).add({"artifact": artifact, "watt_hours": hours, "how": how})
 
 
-def _energy(folder: Path) -> Mapping[str, Energy]:
+def _energy(store: Path) -> Mapping[str, Energy]:
     found: dict[str, Energy] = {}
-    for entry in AppendLog(folder / ENERGY).read_new() if (folder / ENERGY).exists() else ():
+    for entry in AppendLog(store / ENERGY).read_new() if (store / ENERGY).exists() else ():
         try:
             one = Energy.model_validate({name: entry[name] for name in ("watt_hours", "how")})
         except (KeyError, ValidationError):

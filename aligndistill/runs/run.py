@@ -178,7 +178,7 @@ def _run(
                 say(f"  {summary(manifest)}")
                 if counters is not None and models_asked(stage):
                     artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
-                    log_energy(folder, artifact, counters, read_counters(), seconds)
+                    log_energy(config.runtime.store, artifact, counters, read_counters(), seconds)
     complete = stages[-1].name == "report"
     if is_main_process():
         gather(config, whole, done, folder, complete)

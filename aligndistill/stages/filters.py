@@ -84,7 +84,7 @@ def decided(
     filters: Filters,
     models: Mapping[str, ModelSource],
     seed: int,
-    evaluation: Iterable[tuple[str, str]] = (),
+    held_out_prompts: Iterable[tuple[str, str]] = (),
 ) -> tuple[Decisions, dict[str, int]]:
     """Which rows are kept, by all filters, and what the judge was asked.
 
@@ -92,15 +92,14 @@ def decided(
 
     Args:
         read: reads the rows from the start.
-        evaluation: further evaluation items; see `decide`.
+        held_out_prompts: see `decide`.
     """
 
     def items() -> Iterator[tuple[str, str]]:
-        yield from evaluation
         for source in filters.against:
             yield from ((one.source, prompt_text(one.messages)) for one in load_items(source))
 
-    decisions = decide(map(row_of, read()), filters, items())
+    decisions = decide(map(row_of, read()), filters, items(), held_out_prompts)
     asking = _Asking(context, models, seed, kept_for_now=context.open_model is not None)
     if filters.quality is not None:
         asking.quality(read, decisions, filters.quality)

@@ -3,6 +3,7 @@
 import hashlib
 import re
 from collections.abc import Iterator, Mapping
+from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -87,8 +88,15 @@ def stage_origin(stage: Stage, folder: Path, spent: Mapping[str, float], energy:
     manifest, asked = read_manifest(folder), models_asked(stage)
     if manifest is None or not asked:
         return None
-    settings = {name: value for name, value in stage.given.items() if isinstance(value, Section) and name not in asked}
-    plain = {name: value for name, value in stage.given.items() if isinstance(value, int | float | str)}
+    settings = {
+        name: value
+        for name, value in stage.given.items()
+        if isinstance(value, Section) and not isinstance(value, EndpointModel | LocalModel | Source)  # these are among the origins
+    }
+    plain: dict[str, Any] = {name: value for name, value in stage.given.items() if isinstance(value, int | float | str)}
+    plain |= {
+        name: asdict(value) for name, value in stage.given.items() if is_dataclass(value) and not isinstance(value, Stage | type)
+    }
     last = (folder / MANIFEST).stat().st_mtime
     most = max((number for kind, number in manifest.counts.items() if kind != "rows"), default=0)
     usd, tokens = spent.get("usd", 0.0), int(spent.get("tokens", 0))
@@ -96,7 +104,7 @@ def stage_origin(stage: Stage, folder: Path, spent: Mapping[str, float], energy:
         stage=stage.name,
         artifact=folder.name,
         models=asked,
-        sampling={**plain, **{name: value.model_dump(mode="json", exclude_defaults=False) for name, value in settings.items()}},
+        sampling={**plain, **{name: value.model_dump(mode="json") for name, value in settings.items()}},
         templates=dict(_templates(settings)),
         first=_utc(last - manifest.wall_seconds),
         last=_utc(last),

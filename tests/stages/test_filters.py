@@ -238,7 +238,7 @@ def test_demonstrations_that_contain_a_held_out_prompt_are_dropped(context: Stag
     of_held_out_rows = {answer for prompt, answer in rows if _split(prompt) == "held_out"}
     assert 2 < len(held_out) < 10
     assert set(answers) == {answer for _, answer in rows[:-1]} - (held_out - of_held_out_rows)
-    assert made.dropped["self-reference"] == 1
+    assert made.dropped == {"self-reference": 1, "contains a held-out prompt": len(rows) - 1 - len(answers)}
 
 
 def _split(text: str) -> str:

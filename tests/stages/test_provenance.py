@@ -134,3 +134,20 @@ def test_a_stage_says_who_wrote_how_and_at_what_cost(tmp_path: Path) -> None:
     assert len(found.templates["rubric"]) == 16
     assert found.first < found.last
     assert stage_origin(stages["rankings"], folder, spent, energy) is None
+
+
+def test_a_stage_that_a_server_writes_in_says_nothing_of_its_path(tmp_path: Path) -> None:
+    server = {"kind": "endpoint", "base_url": "https://api.example.com/v1/secret-tenant", "name": "big", "api_key_env": "KEY_NAME"}
+    judge = {"kind": "rubric", "model": "teacher"}
+    whole = config(tmp_path, teacher=server, judge=judge, models={}, evaluation={"judge": judge, "against_teacher": True})
+    (stage,) = (one for one in pipeline(whole).stages if one.name == "answers-teacher")
+    folder = tmp_path / "answers-1"
+    folder.mkdir()
+    about = {"stage": stage.name, "stage_fingerprint": stage.fingerprint, "wall_seconds": 5.0}
+    finish(folder, **about, counts={"answers": 6}, dropped={}, metrics={})
+    found = stage_origin(stage, folder, {}, None)
+    assert found is not None
+    assert found.models == ("teacher",)
+    assert found.usd_per_row is None
+    assert "secret-tenant" not in found.model_dump_json()
+    assert found.sampling["sampling"]["temperature"] == 1.0
