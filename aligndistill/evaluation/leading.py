@@ -1,8 +1,12 @@
-"""Which student leads, without luck: chosen on one half of the held-out prompts, reported on the other.
+"""Which student leads, without luck: which students may be the best, and what choosing the best of them is worth.
 
 The student with the highest mean of several is ahead partly by chance, and its mean on the prompts that it was chosen on is too
-high. So the prompts are halved by hash; the leader is the best on one half, and all that is said of it is measured on the other:
-its value, and its paired difference from every other student, with a bootstrap over prompts.
+high. So
+
+- all students are marked that no other is certainly ahead of, by paired differences over all prompts; the intervals are wide
+  enough (Bonferroni) for the truly best one to be among them with a probability of 95 %, as in Hsu's multiple comparisons with
+  the best (1981);
+- the value of the choice is cross-fitted: the best student on each half of the prompts, by hash, is measured on the other half.
 
 Shapes: P prompts, N answers or comparisons, D resamples.
 """
@@ -19,7 +23,7 @@ if TYPE_CHECKING:  # numpy is imported late, as in `intervals`
     from aligndistill.evaluation.intervals import FloatArray
 
 Measure = Literal["truth", "win_rate_lc", "win_rate"]
-RESAMPLES = 1000
+RESAMPLES = 2000
 
 
 class Leading(Record):
@@ -27,22 +31,20 @@ class Leading(Record):
 
     Attributes:
         measure: what students are compared by.
-        leader: the best on one half of the prompts.
-        value: its measure on the other half.
-        differences: on the other half, its measure minus that of each other student, with the paired 95 % interval.
-        chosen_on: the number of prompts in the first half; the second's is `value.n`.
+        leader: the best on all prompts.
+        value: the measure of the best student on one half of the prompts, on the other half; both halves together.
+        chosen: the best student on each half.
+        differences: the measure of the leader minus that of each other student, paired, over all prompts. The intervals hold
+            together with 95 %, so with more students they are wider.
+        group: the leader, and the students that none is certainly ahead of.
     """
 
     measure: Measure
     leader: str
     value: Mean
+    chosen: tuple[str, str]
     differences: Mapping[str, Mean]
-    chosen_on: int
-
-    @property
-    def group(self) -> tuple[str, ...]:
-        """The leader, and the students of whom it is not certain that they are behind it."""
-        return (self.leader, *(name for name, difference in self.differences.items() if difference.low <= 0))
+    group: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -60,7 +62,7 @@ class Measured:
 
 
 def in_first_half(prompt: str) -> bool:
-    """Whether the leader is chosen on this prompt, by the hash of its id."""
+    """Which half of the prompts this one is in, by the hash of its id."""
     return int(content_hash("half", prompt), 16) % 2 == 0
 
 
@@ -73,29 +75,43 @@ def leading(measure: Measure, students: Mapping[str, Sequence[Measured]], seed: 
     if len(students) < 2:
         return None
     shared = set.intersection(*({one.prompt for one in of_student} for of_student in students.values()))
-    first = [prompt for prompt in sorted(shared) if in_first_half(prompt)]
-    second = [prompt for prompt in sorted(shared) if not in_first_half(prompt)]
-    if not first or not second:
+    halves = [sorted(prompt for prompt in shared if in_first_half(prompt) == first) for first in (True, False)]
+    if not all(halves):
         return None
     evaluate = _controlled if measure == "win_rate_lc" else _mean
-    chosen = {name: evaluate(of_student, first, 0, seed) for name, of_student in students.items()}
-    reported = {name: evaluate(of_student, second, RESAMPLES, seed) for name, of_student in students.items()}
-    if any(one is None for one in (*chosen.values(), *reported.values())):
+    everywhere = {name: evaluate(of_student, sorted(shared), RESAMPLES, seed) for name, of_student in students.items()}
+    on_halves = [{name: evaluate(one, half, 0, seed) for name, one in students.items()} for half in halves]
+    if any(found is None for results in (everywhere, *on_halves) for found in results.values()):
         return None
-    on_first = {name: float(one[0]) for name, one in chosen.items() if one is not None}
-    on_second = {name: one for name, one in reported.items() if one is not None}
-    leader = max(on_first, key=lambda name: on_first[name])
+    known = {name: values_D for name, values_D in everywhere.items() if values_D is not None}
+    first, second = (max(results, key=lambda name: _value(results[name])) for results in on_halves)
+    other = {**dict.fromkeys(halves[0], second), **dict.fromkeys(halves[1], first)}  # the best on the other half
+    crossed = [one for name, of_student in students.items() for one in of_student if other.get(one.prompt) == name]
+    values_D = evaluate(crossed, sorted(shared), RESAMPLES, seed)
+    if values_D is None:
+        return None
+    confidence = 1 - 0.05 / (len(students) - 1)
 
-    def interval(values_D: "FloatArray") -> Mean:
-        return between_quantiles(float(values_D[0]), values_D[1:], len(second))
+    def ahead(name: str, behind: str) -> Mean:
+        gap_D = known[name] - known[behind]
+        return between_quantiles(float(gap_D[0]), gap_D[1:], len(shared), confidence)
 
+    leader = max(known, key=lambda name: _value(known[name]))
+    candidates = [name for name in known if not any(ahead(one, name).low > 0 for one in known if one != name)]
     return Leading(
         measure=measure,
         leader=leader,
-        value=interval(on_second[leader]),
-        differences={name: interval(on_second[leader] - values_D) for name, values_D in on_second.items() if name != leader},
-        chosen_on=len(first),
+        value=between_quantiles(float(values_D[0]), values_D[1:], len(shared)),
+        chosen=(first, second),
+        differences={name: ahead(leader, name) for name in known if name != leader},
+        group=(leader, *(name for name in candidates if name != leader)),
     )
+
+
+def _value(values_D: "FloatArray | None") -> float:
+    """The value on the sample itself."""
+    assert values_D is not None
+    return float(values_D[0])
 
 
 def _draws(prompts: Sequence[str], resamples: int, seed: int) -> "FloatArray":

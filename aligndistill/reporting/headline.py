@@ -52,18 +52,19 @@ MEASURES = {"truth": "truth", "win_rate_lc": "win rate at equal length", "win_ra
 
 
 def _leading(lead: Leading, report: Report) -> Iterator[str]:
-    """The leader on prompts that it was not chosen on, and its group."""
-    value = f"a {MEASURES[lead.measure]} of {with_interval(lead.value)} on {lead.value.n} prompts that it was not chosen on"
-    start = report.start.truth if lead.measure == "truth" else None
-    beside = f" (start: {with_interval(start)})" if start is not None else ""
-    yield f"Leading of {len(lead.differences) + 1} students: {lead.leader}, with {value}{beside}"
+    """The leader and its group, and what choosing the best of them is worth."""
+    yield f"Leading of {len(lead.differences) + 1} students: {lead.leader}"
     others = lead.group[1:]
     if not others:
-        yield "All others are behind it (paired 95%)"
+        yield "All others are behind it (paired differences, 95%)"
     elif len(others) == len(lead.differences):
-        yield "None of the others is distinguishable from it (paired 95%)"
+        yield "None of the others is distinguishable from it (paired differences, 95%)"
     else:
-        yield f"Not distinguishable from it (paired 95%): {', '.join(others)}"
+        yield f"Not distinguishable from it (paired differences, 95%): {', '.join(others)}"
+    start = report.start.truth if lead.measure == "truth" else None
+    beside = f" (start: {with_interval(start)})" if start is not None else ""
+    value = f"a {MEASURES[lead.measure]} of {with_interval(lead.value)}"
+    yield f"The best student on one half of the prompts has {value} on the other half{beside}"
 
 
 def _share(figure: Mean) -> str:

@@ -1,4 +1,4 @@
-"""The leading student: chosen on one half of the prompts, reported on the other."""
+"""Which students may be the best, and what choosing the best is worth."""
 
 import random
 
@@ -29,11 +29,24 @@ def test_the_halves_are_halves() -> None:
     assert 160 < len(FIRST) < 240
 
 
-def test_the_choice_is_made_on_one_half_and_reported_on_the_other() -> None:
+def test_the_best_on_each_half_is_measured_on_the_other() -> None:
     lead = found(lucky=scores(0.9, 0.5), good=scores(0.8, 0.7))
-    assert (lead.leader, lead.value.mean, lead.chosen_on, lead.value.n) == ("lucky", 0.5, len(FIRST), len(SECOND))
-    assert lead.differences["good"].mean == pytest.approx(-0.2)
-    assert lead.group == ("lucky", "good")  # which is ahead of it where it counts
+    assert lead.chosen == ("lucky", "good")
+    crossed = (len(SECOND) * 0.5 + len(FIRST) * 0.8) / 400
+    assert lead.value.mean == pytest.approx(crossed)
+    assert (lead.leader, lead.value.n) == ("good", 400)
+    assert lead.differences["lucky"].mean == pytest.approx((len(FIRST) * -0.1 + len(SECOND) * 0.2) / 400)
+
+
+def test_choosing_among_equals_is_worth_no_more_than_one_of_them() -> None:
+    """The best of ten by chance seems better than it is; the cross-fitted value does not."""
+    students = {f"s{n}": scores(0.5, 0.5, noise=1.0, seed=n) for n in range(10)}
+    lead = found(**students)
+    best = max(np.mean([one.value for one in of_student]) for of_student in students.values())
+    assert best > 0.55
+    assert lead.value.mean < best
+    assert lead.value.low < 0.5 < lead.value.high
+    assert len(lead.group) >= 9
 
 
 def test_pairing_finds_a_difference_that_intervals_of_each_hide() -> None:
@@ -52,8 +65,8 @@ def test_the_interval_is_that_of_the_paired_difference() -> None:
     ahead, behind = scores(0.6, 0.6, noise=0.3, seed=1), scores(0.5, 0.5, noise=0.3, seed=2)
     lead = found(ahead=ahead, behind=behind)
     values = [{one.prompt: one.value for one in of_student} for of_student in (ahead, behind)]
-    differences = np.array([values[0][prompt] - values[1][prompt] for prompt in SECOND])
-    half = 1.96 * differences.std() / len(SECOND) ** 0.5
+    differences = np.array([values[0][prompt] - values[1][prompt] for prompt in PROMPTS])
+    half = 1.96 * differences.std() / 400**0.5  # with two students there is one comparison
     assert lead.differences["behind"].mean == pytest.approx(differences.mean())
     assert lead.differences["behind"].high - lead.differences["behind"].low == pytest.approx(2 * half, rel=0.1)
 
@@ -61,8 +74,16 @@ def test_the_interval_is_that_of_the_paired_difference() -> None:
 def test_samples_of_a_prompt_count_as_one_and_only_shared_prompts_count() -> None:
     one = [*scores(0.6, 0.6), *scores(0.4, 0.4), Measured("ff1", 99.0)]
     lead = found(one=one, other=scores(0.3, 0.3)[:-50])
-    assert lead.value.mean == pytest.approx(0.5)
-    assert lead.chosen_on + lead.value.n == 350
+    assert (lead.value.mean, lead.value.n) == (pytest.approx(0.5), 350)
+
+
+def test_with_more_students_intervals_are_wider() -> None:
+    """For 5 comparisons, 99% intervals."""
+    ahead, behind = scores(0.6, 0.6, noise=0.3, seed=1), scores(0.55, 0.55, noise=0.3, seed=2)
+    others = {f"other{n}": scores(0.1, 0.1, noise=0.3, seed=3 + n) for n in range(4)}
+    two, six = found(ahead=ahead, behind=behind), found(ahead=ahead, behind=behind, **others)
+    widths = [lead.differences["behind"].high - lead.differences["behind"].low for lead in (two, six)]
+    assert widths[1] / widths[0] == pytest.approx(2.58 / 1.96, rel=0.12)
 
 
 def test_without_two_students_or_halves_none_leads() -> None:

@@ -49,7 +49,14 @@ def full_report() -> Report:
         ),
         reward_model=RewardModelMetrics(accuracy=mean(0.71), longer_wins=mean(0.58), ece=mean(0.06), length_weight=1.24),
         students={"dpo": student(0.54, 0.66), "pro": student(0.68, 0.74, "pro")},
-        leading=Leading(measure="truth", leader="pro", value=mean(0.66), differences={"dpo": mean(0.12)}, chosen_on=90),
+        leading=Leading(
+            measure="truth",
+            leader="pro",
+            value=mean(0.66),
+            chosen=("pro", "dpo"),
+            differences={"dpo": mean(0.12)},
+            group=("pro",),
+        ),
         warnings=("12% of answers were cut",),
         versions={"torch": "2.13.0"},
     )

@@ -11,27 +11,31 @@ REST = (
 )
 
 
-def test_the_leading_student_on_prompts_that_it_was_not_chosen_on():
-    assert result_sentence(full_report()) == (
-        "Leading of 2 students: pro, with a truth of 0.66 [0.61, 0.71] on 96 prompts that it was not chosen on "
-        f"(start: 0.42 [0.37, 0.47]). All others are behind it (paired 95%). {REST}"
-    )
+WORTH = "The best student on one half of the prompts has a truth of 0.66 [0.61, 0.71] on the other half (start: 0.42 [0.37, 0.47])."
+
+
+def test_the_leading_student_and_what_choosing_it_is_worth():
+    alone = "Leading of 2 students: pro. All others are behind it (paired differences, 95%)."
+    assert result_sentence(full_report()) == f"{alone} {WORTH} {REST}"
 
 
 @pytest.mark.parametrize(
-    ("differences", "said"),
+    ("differences", "group", "said"),
     [
-        ({"dpo": mean(0.04)}, "None of the others is distinguishable from it (paired 95%)."),
-        ({"dpo": mean(0.04), "rrhf": mean(0.1)}, "Not distinguishable from it (paired 95%): dpo."),
-        ({"dpo": mean(0.05), "rrhf": mean(-0.1)}, "None of the others is distinguishable"),  # an end at 0 is not above it
+        ({"dpo": mean(0.04)}, ("pro", "dpo"), "None of the others is distinguishable from it (paired differences, 95%)."),
+        (
+            {"dpo": mean(0.04), "rrhf": mean(0.1)},
+            ("pro", "dpo"),
+            "Not distinguishable from it (paired differences, 95%): dpo.",
+        ),
     ],
 )
-def test_students_that_are_not_certainly_behind_are_named(differences, said):
-    lead = full_report().leading.model_copy(update={"differences": differences})
+def test_students_that_are_not_certainly_behind_are_named(differences, group, said):
+    lead = full_report().leading.model_copy(update={"differences": differences, "group": group})
     assert said in result_sentence(full_report().model_copy(update={"leading": lead}))
 
 
-def test_where_no_half_was_measured_the_choice_is_said_to_be_optimistic():
+def test_where_none_leads_the_choice_is_said_to_be_optimistic():
     assert result_sentence(full_report().model_copy(update={"leading": None})) == (
         "Best of 2 students, on the prompts that it was chosen on: pro, with a truth of 0.68 [0.63, 0.73] "
         f"(start: 0.42 [0.37, 0.47]). {REST}"

@@ -113,7 +113,7 @@ def test_the_policy_forbids_everything_that_is_not_here(full_html):
 def test_full_page_shows_every_metric(full_html):
     page = Page(full_html)
     for shown in [
-        "Leading of 2 students: pro, with a truth of 0.66 [0.61, 0.71] on 96 prompts",
+        "Leading of 2 students: pro. All others are behind it",
         "[0.69, 0.79]",
         "38 s",
         "3,072",
@@ -135,7 +135,7 @@ def test_full_page_shows_every_metric(full_html):
     headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
     assert headings == ["h1"] + ["h2"] * 6
     assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 1
-    assert "On those it is ahead by, paired, with 95% intervals: dpo 0.12 [0.07, 0.17]." in page.text
+    assert "intervals that hold together with 95%: dpo 0.12 [0.07, 0.17]." in page.text
 
 
 def test_plots_are_described(full_html):

@@ -7,7 +7,7 @@ from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.report import Report
 from aligndistill.reporting.seeds import over_seeds
 from aligndistill.reporting.table import compare_table, render_table
-from tests.reporting.fake_run import full_report, mean, student
+from tests.reporting.fake_run import full_report, student
 
 
 def lines_of(table, width=100, encoding="utf-8"):
@@ -70,7 +70,7 @@ def test_compare_stars_the_best_of_each_run():
 
 
 def test_all_that_are_not_distinguishable_from_the_leader_are_starred():
-    lead = full_report().leading.model_copy(update={"differences": {"dpo": mean(0.04)}})
+    lead = full_report().leading.model_copy(update={"group": ("pro", "dpo")})
     lines = lines_of(render_table(full_report().model_copy(update={"leading": lead})))
     assert [line.split()[0] for line in lines if " * " in line[:30]] == ["dpo", "pro"]
 
