@@ -222,7 +222,7 @@ def test_keys_that_are_not_text_and_merge_keys_are_refused(write):
 
 STUDENT_KEYS = (
     "learning_rate, batch_size, num_train_epochs, max_steps, warmup_ratio, lr_scheduler_type, weight_decay, max_grad_norm, "
-    "max_prompt_tokens, max_response_tokens, objective, start"
+    "max_prompt_tokens, max_response_tokens, objective, seed, start"
 )
 JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
 HIDDEN = "hidden: {layers: %s}"

@@ -10,9 +10,9 @@ import pytest
 
 from aligndistill.chat.protocol import Answered, Reply, Request, SamplingParams
 from aligndistill.chat.scripted import ScriptedChat
+from aligndistill.config.budget import Price
 from aligndistill.config.elicitation import Curate, Evolve, Expand
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.budget import Price
 from aligndistill.config.run import Runtime
 from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.errors import BudgetError, DataError

@@ -29,8 +29,8 @@ from aligndistill.records import (
     prompt_id,
 )
 from aligndistill.reporting.report import ModelMetrics, Report, StartMetrics, StudentMetrics, write_report
-from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.stages.files import RolloutSample
+from aligndistill.stages.scored_answers import ScoredAnswer
 
 MODELS = ("start", "teacher", "dpo", "ppo")
 WORDS = ("alpha", "river", "stone", "green", "seven", "quiet", "light", "north", "paper", "glass")
