@@ -4,6 +4,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -19,13 +20,33 @@ if TYPE_CHECKING:
     from aligndistill.config.load import LoadedConfig
     from aligndistill.config.run import RunConfig
 
-app = typer.Typer(
-    name="aligndistill",
-    help="A teacher judges what a student writes; the student learns the teacher's preferences.",
-    no_args_is_help=True,
-    add_completion=False,
-    pretty_exceptions_enable=False,
-)
+app = typer.Typer(name="aligndistill", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+
+START, RUN, LOOK = "Start", "Run", "Look"
+"""The panels of the commands in the help."""
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"aligndistill {metadata.version('aligndistill')}, Python {sys.version.split()[0]}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+) -> None:
+    """Align a student model with a teacher model's judgments: sample, judge, train, evaluate.
+
+    Examples:
+
+    aligndistill init first --quickstart
+
+    aligndistill run quickstart.yaml seed=1 students.dpo.objective.beta=0.05
+
+    aligndistill view runs/quickstart
+    """
+
 
 ConfigArguments = Annotated[
     list[str],
@@ -33,7 +54,7 @@ ConfigArguments = Annotated[
 ]
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def init(
     folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write. Default: here.")] = Path(),
     quickstart: Annotated[bool, typer.Option("--quickstart", help="The quickstart, offline, with its data.")] = False,
@@ -59,7 +80,7 @@ def init(
         initialise(Target(folder, force), QUICKSTART if quickstart else template, toy, given, False if yes else None)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def run(
     config: ConfigArguments,
     until: Annotated[
@@ -83,7 +104,7 @@ def run(
         run_and_print(loaded, until)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def check(config: ConfigArguments) -> None:
     """Find what is wrong with a config, and with the files and variables that it names, without running anything."""
     with user_errors():
@@ -93,7 +114,7 @@ def check(config: ConfigArguments) -> None:
         print_check(loaded)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def plan(config: ConfigArguments) -> None:
     """Show which stages would run, and their requests, tokens, price and time. Sends no requests."""
     with user_errors():
@@ -103,7 +124,7 @@ def plan(config: ConfigArguments) -> None:
         print_plan(loaded)
 
 
-@app.command()
+@app.command(rich_help_panel=RUN)
 def stage(
     name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.")],
     config: ConfigArguments,
@@ -116,7 +137,7 @@ def stage(
         make_stage(loaded, name)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def compare(
     runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, e.g. runs/quickstart.")],
 ) -> None:
@@ -127,7 +148,7 @@ def compare(
         print_comparison(runs)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def view(
     run: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.")
@@ -146,7 +167,7 @@ def view(
         view_runs(run or (), runs, port, voter, read_only, not no_browser, export)
 
 
-@app.command()
+@app.command(rich_help_panel=START)
 def doctor(
     config: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
@@ -161,7 +182,7 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command()
+@app.command(rich_help_panel=LOOK)
 def eval_rm(
     model: Annotated[
         str, typer.Argument(metavar="MODEL", help="A run's folder, a reward model's, or any sequence classifier with one label.")
@@ -182,7 +203,7 @@ def eval_rm(
 
 
 judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
-app.add_typer(judge_app, name="judge")
+app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
 
 
 @judge_app.command()

@@ -5,7 +5,9 @@ from pathlib import Path
 
 import pytest
 import typer
+from typer.testing import CliRunner
 
+import aligndistill
 from aligndistill import cli
 from aligndistill.errors import ConfigError, DataError, Interrupted, JudgeError, TrainingError, UserError
 
@@ -98,3 +100,17 @@ def test_no_command_shows_what_there_is() -> None:
     assert ended.returncode == 0
     for name in ("run", "check", "plan", "stage", "compare", "doctor"):
         assert name in ended.stdout
+
+
+def test_help_groups_the_commands_and_has_examples() -> None:
+    ended = CliRunner().invoke(cli.app, ["--help"])
+    assert ended.exit_code == 0
+    panels = [line.strip("╭─╮ ") for line in ended.stdout.splitlines() if line.startswith("╭")]
+    assert panels == ["Options", "Start", "Run", "Look"]
+    assert "aligndistill init first --quickstart" in ended.stdout
+
+
+def test_the_version_is_one_line() -> None:
+    ended = CliRunner().invoke(cli.app, ["--version"])
+    assert ended.exit_code == 0
+    assert ended.stdout == f"aligndistill {aligndistill.__version__}, Python {sys.version.split()[0]}\n"
