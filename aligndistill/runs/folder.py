@@ -1,7 +1,7 @@
 """The folder of a run: its contents, and where its stages are."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aligndistill.config.load import dump_config
@@ -34,19 +34,25 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
 
 
 def begin(config: RunConfig, whole: Pipeline, folder: Path) -> None:
-    """Write what is known before the first stage: `config.yaml` and `plan.json`."""
+    """Write what is known before the first stage: `config.yaml`, `plan.json`, and which stages are finished already."""
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.yaml", dump_config(config))
     _write(folder / PLAN, plan_text(whole, config.runtime.store))
+    _write_finished(config, whole, folder)
+
+
+def _write_finished(config: RunConfig, whole: Pipeline, folder: Path, made: Collection[str] = ()) -> dict[str, Path]:
+    """Write `artifacts.json`; returns the folders of all finished stages."""
+    of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
+    finished = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
+    _write(folder / ARTIFACTS, json.dumps({name: str(path) for name, path in finished.items()}, indent=2) + "\n")
+    return finished
 
 
 def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: Path, complete: bool) -> None:
     """Write the run's folder, from the stages of this call and all other stages of this config that are finished in the store."""
     begin(config, whole, folder)  # again: stages that turned out equal share a folder
-    of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
-    made = {stage.name for stage in stages}
-    folders = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
-    _write(folder / ARTIFACTS, json.dumps({name: str(path) for name, path in folders.items()}, indent=2) + "\n")
+    folders = _write_finished(config, whole, folder, {stage.name for stage in stages})
     entries = [
         json.dumps({"stage": name, **entry})
         for name, path in folders.items()

@@ -165,8 +165,8 @@ def _run(
                 with events.stage(stage.name) as summarised:
                     manifest = run_stage(stage, config.runtime, equip)
                     summarised(summary(manifest))
-        except UserError:
-            if is_main_process():  # `judge audit` reads the unfinished run's folder
+        except (UserError, KeyboardInterrupt):
+            if is_main_process():  # `judge audit` and `open_run` read the unfinished run's folder
                 gather(config, whole, done, folder, complete=False)
             raise
         done.append(stage)
