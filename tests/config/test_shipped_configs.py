@@ -291,7 +291,8 @@ def test_a_loop_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], 
     for name in ("my_examples.jsonl", "my_answers.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     function = "sft.demonstrations.label.function=examples.quickstart.truth:truth"
-    config = with_stand_ins("hh", overlay, [function] if overlay.stem == "star" else [])
+    weak = ["rounds.prompts={per_round: 60, repeats: 1}", "rounds.weak=0.5"]  # nothing of it is known before the first round
+    config = with_stand_ins("hh", overlay, {"star": [function], "sppo": weak}.get(overlay.stem, []))
     found = examine(config)
     assert (found.errors, found.warnings) == ((), ())
     planned = plan(config)
@@ -299,6 +300,9 @@ def test_a_loop_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], 
     assert "student-dpo" in planned.memory
     asked = {one.stage for one in planned.requests}
     assert ("labels-hinted" if overlay.stem == "star" else "verdicts-r2") in asked
+    if overlay.stem == "sppo":
+        prompts = {one.stage: one.prompts for one in planned.requests if one.stage.startswith("verdicts")}
+        assert len(set(prompts.values())) == 1
 
 
 @pytest.mark.parametrize("name", RECIPES)

@@ -12,6 +12,7 @@ from tests.e2e.small_run import read_rows, write_config
 SMALL = {"batch_size": 8, "max_steps": 4, "learning_rate": 1e-4}
 TWO_ROUNDS = ("rounds.count=2", "rounds.stop={no_gain: false, length_growth: null}", "candidates.per_prompt=3")
 
+WEAK = ("rounds.prompts={per_round: 12, repeats: 1}", "rounds.weak=0.5")
 COUNTING = "evaluation.judge={kind: function, function: 'counting_judge:grade'}"
 
 
@@ -24,7 +25,7 @@ def made(folder: Path, stage: str, file: str) -> list[Any]:
     ("loop", "promoted", "further"),
     [
         ("sppo", "sppo", ()),
-        ("rejection_sampling", "best_of_n", ()),
+        ("rejection_sampling", "best_of_n", WEAK),
         ("self_rewarding", "dpo", ("judge={kind: likelihood, model: start}", COUNTING)),
     ],
 )
@@ -42,11 +43,13 @@ def test_a_loop_runs_over_a_config(
     assert [one["round"] for one in report["rounds"]] == ["1", "2"]
     assert report["students"][f"{promoted}-r2"]["kl_nats"]["mean"] > 0
     first, second = (
-        {row["prompt_id"] for row in made(folder, f"rankings{r}", "rankings.jsonl") if row["split"] == "train"} for r in ("", "-r2")
+        {row["id"] for row in made(folder, f"prompts-part{r}", "prompts.jsonl") if row["split"] == "train"} for r in ("", "-r2")
     )
     assert first
     assert second
-    assert not first & second
+    assert len(first & second) == (6 if further == WEAK else 0)
+    assert all(one["accept_rate"]["mean"] + one["difficulty"]["mean"] == pytest.approx(1) for one in report["rounds"])
+    assert "accept rate" in (folder / "runs/run/report.html").read_text()
     if loop == "self_rewarding":  # held-out prompts are judged in both rounds, by another judge in each
         before, after = (
             {one["candidate"]: one["value"] for one in made(folder, f"verdicts{r}", "verdicts.jsonl")} for r in ("", "-r2")
