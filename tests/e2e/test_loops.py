@@ -49,7 +49,7 @@ def test_a_loop_runs_over_a_config(
     assert second
     assert len(first & second) == (6 if further == WEAK else 0)
     assert all(one["accept_rate"]["mean"] + one["difficulty"]["mean"] == pytest.approx(1) for one in report["rounds"])
-    assert "accept rate" in (folder / "runs/run/report.html").read_text()
+    assert "Accept rate and difficulty" in (folder / "runs/run/report.html").read_text()
     if loop == "self_rewarding":  # held-out prompts are judged in both rounds, by another judge in each
         before, after = (
             {one["candidate"]: one["value"] for one in made(folder, f"verdicts{r}", "verdicts.jsonl")} for r in ("", "-r2")
