@@ -212,7 +212,7 @@ def test_whatever_a_section_says_has_a_fingerprint(section: type[Section]) -> No
 
 CONFIGS = PACKAGE.parent / "configs"
 RUNS = sorted(CONFIGS.glob("*.yaml"))
-OVERLAYS = sorted([*CONFIGS.glob("objectives/*.yaml"), *CONFIGS.glob("judges/*.yaml")])
+OVERLAYS = sorted([*CONFIGS.glob("objectives/*.yaml"), *CONFIGS.glob("judges/*.yaml"), *CONFIGS.glob("loops/*.yaml")])
 OVERLAID = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "hh", "ultrafeedback")]  # tests/config/test_shipped_configs.py
 SHIPPED = [*((run,) for run in RUNS), *((run, overlay) for run in OVERLAID for overlay in OVERLAYS)]
 
@@ -226,7 +226,8 @@ def test_every_shipped_config_is_a_pipeline_of_stages_that_can_be_called(
     asks_server = paths[-1].stem == "likelihood" and isinstance(load_config(paths[:1]).teacher, EndpointModel)
     is_distilled = paths[-1].stem.endswith("distil")  # needs one tokenizer for both models
     teacher = ["teacher={kind: local, model: some/teacher, from_scratch: null}"] if asks_server or is_distilled else []
-    config = load_config(paths, [*teacher, *(["start={model: some/start, from_scratch: null}"] if is_distilled else [])])
+    needs_model = is_distilled or paths[-1].stem == "star"  # a start from scratch has nothing to label with
+    config = load_config(paths, [*teacher, *(["start={model: some/start, from_scratch: null}"] if needs_model else [])])
     stages = pipeline(config).stages
     names = [one.name for one in stages]
     assert len(set(names)) == len(names)

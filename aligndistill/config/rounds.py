@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Annotated, Literal
 
-from pydantic import Discriminator, Field, Tag
+from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.section import Section, name_or_section
 
@@ -42,8 +42,16 @@ class FreshPrompts(Section):
     per_round: int = Field(gt=0)
     repeats: int = Field(default=0, ge=0)
 
-    def shortage(self, rounds: int, prompts: int) -> str | None:
-        """Why this many training prompts are too few for this many rounds; None if they are enough."""
+    def weak_prompts(self, share: float) -> int:
+        """How many prompts of a round are drawn by weakness, with this share."""
+        return round(share * self.per_round)
+
+    def shortage(self, rounds: int, prompts: int, *, weak: bool = False) -> str | None:
+        """Why this many training prompts are too few for this many rounds; None if they are enough.
+
+        `weak` prompts may be used up before others: before round n, at most (n - 1) * per_round / (1 + repeats) are. So that as
+        many as a round has are left in all rounds, (count + repeats) * per_round / (1 + repeats) prompts are needed.
+        """
         if prompts < self.per_round:
             return f"there are {prompts} training prompts, fewer than the {self.per_round} of one round: lower per_round"
         if rounds * self.per_round > prompts * (1 + self.repeats):
@@ -51,6 +59,11 @@ class FreshPrompts(Section):
             needed = -(-rounds * self.per_round // prompts) - 1
             text = f"{rounds} rounds of {self.per_round} prompts need more than the {prompts} training prompts, each {allowed}"
             return f"{text}: add prompts, lower per_round or count, or set repeats to {needed}"
+        if weak and (rounds + self.repeats) * self.per_round > prompts * (1 + self.repeats):
+            text = (
+                f"{rounds} rounds of {self.per_round} prompts, of which 'weak' uses some early, may use up the {prompts} training"
+            )
+            return f"{text} prompts, each {1 + self.repeats} times: add prompts, lower per_round or count, or raise repeats"
         return None
 
 
@@ -73,6 +86,8 @@ class Rounds(Section):
         data: train on the rankings of the latest round, of all rounds so far, or on a mixture, `{latest: 0.7}`.
         prompts: `same` uses all training prompts in every round, `fresh` another part of them in each, of 1/`count`;
             `{per_round: 500, repeats: 1}` so many in each.
+        weak: after the first round, this share of a round's prompts is drawn from those that the student was weak at in the round
+            before; the others are drawn whatever it was.
         stop: when no further round follows.
     """
 
@@ -81,7 +96,20 @@ class Rounds(Section):
     reference: Literal["start", "previous"] = "previous"
     data: RoundData = "latest"
     prompts: RoundPrompts = "same"
+    weak: float | None = Field(default=None, gt=0, le=1)
     stop: RoundStop = RoundStop()
+
+    @model_validator(mode="after")
+    def _weak_prompts_can_be_drawn(self) -> "Rounds":
+        if self.weak is None:
+            return self
+        if not isinstance(self.prompts, FreshPrompts):
+            raise ValueError("'weak' chooses the prompts of a round: set prompts to {per_round: 500, repeats: 1}, or remove 'weak'")
+        if self.prompts.repeats == 0:
+            raise ValueError("'weak' uses prompts of the round before again: set prompts.repeats to 1 or more, or remove 'weak'")
+        if self.prompts.weak_prompts(self.weak) == 0:
+            raise ValueError("'weak' of 'per_round' is less than one prompt: raise one of them, or remove 'weak'")
+        return self
 
 
 @dataclass(frozen=True)
@@ -97,6 +125,7 @@ class Round:
         students: the students that it trains.
         part: which part of the training prompts it uses, from 0; None for all prompts.
         parts: how many parts there are, all of one size if that is set in `part_size`.
+        weak: the share of its prompts that are drawn from those of the round before; None if there are none.
         data: whether its students also learn from the rankings of the rounds before.
         stop: the rules that decide after it whether another round follows; None if none can.
     """
@@ -110,6 +139,7 @@ class Round:
     part: int | None = None
     parts: int = 1
     part_size: FreshPrompts | None = None
+    weak: float | None = None
     data: Literal["latest", "all"] | LatestShare = "latest"
     stop: RoundStop | None = None
 
@@ -128,7 +158,7 @@ def unrolled(rounds: Rounds, first: Round, again: Sequence[str]) -> tuple[Round,
     later = {"start": "student", "reference": "student" if rounds.reference == "previous" else "start"}
     sized = rounds.prompts if isinstance(rounds.prompts, FreshPrompts) else None
     first = replace(first, promotes=rounds.promotes, parts=rounds.count, part_size=sized)
-    repeated = replace(first, roles=later, compared=(), students=tuple(again), data=rounds.data)
+    repeated = replace(first, roles=later, compared=(), students=tuple(again), data=rounds.data, weak=rounds.weak)
     made = [first, *(replace(repeated, name=str(n), suffix=f"-r{n}") for n in range(2, rounds.count + 1))]
     if rounds.prompts != "same":
         made = [replace(one, part=part) for part, one in enumerate(made)]

@@ -7,7 +7,18 @@ from aligndistill.config.rounds import LatestShare, Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.graph.filters import filtered_prompts, filtered_rankings
-from aligndistill.stages import audit, candidates, elicitation, prompts, rankings, revisions, reward_model, rounds, verdicts
+from aligndistill.stages import (
+    audit,
+    candidates,
+    elicitation,
+    prompts,
+    rankings,
+    revisions,
+    reward_model,
+    rounds,
+    verdicts,
+    weak_prompts,
+)
 from aligndistill.store.stage import Given, Stage, pick, stage
 
 
@@ -59,7 +70,7 @@ def preferences(
     """
     data = dict(given)
     if each.part is not None:
-        data["prompts"] = part_of_prompts(each, given["prompts"], each.part)
+        data["prompts"] = part_of_prompts(config, each, given["prompts"], each.part, before, stop)
     judged: Given = pick(data, ("rankings",)) if "rankings" in data else {}
     if config.judge is not None and config.prompts is not None:
         judged = pick(data, ("prompts",))
@@ -97,11 +108,21 @@ def revised(config: RunConfig, each: Round, revise: Revise, drafts: Stage, promp
     return stage(each.of("candidates"), revisions.make, candidates=drafts, prompts=prompts, **revising)
 
 
-def part_of_prompts(each: Round, whole: Stage, part: int) -> Stage:
+def part_of_prompts(
+    config: RunConfig, each: Round, whole: Stage, part: int, before: Mapping[str, Given], stop: Stage | None
+) -> Stage:
     """The training prompts of a round, and all held-out ones."""
+    if each.weak is not None:
+        known: Given = {"earlier": {name: data["prompts"] for name, data in before.items()}}
+        *_, previous = before.values()
+        known["rankings"] = previous["rankings"]
+        drawing: Given = {"settings": each.part_size, "share": each.weak, "seed": config.seed, "waits_for": stop}
+        return stage(each.of("prompts-part"), weak_prompts.part, prompts=whole, **known, **drawing)
     which: Given = {"prompts": whole, "part": part, "parts": each.parts}
     if each.part_size is not None:
-        return stage(each.of("prompts-part"), prompts.sized_part, settings=each.part_size, **which)
+        weak = config.rounds is not None and config.rounds.weak is not None
+        not_hashed = {"weak": weak}
+        return stage(each.of("prompts-part"), prompts.sized_part, settings=each.part_size, not_hashed=not_hashed, **which)
     return stage(each.of("prompts-part"), prompts.part, **which)
 
 

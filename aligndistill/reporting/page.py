@@ -98,6 +98,7 @@ def render_page(data: PageData) -> str:
         audit=audit_rows(report.audit) if report.audit else [],
         result_plots=_result_plots(report, series),
         reward_plots=_reward_plots(data),
+        round_plots=_round_plots(report),
         training_plots=_training_plots(data, series),
         written={name: chosen_samples(updates.samples) for name, updates in data.updates.items()},
     )
@@ -141,6 +142,16 @@ def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figu
                 plot = plots.drift_plot(points, label, levels[key], distance_label)
                 found.append(Figure(f"{label.capitalize()} and {what}", f"Up is better, {meaning} Bars are 95% intervals.", plot))
     return found
+
+
+def _round_plots(report: Report) -> list[Figure]:
+    """How hard the training prompts were, where several rounds show whether that changes."""
+    accepted = {one.round: one.accept_rate for one in report.rounds if one.accept_rate is not None}
+    hard = {one.round: one.difficulty for one in report.rounds if one.difficulty is not None}
+    if len(accepted) < 2 or len(hard) < 2:
+        return []
+    caption = "Of each round's training prompts, for the model that the round started from. Bars are 95% intervals."
+    return [Figure("Accept rate and difficulty", caption, plots.rounds_plot({"accept rate": accepted, "difficulty": hard}))]
 
 
 def _reward_plots(data: PageData) -> list[Figure]:

@@ -163,6 +163,31 @@ def lengths_plot(lengths: Mapping[str, Sequence[int]], series: Mapping[str, int 
         return Plot(svg_of(figure), f"Answer lengths in tokens. {'; '.join(parts)}.")
 
 
+def rounds_plot(quantities: Mapping[str, Mapping[str, Mean]]) -> Plot:
+    """Quantities over the rounds, a panel for each, with intervals.
+
+    Args:
+        quantities: of each quantity by name, its value in each round by the round's number.
+    """
+    with canvas(WIDTH, 2.4) as figure:
+        panels: list[Axes] = list(figure.subplots(1, len(quantities), squeeze=False).flat)
+        for axes, (name, values) in zip(panels, quantities.items(), strict=True):
+            below = [value.mean - value.low for value in values.values()]
+            above = [value.high - value.mean for value in values.values()]
+            means = [value.mean for value in values.values()]
+            axes.errorbar(list(values), means, yerr=[below, above], color=SERIES[0], marker="o", linewidth=1.5, capsize=3)
+            axes.margins(x=0.2)
+            axes.set_title(name)
+            axes.yaxis.set_major_locator(MaxNLocator(4))
+            axes.grid()
+        figure.supxlabel("round", fontsize="medium")
+        parts = [
+            f"{name} {', '.join(f'{with_interval(value)} in round {one}' for one, value in values.items())}"
+            for name, values in quantities.items()
+        ]
+        return Plot(svg_of(figure), f"Over the rounds: {'; '.join(parts)}.")
+
+
 def _label(point: DriftPoint) -> Label:
     return Label(shortened(point.name, _NAME), point.distance.mean, point.gain.mean, colour(point.series))
 

@@ -151,6 +151,9 @@ class RoundMetrics(Record):
         pairs: the round's training pairs.
         canaries, own_answers_win, own_answers_win_by_labels, agreement: of the round's audit: known-bad answers that the judge
             prefers, how often its own answers win, by it and by the labels or the truth, and its agreement with them.
+        accept_rate, difficulty: of the round's training prompts, for the student that the round started from: the mean probability
+            that the judge prefers its answer to the teacher's (or to the best one), and how far it is behind, on logits where the
+            teacher wrote candidates (see `preferences/difficulty.py`).
         ended: why no further round follows; None if one may.
     """
 
@@ -165,6 +168,8 @@ class RoundMetrics(Record):
     own_answers_win: Mean | None = None
     own_answers_win_by_labels: Mean | None = None
     agreement: Mean | None = None
+    accept_rate: Mean | None = None
+    difficulty: Mean | None = None
 
 
 class ChainModel(Record):

@@ -38,6 +38,9 @@ from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 from aligndistill.store.version import claim_store
 
+_FIRST_OF_ROUND = ("prompts-part-", "drafts-", "candidates-")
+"""What the stages are called that a round may begin with."""
+
 
 def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     """Run every unfinished stage, up to `until`.
@@ -154,7 +157,7 @@ def _run(
             _, _, round_ended = stage.name.rpartition("-r")
             if is_main_process() and round_ended.isdigit() and round_ended not in said:
                 said.add(round_ended)
-                say(f"round {round_ended} is not {'run' if stage.name.startswith('candidates-') else 'finished'}; {reason}")
+                say(f"round {round_ended} is not {'run' if stage.name.startswith(_FIRST_OF_ROUND) else 'finished'}; {reason}")
             continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         counters, started = read_counters() if not finished else None, time.monotonic()

@@ -66,7 +66,7 @@ def make(
     result = sample_answers(context, name, author, job, context.scratch / "sampled.jsonl")
     if not is_main_process():
         return StageResult()
-    found, dropped = _usable(result, asked, settings, name)
+    found, dropped = _usable(result, asked, _expected(context, settings), name)
     return _write(context, found, dropped, asked, result)
 
 
@@ -99,7 +99,7 @@ def hinted(
     result = sample_answers(context, name, author, _job(settings, turns, hints, seed), context.scratch / "sampled.jsonl")
     if not is_main_process():
         return StageResult()
-    found, dropped = _usable(result, hints, settings, f"{name}-{HINTED}")
+    found, dropped = _usable(result, hints, _expected(context, settings), f"{name}-{HINTED}")
     after = group_by_prompt(one for one in found if not mentions_hint(one.text))
     dropped[MENTIONS_HINT] += sum(one.samples for one in found if mentions_hint(one.text))
     dropped["no reference for a hint"] += len(failed) - len(hints)
@@ -215,6 +215,11 @@ def _job(settings: LabelRequest, turns: Mapping[str, tuple[Message, ...]], promp
         settings.max_prompt_tokens,
         SamplingParams(settings.temperature, settings.max_new_tokens, seed),
     )
+
+
+def _expected(context: StageContext, settings: LabelRequest) -> LabelRequest:
+    """What replies are read by: the placeholders of a dry run have no reasons."""
+    return settings.model_copy(update={"rationale": "none"}) if context.is_dry else settings
 
 
 def _usable(

@@ -17,7 +17,7 @@ from aligndistill.store.stage import StageResult
 def read(context: StageContext, *, settings: Prompts) -> StageResult:
     """Read and split the prompts of the configured source."""
     prompts = load_prompts(settings.source, settings.held_out)
-    counts = _write(context, prompts)
+    counts = write_prompts(context, prompts)
     return StageResult(counts={"rows": prompts.rows, **counts}, dropped=dict(prompts.dropped))
 
 
@@ -27,7 +27,7 @@ def of_rankings(context: StageContext, *, rankings: Path) -> StageResult:
         one.prompt_id: Prompt(id=one.prompt_id, messages=one.messages, source="rankings", split=one.split)
         for one in read_jsonl(rankings / RANKINGS, Ranking)
     }
-    return StageResult(counts=_write(context, found.values()))
+    return StageResult(counts=write_prompts(context, found.values()))
 
 
 def part(context: StageContext, *, prompts: Path, part: int, parts: int) -> StageResult:
@@ -47,25 +47,31 @@ def part(context: StageContext, *, prompts: Path, part: int, parts: int) -> Stag
         )
         raise DataError(f"rounds.{text}. Use more prompts, fewer rounds, or prompts: same.")
     found = read_jsonl(prompts / PROMPTS, Prompt)
-    return StageResult(counts=_write(context, (one for one in found if one.split == "held_out" or part_with(one) == part)))
+    return StageResult(counts=write_prompts(context, (one for one in found if one.split == "held_out" or part_with(one) == part)))
 
 
-def sized_part(context: StageContext, *, prompts: Path, settings: FreshPrompts, part: int, parts: int) -> StageResult:
+def sized_part(
+    context: StageContext, *, prompts: Path, settings: FreshPrompts, part: int, parts: int, weak: bool = False
+) -> StageResult:
     """The next training prompts in the order of a hash, from the first again after the last, and all held-out prompts.
+
+    Args:
+        weak: later parts are drawn by `weak_prompts.part`, which may need more prompts.
 
     Raises:
         DataError: there are too few for all parts.
     """
     order = sorted((content_hash("round", one.id), one.id) for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "train")
-    if shortage := settings.shortage(parts, len(order)):
+    if shortage := settings.shortage(parts, len(order), weak=weak):
         raise DataError(f"rounds.prompts: {shortage}.")
     first = part * settings.per_round
     chosen = {order[place % len(order)][1] for place in range(first, first + settings.per_round)}
     found = read_jsonl(prompts / PROMPTS, Prompt)
-    return StageResult(counts=_write(context, (one for one in found if one.split == "held_out" or one.id in chosen)))
+    return StageResult(counts=write_prompts(context, (one for one in found if one.split == "held_out" or one.id in chosen)))
 
 
-def _write(context: StageContext, prompts: Iterable[Prompt]) -> dict[str, int]:
+def write_prompts(context: StageContext, prompts: Iterable[Prompt]) -> dict[str, int]:
+    """Write prompts.jsonl, and count the prompts of each split."""
     held_out = 0
 
     def counted() -> Iterator[Prompt]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.evaluation.fidelity import TeacherFidelity
+from aligndistill.evaluation.intervals import bootstrap_mean
 from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.report import (
     ChainModel,
@@ -36,6 +37,7 @@ from aligndistill.stages.files import (
 )
 from aligndistill.stages.models import COPY
 from aligndistill.stages.report_page import counted, page_data
+from aligndistill.stages.weak_prompts import training_difficulties
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.stage import ENDED, StageResult, collects
 
@@ -167,6 +169,9 @@ def _rounds(
         judge = AuditResult.model_validate(_manifest(rounds[name]["audit"]).metrics).metrics
         audited = {one: getattr(judge, one) for one in ("canaries", "own_answers_win", "own_answers_win_by_labels")}
         audited["agreement"] = judge.labels.agreement if judge.labels else None
+        hard = list(training_difficulties(rounds[name]["rankings"]).values())
+        audited["accept_rate"] = bootstrap_mean([one.accept_rate for one in hard]) if hard else None
+        audited["difficulty"] = bootstrap_mean([one.difficulty for one in hard]) if hard else None
         yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended, **audited})
 
 

@@ -107,3 +107,24 @@ def test_a_share_lies_between_none_and_all(share: float) -> None:
 def test_prompts_may_run_out(per_round: int, repeats: int, prompts: int, short: str | None) -> None:
     found = FreshPrompts(per_round=per_round, repeats=repeats).shortage(3, prompts)
     assert found is None if short is None else found is not None and short in found
+
+
+def test_weak_prompts_are_drawn_in_all_rounds_but_the_first() -> None:
+    rounds = {"count": 3, "promotes": "dpo", "prompts": {"per_round": 5, "repeats": 1}, "weak": 0.5}
+    assert [one.weak for one in config(rounds=rounds).all_rounds] == [None, 0.5, 0.5]
+
+
+@pytest.mark.parametrize(
+    ("rounds", "said"),
+    [
+        ({"weak": 0.5}, "'weak' chooses the prompts of a round: set prompts to"),
+        ({"weak": 0.5, "prompts": "fresh"}, "'weak' chooses the prompts of a round: set prompts to"),
+        ({"weak": 0.5, "prompts": {"per_round": 5}}, "set prompts.repeats to 1 or more"),
+        ({"weak": 0.05, "prompts": {"per_round": 5, "repeats": 1}}, "is less than one prompt"),
+        ({"weak": 1.1, "prompts": {"per_round": 5, "repeats": 1}}, "less than or equal to 1"),
+        ({"weak": 0, "prompts": {"per_round": 5, "repeats": 1}}, "greater than 0"),
+    ],
+)
+def test_weak_prompts_that_cannot_be_drawn_are_refused(rounds: dict[str, Any], said: str) -> None:
+    with pytest.raises(ValidationError, match=said):
+        config(rounds={"count": 2, "promotes": "dpo", **rounds})

@@ -5,7 +5,7 @@ import math
 import os
 import re
 import subprocess
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import SimpleNamespace
@@ -25,6 +25,7 @@ from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.offline_objectives import Dpo
 from aligndistill.config.run import RunConfig, Runtime, ZeroName
+from aligndistill.config.yaml import read_yaml_file
 from aligndistill.errors import ConfigError
 from aligndistill.processes.deepspeed import config_of
 from aligndistill.processes.devices import Gpus
@@ -36,6 +37,7 @@ RUNS = sorted(CONFIGS.glob("*.yaml"))
 OVERLAID = [CONFIGS / f"{name}.yaml" for name in ("quickstart", "hh", "ultrafeedback")]  # what overlays are meant for
 OBJECTIVES = sorted(CONFIGS.glob("objectives/*.yaml"))
 JUDGES = sorted(CONFIGS.glob("judges/*.yaml"))
+LOOPS = sorted(CONFIGS.glob("loops/*.yaml"))
 SHARDINGS = sorted(CONFIGS.glob("deepspeed/*.json"))
 SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "judge_then_train.sh", "slurm.sbatch")]
 
@@ -87,6 +89,7 @@ def test_the_shipped_files_are_found():
     assert {path.stem for path in RUNS} == {"quickstart", "quickstart-distil", "quickstart-rounds", "frontier", *RECIPES}
     assert {path.stem for path in OBJECTIVES} > {"dpo", "ipo"}  # one for each kind: tests/test_architecture.py
     assert {path.stem for path in JUDGES} > {"pairwise_endpoint", "pairwise_local"}
+    assert {path.stem for path in LOOPS} == {"rejection_sampling", "self_rewarding", "sppo", "star"}
     assert {path.stem for path in SHARDINGS} == {"zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"}
 
 
@@ -197,7 +200,29 @@ def test_an_objective_has_its_published_values_also_where_only_its_kind_is_given
     assert_holds(plain.objective.model_dump(), settings)
 
 
-@pytest.mark.parametrize("path", [*RUNS, *OBJECTIVES, *JUDGES], ids=by_name)
+@pytest.mark.parametrize("run", OVERLAID, ids=by_name)
+@pytest.mark.parametrize("overlay", LOOPS, ids=by_name)
+def test_a_loop_repeats_a_run_or_labels_its_start(run: Path, overlay: Path):
+    written = read_yaml_file(overlay, 0).data
+    config = load_config([run, overlay], SAME_TOKENIZER[:1] if overlay.stem == "star" else [])
+    assert_holds(json.loads(config.model_dump_json(by_alias=True)), written)
+    if overlay.stem == "star":
+        assert config.sft is not None
+        assert config.sft.label is not None
+    else:
+        assert config.rounds is not None
+        assert config.rounds.promotes in written["students"]
+
+
+@pytest.mark.parametrize("path", LOOPS, ids=by_name)
+def test_a_loop_is_short_and_names_its_paper(path: Path):
+    text = path.read_text()
+    assert len(text.splitlines()) <= 30
+    assert re.search(r"arXiv:\d{4}\.\d{5}", text)
+    assert "What differs" in text
+
+
+@pytest.mark.parametrize("path", [*RUNS, *OBJECTIVES, *JUDGES, *LOOPS], ids=by_name)
 def test_every_file_begins_with_a_comment_on_when_to_use_it(path: Path):
     lines = path.read_text(encoding="utf-8").splitlines()
     assert lines[0].startswith("# ")
@@ -234,12 +259,12 @@ def stand_in(source: Source, folder: Path) -> dict[str, Any]:
 
 
 @pytest.fixture
-def with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], RunConfig]:
+def with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., RunConfig]:
     """A recipe on the GPUs that it is for, with files of this machine in place of those of the Hub."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("HF_HUB_OFFLINE", "1")
 
-    def load(name: str) -> RunConfig:
+    def load(name: str, overlay: Path | None = None, further: Sequence[str] = ()) -> RunConfig:
         published, config = RECIPES[name], load_config([CONFIGS / f"{name}.yaml"])
         monkeypatch.setattr(stage_memory, "find_gpus", lambda: Gpus(published.gpus, bf16=True))
         model = tmp_path / published.shape
@@ -253,13 +278,35 @@ def with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
         assert source is not None
         data = {f"{key}.source.{name}": value for name, value in stand_in(source, tmp_path).items()}
         overrides = [f"{key}={json.dumps(value)}" for key, value in {**data, "start.model": str(model)}.items()]
-        return load_config([CONFIGS / f"{name}.yaml"], [*overrides, f"runtime.processes={published.gpus}"])
+        paths = [CONFIGS / f"{name}.yaml", *([overlay] if overlay else [])]
+        return load_config(paths, [*overrides, f"runtime.processes={published.gpus}", *further])
 
     return load
 
 
+@pytest.mark.parametrize("overlay", LOOPS, ids=by_name)
+def test_a_loop_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], tmp_path: Path, overlay: Path):
+    """On `hh.yaml`. The files and the function that STaR's config asks for are the user's."""
+    rows = [{"prompt": f"What is {one} plus {one}?", "completion": f"Twice.\nAnswer: {2 * one}"} for one in range(200)]
+    for name in ("my_examples.jsonl", "my_answers.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    function = "sft.demonstrations.label.function=examples.quickstart.truth:truth"
+    weak = ["rounds.prompts={per_round: 60, repeats: 1}", "rounds.weak=0.5"]  # nothing of it is known before the first round
+    config = with_stand_ins("hh", overlay, {"star": [function], "sppo": weak}.get(overlay.stem, []))
+    found = examine(config)
+    assert (found.errors, found.warnings) == ((), ())
+    planned = plan(config)
+    assert (planned.problems, planned.no_estimate) == ((), None)
+    assert "student-dpo" in planned.memory
+    asked = {one.stage for one in planned.requests}
+    assert ("labels-hinted" if overlay.stem == "star" else "verdicts-r2") in asked
+    if overlay.stem == "sppo":
+        prompts = {one.stage: one.prompts for one in planned.requests if one.stage.startswith("verdicts")}
+        assert len(set(prompts.values())) == 1
+
+
 @pytest.mark.parametrize("name", RECIPES)
-def test_a_recipe_passes_check_and_plan(with_stand_ins: Callable[[str], RunConfig], name: str):
+def test_a_recipe_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], name: str):
     config = with_stand_ins(name)
     found = examine(config)
     assert (found.errors, found.warnings) == ((), ())

@@ -97,7 +97,7 @@ def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
     (folder / "changing.py").write_text(CHANGING.replace("FACTOR", str(factor)))
     settings = repeated(config) | {"judge": {"kind": "function", "function": "changing:grade"}}
     settings["audit"] = {"stop": {"longer_wins": 0.7, "canaries": None}}
-    settings["rounds"]["count"] = 3
+    settings["rounds"] |= {"count": 3, "prompts": {"per_round": 12, "repeats": 1}, "weak": 0.5}
     write_config(folder / "run.yaml", settings)
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors

@@ -7,13 +7,25 @@ import matplotlib
 import pytest
 
 from aligndistill.reporting.drawing import INK, SERIES
-from aligndistill.reporting.plots import DriftPoint, curves_plot, drift_plot, length_gap_plot, lengths_plot, reliability_plot
+from aligndistill.reporting.plots import (
+    DriftPoint,
+    curves_plot,
+    drift_plot,
+    length_gap_plot,
+    lengths_plot,
+    reliability_plot,
+    rounds_plot,
+)
 from tests.reporting.fake_run import full_page, mean
 
 
 def drift(*names):
     points = [DriftPoint(name, index, mean(10 + index, 1), mean(0.6, 0.1)) for index, name in enumerate(names)]
     return drift_plot(points, "truth", {"start": 0.4})
+
+
+def rounds(*values):
+    return {str(number): mean(value, 0.05) for number, value in enumerate(values, 1)}
 
 
 @cache
@@ -24,6 +36,7 @@ def all_plots():
         "reliability": reliability_plot(page.reliability),
         "length_gap": length_gap_plot(page.length_gaps),
         "curves": curves_plot(page.curves, {"dpo": 0, "pro": 1}),
+        "rounds": rounds_plot({"accept rate": rounds(0.3, 0.4), "difficulty": rounds(1.2, 0.9)}),
         "lengths": lengths_plot(page.lengths, {"start": None, "teacher": None, "dpo": 0, "pro": 1}),
     }
 
@@ -122,3 +135,9 @@ def test_long_curves_are_thinned_and_odd_sizes_drawn():
     assert "from 5.00 to 5.00 in 1 steps" in curves_plot({"a": [(1, 5.0)]}, {"a": 0}).alt
     assert lengths_plot({"a": [0]}, {"a": 0}).svg
     assert lengths_plot({"a": [1, 5000]}, {"a": 9}).svg
+
+
+def test_rounds_are_told_one_by_one():
+    plot = rounds_plot({"accept rate": rounds(0.3, 0.4)})
+    assert plot.alt == "Over the rounds: accept rate 0.30 [0.25, 0.35] in round 1, 0.40 [0.35, 0.45] in round 2."
+    assert "accept rate" in plot.svg

@@ -16,7 +16,7 @@ from aligndistill.evaluation.intervals import Mean
 from aligndistill.models.load import ModelPointer, read_pointer
 from aligndistill.records import Prompt, Ranking
 from aligndistill.reporting.report import RoundMetrics
-from aligndistill.stages import prompts, rounds
+from aligndistill.stages import prompts, rounds, weak_prompts
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.models import point_to_student
@@ -173,6 +173,64 @@ def test_sized_parts_use_every_prompt_before_one_is_used_again(tmp_path: Path) -
     assert Counter(name for part in parts for name in part) == dict.fromkeys(train, 2)  # 5 rounds of 4, twice 10
     with pytest.raises(DataError, match=r"rounds\.prompts: 6 rounds of 4 prompts need more than the 10 training prompts"):
         prompts.sized_part(context(tmp_path / "more"), prompts=tmp_path / "whole", settings=settings, part=0, parts=6)
+
+
+def write_order(folder: Path, prompts: list[str], split: str = "train") -> None:
+    """A ranking of two answers of the student to each prompt, whose scores differ more from one to the next; the first is tied."""
+    rows = [
+        Ranking.model_validate(
+            {
+                "prompt_id": name,
+                "split": split,
+                "messages": [{"role": "user", "content": name}],
+                "responses": [{"text": t, "score": s, "candidate_id": t, "author": "start"} for t, s in (("b", gap), ("a", 0.0))],
+            }
+        )
+        for gap, name in enumerate(prompts)
+    ]
+    folder.mkdir()
+    write_jsonl(folder / "rankings.jsonl", rows[1:])
+    write_jsonl(folder / "ties.jsonl", rows[:1])
+
+
+def test_half_of_a_round_is_drawn_from_the_hard_prompts_of_the_round_before(tmp_path: Path) -> None:
+    train = whole_prompts(tmp_path / "whole", 12)
+    settings = FreshPrompts(per_round=4, repeats=1)
+    of_round: dict[str, list[str]] = {}
+    earlier: dict[str, Path] = {}
+    for part in range(5):  # 5 + 1 rounds of 4 are 12 prompts twice
+        made = context(tmp_path / str(part))
+        if part == 0:
+            prompts.sized_part(made, prompts=tmp_path / "whole", settings=settings, part=0, parts=5, weak=True)
+        else:
+            order = tmp_path / f"order-{part}"
+            write_order(order, of_round[str(part - 1)])
+            given = {"settings": settings, "share": 0.5, "earlier": dict(earlier), "rankings": order, "seed": 3}
+            counts = weak_prompts.part(made, prompts=tmp_path / "whole", **given).counts
+            before = {one for one in of_round[str(part - 1)] if sum(one in names for names in of_round.values()) < 2}
+            weak = before & {one.id for one in read_jsonl(made.folder / "prompts.jsonl", Prompt)}
+            assert counts == {"train": 4, "held_out": 3, "weak": min(2, len(before))}
+            assert len(weak) >= counts["weak"]
+        rows = list(read_jsonl(made.folder / "prompts.jsonl", Prompt))
+        of_round[str(part)] = [one.id for one in rows if one.split == "train"]
+        earlier[str(part)] = made.folder
+        assert len(set(of_round[str(part)])) == 4
+    assert max(Counter(name for names in of_round.values() for name in names).values()) == 2
+    assert len({*of_round["0"], *of_round["1"], *of_round["2"], *of_round["3"]}) > 8
+    assert {name for names in of_round.values() for name in names} <= set(train)
+
+
+def test_held_out_prompts_have_no_difficulty(tmp_path: Path) -> None:
+    write_order(tmp_path / "order", ["a", "b", "c"], split="held_out")
+    assert weak_prompts.training_difficulties(tmp_path / "order") == {}
+
+
+def test_weak_prompts_that_may_run_out_are_an_error_of_the_first_round(tmp_path: Path) -> None:
+    whole_prompts(tmp_path / "whole", 11)
+    settings = FreshPrompts(per_round=4, repeats=1)
+    assert settings.shortage(5, 11) is None
+    with pytest.raises(DataError, match=r"of which 'weak' uses some early, may use up the 11 training prompts, each 2 times"):
+        prompts.sized_part(context(tmp_path / "x"), prompts=tmp_path / "whole", settings=settings, part=0, parts=5, weak=True)
 
 
 def test_an_empty_part_is_an_error_of_the_first_round(tmp_path: Path) -> None:

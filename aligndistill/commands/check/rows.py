@@ -78,7 +78,7 @@ def _few(config: RunConfig, training_prompts: int) -> str | None:
     asked = config.rounds.prompts if config.rounds is not None else None
     if config.rounds is None or not isinstance(asked, FreshPrompts):
         return None
-    return asked.shortage(config.rounds.count, training_prompts)
+    return asked.shortage(config.rounds.count, training_prompts, weak=config.rounds.weak is not None)
 
 
 def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:

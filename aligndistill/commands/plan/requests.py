@@ -42,7 +42,13 @@ MAX_PLACEHOLDERS = 200
 
 ELICITING = "elicitation.make"
 PROMPT_KINDS = frozenset({"prompts.read", "prompts.of_rankings", "filters.prompts", ELICITING})
-DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {"rankings.read", "prompts.part", "prompts.sized_part", "filters.demonstrations"}
+DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {
+    "rankings.read",
+    "prompts.part",
+    "prompts.sized_part",
+    "weak_prompts.part",
+    "filters.demonstrations",
+}
 """Stages that read the user's data; a dry run runs them unchanged."""
 
 LABELS = "labels"
