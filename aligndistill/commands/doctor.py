@@ -11,7 +11,10 @@ from urllib.parse import urlsplit
 from aligndistill.commands.output import Finding
 from aligndistill.commands.server_checks import server_findings
 from aligndistill.commands.template_checks import template_findings
+from aligndistill.config.models import FunctionModel
 from aligndistill.config.objectives import Ppo, RolloutServer
+from aligndistill.config.plugins import load_plugin
+from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.models.folder import NO_BITSANDBYTES, has_bitsandbytes
@@ -76,9 +79,20 @@ def _models(config: RunConfig | None) -> Iterator[Finding]:
         yield Finding("bitsandbytes", NO_BITSANDBYTES, passed=False)
     yield from template_findings(config)
     yield from server_findings(config)
+    for name, function in resolved(config).functions.items():
+        yield _function(name, function)
     for name, student in config.students.items():
         if isinstance(student.objective, Ppo) and student.objective.server is not None:
             yield _samples(f"student {name}", student.objective.server)
+
+
+def _function(name: str, model: FunctionModel) -> Finding:
+    """Import the function of a model, as a run does."""
+    try:
+        load_plugin(model.function)
+    except UserError as error:
+        return Finding(name, str(error), passed=False)
+    return Finding(name, f"{model.function} can be imported")
 
 
 def _samples(name: str, server: RolloutServer) -> Finding:

@@ -6,7 +6,7 @@ from pathlib import PurePath
 
 from aligndistill.config import elicitation_checks, filter_checks, label_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
-from aligndistill.config.models import EndpointModel, Teacher
+from aligndistill.config.models import EndpointModel, FunctionModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, BestOfN, Kto
 from aligndistill.config.problems import Problem, did_you_mean, no_such_model
@@ -271,8 +271,10 @@ def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
             yield Problem((*path, *use.path), no_such_model(use.model, known))
             continue
         model = known[use.model] if isinstance(use.model, str) else use.model
-        if isinstance(use.owner, JudgeSection) and use.owner.needs_local_model and isinstance(model, EndpointModel):
-            text = "a likelihood judge needs log-probabilities of whole answers, which an endpoint does not provide"
+        is_remote = isinstance(model, EndpointModel | FunctionModel)
+        if isinstance(use.owner, JudgeSection) and use.owner.needs_local_model and is_remote:
+            given_by = "an endpoint" if isinstance(model, EndpointModel) else "a function"
+            text = f"a likelihood judge needs log-probabilities of whole answers, which {given_by} does not provide"
             yield Problem((*path, *use.path), f"{text}: use a local model, or kind pairwise or rubric")
 
 
@@ -314,12 +316,12 @@ def _quantized(config: RunConfig) -> Iterator[Problem]:
         yield Problem(("evaluation", "quantized"), f"{text}, or export: merged")
 
 
-def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel]]:
+def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, Teacher | EndpointModel | FunctionModel]]:
     """Every model except the start, with its path."""
     if config.teacher is not None:
         yield ("teacher",), config.teacher
     for name, model in config.models.items():
         yield ("models", name), model
     for use in model_uses(config):
-        if isinstance(use.model, Teacher | EndpointModel):
+        if isinstance(use.model, Teacher | EndpointModel | FunctionModel):
             yield use.path, use.model

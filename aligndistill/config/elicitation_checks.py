@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 
 from aligndistill.config.elicitation import Magpie
-from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel
 from aligndistill.config.problems import Problem, no_such_model
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
@@ -33,8 +33,10 @@ def elicited(config: RunConfig) -> Iterator[Problem]:
                 yield Problem((*path, "model"), f"magpie gives '{name}' its chat template up to the user's turn, {reason}")
 
 
-def _no_template(model: LocalModel | EndpointModel) -> str | None:
+def _no_template(model: LocalModel | EndpointModel | FunctionModel) -> str | None:
     """Why the text before a user's turn is not known; None if it is, as far as the config says."""
+    if isinstance(model, FunctionModel):
+        return "and a function has none: use a model that runs here, or a server that continues text"
     if isinstance(model, EndpointModel):
         if model.tokenizer is not None:
             return None

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from aligndistill.config.filters import Filters, Quality, Within
 from aligndistill.config.judges import Judge
-from aligndistill.config.models import EndpointModel
+from aligndistill.config.models import EndpointModel, FunctionModel
 from aligndistill.config.problems import Problem, did_you_mean
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
@@ -65,9 +65,10 @@ def _local(config: RunConfig, within: Within, path: KeyPath) -> Iterator[Problem
         text = f"there is no model '{within.model}'{did_you_mean(within.model, config.named_models)} (models of this run: {known})"
         yield Problem((*path, "model"), text)
         return
-    if isinstance(model, EndpointModel):
+    if isinstance(model, EndpointModel | FunctionModel):
+        kind = "server" if isinstance(model, EndpointModel) else "function"
         yield Problem(
-            (*path, "model"), "this needs log-probabilities of whole texts, which a server does not give: use a local model"
+            (*path, "model"), f"this needs log-probabilities of whole texts, which a {kind} does not give: use a local model"
         )
     elif path[0] == "sft" and within.model == "start" and model.from_scratch is not None:
         text = "a start from scratch knows nothing before it is trained on these demonstrations: name another model"

@@ -1,5 +1,6 @@
-"""The schema of models: local ones and those behind servers."""
+"""The schema of models: local ones, those behind servers, and functions."""
 
+import hashlib
 import json
 import re
 from collections.abc import Container, Mapping
@@ -9,8 +10,9 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Priv
 
 from aligndistill.config.data import MayTrain
 from aligndistill.config.from_scratch import FromScratch
+from aligndistill.config.plugins import plugin_file
 from aligndistill.config.secrets import redact
-from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, ReadsFile, Section, name_or_section
+from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, PluginName, ReadsFile, Section, name_or_section
 from aligndistill.config.servers import KeyVariable, ServerUrls
 from aligndistill.config.training import Sft, with_adapter_rate
 
@@ -278,6 +280,32 @@ class EndpointModel(Section):
         return f"endpoint {self.server}" + (f" {json.dumps(changed, sort_keys=True)}" if changed else "")
 
 
+class FunctionModel(Section):
+    """A function of yours that answers: `(messages: list[dict[str, str]], sample: int, seed: int) -> str`.
+
+    Attributes:
+        function: gets a conversation's `role` and `content` by turn, the number of the answer among those to this conversation, and
+            the run's seed; the same arguments must give the same text.
+        licence, outputs_may_train: as of a local model.
+    """
+
+    kind: Literal["function"]
+    function: PluginName
+    licence: Annotated[str | None, NotHashed] = None
+    outputs_may_train: Annotated[MayTrain, NotHashed] = "unknown"
+
+    @property
+    def code_hash(self) -> str:
+        """The SHA-256 of the function's module; empty if there is no such file."""
+        file = plugin_file(self.function)
+        return hashlib.sha256(file.read_bytes()).hexdigest() if file is not None and file.is_file() else ""
+
+    @property
+    def identity(self) -> str:
+        """The function and its module's code, in cache keys."""
+        return f"function {self.function} {self.code_hash}"
+
+
 class Teacher(LocalModel):
     """A local teacher, optionally fine-tuned on demonstrations first."""
 
@@ -289,8 +317,11 @@ def _model_kind(value: Any) -> str:
     return str(kind)
 
 
-Model = Annotated[Annotated[Teacher, Tag("local")] | Annotated[EndpointModel, Tag("endpoint")], Discriminator(_model_kind)]
-"""A local model (the default) or an endpoint (`kind: endpoint`)."""
+Model = Annotated[
+    Annotated[Teacher, Tag("local")] | Annotated[EndpointModel, Tag("endpoint")] | Annotated[FunctionModel, Tag("function")],
+    Discriminator(_model_kind),
+]
+"""A local model (the default), an endpoint (`kind: endpoint`) or a function (`kind: function`)."""
 
 
 ModelRef = Annotated[Annotated[str, Tag("name")] | Annotated[Model, Tag("section")], Discriminator(name_or_section), NamesModel]

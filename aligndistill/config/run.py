@@ -17,7 +17,7 @@ from aligndistill.config.data import Source
 from aligndistill.config.filters import FilteredPrompts, Filters
 from aligndistill.config.judges import Judge
 from aligndistill.config.labels import Revise, StartSft
-from aligndistill.config.models import EndpointModel, LocalModel, Model, OwnStart, StudentModel
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Model, OwnStart, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
 from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
@@ -247,6 +247,11 @@ class RunConfig(Section):
     def endpoints(self) -> dict[str, EndpointModel]:
         """The models behind a server."""
         return {name: model for name, model in self.named_models.items() if isinstance(model, EndpointModel)}
+
+    @property
+    def functions(self) -> dict[str, FunctionModel]:
+        """The models that are functions."""
+        return {name: model for name, model in self.named_models.items() if isinstance(model, FunctionModel)}
 
     @property
     def trains_adapters(self) -> bool:

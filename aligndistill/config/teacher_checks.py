@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aligndistill.config.models import EndpointModel, LocalModel, Teacher
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Teacher
 from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.problems import Problem
@@ -65,8 +65,9 @@ def _probabilities_unknown(reader: str, config: RunConfig) -> str | None:
     teacher = config.teacher
     if teacher is None:
         return f"{reader} reads a teacher's probabilities, and there is no 'teacher': add that section"
-    if isinstance(teacher, EndpointModel):
-        reads = f"{reader} reads a teacher's probabilities of every token, which an endpoint does not provide"
+    if isinstance(teacher, EndpointModel | FunctionModel):
+        given_by = "an endpoint" if isinstance(teacher, EndpointModel) else "a function"
+        reads = f"{reader} reads a teacher's probabilities of every token, which {given_by} does not provide"
         return f"{reads}: use a local teacher, or what reads answers alone"
     if config.start is not None and not _may_share_tokenizer(config):
         text = f"{reader} needs one tokenizer for both models, and one from scratch is trained on the model's demonstrations"

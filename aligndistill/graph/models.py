@@ -1,4 +1,4 @@
-"""Each model of a run by its name: a server, or the stage that points to a model or fine-tunes it on demonstrations.
+"""Each model of a run by its name: a server, a function, or the stage that points to a model or fine-tunes it on demonstrations.
 
     prompts ──> labels ──> (hinted) ──> (revised) ──> (judged) ──> demonstrations ──> start
 
@@ -18,11 +18,11 @@ from aligndistill.store.stage import Given, Stage, pick, stage
 
 
 def named_models(config: RunConfig) -> Given:
-    """Each model of the config: a server as it is, or the stage that writes its `model.json` or fine-tunes it on demonstrations.
+    """Each model of the config: a server or function as it is, or the stage that writes its `model.json` or fine-tunes it.
 
     A start whose demonstrations are written in the run is here as it is before them: `with_labelled_start` replaces it.
     """
-    found: Given = dict(config.endpoints)
+    found: Given = {**config.endpoints, **config.functions}
     for name, local in sorted(config.local_models.items(), key=lambda one: one[0] == "start"):  # its filters ask the others
         label = name if name in ("start", "teacher") else f"model-{name}"
         sft: Training | None = getattr(local, "sft", None)

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
@@ -101,7 +102,7 @@ class CachingAsk:
     def _identity(self, author: str) -> str:
         """The model in cache keys, as chat models name themselves."""
         model = self._models[author]
-        return model.identity if isinstance(model, EndpointModel) else f"model {self._context.identities[model]}"
+        return f"model {self._context.identities[model]}" if isinstance(model, Path) else model.identity
 
     def _advance(self, count: int, author: str, note: str) -> None:
         self._replies += count

@@ -8,7 +8,7 @@ from typing import TypeVar
 from aligndistill.config.data import Source
 from aligndistill.config.labels import Labelled, StartSft
 from aligndistill.config.load import load_config
-from aligndistill.config.models import EndpointModel, LocalModel, Teacher
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Teacher
 from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.problems import did_you_mean
@@ -187,10 +187,12 @@ def chain_models(config: RunConfig) -> tuple[RunModel, ...]:
     return tuple(found)
 
 
-def described(model: LocalModel | EndpointModel) -> str:
+def described(model: LocalModel | EndpointModel | FunctionModel) -> str:
     """What a model is, in a few words."""
     if isinstance(model, EndpointModel):
         return f"{model.name} at {model.urls[0]}"
+    if isinstance(model, FunctionModel):
+        return model.function
     if model.run is not None:
         return f"{model.run}: {model.student}"
     return model.model or f"from scratch, {model.from_scratch.hidden_size if model.from_scratch else 0} wide"

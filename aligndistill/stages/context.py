@@ -6,14 +6,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligndistill.chat.protocol import ChatModel
-from aligndistill.config.models import EndpointModel
+from aligndistill.config.models import EndpointModel, FunctionModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import DataError, RefusedConversation
 from aligndistill.judges.protocol import Judge
 from aligndistill.store.artifacts import SCRATCH
 
-ModelSource = Path | EndpointModel
-"""A model as an argument of a stage's function: the folder of a stage with its pointer, or a server."""
+ModelSource = Path | EndpointModel | FunctionModel
+"""A model as an argument of a stage's function: the folder of a stage with its pointer, a server, or a function."""
 
 
 @dataclass(frozen=True)

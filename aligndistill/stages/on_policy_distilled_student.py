@@ -53,6 +53,7 @@ def train_beside_teacher(
         teacher, reads = served_teacher(context, start, own, taught_by)
         longest = None if taught_by.context_tokens is None else taught_by.context_tokens - 1  # it samples one token
     else:
+        assert isinstance(taught_by, Path), "the config's checks see to that"
         teacher = live_teacher(start, own, taught_by)
         reads, longest = teacher.model.conversation, teacher.model.max_positions
     policy = load_language_model(start.for_training(adapters=lora is not None), own)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
+from aligndistill.chat.function import FunctionChat
 from aligndistill.chat.protocol import Answered, ChatModel, Request, SamplingParams
 from aligndistill.config.judges import (
     ChatJudge,
@@ -17,7 +18,7 @@ from aligndistill.config.judges import (
     RewardScore,
     Rubric,
 )
-from aligndistill.config.models import EndpointModel
+from aligndistill.config.models import EndpointModel, FunctionModel
 from aligndistill.config.plugins import load_plugin
 from aligndistill.judges import function, listwise, pairwise, panel, protocol, rubric
 from aligndistill.judges.questions import JudgeOptions
@@ -50,13 +51,15 @@ class OpenChat:
 
 
 def open_chat(context: StageContext, model: ModelSource) -> OpenChat:
-    """The chat model in a folder, or on a server."""
+    """The chat model in a folder, on a server, or of a function."""
     if context.open_model is not None:
         return OpenChat(context.open_model(model), None)
     if isinstance(model, EndpointModel):
         from aligndistill.chat.endpoint import EndpointChat
 
         return OpenChat(context.open_endpoint(model) if context.open_endpoint else EndpointChat(model), None)
+    if isinstance(model, FunctionModel):
+        return OpenChat(FunctionChat(model), None)
     from aligndistill.chat.local import LocalChat
     from aligndistill.models.load import load_language_model, read_pointer
 

@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 import yaml
 
 from aligndistill.config.data import Source
-from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.config.section import Section
@@ -34,7 +34,7 @@ def origins(config: RunConfig) -> Origins:
     )
 
 
-def licence_of(model: EndpointModel | LocalModel) -> str | None:
+def licence_of(model: EndpointModel | FunctionModel | LocalModel) -> str | None:
     """The licence that the config gives for a model, or else its folder's README.md; None if neither does."""
     folder = Path(model.model).expanduser() if isinstance(model, LocalModel) and model.model is not None else None
     return model.licence or (licence_in(folder / "README.md") if folder is not None else None)
@@ -54,11 +54,14 @@ def licence_in(card: Path) -> str | None:
     return str(found) if found else None
 
 
-def _model(name: str, model: EndpointModel | LocalModel) -> ModelOrigin:
+def _model(name: str, model: EndpointModel | FunctionModel | LocalModel) -> ModelOrigin:
     licence, train = licence_of(model) or UNKNOWN, model.outputs_may_train
     if isinstance(model, EndpointModel):
         servers = ", ".join(sorted({urlsplit(url).netloc for url in model.urls}))
         return ModelOrigin(name=name, model=model.name, server=servers, licence=licence, outputs_may_train=train)
+    if isinstance(model, FunctionModel):
+        code = model.code_hash[:HASH_DIGITS]
+        return ModelOrigin(name=name, model=model.function, revision=code, licence=licence, outputs_may_train=train)
     if model.model is None:
         return ModelOrigin(name=name, model="from scratch", licence="none: trained in this run", outputs_may_train="yes")
     folder = Path(model.model).expanduser()
@@ -91,7 +94,8 @@ def stage_origin(stage: Stage, folder: Path, spent: Mapping[str, float], energy:
     settings = {
         name: value
         for name, value in stage.given.items()
-        if isinstance(value, Section) and not isinstance(value, EndpointModel | LocalModel | Source)  # these are among the origins
+        if isinstance(value, Section)
+        and not isinstance(value, EndpointModel | FunctionModel | LocalModel | Source)  # these are among the origins
     }
     plain: dict[str, Any] = {name: value for name, value in stage.given.items() if isinstance(value, int | float | str)}
     plain |= {

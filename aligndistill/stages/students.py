@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from aligndistill.config.models import EndpointModel, Lora
+from aligndistill.config.models import EndpointModel, FunctionModel, Lora
 from aligndistill.config.run import AnswerSampling, Evaluation
 from aligndistill.config.students import Student
 from aligndistill.stages.context import ModelSource, StageContext
@@ -48,7 +48,7 @@ def make(
         case "distil":
             from aligndistill.stages.distilled_student import train_by_teacher
 
-            assert rankings is not None and not isinstance(teacher, EndpointModel)
+            assert rankings is not None and not isinstance(teacher, EndpointModel | FunctionModel)
             return train_by_teacher(context, settings, lora, seed, start, rankings, teacher, teacher_tokens)
         case "on_policy_distil":
             from aligndistill.stages.on_policy_distilled_student import train_beside_teacher

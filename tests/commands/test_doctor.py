@@ -40,6 +40,18 @@ def test_a_quantised_start_without_bitsandbytes_is_bad(monkeypatch: pytest.Monke
     assert line.endswith("not installed: pip install 'aligndistill[quantised]'")
 
 
+def test_the_function_of_a_model_is_imported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "speaker_of_doctor.py").write_text("def speak(messages, sample, seed): return 'yes'\n")
+    models = {name: {"kind": "function", "function": f"speaker_of_doctor:{name}"} for name in ("speak", "sing")}
+    lines: list[str] = []
+    assert not examine(RunConfig.model_validate({**small_config(), "models": models}), lines.append)
+    found = {line.split()[1]: line for line in lines if "speaker_of_doctor" in line}
+    assert found["speak"].startswith("ok ")
+    assert found["sing"].startswith("BAD")
+    assert "module 'speaker_of_doctor' has no 'sing'" in found["sing"]
+
+
 @pytest.mark.parametrize("dev_mode", [True, False])
 def test_a_server_of_rollouts_is_asked_whether_it_is_ready(dev_mode: bool, tmp_path: Path) -> None:
     with PolicyServer(write_tiny_model(tmp_path / "start"), dev_mode=dev_mode) as server:

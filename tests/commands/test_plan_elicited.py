@@ -19,6 +19,7 @@ from tests.e2e.small_run import small_config, write_data
 from tests.elicitation.scripted_teacher import reply_to
 
 TEACHER = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "scripted"}
+FUNCTION = {"kind": "function", "function": "tests.elicitation.scripted_teacher:reply_to"}
 MORE = {"name": "more", "kind": "expand", "target": 40}
 HARDER = {"name": "harder", "kind": "evolve", "rounds": 2, "answer": True}
 TOPICS = {"name": "topics", "kind": "curate", "topics": "topics.txt", "per_topic": 10, "subtopics": 2}
@@ -75,6 +76,14 @@ def test_a_plan_is_an_upper_bound(config: Any, step: dict[str, Any]) -> None:
     make(whole, name, chat)
     assert 0 < chat.asked <= found.asked.calls
     assert name not in planned(whole)
+
+
+def test_a_function_is_counted_but_has_no_server_and_no_price(config: Any) -> None:
+    whole = config(MORE)
+    function = RunConfig.model_validate({**whole.model_dump(by_alias=True), "teacher": FUNCTION})
+    found, served = planned(function)["prompts-more"], planned(whole)["prompts-more"]
+    assert (found.model, found.server) == ("teacher", None)
+    assert found.asked == served.asked
 
 
 def _prompts(config: RunConfig) -> list[Any]:

@@ -101,5 +101,9 @@ def test_magpie_needs_to_know_what_stands_before_a_users_turn(load: Load) -> Non
     load(magpie(), teacher={**SERVER, "tokenizer": "./start"})
     load(magpie(model="start"))
     load(magpie(model="start"), start={"model": "./start", "layout": "transcript"})
+    with pytest.raises(
+        ConfigError, match="magpie gives 'teacher' its chat template up to the user's turn, and a function has none"
+    ):
+        load(magpie(), teacher={"kind": "function", "function": "a:b"})
     with pytest.raises(ConfigError, match="layout 'plain' has no turns"):
         load(magpie(model="start"), start={"model": "./start", "layout": "plain"})

@@ -25,7 +25,7 @@ def config(**sections: Any) -> dict[str, Any]:
         "start": {"model": "some/model"},
         "sft": {"demonstrations": {"path": "d.jsonl"}},
         "teacher": {"model": "some/teacher"},
-        "models": {"server": SERVER},
+        "models": {"server": SERVER, "function": {"kind": "function", "function": "a:b"}},
         "judge": {"kind": "likelihood"},
         "students": {"dpo": {"objective": {"kind": "dpo"}}},
         **sections,
@@ -60,6 +60,12 @@ PAIRWISE = {"kind": "pairwise", "model": "server"}
             {"perplexity": {"between": [1, 9], "model": "server"}},
             "prompts.filters.perplexity.model",
             "use a local model",
+        ),
+        (
+            "prompts",
+            {"perplexity": {"between": [1, 9], "model": "function"}},
+            "prompts.filters.perplexity.model",
+            "which a function does not give",
         ),
         (
             "prompts",

@@ -241,8 +241,9 @@ KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo
         ("seed: {a: 1}", "seed: expected a whole number, found a section"),
         ("sede: 1", "sede: unknown key; did you mean 'seed'? (known keys: name, seed, seeds, prompts, "),
         ("teacher: gpt", "teacher: expected a section (key: value pairs), found 'gpt'"),
-        ("teacher: {kind: remote}", "teacher.kind: unknown kind 'remote' (known kinds: local, endpoint)"),
+        ("teacher: {kind: remote}", "teacher.kind: unknown kind 'remote' (known kinds: local, endpoint, function)"),
         ("teacher: {kind: endpoint, name: m}", "teacher.base_url: this key is required"),
+        ("teacher: {kind: function, function: speak}", "teacher.function: expected package.module:name, found 'speak'"),
         ("teacher: {kind: endpoint, name: m, base_url: gpu7}", "teacher.base_url: expected the URL of a server, such as "),
         ("teacher: {layout: chat}", "teacher: give either 'model' (a Hub name or a folder) or 'from_scratch', not both"),
         ("teacher: {model: 3}", "teacher.model: expected text, found 3 (put it in quotes)"),
@@ -675,6 +676,7 @@ def checked(**sections: str | None) -> str:
 
 LOCAL = "{model: some/teacher}"
 ENDPOINT = "{kind: endpoint, base_url: 'http://h/v1', name: n}"
+FUNCTION = "{kind: function, function: 'a:b'}"
 SCRATCH = "{from_scratch: {}}"
 READY = "{source: {path: r.jsonl}}"
 DPO = "{objective: {kind: dpo}}"
@@ -815,6 +817,23 @@ FROM_SCRATCH = {
             {"teacher": ENDPOINT, "evaluation": "{fidelity: true}"},
             "c.yaml:6: evaluation.fidelity: fidelity reads a teacher's probabilities of every token, which an endpoint",
         ),
+        (
+            {"teacher": FUNCTION, "evaluation": "{fidelity: true}"},
+            "c.yaml:6: evaluation.fidelity: fidelity reads a teacher's probabilities of every token, which a function does not",
+        ),
+        (
+            {"teacher": FUNCTION, "students": f"{{opd: {SAMPLED}}}"},
+            "c.yaml:6: students.opd.objective.kind: distillation reads a teacher's probabilities of every token, which a function",
+        ),
+        (
+            {"teacher": FUNCTION, "students": f"{{kd: {DISTIL}}}"},
+            "c.yaml:6: students.kd.objective.kind: distillation reads a teacher's probabilities of every token, which a function",
+        ),
+        (
+            {"teacher": FUNCTION, "judge": "{kind: likelihood, model: teacher}"},
+            "judge.model: a likelihood judge needs log-probabilities of whole answers, which a function does not provide",
+        ),
+        ({"start": FUNCTION}, "start.kind: expected 'local', found 'function'"),
         (
             {"evaluation": "{fidelity: true}"},
             "c.yaml:5: evaluation.fidelity: fidelity reads a teacher's probabilities, and there is no",

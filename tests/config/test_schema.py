@@ -6,7 +6,7 @@ import pytest
 from pydantic import Field
 
 from aligndistill.config.judges import Function, Pairwise, Rubric
-from aligndistill.config.models import EndpointModel, LocalModel, ModelRef
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, ModelRef
 from aligndistill.config.objectives import RolloutServer
 from aligndistill.config.run import Evaluation, RunConfig
 from aligndistill.config.schema import (
@@ -57,7 +57,7 @@ def test_the_marks_of_the_real_sections() -> None:
     assert marks(LocalModel)["model"] == {ReadsFile}
     assert marks(Pairwise)["template"] == {ReadsFile}
     assert marks(Pairwise)["model"] == {NamesModel}
-    assert marks(Function)["function"] == {ReadsCode}
+    assert marks(Function)["function"] == marks(FunctionModel)["function"] == {ReadsCode}
     assert marks(EndpointModel)["api_key_env"] == {NotHashed}
     assert marks(EndpointModel)["requests_per_minute"] == {NotHashed}
     assert {mark for of_field in marks(RolloutServer).values() for mark in of_field} == {NotHashed}

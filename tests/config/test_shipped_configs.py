@@ -86,7 +86,8 @@ def by_name(path: Path) -> str:
 
 
 def test_the_shipped_files_are_found():
-    assert {path.stem for path in RUNS} == {"quickstart", "quickstart-distil", "quickstart-rounds", "frontier", *RECIPES}
+    quickstarts = {"quickstart", "quickstart-distil", "quickstart-knowledge", "quickstart-rounds"}
+    assert {path.stem for path in RUNS} == {*quickstarts, "frontier", *RECIPES}
     assert {path.stem for path in OBJECTIVES} > {"dpo", "ipo"}  # one for each kind: tests/test_architecture.py
     assert {path.stem for path in JUDGES} > {"pairwise_endpoint", "pairwise_local"}
     assert {path.stem for path in LOOPS} == {"rejection_sampling", "self_rewarding", "sppo", "star"}

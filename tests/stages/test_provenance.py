@@ -1,5 +1,6 @@
 """Where data comes from: licences given and found, addresses without what is secret, and what stages cost."""
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -90,6 +91,14 @@ def test_models_and_data_with_their_licences(tmp_path: Path) -> None:
     text = found.model_dump_json()
     assert "secret-tenant" not in text
     assert str(tmp_path) not in text  # paths say whose machine it is
+
+
+def test_a_function_is_known_by_its_name_and_its_code(tmp_path: Path) -> None:
+    function = {"kind": "function", "function": "examples.happy_endings:ends_well", "licence": "mit"}
+    (found,) = [one for one in origins(resolved(config(tmp_path, teacher=function))).models if one.name == "teacher"]
+    code = Path("examples/happy_endings.py").read_bytes()
+    assert (found.model, found.licence) == ("examples.happy_endings:ends_well", "mit")
+    assert found.revision == hashlib.sha256(code).hexdigest()[:16]
 
 
 def test_check_names_models_without_a_licence(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.elicitation import Curate
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.labels import LabelRequest, Revise, Selection
-from aligndistill.config.models import EndpointModel, LocalModel, StudentModel
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, StudentModel
 from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
 from aligndistill.config.offline_objectives import Distil, HiddenStates
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
@@ -82,7 +82,7 @@ def _requirements(section: Section) -> Iterator[Requirement]:
             yield ("topics",), partial(_require_topics, section)
             if section.personas is not None:
                 yield ("personas",), partial(read_personas, section.personas)
-        case Function():
+        case Function() | FunctionModel():
             yield ("function",), partial(_require_function, section.function)
         case Evaluation(truth=str(truth)):
             yield ("truth",), partial(_require_function, truth)
@@ -113,7 +113,7 @@ def _of_runtime(config: RunConfig) -> Iterator[Requirement]:
 
 def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
     teacher = config.teacher
-    taught_by = teacher.tokenizer if isinstance(teacher, EndpointModel) else teacher.model if teacher is not None else None
+    taught_by = teacher.tokenizer if isinstance(teacher, EndpointModel) else getattr(teacher, "model", None)
     for name, student in config.students.items():
         objective, start = student.objective, config.seen_by(name).start
         if start is None or start.model is None or taught_by is None:

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from aligndistill.config.models import EndpointModel, LocalModel
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel
 from aligndistill.config.problems import Problem
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
@@ -22,11 +22,11 @@ def unlicensed(config: RunConfig) -> Iterator[Problem]:
             yield Problem((*path, "outputs_may_train"), "this run trains a model on what this one writes or says, and this says no")
 
 
-def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, EndpointModel | LocalModel]]:
+def _teachers(config: RunConfig) -> Iterator[tuple[KeyPath, EndpointModel | FunctionModel | LocalModel]]:
     if config.teacher is not None:
         yield ("teacher",), config.teacher
     for name, model in config.models.items():
         yield ("models", name), model
     for use in model_uses(config):
-        if isinstance(use.model, EndpointModel | LocalModel):
+        if isinstance(use.model, EndpointModel | FunctionModel | LocalModel):
             yield use.path, use.model

@@ -8,7 +8,7 @@ from pathlib import Path
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.commands.plan.counting_chat import CountingChat
 from aligndistill.config.judges import Judge, Panel
-from aligndistill.config.models import EndpointModel
+from aligndistill.config.models import EndpointModel, FunctionModel
 from aligndistill.config.schema import models_of
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.records import Grade, Usage, Verdict, is_unparsed
@@ -22,7 +22,7 @@ class Estimate:
     """The requests to one model.
 
     Attributes:
-        model: its name; `server` is None for a model that runs here.
+        model: its name; `server` is None for a model or a function that runs here.
         verdicts: comparisons or grades, including cached ones; 0 if answers are sampled.
         cached: verdicts whose answer is cached.
         exact_tokens: whether tokens were counted with the model's tokenizer.
@@ -58,6 +58,8 @@ class CountedChats:
             if isinstance(model, EndpointModel):
                 thoughts = model.thinking_tokens if model.thinking == "on" else 0
                 chat = CountingChat(model.name, model.identity, token_count(model), self.gives_logprobs(model), thoughts)
+            elif isinstance(model, FunctionModel):
+                chat = CountingChat(model.function, model.identity, TokenCount(by_length, exact=False), label_logprobs=False)
             else:
                 chat = CountingChat(
                     model.name, f"model {self.fingerprint_of(model)}", TokenCount(by_length, exact=False), label_logprobs=True
@@ -120,4 +122,4 @@ def _asked_by(judge: Judge | None, name: str) -> str:
 
 
 def _key(model: ModelSource) -> str:
-    return model.identity if isinstance(model, EndpointModel) else str(model)
+    return model.identity if isinstance(model, EndpointModel | FunctionModel) else str(model)

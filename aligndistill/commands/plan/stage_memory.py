@@ -5,7 +5,7 @@ from typing import Any, TypeVar
 
 from aligndistill.commands.plan.decoder_shapes import shape_from_numbers
 from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Shape, estimate, read_sharding, shape_of
-from aligndistill.config.models import EndpointModel, LocalModel, Lora, Quantize
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Lora, Quantize
 from aligndistill.config.objectives import OnPolicyDistil, Ppo
 from aligndistill.config.offline_objectives import BestOfN, Distil
 from aligndistill.config.run import RunConfig
@@ -102,15 +102,15 @@ def _of(
 def _as_long_as_rankings(config: RunConfig, settings: T) -> T:
     """The settings, with the limits of the run's own candidates if those are lower.
 
-    Only for training on rankings: prompts of an on-policy student have no candidates. Servers accept prompts of any length, so if
-    an author is a server, only the section's own limit bounds the prompts.
+    Only for training on rankings: prompts of an on-policy student have no candidates. Servers and functions accept prompts of any
+    length, so if an author is one, only the section's own limit bounds the prompts.
     """
     candidates = config.candidates
     if config.rankings.source is not None or config.judge is None:
         return settings
     lower = {"max_response_tokens": min(settings.max_response_tokens, candidates.max_new_tokens)}
     models = {"teacher": config.teacher, **config.models}
-    if not any(isinstance(models.get(author), EndpointModel) for author in candidates.authors):
+    if not any(isinstance(models.get(author), EndpointModel | FunctionModel) for author in candidates.authors):
         lower["max_prompt_tokens"] = min(settings.max_prompt_tokens, candidates.max_prompt_tokens)
     return settings.model_copy(update=lower)
 

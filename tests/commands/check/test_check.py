@@ -129,6 +129,11 @@ def test_nothing_is_missing(check: Check) -> None:
             2,
         ),
         (
+            {"teacher": {"kind": "function", "function": "my_judge:great"}},
+            "teacher.function: cannot import 'my_judge:great': module 'my_judge' has no 'great'.",
+            2,
+        ),
+        (
             {"judge": {"kind": "function", "function": "my_judge:great"}},
             "judge.function: cannot import 'my_judge:great': module 'my_judge' has no 'great'.",
             2,
