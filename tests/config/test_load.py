@@ -831,9 +831,8 @@ FROM_SCRATCH = {
         ),
         (
             {"teacher": FUNCTION, "judge": "{kind: likelihood, model: teacher}"},
-            "judge.model: a likelihood judge needs log-probabilities of whole answers, which a function does not provide",
+            "c.yaml:4: judge.model: a likelihood judge needs log-probabilities of whole answers, which a function does not provide",
         ),
-        ({"start": FUNCTION}, "start.kind: expected 'local', found 'function'"),
         (
             {"evaluation": "{fidelity: true}"},
             "c.yaml:5: evaluation.fidelity: fidelity reads a teacher's probabilities, and there is no",
@@ -855,6 +854,10 @@ FROM_SCRATCH = {
 def test_sections_that_do_not_fit_together_are_refused(write, sections: dict[str, str | None], line: str):
     (only,) = refusal(write(checked(**sections)))
     assert only.startswith(line)
+
+
+def test_a_start_is_no_function(write):
+    assert "c.yaml:3: start.kind: expected 'local', found 'function'" in refusal(write(checked(start=FUNCTION)))
 
 
 @pytest.mark.parametrize(
