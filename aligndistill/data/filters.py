@@ -15,6 +15,7 @@ from aligndistill.config.filters import Balance, Filters
 from aligndistill.data.duplicates import UnitTable, contained_items, near_duplicates
 from aligndistill.data.language import language_of
 from aligndistill.data.overlap import units
+from aligndistill.data.refusals import is_refusal, plain
 from aligndistill.records import Demonstration, Message, Prompt, Ranking, Split, content_hash
 
 
@@ -86,17 +87,6 @@ def prompt_text(messages: Sequence[Message]) -> str:
 
 # ------------------------------------------------------------------------------------------------------- single texts
 
-_REFUSAL = re.compile(
-    r"^\W*(?:(?:i'?m|i am) (?:very |really |so |truly )?sorry[,.]? ?(?:but )?(?:i|as)\b|sorry[,.]? (?:but )?(?:i|as)\b"
-    r"|(?:unfortunately,? )?i (?:can'?t|cannot|can not|won'?t|will not|am (?:not able|unable) to|'?m (?:not able|unable) to"
-    r"|am not comfortable|'?m not comfortable) (?:help|assist|provide|fulfil|comply|answer|do|create|write|generate|support|engage"
-    r"|discuss|give|offer|participate)"
-    r"|i (?:must|have to) (?:decline|refuse)|as an? (?:ai|artificial intelligence|(?:large )?language model)\b.{0,60}"
-    r"\b(?:can'?t|cannot|unable|not able|don'?t|do not|won'?t)\b"
-    r"|(?:很|非常)?(?:抱歉|对不起|對不起)[,，。]?.{0,8}(?:我|无法|無法|不能)|我(?:无法|無法|不能)(?:提供|协助|協助|回答|帮助|幫助|满足|完成)"
-    r"|(?:申し訳(?:ありません|ございません)|すみません|ごめんなさい).{0,20}(?:できません|お答え|お手伝い|いたしかねます)"
-    r"|(?:es tut mir leid|tut mir leid|je suis désolé|lo siento|mi dispiace|sinto muito)[,.]? )",
-)
 _SELF_REFERENCE = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|\bi(?:'m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model|artificial intelligence|virtual assistant|chatbot)"
@@ -148,23 +138,12 @@ _OPEN_END = re.compile(
     r"(?:[,;:\-(\[{<&+=/，、；：（「『《【—–]|\b(?:a|an|the|and|or|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|be|"
     r"because|but|if|than|such|their|its|your|my))$",
 )
-_BEFORE_REFUSAL = 300
-
-
-def _plain(text: str) -> str:
-    """As the expressions above are written: searching regardless of case is slower."""
-    return text.lower().replace("\u2019", "'")
-
-
-def is_refusal(text: str) -> bool:
-    """Whether a text begins as an answer that declines, in English, Chinese, Japanese and some European languages."""
-    return _REFUSAL.match(_plain(text[:_BEFORE_REFUSAL])) is not None
 
 
 def is_self_reference(text: str) -> bool:
     """Whether a model speaks of itself: that it is one, who made it, what it was trained on."""
-    plain = _plain(text)
-    return any(part in plain for part in _IN_SELF_REFERENCES) and _SELF_REFERENCE.search(plain) is not None
+    searched = plain(text)
+    return any(part in searched for part in _IN_SELF_REFERENCES) and _SELF_REFERENCE.search(searched) is not None
 
 
 def is_cut_off(text: str) -> bool:
@@ -175,7 +154,7 @@ def is_cut_off(text: str) -> bool:
     end = text.rstrip()
     if text.count("```") % 2:
         return True
-    return not end.endswith("```") and _OPEN_END.search(_plain(end[-40:])) is not None
+    return not end.endswith("```") and _OPEN_END.search(plain(end[-40:])) is not None
 
 
 def _alone(row: Row, prompt_units: int, filters: Filters) -> Drop | None:

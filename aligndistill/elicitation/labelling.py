@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from aligndistill.config.labels import Rationale
 from aligndistill.data.overlap import rouge_l_of_units, units
+from aligndistill.data.refusals import is_refusal
 from aligndistill.elicitation.texts import built_in, passages, with_fields, with_system
 from aligndistill.records import Candidate, Demonstration, Finish, Message, Prompt, plain_prompt
 
@@ -18,18 +19,6 @@ NO_FINAL_ANSWER, NO_RATIONALE, MENTIONS_HINT = "no answer after the rationale", 
 
 _MARK = re.compile(r"^[^\w\n]*(?:final )?answer[^\w\n:\uff1a]*[:\uff1a][*_ \t]*", re.IGNORECASE | re.MULTILINE)
 """`Answer:` at the beginning of a line, with what models put around it: `**Final answer:**`."""
-
-_DECLINES = re.compile(
-    r"^\W*(?:(?:i['\u2019]?m|i am|we['\u2019]?re|we are)\s+(?:very |really |so )?(?:sorry|unable to|not able to)"
-    r"|(?:sorry|apologies|unfortunately)\b[^.\n]{0,40}\b(?:can(?:no|['\u2019])?t|cannot|unable|not able|won['\u2019]t)"
-    r"|i (?:can(?:no|['\u2019])t|cannot|won['\u2019]t|will not|must decline|have to decline)\s+"
-    r"(?:help|assist|provide|answer|comply|fulfil|do that|create|write|support|engage|discuss|share|give|offer|to )"
-    r"|as an? (?:ai|artificial|language model)\b"
-    r"|(?:\u62b1\u6b49|\u5bf9\u4e0d\u8d77|\u5f88\u62b1\u6b49|\u6211\u65e0\u6cd5|\u6211\u4e0d\u80fd|\u4f5c\u4e3a(?:\u4e00\u4e2a)?(?:ai|\u4eba\u5de5\u667a\u80fd))"
-    r"|(?:\u7533\u3057\u8a33|\u3059\u307f\u307e\u305b\u3093|\u304a\u7b54\u3048\u3067\u304d))",
-    re.IGNORECASE,
-)
-"""Beginnings of refusals in English, Chinese and Japanese."""
 
 
 @dataclass(frozen=True)
@@ -87,18 +76,13 @@ def why_dropped(text: str, finish: Finish, rationale: Rationale, drops_refusals:
         return EMPTY
     if finish == "length":
         return CUT_OFF
-    if drops_refusals and declines(text):
+    if drops_refusals and is_refusal(text):
         return REFUSAL
     if rationale != "none" and (read := read_reply(text, rationale)) is None:
         return NO_RATIONALE if _MARK.match(text.lstrip()) else NO_FINAL_ANSWER
-    elif rationale != "none" and drops_refusals and read is not None and declines(read.answer):
+    elif rationale != "none" and drops_refusals and read is not None and is_refusal(read.answer):
         return REFUSAL
     return None
-
-
-def declines(text: str) -> bool:
-    """Whether a reply begins like a refusal."""
-    return _DECLINES.match(text.strip()) is not None
 
 
 def mentions_hint(text: str) -> bool:

@@ -8,7 +8,8 @@ from pathlib import Path
 from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.labels import Rationale, Revise
 from aligndistill.config.models import EndpointModel
-from aligndistill.elicitation.labelling import declines, why_dropped
+from aligndistill.data.refusals import is_refusal
+from aligndistill.elicitation.labelling import why_dropped
 from aligndistill.elicitation.revision import (
     author_of_revision,
     bad_critique,
@@ -134,14 +135,14 @@ def _critique_of(draft: _Draft, principles: Sequence[str], step: int, seed: int)
 def _failure_of_critique(critique: StoredSample | None, unasked: str) -> str | None:
     if critique is None:
         return unasked
-    return bad_critique(critique.text.strip(), critique.finish, declines(critique.text))
+    return bad_critique(critique.text.strip(), critique.finish, is_refusal(critique.text))
 
 
 def _failure_of_revision(revision: StoredSample | None, before: str, rationale: Rationale, unasked: str) -> str | None:
     if revision is None:
         return unasked
     text = revised_text(revision.text)
-    failure = bad_revision(text, revision.finish, before, declines(text) and not declines(before))
+    failure = bad_revision(text, revision.finish, before, is_refusal(text) and not is_refusal(before))
     return failure or why_dropped(text, revision.finish, rationale, drops_refusals=False)
 
 

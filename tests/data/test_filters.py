@@ -4,7 +4,7 @@ from collections.abc import Iterable
 import pytest
 
 from aligndistill.config.filters import Balance, Filters
-from aligndistill.data.filters import Decisions, Drop, Row, balance, decide, is_cut_off, is_refusal, is_self_reference, row_of
+from aligndistill.data.filters import Decisions, Drop, Row, balance, decide, is_cut_off, is_self_reference, row_of
 from aligndistill.data.overlap import units
 from aligndistill.records import Demonstration, Message, Prompt, Ranking, Response, Split, prompt_id
 
@@ -33,40 +33,6 @@ def test_length_counts_units_of_any_script(text: str, count: int) -> None:
     assert not reasons(rows, length=[count, count])
     assert reasons(rows, length=[count + 1, 150]) == {text: "too short"}
     assert decide(rows, Filters(length=(0, count - 1))) == [Drop("too long", score=count)]
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, but I can't help with that.",
-        "I’m sorry, but I cannot assist with this request.",
-        "I cannot provide instructions for that.",
-        "As an AI language model, I do not have feelings.",
-        "Unfortunately, I am unable to answer this.",
-        "抱歉，我无法提供这方面的信息。",
-        "我不能提供相关内容。",
-        "申し訳ありませんが、そのご質問にはお答えできません。",
-    ],
-)
-def test_refusals_are_found(text: str) -> None:
-    assert is_refusal(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I can help you write a letter that says you cannot come.",
-        "Sorry for the delay! Here is the list.",
-        "Write a letter in which you say: I'm sorry, but I can't come.",
-        "To refuse politely, say 'I cannot assist'.",
-        "I cannot believe how fast light is: 299,792 km/s.",
-        "对不起的英文是 sorry。",
-        "def refuse(): return 'cannot'",
-        "申し訳ないという言葉の意味は次のとおりです。",
-    ],
-)
-def test_other_answers_are_no_refusals(text: str) -> None:
-    assert not is_refusal(text)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,6 @@ from aligndistill.elicitation.labelling import (
     NO_RATIONALE,
     REFUSAL,
     ReadReply,
-    declines,
     label_request,
     mentions_hint,
     nearest_examples,
@@ -111,30 +110,6 @@ def test_what_is_no_label_has_a_reason(text: str, finish: str, rationale: str, r
 
 def test_where_declining_is_right_refusals_stay() -> None:
     assert why_dropped("I'm sorry, but I can't help with that.", "stop", "none", drops_refusals=False) is None
-
-
-@pytest.mark.parametrize(
-    "text",
-    [
-        "I'm sorry, I can't do that.",
-        "I\u2019m unable to answer.",
-        "Sorry, but I won't write it.",
-        "I cannot assist with this.",
-        "As an AI language model, I have no body.",
-        "\u62b1\u6b49\uff0c\u6211\u4e0d\u80fd\u56de\u7b54\u3002",
-        "\u7533\u3057\u8a33\u3042\u308a\u307e\u305b\u3093\u3002",
-    ],
-)
-def test_refusals_are_known_by_their_beginning(text: str) -> None:
-    assert declines(text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["I can't stress enough how good it is.", "Sorry is a word of five letters.", "He said: I'm sorry.", "The AI answered.", "4"],
-)
-def test_other_texts_are_no_refusals(text: str) -> None:
-    assert not declines(text)
 
 
 def test_a_hint_is_in_the_last_turn_and_a_reply_that_mentions_it_is_known() -> None:
