@@ -5,6 +5,9 @@
        │   other models)       └─> audit     made)     └─────────────> students ─────────┤──> next round's start
        └── held-out prompts ──> answers of start, teacher, students ──> evaluation ──> report
 
+Prompts are read, written by models and filtered, and a round's candidates judged, in `graph/training_data.py`; the start may be
+fine-tuned on answers that a model writes (`graph/models.py`).
+
 A stage is a deferred call: a function of `stages/` and its keyword arguments. Arguments that are stages or servers are its inputs,
 the others its settings; the fingerprint hashes both by keyword (`store/stage.py`). Building a pipeline runs nothing.
 """
