@@ -157,10 +157,10 @@ def test_the_student_comes_closer_to_the_teacher_on_what_it_writes(lora: Lora | 
 
 @pytest.mark.parametrize("settings", [{}, {"form": "sampled"}], ids=str)
 def test_however_an_update_is_split_it_is_the_same(settings: dict[str, Any], tmp_path: Path) -> None:
-    """Answers of many lengths: a mean over each micro-batch would be another."""
+    """Answers of many lengths: a mean over each micro-batch would be another. Rounding may change a token of the next update."""
     whole, *splits = (
         tiny_distillation(
-            tmp_path / str(size), student=often_ending(), runtime={"per_device_train_batch_size": size}, updates=2, **settings
+            tmp_path / str(size), student=often_ending(), runtime={"per_device_train_batch_size": size}, updates=1, **settings
         )
         for size in (8, 2, 1)
     )
@@ -174,18 +174,18 @@ def test_however_an_update_is_split_it_is_the_same(settings: dict[str, Any], tmp
 
 
 def test_answers_do_not_depend_on_how_many_are_written_at_once(tmp_path: Path) -> None:
-    runs = [tiny_distillation(tmp_path / str(size), runtime={"per_device_eval_batch_size": size}) for size in (32, 3, 1)]
+    runs = [tiny_distillation(tmp_path / str(size), updates=1, runtime={"per_device_eval_batch_size": size}) for size in (32, 3, 1)]
     for other in runs[1:]:
         assert other.ids == runs[0].ids
         assert_same_steps(other.weights, runs[0].weights)
 
 
 def test_a_token_budget_makes_micro_batches_smaller_and_updates_no_other(tmp_path: Path) -> None:
-    plain = tiny_distillation(tmp_path / "plain")
+    plain = tiny_distillation(tmp_path / "plain", updates=1)
     longest = max(len(prompt.ids) for prompt, _ in plain.answers[0]) + 3 * 8
-    limited = tiny_distillation(tmp_path / "limited", runtime={"max_tokens_per_batch": 2 * longest + 1})
+    limited = tiny_distillation(tmp_path / "limited", updates=1, runtime={"max_tokens_per_batch": 2 * longest + 1})
     assert [ran.trained.trainer.args.per_device_train_batch_size for ran in (plain, limited)] == [8, 2]
-    assert limited.ids[0] == plain.ids[0]
+    assert limited.ids == plain.ids
     assert_same_steps(limited.weights, plain.weights)
 
 
