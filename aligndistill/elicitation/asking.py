@@ -8,8 +8,6 @@ from typing import Protocol
 from aligndistill.chat.protocol import Reply
 from aligndistill.records import Message
 
-_FIELD = re.compile(r"\{(\w+)\}")
-
 
 @dataclass(frozen=True)
 class AuthorRequest:
@@ -39,11 +37,6 @@ class Ask(Protocol):
             later: about how many questions will follow.
         """
         ...
-
-
-def fixed_text(text: str) -> str:
-    """A template without its fields: what a reply must not repeat."""
-    return _FIELD.sub(" ", text)
 
 
 def user(text: str) -> tuple[Message, ...]:

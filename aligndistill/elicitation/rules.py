@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from aligndistill.data.overlap import NGRAM, shingles, units
-from aligndistill.elicitation.asking import fixed_text
-from aligndistill.elicitation.texts import built_in
+from aligndistill.elicitation.texts import built_in, fixed_text
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
 NO_TEXT_FIRST = "does not begin with a letter or digit"

@@ -20,6 +20,11 @@ def with_fields(text: str, **fields: str) -> str:
     return _FIELD.sub(lambda match: fields[match[1]], text)
 
 
+def fixed_text(text: str) -> str:
+    """A template without its fields: what a reply must not repeat."""
+    return _FIELD.sub(" ", text)
+
+
 def with_system(messages: Sequence[Message], before: Sequence[str] = (), after: Sequence[str] = ()) -> tuple[Message, ...]:
     """A conversation with texts before and after those of its system turn, which is added if it has none. Empty texts are none."""
     own = [messages[0].content] if messages and messages[0].role == "system" else []

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, wilson
+from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, share, wilson
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import Canary, CanaryKind, Candidate, Comparison, Grade, Record, Verdict, group_by_prompt, is_unparsed
 
@@ -124,19 +124,19 @@ def audit(evidence: Evidence) -> AuditMetrics:
     return AuditMetrics(
         verdicts=len(evidence.verdicts),
         prompts=len({verdict.prompt_id for verdict in evidence.verdicts}),
-        unparsed=_share((verdict.prompt_id, is_unparsed(verdict)) for verdict in asked),
+        unparsed=share((verdict.prompt_id, is_unparsed(verdict)) for verdict in asked),
         label_mass=median(masses) if masses else None,
-        order_flips=_share(_flips(shown)),
-        first_position=_share((one.prompt_id, one.outcome == "first") for one in shown if one.outcome in ("first", "second")),
-        longer_wins=_share(_longer(choices, text_of)),
+        order_flips=share(_flips(shown)),
+        first_position=share((one.prompt_id, one.outcome == "first") for one in shown if one.outcome in ("first", "second")),
+        longer_wins=share(_longer(choices, text_of)),
         longer_wins_by_chance=_longer_by_chance(choices, text_of),
-        intransitive=_share(_intransitive(list(_choices(comparisons)))),
-        self_consistency=_share(_self_consistency(asked, list(_asked(evidence.repeats)))),
-        own_answers_win=_share(_self_preference(choices, author_of, own)) if own else None,
-        own_answers_win_by_labels=_share(_self_preference([label for _, label in labelled], author_of, own)) if own else None,
-        revisions_preferred=_share(_revisions(choices, original_of)),
-        revisions_preferred_by_labels=_share(_revisions([label for _, label in labelled], original_of)),
-        panel_agreement=_share(_panel(asked)),
+        intransitive=share(_intransitive(list(_choices(comparisons)))),
+        self_consistency=share(_self_consistency(asked, list(_asked(evidence.repeats)))),
+        own_answers_win=share(_self_preference(choices, author_of, own)) if own else None,
+        own_answers_win_by_labels=share(_self_preference([label for _, label in labelled], author_of, own)) if own else None,
+        revisions_preferred=share(_revisions(choices, original_of)),
+        revisions_preferred_by_labels=share(_revisions([label for _, label in labelled], original_of)),
+        panel_agreement=share(_panel(asked)),
         labels=_label_metrics(labelled, text_of) if labelled else None,
         canaries=_canaries(evidence.canaries),
         canaries_by_kind={
@@ -289,7 +289,7 @@ def _labelled(choices: Iterable[_Choice], labels: Labels) -> Iterator[tuple[_Cho
 
 def _label_metrics(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping[str, str]) -> LabelMetrics | None:
     decided = [(judged, label) for judged, label in labelled if label.sign]
-    agreement = _share((judged.prompt_id, (1 + judged.sign * label.sign) / 2) for judged, label in decided)
+    agreement = share((judged.prompt_id, (1 + judged.sign * label.sign) / 2) for judged, label in decided)
     if agreement is None:
         return None
     rows: dict[str, list[int]] = defaultdict(lambda: [0, 0, 0])
@@ -301,7 +301,7 @@ def _label_metrics(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping
     return LabelMetrics(
         agreement=agreement,
         kappa=bootstrap_totals(list(rows.values()), _kappa),
-        longer_wins=_share(_longer([label for _, label in decided], text_of)),
+        longer_wins=share(_longer([label for _, label in decided], text_of)),
     )
 
 
@@ -311,15 +311,6 @@ def _kappa(totals_RC: FloatArray) -> FloatArray:
     agreement, expected = same / pairs, (1 - ties / pairs) / 2
     kappa: FloatArray = (agreement - expected) / (1 - expected)
     return kappa
-
-
-def _share(counted: Iterable[tuple[str, float]]) -> Mean | None:
-    """The mean of the values, with a bootstrap over prompts; None without values."""
-    rows: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for prompt, value in counted:
-        rows[prompt][0] += value
-        rows[prompt][1] += 1
-    return bootstrap_totals(list(rows.values()), lambda totals: totals[:, 0] / totals[:, 1]) if rows else None
 
 
 # ------------------------------------------------------------------------------------------------------------- limits

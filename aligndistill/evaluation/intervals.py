@@ -1,7 +1,8 @@
 """Means with intervals: the percentile bootstrap over prompts, and the Wilson interval."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -151,6 +152,15 @@ def times_drawn(seed: int, resamples: int, count: int, cells: int | None = None)
     block = max(1, _CELLS_AT_ONCE // (cells or count))
     for start in range(0, resamples, block):
         yield _times_drawn(generator, min(block, resamples - start), count)
+
+
+def share(counted: Iterable[tuple[str, float]]) -> Mean | None:
+    """The mean of (prompt, value) pairs, with a bootstrap over prompts; None without any."""
+    rows: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
+    for prompt, value in counted:
+        rows[prompt][0] += value
+        rows[prompt][1] += 1
+    return bootstrap_totals(list(rows.values()), lambda totals: totals[:, 0] / totals[:, 1]) if rows else None
 
 
 def _times_drawn(generator: "np.random.Generator", resamples: int, count: int) -> FloatArray:

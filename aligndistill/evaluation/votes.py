@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, wilson
+from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals, share, wilson
 from aligndistill.records import Record
 
 Hex = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
@@ -121,22 +121,22 @@ def vote_metrics(by_voter: Mapping[str, Sequence[Vote]], judged: Judged, models:
     return VoteMetrics(
         votes=len(first),
         headline=len(headline),
-        agreement=_share([(prompt, same) for prompt, same, _ in rows]),
+        agreement=share([(prompt, same) for prompt, same, _ in rows]),
         kappa=_kappa(rows),
-        longer=_share(
+        longer=share(
             (vote.prompt, float((vote.preferred == 1.0) == (lengths[vote.pair] > 0)))
             for vote in headline
             if vote.preferred in (0.0, 1.0) and lengths.get(vote.pair)
         ),
-        filtered=_share((prompt, same) for prompt, same, _ in _agreements([v for v in first if v.queue == "filter"], judged)),
-        self_agreement=_share(pair for votes in by_voter.values() for pair in _repeated(votes)),
-        human_agreement=_share(_between_people(by_voter)),
+        filtered=share((prompt, same) for prompt, same, _ in _agreements([v for v in first if v.queue == "filter"], judged)),
+        self_agreement=share(pair for votes in by_voter.values() for pair in _repeated(votes)),
+        human_agreement=share(_between_people(by_voter)),
         left=wilson(sum(sides), len(sides)) if sides else None,
-        win_rates={name: rate for name in names if (rate := _share(_wins(headline, models, name))) is not None},
+        win_rates={name: rate for name in names if (rate := share(_wins(headline, models, name))) is not None},
         by_model={
             name: rate
             for name in names
-            if (rate := _share((p, same) for p, same, _ in _agreements(_about(headline, models, name), judged))) is not None
+            if (rate := share((p, same) for p, same, _ in _agreements(_about(headline, models, name), judged))) is not None
         },
         more_votes=max(0, VOTES_FOR_FIVE_POINTS - len(headline)),
     )
@@ -176,14 +176,6 @@ def _between_people(by_voter: Mapping[str, Sequence[Vote]]) -> Iterable[tuple[st
     for one, other in combinations(decided, 2):
         for pair in one.keys() & other.keys():
             yield pair[0], float(one[pair] == other[pair])
-
-
-def _share(counted: Iterable[tuple[str, float]]) -> Mean | None:
-    rows: dict[str, list[float]] = defaultdict(lambda: [0.0, 0.0])
-    for prompt, value in counted:
-        rows[prompt][0] += value
-        rows[prompt][1] += 1
-    return bootstrap_totals(list(rows.values()), lambda totals: totals[:, 0] / totals[:, 1]) if rows else None
 
 
 def _kappa(rows: Sequence[tuple[str, float, bool]]) -> Mean | None:

@@ -33,16 +33,18 @@ def stage_folders(run_folder: Path) -> dict[str, Path]:
     return found
 
 
-def begin(config: RunConfig, whole: Pipeline, folder: Path) -> None:
-    """Write what is known before the first stage: `config.yaml`, `plan.json`, and which stages are finished already."""
+def begin(config: RunConfig, whole: Pipeline, folder: Path, made: Collection[str] = ()) -> dict[str, Path]:
+    """Write what is known before the first stage: `config.yaml`, `plan.json`, and which stages are finished (`artifacts.json`).
+
+    Args:
+        made: the names of stages that are known to be finished.
+
+    Returns:
+        The folders of all finished stages, by name.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     _write(folder / "config.yaml", dump_config(config))
     _write(folder / PLAN, plan_text(whole, config.runtime.store))
-    _write_finished(config, whole, folder)
-
-
-def _write_finished(config: RunConfig, whole: Pipeline, folder: Path, made: Collection[str] = ()) -> dict[str, Path]:
-    """Write `artifacts.json`; returns the folders of all finished stages."""
     of_all = {stage.name: stage.folder(config.runtime.store) for stage in whole.stages}
     finished = {name: path for name, path in of_all.items() if name in made or read_manifest(path) is not None}
     _write(folder / ARTIFACTS, json.dumps({name: str(path) for name, path in finished.items()}, indent=2) + "\n")
@@ -51,8 +53,7 @@ def _write_finished(config: RunConfig, whole: Pipeline, folder: Path, made: Coll
 
 def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: Path, complete: bool) -> None:
     """Write the run's folder, from the stages of this call and all other stages of this config that are finished in the store."""
-    begin(config, whole, folder)  # again: stages that turned out equal share a folder
-    folders = _write_finished(config, whole, folder, {stage.name for stage in stages})
+    folders = begin(config, whole, folder, {stage.name for stage in stages})  # again: stages that turned out equal share a folder
     entries = [
         json.dumps({"stage": name, **entry})
         for name, path in folders.items()

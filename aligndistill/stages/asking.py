@@ -77,15 +77,14 @@ class CachingAsk:
         self.cached += len(replies)
         self._advance(sum(key in replies for key in keys.values()), author, note)
         missing = [key for key in first if key not in replies and self._fits(author, questions[first[key]], sampling)]
-        if missing and not self._has_asked and self.cached and self._context.open_model is None:
+        if missing and not self._has_asked and self.cached and not self._context.is_dry:
             say(f"  {self._context.name}: resuming after {self.cached} replies that are known")
         self._has_asked = self._has_asked or bool(missing)
         requests = [Request(questions[first[key]].messages, (questions[first[key]].sample,)) for key in missing]
         for answered in self._answered(author, requests, sampling):
             key, reply = missing[answered.request], answered.reply
             replies[key] = reply
-            is_placeholder = self._context.open_model is not None  # of a dry run
-            if not is_placeholder and (not reply.problem or reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER))):
+            if not self._context.is_dry and (not reply.problem or reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER))):
                 value = CachedReply(text=reply.text, finish=reply.finish, usage=reply.usage, problem=reply.problem)
                 self._cache.put(key, value.model_dump())
             self._advance(1, author, note)

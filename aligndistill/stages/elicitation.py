@@ -49,11 +49,11 @@ def make(
     reasons = collected.reasons()
     write_jsonl(context.folder / DROPPED, collected.dropped)
     write_jsonl(context.folder / PROMPTS, [*before, *collected.kept])
-    if context.open_model is None:  # in a dry run replies are placeholders
+    if not context.is_dry:
         why = f"It ended because of this: {collected.stopped}. " if collected.stopped else ""
         require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, why + ADVICE)
-    if collected.stopped and context.open_model is None:
-        say(f"  {settings.name} ended with {len(collected.kept)} new prompts: {collected.stopped}")
+        if collected.stopped:
+            say(f"  {settings.name} ended with {len(collected.kept)} new prompts: {collected.stopped}")
     metrics = _metrics(settings, collected, before, ask.usage, prices)
     (context.folder / ELICITATION).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
     held_out = sum(one.split == "held_out" for one in before)

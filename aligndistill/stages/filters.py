@@ -100,7 +100,7 @@ def decided(
             yield from ((one.source, prompt_text(one.messages)) for one in load_items(source))
 
     decisions = decide(map(row_of, read()), filters, items(), held_out_prompts)
-    asking = _Asking(context, models, seed, kept_for_now=context.open_model is not None)
+    asking = _Asking(context, models, seed, kept_for_now=context.is_dry)
     if filters.quality is not None:
         asking.quality(read, decisions, filters.quality)
     if filters.ifd is not None:

@@ -17,7 +17,7 @@ from aligndistill.models.vocabulary import shared_vocabulary, tokens_of
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.distilled_student import live_teacher
 from aligndistill.stages.files import RolloutSample
-from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, kept_samples, policy_prompts
+from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, frozen_reference, kept_samples, policy_prompts
 from aligndistill.stages.opening import open_answer_logprobs
 from aligndistill.stages.student_folder import save_student
 from aligndistill.store.stage import StageResult
@@ -62,10 +62,7 @@ def train_beside_teacher(
     groups = [TokenGroup(prompt.ids, []) for prompt in prompts]
     require_readable(groups, policy.conversation, reads, teacher.vocabulary)
 
-    # If the reference is the start, the policy with its adapters disabled is the reference.
-    reference = None
-    if reference_folder is not None and (lora is None or reference_folder != start_folder):
-        reference = load_language_model(read_pointer(reference_folder), own)
+    reference = frozen_reference(start_folder, reference_folder, lora, own) if reference_folder is not None else None
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     with kept_samples(context) as samples:
 

@@ -1,11 +1,13 @@
 """What the stages of students that learn from their own answers share: prompts, kept samples, the result."""
 
 from pathlib import Path
+from typing import Any
 
+from aligndistill.config.models import Lora
 from aligndistill.config.objectives import OnPolicyDistil, Ppo
 from aligndistill.config.students import Student
 from aligndistill.models.conversation import Conversation
-from aligndistill.models.load import LanguageModel
+from aligndistill.models.load import LanguageModel, load_language_model, read_pointer
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Prompt
 from aligndistill.stages.context import StageContext, naming_row, require_records
@@ -41,6 +43,11 @@ def policy_prompts(
     dropped = {"prompt too long": too_long} if too_long else {}
     require_records(len(fitting), "training prompts", dropped)
     return fitting, dropped
+
+
+def frozen_reference(start: Path, reference: Path, lora: Lora | None, tokenizer: Any) -> LanguageModel | None:
+    """The frozen reference; None if it is the start and the policy has adapters: disabled, they leave the start."""
+    return None if lora is not None and reference == start else load_language_model(read_pointer(reference), tokenizer)
 
 
 def kept_samples(context: StageContext) -> Appender:

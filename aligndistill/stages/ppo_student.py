@@ -21,7 +21,7 @@ from aligndistill.processes.ranks import from_all, is_main_process, our_share
 from aligndistill.records import Answer, Candidate, candidate_id
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import ANSWERS, RolloutSample, held_out_prompts
-from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, kept_samples, policy_prompts
+from aligndistill.stages.on_policy_student import SHOWN_PROMPTS, finish, frozen_reference, kept_samples, policy_prompts
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
 from aligndistill.stages.student_folder import save_student
@@ -71,12 +71,10 @@ def train_with_ppo(
     prompts, dropped = policy_prompts(inputs.prompts, policy.conversation, policy.max_positions, settings)
 
     rewards = open_rewards(context, objective.rewards, inputs.models, inputs.reward_model, seed)
-    # If the reference is the start, the policy with its adapters disabled is the reference.
-    shares_reference = lora is not None and inputs.reference == inputs.start
     with kept_samples(context) as samples:
         ppo_work = PpoWork(
             prompts=prompts,
-            reference=None if shares_reference else load_language_model(read_pointer(inputs.reference), policy.tokenizer),
+            reference=frozen_reference(inputs.start, inputs.reference, lora, policy.tokenizer),
             score=rewards,
             win_rate=_win_rate(context, watched, objective, seed) if watched else None,
             keep_samples=lambda update, rollouts: samples.add(_shown(update, rollouts)),

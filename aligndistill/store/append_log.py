@@ -29,15 +29,9 @@ class AppendLog:
     def read_new(self) -> Iterator[dict[str, Any]]:
         """The entries appended by any process since the last call."""
         data = os.pread(self._file, os.fstat(self._file).st_size - self._read_to, self._read_to)
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = whole_lines(data)
         self._read_to += len(whole)
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict):
-                yield entry
+        yield from entries_in(whole)
 
     def lock(self, kind: int) -> None:
         """Lock the file (`fcntl.LOCK_SH` or `LOCK_EX`) until it is closed or the process ends.
@@ -50,3 +44,19 @@ class AppendLog:
     def close(self) -> None:
         """Close the file."""
         os.close(self._file)
+
+
+def whole_lines(data: bytes) -> bytes:
+    """The beginning of what was read, up to its last complete line."""
+    return data[: data.rfind(b"\n") + 1]
+
+
+def entries_in(lines: bytes) -> Iterator[dict[str, Any]]:
+    """The entries on these lines; those that are no JSON objects are skipped."""
+    for line in lines.splitlines():
+        try:
+            entry = json.loads(line)
+        except ValueError:
+            continue
+        if isinstance(entry, dict):
+            yield entry

@@ -10,6 +10,7 @@ import pytest
 
 from aligndistill.chat.protocol import Answered, Reply, Request, SamplingParams
 from aligndistill.chat.scripted import ScriptedChat
+from aligndistill.commands.plan.chats import Ungraded
 from aligndistill.config.budget import Price
 from aligndistill.config.elicitation import Curate, Evolve, Expand
 from aligndistill.config.models import EndpointModel
@@ -171,7 +172,8 @@ def test_several_models_are_asked(tmp_path: Path) -> None:
 def test_messages_of_a_dry_run_are_not_kept(tmp_path: Path) -> None:
     """A plan replaces each model by one that counts; its placeholders must never be taken for replies."""
     chat = CountedChat()
-    context = StageContext("x", tmp_path / "stage", tmp_path / "caches", Runtime(), open_model=lambda _: chat)
+    folders = (tmp_path / "stage", tmp_path / "caches")
+    context = StageContext("x", *folders, Runtime(), open_model=lambda _: chat, open_grader=Ungraded)
     (tmp_path / "stage").mkdir()
     arguments: dict[str, Any] = {"models": {"teacher": TEACHER}, "prompts": given(tmp_path / "prompts"), "seed": 0, "prices": {}}
     elicitation.make(context, settings=EVOLVE, **arguments)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from aligndistill.chat.scripted import ScriptedChat
+from aligndistill.commands.plan.chats import Ungraded
 from aligndistill.config.data import Source
 from aligndistill.config.filters import Filters
 from aligndistill.config.models import EndpointModel
@@ -149,7 +150,7 @@ def test_a_judge_that_cannot_be_read_stops_the_run(context: StageContext) -> Non
 
 
 def test_a_dry_run_keeps_rows_without_a_grade(context: StageContext) -> None:
-    dry = replace(context, open_model=lambda _: ScriptedChat(lambda messages, sample: ""))
+    dry = replace(context, open_model=lambda _: ScriptedChat(lambda messages, sample: ""), open_grader=Ungraded)
     made = filters.prompts(dry, settings=quality(5), prompts=given(context, ["a b c d", "e"]), models=JUDGE, seed=0)
     assert made.counts == {"train": 1, "held_out": 1}
 

@@ -1,12 +1,13 @@
 """A run's events, read as they are appended: what is kept does not grow with the length of the run."""
 
-import json
 import threading
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+
+from aligndistill.store.append_log import entries_in, whole_lines
 
 SHOWN_EVENTS = 12
 
@@ -73,12 +74,8 @@ class EventTail:
                 data = file.read()
         except OSError:
             return
-        whole = data[: data.rfind(b"\n") + 1]
+        whole = whole_lines(data)
         self._read_to += len(whole)
-        for line in whole.splitlines():
-            try:
-                entry = json.loads(line)
-            except ValueError:
-                continue
-            if isinstance(entry, dict) and isinstance(entry.get("event"), str):
+        for entry in entries_in(whole):
+            if isinstance(entry.get("event"), str):
                 yield {"stage": None, **entry}

@@ -18,6 +18,7 @@ from aligndistill.models.load import LanguageModel
 from aligndistill.models.sampling import Sampled
 from aligndistill.processes.ranks import from_all
 from aligndistill.training import frozen
+from aligndistill.training.on_policy.kl_budget import answers_kl_nats
 from aligndistill.training.on_policy.rollouts import (
     CHECKED_PROMPTS,
     PerToken,
@@ -141,12 +142,7 @@ class Collector:
             groups = groups_of(prompts, drawn)
             logprobs, of_reference = self._policy_logprobs(drawn, groups, keeps), self._reference_logprobs(groups, self.sampling)
             self._require_served(drawn, groups, logprobs, of_reference)
-        answers = [
-            sum(policy) - sum(reference)
-            for rows in zip(logprobs, of_reference, strict=True)
-            for policy, reference in zip(*rows, strict=True)
-        ]
-        return fmean(gather_object(answers))
+        return fmean(gather_object(answers_kl_nats(logprobs, of_reference)))
 
     def _sampling_is_training(self) -> bool:
         """Whether a condition is true in every process: rounding may differ between devices, and all processes must agree."""
