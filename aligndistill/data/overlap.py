@@ -1,11 +1,11 @@
-"""How much of one text is in another: units, ROUGE-L, shingles, near duplicates, and n-grams shared with an evaluation set.
+"""How much of one text is in another: units, ROUGE-L, shingles, and n-grams shared with an evaluation set.
 
 Everything counts *units*: words, or characters of scripts that are written without spaces.
 """
 
 import re
 import unicodedata
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 
 Units = tuple[str, ...]
@@ -108,43 +108,6 @@ def shingles(text: Sequence[str], size: int = SHINGLE) -> frozenset[Units]:
     if len(text) <= size:
         return frozenset([tuple(text)])
     return frozenset(zip(*(text[start:] for start in range(size)), strict=False))
-
-
-def jaccard(a: frozenset[Units], b: frozenset[Units]) -> float:
-    """Shared members by all members, in [0, 1]; 0 for two empty sets."""
-    shared = len(a & b)
-    return shared / (len(a) + len(b) - shared) if a or b else 0.0
-
-
-class DuplicateIndex:
-    """The texts seen so far, by their shingles: finds the nearest one exactly. For texts that arrive one by one.
-
-    Texts that are all known in advance are faster in `duplicates.near_duplicates`.
-    """
-
-    def __init__(self, size: int = SHINGLE) -> None:
-        self._size = size
-        self._ids: list[str] = []
-        self._sizes: list[int] = []
-        self._texts_with: defaultdict[Units, list[int]] = defaultdict(list)
-
-    def nearest(self, text: str) -> tuple[str | None, float]:
-        """The id of the added text with the highest Jaccard similarity, and that; (None, 0.0) if none shares a shingle."""
-        own = shingles(units(text), self._size)
-        shared = Counter(place for shingle in own for place in self._texts_with.get(shingle, ()))
-        if not shared:
-            return None, 0.0
-        similarity = {place: count / (len(own) + self._sizes[place] - count) for place, count in shared.items()}
-        best = max(similarity, key=lambda place: (similarity[place], -place))
-        return self._ids[best], similarity[best]
-
-    def add(self, identity: str, text: str) -> None:
-        """Add a text under an id."""
-        own = shingles(units(text), self._size)
-        for shingle in own:
-            self._texts_with[shingle].append(len(self._ids))
-        self._ids.append(identity)
-        self._sizes.append(len(own))
 
 
 class EvaluationIndex:

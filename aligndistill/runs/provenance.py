@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Mapping
+from contextlib import closing
 from pathlib import Path
 
 from pydantic import ValidationError
@@ -12,7 +13,7 @@ from aligndistill.processes.energy import Counters, watt_hours
 from aligndistill.reporting.provenance import Energy, Provenance
 from aligndistill.runs.servers import spent_so_far
 from aligndistill.stages.provenance import origins, stage_origin
-from aligndistill.store.append_log import AppendLog
+from aligndistill.store.append_log import AppendLog, entries_in, whole_lines
 from aligndistill.store.stage import Pipeline
 
 PROVENANCE = "provenance.json"
@@ -37,12 +38,14 @@ def provenance(config: RunConfig, whole: Pipeline, folder: Path) -> Provenance:
 def log_energy(store: Path, artifact: str, before: Counters, after: Counters, wall_seconds: float) -> None:
     """Keep what a call of a stage used, for all runs of a store; several calls add up."""
     hours, how = watt_hours(before, after, wall_seconds)
-    AppendLog(store / ENERGY).add({"artifact": artifact, "watt_hours": hours, "how": how})
+    with closing(AppendLog(store / ENERGY)) as log:
+        log.add({"artifact": artifact, "watt_hours": hours, "how": how})
 
 
 def _energy(store: Path) -> Mapping[str, Energy]:
     found: dict[str, Energy] = {}
-    for entry in AppendLog(store / ENERGY).read_new() if (store / ENERGY).exists() else ():
+    path = store / ENERGY
+    for entry in entries_in(whole_lines(path.read_bytes())) if path.exists() else ():
         try:
             one = Energy.model_validate({name: entry[name] for name in ("watt_hours", "how")})
         except (KeyError, ValidationError):

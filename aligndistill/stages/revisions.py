@@ -2,7 +2,7 @@
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
@@ -49,7 +49,7 @@ class _Draft:
     text: str
     request: tuple[Message, ...] = ()
     failed: str | None = None
-    revised: int = field(default=0)
+    revised: int = 0
 
 
 @together

@@ -4,7 +4,8 @@ import pytest
 
 from aligndistill.data import duplicates
 from aligndistill.data.duplicates import UnitTable, contained_items, near_duplicates
-from aligndistill.data.overlap import EvaluationIndex, jaccard, shingles, units
+from aligndistill.data.overlap import EvaluationIndex, shingles, units
+from tests.data.similarity import jaccard
 
 
 def table_of(texts: list[list[str]]) -> UnitTable:

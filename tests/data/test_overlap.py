@@ -5,15 +5,14 @@ from collections.abc import Sequence
 import pytest
 
 from aligndistill.data.overlap import (
-    DuplicateIndex,
     EvaluationIndex,
     common_subsequence,
-    jaccard,
     nearest_by_rouge_l,
     rouge_l,
     shingles,
     units,
 )
+from tests.data.similarity import jaccard
 
 
 @pytest.mark.parametrize(
@@ -94,22 +93,6 @@ def test_shingles_and_their_similarity_by_hand() -> None:
     assert shingles(("a", "b")) == {("a", "b")}
     assert jaccard(shingles(("a", "b", "c", "d")), shingles(("a", "b", "c", "e"))) == 1 / 3
     assert jaccard(frozenset(), frozenset()) == 0.0
-
-
-def random_texts(count: int, seed: int, words: int = 30) -> list[str]:
-    draw = random.Random(seed)
-    return [" ".join(f"w{draw.randrange(words)}" for _ in range(draw.randrange(1, 15))) for _ in range(count)]
-
-
-def test_the_index_finds_the_nearest_text_exactly() -> None:
-    texts = random_texts(300, seed=3, words=6)
-    index = DuplicateIndex()
-    for number, text in enumerate(texts[:200]):
-        index.add(str(number), text)
-    for text in texts[200:]:
-        similarities = [jaccard(shingles(units(text)), shingles(units(other))) for other in texts[:200]]
-        best = max(similarities)
-        assert index.nearest(text) == ((str(similarities.index(best)), best) if best else (None, 0.0))
 
 
 def test_an_item_is_contained_if_n_grams_of_a_text_cover_more_than_half_of_it() -> None:
