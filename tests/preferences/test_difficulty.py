@@ -37,9 +37,9 @@ def test_without_a_teacher_the_best_answer_is_the_measure_and_counts_a_half() ->
 def test_all_prompts_of_a_round_are_measured_by_one_rule() -> None:
     """With a teacher, a prompt without its answer has no difficulty, instead of one on another scale."""
     alone, both = ranking("alone", ("start", LN3), ("start", 0)), ranking("both", ("teacher", 1), ("start", 0))
-    nobody = ranking("nobody", ("teacher", 1), ("teacher", 0))
+    neither = ranking("neither", ("teacher", 1), ("teacher", 0))
     assert difficulties([alone]).keys() == {"alone"}
-    assert difficulties([alone, both, nobody]).keys() == {"both"}
+    assert difficulties([alone, both, neither]).keys() == {"both"}
 
 
 def test_hard_prompts_are_drawn_in_proportion_to_their_rank() -> None:
