@@ -91,7 +91,8 @@ class Connection:
             async with session.get(
                 url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=LONGEST_GET_SECONDS)
             ) as response:
-                return await response.read() if response.status == 200 else None
+                content = await response.read()  # of an error as well: a connection with an unread body is not reused but reset
+                return content if response.status == 200 else None
         except (aiohttp.ClientError, OSError):
             return None
 
