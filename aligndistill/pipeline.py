@@ -5,21 +5,25 @@
        │   other models)       └─> audit     made)     └─────────────> students ─────────┤──> next round's start
        └── held-out prompts ──> answers of start, teacher, students ──> evaluation ──> report
 
-Prompts are read, written by models and filtered, and a round's candidates judged, in `graph/training_data.py`; the start may be
-fine-tuned on answers that a model writes (`graph/models.py`).
+Its parts are in `graph/`: the models, with the fine-tuning of the start (`models.py`); prompts, candidates, verdicts and rankings
+(`training_data.py`); answers to held-out prompts and what is measured on them (`measurements.py`).
 
 A stage is a deferred call: a function of `stages/` and its keyword arguments. Arguments that are stages or servers are its inputs,
 the others its settings; the fingerprint hashes both by keyword (`store/stage.py`). Building a pipeline runs nothing.
 """
 
+from collections.abc import Sequence
+
 from aligndistill.config.resolve import resolved
+from aligndistill.config.rounds import Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
-from aligndistill.graph.measurements import followings, held_out_answers, progress, scored
-from aligndistill.graph.models import named_models, with_labelled_start
-from aligndistill.graph.training_data import elicited_steps, learned_rankings, preferences, prompt_set, ready
+from aligndistill.graph.measurements import held_out_answers, measurements, progress
+from aligndistill.graph.models import named_models, own_start, with_labelled_start
+from aligndistill.graph.round_stages import RoundStages
+from aligndistill.graph.training_data import learned_rankings, preferences, prompt_set, ready
 from aligndistill.stages import report, rounds, students, teacher_tokens
 from aligndistill.stages.chains import chain_models, require_one_tokenizer, with_models_of_runs
 from aligndistill.stages.provenance import origins
@@ -31,46 +35,43 @@ def pipeline(config: RunConfig) -> Pipeline:
     shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
     config = with_models_of_runs(resolved(config))
     require_one_tokenizer(config)
-    named = named_models(config)
-    named, given = with_labelled_start(config, named, prompt_set(config, named))
-    of_round, promoted, trained, written, learned, reached, stops, orders = (Given() for _ in range(8))
-    previous: Stage | None = None  # the answers of the round's start
-    stop: Stage | None = None  # what decided that the round follows
+    models = named_models(config)
+    models, data = with_labelled_start(config, models, prompt_set(config, models))
+    built: list[RoundStages] = []
     for each in config.all_rounds:
-        known = named | promoted  # plus `student`, promoted by the previous round
-        roles = known | {role: known[name] for role, name in each.roles.items()}  # start and reference
-        data = of_round[each.name] = preferences(config, each, given, roles, dict(of_round), stop)
-        if "order" in data:
-            orders[each.name] = data["order"]
-        compared = {each.of(role): held_out_answers(config, each.of(role), given, author=roles[role]) for role in each.compared}
-        known = data | {"start_answers": previous or compared.get("start"), "rankings": learned_rankings(data)}
-        of = {each.of(name): config.students[name] for name in each.students}
-        new = {name: student(config, name, settings, roles, known, compared) for name, settings in of.items()}
-        for name, author in new.items():
-            start = named.get(f"start-{config.without_seed(name)}", named["start"])
-            written[name] = held_out_answers(config, name, given, author=author, reference=start)
-        written |= compared
-        trained |= new
-        learned |= of
-        if each.promotes:
-            name = each.of(each.promotes)
-            compared = {"start": written["start"], "previous": known["start_answers"], "student": written[name]}
-            made = reached[each.name] = progress(config, each, new[name], data, named, compared)
-            promoted, previous = {"student": made}, written[name]
-            if each.stop:
-                stop = stops[each.name] = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=made)
-    followed = followings(config, trained, written, given, named)
-    owns = {name: f"start-{config.without_seed(name)}" for name, one in config.students.items() if one.start is not None}
-    about_students: Given = {"own_starts": owns, "students": {name: config.without_seed(name) for name in trained}}
-    rewards = of_round["1"].get("reward_model")
-    ends: Given = {"stops": stops, "orders": orders}
-    scores = scored(config, named, given["prompts"], written, rewards, ends | about_students) if trained else None
+        built.append(one_round(config, each, models, data, built))
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
-    about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
+    about |= {"judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
-    results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, **elicited_steps(given["prompts"])}
-    results |= ends | {"progress": reached}
-    return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
+    return Pipeline(stage("report", report.make, **about, **measurements(config, models, data, built)))
+
+
+def one_round(config: RunConfig, each: Round, models: Given, data: Given, before: Sequence[RoundStages]) -> RoundStages:
+    """From candidates to students, their answers to held-out prompts, and what decides whether another round follows.
+
+    `models` and `data` are those of the run. The student promoted by the last of the rounds `before` is the start of this one.
+    """
+    previous = before[-1] if before else None
+    models = models | ({"student": previous.progress} if previous else {})
+    roles = models | {role: models[name] for role, name in each.roles.items()}  # start and reference
+    learned = preferences(config, each, data, roles, before)
+    compared = {each.of(role): held_out_answers(config, each.of(role), data, author=roles[role]) for role in each.compared}
+    start_answers = previous.promoted_answers if previous else compared.get("start")
+    known = learned | {"start_answers": start_answers, "rankings": learned_rankings(learned)}
+    settings = {each.of(name): config.students[name] for name in each.students}
+    trained = {name: student(config, name, one, roles, known, compared) for name, one in settings.items()}
+    answers: Given = {}
+    for name, author in trained.items():
+        start = models.get(own_start(config, name), models["start"])
+        answers[name] = held_out_answers(config, name, data, author=author, reference=start)
+    answers |= compared
+    if each.promotes is None:
+        return RoundStages(each.name, learned, settings, trained, answers)
+    promoted = each.of(each.promotes)
+    of_start = {"start": before[0].answers["start"] if before else answers["start"], "previous": start_answers}
+    reached = progress(config, each, trained[promoted], learned, models, of_start | {"student": answers[promoted]})
+    stop = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=reached) if each.stop else None
+    return RoundStages(each.name, learned, settings, trained, answers, reached, answers[promoted], stop)
 
 
 def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given, compared: Given) -> Stage:
@@ -81,7 +82,7 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
     objective, start = settings.objective, settings.start or config.start
     shares_backbone = config.reward_model is not None and config.reward_model.model is None and settings.start is None
     if settings.start is not None:
-        own = f"start-{config.without_seed(name)}"
+        own = own_start(config, name)
         roles, data = roles | {"start": roles[own], "reference": roles[own]}, data | {"start_answers": compared[own]}
     if "reward_model" in data:  # with `seeds`, each seed has its own
         data = data | {"reward_model": data.get(f"reward_model-s{settings.seed}", data["reward_model"])}

@@ -293,7 +293,7 @@ def test_files_and_functions_are_short() -> None:
 
 def test_the_pipeline_can_be_read_in_one_go() -> None:
     """A new stage adds a line or two, so the limit leaves room for some."""
-    assert len((PACKAGE / "pipeline.py").read_text().splitlines()) <= 150
+    assert len((PACKAGE / "pipeline.py").read_text().splitlines()) <= 110
 
 
 def test_a_public_class_name_means_one_thing() -> None:

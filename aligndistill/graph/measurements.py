@@ -1,10 +1,14 @@
 """The stages that measure what `pipeline.py` builds: answers to held-out prompts, and what is read from them."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from aligndistill.config.rounds import Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
+from aligndistill.graph.models import own_start
+from aligndistill.graph.round_stages import RoundStages, merged
+from aligndistill.graph.training_data import elicited_steps
 from aligndistill.stages import answers as answering
 from aligndistill.stages import evaluation, fidelity, models, rounds
 from aligndistill.store.stage import Given, Stage, pick, stage
@@ -16,13 +20,27 @@ def held_out_answers(config: RunConfig, name: str, data: Given, **models: Any) -
     return stage(f"answers-{name}", answering.make, **sampling, **models, waits_for=data.get("audit"))
 
 
-def scored(config: RunConfig, named: Given, prompts: Stage, answers: Given, reward_model: Stage | None, ends: Given) -> Stage:
+def measurements(config: RunConfig, models: Given, data: Given, built: Sequence[RoundStages]) -> Given:
+    """What the report reads of all rounds: their stages, the evaluation, how closely each student follows the teacher."""
+    settings = {name: one for each in built for name, one in each.settings.items()}
+    students, answers = merged(each.students for each in built), merged(each.answers for each in built)
+    followed = followings(config, students, answers, data, models)
+    ends: Given = {"stops": {each.name: each.stop for each in built if each.stop}}
+    ends["orders"] = {each.name: each.data["order"] for each in built if "order" in each.data}
+    scores = scored(config, models, data["prompts"], answers, built, ends) if students else None
+    results: Given = {"rounds": {each.name: each.data for each in built}, "students": students, "settings": settings}
+    results |= {"evaluation": scores, "fidelity": followed, **elicited_steps(data["prompts"]), **ends}
+    return results | {"progress": {each.name: each.progress for each in built if each.progress}}
+
+
+def scored(config: RunConfig, models: Given, prompts: Stage, answers: Given, built: Sequence[RoundStages], ends: Given) -> Stage:
     """All answers, scored by truth, reward model and judge. What may end the rounds decides which answers there are."""
-    judging: Given = {"settings": config.evaluation, "models": pick(named, models_of(config.evaluation)), "seed": config.seed}
-    measured: Given = {"prompts": prompts, "answers": answers, "reward_model": reward_model} | {
-        name: one for name, one in ends.items() if one
-    }
-    return stage("evaluation", evaluation.make, version=2, **judging, **measured)
+    judging: Given = {"settings": config.evaluation, "models": pick(models, models_of(config.evaluation)), "seed": config.seed}
+    about: Given = {"students": {name: config.without_seed(name) for each in built for name in each.students}}
+    owns = {name: own_start(config, name) for name, one in config.students.items() if one.start is not None}
+    about |= {name: one for name, one in (ends | {"own_starts": owns}).items() if one}
+    scores: Given = {"prompts": prompts, "answers": answers, "reward_model": built[0].data.get("reward_model")}
+    return stage("evaluation", evaluation.make, version=2, **judging, **scores, **about)
 
 
 def progress(config: RunConfig, each: Round, student: Stage, data: Given, named: Given, answers: Given) -> Stage:

@@ -1,12 +1,13 @@
 """The stages that make what students learn from: prompts, candidates, verdicts, rankings, a reward model; of each round."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from aligndistill.config.labels import Revise
 from aligndistill.config.rounds import LatestShare, Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.graph.filters import filtered_prompts, filtered_rankings
+from aligndistill.graph.round_stages import RoundStages
 from aligndistill.stages import (
     audit,
     candidates,
@@ -60,14 +61,13 @@ def ranking(config: RunConfig) -> Given:
     return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
 
 
-def preferences(
-    config: RunConfig, each: Round, given: Given, roles: Given, before: Mapping[str, Given], stop: Stage | None
-) -> Given:
+def preferences(config: RunConfig, each: Round, given: Given, roles: Given, built: Sequence[RoundStages]) -> Given:
     """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
 
-    `given` has the run's prompts or ready-made rankings, `before` the inputs of the rounds before, `stop` what decided on this one.
-    In a later round, students wait for `order`, which ends the rounds where the judge ordered no answers, or is too bad.
+    `given` has the run's prompts or ready-made rankings, `built` are the rounds before. In a later round, students wait for
+    `order`, which ends the rounds where the judge ordered no answers, or is too bad.
     """
+    before, stop = {one.name: one.data for one in built}, built[-1].stop if built else None
     data = dict(given)
     if each.part is not None:
         data["prompts"] = part_of_prompts(config, each, given["prompts"], each.part, before, stop)

@@ -1,0 +1,36 @@
+"""The stages of a round: what `pipeline.py` builds for each, and what the next round and the report read of it."""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from aligndistill.config.students import Student
+from aligndistill.store.stage import Given, Stage
+
+
+@dataclass(frozen=True)
+class RoundStages:
+    """One pass from candidates to students.
+
+    Attributes:
+        name: the round's number.
+        data: what its students may read, by name: prompts, candidates, verdicts, rankings, reward model.
+        settings, students: of each student, by the name that it has in this round.
+        answers: to the held-out prompts: those of its students, and of the models that they are compared with.
+        progress: compares the promoted student with the round's start, and points to its model; None if none is promoted.
+        promoted_answers: those of the promoted student, which is the next round's start.
+        stop: decides whether another round follows; None if no rule can end the rounds here.
+    """
+
+    name: str
+    data: Given
+    settings: Mapping[str, Student]
+    students: Given
+    answers: Given
+    progress: Stage | None = None
+    promoted_answers: Stage | None = None
+    stop: Stage | None = None
+
+
+def merged(parts: Iterable[Mapping[str, Stage]]) -> Given:
+    """The entries of all rounds, whose names differ."""
+    return {name: one for part in parts for name, one in part.items()}
