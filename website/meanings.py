@@ -1,4 +1,4 @@
-"""What keys of the config mean whose names are those of Hugging Face's libraries or of the papers, so that docstrings do not say it."""
+"""What config keys mean that have the names of Hugging Face's libraries or of papers, so that docstrings do not say it."""
 
 MEANINGS: dict[str, str] = {
     # the file

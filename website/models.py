@@ -12,7 +12,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-NAMES = {str: "text", int: "whole number", float: "number", bool: "true or false", Path: "path", object: "any value", Any: "any value"}
+NAMES = {
+    str: "text",
+    int: "whole number",
+    float: "number",
+    bool: "true or false",
+    Path: "path",
+    object: "any value",
+    Any: "any value",
+}
 LIMITS = {"Gt": ("gt", "above"), "Ge": ("ge", "at least"), "Lt": ("lt", "below"), "Le": ("le", "at most")}
 
 Titles = Callable[[type[BaseModel]], str]

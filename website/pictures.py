@@ -1,6 +1,6 @@
-"""Takes the pictures of the README from a finished quickstart, and puts its table into the pages: `python -m website.pictures RUN`.
+"""Takes the README's pictures of a finished quickstart, and puts its table into the tutorial: `python -m website.pictures RUN`.
 
-Left is the top of the report, right a sample of the viewer with its differences and verdicts; once light, once dark. Needs Chromium and
+Left is the top of the report, right a sample of the viewer with its differences and verdicts; once light, once dark. Needs Chromium,
 Playwright, and an evaluation with a checker.
 """
 
@@ -25,9 +25,12 @@ if TYPE_CHECKING:
 
 ROOT = Path(__file__).parents[1]
 PICTURES = ROOT / "docs/pictures"
-PAGES_WITH_TABLE = ("README.md", "README.zh-CN.md", "docs/tutorial/ten-minutes.md")
+PAGE_WITH_TABLE = ROOT / "docs/tutorial/ten-minutes.md"
 TABLE = re.compile(r"(<!-- table -->\n```text\n).*?(```\n<!-- end of table -->)", flags=re.DOTALL)
-WIDTH, HEIGHT, SHOWN = 1200, 1000, 1600
+HIDDEN = "best_of_n,rrhf,pro,ppo_teacher,dpo"
+"""Models that the sample leaves out."""
+
+WIDTH, HEIGHT, SHOWN = 1320, 1060, 1600
 """Of the window that each half is taken in, and the width of the whole picture, pixels."""
 
 
@@ -52,7 +55,7 @@ def halves(browser: "Browser", run: Path, address: str, scheme: str) -> list[byt
     report = page.screenshot()
     page.goto(address)
     base = address.partition("/enter")[0]
-    page.goto(f"{base}/r/{run.name}/samples?f=worse&m=ppo")
+    page.goto(f"{base}/r/{run.name}/samples?f=worse&m=ppo&hide={HIDDEN}")
     page.goto(base + str(page.locator(f"a[href*='/r/{run.name}/p/']").first.get_attribute("href")))
     sample = page.screenshot()
     context.close()
@@ -74,7 +77,8 @@ def table_of(run: Path) -> str:
     command = [sys.executable, "-m", "aligndistill", "run", f"{run.name}.yaml"]
     environment = {**os.environ, "COLUMNS": "100", "PYTHONPATH": str(ROOT)}
     ended = subprocess.run(command, cwd=run.parents[1], env=environment, stdout=subprocess.PIPE, text=True, check=True)
-    return "\n".join(line.rstrip() for line in ended.stdout.splitlines()) + "\n"
+    lines = (line.rstrip() for line in ended.stdout.splitlines() if not line.startswith("Nothing to do"))
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
@@ -90,10 +94,8 @@ def main() -> None:
             side_by_side(browser, halves(browser, run, served.address, scheme), background, PICTURES / f"quickstart-{scheme}.png")
         browser.close()
     table = table_of(run)
-    for name in PAGES_WITH_TABLE:
-        path = ROOT / name
-        text = path.read_text(encoding="utf-8")
-        path.write_text(TABLE.sub(lambda found: found.group(1) + table + found.group(2), text), encoding="utf-8")
+    text = PAGE_WITH_TABLE.read_text(encoding="utf-8")
+    PAGE_WITH_TABLE.write_text(TABLE.sub(lambda found: found.group(1) + table + found.group(2), text), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -17,7 +17,6 @@ from aligndistill.cli import app
 from aligndistill.config.load import load_config
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import alternatives, kind_of, sections_in
-from aligndistill.config.section import Section
 from aligndistill.reporting.provenance import Provenance
 from aligndistill.reporting.report import Report
 from website.meanings import MEANINGS
@@ -41,7 +40,9 @@ def _models_in(annotation: Any) -> Iterator[tuple[str, type[BaseModel]]]:
             yield "", choice
             continue
         inner = getattr(choice, "__args__", ())
-        named = getattr(choice, "__origin__", None) is dict or getattr(getattr(choice, "__origin__", None), "__name__", "") == "Mapping"
+        named = (
+            getattr(choice, "__origin__", None) is dict or getattr(getattr(choice, "__origin__", None), "__name__", "") == "Mapping"
+        )
         for one in inner[1:] if named else inner:
             if one is not choice:
                 yield from ((f".NAME{more}" if named else more, found) for more, found in _models_in(one))
@@ -66,7 +67,7 @@ def headings_of(places: dict[type[BaseModel], list[str]]) -> dict[type[BaseModel
     """A heading for each section: the shortest way to it, and its kind. In the order of the page."""
     keys = list(RunConfig.model_fields)
     shortest = {model: min(ways, key=lambda way: way.count(".")).removeprefix(".") for model, ways in places.items()}
-    models = sorted(shortest, key=lambda model: (keys.index(place.partition(".")[0]) if (place := shortest[model]) else -1))
+    models = sorted(shortest, key=lambda model: keys.index(place.partition(".")[0]) if (place := shortest[model]) else -1)
     found: dict[type[BaseModel], str] = {}
     for model in models:
         kind = kind_of(model)
@@ -86,15 +87,17 @@ def link(heading: str) -> str:
     return f"[{heading}](#{anchor(heading)})"
 
 
-def examples() -> dict[tuple[type[Section], str], str]:
+def examples() -> dict[tuple[type[BaseModel], str], str]:
     """A value that a shipped config gives to a key of a section."""
-    found: dict[tuple[type[Section], str], str] = {}
+    found: dict[tuple[type[BaseModel], str], str] = {}
     for path in sorted((ROOT / "configs").glob("*.yaml")):
         for _, section in sections_in(load_config([path])):
             for name in section.model_fields_set:
                 value = getattr(section, name, None)
                 text = value_text(value)
-                plain = isinstance(value, str | int | float | Path) or (isinstance(value, tuple) and isinstance(value[0], str | int))
+                plain = isinstance(value, str | int | float | Path) or (
+                    isinstance(value, tuple) and isinstance(value[0], str | int)
+                )
                 if plain and name != "kind" and len(text) < 60:
                     found.setdefault((type(section), name), text)
     return found
@@ -108,8 +111,8 @@ def config_page() -> str:
         "",
         GENERATED,
         "",
-        "Every key of a run's YAML file. An example is a value of a shipped config (`configs/`). Keys of the same name as in Hugging Face's "
-        "libraries mean the same. [Running](../running.md#a-config-of-your-own) explains how a config is put together; "
+        "Every key of a run's YAML file. An example is a value of a shipped config (`configs/`). Keys of the same name as in Hugging "
+        "Face's libraries mean the same. [Running](../running.md#a-config-of-your-own) explains how a config is put together; "
         "`aligndistill check CONFIG` finds every mistake in one.",
         "",
     ]
@@ -197,7 +200,7 @@ def records_page() -> str:
         "",
         GENERATED,
         "",
-        "The fields of everything that a run writes as JSON. Which file holds what is in [Formats](../formats.md#output-a-runs-folder).",
+        "The fields of everything that a run writes as JSON. Which file holds what: [Formats](../formats.md#output-a-runs-folder).",
         "",
     ]
     stored = [
@@ -206,7 +209,11 @@ def records_page() -> str:
         if issubclass(one, BaseModel) and one.__module__ == records.__name__ and one.model_fields
     ]
     stored.sort(key=lambda one: inspect.getsourcelines(one)[1])
-    parts = (("report.json", places_of(Report)), ("provenance.json", places_of(Provenance)), ("Lines of JSONL files", dict.fromkeys(stored)))
+    parts = (
+        ("report.json", places_of(Report)),
+        ("provenance.json", places_of(Provenance)),
+        ("Lines of JSONL files", dict.fromkeys(stored)),
+    )
     done: set[type[BaseModel]] = set()
     for heading, models in parts:
         lines += [f"## {heading}", ""]
