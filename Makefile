@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart check test test-fast bench format clean
+.PHONY: install quickstart check test test-fast bench docs format clean
 
 install: $(INSTALLED)
 
@@ -31,9 +31,15 @@ test-fast: $(INSTALLED)
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks
 
+# The site, offline, into site/; fails if a link of it is broken.
+docs: $(INSTALLED)
+	$(PYTHON) -m website.reference
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --constraint constraints.txt --editable '.[docs]'
+	$(PYTHON) -m website.build site
+
 format: $(INSTALLED)
 	$(VENV)/bin/ruff format .
 	$(VENV)/bin/ruff check --fix .
 
 clean:
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache
+	rm -rf $(VENV) runs site .mypy_cache .ruff_cache

@@ -1,0 +1,131 @@
+"""What pages show works: YAML loads, commands can be parsed, and cheap ones are run and print what the page says."""
+
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from typer.main import get_command
+
+from aligndistill.cli import app
+from aligndistill.config.arguments import files_and_overrides
+from aligndistill.config.load import load_config
+from aligndistill.errors import ConfigError
+from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands
+
+if TYPE_CHECKING:
+    from tests.e2e.command import ForkServer
+
+COMING: set[str] = {"chat", "export", "push"}
+"""Commands that pages may name before they exist; of those that exist every argument is checked."""
+
+# What a part of a config is put on: nothing but a name, a run with a local teacher, one with a server, one without a judge.
+BASES = (
+    "name: page",
+    "name: page\nprompts: {source: {path: prompts.jsonl}}\njudge: {kind: likelihood, model: teacher}",
+    *((ROOT / f"configs/{name}.yaml").read_text() for name in ("quickstart", "hh", "one_gpu", "zephyr_dpo")),
+)
+
+
+def found(language: str) -> list[Any]:
+    """A parameter for every block of a language."""
+    return [
+        pytest.param(page, block, id=f"{page.relative_to(ROOT)}:{block.line}")
+        for page in PAGES
+        for block in blocks(page)
+        if block.language == language and block.mark != "not checked"
+    ]
+
+
+def loads(text: str, folder: Path) -> list[str]:
+    """Why a block is not a config, and no part of one on any base; empty if it is."""
+    base, block = folder / "base.yaml", folder / "block.yaml"
+    block.write_text(text)
+    whole = {"name", "start", "students"} <= set(yaml.safe_load(text))
+    problems = []
+    for one in BASES[:1] if whole else BASES:
+        base.write_text(one)
+        try:
+            load_config([base, block], ["runtime.deepspeed=null"])
+        except ConfigError as error:
+            problems.append(str(error))
+        else:
+            return []
+    return problems
+
+
+@pytest.mark.parametrize(("page", "block"), found("yaml"))
+def test_yaml_is_what_a_config_may_say(page: Path, block: Block, tmp_path: Path) -> None:
+    assert loads(block.text, tmp_path) == []
+
+
+def test_a_misspelt_key_is_no_config(tmp_path: Path) -> None:
+    assert len(loads("students: {dpo: {objective: {kind: dpo, betta: 0.1}}}", tmp_path)) == len(BASES)
+
+
+def parse(arguments: list[str]) -> None:
+    """Parse a command as the command line does, without running it."""
+    command: Any = get_command(app)
+    name = "aligndistill"
+    while hasattr(command, "commands"):
+        if arguments[:1] in (["--version"], ["--help"]):
+            return
+        name, *arguments = arguments
+        command = command.commands[name]
+    if "--help" not in arguments:
+        command.make_context(name, list(arguments))
+
+
+@pytest.mark.parametrize(("page", "block"), [*found("bash"), *found("console")])
+def test_commands_are_those_of_the_command_line(page: Path, block: Block) -> None:
+    known = get_command(app).commands  # type: ignore[attr-defined]
+    for arguments in commands(block):
+        if arguments[0] in COMING - set(known):
+            continue
+        parse(arguments)
+        if arguments[0] in ("run", "check", "plan", "doctor"):
+            words = [word for word in arguments[1:] if not word.startswith("-")]
+            files = [ROOT / word for word in words if word.endswith(".yaml")]
+            filled = not any(re.search(r"=[A-Z]+$", word) for word in words)
+            if files and filled and all(file.is_file() for file in files) and "--chain" not in arguments:
+                load_config(*files_and_overrides([word for word in words if word.endswith(".yaml") or "=" in word]))
+
+
+def test_an_unknown_option_is_found() -> None:
+    with pytest.raises(Exception, match="No such option"):
+        parse(["run", "x.yaml", "--untill", "rankings"])
+
+
+# ------------------------------------------------------------------------------------------------------- commands that are run
+
+
+def expected(block: Block) -> list[tuple[list[str], str]]:
+    """The commands of a block with the output that the page shows below each."""
+    parts = re.split(r"^\$ ", block.text, flags=re.MULTILINE)[1:]
+    return [(part.splitlines()[0].split(), "\n".join(part.splitlines()[1:])) for part in parts]
+
+
+def matches(shown: str, printed: str) -> bool:
+    """Whether an output is the one shown, where `...` is any text."""
+    normal = "\n".join(" ".join(line.split()) for line in printed.splitlines()).strip()
+    pieces = [re.escape("\n".join(" ".join(line.split()) for line in piece.strip().splitlines())) for piece in shown.split("...")]
+    return re.fullmatch(r"(?s:.*)".join(rf"\s*{piece}\s*" for piece in pieces), normal) is not None
+
+
+def test_wildcards() -> None:
+    assert matches("one\n...", "one\ntwo\nthree")
+    assert matches("a  b ...\nc", "a b 3.4 s\nc\n")
+    assert not matches("one\n...\nfour", "one\ntwo\nthree")
+    assert not matches("one", "one\ntwo")
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if any(block.mark == "run" for block in blocks(page))], ids=str)
+def test_marked_commands_print_what_the_page_shows(page: Path, forked: "ForkServer", tmp_path: Path) -> None:
+    """Of a page's blocks with the mark `run`, in order, in one empty folder. What the mark says is added to the commands."""
+    for block in blocks(page):
+        for words, shown in expected(block) if block.mark == "run" else ():
+            assert words[0] == "aligndistill"
+            ended = forked.run(tmp_path, *words[1:], *block.said.split())
+            assert ended.code == 0, ended.errors
+            assert matches(shown, ended.output), f"{' '.join(words)} printed\n{ended.output}"

@@ -1,0 +1,1 @@
+"""The documentation's site: its map, what is generated for it, its pictures, and how it is built."""
