@@ -1,7 +1,8 @@
 """The fast tests with other releases of the libraries: the newest inside the declared ranges, or the declared lower bounds.
 
-`make test-versions` runs both. Each has an environment of its own in the user's cache folder (`XDG_CACHE_HOME`), which is brought up
-to date on each call. torch is that of constraints.txt in both: its wheels for CPUs and for each CUDA are on other indexes.
+`make test-versions` runs both. Each has an environment of its own in the user's cache folder (`XDG_CACHE_HOME`), which is
+brought up to date on each call. torch is that of constraints.txt in both: its wheels for CPUs and for each CUDA are on other
+indexes.
 
     python -m tests.versions newest|lowest [--install-only] [pytest arguments]
 """

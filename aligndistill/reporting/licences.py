@@ -4,12 +4,11 @@ from collections.abc import Iterator
 
 from aligndistill.reporting.provenance import UNKNOWN, Origins
 
-PERMISSIVE = frozenset(
-    (
-        "afl-3.0 apache-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc0-1.0 "
-        "cdla-permissive-1.0 cdla-permissive-2.0 isc mit ncsa odc-by pddl postgresql unlicense wtfpl zlib"
-    ).split()
+_PERMISSIVE = (
+    "afl-3.0 apache-2.0 bsd bsd-2-clause bsd-3-clause bsd-3-clause-clear bsl-1.0 cc-by-2.0 cc-by-2.5 cc-by-3.0 cc-by-4.0 cc0-1.0 "
+    "cdla-permissive-1.0 cdla-permissive-2.0 isc mit ncsa odc-by pddl postgresql unlicense wtfpl zlib"
 )
+PERMISSIVE = frozenset(_PERMISSIVE.split())
 """Licences that allow the result to be under another one, if they are named."""
 
 
@@ -20,6 +19,7 @@ def licence_warnings(license: str | None, origins: Origins, base: str | None) ->
         license: as the Hub spells it.
         base: the name, in the config, of the model that the result was trained from; None for data.
     """
+    under = license or "no licence"
     for model in origins.models:
         if model.model == "from scratch":
             continue
@@ -27,7 +27,7 @@ def licence_warnings(license: str | None, origins: Origins, base: str | None) ->
         if model.name == base and model.licence == UNKNOWN:
             yield f"the licence of {role} is not known: give 'licence' in the config."
         elif model.name == base and model.licence != license and model.licence.lower() not in PERMISSIVE:
-            yield f"{role} is under {model.licence}, and this is published under {license or 'no licence'}."
+            yield f"{role} is under {model.licence}, and this is published under {under}."
         elif model.name != base and model.outputs_may_train == "no":
             yield f"the outputs of {role} may not train other models, as the config says, and this learned from them."
         elif model.name != base and model.outputs_may_train == UNKNOWN:
@@ -36,4 +36,4 @@ def licence_warnings(license: str | None, origins: Origins, base: str | None) ->
         if data.licence == UNKNOWN:
             yield f"the licence of the data {data.data} ({data.key}) is not known: give 'licence' in the config."
         elif data.licence != license and data.licence.lower() not in PERMISSIVE:
-            yield f"the data {data.data} ({data.key}) is under {data.licence}, and this is published under {license or 'no licence'}."
+            yield f"the data {data.data} ({data.key}) is under {data.licence}, and this is published under {under}."

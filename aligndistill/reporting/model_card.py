@@ -76,6 +76,7 @@ class ModelFacts:
         templates: the judge's prompt templates, name -> text.
         orders: how often and in which orders the judge was asked, in words.
         fingerprint: of the stage that trained it.
+        repo: where the student is published, or the folder that has it.
     """
 
     run: str
@@ -101,6 +102,7 @@ class ModelFacts:
     orders: str = ""
     votes: VoteMetrics | None = None
     warnings: Sequence[str] = ()
+    repo: str = "REPO"
 
 
 def model_card(facts: ModelFacts) -> str:
@@ -123,7 +125,11 @@ def _front_matter(facts: ModelFacts) -> Iterator[tuple[str, Any]]:
     if results:
         yield "metrics", list(dict.fromkeys(one["type"] for one in results))
         name, revision = facts.held_out
-        data = {"type": name if revision and name in on_hub else "held-out", "name": f"held-out prompts of {name}", "split": "held_out"}
+        data = {
+            "type": name if revision and name in on_hub else "held-out",
+            "name": f"held-out prompts of {name}",
+            "split": "held_out",
+        }
         if revision:
             data["revision"] = revision
         task = {"type": "text-generation", "name": "Text generation"}
@@ -180,7 +186,9 @@ def _body(facts: ModelFacts) -> Iterator[str]:
 
 def _use(facts: ModelFacts) -> Iterator[str]:
     adapter = facts.relation == "adapter"
-    load = "from peft import AutoPeftModelForCausalLM as Auto" if adapter else "from transformers import AutoModelForCausalLM as Auto"
+    load = (
+        "from peft import AutoPeftModelForCausalLM as Auto" if adapter else "from transformers import AutoModelForCausalLM as Auto"
+    )
     turns = [dict(one) for one in facts.example[0]] if facts.example else [{"role": "user", "content": "..."}]
     ask = (
         f"messages = {turns!r}\ninputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, "
@@ -189,8 +197,8 @@ def _use(facts: ModelFacts) -> Iterator[str]:
         else f'inputs = tokenizer({turns[-1]["content"]!r}, return_tensors="pt")  # layout: {facts.layout}'
     )
     yield fenced(
-        f"from transformers import AutoTokenizer\n{load}\n\n"
-        'model, tokenizer = Auto.from_pretrained("REPO"), AutoTokenizer.from_pretrained("REPO")\n'
+        f"from transformers import AutoTokenizer\n{load}\n\nREPO = {facts.repo!r}\n"
+        "model, tokenizer = Auto.from_pretrained(REPO), AutoTokenizer.from_pretrained(REPO)\n"
         f"{ask}\nwritten = model.generate(**inputs, max_new_tokens=256)\n"
         'print(tokenizer.decode(written[0, inputs["input_ids"].shape[1] :], skip_special_tokens=True))',
         "python",
@@ -210,7 +218,8 @@ def _training(facts: ModelFacts) -> Iterator[str]:
     used = [one.energy for one in facts.provenance.stages if one.energy is not None]
     if used:
         how = ", ".join(sorted({one.how for one in used}))
-        yield f"Energy of the stages in which models wrote or judged: {sum(one.watt_hours for one in used):.2g} Wh ({plain(how)}).\n"
+        hours = sum(one.watt_hours for one in used)
+        yield f"Energy of the stages in which models wrote or judged: {hours:.2g} Wh ({plain(how)}).\n"
     sources = facts.provenance.origins.data
     rows_of_data = [(one.key, one.data, one.revision or one.hash or "", one.licence) for one in sources]
     yield from table(("data used as", "data", "revision or hash", "licence"), rows_of_data)
@@ -231,7 +240,10 @@ def _judge(facts: ModelFacts) -> Iterator[str]:
     yield from table(("stage", "models", "requests", "tokens", "USD", "from", "to"), costs)
     judge = facts.report.judge if facts.report is not None else None
     if judge is not None:
-        yield f"Judge: {judge.kind}. {judge.verdicts or 0:,} verdicts, {judge.unparsed:,} of them unreadable. {facts.orders}".rstrip() + "\n"
+        yield (
+            f"Judge: {judge.kind}. {judge.verdicts or 0:,} verdicts, {judge.unparsed:,} of them unreadable. {facts.orders}".rstrip()
+            + "\n"
+        )
     for name, text in facts.templates.items():
         yield f"Prompt template `{plain(name)}`:\n"
         yield fenced(text, "text")
@@ -288,7 +300,8 @@ def _limits(facts: ModelFacts) -> Iterator[str]:
 def _reproduce(facts: ModelFacts) -> Iterator[str]:
     versions = facts.report.versions if facts.report is not None else {}
     seed = f" Seed {facts.report.seed}." if facts.report is not None else ""
-    yield f"Stage `student-{facts.student}`, fingerprint `{facts.fingerprint}`.{seed} {', '.join(f'{n} {v}' for n, v in versions.items())}\n"
+    libraries = ", ".join(f"{name} {version}" for name, version in versions.items())
+    yield f"Stage `student-{facts.student}`, fingerprint `{facts.fingerprint}`.{seed} {libraries}\n"
     yield fenced("aligndistill run config.yaml", "sh")
     yield f"<details><summary>config.yaml</summary>\n\n{fenced(facts.config, 'yaml')}\n</details>\n"
     if papers := list(citations(facts.objective, facts.lora)):

@@ -40,7 +40,9 @@ def largest_difference(student: TrainedModel, pointer: "ModelPointer", folder: P
         for one in (student.folder / "model", folder)
     )
     if own != exported:
-        raise DataError(f"{student.name}: the exported tokenizer gives a prompt other ids than the student's. Nothing was exported.")
+        raise DataError(
+            f"{student.name}: the exported tokenizer gives a prompt other ids than the student's. Nothing was exported."
+        )
     row_1T = torch.tensor([own])
     with torch.inference_mode():
         model = from_pretrained(AutoModelForCausalLM, pointer.model_copy(update={"dtype": "float32"}))

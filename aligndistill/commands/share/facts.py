@@ -8,10 +8,10 @@ from aligndistill.commands.audit import vote_metrics_of
 from aligndistill.commands.share.names import STUDENT, TrainedModel
 from aligndistill.commands.share.weights import Exported
 from aligndistill.config.judges import ChatJudge, Listwise, Pairwise, Panel
-from aligndistill.config.load import dump_yaml
+from aligndistill.config.load import dump_config
 from aligndistill.config.models import LocalModel
+from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
-from aligndistill.config.secrets import redact
 from aligndistill.errors import DataError
 from aligndistill.judges.templates import template_text
 from aligndistill.models.folder import read_json
@@ -55,14 +55,14 @@ def model_facts(student: TrainedModel, exported: Exported, terms: Terms) -> Mode
         layout=start.layout if start is not None else "chat",
         lora=start is not None and start.lora is not None,
         held_out=(held_out.data, held_out.revision or held_out.hash) if held_out is not None else ("the run", None),
-        config=redact(dump_yaml(student.config.model_dump(mode="json", by_alias=True, exclude_defaults=True))),
+        config=dump_config(student.config),
         fingerprint=manifest.fingerprint if manifest is not None else "",
         stages=list(_stages(student)),
         report=report,
         provenance=provenance,
         outcomes=_outcomes(scored, student.name),
         example=_example(scored, student.name),
-        templates=dict(_templates(student)),
+        templates=dict(judge_templates(student.config)),
         orders=_orders(student),
         votes=vote_metrics_of(student.run) if any((student.run / VOTES).glob("*.jsonl")) else None,
         warnings=list(warnings),
@@ -77,7 +77,9 @@ def base_of(student: TrainedModel) -> Base:
     if model.from_scratch is not None:
         return Base(name, None, why_no_link="It began as a new model, so it has no base model.")
     if model.run is not None:
-        return Base(name, None, why_no_link=f"Its base is the student '{model.student}' of another run, so no base model is linked.")
+        return Base(
+            name, None, why_no_link=f"Its base is the student '{model.student}' of another run, so no base model is linked."
+        )
     folder = Path(str(model.model)).expanduser()
     if folder.is_dir() or str(model.model).startswith((".", "/", "~")):
         return Base(name, None, why_no_link=f"Its base is a local folder ('{folder.name}'), so no base model is linked.")
@@ -89,7 +91,9 @@ def held_out_prompt(student: TrainedModel) -> tuple[Message, ...]:
     folder = student.stages.get("filters") or student.stages.get("prompts")
     found = read_jsonl(folder / PROMPTS, Prompt) if folder is not None and (folder / PROMPTS).is_file() else ()
     held_out = [one.messages for one in found if one.split == "held_out"]
-    return min(held_out, key=lambda turns: sum(len(one.content) for one in turns), default=(Message(role="user", content="Hello."),))
+    return min(
+        held_out, key=lambda turns: sum(len(one.content) for one in turns), default=(Message(role="user", content="Hello."),)
+    )
 
 
 def _report(student: TrainedModel) -> Report | None:
@@ -154,9 +158,9 @@ def _example(scored: Mapping[str, list[ScoredAnswer]], name: str) -> tuple[list[
     return None
 
 
-def _templates(student: TrainedModel) -> Iterator[tuple[str, str]]:
-    """The judge's templates as the run read them, as long as their files are still there."""
-    for section in (student.full_config.judge, student.full_config.evaluation.judge):
+def judge_templates(config: RunConfig) -> Iterator[tuple[str, str]]:
+    """The texts of the templates of a config's judges, of files that are still there, by name."""
+    for section in (config.judge, config.evaluation.judge):
         if section is not None and section != "same":
             for _, inside in sections_in(section):
                 name = getattr(inside, "template", None)

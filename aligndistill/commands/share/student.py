@@ -1,5 +1,6 @@
 """`aligndistill export RUN:STUDENT DIR`: a student as a folder that other tools load, with its card."""
 
+from dataclasses import replace
 from pathlib import Path
 
 from aligndistill.commands.share.facts import held_out_prompt, model_facts
@@ -27,10 +28,10 @@ def export_student(name: str, folder: Path, merge: bool, dtype: str | None, give
     """
     dtype = dtype_of(dtype)
     student = trained_model(name)
-    terms = terms_of(student, given)
+    terms_of(student, given)  # refused before the work
     with completed(folder) as partial:
         exported = write_weights(student, partial, merge, dtype, held_out_prompt(student))
-        facts = model_facts(student, exported, terms)
+        facts = replace(model_facts(student, exported, terms_of(student, given)), repo=folder.name)
         (partial / CARD).write_text(model_card(facts), encoding="utf-8", errors="replace")
     return exported, facts
 

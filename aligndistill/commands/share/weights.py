@@ -19,7 +19,14 @@ from aligndistill.records import Message
 if TYPE_CHECKING:
     from aligndistill.models.load import ModelPointer
 
-DTYPES = {"float32": "float32", "fp32": "float32", "bfloat16": "bfloat16", "bf16": "bfloat16", "float16": "float16", "fp16": "float16"}
+DTYPES = {
+    "float32": "float32",
+    "fp32": "float32",
+    "bfloat16": "bfloat16",
+    "bf16": "bfloat16",
+    "float16": "float16",
+    "fp16": "float16",
+}
 LEFT_OUT = {"training_args.bin", "README.md"}
 
 
@@ -114,7 +121,7 @@ def write_weights(student: TrainedModel, folder: Path, merge: bool, dtype: str |
     parameters, written = weights_in(folder)
     if not difference <= TOLERANCE[written]:
         raise DataError(
-            f"{student.name}: the exported model computes other logits than the student (by {100 * difference:.3g} % of the largest). "
+            f"{student.name}: the exported model computes other logits (by {100 * difference:.3g} % of the largest). "
             "Nothing was exported. Try --dtype fp32."
         )
     base = str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
