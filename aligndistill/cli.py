@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+from aligndistill import cli_share
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(name="aligndistill", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 
-START, RUN, LOOK = "Start", "Run", "Look"
+START, RUN, LOOK, SHARE = "Start", "Run", "Look", "Share"
 """The panels of the commands in the help."""
 
 
@@ -302,6 +303,10 @@ def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]
     except KeyboardInterrupt as stop:
         by = str(stop) or "SIGINT"
         _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT, resumable)
+
+
+for shares in (cli_share.export, cli_share.push):
+    app.command(rich_help_panel=SHARE)(user_errors()(shares))
 
 
 def _fail(message: str, code: int, resumable: bool) -> None:

@@ -13,6 +13,7 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.budget import Budget
+from aligndistill.config.card import Card
 from aligndistill.config.data import Source
 from aligndistill.config.filters import FilteredPrompts, Filters
 from aligndistill.config.judges import Judge
@@ -201,6 +202,7 @@ class RunConfig(Section):
     rounds: Rounds | None = None
     evaluation: Evaluation = Evaluation()
     budget: Budget = Budget()
+    card: Annotated[Card | None, NotHashed] = Field(default=None, exclude_if=lambda card: card is None)
     runtime: Runtime = Runtime()
 
     @model_validator(mode="after")

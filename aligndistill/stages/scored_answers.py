@@ -33,7 +33,12 @@ class Scores:
 
 def answer_id(answer: Answer) -> str:
     """The id of an answer: answers with the same text are one, regardless of the author."""
-    return candidate_id(answer.prompt_id, "answer", answer.text)
+    return answer_key(answer.prompt_id, answer.text)
+
+
+def answer_key(prompt: str, text: str) -> str:
+    """The same by a prompt's id and a text."""
+    return candidate_id(prompt, "answer", text)
 
 
 def scored_answers(

@@ -48,13 +48,21 @@ def _merge(
     auto_class: Any,
     extra: dict[str, int],
 ) -> None:
-    from peft import PeftModel  # only here: importing peft takes a second
-
     model = from_pretrained(auto_class, base, **extra)
     if extra and tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
         model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
+    merged_model(model, adapter, base_weights).save_pretrained(folder)
+
+
+def merged_model(model: Any, adapter: Path, base_weights: Mapping[str, Tensor]) -> Any:
+    """A model with adapters added to its weights.
+
+    Args:
+        base_weights: weights that replace the model's own first, by layer: those that the adapters were trained on.
+    """
+    from peft import PeftModel  # only here: importing peft takes a second
+
     for layer, weight in base_weights.items():
         model.get_submodule(layer).weight.data.copy_(weight)
-    merged = PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
-    merged.save_pretrained(folder)
+    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
