@@ -1,4 +1,4 @@
-"""A run, or several, as a table for the terminal, at most 100 columns wide."""
+"""A run as a table for the terminal."""
 
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -14,6 +14,8 @@ from aligndistill.reporting.writing import duration, number, shortened, with_int
 _NOT_MEASURED = "-"
 _SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens", "reward")]
 _WITH_INTERVAL = ("truth", "win_rate")
+LEAVES_OUT = ("training", "reward", "length", "LC", "KL", "win rate")
+"""Columns that a narrow terminal does not show, the first one first."""
 
 
 def render_table(report: Report) -> Table:
