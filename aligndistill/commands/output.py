@@ -1,14 +1,28 @@
 """Printing for commands."""
 
-from collections.abc import Sequence
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
 
 WIDTH_OF_LOGS = 160
 """Characters of a line where the output is not a terminal; tables are wider where they need to be."""
+
+JSON_SCHEMA = 1
+"""The version of the objects that `--json` prints; it grows when a key changes its meaning or goes away."""
+
+
+def print_json(command: str, values: Mapping[str, Any]) -> None:
+    """Print the one object of `--json` on standard output, with the versions and the command's name first."""
+    print(
+        json.dumps(
+            {"schema": JSON_SCHEMA, "aligndistill": metadata.version("aligndistill"), "command": command, **values}, default=str
+        )
+    )
 
 
 @dataclass(frozen=True)

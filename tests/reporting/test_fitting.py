@@ -11,7 +11,6 @@ from aligndistill.reporting.table import LEAVES_OUT, render_table
 from tests.reporting.fake_run import full_report
 
 
-
 def printed(width: int) -> list[str]:
     table = render_table(full_report())
     fit(table, width, LEAVES_OUT, "report.html")
