@@ -53,6 +53,7 @@ ConfigArguments = Annotated[
     list[str],
     typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
 ]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 
 
 @app.command(rich_help_panel=START)
@@ -140,13 +141,20 @@ def stage(
 
 @app.command(rich_help_panel=LOOK)
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN...", help="Folders of finished runs, e.g. runs/quickstart.")],
+    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.")],
+    sort: Annotated[
+        str | None, typer.Option(metavar="MEASURE", help="Order models by truth, win, kl, length or reward: largest gain first.")
+    ] = None,
+    worse: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N prompts that got most worse.")] = 0,
+    markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Compare several runs in one table."""
+    """Compare runs with the first: settings, and each model's figures, paired over shared prompts."""
     with user_errors():
-        from aligndistill.commands.compare import print_comparison
+        from aligndistill.commands.compare.compare import compare as compare_runs
+        from aligndistill.commands.compare.output import show
 
-        print_comparison(runs)
+        show(compare_runs(runs, sort, worse), "json" if as_json else "md" if markdown else "table")
 
 
 @app.command(rich_help_panel=LOOK)

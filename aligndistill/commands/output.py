@@ -1,10 +1,28 @@
 """Printing for commands."""
 
+import json
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from importlib import metadata
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rich.table import Table
+
+WIDTH_OF_LOGS = 160
+"""Characters of a line where the output is not a terminal; tables are wider where they need to be."""
+
+JSON_SCHEMA = 1
+"""The version of the objects that `--json` prints; it grows when a key changes its meaning or goes away."""
+
+
+def print_json(command: str, values: Mapping[str, Any]) -> None:
+    """Print the one object of `--json` on standard output, with the versions and the command's name first."""
+    print(
+        json.dumps(
+            {"schema": JSON_SCHEMA, "aligndistill": metadata.version("aligndistill"), "command": command, **values}, default=str
+        )
+    )
 
 
 @dataclass(frozen=True)
@@ -16,11 +34,20 @@ class Finding:
     passed: bool = True
 
 
-def print_table(table: "Table") -> None:
-    """Print a table on standard output, as wide as it needs to be if that is not a terminal."""
+def print_table(table: "Table", leaves_out: Sequence[str] = (), see: str = "report.html") -> None:
+    """Print a table on standard output, as wide as it needs to be if that is not a terminal.
+
+    Args:
+        leaves_out: headings of columns that a narrow terminal does not show, the first one first.
+        see: where these are.
+    """
     from rich.console import Console
 
+    from aligndistill.reporting.fitting import fit, natural_width
+
     console = Console()
-    if not console.is_terminal:
-        console.width = max(console.width, 160)
+    if console.is_terminal:
+        fit(table, console.width, leaves_out, see)
+    else:
+        console.width = max(console.width, natural_width(table), WIDTH_OF_LOGS)
     console.print(table)

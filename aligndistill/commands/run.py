@@ -1,29 +1,36 @@
 """`aligndistill run` and `aligndistill stage`: run the unfinished stages and print the result."""
 
+import time
+
 import typer
 
+from aligndistill.commands.last_lines import last_lines
 from aligndistill.commands.output import print_table
 from aligndistill.config.run import RunConfig
 from aligndistill.processes.ranks import is_main_process
-from aligndistill.reporting.report import read_report
-from aligndistill.reporting.table import render_table
+from aligndistill.reporting.table import LEAVES_OUT, render_table
 from aligndistill.runs.run import run
 
 
 def run_and_print(config: RunConfig, until: str | None) -> None:
-    """Run every unfinished stage, up to `until`, and print the report's table if the run is complete.
+    """Run every unfinished stage, up to `until`, and print the report's table and what to do next if the run is complete.
 
     Raises:
         UserError: a stage failed.
     """
+    began = time.monotonic()
     finished = run(config, until)
     if not is_main_process():
         return
     if not finished.made:
         typer.echo("Nothing to do: every stage of this config is finished.")
     if finished.complete:
-        print_table(render_table(read_report(finished.folder / "report.json")))
-        typer.echo(f"Report: {finished.folder / 'report.html'}")
+        print_table(render_table(finished.report), LEAVES_OUT, str(finished.folder / "report.html"))
+        typer.echo()
+        for line in last_lines(finished, time.monotonic() - began):
+            typer.echo(line)
+    else:
+        typer.echo(f"Finished up to {until}. next: aligndistill view {finished.folder}")
 
 
 def make_stage(config: RunConfig, name: str) -> None:

@@ -2,7 +2,7 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from types import NoneType
@@ -59,6 +59,14 @@ def did_you_mean(word: str, known: Iterable[str]) -> str:
     """`"; did you mean 'x'?"` for the known word closest to this one, or an empty string."""
     close = difflib.get_close_matches(word, list(known), n=1)
     return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def in_columns(names: Sequence[str], width: int = 78) -> str:
+    """The names on indented lines, in columns of equal width, read from left to right."""
+    widest = max(map(len, names), default=0) + 2
+    across = max(1, (width - 2) // widest)
+    rows = (names[start : start + across] for start in range(0, len(names), across))
+    return "\n".join("  " + "".join(name.ljust(widest) for name in row).rstrip() for row in rows)
 
 
 def no_such_model(name: str, known: Iterable[str]) -> str:

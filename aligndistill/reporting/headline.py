@@ -69,3 +69,10 @@ def _leading(lead: Leading, report: Report) -> Iterator[str]:
 
 def _share(figure: Mean) -> str:
     return f"{100 * figure.mean:.0f}% [{100 * figure.low:.0f}%, {100 * figure.high:.0f}%]"
+
+
+def short_result(report: Report) -> str:
+    """The first words of `result_sentence`: which students lead, or what was measured of the only one."""
+    if report.students and report.leading is not None:
+        return ". ".join([*_leading(report.leading, report)][:2]) + "."
+    return result_sentence(report).partition(". ")[0].removesuffix(".") + "."

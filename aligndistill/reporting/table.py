@@ -1,6 +1,6 @@
-"""A run, or several, as a table for the terminal, at most 100 columns wide."""
+"""A run as a table for the terminal."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from rich.box import SIMPLE_HEAD
 from rich.table import Table
@@ -14,11 +14,13 @@ from aligndistill.reporting.writing import duration, number, shortened, with_int
 _NOT_MEASURED = "-"
 _SHOWN = [column for column in COLUMNS if column.key in ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens", "reward")]
 _WITH_INTERVAL = ("truth", "win_rate")
+LEAVES_OUT = ("training", "reward", "length", "LC", "KL", "win rate")
+"""Columns that a narrow terminal does not show, the first one first."""
 
 
 def render_table(report: Report) -> Table:
     """The start, the teacher and every student of a run; those that lead are bold and starred."""
-    shown = _shown([report])
+    shown = _shown(report)
     table = _table(f"{report.run} (seed {report.seed})", ["model"], shown)
     table.add_column("training", justify="right", no_wrap=True)
     ended = [f"no round followed round {one.round}: {one.ended}" for one in report.rounds if one.ended]
@@ -41,21 +43,9 @@ def _over_seeds(report: Report) -> Iterator[str]:
             yield f"{shortened(name, 16)} over {next(iter(metrics.values())).n} seeds: {', '.join(values)}"
 
 
-def compare_table(reports: Sequence[Report]) -> Table:
-    """The students of several runs beside each run's start; those that lead in each run are bold and starred."""
-    shown = [column for column in _shown(reports) if column.key != "reward"]  # reward models differ between runs
-    table = _table(None, ["run", "model"], shown)
-    for report in reports:
-        marked = leading_students(report)
-        for name, metrics in authors_of(report).items():
-            _add_row(table, [shortened(report.run, 14), shortened(name, 16)], _cells(metrics, shown), name in marked)
-        table.add_section()
-    return table
-
-
-def _shown(reports: Iterable[Report]) -> list[Column]:
+def _shown(report: Report) -> list[Column]:
     """The win rate at equal length has a column where it was measured; what else was not has a dash."""
-    students = [student for report in reports for student in report.students.values()]
+    students = list(report.students.values())
     return [column for column in _SHOWN if column.key != "win_rate_lc" or measured([column], students)]
 
 

@@ -13,6 +13,7 @@ from pathlib import Path
 
 from aligndistill.config.load import ConfigFiles, as_config
 from aligndistill.config.models import EndpointModel
+from aligndistill.config.problems import did_you_mean, in_columns
 from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError, UserError
@@ -210,9 +211,10 @@ def stages_until(whole: Pipeline, until: str | None) -> tuple[Stage, ...]:
     try:
         return whole.upstream_of(until or "report")
     except KeyError:
-        names = ", ".join(stage.name for stage in whole.stages)
+        names = [stage.name for stage in whole.stages]
         raise ConfigError(
-            f"this config has no stage '{until}'. Its stages are: {names}. 'students' and 'answers' name all of a kind."
+            f"this config has no stage '{until}'{did_you_mean(str(until), [*names, *GROUPS]) or '.'} Its stages are:\n"
+            f"{in_columns(names)}\n'students' and 'answers' name all of a kind."
         ) from None
 
 

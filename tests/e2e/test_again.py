@@ -39,7 +39,7 @@ def test_a_finished_run_does_nothing(small_run: FinishedRun) -> None:
     assert "typer" in imported(ended)
     assert not imported(ended) & HEAVY
     assert snapshot(small_run.folder / "runs") == before
-    assert ended.output.rstrip().endswith("Report: runs/small/report.html")
+    assert ended.output.rstrip().endswith("next     aligndistill view runs/small")
 
 
 def test_a_finished_run_does_nothing_where_the_libraries_are_there_already(small_run: FinishedRun, forked: ForkServer) -> None:

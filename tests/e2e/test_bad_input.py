@@ -254,7 +254,7 @@ def test_a_store_that_cannot_be_written(folder: Path, run: Run, config: dict[str
 
 
 def test_a_folder_of_runs_that_is_no_run(folder: Path, forked: ForkServer) -> None:
-    assert_complaint(forked.run(folder, "compare", "runs/none"), 3, "runs/none/report.json")
+    assert_complaint(forked.run(folder, "compare", "runs/none"), 3, "runs/none is not a run")
 
 
 def test_a_copy_of_the_template_may_be_edited(folder: Path, run: Run, config: dict[str, Any]) -> None:

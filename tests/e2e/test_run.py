@@ -21,12 +21,12 @@ def report(small_run: FinishedRun) -> dict[str, Any]:
     return json.loads((small_run.folder / "runs/small/report.json").read_text())
 
 
-def test_it_ends_well_and_shows_a_table_and_where_the_report_is(small_run: FinishedRun) -> None:
+def test_it_ends_well_and_shows_a_table_and_what_to_do_next(small_run: FinishedRun) -> None:
     assert small_run.ended.code == 0, small_run.ended.errors
     assert "Traceback" not in small_run.ended.errors
     for name in ("start", "teacher", *STUDENTS):
         assert re.search(rf"^{name}\b", small_run.ended.output, re.MULTILINE), name
-    assert small_run.ended.output.rstrip().endswith("Report: runs/small/report.html")
+    assert small_run.ended.output.rstrip().endswith("next     aligndistill view runs/small")
 
 
 def test_the_report_has_the_documented_keys(small_run: FinishedRun) -> None:

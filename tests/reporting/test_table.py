@@ -6,7 +6,7 @@ from rich.console import Console
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.report import Report
 from aligndistill.reporting.seeds import over_seeds
-from aligndistill.reporting.table import compare_table, render_table
+from aligndistill.reporting.table import render_table
 from tests.reporting.fake_run import full_report, student
 
 
@@ -36,8 +36,8 @@ def widest_report():
     return full_report().model_copy(update={"run": "r" * 60, "students": {"s" * 60: metrics, "t" * 60: metrics}})
 
 
-@pytest.mark.parametrize("table", [render_table(widest_report()), compare_table([widest_report(), full_report()])])
-def test_nothing_wraps_or_is_cut_at_100_columns(table):
+def test_nothing_wraps_or_is_cut_at_100_columns():
+    table = render_table(widest_report())
     lines = lines_of(table)
     assert max(map(len, lines)) <= 100
     rows = [line for line in lines if "[-45.7, -10.9]" in line]
@@ -53,20 +53,13 @@ def test_names_are_text_and_not_markup():
 
 
 def test_an_ascii_terminal():
-    assert any("pro *" in line for line in lines_of(compare_table([full_report(), widest_report()]), encoding="ascii"))
+    assert any("pro *" in line for line in lines_of(render_table(full_report()), encoding="ascii"))
     assert lines_of(render_table(widest_report()), encoding="ascii")
 
 
 def test_what_was_not_measured_is_a_dash():
     lines = lines_of(render_table(Report(run="r", seed=0)))
     assert any(line.split() == ["start", "-", "-", "-", "-", "-", "-"] for line in lines)
-
-
-def test_compare_stars_the_best_of_each_run():
-    other = full_report().model_copy(update={"run": "other", "students": {"rrhf": student(0.9, 0.9), "dpo": student(0.1, 0.1)}})
-    other = other.model_copy(update={"leading": None})  # a report of an older version: the best on all prompts
-    starred = [line.split()[:3] for line in lines_of(compare_table([full_report(), other])) if " * " in line[:30]]
-    assert starred[:2] == [["quick", "pro", "*"], ["other", "rrhf", "*"]]
 
 
 def test_all_that_are_not_distinguishable_from_the_leader_are_starred():

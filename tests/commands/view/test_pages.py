@@ -13,7 +13,6 @@ from aligndistill.commands.view.event_tail import SHOWN_EVENTS, EventTail
 from aligndistill.commands.view.export import MOST_ROWS, export_site
 from aligndistill.commands.view.graph import stage_graph
 from aligndistill.commands.view.index import index_of
-from aligndistill.commands.view.pages.compare import difference
 from aligndistill.commands.view.run_folder import RunFolder, StageState, find_runs
 from aligndistill.commands.view.site import Site
 from aligndistill.errors import DataError
@@ -89,15 +88,6 @@ def test_data_says_what_was_dropped_and_marks_what_is_learned(client: Client, fa
     assert "<mark>first 0</mark>" in page
     assert f"{len(fake.prompts)} rankings" in page
     assert "page=2" in page
-
-
-def test_paired_differences_by_hand() -> None:
-    first = {"a": {"truth": 0.5}, "b": {"truth": 1.0}, "c": {"truth": None}, "d": {"truth": 0.0}}
-    second = {"a": {"truth": 1.0}, "b": {"truth": 0.75}, "c": {"truth": 1.0}, "e": {"truth": 1.0}}
-    found = difference(first, second, "truth")
-    assert found is not None
-    assert (found.mean, found.n) == (0.125, 2)  # (0.5 - 0.25) / 2
-    assert difference(first, {"x": {"truth": 1.0}}, "truth") is None
 
 
 def test_a_comparison_says_first_what_cannot_be_compared(tmp_path: Path) -> None:
