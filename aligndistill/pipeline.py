@@ -65,12 +65,12 @@ def pipeline(config: RunConfig) -> Pipeline:
     rewards = of_round["1"].get("reward_model")
     ends: Given = {"stops": stops, "orders": orders}
     scores = scored(config, named, given["prompts"], written, rewards, ends | about_students) if trained else None
-    about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
+    about: Given = {"run": config.name, "seed": config.seed, "shown": shown}
     about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, **elicited_steps(given["prompts"])}
     results |= ends | {"progress": reached}
-    return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
+    return Pipeline(stage("report", report.make, version=2, **about, rounds=of_round, **results))
 
 
 def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given, compared: Given) -> Stage:
