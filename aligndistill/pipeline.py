@@ -40,10 +40,10 @@ def pipeline(config: RunConfig) -> Pipeline:
     built: list[RoundStages] = []
     for each in config.all_rounds:
         built.append(one_round(config, each, models, data, built))
-    about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
+    about: Given = {"run": config.name, "seed": config.seed, "shown": shown}
     about |= {"judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
-    return Pipeline(stage("report", report.make, **about, **measurements(config, models, data, built)))
+    return Pipeline(stage("report", report.make, version=2, **about, **measurements(config, models, data, built)))
 
 
 def one_round(config: RunConfig, each: Round, models: Given, data: Given, before: Sequence[RoundStages]) -> RoundStages:

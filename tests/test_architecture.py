@@ -70,7 +70,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "stages": BELOW_STAGES,
     "graph": {"config", "stages", "store"},
     "pipeline": {"config", "graph", "stages", "store"},
-    "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
+    "runs": {"chat", "config", "evaluation", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
     "cli": {"commands", "config", "processes"},
     "__main__": {"cli"},

@@ -8,10 +8,6 @@ from rich.table import Table
 from rich.text import Text
 
 from aligndistill.commands.output import print_table
-from aligndistill.commands.view.ballots import VOTES_SHOWN, human_metrics
-from aligndistill.commands.view.index import index_of
-from aligndistill.commands.view.query import opened
-from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
 from aligndistill.config.load import load_config
@@ -19,12 +15,11 @@ from aligndistill.config.resolve import resolved
 from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.votes import VoteMetrics
-from aligndistill.reporting.audit_rows import audit_table, percent
+from aligndistill.reporting.audit_rows import audit_table
+from aligndistill.reporting.vote_rows import vote_rows
 from aligndistill.runs.folder import stage_folders
+from aligndistill.runs.votes import measured_votes
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
-
-FEW = 20
-"""Below this many prompts a count is shown instead of a share with its interval."""
 
 
 def print_audit(path: Path, labels: Path | None) -> None:
@@ -54,11 +49,9 @@ def vote_metrics_of(path: Path) -> VoteMetrics:
     Raises:
         DataError: there are no votes.
     """
-    run = RunFolder(path.resolve(), path.resolve().name)
-    with opened(index_of(run)) as index:
-        metrics = human_metrics(run, index)
+    metrics = measured_votes(path)
     if metrics is None:
-        raise DataError(f"{path} has no votes yet. Give some with `aligndistill view {path}`.")
+        raise DataError(f"{path} has no votes on held-out answers yet. Give some with `aligndistill view {path}`.")
     return metrics
 
 
@@ -68,12 +61,8 @@ def vote_table(metrics: VoteMetrics) -> Table:
     table.box, table.padding, table.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
     for name in ("people and judge", "share", "n", "compare with"):
         table.add_column(name, justify="right" if name == "n" else "left")
-    shares = [(label, getattr(metrics, key), meaning) for key, label, meaning in VOTES_SHOWN]
-    shares += [(f"{model}: judge and person choose alike", share, "") for model, share in metrics.by_model.items()]
-    for label, share, meaning in shares:
-        if share is not None:
-            shown = percent(share) if share.n >= FEW else f"{share.mean * share.n:g} of {share.n}"
-            table.add_row(Text(label), Text(shown), Text(str(share.n)), Text(meaning))
+    for row in vote_rows(metrics):
+        table.add_row(Text(row.label), Text(row.text), Text(f"{row.n:,}"), Text(row.meaning))
     return table
 
 

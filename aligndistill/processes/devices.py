@@ -1,7 +1,9 @@
 """The GPUs of this machine. Imports torch, which takes seconds, only where the machine may have a GPU."""
 
 import os
+import platform
 import sys
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,3 +64,26 @@ def use_deterministic_kernels() -> None:
 
         # Not `warn_only`, under which torch's memory-efficient attention goes without its deterministic backward pass.
         torch.use_deterministic_algorithms(True)
+
+
+def machine() -> str:
+    """This machine in words: processor, cores, memory, GPUs."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    memory_gib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    parts = [_processor(), f"{cores} CPU core{'s' if cores > 1 else ''}", f"{memory_gib:.0f} GiB memory", _gpu_names()]
+    return ", ".join(part for part in parts if part)
+
+
+def _processor(info: Path = Path("/proc/cpuinfo")) -> str:
+    text = info.read_text() if info.is_file() else ""
+    lines = (line for line in text.splitlines() if line.startswith("model name"))
+    return next((line.partition(":")[2].strip() for line in lines), platform.machine())
+
+
+def _gpu_names() -> str:
+    if not has_gpu():
+        return "no GPU"
+    import torch
+
+    counts = Counter(torch.cuda.get_device_name(number) for number in range(torch.cuda.device_count()))
+    return ", ".join(f"{count} x {name}" for name, count in counts.items())

@@ -17,12 +17,19 @@ class Column:
         title: its short name.
         meaning: what it is, with its unit.
         is_win_rate: whether it is a probability of winning, for which one half means no difference.
+        between_0_and_1: whether it is another share.
     """
 
     key: str
     title: str
     meaning: str
     is_win_rate: bool = False
+    between_0_and_1: bool = False
+
+    @property
+    def is_share(self) -> bool:
+        """Whether it is between 0 and 1; its axis is, too. A win rate is."""
+        return self.is_win_rate or self.between_0_and_1
 
     def value(self, metrics: ModelMetrics) -> Mean | float | None:
         """The metric of a model; None if it was not measured or has no meaning (the start's win rate against itself)."""
@@ -60,17 +67,27 @@ COLUMNS = (
     ),
     Column("win_rate_own", "vs own", "how often the judge prefers the answer over the student's own start's", is_win_rate=True),
     Column("kl_nats", "KL", "nats per response, from the start that the student was trained from"),
-    Column("fidelity.agreement", "as teacher", "share of the teacher's tokens that the model, too, finds likeliest"),
+    Column(
+        "fidelity.agreement",
+        "as teacher",
+        "share of the teacher's tokens that the model, too, finds likeliest",
+        between_0_and_1=True,
+    ),
     Column("fidelity.kl_forward", "KL teacher", "KL(teacher || model) on the teacher's answers, nats per token"),
     Column("fidelity.own.kl_reverse", "KL own", "KL(model || teacher) on the model's own answers, nats per token"),
     Column("quantized.truth", "int8 truth", "truth of the model's copy with linear layers in 8 bits"),
     Column("quantized.win_rate", "int8 win rate", "win rate of that copy", is_win_rate=True),
-    Column("quantized.fidelity.agreement", "int8 same", "share of the model's own tokens that the copy, too, finds likeliest"),
+    Column(
+        "quantized.fidelity.agreement",
+        "int8 same",
+        "share of the model's own tokens that the copy, too, finds likeliest",
+        between_0_and_1=True,
+    ),
     Column("quantized.fidelity.kl_forward", "int8 KL", "KL(model || copy) on the model's own answers, nats per token"),
     Column("length_tokens", "length", "tokens per answer"),
     Column("reward", "reward", "score by the reward model"),
     Column("distinct_2", "distinct-2", "distinct bigrams over all bigrams of all answers"),
-    Column("repetition_4", "repetition-4", "share of an answer's 4-grams that repeat an earlier one"),
+    Column("repetition_4", "repetition-4", "share of an answer's 4-grams that repeat an earlier one", between_0_and_1=True),
 )
 
 

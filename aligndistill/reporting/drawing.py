@@ -2,7 +2,8 @@
 
 Text and axes take the colour of the page's text (`currentColor`), series its CSS variables `--series-1` ..., so a drawing is
 readable in light and dark mode; the light page's colours are the fallback. They follow Okabe and Ito (2008), for colour-blind
-readers, darkened for contrast on white; shapes and labels distinguish series too.
+readers, darkened to a contrast of 3 on white; text is never in them. Shapes and labels distinguish series too. Styles are
+attributes of elements, so that a page can forbid inline styles.
 """
 
 import hashlib
@@ -18,8 +19,10 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
+from aligndistill.reporting.marks import shape_of
+
 INK = "#010203"  # becomes currentColor; matplotlib omits black from the SVG
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8559a", "#b37a00", "#2f9bd6", "#7a6a00")
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8559a", "#a87200", "#1f8fce", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FONT_POINTS = 10
 WIDTH = 5.2  # inches; one width for all, so that text is of one size in the page
@@ -57,13 +60,13 @@ class Plot:
 
 
 def colour(series: int | None) -> str:
-    """The colour of a series; the seven colours repeat. None is the colour of text."""
+    """The colour of a series; after seven they repeat, with other shapes. None is the colour of text."""
     return INK if series is None else SERIES[series % len(SERIES)]
 
 
 def marker(series: int | None) -> str:
     """The shape of a series."""
-    return "*" if series is None else MARKERS[series % len(MARKERS)]
+    return "*" if series is None else MARKERS[shape_of(series)]
 
 
 @contextmanager
@@ -91,14 +94,15 @@ def svg_of(figure: Figure) -> str:
     svg = re.sub(r"<g id=\"[^\"]*\"", "<g", svg)
     own = hashlib.sha256(svg.encode()).hexdigest()[:8]
     svg = re.sub(r"(\bid=\"|url\(#|xlink:href=\"#)", rf"\g<1>{own}-", svg)
-    return re.sub(r"style=\"[^\"]*\"", _themed, svg)
+    return re.sub(r"style=\"([^\"]*)\"", _as_attributes, svg)
 
 
-def _themed(style: re.Match[str]) -> str:
-    text = re.sub(r"font-family: [^;\"]*;? ?", "", style[0])
-    for printed, css in _CSS_COLOURS.items():
-        text = text.replace(printed, css)
-    return text
+def _as_attributes(style: re.Match[str]) -> str:
+    """An inline style as attributes, in the page's colours and font."""
+    named = (declaration.split(":", 1) for declaration in style[1].split(";") if declaration.strip())
+    values = {name.strip(): value.strip() for name, value in named}
+    kept = ((name, _CSS_COLOURS.get(value, value)) for name, value in values.items() if name != "font-family")
+    return " ".join(f'{name}="{value}"' for name, value in kept)
 
 
 @dataclass(frozen=True)
@@ -108,7 +112,6 @@ class Label:
     text: str
     x: float
     y: float
-    colour: str
 
 
 @dataclass(frozen=True)
@@ -173,6 +176,5 @@ def place_labels(figure: Figure, axes: Axes, labels: Sequence[Label], bars: Sequ
             textcoords="offset points",
             ha="left" if dx > 0 else "right" if dx < 0 else "center",
             va="center",
-            color=label.colour,
             weight="bold",
         )

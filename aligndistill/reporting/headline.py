@@ -2,10 +2,9 @@
 
 from collections.abc import Iterator
 
-from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.leading import Leading
 from aligndistill.reporting.report import Report, leading_students
-from aligndistill.reporting.writing import number, with_interval
+from aligndistill.reporting.writing import number, share, with_interval
 
 
 def result_sentence(report: Report) -> str:
@@ -17,10 +16,10 @@ def result_sentence(report: Report) -> str:
         return _of_students(report)
     if report.reward_model is None:
         return "No student and no reward model was trained."
-    sentence = f"The reward model agrees with {_share(report.reward_model.accuracy)} of held-out preferences"
+    sentence = f"The reward model agrees with {share(report.reward_model.accuracy)} of held-out preferences"
     if report.reward_model.longer_wins is None:
         return f"{sentence}."
-    return f"{sentence}; choosing the longer answer would agree with {_share(report.reward_model.longer_wins)}."
+    return f"{sentence}; choosing the longer answer would agree with {share(report.reward_model.longer_wins)}."
 
 
 def _of_students(report: Report) -> str:
@@ -37,14 +36,15 @@ def _of_students(report: Report) -> str:
         sentences[0] += "" if report.start.truth is None else f" (start: {with_interval(report.start.truth)})"
     if student.win_rate is not None:
         sentences.append(
-            f"On all prompts the judge prefers the answers of {best} to the start's in {_share(student.win_rate)} of comparisons"
+            f"On all prompts the judge prefers the answers of {best} to the start's in {share(student.win_rate)} of comparisons"
         )
     if student.kl_nats is not None:
         sentences.append(f"{best} is {number(student.kl_nats.mean)} nats per response away from the start")
     rates = [other.win_rate for other in students.values() if other.win_rate is not None]
     if len(students) == len(rates) > 1:
         clearly = sum(rate.low > 0.5 for rate in rates)
-        sentences.append(f"For {clearly} of {len(rates)} students the whole interval of that win rate is above one half")
+        which = f"All {len(rates)} students beat" if clearly == len(rates) else f"{clearly} of {len(rates)} students beat"
+        sentences.append(f"{which} the start in the judge's eyes (95% intervals above 50%)")
     return ". ".join(sentences) + "."
 
 
@@ -65,10 +65,6 @@ def _leading(lead: Leading, report: Report) -> Iterator[str]:
     beside = f" (start: {with_interval(start)})" if start is not None else ""
     value = f"a {MEASURES[lead.measure]} of {with_interval(lead.value)}"
     yield f"The best student on one half of the prompts has {value} on the other half{beside}"
-
-
-def _share(figure: Mean) -> str:
-    return f"{100 * figure.mean:.0f}% [{100 * figure.low:.0f}%, {100 * figure.high:.0f}%]"
 
 
 def short_result(report: Report) -> str:

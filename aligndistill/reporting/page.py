@@ -1,7 +1,8 @@
-"""One self-contained HTML page about a run: no scripts, fonts or external resources.
+"""One self-contained HTML page about a run: no scripts, fonts or external resources, and no inline styles.
 
 Prompts, answers, names and the config come from models and users, and the template escapes them all. Only the
-package's own SVG is inserted unescaped: matplotlib has escaped the names in it.
+package's own SVG is inserted unescaped: matplotlib has escaped the names in it. The run's folder fills in how the run was made and
+what people voted, at the comments `about` and `votes` (`reporting/inserts.py`).
 """
 
 from collections.abc import Mapping, Sequence
@@ -12,15 +13,18 @@ from markupsafe import Markup
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
-from aligndistill.reporting import plots, writing
+from aligndistill.reporting import plots
 from aligndistill.reporting.audit_rows import audit_rows
+from aligndistill.reporting.checks import RULES
 from aligndistill.reporting.columns import COLUMNS, authors_of, measured
-from aligndistill.reporting.drawing import SERIES, Plot
+from aligndistill.reporting.drawing import Plot
 from aligndistill.reporting.headline import result_sentence
-from aligndistill.reporting.report import Report
+from aligndistill.reporting.marks import colour_of, mark, series_of
+from aligndistill.reporting.report import Report, leading_students
 from aligndistill.reporting.rows import table_rows
-from aligndistill.reporting.samples import SamplePrompt
+from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 from aligndistill.reporting.templates import environment
+from aligndistill.reporting.texts import Piece, word_diff
 from aligndistill.reporting.updates import Updates, chosen_samples, updates_plot
 
 
@@ -44,7 +48,7 @@ class PageData:
         curves: per student, (optimiser step, loss) in order.
         updates: per on-policy student, its log and samples.
         lengths: per model (`start`, `teacher`, a student), the length of each held-out answer, tokens.
-        samples: prompts to show with their answers (see `choose_samples`).
+        samples: of each student, prompts to show with their answers (see `samples_of`).
         reliability, length_gaps: of the reward model, on held-out pairs.
         config_yaml: the resolved config.
     """
@@ -53,7 +57,7 @@ class PageData:
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     updates: Mapping[str, Updates] = field(default_factory=dict)
     lengths: Mapping[str, Sequence[int]] = field(default_factory=dict)
-    samples: Sequence[SamplePrompt] = ()
+    samples: Mapping[str, Sequence[SamplePrompt]] = field(default_factory=dict)
     reliability: Sequence[ReliabilityBin] = ()
     length_gaps: Sequence[LengthGapBin] = ()
     counts: DataCounts = DataCounts()
@@ -77,37 +81,45 @@ def write_page(path: Path, data: PageData) -> None:
 def render_page(data: PageData) -> str:
     """The page as text; the same for the same data."""
     templates = environment()
-    templates.filters |= {"number": writing.number, "with_interval": writing.with_interval, "our_svg": Markup}
+    templates.filters |= {"our_svg": Markup}
     report = data.report
     models = authors_of(report)
     columns = measured(COLUMNS, list(models.values()))
-    authors = [answer.author for sample in data.samples for answer in sample.answers]
-    series = _series([*models, *data.curves, *data.updates, *data.lengths, *authors])
+    authors = [answer.author for some in data.samples.values() for sample in some for answer in sample.answers]
+    series = series_of([*models, *data.curves, *data.updates, *data.lengths, *data.samples, *authors])
     means = [value for column in columns for metrics in models.values() if isinstance(value := column.value(metrics), Mean)]
+    compared = [student for student in report.students.values() if student.against_start is not None]
     return templates.get_template("page.html.j2").render(
         data=data,
         report=report,
+        rules=RULES,
         result=result_sentence(report),
         not_measured=_not_measured(report),
         held_out=max((mean.n for mean in means), default=None),
+        compared_with_start=bool(compared),
         columns=columns,
         seed_columns=[column for column in COLUMNS if any(column.key in metrics for metrics in report.over_seeds.values())],
         leading_by=next((one.title for one in COLUMNS if report.leading and one.key == report.leading.measure), ""),
         rows=table_rows(report, columns, series),
+        outcomes_shown=any(one.against_start and one.against_start.compared for one in compared),
         series=series,
+        mark=mark,
+        colour_of=colour_of,
         audit=audit_rows(report.audit) if report.audit else [],
         result_plots=_result_plots(report, series),
         reward_plots=_reward_plots(data),
         round_plots=_round_plots(report),
         training_plots=_training_plots(data, series),
         written={name: chosen_samples(updates.samples) for name, updates in data.updates.items()},
+        open_samples=next(iter([*leading_students(report), *data.samples]), None),
+        diff=_diff,
     )
 
 
-def _series(names: Sequence[str]) -> dict[str, int | None]:
-    """Every model's colour, the same in all plots: none for start and teacher, one for each student."""
-    students = [name for name in dict.fromkeys(names) if name not in ("start", "teacher")]
-    return {"start": None, "teacher": None} | {name: index % len(SERIES) for index, name in enumerate(students)}
+def _diff(sample: SamplePrompt, answer: SampleAnswer) -> list[Piece]:
+    """An answer compared with the start's, word by word; as it is without one."""
+    start = sample.of("start")
+    return [Piece("same", answer.text)] if start is None else word_diff(start.text, answer.text)
 
 
 def _not_measured(report: Report) -> list[str]:

@@ -110,7 +110,7 @@ def length_gap_plot(bins: Sequence[LengthGapBin]) -> Plot:
         axes.set_xticks(range(len(bins)), names)
         axes.set_ylim(0, 1.25)
         axes.set_yticks([0, 0.25, 0.5, 0.75, 1])
-        axes.set_xlabel("chosen less rejected, tokens")
+        axes.set_xlabel("length difference, chosen minus rejected (tokens)")
         axes.set_ylabel("accuracy")
         parts = [f"{bin.accuracy:.2f} at {name} tokens ({bin.count} pairs)" for bin, name in zip(bins, names, strict=True)]
         return Plot(svg_of(figure), f"Accuracy of the reward model by length gap: {'; '.join(parts)}.")
@@ -126,7 +126,7 @@ def curves_plot(curves: Mapping[str, Sequence[tuple[int, float]]], series: Mappi
             thinned = _thinned(points)
             steps, losses = [point[0] for point in thinned], [point[1] for point in thinned]
             axes.plot(steps, losses, color=colour(series[name]), linewidth=1.5, marker="o" if len(steps) == 1 else None)
-            axes.set_title(shortened(name, _NAME), color=colour(series[name]), weight="bold")
+            axes.set_title(shortened(name, _NAME), weight="bold")
             axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
             axes.yaxis.set_major_locator(MaxNLocator(4))
             axes.grid()
@@ -150,12 +150,13 @@ def lengths_plot(lengths: Mapping[str, Sequence[int]], series: Mapping[str, int 
         rows: list[Axes] = list(figure.subplots(len(lengths), 1, sharex=True, squeeze=False).flat)
         for axes, (name, tokens) in zip(rows, lengths.items(), strict=True):
             shade = colour(series[name])
-            heights = axes.hist(tokens, bins=edges, color=shade, alpha=0.75, histtype="stepfilled")[0]
+            hollow = name == "teacher"  # as its mark is
+            heights = axes.hist(tokens, bins=edges, color=shade, alpha=0.75, histtype="step" if hollow else "stepfilled")[0]
             axes.axvline(median(tokens), color=INK, linewidth=1.2)
             axes.set_ylim(0, 1.15 * float(np.max(heights)))
             axes.set_yticks([])
             axes.spines["left"].set_visible(False)
-            axes.set_ylabel(shortened(name, 18), rotation=0, ha="right", va="center", color=shade, weight="bold")
+            axes.set_ylabel(shortened(name, 18), rotation=0, ha="right", va="center", weight="bold")
             axes.annotate(f"median {median(tokens):g}", (1, 0.7), xycoords="axes fraction", ha="right", va="center")
         rows[-1].set_xlim(0, edges[-1] * 1.15)
         rows[-1].set_xlabel("length of an answer, tokens")
@@ -189,7 +190,7 @@ def rounds_plot(quantities: Mapping[str, Mapping[str, Mean]]) -> Plot:
 
 
 def _label(point: DriftPoint) -> Label:
-    return Label(shortened(point.name, _NAME), point.distance.mean, point.gain.mean, colour(point.series))
+    return Label(shortened(point.name, _NAME), point.distance.mean, point.gain.mean)
 
 
 def _bars(point: DriftPoint) -> tuple[Segment, Segment]:

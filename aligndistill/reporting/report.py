@@ -2,16 +2,20 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Literal
 
 from pydantic import Field, FiniteFloat, ValidationError
 
 from aligndistill.errors import DataError
+from aligndistill.evaluation.against_start import AgainstStart
 from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.evaluation.intervals import Mean, Spread
 from aligndistill.evaluation.leading import Leading, Measure
 from aligndistill.evaluation.preference_metrics import PreferenceMetrics
+from aligndistill.evaluation.votes import VoteMetrics
 from aligndistill.records import Record
+from aligndistill.reporting.about import About
 from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.written_data import DemonstrationMetrics, ElicitationMetrics
 
@@ -71,7 +75,7 @@ class StudentMetrics(ModelMetrics):
 
     Attributes:
         objective: the objective that it was trained with.
-        model: the path that `from_pretrained` loads.
+        model: the folder that `from_pretrained` loads, relative to the run's.
         seed, of: with `seeds`, the seed of its training and its name in the config.
         win_rate: how often the judge prefers its answer to the start's.
         win_rate_lc: the same, estimated for answers of equal length.
@@ -82,6 +86,7 @@ class StudentMetrics(ModelMetrics):
         fidelity: how closely it follows the teacher, token by token.
         quantized: the same of its quantised copy.
         train_seconds: wall time of its training.
+        against_start: its answers beside the start's, prompt by prompt.
     """
 
     objective: str
@@ -97,10 +102,22 @@ class StudentMetrics(ModelMetrics):
     fidelity: TeacherFidelity | None = None
     quantized: QuantizedMetrics | None = None
     train_seconds: FiniteFloat | None = None
+    against_start: AgainstStart | None = None
+
+
+class JudgeWork(Record):
+    """What the judge did for one purpose: labelling, repeats, canaries or evaluation, each of one round."""
+
+    purpose: str
+    verdicts: int
+    unparsed: int
+    calls: int
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class JudgeMetrics(Record):
-    """The judge's kind, and its numbers of calls, verdicts, unreadable replies and tokens."""
+    """The judge's kind, and its numbers of calls, verdicts, unreadable replies and tokens: the sums over `work`."""
 
     kind: str
     calls: int
@@ -108,6 +125,7 @@ class JudgeMetrics(Record):
     verdicts: int | None = None
     prompt_tokens: int | None = None
     completion_tokens: int | None = None
+    work: tuple[JudgeWork, ...] = ()
 
 
 class EnsembleMetrics(Record):
@@ -186,8 +204,35 @@ class ChainModel(Record):
     model: str
 
 
+CheckKind = Literal["reward_without_truth", "worse_than_start", "diversity", "length", "unreadable"]
+
+
+class Check(Record):
+    """Something to look at before a result is believed.
+
+    Attributes:
+        kind: the rule that found it (`reporting/checks.py`).
+        student: whom it is about; None if it is about the judge.
+        samples: the filter of the viewer's samples that shows such prompts; empty if there is none.
+    """
+
+    kind: CheckKind
+    student: str | None = None
+    text: str
+    samples: str = ""
+
+
 class Report(Record):
-    """The report of a run. Students are in the order of the config; `starts` are students' own, by the name `start-STUDENT`."""
+    """The report of a run.
+
+    Attributes:
+        students: in the order of the config.
+        starts: students' own, by the name `start-STUDENT`.
+        checks: what to look at first.
+        about: where, when and at what cost the run was made; None in a report that no run's folder has taken yet.
+        votes: what people's blind votes say of the judge; None without votes.
+        made_of: a hash of what the run's folder made this file of.
+    """
 
     run: str
     seed: int
@@ -204,7 +249,11 @@ class Report(Record):
     rounds: tuple[RoundMetrics, ...] = ()
     elicitation: tuple[ElicitationMetrics, ...] = Field(default=(), exclude_if=lambda steps: not steps)
     chain: tuple[ChainModel, ...] = ()
+    checks: tuple[Check, ...] = ()
     warnings: tuple[str, ...] = ()
+    about: About | None = None
+    votes: VoteMetrics | None = None
+    made_of: str = ""
     versions: Mapping[str, str] = {}
     origins: Origins = Origins()
 

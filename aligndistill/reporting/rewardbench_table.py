@@ -5,7 +5,7 @@ from rich.table import Table
 from rich.text import Text
 
 from aligndistill.evaluation.rewardbench import RewardBench
-from aligndistill.reporting.audit_rows import percent
+from aligndistill.reporting.writing import share
 
 
 def rewardbench_table(metrics: RewardBench) -> Table:
@@ -17,7 +17,7 @@ def rewardbench_table(metrics: RewardBench) -> Table:
     table.add_column("right", justify="right", no_wrap=True)
     table.add_column("prompts", justify="right", no_wrap=True)
     for name, score in metrics.subsets.items():
-        table.add_row(Text(name), Text(percent(score)), Text(f"{score.n:,}"))
+        table.add_row(Text(name), Text(share(score)), Text(f"{score.n:,}"))
     if metrics.accuracy is not None:
-        table.add_row(Text("all rows but Ties"), Text(percent(metrics.accuracy)), Text(f"{metrics.accuracy.n:,}"))
+        table.add_row(Text("all rows but Ties"), Text(share(metrics.accuracy)), Text(f"{metrics.accuracy.n:,}"))
     return table

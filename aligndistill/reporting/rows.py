@@ -1,14 +1,16 @@
 """The page's table of models: metrics as text, intervals as whiskers on a common scale per column."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
+from aligndistill.evaluation.against_start import AgainstStart
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting import writing
 from aligndistill.reporting.columns import Column, authors_of
 from aligndistill.reporting.report import ModelMetrics, Report, StudentMetrics, best_measure, leading_students
 
-NOT_MEASURED = "-"
+MOSTLY_SHARES = ("truth", "quantized.truth")
+"""Scores of the user's own functions, drawn from 0 to 1 where they all are."""
 
 
 @dataclass(frozen=True)
@@ -23,17 +25,20 @@ class Whisker:
 
 @dataclass(frozen=True)
 class Cell:
-    """A metric as text; a dash if it was not measured."""
+    """A metric as text, with n; empty if there is none, and `why`. A win rate has the comparisons, too."""
 
-    text: str = NOT_MEASURED
+    text: str = ""
     interval: str = ""
     whisker: Whisker | None = None
     best: bool = False
+    n: int | None = None
+    outcomes: AgainstStart | None = None
+    why: str = "not measured"
 
 
 @dataclass(frozen=True)
 class TableRow:
-    """A model; `series` is its colour, None for the start and the teacher."""
+    """A model; `series` is its colour, None for the start and the teacher. `training` is empty if it was not trained here."""
 
     name: str
     objective: str
@@ -51,7 +56,8 @@ def table_rows(report: Report, columns: Sequence[Column], series: Mapping[str, i
         marked = leading_students(report) if len(report.students) > 1 and column.key == measure else ()
         whisker_of = _whiskers(column, models)
         for name, metrics in models.items():
-            cells_of[name].append(_cell(column.value(metrics), whisker_of.get(name), name in marked))
+            cell = _cell(column.value(metrics), whisker_of.get(name), name in marked)
+            cells_of[name].append(replace(cell, why=_why(column, name), outcomes=_outcomes(column, metrics)))
     return [
         TableRow(
             name=name,
@@ -68,8 +74,20 @@ def _cell(value: Mean | float | None, whisker: Whisker | None, best: bool) -> Ce
     if value is None:
         return Cell()
     if isinstance(value, Mean):
-        return Cell(writing.number(value.mean), writing.interval(value), whisker, best)
+        return Cell(writing.number(value.mean), writing.interval(value), whisker, best, value.n)
     return Cell(writing.number(value))
+
+
+def _why(column: Column, model: str) -> str:
+    """Why a model has no such metric."""
+    other = "teacher" if column.key == "win_rate_teacher" else "start"
+    if (column.is_win_rate or column.key == "kl_nats") and model == other:
+        return f"is the {other}"
+    return "not measured"
+
+
+def _outcomes(column: Column, metrics: ModelMetrics) -> AgainstStart | None:
+    return metrics.against_start if column.key == "win_rate" and isinstance(metrics, StudentMetrics) else None
 
 
 def _whiskers(column: Column, models: Mapping[str, ModelMetrics]) -> dict[str, Whisker]:
@@ -78,8 +96,8 @@ def _whiskers(column: Column, models: Mapping[str, ModelMetrics]) -> dict[str, W
         return {}
     lowest = min(0.0, *(figure.low for figure in figure_of.values()))
     highest = max(figure.high for figure in figure_of.values())
-    if column.is_win_rate:
-        highest = 1.0
+    if column.is_share or (column.key in MOSTLY_SHARES and lowest >= 0 and highest <= 1):
+        lowest, highest = 0.0, 1.0
     width = (highest - lowest) or 1.0
 
     def place(value: float) -> float:
@@ -95,4 +113,4 @@ def _whiskers(column: Column, models: Mapping[str, ModelMetrics]) -> dict[str, W
 
 def _training_time(metrics: ModelMetrics) -> str:
     seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None
-    return NOT_MEASURED if seconds is None else writing.duration(seconds)
+    return "" if seconds is None else writing.duration(seconds)

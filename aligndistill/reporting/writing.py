@@ -20,6 +20,35 @@ def with_interval(figure: Mean) -> str:
     return f"{_written(figure.mean, decimals)} {interval(figure)}"
 
 
+FEW = 20
+"""Below this many a count is shown instead of a share with its interval."""
+
+
+def share(figure: Mean) -> str:
+    """A share in per cent with its interval: `62% [58%, 66%]`; of fewer than twenty, `1 of 4`."""
+    if figure.n >= FEW:
+        return f"{100 * figure.mean:.0f}% [{100 * figure.low:.0f}%, {100 * figure.high:.0f}%]"
+    count = figure.mean * figure.n
+    if abs(2 * count - round(2 * count)) < 1e-6:  # whole, or with ties that count half
+        return f"{round(2 * count) / 2:g} of {figure.n}"
+    return f"{100 * figure.mean:.0f}% (n = {figure.n})"  # of several values for each of n prompts
+
+
+def signed(figure: Mean) -> str:
+    """A difference with its interval: `+0.03 [-0.01, +0.07]`."""
+    decimals = _decimals(max(abs(figure.low), abs(figure.high)))
+    mean, low, high = (f"{value:+,.{decimals}f}" for value in (figure.mean, figure.low, figure.high))
+    return f"{mean} [{low}, {high}]"
+
+
+def large(count: float) -> str:
+    """A large count in three digits: `270M`, `1.2B`."""
+    for size, unit in ((1e12, "T"), (1e9, "B"), (1e6, "M"), (1e3, "k")):
+        if count >= size:
+            return f"{count / size:.3g}{unit}"
+    return f"{count:g}"
+
+
 def duration(seconds: float) -> str:
     """Seconds, minutes or hours, whichever reads best."""
     if seconds < 120:

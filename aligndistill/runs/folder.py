@@ -5,12 +5,14 @@ from collections.abc import Collection, Sequence
 from pathlib import Path
 
 from aligndistill.config.load import dump_config
+from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
 from aligndistill.runs.events import plan_text
 from aligndistill.runs.files import PLAN
 from aligndistill.runs.provenance import PROVENANCE, provenance
-from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, VERDICTS_PAGE, read_log
+from aligndistill.runs.report_files import link_students, write_report_files, write_verdicts
+from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, read_log
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.run_folder import ARTIFACTS, finished_stages
 from aligndistill.store.stage import Pipeline, Stage
@@ -62,11 +64,10 @@ def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: 
     ]
     _write(folder / "metrics.jsonl", "".join(entry + "\n" for entry in entries))
     _write(folder / PROVENANCE, provenance(config, whole, folder).model_dump_json(indent=2) + "\n")
+    link_students(folder, folders)
+    write_verdicts(config.name, folder, folders)
     if complete:
-        for name in ("report.html", "report.json"):
-            _write(folder / name, (folders["report"] / name).read_text(encoding="utf-8"))
-    if "audit" in folders:
-        _write(folder / VERDICTS_PAGE, (folders["audit"] / VERDICTS_PAGE).read_text(encoding="utf-8"))
+        write_report_files(resolved(config), folder, folders)
     if "evaluation" in folders:
         for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):
             _write(folder / MODEL_OUTPUTS / file.name, file.read_text(encoding="utf-8"))

@@ -23,16 +23,22 @@ ENERGY = Path("caches", "energy.jsonl")
 
 def provenance(config: RunConfig, whole: Pipeline, folder: Path) -> Provenance:
     """What is known so far. `folder` is the run's, with what was spent and used."""
-    spent: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
-    for entry in spent_so_far(folder):
-        for name in ("requests", "tokens", "usd"):
-            spent[entry.stage][name] += getattr(entry, name)
+    spent = spent_by_stage(folder)
     used = _energy(config.runtime.store)
     made = (
         stage_origin(one, one.folder(config.runtime.store), spent[one.name], used.get(one.folder(config.runtime.store).name))
         for one in whole.stages
     )
     return Provenance(run=config.name, origins=origins(resolved(config)), stages=tuple(one for one in made if one is not None))
+
+
+def spent_by_stage(folder: Path) -> defaultdict[str, defaultdict[str, float]]:
+    """What the requests of each stage of a run cost: `requests`, `tokens`, `usd`; 0 of a stage that sent none."""
+    spent: defaultdict[str, defaultdict[str, float]] = defaultdict(lambda: defaultdict(float))
+    for entry in spent_so_far(folder):
+        for name in ("requests", "tokens", "usd"):
+            spent[entry.stage][name] += getattr(entry, name)
+    return spent
 
 
 def log_energy(store: Path, artifact: str, before: Counters, after: Counters, wall_seconds: float) -> None:

@@ -1,4 +1,4 @@
-"""audit.json and verdicts.html: how reliable the judge is, and its raw replies. Stops the run if a limit is exceeded."""
+"""audit.json: how reliable the judge is. Stops the run if a limit is exceeded."""
 
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -13,7 +13,7 @@ from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit
 from aligndistill.evaluation.limits import exceeded
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
-from aligndistill.reporting.verdicts_page import JudgedPrompt, write_verdicts_page
+from aligndistill.reporting.verdicts_page import JudgedPrompt
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import AUDIT, CANARIES, CANDIDATES, PROMPTS, RANKINGS, REPEATS, VERDICTS_PAGE
 from aligndistill.stages.verdicts import read_verdicts
@@ -74,11 +74,10 @@ def make(
     labelling = read_labelling({name: folder for name, folder in given.items() if folder is not None})
     result = audit_labelling(labelling, settings)
     (context.folder / AUDIT).write_text(result.model_dump_json(indent=2) + "\n")
-    write_verdicts_page(context.folder / VERDICTS_PAGE, judged_prompts(labelling))
     if result.stops and not ends_rounds:
         raise JudgeError(
             f"the judge cannot be trusted, so nothing is trained on its verdicts: {'; '.join(result.stops)}. "
-            f"Its replies are in {context.folder / VERDICTS_PAGE}. Fix the template, use another judge, "
+            f"Its replies are in {VERDICTS_PAGE} in the run's folder. Fix the template, use another judge, "
             "or raise the limit under audit.stop (null disables it)."
         )
     return StageResult(
@@ -189,7 +188,7 @@ def judged_prompts(labelling: LabelledData) -> Iterator[JudgedPrompt]:
     verdicts = group_by_prompt([*labelling.verdicts, *labelling.repeats])
     for prompt, messages in labelling.messages.items():
         if verdicts[prompt]:
-            yield JudgedPrompt(plain_prompt(messages), tuple(candidates[prompt]), tuple(verdicts[prompt]))
+            yield JudgedPrompt(plain_prompt(messages), tuple(candidates[prompt]), tuple(verdicts[prompt]), id=prompt)
     for canary in labelling.canaries:
         prompt_text = plain_prompt(labelling.messages[canary.prompt_id])
-        yield JudgedPrompt(prompt_text, (canary.bad, canary.reference), canary.verdicts, canary.kind)
+        yield JudgedPrompt(prompt_text, (canary.bad, canary.reference), canary.verdicts, canary.kind, id=canary.prompt_id)

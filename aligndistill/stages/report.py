@@ -7,12 +7,14 @@ from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
+from aligndistill.evaluation.against_start import AgainstStart, ScoredText, against_start
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.evaluation.intervals import bootstrap_mean
+from aligndistill.processes.devices import machine
+from aligndistill.reporting.checks import checks_of
 from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.report import (
     ChainModel,
-    JudgeMetrics,
     ModelMetrics,
     OwnStartMetrics,
     QuantizedMetrics,
@@ -34,15 +36,24 @@ from aligndistill.stages.files import (
     EVALUATION,
     FIDELITY,
     PROGRESS,
+    SCORED,
 )
+from aligndistill.stages.judge_work import judge_work
 from aligndistill.stages.models import COPY
 from aligndistill.stages.report_page import counted, page_data
+from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.stages.weak_prompts import training_difficulties
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
+from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import ENDED, StageResult, collects
 
 if TYPE_CHECKING:
     from aligndistill.reporting.page import DataCounts
+
+STUDENTS = "students"
+"""In the folder of a run, the links to its students' models."""
+MACHINE = "machine"
+"""The metric of this stage that says on which machine it was run."""
 
 
 @collects
@@ -56,7 +67,6 @@ def make(
     chain: Sequence[RunModel],
     shown: str,
     origins: Mapping[str, Any],
-    store: Path,
     rounds: Mapping[str, Mapping[str, Path]],
     students: Mapping[str, Path],
     evaluation: Path | None,
@@ -72,7 +82,6 @@ def make(
         judge: its kind.
         chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
         shown: the config, as shown on the page.
-        store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
         elicited: the steps in which models wrote prompts.
         progress, stops, orders: each round's promoted student, whether another followed, whether it had an order to learn from.
@@ -81,7 +90,8 @@ def make(
     data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]
     manifests, training = _manifests(data), _manifests(students)
     evaluated = _evaluation(evaluation)
-    judge_metrics, teacher = _judge(judge, rounds, evaluated), _metrics(evaluated, "teacher", ModelMetrics)
+    teacher = _metrics(evaluated, "teacher", ModelMetrics)
+    scored = list(read_jsonl(evaluation / SCORED, ScoredAnswer)) if evaluation else []
     audit = AuditResult.model_validate(manifests["audit"].metrics) if "audit" in manifests else None
     report = Report(
         run=run,
@@ -89,23 +99,23 @@ def make(
         start=StartMetrics(**_metrics(evaluated, "start", StartMetrics)),
         starts={f"start-{name}": _own_start(evaluated, name) for name, one in settings.items() if one.start is not None},
         teacher=ModelMetrics(**teacher) if teacher else None,
-        judge=judge_metrics,
+        judge=judge_work(judge, rounds, evaluation),
         audit=audit.metrics if audit else None,
         demonstrations=_demonstrations(manifests),
         reward_model=_reward_model(manifests),
-        students={name: _student(name, settings[name], store / one.name, evaluated, fidelity) for name, one in students.items()},
+        students={name: _student(name, settings[name], one, evaluated, fidelity, scored) for name, one in students.items()},
         leading=evaluated.leading,
         rounds=tuple(_rounds(progress, stops, orders, rounds)),
         elicitation=_elicitation(elicited or {}),
         chain=tuple(ChainModel(**asdict(one)) for one in chain),
-        warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated, judge_metrics)),
+        warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated)),
         versions=library_versions(),
         origins=Origins.model_validate(origins),
     )
-    report = report.model_copy(update={"over_seeds": over_seeds(report.students)})
+    report = report.model_copy(update={"over_seeds": over_seeds(report.students), "checks": tuple(checks_of(report))})
     counts = counted({**manifests, **{f"student {name}": manifest for name, manifest in training.items()}})
-    _write(context.folder, report, counts, shown, data.get("reward_model"), students, settings, evaluation)
-    return StageResult(counts={"students": len(students)})
+    _write(context.folder, report, counts, shown, data.get("reward_model"), students, settings, scored)
+    return StageResult(counts={"students": len(students)}, metrics={MACHINE: machine()})
 
 
 def _write(
@@ -116,13 +126,13 @@ def _write(
     reward_model: Path | None,
     students: Mapping[str, Path],
     settings: Mapping[str, Student],
-    evaluation: Path | None,
+    scored: Sequence[ScoredAnswer],
 ) -> None:
     from aligndistill.reporting.page import write_page
 
     on_policy = {name for name in students if isinstance(settings[name].objective, OnPolicy)}
     write_report(folder / "report.json", report)
-    write_page(folder / "report.html", page_data(report, counts, shown, reward_model, students, on_policy, evaluation))
+    write_page(folder / "report.html", page_data(report, counts, shown, reward_model, students, on_policy, scored))
 
 
 def _manifests(folders: Mapping[str, Path]) -> dict[str, Manifest]:
@@ -142,16 +152,22 @@ def _evaluation(folder: Path | None) -> EvaluationResult:
 
 
 def _student(
-    name: str, settings: Student, folder: Path, evaluated: EvaluationResult, fidelity: Mapping[str, Path]
+    name: str,
+    settings: Student,
+    folder: Path,
+    evaluated: EvaluationResult,
+    fidelity: Mapping[str, Path],
+    scored: Sequence[ScoredAnswer],
 ) -> StudentMetrics:
     return StudentMetrics(
         objective=settings.objective.kind,
         seed=settings.seed,
         of=name.removesuffix(f"-s{settings.seed}") if settings.seed is not None else None,
-        model=str(folder / "model"),
+        model=f"{STUDENTS}/{name}",
         train_seconds=_manifest(folder).metrics["train_seconds"],
         fidelity=_fidelity(fidelity[name]) if name in fidelity else None,
         quantized=_quantized(evaluated, fidelity, name),
+        against_start=_against_start(name, scored, evaluated) if any(one.author == name for one in scored) else None,
         **_metrics(evaluated, name, StudentMetrics),
     )
 
@@ -199,14 +215,14 @@ def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics 
     return {name: getattr(metrics, name) for name in AuthorMetrics.model_fields if name in kind.model_fields}
 
 
-def _judge(kind: str | None, rounds: Mapping[str, Mapping[str, Path]], evaluation: EvaluationResult) -> JudgeMetrics | None:
-    """The judge's calls, verdicts and tokens in labelling and evaluation together."""
-    asked = [_manifest(one["verdicts"]).metrics for one in rounds.values() if "verdicts" in one]
-    parts = [*asked, *([evaluation.judge] if evaluation.judge else [])]
-    if kind is None or not parts:
-        return None
-    names = ("calls", "unparsed", "verdicts", "prompt_tokens", "completion_tokens")
-    return JudgeMetrics(kind=kind, **{name: sum(int(part[name]) for part in parts) for name in names})
+def _against_start(name: str, scored: Sequence[ScoredAnswer], evaluated: EvaluationResult) -> AgainstStart:
+    of_author = {
+        author: [
+            ScoredText(one.prompt_id, one.length_tokens, one.truth, one.reward, one.win) for one in scored if one.author == author
+        ]
+        for author in (name, "start")
+    }
+    return against_start(of_author[name], of_author["start"], judged=evaluated.judge is not None)
 
 
 def _demonstrations(manifests: Mapping[str, Manifest]) -> DemonstrationMetrics | None:
@@ -228,21 +244,14 @@ def _reward_model(manifests: Mapping[str, Manifest]) -> RewardModelMetrics | Non
     return RewardModelMetrics.model_validate({**metrics["held_out"], **more})
 
 
-def _warnings(
-    manifests: Mapping[str, Manifest], training: Mapping[str, Manifest], evaluation: EvaluationResult, judge: JudgeMetrics | None
-) -> Iterable[str]:
-    """Warnings about the results."""
-    if judge and judge.verdicts and judge.unparsed / judge.verdicts > 0.05:
-        yield f"{judge.unparsed} of the judge's {judge.verdicts} verdicts could not be read; they are not counted."
+def _warnings(manifests: Mapping[str, Manifest], training: Mapping[str, Manifest], evaluation: EvaluationResult) -> Iterable[str]:
+    """Warnings about the results, besides what `reporting/checks.py` finds."""
     for name, manifest in training.items():
         if not manifest.metrics.get("shares_prompt", True):
             text = "this model type does not share prompts exactly; separate rows were used (slower, same result)."
             yield f"student {name}: {text}"
         yield from (f"{name}, {warning}" for warning in manifest.metrics.get("warnings", ()))
-    start = evaluation.authors.get("start")
     for author, metrics in evaluation.authors.items():
-        if start and author not in ("start", "teacher") and metrics.length_tokens.low > 1.5 * start.length_tokens.high:
-            yield f"{author} answers at more than 1.5 times the start's length; judges tend to like long answers."
         if metrics.length_warning:
             yield f"{author}: {metrics.length_warning}."
     reward = _reward_model(manifests)

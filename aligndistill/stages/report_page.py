@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 from aligndistill.records import plain_prompt
 from aligndistill.reporting.report import Report
-from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
-from aligndistill.stages.files import HELD_OUT_PAIRS, SAMPLES, SCORED, HeldOutPair, RolloutSample, read_log
+from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, samples_of
+from aligndistill.stages.files import HELD_OUT_PAIRS, SAMPLES, HeldOutPair, RolloutSample, read_log
 from aligndistill.stages.models import COPY
 from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.store.artifacts import Manifest
@@ -29,14 +29,13 @@ def page_data(
     reward_model: Path | None,
     students: Mapping[str, Path],
     on_policy: Collection[str],
-    evaluation: Path | None,
+    scored: Sequence[ScoredAnswer],
 ) -> "PageData":
     """The data of the page, with the plots' data read from the stages' folders."""
     from aligndistill.evaluation.calibration import reliability
     from aligndistill.reporting.page import PageData
 
     pairs = list(read_jsonl(reward_model / HELD_OUT_PAIRS, HeldOutPair)) if reward_model else []
-    scored = read_jsonl(evaluation / SCORED, ScoredAnswer) if evaluation else ()
     answers = [answer for answer in scored if COPY not in answer.author]
     return PageData(
         report=report,
@@ -47,7 +46,7 @@ def page_data(
         },
         updates={name: _updates(folder) for name, folder in students.items() if name in on_policy},
         lengths=_lengths(answers),
-        samples=choose_samples(_samples(answers)),
+        samples=samples_of(report.students, _samples(answers)),
         reliability=reliability(*_probabilities(pairs)) if pairs else (),
         length_gaps=_by_length_gap(pairs) if pairs else (),
         counts=counts,
@@ -101,9 +100,12 @@ def _samples(answers: Iterable[ScoredAnswer]) -> list[SamplePrompt]:
     return [
         SamplePrompt(
             prompt=plain_prompt(next(iter(by_author.values())).messages),
-            answers=tuple(SampleAnswer(one.author, one.text, one.truth, one.reward) for one in by_author.values()),
+            answers=tuple(
+                SampleAnswer(one.author, one.text, one.truth, one.reward, one.length_tokens, one.win) for one in by_author.values()
+            ),
+            id=prompt,
         )
-        for by_author in first.values()
+        for prompt, by_author in first.items()
     ]
 
 

@@ -6,12 +6,10 @@ import os
 import re
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-
-from pydantic import ValidationError
 
 from aligndistill.commands.view.index import EVALUATION
 from aligndistill.commands.view.query import Index
@@ -19,19 +17,10 @@ from aligndistill.commands.view.rows import win_probability
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery, Votes
 from aligndistill.errors import ConfigError
-from aligndistill.evaluation.votes import Choice, Hex, Queue, Vote, VoteMetrics, standing, vote_metrics
+from aligndistill.evaluation.votes import Choice, Hex, Queue, Vote, VoteMetrics, vote_metrics
 from aligndistill.records import Record, content_hash
+from aligndistill.runs.votes import VOTES, read_votes
 
-VOTES = "votes"
-VOTES_SHOWN = (
-    ("agreement", "judge and person choose alike", "headline votes that chose a side"),
-    ("longer", "the longer answer is chosen", "what always taking the longer would agree"),
-    ("self_agreement", "a person with themselves, sides swapped", "a ceiling for the judge"),
-    ("human_agreement", "two people choose alike", "on pairs that both voted on"),
-    ("filtered", "judge and person, pairs from a filter", "no part of the headline"),
-    ("left", "the left answer is chosen", "near 50%"),
-)
-"""Shares of `VoteMetrics` with what they are and what to compare them with."""
 BATCH = 20
 REPEATS_PER_BATCH = 2
 _FAMILIES = ("qwen", "llama", "gemma", "mistral", "phi", "gpt", "claude", "gemini", "deepseek", "openai", "anthropic", "chatgpt")
@@ -77,23 +66,6 @@ def voter_name(given: str | None) -> str:
     except (KeyError, OSError):
         name = ""
     return re.sub(r"[^A-Za-z0-9_-]", "_", name)[:40] or "voter"
-
-
-def read_votes(run: Path) -> dict[str, list[Vote]]:
-    """Voter -> the votes that stand. Lines that a killed process left incomplete are skipped."""
-    folder = run / VOTES
-    files = sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
-    return {file.stem: standing(read_file(file)) for file in files}
-
-
-def read_file(path: Path) -> Iterator[Vote]:
-    """Every vote of a file, undone ones among them."""
-    if path.is_file():
-        for line in path.read_bytes().splitlines():
-            try:
-                yield Vote.model_validate_json(line)
-            except ValidationError:
-                continue
 
 
 def add_vote(run: Path, voter: str, vote: Vote) -> bool:

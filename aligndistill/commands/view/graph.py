@@ -6,7 +6,7 @@ from math import ceil
 from markupsafe import Markup, escape
 
 from aligndistill.commands.view.run_folder import StageState
-from aligndistill.commands.view.text import visible
+from aligndistill.reporting.texts import visible
 
 WIDTH, HEIGHT = 132, 24
 ACROSS, DOWN = 162, 34

@@ -12,15 +12,16 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from aligndistill.commands.view.ballots import read_votes, votes_for_filters
+from aligndistill.commands.view.ballots import votes_for_filters
 from aligndistill.commands.view.index import index_of
 from aligndistill.commands.view.links import Links
 from aligndistill.commands.view.query import Index, opened
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.svg import short
-from aligndistill.commands.view.text import visible
 from aligndistill.processes.progress import duration
+from aligndistill.reporting.texts import visible
 from aligndistill.reporting.writing import with_interval
+from aligndistill.runs.votes import read_votes
 
 
 class UnknownPage(Exception):

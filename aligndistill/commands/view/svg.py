@@ -6,7 +6,7 @@ from math import ceil, floor, isfinite, log10
 
 from markupsafe import Markup, escape
 
-from aligndistill.commands.view.text import visible
+from aligndistill.reporting.texts import visible
 
 WIDTH, HEIGHT = 420, 220
 LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30

@@ -9,7 +9,7 @@ import pytest
 
 from aligndistill.commands.audit import vote_metrics_of, vote_table
 from aligndistill.commands.output import print_table
-from aligndistill.commands.view.ballots import BATCH, model_names, names_a_model, next_batch, read_votes, voter_name
+from aligndistill.commands.view.ballots import BATCH, model_names, names_a_model, next_batch, voter_name
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
@@ -18,6 +18,7 @@ from aligndistill.errors import ConfigError, DataError
 from aligndistill.evaluation.votes import Vote
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
+from aligndistill.runs.votes import read_votes
 from tests.commands.view.fake_run import FakeRun, write_run
 from tests.commands.view.serving import served
 

@@ -18,7 +18,7 @@ from aligndistill.commands.view.pages.votes import vote_page, votes_page
 from aligndistill.commands.view.rows import storable
 from aligndistill.commands.view.run_folder import find_runs
 from aligndistill.commands.view.site import Site
-from aligndistill.commands.view.text import visible, word_diff
+from aligndistill.reporting.texts import visible, word_diff
 from tests.commands.view.fake_run import write_run
 
 PAYLOADS = (

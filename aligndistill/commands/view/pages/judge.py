@@ -5,14 +5,16 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from aligndistill.commands.view.ballots import VOTES_SHOWN, human_metrics
+from aligndistill.commands.view.ballots import human_metrics
 from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.evaluation.audit import AuditMetrics
-from aligndistill.reporting.audit_rows import audit_rows, percent
+from aligndistill.reporting.audit_rows import audit_rows
+from aligndistill.reporting.vote_rows import VOTES_SHOWN
+from aligndistill.reporting.writing import share
 
 ROWS_OF = {
     "unreadable verdicts": ("label_unreadable", "prompts with one"),
@@ -30,8 +32,7 @@ def judge_page(site: Site, run: RunFolder) -> Page:
         rows = []
         for row in audit_rows(metrics) if metrics else []:
             link = _rows_behind(index, row.label)
-            share = percent(row.figure) if row.figure.n >= 20 else f"{_of(row.figure.mean, row.figure.n)}"
-            rows.append({"label": row.label, "share": share, "n": row.figure.n, "wanted": row.wanted, "link": link})
+            rows.append({"label": row.label, "share": share(row.figure), "n": row.figure.n, "wanted": row.wanted, "link": link})
         in_evaluation = [
             {"label": f"{model}: {SHOWN_FILTERS[name]}", "count": number, "url": SampleQuery(filters=(name,), model=model).url()}
             for model, name, number in index.cell_counts()
@@ -57,11 +58,6 @@ def _metrics(run: RunFolder) -> AuditMetrics | None:
         return AuditMetrics.model_validate(run.manifest("audit").get("metrics", {}).get("metrics"))
     except ValidationError:
         return None
-
-
-def _of(share: float, n: int) -> str:
-    """`1 of 4`, where an interval would say little."""
-    return f"{share * n:g} of {n}"
 
 
 def _rows_behind(index: Index, label: str) -> tuple[str, str] | None:

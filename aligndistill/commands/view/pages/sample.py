@@ -4,7 +4,6 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aligndistill.commands.view.ballots import read_votes
 from aligndistill.commands.view.flags import flips
 from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
 from aligndistill.commands.view.pages.samples import answers_of, prompt_text
@@ -13,10 +12,11 @@ from aligndistill.commands.view.rows import win_probability
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site, UnknownPage
-from aligndistill.commands.view.text import word_diff
 from aligndistill.evaluation.votes import Vote
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 from aligndistill.records import content_hash
+from aligndistill.reporting.texts import word_diff
+from aligndistill.runs.votes import read_votes
 
 UNREADABLE = "unreadable"
 TEMPLATE_FIELDS = {"pairwise": PAIRWISE_FIELDS, "listwise": LISTWISE_FIELDS, "rubric": RUBRIC_FIELDS}

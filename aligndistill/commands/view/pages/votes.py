@@ -6,7 +6,6 @@ from urllib.parse import urlencode
 
 from aligndistill.commands.view.ballots import (
     BATCH,
-    VOTES_SHOWN,
     Ballot,
     add_vote,
     answer_texts,
@@ -14,13 +13,14 @@ from aligndistill.commands.view.ballots import (
     human_metrics,
     model_names,
     next_batch,
-    read_votes,
 )
 from aligndistill.commands.view.flags import CELL_FILTERS
 from aligndistill.commands.view.pages.samples import prompt_text
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
+from aligndistill.reporting.vote_rows import VOTES_SHOWN
+from aligndistill.runs.votes import read_votes
 
 
 def vote_page(site: Site, run: RunFolder, values: Mapping[str, str]) -> Page:

@@ -1,0 +1,80 @@
+"""People's votes in a run's folder, and what they say of its judge."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from aligndistill.evaluation.votes import Vote, VoteMetrics, standing, vote_metrics
+from aligndistill.evaluation.wins import by_prompt
+from aligndistill.records import candidate_id
+from aligndistill.stages.files import SCORED
+from aligndistill.stages.scored_answers import ScoredAnswer
+from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.run_folder import finished_stage
+
+VOTES = "votes"
+"""The folder of the votes, a file for each voter."""
+
+
+def read_votes(run: Path) -> dict[str, list[Vote]]:
+    """Voter -> the votes that stand. Lines that a killed process left incomplete are skipped."""
+    return {file.stem: standing(read_file(file)) for file in vote_files(run)}
+
+
+def vote_files(run: Path) -> list[Path]:
+    """The files of a run's votes."""
+    folder = run / VOTES
+    return sorted(folder.glob("*.jsonl")) if folder.is_dir() else []
+
+
+def read_file(path: Path) -> Iterator[Vote]:
+    """Every vote of a file, undone ones among them."""
+    if path.is_file():
+        for line in path.read_bytes().splitlines():
+            try:
+                yield Vote.model_validate_json(line)
+            except ValidationError:
+                continue
+
+
+def measured_votes(run: Path) -> VoteMetrics | None:
+    """What the votes on a run's held-out answers say of its judge; None without votes or without an evaluation.
+
+    Raises:
+        DataError: there is no run.
+    """
+    by_voter = read_votes(run)
+    if not any(by_voter.values()):
+        return None
+    evaluation = finished_stage(run, "evaluation")
+    return measured_against(evaluation, by_voter) if evaluation is not None else None
+
+
+def measured_against(evaluation: Path, by_voter: Mapping[str, Sequence[Vote]]) -> VoteMetrics:
+    """The metrics of votes, from the evaluation's answers and verdicts."""
+    pairs = {vote.pair for votes in by_voter.values() for vote in votes}
+    voted = {prompt for prompt, _, _ in pairs}
+    texts: dict[str, str] = {}
+    authors: dict[str, set[str]] = {}
+    for answer in read_jsonl(evaluation / SCORED, ScoredAnswer):
+        if answer.prompt_id in voted:
+            key = candidate_id(answer.prompt_id, "answer", answer.text)
+            texts[key] = answer.text
+            authors.setdefault(key, set()).add(answer.author)
+    verdicts = by_prompt(one for one in read_verdicts(evaluation) if one.prompt_id in voted)
+    known = [pair for pair in pairs if pair[1] in texts and pair[2] in texts]
+    return vote_metrics(
+        by_voter,
+        judged={
+            (prompt, one, other): verdicts[prompt].win_probability(one, other) for prompt, one, other in pairs if prompt in verdicts
+        },
+        models={
+            (prompt, one, other): [
+                (name, key == one) for key in (one, other) for name in sorted(authors[key]) if name not in ("start", "teacher")
+            ]
+            for prompt, one, other in known
+        },
+        lengths={(prompt, one, other): len(texts[one]) - len(texts[other]) for prompt, one, other in known},
+    )
