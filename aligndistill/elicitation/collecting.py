@@ -69,13 +69,14 @@ class Collected:
 
     def drop_reply(self, reply: Reply, reason: str) -> None:
         """A reply of which nothing is used."""
-        self._drop(reply.text or reply.problem, reason)
+        self.drop_text(reply.text or reply.problem, reason)
 
     def drop(self, proposal: Proposal, reason: str, nearest: str | None = None, score: float | None = None) -> None:
         """A prompt that breaks a rule."""
-        self._drop(proposal.text, reason, nearest, score)
+        self.drop_text(proposal.text, reason, nearest, score)
 
-    def _drop(self, text: str, reason: str, nearest: str | None = None, score: float | None = None) -> None:
+    def drop_text(self, text: str, reason: str, nearest: str | None = None, score: float | None = None) -> None:
+        """A text that becomes no prompt."""
         identity = content_hash(self._name, text)
         self.dropped.append(Dropped(id=identity, reason=reason, nearest=nearest, score=score, text=text))
 
@@ -124,26 +125,42 @@ class Collected:
 
 
 def usable(collected: Collected, reply: Reply) -> bool:
-    """Whether a reply is whole; if not, it is dropped: a list that was cut off may end in half a prompt."""
-    collected.requests += 1
-    if reply.problem or not reply.text.strip():
-        collected.drop_reply(reply, rules.NO_REPLY)
-    elif reply.finish == "length":
+    """Whether a reply that is to be one prompt is whole; if not, it is dropped."""
+    if not _answered(collected, reply):
+        return False
+    if reply.finish == "length":
         collected.drop_reply(reply, rules.CUT_OFF)
-    else:
-        return True
-    return False
+        return False
+    return True
 
 
 def items_of(collected: Collected, reply: Reply) -> list[str]:
-    """The prompts that a reply lists; a reply without a list is dropped."""
-    if not usable(collected, reply):
+    """The prompts that a reply lists; a reply without a list is dropped, and so is the last prompt of one that was cut off, which may
+    be half a prompt. Models that only continue text never end a list by themselves."""
+    if not _answered(collected, reply):
         return []
-    found = listed(reply.text)
-    if not found:
-        collected.drop_reply(reply, rules.REFUSED if rules.begins_like_a_refusal(reply.text) else rules.NO_LIST)
+    found, cut_off = listed(reply.text), reply.finish == "length"
     collected.parsed += len(found)
+    if found and cut_off:
+        collected.drop_text(found.pop(), rules.CUT_OFF)
+    elif not found:
+        refused = rules.begins_like_a_refusal(reply.text)
+        collected.drop_reply(reply, rules.REFUSED if refused else rules.CUT_OFF if cut_off else rules.NO_LIST)
     return found
+
+
+def whole_items(reply: Reply) -> list[str]:
+    """The items that a reply lists, without the last one if the reply was cut off."""
+    return listed(reply.text)[: -1 if reply.finish == "length" else None]
+
+
+def _answered(collected: Collected, reply: Reply) -> bool:
+    """Count a request, and drop its reply if there is no text."""
+    collected.requests += 1
+    if reply.problem or not reply.text.strip():
+        collected.drop_reply(reply, rules.NO_REPLY)
+        return False
+    return True
 
 
 def requests_for(missing: int, kept: int, requests: int, per_request: int) -> int:

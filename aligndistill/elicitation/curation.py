@@ -12,8 +12,8 @@ from typing import TypeVar
 
 from aligndistill.config.elicitation import Curate, GeneratedTopics
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import Ask, AuthorRequest, listed, user
-from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, shown_text, training
+from aligndistill.elicitation.asking import Ask, AuthorRequest, user
+from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, shown_text, training, whole_items
 from aligndistill.elicitation.texts import built_in, with_fields
 from aligndistill.errors import DataError
 from aligndistill.records import Prompt
@@ -237,7 +237,7 @@ def _generated(step: Curate, count: int, collected: Collected, prompts: Sequence
     replies = ask(questions, temperature=step.temperature, max_new_tokens=new_tokens, note="topics")
     found: dict[str, Topic] = {}
     for (category, most), reply in zip(wanted.items(), replies, strict=True):
-        names = listed(reply.text)[:most]
+        names = whole_items(reply)[:most]
         if not names:
             collected.drop_reply(reply, rules.NO_LIST)
         for name in names:
@@ -253,4 +253,4 @@ def _add_subtopics(step: Curate, wanted: Sequence[_Wanted], ask: Ask) -> None:
     most = max(step.max_new_tokens, step.subtopics * TOPIC_TOKENS)
     replies = ask(questions, temperature=step.temperature, max_new_tokens=most, note="subtopics")
     for one, reply in zip(wanted, replies, strict=True):
-        one.subtopics = listed(reply.text)[: step.subtopics]
+        one.subtopics = whole_items(reply)[: step.subtopics]

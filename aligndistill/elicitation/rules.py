@@ -20,7 +20,7 @@ SIMILAR, DUPLICATE = "too similar to a training prompt", "is a training prompt"
 UNCHANGED, EQUAL, UNREADABLE = "is the old prompt", "says the same as the old prompt", "comparison could not be read"
 REFUSED_ANSWER = "its answer is a refusal"
 MORE_THAN_ASKED = "more than were asked for"
-CUT_OFF, NO_LIST, NO_REPLY = "reply cut off", "reply without a list", "no reply"
+CUT_OFF, NO_LIST, NO_REPLY = "cut off", "reply without a list", "no reply"
 
 BEGINNINGS_OF_REFUSALS = ("i'm sorry", "i\u2019m sorry", "i am sorry", "sorry,", "i cannot", "i can't", "i can\u2019t", "as an ai")
 LEAKING = ("given prompt", "rewritten prompt", "created prompt")

@@ -3,10 +3,12 @@ from pathlib import Path
 
 import pytest
 
+from aligndistill.chat.protocol import Reply
 from aligndistill.config.elicitation import Curate
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.curation import Topic, curate, quotas, read_personas, read_topics
 from aligndistill.errors import DataError
+from aligndistill.records import Usage
 from tests.elicitation.prompts import HELD_OUT, TRAIN, all_prompts
 from tests.elicitation.scripted_teacher import ScriptedAsk, numbered, prompt_about, reply_to
 
@@ -122,6 +124,15 @@ def test_topics_are_generated_for_each_category_with_a_share() -> None:
     collected = curate(step({"generate": 4}, shares={"law": 0.75, "art": 0.25}), all_prompts(), ScriptedAsk(), seed=0)
     assert collected.categories == {"law": 30, "art": 10}
     assert len({one.lineage.topic for one in collected.kept if one.lineage}) == 4
+
+
+def test_a_topic_that_is_cut_off_is_none() -> None:
+    def script(request: str, sample: int) -> str | Reply:
+        cut_off = Reply("1. sleep\n2. bees\n3. tax", "length", Usage(calls=1))
+        return cut_off if "different topics" in request else reply_to(request, sample)
+
+    collected = curate(step({"generate": 3}, per_topic=2), all_prompts(), ScriptedAsk(script), seed=0)
+    assert [one.lineage.topic for one in collected.kept if one.lineage] == ["sleep", "sleep", "bees", "bees"]
 
 
 def test_a_model_that_lists_no_topics_ends_the_step() -> None:

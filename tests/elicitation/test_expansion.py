@@ -135,7 +135,7 @@ def test_each_rule_is_a_reason_of_its_own(text: str, reason: str | None) -> None
 @pytest.mark.parametrize(
     ("said", "reason"),
     [
-        (Reply("9. A whole prompt about foxes\n10. Half a pro", "length", Usage(calls=1)), rules.CUT_OFF),
+        (Reply("Certainly! Here are", "length", Usage(calls=1)), rules.CUT_OFF),
         ("There is nothing that I would like to add.", rules.NO_LIST),
         ("I'm sorry, but I can't help with that.", rules.REFUSED),
         (Reply("", "stop", Usage(calls=1)), rules.NO_REPLY),
@@ -144,6 +144,15 @@ def test_each_rule_is_a_reason_of_its_own(text: str, reason: str | None) -> None
 )
 def test_a_reply_of_which_nothing_is_used_is_one_row(said: str | Reply, reason: str) -> None:
     assert [one.reason for one in dropped_for(said)] == [reason]
+
+
+def test_of_a_list_that_is_cut_off_the_last_prompt_is_dropped() -> None:
+    """A model that only continues text goes on until it is cut off; what it wrote before is whole."""
+    said = Reply("9. Explain why foxes are red\n10. Describe a day of an owl\n11. Tell a story ab", "length", Usage(calls=1))
+    collected = expand(step(target=8, max_requests=1), all_prompts(), ScriptedAsk(lambda request, sample: said), seed=0)
+    assert texts(collected.kept) == ["Explain why foxes are red", "Describe a day of an owl"]
+    assert [(one.text, one.reason) for one in collected.dropped] == [("Tell a story ab", rules.CUT_OFF)]
+    assert collected.parsed == 3
 
 
 def test_similar_rows_name_what_they_repeat() -> None:
