@@ -1,6 +1,6 @@
 """Takes the README's pictures of a finished quickstart, and puts its table into the tutorial: `python -m website.pictures RUN`.
 
-Left is the top of the report, right a sample of the viewer with its differences and verdicts; once light, once dark. Needs Chromium,
+Left is the top of the report, right a sample of the viewer with differences and verdicts; once light, once dark. Needs Chromium,
 Playwright, and an evaluation with a checker.
 """
 

@@ -90,7 +90,8 @@ def link(heading: str) -> str:
 def examples() -> dict[tuple[type[BaseModel], str], str]:
     """A value that a shipped config gives to a key of a section."""
     found: dict[tuple[type[BaseModel], str], str] = {}
-    for path in sorted((ROOT / "configs").glob("*.yaml")):
+    first = ("one_gpu", "quickstart", "hh")
+    for path in sorted((ROOT / "configs").glob("*.yaml"), key=lambda path: (path.stem not in first, path.stem)):
         for _, section in sections_in(load_config([path])):
             for name in section.model_fields_set:
                 value = getattr(section, name, None)
@@ -111,8 +112,8 @@ def config_page() -> str:
         "",
         GENERATED,
         "",
-        "Every key of a run's YAML file. An example is a value of a shipped config (`configs/`). Keys of the same name as in Hugging "
-        "Face's libraries mean the same. [Running](../running.md#a-config-of-your-own) explains how a config is put together; "
+        "Every key of a run's YAML file. An example is a value of a shipped config (`configs/`). Keys of the same name as in "
+        "Hugging Face's libraries mean the same. How a config is put together: [Running](../running.md#a-config-of-your-own). "
         "`aligndistill check CONFIG` finds every mistake in one.",
         "",
     ]
