@@ -60,7 +60,7 @@ MEANINGS: dict[str, str] = {
     "Price.prompt": "USD per million tokens of requests.",
     "Price.completion": "USD per million tokens of replies.",
     # training
-    "num_train_epochs": "passes over the training data.",
+    "num_train_epochs": "epochs: how often the training data is used.",
     "warmup_ratio": "share of the steps in which the learning rate rises from 0.",
     "lr_scheduler_type": "how the learning rate falls, by transformers' names.",
     "weight_decay": "of AdamW.",
@@ -77,7 +77,7 @@ MEANINGS: dict[str, str] = {
     "weight": "by which the score is multiplied.",
     "pessimism": "lowers the score of a reward model with an ensemble by this times the deviation of its members.",
     "WeightedReward.source": "what gives the score: `reward_model`, `judge`, or a judge's section.",
-    "ppo_epochs": "passes over an update's answers.",
+    "ppo_epochs": "how often an update's answers are used.",
     "gamma": "discount from token to token.",
     "gae_lambda": "lambda of generalised advantage estimation.",
     "clip_range": "how far a token's probability ratio may leave 1.",
