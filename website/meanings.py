@@ -18,6 +18,7 @@ MEANINGS: dict[str, str] = {
     "rounds": "repeats candidates, verdicts, rankings and training.",
     "evaluation": "what is measured on held-out prompts.",
     "budget": "limits on what is spent on servers.",
+    "card": "what the cards of exported models and data say: licence, language.",
     "runtime": "where and how fast the run executes; never part of a result.",
     # data
     "source": "where the rows come from.",
