@@ -86,6 +86,7 @@ def main() -> None:
     from playwright.sync_api import sync_playwright
 
     run = Path(sys.argv[1]).resolve()
+    table = table_of(run)  # first: it writes the report again if it is older than the code
     PICTURES.mkdir(exist_ok=True)
     chromium = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
     with viewer(run) as served, sync_playwright() as playwright:
@@ -93,7 +94,6 @@ def main() -> None:
         for scheme, background in (("light", "#ffffff"), ("dark", "#0d1117")):
             side_by_side(browser, halves(browser, run, served.address, scheme), background, PICTURES / f"quickstart-{scheme}.png")
         browser.close()
-    table = table_of(run)
     text = PAGE_WITH_TABLE.read_text(encoding="utf-8")
     PAGE_WITH_TABLE.write_text(TABLE.sub(lambda found: found.group(1) + table + found.group(2), text), encoding="utf-8")
 
