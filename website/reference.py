@@ -5,7 +5,8 @@ Config keys come from the schema, with examples from the shipped configs; comman
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import alternatives, kind_of, sections_in
 from aligndistill.reporting.provenance import Provenance
 from aligndistill.reporting.report import Report
-from website.meanings import MEANINGS
+from website.meanings import MEANINGS, RECORDS
 from website.models import meanings, rows, summary, value_text
 
 ROOT = Path(__file__).parents[1]
@@ -134,9 +135,9 @@ def config_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def own_meaning(model: type[BaseModel], name: str) -> str:
-    """What `MEANINGS` says of a key that no docstring explains."""
-    return "" if meanings(model).get(name) else MEANINGS.get(f"{model.__name__}.{name}", MEANINGS.get(name, ""))
+def own_meaning(model: type[BaseModel], name: str, known: Mapping[str, str] = MEANINGS) -> str:
+    """What `website/meanings.py` says of a key that no docstring explains."""
+    return "" if meanings(model).get(name) else known.get(f"{model.__name__}.{name}", known.get(name, ""))
 
 
 def undocumented() -> list[str]:
@@ -222,7 +223,8 @@ def records_page() -> str:
             done.add(model)
             lines += [f"### {model.__name__}", ""]
             lines += [explained, ""] if (explained := summary(model)) else []
-            lines += [*rows(model, lambda one: link(one.__name__), False, lambda name: ""), ""]
+            more = partial(own_meaning, model, known=RECORDS)
+            lines += [*rows(model, lambda one: link(one.__name__), False, more), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 
