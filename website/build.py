@@ -1,7 +1,7 @@
 """Builds the documentation's site with Zensical, offline, and checks every link of it: `python -m website.build [FOLDER]`.
 
-The pages are plain Markdown that GitHub shows as well. Zensical reads a copy of them, in which links to files outside `docs/` become links
-to a page of the site, or plain text where there is none.
+The pages are plain Markdown that GitHub shows as well. Zensical reads a copy in which links to files outside `docs/` lead to a page
+of the site, or are plain text where there is none.
 """
 
 import importlib.util

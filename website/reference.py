@@ -5,7 +5,8 @@ Config keys come from the schema, with examples from the shipped configs; comman
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -19,7 +20,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import alternatives, kind_of, sections_in
 from aligndistill.reporting.provenance import Provenance
 from aligndistill.reporting.report import Report
-from website.meanings import MEANINGS
+from website.meanings import MEANINGS, RECORDS
 from website.models import meanings, rows, summary, value_text
 
 ROOT = Path(__file__).parents[1]
@@ -90,7 +91,8 @@ def link(heading: str) -> str:
 def examples() -> dict[tuple[type[BaseModel], str], str]:
     """A value that a shipped config gives to a key of a section."""
     found: dict[tuple[type[BaseModel], str], str] = {}
-    for path in sorted((ROOT / "configs").glob("*.yaml")):
+    first = ("one_gpu", "quickstart", "hh")
+    for path in sorted((ROOT / "configs").glob("*.yaml"), key=lambda path: (path.stem not in first, path.stem)):
         for _, section in sections_in(load_config([path])):
             for name in section.model_fields_set:
                 value = getattr(section, name, None)
@@ -111,8 +113,8 @@ def config_page() -> str:
         "",
         GENERATED,
         "",
-        "Every key of a run's YAML file. An example is a value of a shipped config (`configs/`). Keys of the same name as in Hugging "
-        "Face's libraries mean the same. [Running](../running.md#a-config-of-your-own) explains how a config is put together; "
+        "Every key of a run's YAML file. An example is a value of a shipped config (`configs/`). Keys of the same name as in "
+        "Hugging Face's libraries mean the same. How a config is put together: [Running](../running.md#a-config-of-your-own). "
         "`aligndistill check CONFIG` finds every mistake in one.",
         "",
     ]
@@ -133,9 +135,9 @@ def config_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def own_meaning(model: type[BaseModel], name: str) -> str:
-    """What `MEANINGS` says of a key that no docstring explains."""
-    return "" if meanings(model).get(name) else MEANINGS.get(f"{model.__name__}.{name}", MEANINGS.get(name, ""))
+def own_meaning(model: type[BaseModel], name: str, known: Mapping[str, str] = MEANINGS) -> str:
+    """What `website/meanings.py` says of a key that no docstring explains."""
+    return "" if meanings(model).get(name) else known.get(f"{model.__name__}.{name}", known.get(name, ""))
 
 
 def undocumented() -> list[str]:
@@ -221,7 +223,8 @@ def records_page() -> str:
             done.add(model)
             lines += [f"### {model.__name__}", ""]
             lines += [explained, ""] if (explained := summary(model)) else []
-            lines += [*rows(model, lambda one: link(one.__name__), False, lambda name: ""), ""]
+            more = partial(own_meaning, model, known=RECORDS)
+            lines += [*rows(model, lambda one: link(one.__name__), False, more), ""]
     return "\n".join(lines).rstrip() + "\n"
 
 

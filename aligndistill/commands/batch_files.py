@@ -163,7 +163,9 @@ def labelling_of(config: RunConfig) -> Labelling:
     """
     by_name = {stage.name: stage for stage in pipeline(config).stages}
     if "verdicts" not in by_name:
-        raise ConfigError("this config has ready-made rankings, so no judge labels anything.")
+        raise ConfigError(
+            "this config has ready-made rankings, so no judge labels anything. Remove rankings.source to ask a judge."
+        )
     run(config, until="candidates")
     stage = by_name["verdicts"]
     return Labelling(context_of(stage, config.runtime), arguments_of(stage, config.runtime))

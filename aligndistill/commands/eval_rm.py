@@ -84,7 +84,7 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
     limit = positions or UNLIMITED_TOKENS
     tokenised = tokenise(reward_model.conversation, exchanges, Limits(limit, limit, positions))
     if not tokenised.groups:
-        raise DataError(f"{dataset}: every prompt is too long for this model ({limit} tokens).")
+        raise DataError(f"{dataset}: every prompt is too long for this model ({limit} tokens). Use a model with more positions.")
     rewarded = []
     for scored in track(score_rewards(reward_model, tokenised.groups, batch_size), "rewards", len(tokenised.groups)):
         row = loaded.records[tokenised.indices[scored.index]]

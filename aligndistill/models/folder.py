@@ -23,7 +23,7 @@ def require_model(path: str) -> None:
             raise DataError(f"the model folder '{path}' does not exist.")
         return
     if not (folder / "config.json").is_file():
-        raise DataError(f"'{path}' is not a model folder: it has no config.json.")
+        raise DataError(f"'{path}' is not a model folder: it has no config.json. Give a folder that save_pretrained wrote.")
     if not any(folder.glob("*.safetensors")):
         pickled = sorted(file.name for file in folder.iterdir() if file.suffix in PICKLES)
         found = f" It has {', '.join(pickled)}, which can run code when loaded and are therefore never opened." if pickled else ""

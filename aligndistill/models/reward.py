@@ -55,7 +55,10 @@ def load_reward_model(pointer: ModelPointer, tokenizer: Any = None, members: boo
     tokenizer = load_tokenizer(pointer) if tokenizer is None else tokenizer
     model = from_pretrained(AutoModelForSequenceClassification, pointer)
     if model.config.num_labels != 1:
-        raise DataError(f"'{pointer.path}' has {model.config.num_labels} labels; a reward model must have one.")
+        raise DataError(
+            f"'{pointer.path}' has {model.config.num_labels} labels; a reward model must have one. "
+            "Give a sequence classifier with num_labels=1."
+        )
     if members:
         set_heads(model, load_file(Path(pointer.path) / HEADS)["heads_EH"])
     return _wrap(model, tokenizer, pointer.layout)

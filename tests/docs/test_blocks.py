@@ -1,5 +1,6 @@
 """What pages show works: YAML loads, commands can be parsed, and cheap ones are run and print what the page says."""
 
+import ast
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -8,6 +9,7 @@ import pytest
 import yaml
 from typer.main import get_command
 
+import aligndistill
 from aligndistill.cli import app
 from aligndistill.config.arguments import files_and_overrides
 from aligndistill.config.load import load_config
@@ -62,6 +64,13 @@ def test_yaml_is_what_a_config_may_say(page: Path, block: Block, tmp_path: Path)
 
 def test_a_misspelt_key_is_no_config(tmp_path: Path) -> None:
     assert len(loads("students: {dpo: {objective: {kind: dpo, betta: 0.1}}}", tmp_path)) == len(BASES)
+
+
+@pytest.mark.parametrize(("page", "block"), found("python"))
+def test_python_can_be_parsed_and_takes_what_the_package_has(page: Path, block: Block) -> None:
+    for node in ast.walk(ast.parse(block.text)):
+        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ad":
+            assert hasattr(aligndistill, node.attr)
 
 
 def parse(arguments: list[str]) -> None:
