@@ -54,7 +54,8 @@ def with_our_part(existing: str, ours: str) -> str:
     front, body = _split(existing)
     own_front, own_body = _split(ours)
     tags = list(dict.fromkeys([*(front.get("tags") or []), *(own_front.get("tags") or [])]))
-    kept = {name: value for name, value in front.items() if "license" not in own_front or name not in LICENSE_KEYS}
+    replaced = [name for name in LICENSE_KEYS if "license" in own_front and name not in own_front]
+    kept = {name: value for name, value in front.items() if name not in replaced}
     merged = {**kept, **own_front, **({"tags": tags} if tags else {})}
     before, begins, rest = body.partition(BEGIN)
     _, ends, after = rest.partition(END)
