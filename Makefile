@@ -3,7 +3,7 @@ VENV := .venv
 PYTHON := $(VENV)/bin/python
 INSTALLED := $(VENV)/.installed
 
-.PHONY: install quickstart check test test-fast bench docs format clean
+.PHONY: install quickstart check test test-fast test-versions bench docs format clean
 
 install: $(INSTALLED)
 
@@ -27,6 +27,11 @@ test: $(INSTALLED)
 # What starts no process and no server with a model; one that does is an error here, and needs the mark `process`.
 test-fast: $(INSTALLED)
 	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadfile --no-loadscope-reorder
+
+# The same with the newest releases inside the ranges of pyproject.toml, and with their lower bounds; downloads both.
+test-versions: $(INSTALLED)
+	$(PYTHON) -m tests.versions newest
+	$(PYTHON) -m tests.versions lowest
 
 bench: $(INSTALLED)
 	$(PYTHON) -m benchmarks

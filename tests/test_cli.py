@@ -106,7 +106,7 @@ def test_help_groups_the_commands_and_has_examples() -> None:
     ended = CliRunner().invoke(cli.app, ["--help"])
     assert ended.exit_code == 0
     panels = [line.strip("╭─╮ ") for line in ended.stdout.splitlines() if line.startswith("╭")]
-    assert panels == ["Options", "Start", "Run", "Look"]
+    assert panels == ["Options", "Start", "Run", "Look", "Share"]
     assert "aligndistill init first --quickstart" in ended.stdout
 
 

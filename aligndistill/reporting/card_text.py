@@ -11,6 +11,7 @@ from aligndistill.errors import DataError
 
 BEGIN, END = "<!-- aligndistill: begin -->", "<!-- aligndistill: end -->"
 """What is between them is replaced by the next export or push; the rest of a README.md is its author's."""
+LICENSE_KEYS = ("license", "license_name", "license_link")
 _FRONT = re.compile(r"\A---[ \t]*\r?\n(.*?)\r?\n?---[ \t]*(?:\r?\n|\Z)", re.DOTALL)
 
 
@@ -30,7 +31,7 @@ class Terms:
 
     def front_matter(self) -> Iterator[tuple[str, Any]]:
         """The keys that the Hub reads."""
-        for name in ("license", "license_name", "license_link"):
+        for name in LICENSE_KEYS:
             if value := getattr(self, name):
                 yield name, value
         if self.language:
@@ -53,7 +54,9 @@ def with_our_part(existing: str, ours: str) -> str:
     front, body = _split(existing)
     own_front, own_body = _split(ours)
     tags = list(dict.fromkeys([*(front.get("tags") or []), *(own_front.get("tags") or [])]))
-    merged = {**front, **own_front, **({"tags": tags} if tags else {})}
+    replaced = [name for name in LICENSE_KEYS if "license" in own_front and name not in own_front]
+    kept = {name: value for name, value in front.items() if name not in replaced}
+    merged = {**kept, **own_front, **({"tags": tags} if tags else {})}
     before, begins, rest = body.partition(BEGIN)
     _, ends, after = rest.partition(END)
     if bool(begins) != bool(ends):

@@ -98,7 +98,13 @@ def _explained(repo: str) -> Iterator[None]:
     except HfHubHTTPError as error:
         status = error.response.status_code
         advice = {401: "Check the token in HF_TOKEN.", 403: "The token may not write there: give one with the role 'write'."}
-        reason = error.server_message or str(error).splitlines()[0]
+        reason = (error.server_message or str(error).splitlines()[0]).rstrip(".")
         raise DataError(f"{repo}: the Hub answered {status}: {reason}. {advice.get(status, 'Try again later.')}") from None
-    except OSError as error:
-        raise DataError(f"{repo}: the Hub cannot be reached ({type(error).__name__}: {str(error).splitlines()[0]}).") from None
+    except ValueError as error:
+        raise DataError(f"{repo}: {error}") from None
+    except Exception as error:
+        cause = error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ is not None else error
+        if not isinstance(cause, OSError) and not type(cause).__module__.startswith(("http", "requests")):
+            raise
+        reason = str(cause).splitlines()[0] if str(cause) else type(cause).__name__
+        raise DataError(f"{repo}: the Hub cannot be reached ({reason}). Run the same command again.") from None

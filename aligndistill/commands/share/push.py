@@ -66,7 +66,7 @@ def push(wanted: Push) -> None:
     licensed = _terms(wanted)
     if licensed.license is None:
         raise ConfigError(NO_LICENCE)
-    if not wanted.yes and not sys.stdin.isatty():
+    if not wanted.yes and not can_ask():
         raise ConfigError("push cannot ask here: give --yes to push without a question.")
     with tempfile.TemporaryDirectory(prefix="aligndistill-push-") as temporary:
         there = repository(wanted.repo, wanted.kind, Path(temporary, "cache"))
@@ -84,6 +84,11 @@ def push(wanted: Push) -> None:
             raise DataError("nothing was pushed.")
         private = there.private if there.private is not None else not wanted.public
         typer.echo(upload(folder, wanted.repo, wanted.kind, private, f"Upload {wanted.name} with aligndistill"))
+
+
+def can_ask() -> bool:
+    """Whether a person can answer here."""
+    return sys.stdin.isatty()
 
 
 def _terms(wanted: Push) -> Terms:
