@@ -157,6 +157,24 @@ def compare(
 
 
 @app.command(rich_help_panel=LOOK)
+def chat(
+    model: Annotated[str, typer.Argument(metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.")],
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another model that answers beside it, e.g. start, or RUN:STUDENT.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Print the answer to this and exit; - reads standard input.")
+    ] = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="A system turn in front of the conversation.")] = "",
+) -> None:
+    """Talk to a trained model, with its run's layout, template, stop tokens and sampling."""
+    with user_errors(listens=False):  # Ctrl-C ends an answer
+        from aligndistill.commands.chat.chat import chat as talk
+
+        talk(model, against, prompt, system)
+
+
+@app.command(rich_help_panel=LOOK)
 def view(
     run: Annotated[
         list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.")
