@@ -1,7 +1,7 @@
 """A model that answers piece by piece, as its run samples answers to held-out prompts."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Sequence
 from dataclasses import dataclass, field, replace
 
 from aligndistill.chat.local import split_answer
@@ -73,7 +73,7 @@ class Speaker:
         """The whole conversation."""
         return (*([Message(role="system", content=self.system)] if self.system else []), *self.turns)
 
-    def answer(self, text: str, params: Params) -> Iterator[str]:
+    def answer(self, text: str, params: Params) -> Generator[str, None, None]:
         """Yields the answer to a user turn in pieces. Once it has ended, or was given up, it is part of the conversation.
 
         Raises:
@@ -92,7 +92,7 @@ class Speaker:
                 self.turns += [Message(role="user", content=text), Message(role="assistant", content=said)]
 
 
-def pieces(language_model: LanguageModel, messages: Sequence[Message], params: Params) -> Iterator[str]:
+def pieces(language_model: LanguageModel, messages: Sequence[Message], params: Params) -> Generator[str, None, None]:
     """Yields the answer to a conversation in pieces, without the model's thoughts.
 
     Raises:

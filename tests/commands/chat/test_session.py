@@ -2,7 +2,7 @@
 
 import io
 import json
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path
 
 from rich.console import Console
@@ -16,7 +16,7 @@ from aligndistill.records import Message
 class Scripted(Speaker):
     """Answers with its name and how much of the conversation it has seen."""
 
-    def answer(self, text: str, params: Params) -> Iterator[str]:
+    def answer(self, text: str, params: Params) -> Generator[str, None, None]:
         if text == "too long":
             raise DataError("the conversation has 99 tokens")
         said = f"{self.name} {len(self.messages)} {params.temperature:g}"

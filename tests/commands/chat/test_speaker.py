@@ -70,7 +70,7 @@ def test_what_was_said_before_it_was_stopped_stays() -> None:
     speaker = Speaker("tiny", tiny_language_model())
     answer = speaker.answer(QUESTIONS[0], PARAMS)
     first = next(answer)
-    answer.close()  # type: ignore[attr-defined]
+    answer.close()
     assert [message.content for message in speaker.turns] == [QUESTIONS[0], first]
 
 
