@@ -1,15 +1,16 @@
 """The command line: parses arguments, calls the commands and prints errors. Heavy imports are delayed until they are needed."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
+import aligndistill
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
     from aligndistill.config.load import LoadedConfig
     from aligndistill.config.run import RunConfig
 
-app = typer.Typer(name="aligndistill", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="aligndistill", no_args_is_help=True, pretty_exceptions_enable=False)
 
 START, RUN, LOOK = "Start", "Run", "Look"
 """The panels of the commands in the help."""
@@ -28,7 +29,7 @@ START, RUN, LOOK = "Start", "Run", "Look"
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"aligndistill {metadata.version('aligndistill')}, Python {sys.version.split()[0]}")
+        typer.echo(f"aligndistill {aligndistill.__version__}, Python {sys.version.split()[0]}")
         raise typer.Exit
 
 
@@ -48,10 +49,30 @@ def options(
     """
 
 
+def _complete_runs(incomplete: str) -> list[str]:
+    from aligndistill.commands.completion import run_folders
+
+    return run_folders(incomplete)
+
+
+def _complete_models(incomplete: str) -> list[str]:
+    from aligndistill.commands.completion import run_models
+
+    return run_models(incomplete)
+
+
+def _complete_stages(incomplete: str) -> list[str]:
+    from aligndistill.commands.completion import stage_names
+
+    return stage_names(incomplete)
+
+
 ConfigArguments = Annotated[
     list[str],
     typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
 ]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show folders.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result stay.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 
 
@@ -85,15 +106,21 @@ def init(
 def run(
     config: ConfigArguments,
     until: Annotated[
-        str | None, typer.Option(help="Stop after this stage, e.g. rankings; students and answers name all of a kind.")
+        str | None,
+        typer.Option(
+            help="Stop after this stage, e.g. rankings; students and answers name all of a kind.", autocompletion=_complete_stages
+        ),
     ] = None,
     chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):
+        _hide_progress(quiet)
         if chain:
-            if until is not None:
-                raise ConfigError("--until is about one run: run a config of the chain by itself for that.")
+            if until is not None or as_json:
+                raise ConfigError("--until and --json are about one run: run a config of the chain by itself for that.")
             from aligndistill.commands.chain import run_chain
             from aligndistill.config.arguments import files_and_overrides
 
@@ -102,36 +129,43 @@ def run(
         loaded = _load(config)  # before the heavy imports, so that a misspelt key is reported at once
         from aligndistill.commands.run import run_and_print
 
-        run_and_print(loaded, until)
+        run_and_print(loaded, until, as_json)
 
 
 @app.command(rich_help_panel=START)
-def check(config: ConfigArguments) -> None:
+def check(config: ConfigArguments, as_json: AsJson = False) -> None:
     """Find what is wrong with a config, and with the files and variables that it names, without running anything."""
     with user_errors():
-        loaded = _read(config)
+        if as_json:
+            from aligndistill.commands.check.check import print_check_as_json
+
+            print_check_as_json(lambda: _read(config))
+            return
+        loaded = _read(config)  # before the other imports, so that a misspelt key is reported at once
         from aligndistill.commands.check.check import print_check
 
         print_check(loaded)
 
 
 @app.command(rich_help_panel=START)
-def plan(config: ConfigArguments) -> None:
+def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = False) -> None:
     """Show which stages would run, and their requests, tokens, price and time. Sends no requests."""
     with user_errors():
         loaded = _read(config)
         from aligndistill.commands.plan.plan import print_plan
 
-        print_plan(loaded)
+        print_plan(loaded, verbose, as_json)
 
 
 @app.command(rich_help_panel=RUN)
 def stage(
-    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.")],
+    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=_complete_stages)],
     config: ConfigArguments,
+    quiet: Quiet = False,
 ) -> None:
     """Run one stage and the stages that it needs. This is the command that a launcher starts."""
     with user_errors(resumable=True):
+        _hide_progress(quiet)
         loaded = _load(config)
         from aligndistill.commands.run import make_stage
 
@@ -140,7 +174,10 @@ def stage(
 
 @app.command(rich_help_panel=LOOK)
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.", autocompletion=_complete_runs),
+    ],
     sort: Annotated[
         str | None, typer.Option(metavar="MEASURE", help="Order models by truth, win, kl, length or reward: largest gain first.")
     ] = None,
@@ -158,7 +195,12 @@ def compare(
 
 @app.command(rich_help_panel=LOOK)
 def chat(
-    model: Annotated[str, typer.Argument(metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.", autocompletion=_complete_models
+        ),
+    ],
     against: Annotated[
         str | None, typer.Option(metavar="MODEL", help="Another model that answers beside it, e.g. start, or RUN:STUDENT.")
     ] = None,
@@ -177,7 +219,8 @@ def chat(
 @app.command(rich_help_panel=LOOK)
 def view(
     run: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.")
+        list[Path] | None,
+        typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.", autocompletion=_complete_runs),
     ] = None,
     runs: Annotated[Path, typer.Option(help="The folder with the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
@@ -198,12 +241,14 @@ def doctor(
     config: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check versions, devices, DeepSpeed, disk space, and whether the judge can be reached."""
     with user_errors():
+        loaded = _load(config) if config else None
         from aligndistill.commands.doctor import examine
 
-        passed = examine(_load(config) if config else None, typer.echo)
+        passed = examine(loaded, typer.echo, as_json)
     if not passed:
         raise typer.Exit(1)
 
@@ -220,12 +265,13 @@ def eval_rm(
         typer.Option(help="How the model reads conversations. Default: as its model.json says, or chat."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch, each with all its answers.")] = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how often a reward model scores the right answer highest, by subset."""
     with user_errors():
         from aligndistill.commands.eval_rm import print_benchmark
 
-        print_benchmark(model, dataset, output, layout, batch_size)
+        print_benchmark(model, dataset, output, layout, batch_size, as_json)
 
 
 judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
@@ -234,22 +280,25 @@ app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
 
 @judge_app.command()
 def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of recorded verdicts.")],
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of recorded verdicts.", autocompletion=_complete_runs)
+    ],
     labels: Annotated[
         Path | None,
         typer.Option(help="Human labels of the same answers: preferences or rankings; or votes, for the run's own votes."),
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how reliable the judge is. Exits with code 4 when a limit of audit.stop is exceeded."""
     with user_errors():
         from aligndistill.commands.audit import print_audit
 
-        print_audit(run, labels)
+        print_audit(run, labels, as_json)
 
 
 @judge_app.command()
 def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=_complete_runs)],
     output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
     form: Annotated[
         Literal["distilabel", "rankings", "rewardbench", "ultrafeedback", "messages", "prompts", "easydistill", "distilabel-sft"],
@@ -336,6 +385,13 @@ def _fail(message: str, code: int, resumable: bool) -> None:
     if resumable and code != ConfigError.exit_code and world_size() == 1:
         print(f"to resume: {shlex.join(['aligndistill', *sys.argv[1:]])}", file=sys.stderr, flush=True)
     raise typer.Exit(code)
+
+
+def _hide_progress(quiet: bool) -> None:
+    if quiet:
+        from aligndistill.processes.progress import QUIET
+
+        os.environ[QUIET] = "1"  # for the processes of a launcher, too
 
 
 def _load(arguments: list[str]) -> "RunConfig":

@@ -34,6 +34,7 @@ QUIET = "ALIGNDISTILL_QUIET"
 """The environment variable that hides progress, here and in the processes of a launcher; messages stay."""
 
 _screen = Screen()
+_hidden: list[bool] = []
 
 
 @dataclass(frozen=True)
@@ -268,7 +269,17 @@ def say(text: str) -> None:
 
 def is_quiet() -> bool:
     """Whether progress is hidden."""
-    return bool(os.environ.get(QUIET))
+    return bool(_hidden or os.environ.get(QUIET))
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Hide the progress of the block: of a dry run, whose answers are placeholders."""
+    _hidden.append(True)
+    try:
+        yield
+    finally:
+        _hidden.pop()
 
 
 def _ascii_only() -> bool:
