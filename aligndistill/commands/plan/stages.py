@@ -7,11 +7,14 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal
 
+import yaml
+
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.compare.differences import differing
 from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.table import aligned, price_usd, request_seconds
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
 from aligndistill.reporting.writing import duration
 from aligndistill.store.artifacts import Manifest, read_manifest
@@ -99,7 +102,7 @@ class Reasons:
         self._config, self._finished = config, finished
         before = RunFolder(config.runtime.runs / config.name, config.name)
         self._before = {name: folder.name for name, folder in before.folders.items()}
-        now: dict[str, Any] = config.model_dump(mode="json", by_alias=True)
+        now: Any = yaml.load(dump_config(config), Loader=yaml.CSafeLoader)  # as the folder's is read
         self._changed = [key for key, _ in differing([before.config, now])] if before.config else []
 
     def of(self, stage: Stage) -> str:
