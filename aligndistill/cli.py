@@ -1,25 +1,33 @@
 """The command line: parses arguments, calls the commands and prints errors. Heavy imports are delayed until they are needed."""
 
-import os
 import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
 import aligndistill
+from aligndistill import cli_judge
+from aligndistill.cli_arguments import (
+    AsJson,
+    ConfigArguments,
+    Quiet,
+    Verbose,
+    complete_models,
+    complete_runs,
+    complete_stages,
+    hide_progress,
+    load,
+    read,
+)
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
 from aligndistill.processes.full_disk import is_full_disk
 from aligndistill.processes.ranks import world_size
-
-if TYPE_CHECKING:
-    from aligndistill.config.load import LoadedConfig
-    from aligndistill.config.run import RunConfig
 
 app = typer.Typer(name="aligndistill", no_args_is_help=True, pretty_exceptions_enable=False)
 
@@ -47,33 +55,6 @@ def options(
 
     aligndistill view runs/quickstart
     """
-
-
-def _complete_runs(incomplete: str) -> list[str]:
-    from aligndistill.commands.completion import run_folders
-
-    return run_folders(incomplete)
-
-
-def _complete_models(incomplete: str) -> list[str]:
-    from aligndistill.commands.completion import run_models
-
-    return run_models(incomplete)
-
-
-def _complete_stages(incomplete: str) -> list[str]:
-    from aligndistill.commands.completion import stage_names
-
-    return stage_names(incomplete)
-
-
-ConfigArguments = Annotated[
-    list[str],
-    typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
-]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show folders.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result stay.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 
 
 @app.command(rich_help_panel=START)
@@ -108,7 +89,7 @@ def run(
     until: Annotated[
         str | None,
         typer.Option(
-            help="Stop after this stage, e.g. rankings; students and answers name all of a kind.", autocompletion=_complete_stages
+            help="Stop after this stage, e.g. rankings; students and answers name all of a kind.", autocompletion=complete_stages
         ),
     ] = None,
     chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
@@ -117,7 +98,7 @@ def run(
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):
-        _hide_progress(quiet)
+        hide_progress(quiet)
         if chain:
             if until is not None or as_json:
                 raise ConfigError("--until and --json are about one run: run a config of the chain by itself for that.")
@@ -126,7 +107,7 @@ def run(
 
             run_chain(*files_and_overrides(config))
             return
-        loaded = _load(config)  # before the heavy imports, so that a misspelt key is reported at once
+        loaded = load(config)  # before the heavy imports, so that a misspelt key is reported at once
         from aligndistill.commands.run import run_and_print
 
         run_and_print(loaded, until, as_json)
@@ -139,9 +120,9 @@ def check(config: ConfigArguments, as_json: AsJson = False) -> None:
         if as_json:
             from aligndistill.commands.check.check import print_check_as_json
 
-            print_check_as_json(lambda: _read(config))
+            print_check_as_json(lambda: read(config))
             return
-        loaded = _read(config)  # before the other imports, so that a misspelt key is reported at once
+        loaded = read(config)  # before the other imports, so that a misspelt key is reported at once
         from aligndistill.commands.check.check import print_check
 
         print_check(loaded)
@@ -151,7 +132,7 @@ def check(config: ConfigArguments, as_json: AsJson = False) -> None:
 def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = False) -> None:
     """Show which stages would run, and their requests, tokens, price and time. Sends no requests."""
     with user_errors():
-        loaded = _read(config)
+        loaded = read(config)
         from aligndistill.commands.plan.plan import print_plan
 
         print_plan(loaded, verbose, as_json)
@@ -159,14 +140,14 @@ def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = Fa
 
 @app.command(rich_help_panel=RUN)
 def stage(
-    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=_complete_stages)],
+    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=complete_stages)],
     config: ConfigArguments,
     quiet: Quiet = False,
 ) -> None:
     """Run one stage and the stages that it needs. This is the command that a launcher starts."""
     with user_errors(resumable=True):
-        _hide_progress(quiet)
-        loaded = _load(config)
+        hide_progress(quiet)
+        loaded = load(config)
         from aligndistill.commands.run import make_stage
 
         make_stage(loaded, name)
@@ -176,7 +157,7 @@ def stage(
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.", autocompletion=_complete_runs),
+        typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.", autocompletion=complete_runs),
     ],
     sort: Annotated[
         str | None, typer.Option(metavar="MEASURE", help="Order models by truth, win, kl, length or reward: largest gain first.")
@@ -198,7 +179,7 @@ def chat(
     model: Annotated[
         str,
         typer.Argument(
-            metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.", autocompletion=_complete_models
+            metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.", autocompletion=complete_models
         ),
     ],
     against: Annotated[
@@ -220,7 +201,7 @@ def chat(
 def view(
     run: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.", autocompletion=_complete_runs),
+        typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.", autocompletion=complete_runs),
     ] = None,
     runs: Annotated[Path, typer.Option(help="The folder with the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
@@ -245,7 +226,7 @@ def doctor(
 ) -> None:
     """Check versions, devices, DeepSpeed, disk space, and whether the judge can be reached."""
     with user_errors():
-        loaded = _load(config) if config else None
+        loaded = load(config) if config else None
         from aligndistill.commands.doctor import examine
 
         passed = examine(loaded, typer.echo, as_json)
@@ -272,75 +253,6 @@ def eval_rm(
         from aligndistill.commands.eval_rm import print_benchmark
 
         print_benchmark(model, dataset, output, layout, batch_size, as_json)
-
-
-judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
-app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
-
-
-@judge_app.command()
-def audit(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of recorded verdicts.", autocompletion=_complete_runs)
-    ],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Human labels of the same answers: preferences or rankings; or votes, for the run's own votes."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Measure how reliable the judge is. Exits with code 4 when a limit of audit.stop is exceeded."""
-    with user_errors():
-        from aligndistill.commands.audit import print_audit
-
-        print_audit(run, labels, as_json)
-
-
-@judge_app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=_complete_runs)],
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    form: Annotated[
-        Literal["distilabel", "rankings", "rewardbench", "ultrafeedback", "messages", "prompts", "easydistill", "distilabel-sft"],
-        typer.Option(
-            "--format",
-            help="Rankings: distilabel, rankings (to label by hand), rewardbench (pairs), ultrafeedback. "
-            "Training prompts: prompts. Answers to them: messages (TRL), easydistill, distilabel-sft.",
-        ),
-    ] = "distilabel",
-) -> None:
-    """Export a run's rankings, with the judge's replies, or its prompts and answers, for other tools, with a card beside them."""
-    with user_errors():
-        from aligndistill.commands.export import export_run
-
-        typer.echo(f"{export_run(run, output, form)} rows written to {output}")
-
-
-@judge_app.command()
-def export_batch(
-    config: ConfigArguments,
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    logprobs: Annotated[bool, typer.Option(help="Ask for log-probabilities too, for soft verdicts.")] = True,
-) -> None:
-    """Write the judge's unanswered questions as a batch file in the OpenAI format."""
-    with user_errors():
-        loaded = _load(config)
-        from aligndistill.commands.batch_files import export_batch as export_questions
-
-        typer.echo(f"{export_questions(loaded, output, logprobs)} requests written to {output}")
-
-
-@judge_app.command()
-def import_batch(
-    config: ConfigArguments,
-    results: Annotated[list[Path], typer.Option(help="A file of the batch's results; may be given several times.")],
-) -> None:
-    """Import a batch's results as the judge's answers. Missing answers are asked for again by `run` or by the next export."""
-    with user_errors():
-        loaded = _load(config)
-        from aligndistill.commands.batch_files import import_batch as import_results
-
-        typer.echo(import_results(loaded, results).summary)
 
 
 def main() -> None:
@@ -387,21 +299,7 @@ def _fail(message: str, code: int, resumable: bool) -> None:
     raise typer.Exit(code)
 
 
-def _hide_progress(quiet: bool) -> None:
-    if quiet:
-        from aligndistill.processes.progress import QUIET
-
-        os.environ[QUIET] = "1"  # for the processes of a launcher, too
-
-
-def _load(arguments: list[str]) -> "RunConfig":
-    """The config of these files and overrides."""
-    return _read(arguments).config
-
-
-def _read(arguments: list[str]) -> "LoadedConfig":
-    """The same, with the places of its keys."""
-    from aligndistill.config.arguments import files_and_overrides
-    from aligndistill.config.load import read_config
-
-    return read_config(*files_and_overrides(arguments))
+judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
+for about_judge in (cli_judge.audit, cli_judge.export, cli_judge.export_batch, cli_judge.import_batch):
+    judge_app.command()(user_errors()(about_judge))

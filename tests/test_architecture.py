@@ -72,11 +72,13 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"config", "graph", "stages", "store"},
     "runs": {"chat", "config", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
-    "cli": {"commands", "config", "processes"},
+    "cli": {"cli_arguments", "cli_judge", "commands", "config", "processes"},
+    "cli_arguments": {"commands", "config", "processes"},
+    "cli_judge": {"cli_arguments", "commands"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {"__init__", "__main__", "cli", "errors", "pipeline", "records"}
+ROOT_FILES = {"__init__", "__main__", "cli", "cli_arguments", "cli_judge", "errors", "pipeline", "records"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 
