@@ -4,24 +4,32 @@ import shlex
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import metadata
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from aligndistill import cli_share
+import aligndistill
+from aligndistill import cli_judge, cli_share
+from aligndistill.cli_arguments import (
+    AsJson,
+    ConfigArguments,
+    Quiet,
+    Verbose,
+    complete_models,
+    complete_runs,
+    complete_stages,
+    hide_progress,
+    load,
+    read,
+)
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
 from aligndistill.processes.full_disk import is_full_disk
 from aligndistill.processes.ranks import world_size
 
-if TYPE_CHECKING:
-    from aligndistill.config.load import LoadedConfig
-    from aligndistill.config.run import RunConfig
-
-app = typer.Typer(name="aligndistill", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(name="aligndistill", no_args_is_help=True, pretty_exceptions_enable=False)
 
 START, RUN, LOOK, SHARE = "Start", "Run", "Look", "Share"
 """The panels of the commands in the help."""
@@ -29,7 +37,7 @@ START, RUN, LOOK, SHARE = "Start", "Run", "Look", "Share"
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"aligndistill {metadata.version('aligndistill')}, Python {sys.version.split()[0]}")
+        typer.echo(f"aligndistill {aligndistill.__version__}, Python {sys.version.split()[0]}")
         raise typer.Exit
 
 
@@ -47,13 +55,6 @@ def options(
 
     aligndistill view runs/quickstart
     """
-
-
-ConfigArguments = Annotated[
-    list[str],
-    typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 
 
 @app.command(rich_help_panel=START)
@@ -86,54 +87,67 @@ def init(
 def run(
     config: ConfigArguments,
     until: Annotated[
-        str | None, typer.Option(help="Stop after this stage, e.g. rankings; students and answers name all of a kind.")
+        str | None,
+        typer.Option(
+            help="Stop after this stage, e.g. rankings; students and answers name all of a kind.", autocompletion=complete_stages
+        ),
     ] = None,
     chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
+    quiet: Quiet = False,
+    as_json: AsJson = False,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):
+        hide_progress(quiet)
         if chain:
-            if until is not None:
-                raise ConfigError("--until is about one run: run a config of the chain by itself for that.")
+            if until is not None or as_json:
+                raise ConfigError("--until and --json are about one run: run a config of the chain by itself for that.")
             from aligndistill.commands.chain import run_chain
             from aligndistill.config.arguments import files_and_overrides
 
             run_chain(*files_and_overrides(config))
             return
-        loaded = _load(config)  # before the heavy imports, so that a misspelt key is reported at once
+        loaded = load(config)  # before the heavy imports, so that a misspelt key is reported at once
         from aligndistill.commands.run import run_and_print
 
-        run_and_print(loaded, until)
+        run_and_print(loaded, until, as_json)
 
 
 @app.command(rich_help_panel=START)
-def check(config: ConfigArguments) -> None:
+def check(config: ConfigArguments, as_json: AsJson = False) -> None:
     """Find what is wrong with a config, and with the files and variables that it names, without running anything."""
     with user_errors():
-        loaded = _read(config)
+        if as_json:
+            from aligndistill.commands.check.check import print_check_as_json
+
+            print_check_as_json(lambda: read(config))
+            return
+        loaded = read(config)  # before the other imports, so that a misspelt key is reported at once
         from aligndistill.commands.check.check import print_check
 
         print_check(loaded)
 
 
 @app.command(rich_help_panel=START)
-def plan(config: ConfigArguments) -> None:
+def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = False) -> None:
     """Show which stages would run, and their requests, tokens, price and time. Sends no requests."""
     with user_errors():
-        loaded = _read(config)
+        loaded = read(config)
         from aligndistill.commands.plan.plan import print_plan
 
-        print_plan(loaded)
+        print_plan(loaded, verbose, as_json)
 
 
 @app.command(rich_help_panel=RUN)
 def stage(
-    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.")],
+    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=complete_stages)],
     config: ConfigArguments,
+    quiet: Quiet = False,
 ) -> None:
     """Run one stage and the stages that it needs. This is the command that a launcher starts."""
     with user_errors(resumable=True):
-        loaded = _load(config)
+        hide_progress(quiet)
+        loaded = load(config)
         from aligndistill.commands.run import make_stage
 
         make_stage(loaded, name)
@@ -141,7 +155,10 @@ def stage(
 
 @app.command(rich_help_panel=LOOK)
 def compare(
-    runs: Annotated[list[Path], typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.")],
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.", autocompletion=complete_runs),
+    ],
     sort: Annotated[
         str | None, typer.Option(metavar="MEASURE", help="Order models by truth, win, kl, length or reward: largest gain first.")
     ] = None,
@@ -158,9 +175,33 @@ def compare(
 
 
 @app.command(rich_help_panel=LOOK)
+def chat(
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.", autocompletion=complete_models
+        ),
+    ],
+    against: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="Another model that answers beside it, e.g. start, or RUN:STUDENT.")
+    ] = None,
+    prompt: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Print the answer to this and exit; - reads standard input.")
+    ] = None,
+    system: Annotated[str, typer.Option(metavar="TEXT", help="A system turn in front of the conversation.")] = "",
+) -> None:
+    """Talk to a trained model, with its run's layout, template, stop tokens and sampling."""
+    with user_errors(listens=False):  # Ctrl-C ends an answer
+        from aligndistill.commands.chat.chat import chat as talk
+
+        talk(model, against, prompt, system)
+
+
+@app.command(rich_help_panel=LOOK)
 def view(
     run: Annotated[
-        list[Path] | None, typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.")
+        list[Path] | None,
+        typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.", autocompletion=complete_runs),
     ] = None,
     runs: Annotated[Path, typer.Option(help="The folder with the runs.")] = Path("runs"),
     port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
@@ -181,12 +222,14 @@ def doctor(
     config: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
     ] = None,
+    as_json: AsJson = False,
 ) -> None:
     """Check versions, devices, DeepSpeed, disk space, and whether the judge can be reached."""
     with user_errors():
+        loaded = load(config) if config else None
         from aligndistill.commands.doctor import examine
 
-        passed = examine(_load(config) if config else None, typer.echo)
+        passed = examine(loaded, typer.echo, as_json)
     if not passed:
         raise typer.Exit(1)
 
@@ -203,78 +246,13 @@ def eval_rm(
         typer.Option(help="How the model reads conversations. Default: as its model.json says, or chat."),
     ] = None,
     batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch, each with all its answers.")] = 8,
+    as_json: AsJson = False,
 ) -> None:
     """Measure how often a reward model scores the right answer highest, by subset."""
     with user_errors():
         from aligndistill.commands.eval_rm import print_benchmark
 
-        print_benchmark(model, dataset, output, layout, batch_size)
-
-
-judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
-app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
-
-
-@judge_app.command()
-def audit(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder, or a file of recorded verdicts.")],
-    labels: Annotated[
-        Path | None,
-        typer.Option(help="Human labels of the same answers: preferences or rankings; or votes, for the run's own votes."),
-    ] = None,
-) -> None:
-    """Measure how reliable the judge is. Exits with code 4 when a limit of audit.stop is exceeded."""
-    with user_errors():
-        from aligndistill.commands.audit import print_audit
-
-        print_audit(run, labels)
-
-
-@judge_app.command()
-def export(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.")],
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    form: Annotated[
-        Literal["distilabel", "rankings", "rewardbench", "ultrafeedback", "messages", "prompts", "easydistill", "distilabel-sft"],
-        typer.Option(
-            "--format",
-            help="Rankings: distilabel, rankings (to label by hand), rewardbench (pairs), ultrafeedback. "
-            "Training prompts: prompts. Answers to them: messages (TRL), easydistill, distilabel-sft.",
-        ),
-    ] = "distilabel",
-) -> None:
-    """Export a run's rankings, with the judge's replies, or its prompts and answers, for other tools, with a card beside them."""
-    with user_errors():
-        from aligndistill.commands.export import export_run
-
-        typer.echo(f"{export_run(run, output, form)} rows written to {output}")
-
-
-@judge_app.command()
-def export_batch(
-    config: ConfigArguments,
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    logprobs: Annotated[bool, typer.Option(help="Ask for log-probabilities too, for soft verdicts.")] = True,
-) -> None:
-    """Write the judge's unanswered questions as a batch file in the OpenAI format."""
-    with user_errors():
-        loaded = _load(config)
-        from aligndistill.commands.batch_files import export_batch as export_questions
-
-        typer.echo(f"{export_questions(loaded, output, logprobs)} requests written to {output}")
-
-
-@judge_app.command()
-def import_batch(
-    config: ConfigArguments,
-    results: Annotated[list[Path], typer.Option(help="A file of the batch's results; may be given several times.")],
-) -> None:
-    """Import a batch's results as the judge's answers. Missing answers are asked for again by `run` or by the next export."""
-    with user_errors():
-        loaded = _load(config)
-        from aligndistill.commands.batch_files import import_batch as import_results
-
-        typer.echo(import_results(loaded, results).summary)
+        print_benchmark(model, dataset, output, layout, batch_size, as_json)
 
 
 def main() -> None:
@@ -325,14 +303,7 @@ def _fail(message: str, code: int, resumable: bool) -> None:
     raise typer.Exit(code)
 
 
-def _load(arguments: list[str]) -> "RunConfig":
-    """The config of these files and overrides."""
-    return _read(arguments).config
-
-
-def _read(arguments: list[str]) -> "LoadedConfig":
-    """The same, with the places of its keys."""
-    from aligndistill.config.arguments import files_and_overrides
-    from aligndistill.config.load import read_config
-
-    return read_config(*files_and_overrides(arguments))
+judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
+app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
+for about_judge in (cli_judge.audit, cli_judge.export, cli_judge.export_batch, cli_judge.import_batch):
+    judge_app.command()(user_errors()(about_judge))

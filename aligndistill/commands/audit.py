@@ -7,7 +7,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 from rich.text import Text
 
-from aligndistill.commands.output import print_table
+from aligndistill.commands.output import print_json, print_table
 from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
 from aligndistill.config.load import load_config
@@ -15,6 +15,7 @@ from aligndistill.config.resolve import resolved
 from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.votes import VoteMetrics
+from aligndistill.processes.progress import doing
 from aligndistill.reporting.audit_rows import audit_table
 from aligndistill.reporting.vote_rows import vote_rows
 from aligndistill.runs.folder import stage_folders
@@ -22,23 +23,30 @@ from aligndistill.runs.votes import measured_votes
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
 
 
-def print_audit(path: Path, labels: Path | None) -> None:
+def print_audit(path: Path, labels: Path | None, as_json: bool = False) -> None:
     """Audit a run and print the metrics.
 
     Args:
         labels: a file of labels, or `votes` for the run's own votes.
+        as_json: print one JSON object instead of tables.
 
     Raises:
         DataError: there are no verdicts to audit.
         JudgeError: a limit of `audit.stop` is exceeded.
     """
     by_votes = labels == Path("votes") and path.is_dir()
-    result = audit_run(path, None if by_votes else labels)
-    print_table(audit_table(result.metrics))
-    if by_votes:
-        print_table(vote_table(vote_metrics_of(path)))
-    for warning in result.warnings:
-        typer.echo(f"warning: {warning}")
+    with doing("reading verdicts"):
+        result = audit_run(path, None if by_votes else labels)
+    votes = vote_metrics_of(path) if by_votes else None
+    if as_json:
+        about = {"warnings": result.warnings, "stops": result.stops, "votes": votes.model_dump(mode="json") if votes else None}
+        print_json("judge audit", {"metrics": result.metrics.model_dump(mode="json"), **about})
+    else:
+        print_table(audit_table(result.metrics))
+        if votes is not None:
+            print_table(vote_table(votes))
+        for warning in result.warnings:
+            typer.echo(f"warning: {warning}")
     if result.stops:
         raise JudgeError(f"the judge cannot be trusted: {'; '.join(result.stops)}.")
 

@@ -5,10 +5,11 @@ import os
 import platform
 import shutil
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from pathlib import Path
 from urllib.parse import urlsplit
 
-from aligndistill.commands.output import Finding
+from aligndistill.commands.output import Finding, print_json
 from aligndistill.commands.server_checks import server_findings
 from aligndistill.commands.template_checks import template_findings
 from aligndistill.config.models import FunctionModel
@@ -19,18 +20,24 @@ from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.models.folder import NO_BITSANDBYTES, has_bitsandbytes
 from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
+from aligndistill.processes.progress import doing
 from aligndistill.store.artifacts import library_versions
 from aligndistill.store.file_systems import file_system, is_on_network
 
 LOW_DISK_GIB = 5
 
 
-def examine(config: RunConfig | None, show: Callable[[str], None]) -> bool:
-    """Run all checks and print a line for each; returns whether all passed."""
-    findings = [*_machine(), *_disk(config), *_models(config)]
+def examine(config: RunConfig | None, show: Callable[[str], None], as_json: bool = False) -> bool:
+    """Run all checks and print a line for each, or one JSON object; returns whether all passed."""
+    with doing("looking at the machine and the servers"):
+        findings = [*_machine(), *_disk(config), *_models(config)]
+    passed = all(finding.passed for finding in findings)
+    if as_json:
+        print_json("doctor", {"passed": passed, "findings": [asdict(finding) for finding in findings]})
+        return passed
     for finding in findings:
         show(f"{'ok ' if finding.passed else 'BAD'}  {finding.what:20} {finding.found}")
-    return all(finding.passed for finding in findings)
+    return passed
 
 
 def _machine() -> Iterator[Finding]:

@@ -4,10 +4,11 @@ import json
 import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import typer
 
-from aligndistill.commands.output import print_table
+from aligndistill.commands.output import print_json, print_table
 from aligndistill.config.data import Source
 from aligndistill.data.loading import load_benchmark
 from aligndistill.errors import DataError
@@ -36,32 +37,34 @@ class Benchmarked:
     dropped: dict[str, int]
     cut: int
 
-    def as_json(self, model: str, dataset: Path) -> str:
-        """The result as JSON, with the names of the model and the data set."""
-        of = {
-            "model": model,
-            "dataset": str(dataset),
-            **self.metrics.model_dump(),
-            "left_out": self.dropped,
-            "answers_cut": self.cut,
-        }
-        return json.dumps(of, indent=2) + "\n"
+    def values(self, model: str, dataset: Path) -> dict[str, Any]:
+        """The result for JSON, with the names of the model and the data set."""
+        counts = {"left_out": self.dropped, "answers_cut": self.cut}
+        return {"model": model, "dataset": str(dataset), **self.metrics.model_dump(mode="json"), **counts}
 
 
-def print_benchmark(model: str, dataset: Path, output: Path | None, layout: Layout | None, batch_size: int) -> None:
+def print_benchmark(
+    model: str, dataset: Path, output: Path | None, layout: Layout | None, batch_size: int, as_json: bool = False
+) -> None:
     """Print how often a reward model scores the right answer highest; with `output`, also write a JSON file.
+
+    Args:
+        as_json: print one JSON object instead of a table.
 
     Raises:
         DataError: no such model or file, or no usable row.
     """
     found = benchmark_reward_model(model, dataset, layout, batch_size)
+    if output is not None:
+        output.write_text(json.dumps(found.values(model, dataset), indent=2) + "\n", encoding="utf-8")
+    if as_json:
+        print_json("eval-rm", found.values(model, dataset))
+        return
     print_table(rewardbench_table(found.metrics))
     for reason, count in found.dropped.items():
         typer.echo(f"dropped: {count} rows ({reason})")
     if found.cut:
         typer.echo(f"{found.cut} answers were too long for the model and were truncated")
-    if output is not None:
-        output.write_text(found.as_json(model, dataset), encoding="utf-8")
 
 
 def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, batch_size: int) -> Benchmarked:

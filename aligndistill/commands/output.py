@@ -3,8 +3,9 @@
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from importlib import metadata
 from typing import TYPE_CHECKING, Any
+
+import aligndistill
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,11 +19,7 @@ JSON_SCHEMA = 1
 
 def print_json(command: str, values: Mapping[str, Any]) -> None:
     """Print the one object of `--json` on standard output, with the versions and the command's name first."""
-    print(
-        json.dumps(
-            {"schema": JSON_SCHEMA, "aligndistill": metadata.version("aligndistill"), "command": command, **values}, default=str
-        )
-    )
+    print(json.dumps({"schema": JSON_SCHEMA, "aligndistill": aligndistill.__version__, "command": command, **values}, default=str))
 
 
 @dataclass(frozen=True)

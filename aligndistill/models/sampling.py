@@ -8,7 +8,7 @@ Shapes: N rows (a prompt's sample each), P prompt tokens, T new tokens, V vocabu
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -71,6 +71,28 @@ def sample(
     """
     with attention_for_decoding(language_model.model):
         return _sample(language_model, requests, temperature, max_new_tokens, seed, compiled)
+
+
+@torch.no_grad()
+def stream(
+    language_model: LanguageModel, request: SampleRequest, *, temperature: float, max_new_tokens: int, seed: int
+) -> Iterator[int]:
+    """Yields the tokens of one sample as they are drawn, the end token among them: those that `sample` gives.
+
+    Args:
+        request: with one sample number.
+    """
+    (number,) = request.samples
+    uniforms_T = uniforms(seed, request.key, number, max_new_tokens).to(language_model.device)
+    with attention_for_decoding(language_model.model):
+        logits_1V, positions_1, decoding = _prefill(language_model, [request], max_new_tokens, compiled=False)
+        for step in range(max_new_tokens):
+            chosen_1, _ = draw_tokens(logits_1V, uniforms_T[step : step + 1], temperature)
+            token = int(chosen_1)
+            yield token
+            if token in language_model.conversation.eos_ids or step == max_new_tokens - 1:
+                return
+            logits_1V, positions_1 = decoding.next_logits(chosen_1, positions_1), positions_1 + 1
 
 
 def _sample(

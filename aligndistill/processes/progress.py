@@ -1,24 +1,40 @@
-"""Progress on the terminal: a bar, or a plain line every ten seconds if the output is not a terminal."""
+"""Progress: lines that change on a terminal, and lines with a time stamp, now and then, where the output is none."""
 
+import os
 import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import datetime
 from typing import TypeVar
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+
+from aligndistill.processes.screen import Screen, count_line, fitting
 
 T = TypeVar("T")
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
 # In a notebook, plain lines on standard output: it keeps every state of a bar, and shows standard error like error messages.
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
-SECONDS_BETWEEN_LINES = 10.0
+SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_NOTES = 1.0
 SECONDS_BETWEEN_BATCHES = 1.0
 """Items that come sooner one after another were made together, as the answers of a batch are."""
+RATE_OVER_SECONDS = 60.0
+"""The rate is that of the last minute."""
+LEFT_AFTER_SECONDS = 5.0
+"""No time left is told before that: the first items say little."""
+SILENT_SECONDS = 0.5
+"""What takes longer says what it is."""
+QUIET = "ALIGNDISTILL_QUIET"
+"""The environment variable that hides progress, here and in the processes of a launcher; messages stay."""
+
+_screen = Screen()
+_hidden: list[bool] = []
 
 
 @dataclass(frozen=True)
@@ -48,25 +64,25 @@ def listening(listener: Callable[[Count], None]) -> Iterator[None]:
 class Bar:
     """One running count, with its rate and the time left. `note`, for example a loss, is shown after them."""
 
-    def __init__(self, label: str, total: int | None, progress: Progress | None) -> None:
-        self._label, self._total, self._progress = label, total, progress
+    def __init__(self, label: str, total: int | None) -> None:
+        self._label, self._total = label, total
         self._done = 0
         self._first = 0  # the count at the start: that of a resumed stage is higher
         self._started = self._last_line = self._last_item = time.monotonic()
         self._in_batch = 0
         self._note = ""
-        self._task = progress.add_task(label, total=total, note="", rate="") if progress else None
+        self._per_second = 0.0
+        self._marks: deque[tuple[float, float, int]] = deque([(self._started, self._started, 0)])
 
     def expect(self, total: int) -> None:
         """Set the total, when it becomes known only later."""
         self._total = total
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, total=total)
 
     def resume(self, done: int) -> None:
         """Set the count of what was done before; it has no part in the rate."""
         self._first, self._started = done, time.monotonic()
         self._last_item = self._started
+        self._marks = deque([(self._started, self._started, done)])
         self.set(done)
 
     def advance(self, by: int = 1, note: str = "") -> None:
@@ -81,34 +97,114 @@ class Bar:
         begins_batch, was_batch = now - before_seconds > SECONDS_BETWEEN_BATCHES, self._in_batch > 1
         self._in_batch = 1 if begins_batch else self._in_batch + 1
         shown, at_seconds = (before, before_seconds) if begins_batch and was_batch else (done, now)
-        per_second = self._per_second(shown, at_seconds)
+        self._per_second = self._rate(shown, at_seconds)
         for listener in _listeners:
-            listener(Count(self._label, done, self._total, per_second, self._note))
-        if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=done, note=self._note, rate=_rate_text(per_second))
-        elif now - self._last_line >= SECONDS_BETWEEN_LINES:
+            listener(Count(self._label, done, self._total, self._per_second, self._note))
+        if not console.is_terminal and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
             self._last_line = now
-            console.print(self._line(shown, per_second), markup=False, soft_wrap=True)
+            say(f"  {self._log_text(shown)}")
 
-    def _per_second(self, done: int, at_seconds: float) -> float:
-        """0 where too little is known: the first item may be the first of a batch."""
-        seconds = at_seconds - self._started
-        return (done - self._first) / seconds if seconds > 0 and done - self._first > 1 else 0.0
+    def line(self, width: int) -> str:
+        """The count for a terminal of this width."""
+        rate, left = rate_text(self._per_second), self._left(self._done)
+        return count_line(self._label, self._done, self._total, rate, left, self._note, width, _ascii_only())
 
-    def _line(self, done: int, per_second: float) -> str:
-        """`  verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`."""
-        parts = [f"{done}/{self._total}" if self._total is not None else f"{done}"]
-        if self._total:
-            parts[0] += f" ({100 * done // self._total}%)"
-        if per_second > 0:
-            parts.append(_rate_text(per_second))
-            if self._total is not None:
-                parts.append(f"{duration((self._total - done) / per_second)} left")
-        return f"  {self._label}: {', '.join([*parts, *filter(None, [self._note])])}"
+    def _rate(self, done: int, at_seconds: float) -> float:
+        """Items per second in the last minute; 0 where too little is known: the first item may be the first of a batch."""
+        began, _, _ = self._marks[-1]
+        if len(self._marks) > 1 and at_seconds - began <= SECONDS_BETWEEN_BATCHES:
+            self._marks[-1] = (began, at_seconds, done)  # of one batch, the last counts
+        elif at_seconds > self._marks[-1][1]:
+            self._marks.append((at_seconds, at_seconds, done))
+        while len(self._marks) > 2 and self._marks[1][1] <= at_seconds - RATE_OVER_SECONDS:
+            self._marks.popleft()
+        _, since, counted = self._marks[0]
+        return (done - counted) / (at_seconds - since) if at_seconds > since and done - self._first > 1 else 0.0
+
+    def _left(self, done: int) -> str:
+        """How long the rest takes, as text; empty while that is not known."""
+        known = self._per_second > 0 and self._total is not None and time.monotonic() - self._started >= LEFT_AFTER_SECONDS
+        return duration(max(0, (self._total or 0) - done) / self._per_second) if known else ""
+
+    def _log_text(self, done: int) -> str:
+        """`verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`."""
+        counted = f"{done}/{self._total}" if self._total is not None else f"{done}"
+        share = f" ({100 * done // self._total}%)" if self._total else ""
+        left = self._left(done)
+        parts = (counted + share, rate_text(self._per_second), f"{left} left" if left else "", self._note)
+        return f"{self._label}: {', '.join(filter(None, parts))}"
 
 
-def _rate_text(per_second: float) -> str:
-    """`3.4/s`, or `12 s each` where one takes longer than a second."""
+class RunProgress:
+    """Where a run is: which stage of how many, how long it has taken, what is left, and what it has spent.
+
+    Attributes:
+        spent: what was spent on servers, as text; empty for nothing.
+    """
+
+    def __init__(self, total: int, spent: Callable[[], str] = lambda: "") -> None:
+        self._total, self._spent = total, spent
+        self._began = time.monotonic()
+        self._name, self._number, self._left = "", 0, ""
+        self._stage_began = self._began
+        self._left_seconds: float | None = None
+
+    def begin(self, name: str, number: int, left_seconds: float | None = None, at_least: bool = False) -> None:
+        """A stage begins.
+
+        Args:
+            number: its place among all stages of the run, from 1.
+            left_seconds: how long the run takes from here; None if unknown.
+            at_least: some of what is left has not been measured.
+        """
+        self._name, self._number = name, number
+        self._stage_began, self._left_seconds = time.monotonic(), left_seconds
+        self._about = "at least" if at_least else "about"
+        if not console.is_terminal and not is_quiet():
+            say(", ".join(filter(None, [f"{name}: stage {number}/{self._total}", self._left_text()])))
+
+    def finish(self, summary: str) -> None:
+        """The stage ended."""
+        if not is_quiet():
+            say(f"{self._name:{_NAME_COLUMNS}} {summary}" if console.is_terminal else f"  {self._name}: {summary}")
+
+    def line(self, width: int) -> str:
+        """The run for a terminal of this width."""
+        if not self._number:
+            return ""
+        took = duration(time.monotonic() - self._began)
+        parts = [f"{'run':16}  stage {self._number}/{self._total} {self._name}", took, self._left_text(), self._spent()]
+        return fitting([part for part in parts if part], width, " · ")
+
+    def _left_text(self) -> str:
+        if self._left_seconds is None:
+            return ""
+        left = max(0.0, self._left_seconds - (time.monotonic() - self._stage_began))
+        return f"{self._about} {duration(left)} left"
+
+
+_NAME_COLUMNS = 20
+
+
+@contextmanager
+def run_progress(total: int, spent: Callable[[], str] = lambda: "") -> Iterator[RunProgress]:
+    """Show where a run with so many stages is, while the block runs."""
+    progress = RunProgress(total, spent)
+    with _shown(progress.line):
+        yield progress
+
+
+@contextmanager
+def _shown(line: Callable[[int], str]) -> Iterator[None]:
+    if console.is_terminal and not is_quiet():
+        with _screen.showing(line, console):
+            yield
+    else:
+        yield
+
+
+def rate_text(per_second: float) -> str:
+    """`3.4/s`, or `12 s each` where one takes longer than a second; empty for 0."""
     if per_second <= 0:
         return ""
     return f"{per_second:.3g}/s" if per_second >= 1 else f"{1 / per_second:.3g} s each"
@@ -124,21 +220,10 @@ def duration(seconds: float) -> str:
 
 @contextmanager
 def bar(label: str, total: int | None = None) -> Iterator[Bar]:
-    """Show a progress bar while the block runs."""
-    if not console.is_terminal:
-        yield Bar(label, total, None)
-        return
-    columns = (
-        TextColumn("  {task.description}"),
-        BarColumn(),
-        MofNCompleteColumn(),
-        TextColumn("{task.fields[rate]}"),
-        TimeElapsedColumn(),
-        TimeRemainingColumn(),
-        TextColumn("{task.fields[note]}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield Bar(label, total, progress)
+    """Show a running count while the block runs."""
+    running = Bar(label, total)
+    with _shown(running.line):
+        yield running
 
 
 def track(items: Iterable[T], label: str, total: int, done: int = 0, note: Callable[[], str] | None = None) -> Iterator[T]:
@@ -161,6 +246,41 @@ def track(items: Iterable[T], label: str, total: int, done: int = 0, note: Calla
             running.advance(note=shown)
 
 
+@contextmanager
+def doing(what: str) -> Iterator[None]:
+    """Tell a person at a terminal what a command does, if that takes longer than half a second."""
+    if not console.is_terminal or is_quiet():
+        yield
+        return
+    timer = threading.Timer(SILENT_SECONDS, say, [f"{what} ..."])
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def say(text: str) -> None:
-    """Print a progress message."""
-    console.print(text, markup=False, soft_wrap=True)
+    """Print a message; with the time in front where the output is not a terminal, as in a log."""
+    stamp = "" if console.is_terminal or IN_NOTEBOOK else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
+    console.print(f"{stamp}{text}", markup=False, soft_wrap=True)
+
+
+def is_quiet() -> bool:
+    """Whether progress is hidden."""
+    return bool(_hidden or os.environ.get(QUIET))
+
+
+@contextmanager
+def hidden() -> Iterator[None]:
+    """Hide the progress of the block: of a dry run, whose answers are placeholders."""
+    _hidden.append(True)
+    try:
+        yield
+    finally:
+        _hidden.pop()
+
+
+def _ascii_only() -> bool:
+    return not console.encoding.lower().startswith("utf")

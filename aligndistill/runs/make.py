@@ -94,10 +94,8 @@ def arguments_of(stage: Stage, runtime: Runtime) -> dict[str, Any]:
 
 def _make(stage: Stage, context: StageContext) -> Manifest:
     folder = context.folder
-    if is_main_process():
-        if (folder / MANIFEST).exists():
-            say(f"  {folder} is damaged; moved to {move_aside(folder).name} and rebuilt")
-        say(f"{stage.name}")
+    if is_main_process() and (folder / MANIFEST).exists():
+        say(f"  {folder} is damaged; moved to {move_aside(folder).name} and rebuilt")
     with locked(folder) if is_main_process() else nullcontext():
         if is_main_process():
             announce(_started(folder))

@@ -6,7 +6,7 @@ the store and rewritten when it differs, except `events.jsonl` and the files of 
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -24,9 +24,10 @@ from aligndistill.processes.energy import read_counters
 from aligndistill.processes.environment import hide_library_warnings
 from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
-from aligndistill.processes.progress import say
+from aligndistill.processes.progress import RunProgress, run_progress, say
 from aligndistill.processes.ranks import is_main_process, world_size
 from aligndistill.runs.events import Events, recorded
+from aligndistill.runs.expected import begin_stage
 from aligndistill.runs.files import EVENTS
 from aligndistill.runs.folder import begin, gather
 from aligndistill.runs.make import move_damaged_aside, not_run, run_stage
@@ -84,17 +85,35 @@ def _prepare_and_run(
     if world_size() == 1:
         move_damaged_aside(stages, config.runtime.store)
     if world_size() > 1 or _missing(config, stages):  # imports torch, so a run with nothing to do skips it
+        if is_main_process():
+            say("loading torch and transformers")
         choose_accelerator()
         hide_library_warnings()
         if config.runtime.deterministic:
             use_deterministic_kernels()
     launched = _launched(config, stages, until if until in GROUPS else None)
-    with monitored(config.runtime):
+    with monitored(config.runtime), _progress(config, stages, endpoints) as shown:
         if world_size() > 1:
             if is_main_process():
                 move_damaged_aside(stages, config.runtime.store)
             wait_for_others("finished work is verified", range(1))
-        return _run(config, whole, stages, launched, events, endpoints)
+        return _run(config, whole, stages, launched, events, endpoints, shown)
+
+
+@contextmanager
+def _progress(config: RunConfig, stages: Sequence[Stage], endpoints: Endpoints) -> Iterator[RunProgress | None]:
+    """Where the run is, shown by the main process if there is something to do."""
+    if not is_main_process() or not _missing(config, tuple(stages)):
+        yield None
+        return
+    limit = config.budget.usd
+
+    def spent() -> str:
+        text = endpoints.spending()
+        return f"{text} of {limit:.2f}" if limit is not None and text.endswith(" USD") else text
+
+    with run_progress(len(stages), spent) as shown:
+        yield shown
 
 
 def _claim(store: Path) -> None:
@@ -141,6 +160,7 @@ def _run(
     launched: list[str],
     events: Events | None,
     endpoints: Endpoints,
+    shown: RunProgress | None,
 ) -> Run:
     made = list(launched)
     folder = config.runtime.runs / config.name
@@ -162,6 +182,8 @@ def _run(
             continue
         finished = read_manifest(stage.folder(config.runtime.store)) is not None
         counters, started = read_counters() if not finished else None, time.monotonic()
+        if shown is not None and not finished:
+            begin_stage(shown, stages, stage, config.runtime.store)
         try:
             if events is None or finished:
                 manifest = run_stage(stage, config.runtime, equip)
@@ -178,8 +200,8 @@ def _run(
             ended = not_run(whole.stages, config.runtime.store)
         if not finished:
             made.append(stage.name)
-            if is_main_process():
-                say(f"  {summary(manifest)}")
+            if shown is not None:
+                shown.finish(summary(manifest))
                 if counters is not None and models_asked(stage):
                     artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
                     log_energy(config.runtime.store, artifact, counters, read_counters(), seconds)

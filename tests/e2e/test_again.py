@@ -1,5 +1,6 @@
 """The same command again, and with a little changed: what is there already is not made again."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -145,6 +146,7 @@ def test_until_stops_there_and_a_stage_makes_what_it_needs(copied_run: FinishedR
 def test_plan_says_what_is_done(copied_run: FinishedRun, forked: ForkServer) -> None:
     ended = forked.run(copied_run.folder, "plan", "small.yaml", "students.dpo.learning_rate=2e-3")
     assert ended.code == 0, ended.errors
-    state = {line[10:].split()[0]: line[:10].strip() for line in ended.output.partition("\n\n")[0].splitlines()}
+    rows = [re.split(r"  +", line) for line in ended.output.partition("\n\n")[0].splitlines()]
+    state = {row[0]: row[1] for row in rows}
     assert state["student-pro"] == "finished"
     assert state["student-dpo"] == state["evaluation"] == "to do"

@@ -61,7 +61,7 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
     shutil.copytree(folder, killed)
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
-    assert "student-dpo\n" not in ended.errors
+    assert "student-dpo: stage" not in ended.errors
     found = report(folder)
     assert set(found["students"]) == {"best_of_n", "dpo", "dpo-r2"}
     assert [(one["round"], one["ended"]) for one in found["rounds"]] == [("1", None), ("2", None)]

@@ -188,8 +188,9 @@ def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
     values = config.model_dump(mode="json", by_alias=True, exclude_unset=True)
     adapted = RunConfig.model_validate({**values, "start": {"model": "./start", "lora": {"r": 4}}})
     runs.run(adapted)
-    said = "".join(capsys.readouterr().err.split())
-    assert said.startswith("learning_rate:5e-06forstudents.dpo(higherbydefault,becauseloratrainsadapters)prompts")
+    said = [line[len("2026-11-24 17:02:11 ") :] for line in capsys.readouterr().err.splitlines()]
+    assert said[0] == "learning_rate: 5e-06 for students.dpo (higher by default, because lora trains adapters)"
+    assert next(line for line in said if "stage" in line).startswith("prompts: stage 1/")
     runs.run(adapted)
     assert "learning_rate" not in capsys.readouterr().err
 

@@ -10,12 +10,14 @@ from aligndistill.commands.check.files import missing
 from aligndistill.commands.check.licences import unlicensed
 from aligndistill.commands.check.recipes import doubts, impossible_batches
 from aligndistill.commands.check.rows import check_rows
+from aligndistill.commands.output import print_json
 from aligndistill.config.load import LoadedConfig
 from aligndistill.config.problems import Problem, Where
 from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
 from aligndistill.errors import UserError
+from aligndistill.processes.progress import doing
 
 
 @dataclass(frozen=True)
@@ -73,12 +75,29 @@ def print_check(loaded: LoadedConfig) -> None:
     Raises:
         UserError: with everything that would stop a run.
     """
-    found = examine(loaded.config, loaded.where)
+    with doing("reading the config's files"):
+        found = examine(loaded.config, loaded.where)
     found.show_warnings()
     found.require_none()
     if line := adapter_rates_line(loaded.config):
         typer.echo(line)
     typer.echo(f"{loaded.config.name}: the config is valid.")
+
+
+def print_check_as_json(read: Callable[[], LoadedConfig]) -> None:
+    """The same as one JSON object on standard output; errors are on standard error as well.
+
+    Raises:
+        UserError: with everything that would stop a run.
+    """
+    try:
+        loaded = read()
+        found = examine(loaded.config, loaded.where)
+    except UserError as error:
+        print_json("check", {"valid": False, "errors": str(error).splitlines(), "warnings": []})
+        raise
+    print_json("check", {"valid": not found.errors, "errors": found.errors, "warnings": found.warnings, "name": loaded.config.name})
+    found.require_none()
 
 
 def _line(problem: Problem, where: Callable[[KeyPath], Where] | None) -> str:

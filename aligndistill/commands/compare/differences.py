@@ -53,13 +53,14 @@ def notes(runs: Sequence[RunFolder], indexes: Sequence[Index]) -> Iterator[str]:
 
 def settings(runs: Sequence[RunFolder]) -> Iterator[tuple[str, list[str]]]:
     """The keys whose values differ, with each run's value; a section that a run does not have is one key."""
-    yield from _differing([{key: value for key, value in run.config.items() if key not in NOT_COMPARED} for run in runs], "")
+    yield from differing([{key: value for key, value in run.config.items() if key not in NOT_COMPARED} for run in runs])
 
 
-def _differing(values: Sequence[Any], path: str) -> Iterator[tuple[str, list[str]]]:
+def differing(values: Sequence[Any], path: str = "") -> Iterator[tuple[str, list[str]]]:
+    """The keys of configs whose values differ, with each one's value."""
     if all(isinstance(one, dict) for one in values):
         for key in dict.fromkeys(key for one in values for key in one):
-            yield from _differing([one.get(key, NOT_SET) for one in values], f"{path}.{key}" if path else str(key))
+            yield from differing([one.get(key, NOT_SET) for one in values], f"{path}.{key}" if path else str(key))
     elif any(one != values[0] for one in values):
         yield path, [_written(one) for one in values]
 

@@ -1,41 +1,30 @@
 """`aligndistill plan`: the stages of a config, the requests that they would send, their cost and their memory."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Literal
+from dataclasses import asdict, dataclass, field
+from typing import Any
 
 import typer
 
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.check.check import Findings, examine
+from aligndistill.commands.output import print_json
 from aligndistill.commands.plan.chats import Estimate, KnowsLogprobs
 from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
-from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds, stage_lines
+from aligndistill.commands.plan.stages import PlannedStage, planned_stages, stage_lines
+from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds
 from aligndistill.config.budget import Budget
 from aligndistill.config.load import ConfigFiles, LoadedConfig, as_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.pipeline import pipeline
+from aligndistill.processes.progress import doing, hidden
 from aligndistill.runs.make import not_run
 from aligndistill.runs.servers import known_servers, spent_so_far
 from aligndistill.stages.chains import with_models_of_runs
-from aligndistill.store.artifacts import read_manifest
-from aligndistill.store.stage import Stage
-
-State = Literal["finished", "started", "to do", "not needed"]
-
-
-@dataclass(frozen=True)
-class PlannedStage:
-    """A stage, its state, and the folder of its result."""
-
-    name: str
-    state: State
-    folder: Path
 
 
 @dataclass(frozen=True)
@@ -103,19 +92,20 @@ def plan(config: RunConfig | ConfigFiles) -> Plan:
     return _plan(config, examine(config))
 
 
-def _plan(config: RunConfig, found: Findings) -> Plan:
+def _plan(config: RunConfig, found: Findings, paths: bool = False) -> Plan:
     stages = pipeline(config).stages
     spent = spent_so_far(config.runtime.runs / config.name)
     estimates: list[tuple[str, Estimate]] = []
     no_estimate = None
     try:
-        estimates = planned_requests(config, stages, _knows_logprobs(config))
+        with hidden():
+            estimates = planned_requests(config, stages, _knows_logprobs(config))
     except UserError as error:
         no_estimate = str(error)
     ended = not_run(stages, config.runtime.store)
-    planned = tuple(_planned_stage(stage, config.runtime.store, stage in ended) for stage in stages)
+    planned = planned_stages(config, stages, ended, estimates, spent)
     memory = planned_memory(with_models_of_runs(config))
-    lines = list(stage_lines((stage.state, stage.name, stage.folder) for stage in planned))
+    lines = list(stage_lines(planned, paths))
     if no_estimate is not None:
         lines.append(f"\nNo estimate of the requests: {no_estimate}")
     if estimates:
@@ -126,8 +116,12 @@ def _plan(config: RunConfig, found: Findings) -> Plan:
     return Plan(planned, requests, no_estimate, memory, found.errors, "\n".join(lines))
 
 
-def print_plan(loaded: LoadedConfig) -> None:
+def print_plan(loaded: LoadedConfig, paths: bool = False, as_json: bool = False) -> None:
     """Print the plan of a config, and what would stop its run.
+
+    Args:
+        paths: show the folders of stages.
+        as_json: print one JSON object instead.
 
     Raises:
         UserError: something would stop the run.
@@ -135,17 +129,23 @@ def print_plan(loaded: LoadedConfig) -> None:
     found = examine(loaded.config, loaded.where)
     found.show_warnings()
     try:
-        typer.echo(_plan(loaded.config, found))
+        with doing("counting what is left to do"):
+            planned = _plan(loaded.config, found, paths)
+        if as_json:
+            print_json("plan", as_values(planned))
+        else:
+            typer.echo(planned)
     except UserError:
         if found.error is None:
             raise
     found.require_none()
 
 
-def _planned_stage(stage: Stage, store: Path, ended: bool) -> PlannedStage:
-    folder = stage.folder(store)
-    state: State = "finished" if read_manifest(folder) else "not needed" if ended else "started" if folder.is_dir() else "to do"
-    return PlannedStage(stage.name, state, folder)
+def as_values(planned: Plan) -> dict[str, Any]:
+    """The plan for JSON."""
+    memory = {name: {**asdict(one), "peak": one.gpu} for name, one in planned.memory.items()}
+    parts = {"stages": [asdict(one) for one in planned.stages], "requests": [asdict(one) for one in planned.requests]}
+    return {**parts, "no_estimate": planned.no_estimate, "memory_bytes": memory, "problems": planned.problems}
 
 
 def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spending]) -> PlannedRequests:

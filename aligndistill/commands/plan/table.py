@@ -2,7 +2,6 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from aligndistill.chat.http.adaptive import limit_of
 from aligndistill.chat.http.budget import Spending
@@ -17,24 +16,18 @@ SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
 HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
 
 
-def stage_lines(stages: Iterable[tuple[str, str, Path]]) -> Iterator[str]:
-    """A line for each stage: its state, its name and its folder."""
-    for state, name, folder in stages:
-        yield f"{state:9} {name:24} {folder}"
-
-
 def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spending]) -> Iterator[str]:
     """A line for each stage and model: requests, tokens, price and time; then the assumptions and the budget."""
     yield ""
-    yield from _table([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
+    yield from aligned([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
     yield ""
     yield from _remarks(budget, [one for _, one in estimates], spent)
 
 
 def memory_lines(planned: Mapping[str, MemoryEstimate]) -> Iterator[str]:
     """A line for each training stage."""
-    yield "\nestimated training memory per process, GiB (leave a fifth free)"
-    yield f"{'':24} {'GPU':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
+    yield "\nestimated peak training memory per process, GiB (keep 20% free)"
+    yield f"{'':24} {'peak':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
     for name, memory in planned.items():
         parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
         yield f"{name:24} " + " ".join(f"{part / GIB:8.2f}" for part in parts)
@@ -119,11 +112,16 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
             yield f"budget.{one.name}: {one.limit:,.10g}, spent {one.spent:,.10g}, planned {one.planned:,.10g}: {enough}."
 
 
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
+def aligned(rows: Sequence[tuple[str, ...]], left: Sequence[int] = (0, 1)) -> Iterator[str]:
+    """Rows as lines with aligned columns.
+
+    Args:
+        left: the columns that are aligned to the left.
+    """
     widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
     for row in rows:
         cells = [
-            cell.ljust(width) if number < 2 else cell.rjust(width)
+            cell.ljust(width) if number in left else cell.rjust(width)
             for number, (cell, width) in enumerate(zip(row, widths, strict=True))
         ]
         yield "  ".join(cells).rstrip()

@@ -1,0 +1,69 @@
+"""Arguments and options that several commands share, and what they stand for."""
+
+import os
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from aligndistill.config.load import LoadedConfig
+    from aligndistill.config.run import RunConfig
+
+
+def complete_runs(incomplete: str) -> list[str]:
+    """Folders of runs that begin like this."""
+    from aligndistill.commands.completion import run_folders
+
+    return run_folders(incomplete)
+
+
+def complete_models(incomplete: str) -> list[str]:
+    """Runs, and `RUN:STUDENT`."""
+    from aligndistill.commands.completion import run_models
+
+    return run_models(incomplete)
+
+
+def complete_stages(incomplete: str) -> list[str]:
+    """Names of stages."""
+    from aligndistill.commands.completion import stage_names
+
+    return stage_names(incomplete)
+
+
+ConfigArguments = Annotated[
+    list[str],
+    typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
+]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show folders.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result stay.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
+
+
+def hide_progress(quiet: bool) -> None:
+    """Hide progress, here and in the processes of a launcher, if `--quiet` is given."""
+    if quiet:
+        from aligndistill.processes.progress import QUIET
+
+        os.environ[QUIET] = "1"
+
+
+def load(arguments: list[str]) -> "RunConfig":
+    """The config of these files and overrides.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    return read(arguments).config
+
+
+def read(arguments: list[str]) -> "LoadedConfig":
+    """The same, with the places of its keys.
+
+    Raises:
+        ConfigError: it cannot be used.
+    """
+    from aligndistill.config.arguments import files_and_overrides
+    from aligndistill.config.load import read_config
+
+    return read_config(*files_and_overrides(arguments))

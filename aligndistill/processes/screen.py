@@ -1,0 +1,74 @@
+"""Lines at the bottom of a terminal that change while other lines scroll above them."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+
+from rich.console import Console, ConsoleOptions, RenderResult
+from rich.live import Live
+from rich.text import Text
+
+Line = Callable[[int], str]
+"""A line for a terminal of this width, characters."""
+
+REFRESHES_PER_SECOND = 4
+LABEL_COLUMNS, RATE_COLUMNS, LEFT_COLUMNS = 16, 11, 14
+BAR_COLUMNS = {120: 20, 80: 10}
+"""How long a bar is, on terminals of at least this width. Columns are fixed, so that nothing moves while a number grows."""
+
+
+class Screen:
+    """The lines that are shown now."""
+
+    def __init__(self) -> None:
+        self._lines: list[Line] = []
+
+    @contextmanager
+    def showing(self, line: Line, console: Console) -> Iterator[None]:
+        """Show a line below those that are there already."""
+        self._lines.append(line)
+        try:
+            if len(self._lines) > 1:
+                yield
+            else:
+                with Live(self, console=console, transient=True, refresh_per_second=REFRESHES_PER_SECOND):
+                    yield
+        finally:
+            self._lines.remove(line)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        for line in tuple(self._lines):
+            yield Text(line(options.max_width), no_wrap=True, overflow="crop")
+
+
+def count_line(
+    label: str, done: int, total: int | None, rate: str, left: str, note: str, width: int, ascii_only: bool = False
+) -> str:
+    """`verdicts  ━━━━────  1,840/3,929  42/s  ETA 50 s   loss 0.69`: what does not fit is left out whole.
+
+    Args:
+        rate, left: empty while they are not known; their places stay.
+        note: parts with commas, of which the first ones are kept.
+    """
+    whole = f"{total:,}" if total is not None else ""
+    counted = f"{done:>{len(whole)},}/{whole}" if whole else f"{done:,}"
+    name = label if len(label) <= LABEL_COLUMNS else f"{label[: LABEL_COLUMNS - 3]}..."
+    fixed = [name.ljust(LABEL_COLUMNS), counted, rate.rjust(RATE_COLUMNS), (f"ETA {left}" if left else "").ljust(LEFT_COLUMNS)]
+    drawn = next((columns for least, columns in BAR_COLUMNS.items() if width >= least), 0)
+    if total and drawn:
+        full = min(drawn, drawn * done // total)
+        on, off = ("=", "-") if ascii_only else ("━", "─")
+        fixed.insert(1, on * full + off * (drawn - full))
+    room = width - len("  ".join(fixed)) - 2
+    kept = fitting(note.split(", "), room, ", ") if note else ""
+    return "  ".join([*fixed, *([kept] if kept else [])]).rstrip()
+
+
+def fitting(parts: Sequence[str], width: int, between: str) -> str:
+    """As many of the first parts as fit into the width."""
+    found = ""
+    for part in parts:
+        longer = f"{found}{between}{part}" if found else part
+        if len(longer) > width:
+            break
+        found = longer
+    return found
