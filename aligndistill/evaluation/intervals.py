@@ -2,7 +2,7 @@
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -90,6 +90,12 @@ def bootstrap_mean(values: Sequence[float], seed: int = 0, resamples: int = 2000
 
     count = len(values)
     return bootstrap_totals(np.reshape(values, (count, 1)), lambda totals: totals[:, 0] / count, seed, resamples, confidence)
+
+
+def paired_difference(first: Mapping[str, float], second: Mapping[str, float]) -> Mean | None:
+    """The mean of second minus first over the prompts that have both, with a bootstrap over prompts; None without any."""
+    differences = [second[prompt] - first[prompt] for prompt in sorted(first.keys() & second.keys())]
+    return bootstrap_mean(differences) if differences else None
 
 
 def bootstrap_totals(

@@ -107,17 +107,17 @@ def render_page(data: PageData) -> str:
         mark=mark,
         colour_of=colour_of,
         audit=audit_rows(report.audit) if report.audit else [],
-        result_plots=_result_plots(report, series),
+        result_plots=result_plots(report, series),
         reward_plots=_reward_plots(data),
         round_plots=_round_plots(report),
         training_plots=_training_plots(data, series),
         written={name: chosen_samples(updates.samples) for name, updates in data.updates.items()},
         open_samples=next(iter([*leading_students(report), *data.samples]), None),
-        diff=_diff,
+        diff=answer_diff,
     )
 
 
-def _diff(sample: SamplePrompt, answer: SampleAnswer) -> list[Piece]:
+def answer_diff(sample: SamplePrompt, answer: SampleAnswer) -> list[Piece]:
     """An answer compared with the start's, word by word; as it is without one."""
     start = sample.of("start")
     return [Piece("same", answer.text)] if start is None else word_diff(start.text, answer.text)
@@ -133,7 +133,8 @@ def _not_measured(report: Report) -> list[str]:
 FROM_TEACHER = "KL(teacher || student), nats per token of the teacher's answers"
 
 
-def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
+def result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
+    """Win rate and truth of the students against how far they are from the start, and from the teacher."""
     levels = {"win_rate": {"no difference": 0.5}, "truth": {}}
     for name, metrics in (("start", report.start), ("teacher", report.teacher)):
         if metrics is not None and metrics.truth is not None:

@@ -124,6 +124,15 @@ def test_links_to_the_students_are_relative_and_follow_the_run(tmp_path: Path, f
     assert [one.name for one in (folder / "students").iterdir()] == ["mine"]
 
 
+def test_a_copied_folder_in_the_place_of_a_link_is_named(
+    tmp_path: Path, folders: dict[str, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "runs/r/students/dpo").mkdir(parents=True)
+    link_students(tmp_path / "runs/r", folders)
+    captured = capsys.readouterr()
+    assert "students/dpo is not a link and is left as it is; the student's model is in" in captured.out + captured.err
+
+
 def test_texts_cannot_hold_the_places_that_are_filled(tmp_path: Path) -> None:
     report = Report(run="r", seed=0)
     assert with_inserts("&lt;!-- about --&gt; <!-- about -->", report, "runs/r") == "&lt;!-- about --&gt; <!-- about -->"
