@@ -18,6 +18,7 @@ from aligndistill.reporting.templates import environment
 
 SHOWN = ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens", "reward")
 MOST_PLOTS = 2
+NAMES = {"win": "win rate", "length_tokens": "length, tokens"}
 
 
 class Difference(Protocol):
@@ -69,7 +70,7 @@ def samples_html(title: str, samples: Sequence[SamplePrompt], student: str) -> s
 def comparison_html(title: str, notes: Sequence[str], cells: Mapping[tuple[str, str], Difference]) -> str:
     """A row for each model, a column for each measure; `cells` by model and measure."""
     models, measures = (list(dict.fromkeys(names)) for names in (zip(*cells, strict=True) if cells else ((), ())))
-    return _macro("comparison", title=title, notes=notes, models=models, measures=measures, cells=cells)
+    return _macro("comparison", title=title, notes=notes, models=models, measures=measures, names=NAMES, cells=cells)
 
 
 def _macro(macro: str, **values: Any) -> str:

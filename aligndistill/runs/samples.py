@@ -43,7 +43,8 @@ class Samples:
         """A row for each prompt, the start's columns with the suffix `_start`."""
         import pandas
 
-        return pandas.DataFrame([dict(_row(one, self.student)) for one in self.rows])
+        columns = [name for name, _ in _row(SamplePrompt("", ()), self.student)]
+        return pandas.DataFrame([dict(_row(one, self.student)) for one in self.rows], columns=columns)
 
     def _repr_html_(self) -> str:
         from aligndistill.reporting.notebook import samples_html
@@ -125,7 +126,7 @@ class Comparison:
             {"model": model, "measure": measure, "base": one.base, "other": one.other, **_named(one.difference)}
             for (model, measure), one in self.cells.items()
         ]
-        return pandas.DataFrame(rows)
+        return pandas.DataFrame(rows, columns=["model", "measure", "base", "other", "difference", "low", "high", "n"])
 
     def _repr_html_(self) -> str:
         from aligndistill.reporting.notebook import comparison_html

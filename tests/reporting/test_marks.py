@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import aligndistill.reporting
-from aligndistill.reporting.marks import PATHS, colour_of, mark, series_of, shape_of
+from aligndistill.reporting.marks import PATHS, SERIES, colour_of, mark, series_of, shape_of
 
 CSS = (Path(aligndistill.reporting.__path__[0]) / "page.css").read_text()
 THEMES = dict(zip(("light", "dark"), re.findall(r":root \{(.*?)\}", CSS, re.DOTALL)[:2], strict=True))
@@ -44,6 +44,10 @@ def test_texts_have_a_contrast_of_4_5_and_marks_of_3(theme: str) -> None:
             assert contrast(known[f"series-{number}"], known[ground]) >= 3, (number, ground)
 
 
+def test_the_light_pages_colours_are_those_of_plots() -> None:
+    assert [colours("light")[f"series-{number}"] for number in range(1, 8)] == list(SERIES)
+
+
 def test_no_two_of_49_students_have_one_shape_and_colour() -> None:
     assert len({(shape_of(number), colour_of(number)) for number in range(49)}) == 49
     assert [shape_of(number) for number in (0, 6, 7, 8)] == [0, 6, 1, 2]
@@ -55,4 +59,4 @@ def test_the_start_is_filled_and_the_teacher_hollow() -> None:
     assert series == {"start": None, "teacher": None, "dpo": 0, "pro": 1}
     assert 'fill="currentColor"' in mark("start", series)
     assert 'fill="none" stroke="currentColor"' in mark("teacher", series)
-    assert 'fill="var(--series-2)"' in mark("pro", series)
+    assert 'fill="var(--series-2, #d55e00)"' in mark("pro", series)
