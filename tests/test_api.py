@@ -116,7 +116,7 @@ def test_students_are_loaded_and_write(run: ad.Run) -> None:
     assert list(run.students) == STUDENTS
     student = run.students["dpo"]
     assert (student.objective, student.metrics) == ("dpo", run.report.students["dpo"])
-    assert student.path.samefile(run.report.students["dpo"].model)
+    assert student.path.samefile(run.folder / run.report.students["dpo"].model)
     model, tokenizer = student.load()
     prompt = tokenizer("What is", return_tensors="pt")
     assert not model.training
@@ -229,6 +229,16 @@ def test_the_notebook_runs_offline_and_prints_plain_lines(monkeypatch: pytest.Mo
     assert "\x1b" not in printed
     assert cells["again = ad.run(config)"][0].data["text/plain"] == "()"
     assert "text/html" in cells['rankings = run.table("rankings")'][0].data
+    views = {
+        "run  # the result in short; report.html has all of it": "Leading of 3 students",
+        'worse = run.samples("worse", student="dpo")': "dpo, worse:",
+        "learning_rate = 3e-3": "/other",
+    }
+    for first, shown in views.items():
+        (view,) = (output.data["text/html"] for output in cells[first] if "text/html" in output.get("data", {}))
+        assert 'class="aligndistill"' in view
+        assert shown in view
+        assert len(view) < 100_000
 
 
 def test_the_import_is_instant_and_names_come_on_first_use(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 """A student's answers beside the start's to the same prompts: wins, ties and losses, and paired differences. Pure functions."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
 
-from aligndistill.evaluation.intervals import Mean, bootstrap_mean, wilson
+from aligndistill.evaluation.intervals import Mean, paired_difference, wilson
 from aligndistill.records import Record
 
 
@@ -63,7 +63,7 @@ def against_start(student: Iterable[ScoredText], start: Iterable[ScoredText], ju
     answers = list(student)
     ours, theirs = _values(answers), _values(start)
     wins = [one.win for one in answers if one.win is not None]
-    gains = _differences(ours["truth"], theirs["truth"])
+    gains = [value - theirs["truth"][prompt] for prompt, value in ours["truth"].items() if prompt in theirs["truth"]]
     worse = [gain < 0 for gain in gains] if gains else [win < 0.5 for win in ours["win"].values()]
     return AgainstStart(
         wins=sum(win > 0.5 for win in wins),
@@ -71,9 +71,9 @@ def against_start(student: Iterable[ScoredText], start: Iterable[ScoredText], ju
         losses=sum(win < 0.5 for win in wins),
         unreadable=len(answers) - len(wins) if judged else 0,
         worse=wilson(sum(worse), len(worse)) if worse else None,
-        truth=bootstrap_mean(gains) if gains else None,
-        reward=_mean(_differences(ours["reward"], theirs["reward"])),
-        length_tokens=_mean(_differences(ours["length_tokens"], theirs["length_tokens"])),
+        truth=paired_difference(theirs["truth"], ours["truth"]),
+        reward=paired_difference(theirs["reward"], ours["reward"]),
+        length_tokens=paired_difference(theirs["length_tokens"], ours["length_tokens"]),
     )
 
 
@@ -85,11 +85,3 @@ def _values(answers: Iterable[ScoredText]) -> Values:
             if value is not None:
                 of_measure[measure][one.prompt].append(value)
     return defaultdict(dict, {name: {prompt: fmean(values) for prompt, values in of.items()} for name, of in of_measure.items()})
-
-
-def _differences(ours: Mapping[str, float], theirs: Mapping[str, float]) -> list[float]:
-    return [value - theirs[prompt] for prompt, value in ours.items() if prompt in theirs]
-
-
-def _mean(values: list[float]) -> Mean | None:
-    return bootstrap_mean(values) if values else None

@@ -1,10 +1,10 @@
 """What to check first in a report: results that look good for the wrong reason, or that are incomplete. Rules on its metrics."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from aligndistill.evaluation.against_start import AgainstStart
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.reporting.report import Check, Report, StudentMetrics
+from aligndistill.reporting.report import Check, CheckKind, Report, StudentMetrics
 from aligndistill.reporting.writing import number, share, signed, with_interval
 
 WORSE_SHARE = 0.1
@@ -31,7 +31,22 @@ def checks_of(report: Report) -> Iterator[Check]:
         for name, student in report.students.items():
             if student.against_start is not None:
                 yield from rule(report, name, student, student.against_start)
+    yield from _prefers_longer(report)
     yield from _unreadable(report)
+
+
+TITLES: dict[CheckKind, str] = {
+    "reward_without_truth": "The reward rises, the truth less",
+    "worse_than_start": "Worse than the start on many prompts",
+    "diversity": "Less diverse answers",
+    "length": "Longer or shorter answers",
+    "unreadable": "Unreadable or missing verdicts",
+}
+
+
+def by_kind(checks: Sequence[Check]) -> list[tuple[str, list[Check]]]:
+    """Checks under their titles."""
+    return [(title, found) for kind, title in TITLES.items() if (found := [one for one in checks if one.kind == kind])]
 
 
 def _reward_without_truth(report: Report, name: str, student: StudentMetrics, gain: AgainstStart) -> Iterator[Check]:
@@ -72,7 +87,7 @@ def _less_diverse(report: Report, name: str, student: StudentMetrics, gain: Agai
     before, after = report.start.distinct_2, student.distinct_2
     if before and after is not None and after < DIVERSITY_SHARE * before:
         text = f"{name} is less diverse: distinct-2 falls from {number(before)} to {number(after)} ({after / before - 1:+.0%})"
-        yield Check(kind="diversity", student=name, text=text, samples="identical")
+        yield Check(kind="diversity", student=name, text=text)
 
 
 def _other_length(report: Report, name: str, student: StudentMetrics, gain: AgainstStart) -> Iterator[Check]:
@@ -87,12 +102,17 @@ def _other_length(report: Report, name: str, student: StudentMetrics, gain: Agai
     if student.win_rate is not None:
         text += f"; win rate {with_interval(student.win_rate)}"
         text += f", at equal length {with_interval(student.win_rate_lc)}" if student.win_rate_lc else ", at equal length unknown"
-    longer = report.audit.longer_wins if report.audit else None
-    if longer is not None and ratio > 1:
-        text += f". The judge prefers the longer answer in {share(longer)} of its choices"
-        chance = report.audit.longer_wins_by_chance if report.audit else None
-        text += f" (by chance {share(chance)})" if chance is not None else ""
     yield Check(kind="length", student=name, text=text, samples="longer_lost" if ratio > 1 else "")
+
+
+def _prefers_longer(report: Report) -> Iterator[Check]:
+    """What the judge thinks of length, where a student's answers are longer."""
+    audit, before = report.audit, report.start.length_tokens
+    after = [one.length_tokens.mean for one in report.students.values() if one.length_tokens is not None]
+    if audit is None or audit.longer_wins is None or before is None or max(after, default=0.0) < LENGTH_RATIO * before.mean:
+        return
+    chance = f" (by chance {share(audit.longer_wins_by_chance)})" if audit.longer_wins_by_chance else ""
+    yield Check(kind="length", text=f"The judge prefers the longer answer in {share(audit.longer_wins)} of its choices{chance}")
 
 
 def _unreadable(report: Report) -> Iterator[Check]:

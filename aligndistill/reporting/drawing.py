@@ -19,10 +19,9 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 
-from aligndistill.reporting.marks import shape_of
+from aligndistill.reporting.marks import SERIES, shape_of
 
 INK = "#010203"  # becomes currentColor; matplotlib omits black from the SVG
-SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8559a", "#a87200", "#1f8fce", "#7a6a00")
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 FONT_POINTS = 10
 WIDTH = 5.2  # inches; one width for all, so that text is of one size in the page

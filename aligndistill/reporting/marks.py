@@ -7,7 +7,8 @@ from collections.abc import Mapping, Sequence
 
 from markupsafe import Markup
 
-COLOURS = 7
+SERIES = ("#0072b2", "#d55e00", "#009e73", "#b8559a", "#a87200", "#1f8fce", "#7a6a00")
+"""The colours on a light page, after Okabe and Ito (2008); pages set `--series-1` ... for theirs."""
 PATHS = (
     "M6 1.5a4.5 4.5 0 1 0 .01 0z",  # circle
     "M2 2h8v8H2z",  # square
@@ -28,12 +29,15 @@ def series_of(names: Sequence[str]) -> dict[str, int | None]:
 
 def shape_of(series: int) -> int:
     """The number of a student's shape; with the second seven colours each has another one."""
-    return (series + series // COLOURS) % len(PATHS)
+    return (series + series // len(SERIES)) % len(PATHS)
 
 
 def colour_of(series: int | None) -> str:
     """The colour of a student as CSS; None is the colour of text."""
-    return "currentColor" if series is None else f"var(--series-{series % COLOURS + 1})"
+    if series is None:
+        return "currentColor"
+    place = series % len(SERIES)
+    return f"var(--series-{place + 1}, {SERIES[place]})"
 
 
 def mark(name: str, series: Mapping[str, int | None]) -> Markup:

@@ -15,7 +15,7 @@ from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting import plots
 from aligndistill.reporting.audit_rows import audit_rows
-from aligndistill.reporting.checks import RULES
+from aligndistill.reporting.checks import RULES, by_kind
 from aligndistill.reporting.columns import COLUMNS, authors_of, measured
 from aligndistill.reporting.drawing import Plot
 from aligndistill.reporting.headline import result_sentence
@@ -93,6 +93,7 @@ def render_page(data: PageData) -> str:
         data=data,
         report=report,
         rules=RULES,
+        checks=by_kind(report.checks),
         result=result_sentence(report),
         not_measured=_not_measured(report),
         held_out=max((mean.n for mean in means), default=None),
@@ -106,17 +107,17 @@ def render_page(data: PageData) -> str:
         mark=mark,
         colour_of=colour_of,
         audit=audit_rows(report.audit) if report.audit else [],
-        result_plots=_result_plots(report, series),
+        result_plots=result_plots(report, series),
         reward_plots=_reward_plots(data),
         round_plots=_round_plots(report),
         training_plots=_training_plots(data, series),
         written={name: chosen_samples(updates.samples) for name, updates in data.updates.items()},
         open_samples=next(iter([*leading_students(report), *data.samples]), None),
-        diff=_diff,
+        diff=answer_diff,
     )
 
 
-def _diff(sample: SamplePrompt, answer: SampleAnswer) -> list[Piece]:
+def answer_diff(sample: SamplePrompt, answer: SampleAnswer) -> list[Piece]:
     """An answer compared with the start's, word by word; as it is without one."""
     start = sample.of("start")
     return [Piece("same", answer.text)] if start is None else word_diff(start.text, answer.text)
@@ -132,7 +133,8 @@ def _not_measured(report: Report) -> list[str]:
 FROM_TEACHER = "KL(teacher || student), nats per token of the teacher's answers"
 
 
-def _result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
+def result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figure]:
+    """Win rate and truth of the students against how far they are from the start, and from the teacher."""
     levels = {"win_rate": {"no difference": 0.5}, "truth": {}}
     for name, metrics in (("start", report.start), ("teacher", report.teacher)):
         if metrics is not None and metrics.truth is not None:

@@ -11,7 +11,8 @@ from matplotlib.ticker import MaxNLocator
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
-from aligndistill.reporting.drawing import INK, SERIES, WIDTH, Label, Plot, Segment, canvas, colour, marker, place_labels, svg_of
+from aligndistill.reporting.drawing import INK, WIDTH, Label, Plot, Segment, canvas, colour, marker, place_labels, svg_of
+from aligndistill.reporting.marks import SERIES
 from aligndistill.reporting.writing import number, shortened, with_interval
 
 _CURVE_POINTS = 200

@@ -72,7 +72,7 @@ class _Section:
 
 
 def write_verdicts_pages(folder: Path, run: str, judged: Iterable[JudgedPrompt], mark: str = "") -> list[Path]:
-    """Write `verdicts.html`, `verdicts-2.html` ..., UTF-8, a hundred prompts each, and remove what is left of longer lists.
+    """Write `verdicts.html`, `verdicts/2.html` ..., UTF-8, a hundred prompts each, and remove what is left of longer lists.
 
     Args:
         mark: a hash of what they are made of, kept in the first page.
@@ -89,7 +89,8 @@ def write_verdicts_pages(folder: Path, run: str, judged: Iterable[JudgedPrompt],
     template = environment().get_template("verdicts.html.j2")
     written = []
     for number, some in enumerate(pages, 1):
-        values = {"run": run, "page": number, "pages": len(pages), "name_of": page_name, "mark": mark if number == 1 else ""}
+        values = {"run": run, "page": number, "pages": len(pages), "mark": mark if number == 1 else ""}
+        values |= {"name_of": page_name, "up": "" if number == 1 else "../"}
         of_page = {name: [one for one in some if one.section == name] for name in SECTIONS}
         page = template.render(
             **values,
@@ -101,9 +102,10 @@ def write_verdicts_pages(folder: Path, run: str, judged: Iterable[JudgedPrompt],
             unparsed=sum(is_unparsed(verdict) for one in entries for verdict in one.judged.verdicts),
         )
         path = folder / page_name(number)
+        path.parent.mkdir(exist_ok=True)
         path.write_bytes(page.encode("utf-8", "replace"))
         written.append(path)
-    for path in folder.glob("verdicts-*.html"):
+    for path in folder.glob("verdicts/*.html"):
         if path not in written:
             path.unlink()
     return written
@@ -111,7 +113,7 @@ def write_verdicts_pages(folder: Path, run: str, judged: Iterable[JudgedPrompt],
 
 def page_name(number: int) -> str:
     """The file of a page; the first is `verdicts.html`."""
-    return "verdicts.html" if number == 1 else f"verdicts-{number}.html"
+    return "verdicts.html" if number == 1 else f"verdicts/{number}.html"
 
 
 def _entry(judged: JudgedPrompt) -> _Entry:

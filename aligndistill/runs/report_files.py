@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligndistill.processes.progress import say
 from aligndistill.records import Candidate, Verdict, candidate_id, group_by_prompt, plain_prompt
 from aligndistill.runs.files import EVENTS, SPENT
 from aligndistill.runs.provenance import spent_by_stage
@@ -73,6 +74,8 @@ def link_students(folder: Path, folders: Mapping[str, Path]) -> None:
             link.unlink()
         if not link.is_symlink() and not link.exists():
             link.symlink_to(target)
+        elif not link.is_symlink():
+            say(f"  {link} is not a link and is left as it is; the student's model is in {path / 'model'}")
 
 
 def write_verdicts(run: str, folder: Path, folders: Mapping[str, Path]) -> None:

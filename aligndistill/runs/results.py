@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from aligndistill.reporting.report import Report, StudentMetrics
+    from aligndistill.runs.samples import Comparison, Samples, Which
 
 MODEL = "model"
 """The folder of the trained model in the folder of a training stage."""
@@ -83,7 +84,7 @@ class Run:
 
         if "report" not in self.stages:
             raise DataError(f"{self.folder}: this run has no report yet. Run its config without `until`.")
-        return read_report(self.stages["report"] / "report.json")
+        return read_report(self.folder / "report.json")
 
     @cached_property
     def students(self) -> Mapping[str, TrainedStudent]:
@@ -111,6 +112,55 @@ class Run:
             DataError: there is no such table, or its stage is not finished.
         """
         return read_table(name, self.folder, self.stages)
+
+    def samples(self, which: "Which" = "all", student: str | None = None) -> "Samples":
+        """Held-out answers of a student beside the start's: a view in a notebook, with `to_pandas`.
+
+        Args:
+            which: `worse` or `better` (lower or higher truth than the start's or, without truth, lost or won by the judge), the
+                clearest first; `longer` or `shorter`; `same` text; `all`.
+            student: by default the leading one.
+
+        Raises:
+            ConfigError: there is no such student, or `which` is unknown.
+            DataError: the run has no evaluation yet.
+        """
+        from aligndistill.reporting.report import leading_students
+        from aligndistill.runs.samples import samples
+
+        name = student if student is not None else next(iter(leading_students(self.report)), next(iter(self.students), ""))
+        return samples(self._evaluation, name, which)
+
+    def compare(self, other: "Run | str | Path") -> "Comparison":
+        """This run beside another one: every model of both over the prompts that they share, as a view with `to_pandas`.
+
+        Raises:
+            DataError: one of them has no evaluation yet, or they share no held-out prompts.
+        """
+        from aligndistill.runs.samples import COMPARED, comparison
+
+        second = other if isinstance(other, Run) else open_run(other)
+        notes, measures = [], list(COMPARED)
+        if resolved(self.config).evaluation.judge != resolved(second.config).evaluation.judge:
+            measures.remove("win")
+            notes.append("The judges of the evaluation differ, so win rates are not compared.")
+        if self.reward_model is None or second.reward_model is None or self.reward_model.parent != second.reward_model.parent:
+            measures.remove("reward")
+            notes.append("The reward models differ, so rewards are not compared.")
+        return comparison(f"{self.folder} -> {second.folder}", self._evaluation, second._evaluation, measures, notes)
+
+    @property
+    def _evaluation(self) -> Path:
+        if "evaluation" not in self.stages:
+            raise DataError(f"{self.folder}: this run has no evaluation yet. Run its config without `until`.")
+        return self.stages["evaluation"]
+
+    def _repr_html_(self) -> str:
+        from aligndistill.reporting.notebook import run_html, unfinished_html
+
+        if "report" not in self.stages:
+            return unfinished_html(self.config.name, list(self.stages), str(self.folder))
+        return run_html(self.report, str(self.folder))
 
 
 def open_run(folder: str | Path) -> Run:

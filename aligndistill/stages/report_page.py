@@ -46,7 +46,7 @@ def page_data(
         },
         updates={name: _updates(folder) for name, folder in students.items() if name in on_policy},
         lengths=_lengths(answers),
-        samples=samples_of(report.students, _samples(answers)),
+        samples=samples_of(report.students, sample_prompts(answers)),
         reliability=reliability(*_probabilities(pairs)) if pairs else (),
         length_gaps=_by_length_gap(pairs) if pairs else (),
         counts=counts,
@@ -92,7 +92,7 @@ def _lengths(answers: Iterable[ScoredAnswer]) -> dict[str, list[int]]:
     return dict(lengths)
 
 
-def _samples(answers: Iterable[ScoredAnswer]) -> list[SamplePrompt]:
+def sample_prompts(answers: Iterable[ScoredAnswer]) -> list[SamplePrompt]:
     """Each held-out prompt with every author's first answer."""
     first: dict[str, dict[str, ScoredAnswer]] = defaultdict(dict)
     for answer in answers:

@@ -22,9 +22,6 @@ def snapshot(folder: Path) -> dict[str, tuple[int, int]]:
     }
 
 
-# The report names its students' folders, so a copied run always makes its report again.
-
-
 def stages(run: FinishedRun) -> set[str]:
     return {path.name for path in run.store.iterdir() if path.name != "caches"}
 

@@ -79,15 +79,16 @@ def test_its_provenance_names_the_author_of_every_row(small_run: FinishedRun) ->
 
 
 def test_a_student_and_the_reward_model_are_ordinary_hugging_face_folders(small_run: FinishedRun) -> None:
+    run = small_run.folder / "runs/small"
     for student in report(small_run)["students"].values():
-        model = AutoModelForCausalLM.from_pretrained(student["model"])
-        tokenizer = AutoTokenizer.from_pretrained(student["model"])
+        model = AutoModelForCausalLM.from_pretrained(run / student["model"])
+        tokenizer = AutoTokenizer.from_pretrained(run / student["model"])
         turns = [{"role": "user", "content": "What is the capital of France?"}]
         prompt = tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=True, return_tensors="pt")
         written = model.generate(**prompt, max_new_tokens=4)
         assert written.shape[1] > prompt["input_ids"].shape[1]
     start = AutoModelForCausalLM.from_pretrained(small_run.made("start") / "model")
-    trained = AutoModelForCausalLM.from_pretrained(report(small_run)["students"]["dpo"]["model"])
+    trained = AutoModelForCausalLM.from_pretrained(run / "students/dpo")
     assert any(not torch.equal(a, b) for a, b in zip(start.parameters(), trained.parameters(), strict=True))
     reward_model = AutoModelForSequenceClassification.from_pretrained(small_run.made("reward_model") / "model")
     assert reward_model.config.num_labels == 1
@@ -112,7 +113,9 @@ def test_the_page_needs_nothing_but_itself(small_run: FinishedRun) -> None:
     for name in STUDENTS:
         assert name in page
     fetched = re.findall(r"""(?:src|href)\s*=\s*["']([^"']+)""", page) + re.findall(r"url\(([^)]+)\)", page)
-    assert all(address.strip("\"'").startswith(("data:", "#")) for address in fetched), fetched
+    beside = {address.partition("#")[0] for address in fetched} - {""}
+    assert beside == {"verdicts.html"}
+    assert (small_run.folder / "runs/small/verdicts.html").is_file()
 
 
 def test_pairs_load_as_a_data_set(small_run: FinishedRun) -> None:

@@ -1,11 +1,21 @@
 """A small run with every section measured, for the tests of the page, the table and the report."""
 
+from aligndistill.evaluation.against_start import AgainstStart
 from aligndistill.evaluation.audit import AuditMetrics, LabelMetrics
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.leading import Leading
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting.page import DataCounts, PageData
-from aligndistill.reporting.report import JudgeMetrics, ModelMetrics, Report, RewardModelMetrics, StartMetrics, StudentMetrics
+from aligndistill.reporting.report import (
+    Check,
+    JudgeMetrics,
+    JudgeWork,
+    ModelMetrics,
+    Report,
+    RewardModelMetrics,
+    StartMetrics,
+    StudentMetrics,
+)
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 
 
@@ -16,7 +26,7 @@ def mean(value: float, half_width: float = 0.05) -> Mean:
 def student(truth: float, win_rate: float, objective: str = "dpo") -> StudentMetrics:
     return StudentMetrics(
         objective=objective,
-        model=f"store/{objective}/model",
+        model=f"students/{objective}",
         truth=mean(truth),
         win_rate=mean(win_rate),
         win_rate_lc=mean(win_rate - 0.02),
@@ -26,6 +36,9 @@ def student(truth: float, win_rate: float, objective: str = "dpo") -> StudentMet
         reward=mean(1.25),
         distinct_2=0.41,
         repetition_4=mean(0.06),
+        against_start=AgainstStart(
+            wins=60, ties=16, losses=20, worse=mean(0.15), truth=mean(0.1), reward=mean(0.5), length_tokens=mean(4.2, 1)
+        ),
     )
 
 
@@ -35,7 +48,18 @@ def full_report() -> Report:
         seed=3,
         start=StartMetrics(truth=mean(0.42), length_tokens=mean(30), win_rate_teacher=mean(0.2)),
         teacher=ModelMetrics(truth=mean(0.66), length_tokens=mean(31)),
-        judge=JudgeMetrics(kind="pairwise", calls=3072, unparsed=14),
+        judge=JudgeMetrics(
+            kind="pairwise",
+            calls=3112,
+            unparsed=14,
+            verdicts=3112,
+            prompt_tokens=9000,
+            completion_tokens=3112,
+            work=(
+                JudgeWork(purpose="labelling", verdicts=3072, unparsed=14, calls=3072, prompt_tokens=8900, completion_tokens=3072),
+                JudgeWork(purpose="canaries", verdicts=40, unparsed=0, calls=40, prompt_tokens=100, completion_tokens=40),
+            ),
+        ),
         audit=AuditMetrics(
             verdicts=3072,
             prompts=512,
@@ -57,6 +81,7 @@ def full_report() -> Report:
             differences={"dpo": mean(0.12)},
             group=("pro",),
         ),
+        checks=(Check(kind="diversity", student="dpo", text="dpo is less diverse"),),
         warnings=("12% of answers were cut",),
         versions={"torch": "2.13.0"},
     )
@@ -68,7 +93,7 @@ def full_page() -> PageData:
         report=full_report(),
         curves={"dpo": [(5, 0.7), (10, 0.6), (15, 0.5)], "pro": [(5, 3.0), (10, 2.0)]},
         lengths={"start": [3, 30, 31], "teacher": [30, 35], "dpo": [12, 80], "pro": [40]},
-        samples=[SamplePrompt("What is the capital of France?", answers, "most improved")],
+        samples={"pro": [SamplePrompt("What is the capital of France?", answers, "Most gained: truth +0.40", "0123456789abcdef")]},
         reliability=[
             ReliabilityBin(low=0.5, high=0.55, count=30, confidence=0.52, accuracy=0.5),
             ReliabilityBin(low=0.9, high=0.95, count=20, confidence=0.93, accuracy=0.85),

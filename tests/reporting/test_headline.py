@@ -7,7 +7,7 @@ from tests.reporting.fake_run import full_report, mean, student
 REST = (
     "On all prompts the judge prefers the answers of pro to the start's in 74% [69%, 79%] of comparisons. "
     "pro is 12.3 nats per response away from the start. "
-    "For 2 of 2 students the whole interval of that win rate is above one half."
+    "All 2 students beat the start in the judge's eyes (95% intervals above 50%)."
 )
 
 
@@ -44,7 +44,7 @@ def test_where_none_leads_the_choice_is_said_to_be_optimistic():
 
 def test_a_win_rate_that_may_be_chance_is_not_counted():
     report = full_report().model_copy(update={"students": {"a": student(0.5, 0.53), "b": student(0.6, 0.7)}})
-    assert "For 1 of 2 students" in result_sentence(report)
+    assert "1 of 2 students beat the start in the judge's eyes" in result_sentence(report)
 
 
 def test_one_student_without_truth():

@@ -1,10 +1,13 @@
+import base64
 import dataclasses
+import hashlib
+import re
 from html.parser import HTMLParser
 
 import pytest
 
 from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
-from aligndistill.reporting.report import JudgeMetrics, Report, StudentMetrics
+from aligndistill.reporting.report import Check, JudgeMetrics, Report, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 from tests.reporting.fake_run import full_page, full_report, student
 
@@ -61,9 +64,9 @@ def assert_self_contained(page):
         for name, value in attributes.items():
             assert not name.startswith("on"), (tag, name)
             if name in ("href", "xlink:href", "src", "srcset", "action", "data", "poster"):
-                assert value.startswith("#"), (tag, name, value)
-            if name == "style" or "url(" in (value or ""):
-                assert "url(" not in value or "url(#" in value
+                assert value.startswith("#") or (tag == "a" and value.partition("#")[0] == "verdicts.html"), (tag, name, value)
+            assert name != "style", (tag, value)
+            assert "url(" not in (value or "") or "url(#" in value
     css = page.texts[[tag for tag, _ in page.elements].index("style")]
     assert "@import" not in css
 
@@ -77,6 +80,7 @@ def hostile_page(payload):
             "run": payload,
             "judge": JudgeMetrics(kind=payload, calls=1, unparsed=0),
             "students": {one: hostile, two: hostile},
+            "checks": (Check(kind="length", student=payload, text=payload),),
             "warnings": (payload,),
             "versions": {payload: payload},
         }
@@ -86,7 +90,7 @@ def hostile_page(payload):
         report=report,
         curves={one: [(1, 2.0), (2, 1.0)], two: [(1, 2.0)]},
         lengths={"start": [3], one: [4], two: [5]},
-        samples=[SamplePrompt(payload, (SampleAnswer("start", payload, 0.1), SampleAnswer(one, payload)), payload)],
+        samples={one: [SamplePrompt(payload, (SampleAnswer("start", payload, 0.1), SampleAnswer(one, f"{payload}.")), payload)]},
         counts=DataCounts(1, 1, 1, 1, 1, {payload: 3}),
         config_yaml=payload,
     )
@@ -99,14 +103,16 @@ def test_what_comes_from_outside_is_text():
     harmless = Page(render_page(hostile_page("harmless")))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
     written = " ".join(payload.split())
-    # Title, heading, result 2; judge 2; warning; table 3; sample 5; dropped; trained models 6; config; versions 2.
-    assert page.text.count(written) == 25
+    # Title, heading, result 2; judge 2; check, warning; table 3; samples 7; dropped; trained models 6; config; versions 2.
+    assert page.text.count(written) == 28
 
 
 def test_the_policy_forbids_everything_that_is_not_here(full_html):
     page = Page(full_html)
     policies = [attributes["content"] for _, attributes in page.elements if "http-equiv" in attributes]
-    assert policies == ["default-src 'none'; style-src 'unsafe-inline'; img-src data:"]
+    css = re.search(r"<style>(.*?)</style>", full_html, re.DOTALL)[1]
+    digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
+    assert policies == [f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"]
     assert_self_contained(page)
 
 
@@ -116,40 +122,48 @@ def test_full_page_shows_every_metric(full_html):
         "Leading of 2 students: pro. All others are behind it",
         "[0.69, 0.79]",
         "38 s",
-        "3,072",
+        "labelling 3,072 14 3,072 8,900 3,072",
+        "canaries 40 0 40 100 40",
+        "sum 3,112 14 3,112 9,000 3,112",
+        "60 / 16 / 20, n = 96",
         "0.71 [0.66, 0.76]",
         "weight of length in training, left out of the reward 1.24",
         "duplicate prompt 12",
-        "winner changes with the order 6% [3%, 9%]",
-        "longer answer wins 61% [56%, 66%] by chance 50% [46%, 54%]; by the labels 58% [53%, 63%]",
-        "agrees with the labels 70% [65%, 75%] always taking the longer: 58% [53%, 63%]",
-        "of kind other prompt 20%",
+        "winner changes with the order see 6% [3%, 9%] 96",
+        "longer answer wins 61% [56%, 66%] 96 by chance 50% [46%, 54%]; by the labels 58% [53%, 63%]",
+        "agrees with the labels 70% [65%, 75%] 96 always taking the longer: 58% [53%, 63%]",
+        "of kind other prompt 20% [15%, 25%] 96",
         "kappa with the labels 0.40 [0.35, 0.45]",
         "answer of teacher",
-        "Most improved",
+        "Most gained: truth +0.40 /r/quick/p/0123456789abcdef",
+        "truth 0.50 · reward -1.25",
+        "Less diverse answers dpo is less diverse.",
         "12% of answers were cut",
-        "store/pro/model",
+        "students/pro",
         "name: quick",
     ]:
         assert shown in page.text, shown
     headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
-    assert headings == ["h1"] + ["h2"] * 6
+    assert headings == ["h1"] + ["h2"] * 7
     assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 1
-    assert "intervals that hold together with 95%: dpo 0.12 [0.07, 0.17]." in page.text
+    assert "intervals that hold together with 95%: dpo +0.12 [+0.07, +0.17]." in page.text
 
 
 def test_plots_are_described(full_html):
     page = Page(full_html)
     labels = [attributes["aria-label"] for _, attributes in page.elements if attributes.get("role") == "img"]
-    assert len(labels) == 6
+    assert len(labels) == 8  # six plots, and a bar of wins, ties and losses for each student
+    assert labels.count("60 wins, 16 ties, 20 losses of 96") == 2
     assert all(len(label) > 30 for label in labels)
 
 
 def test_whiskers_are_on_the_columns_scale(full_html):
     page = Page(full_html)
-    # Truth runs from 0 to the highest end of an interval, pro's 0.73. All places are shifted by 2, where the line begins.
+    # Truth, which is a share here, runs from 0 to 1, and length from 0 to the highest end of an interval, 36.2. All places are
+    # shifted by 2, where the line begins.
     centres = [attributes["cx"] for tag, attributes in page.elements if tag == "circle"]
-    assert str(round(100 * 0.54 / 0.73, 2) + 2) in centres
+    assert str(54.0 + 2) in centres
+    assert str(round(100 * 34.2 / 36.2, 2) + 2) in centres
     # A win rate's scale is 0 to 1, and its tick one half.
     assert str(66.0 + 2) in centres
     assert [attributes["x1"] for tag, attributes in page.elements if tag == "line" and attributes["x1"] == "52.0"]
@@ -160,7 +174,12 @@ def test_links_lead_somewhere(full_html):
         page = Page(html)
         ids = [attributes["id"] for _, attributes in page.elements if "id" in attributes]
         assert len(ids) == len(set(ids))
-        assert {attributes["href"][1:] for tag, attributes in page.elements if tag == "a"} <= set(ids)
+        links = {attributes["href"] for tag, attributes in page.elements if tag == "a"}
+        assert {link[1:] for link in links if link.startswith("#")} <= set(ids)
+        assert {link for link in links if not link.startswith("#")} <= {"verdicts.html", "verdicts.html#order-flips", *OTHERS}
+
+
+OTHERS = {"verdicts.html#unreadable", "verdicts.html#canaries-won"}
 
 
 def reports_with_gaps():
@@ -197,7 +216,9 @@ def test_a_report_with_gaps_beside_all_the_rest():
 def test_gaps_are_named(full_html):
     empty = Page(render_page(PageData(report=Report(run="r", seed=0))))
     assert "not measured truth, win rate, teacher, judge, reward model" in empty.text
-    assert "not measured" not in Page(full_html).text
+    # The full page has a teacher without comparisons, and every cell that is empty says why.
+    assert "not measured truth" not in Page(full_html).text
+    assert "is the start" in Page(full_html).text
 
 
 def test_same_data_same_bytes(tmp_path, full_html):
@@ -208,7 +229,7 @@ def test_same_data_same_bytes(tmp_path, full_html):
 def test_text_of_any_kind_can_be_written(tmp_path):
     odd = "lone \ud800 surrogate, \x00 nul, \u202e override, \N{SNOWMAN}"
     sample = SamplePrompt(odd, (SampleAnswer("start", odd), SampleAnswer("pro", "  ")))
-    write_page(tmp_path / "report.html", PageData(report=full_report(), samples=[sample]))
+    write_page(tmp_path / "report.html", PageData(report=full_report(), samples={"pro": [sample]}))
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "lone ? surrogate" in written
+    assert "lone ⟨U+D800⟩ surrogate, ⟨U+0000⟩ nul, ⟨U+202E⟩ override, \N{SNOWMAN}" in written
     assert "(empty)" in written

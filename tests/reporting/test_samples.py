@@ -1,45 +1,57 @@
 import pytest
 
-from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, choose_samples
+from aligndistill.reporting.samples import SampleAnswer, SamplePrompt, chosen, samples_of
 
 
-def prompt(name, start, *students, measure="truth"):
+def prompt(name, start, student, measure="truth"):
     answers = [SampleAnswer("start", "s", **{measure: start}), SampleAnswer("teacher", "t", **{measure: 1.0})]
-    answers += [SampleAnswer(f"student {index}", "x", **{measure: value}) for index, value in enumerate(students)]
-    return SamplePrompt(name, tuple(answers))
+    return SamplePrompt(name, (*answers, SampleAnswer("dpo", "x", **{measure: student})), id=name)
 
 
-@pytest.mark.parametrize("measure", ["truth", "score"])
-def test_most_typical_and_least_improved(measure):
-    # Gains 0, 0.1, ... 0.8, in scrambled order; the teacher's figure plays no part.
-    gains = [3, 8, 1, 0, 6, 4, 2, 7, 5]
-    prompts = [prompt(str(gain), 0.1, 0.1 + gain / 10, 0.1 + gain / 10, measure=measure) for gain in gains]
-    chosen = choose_samples(prompts, 6)
-    assert [sample.prompt for sample in chosen] == ["8", "7", "5", "4", "1", "0"]
-    assert [sample.note for sample in chosen] == [
-        "most improved",
-        "most improved",
-        "typical",
-        "typical",
-        "least improved",
-        "least improved",
+@pytest.mark.parametrize("measure", ["truth", "reward"])
+def test_most_gained_median_and_most_lost(measure):
+    # Gains -0.3, -0.2, ... 0.5, in scrambled order; the median of nine is the fifth, 0.1. The teacher plays no part.
+    gains = [3, -1, 5, 0, -3, 4, 1, -2, 2]
+    prompts = [prompt(str(gain), 0.4, 0.4 + gain / 10, measure) for gain in gains]
+    found = chosen("dpo", prompts)
+    assert [sample.id for sample in found] == ["5", "1", "-3"]
+    assert [sample.note for sample in found] == [
+        f"Most gained: {measure} +0.50",
+        f"Median: {measure} +0.10",
+        f"Most lost: {measure} -0.30",
     ]
+    assert [answer.author for answer in found[0].answers] == ["start", "dpo", "teacher"]
 
 
-def test_gain_is_the_mean_over_students():
-    prompts = [prompt("a", 0.0, 1.0, 0.0), prompt("b", 0.0, 0.6, 0.6), prompt("c", 0.0, 0.1, 0.1), prompt("d", 0.5, 0.4, 0.4)]
-    assert [sample.prompt for sample in choose_samples(prompts, 3)] == ["b", "a", "d"]
+def test_where_nothing_was_lost_it_is_the_least_gained():
+    found = chosen("dpo", [prompt("a", 0.0, 0.2), prompt("b", 0.0, 0.1)])
+    assert [(one.id, one.note) for one in found] == [("a", "Most gained: truth +0.20"), ("b", "Least gained: truth +0.10")]
 
 
-@pytest.mark.parametrize("count", range(1, 9))
-def test_as_many_as_asked_and_none_twice(count):
-    prompts = [prompt(str(index), 0.0, index / 10) for index in range(9)]
-    chosen = [sample.prompt for sample in choose_samples(prompts, count)]
-    assert len(chosen) == len(set(chosen)) == count
+def test_the_judge_counts_where_no_truth_is_known():
+    answers = [
+        SamplePrompt(name, (SampleAnswer("start", "s"), SampleAnswer("dpo", "x", win=win)))
+        for name, win in (("a", 0.1), ("b", 0.9))
+    ]
+    assert [one.note for one in chosen("dpo", answers)] == ["Most gained: P(win) +0.40", "Most lost: P(win) -0.40"]
 
 
-def test_without_metrics_the_first_ones():
-    prompts = [SamplePrompt(str(index), (SampleAnswer("start", "a"), SampleAnswer("dpo", "b"))) for index in range(9)]
-    assert choose_samples(prompts, 4) == prompts[:4]
-    assert choose_samples(prompts[:2], 4) == prompts[:2]
-    assert choose_samples([], 4) == []
+def test_each_student_has_its_own_and_without_metrics_the_first_three():
+    bare = [SamplePrompt(str(number), (SampleAnswer("start", "a"), SampleAnswer("dpo", "b"))) for number in range(9)]
+    assert [one.prompt for one in samples_of(["dpo", "unwritten"], bare)["dpo"]] == ["0", "1", "2"]
+    assert samples_of(["dpo", "unwritten"], bare).keys() == {"dpo"}
+    assert samples_of(["dpo"], []) == {}
+
+
+@pytest.mark.parametrize(
+    ("answer", "facts"),
+    [
+        (SampleAnswer("dpo", "x", 0.0, -2.77, 3, 0.2), "truth 0.00 · reward -2.77 · 3 tokens · loses to start"),
+        (SampleAnswer("dpo", "x", tokens=1, win=0.9), "1 token · beats start"),
+        (SampleAnswer("dpo", "x", tokens=1200, win=0.5), "1,200 tokens · ties with start"),
+        (SampleAnswer("start", "x", 1.0, win=0.5), "truth 1.00"),
+        (SampleAnswer("dpo", "x"), ""),
+    ],
+)
+def test_facts_have_names_units_and_a_direction(answer, facts):
+    assert answer.facts == facts

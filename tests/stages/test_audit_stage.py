@@ -17,6 +17,7 @@ from aligndistill.judges.canaries import CONSTANT_ANSWER
 from aligndistill.preferences.agreement import order_bias
 from aligndistill.preferences.rankings import rank_responses
 from aligndistill.records import Candidate, Comparison, Prompt
+from aligndistill.runs.report_files import write_verdicts
 from aligndistill.stages.audit import read_labelling
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.verdicts import read_verdicts
@@ -127,7 +128,7 @@ def test_a_teacher_that_loves_canaries_stops_the_run(tmp_path: Path) -> None:
         audited(context_in(tmp_path), canary_lover)
     assert caught.value.exit_code == 4
     assert "known-bad" in (tmp_path / "audit.json").read_text()  # what was measured is there to look at
-    assert "Known-bad answer: echo" in (tmp_path / "verdicts.html").read_text()
+    assert "verdicts.html in the run's folder" in str(caught.value)
     lenient = Audit.model_validate({"stop": {"canaries": None}})
     audit_of(labelled(context_in(tmp_path / "again"), canary_lover), lenient)
 
@@ -193,8 +194,13 @@ def test_the_page_shows_every_reply_and_trusts_none(tmp_path: Path) -> None:
     def hostile(prompt: str, first: str, second: str) -> str:
         return f"<script>alert(1)</script> {honest(prompt, first, second)}"
 
-    audited(context_in(tmp_path), hostile)
-    page = (tmp_path / "verdicts.html").read_text()
+    context = context_in(tmp_path)
+    audited(context, hostile)
+    (tmp_path / "run").mkdir()
+    write_verdicts("run", tmp_path / "run", {**inputs_of(context), "verdicts": tmp_path})
+    page = (tmp_path / "run/verdicts.html").read_text()
+    assert not (tmp_path / "run/verdicts").exists()  # 60 prompts and 20 canaries are one page
     assert "<script>" not in page
+    assert "Known-bad answer: echo" in page
     # 360 labels, 40 on canaries, 5 prompts asked again.
     assert page.count("&lt;script&gt;alert(1)") == 360 + 40 + 30

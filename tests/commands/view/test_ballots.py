@@ -9,8 +9,9 @@ import pytest
 
 from aligndistill.commands.audit import vote_metrics_of, vote_table
 from aligndistill.commands.output import print_table
-from aligndistill.commands.view.ballots import BATCH, model_names, names_a_model, next_batch, voter_name
-from aligndistill.commands.view.query import Index
+from aligndistill.commands.view.ballots import BATCH, human_metrics, model_names, names_a_model, next_batch, voter_name
+from aligndistill.commands.view.index import index_of
+from aligndistill.commands.view.query import Index, opened
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Site
@@ -171,7 +172,7 @@ def test_an_audit_by_votes_prints_what_the_votes_page_shows(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], index: Index
 ) -> None:
     made = write_run(tmp_path, prompts=40)
-    with pytest.raises(DataError, match="no votes yet"):
+    with pytest.raises(DataError, match="no votes on held-out answers yet"):
         vote_metrics_of(made.folder)
     votes = cast(next_batch(index, "ann", [], None))  # the same records, so the same ids
     (made.folder / "votes").mkdir()
@@ -183,6 +184,8 @@ def test_an_audit_by_votes_prints_what_the_votes_page_shows(
         if vote.queue == "random" and p is not None:
             same.append(0.5 if p == 0.5 else float(p > 0.5))
     metrics = vote_metrics_of(made.folder)
+    with opened(index_of(RunFolder(made.folder, "fake"))) as of_run:
+        assert human_metrics(RunFolder(made.folder, "fake"), of_run) == metrics, "the viewer's index says the same as the files"
     assert metrics.agreement is not None
     assert metrics.agreement.mean == pytest.approx(sum(same) / len(same))
     assert metrics.self_agreement is not None
