@@ -5,7 +5,8 @@ Records are immutable. Ids are hashes of content, so the same text has the same 
 
 import hashlib
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import groupby
 from typing import Annotated, Literal, Protocol, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -185,6 +186,19 @@ def group_by_prompt(records: Iterable[P]) -> defaultdict[str, list[P]]:
     for record in records:
         grouped[record.prompt_id].append(record)
     return grouped
+
+
+def in_step(prompts: Iterable[Prompt], records: Iterable[P]) -> Iterator[tuple[Prompt, list[P]]]:
+    """Each prompt with its records, which come in the order of the prompts: one prompt's are in memory at a time."""
+    groups = groupby(records, key=lambda record: record.prompt_id)
+    identity, following = next(groups, (None, iter(())))
+    for prompt in prompts:
+        if prompt.id != identity:
+            yield prompt, []
+            continue
+        yield prompt, list(following)
+        identity, following = next(groups, (None, iter(())))
+    assert identity is None, f"the records of the prompt {identity} are not in the order of the prompts"
 
 
 class Canary(Record):

@@ -135,8 +135,10 @@ def usable(collected: Collected, reply: Reply) -> bool:
 
 
 def items_of(collected: Collected, reply: Reply) -> list[str]:
-    """The prompts that a reply lists; a reply without a list is dropped, and so is the last prompt of one that was cut off, which may
-    be half a prompt. Models that only continue text never end a list by themselves."""
+    """The prompts that a reply lists; a reply without a list is dropped.
+
+    Of a list that was cut off the last prompt is dropped, which may be half a prompt: models that only continue text never end one.
+    """
     if not _answered(collected, reply):
         return []
     found, cut_off = listed(reply.text), reply.finish == "length"

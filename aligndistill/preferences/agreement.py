@@ -36,6 +36,9 @@ class OrderBias:
     flips: Share
     first_wins: Share
 
+    def __add__(self, other: "OrderBias") -> "OrderBias":
+        return OrderBias(self.flips + other.flips, self.first_wins + other.first_wins)
+
 
 def order_bias(comparisons: Sequence[Comparison]) -> OrderBias:
     """Order flips and first-position wins, over pairs with parsed replies in both orders."""

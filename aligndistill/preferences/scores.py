@@ -5,12 +5,12 @@ Unparsed comparisons and grades are ignored. A candidate without any parsed verd
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 from typing import TYPE_CHECKING
 
-from aligndistill.records import Comparison, Grade, group_by_prompt, probability_first
+from aligndistill.records import Comparison, Grade, probability_first
 
 if TYPE_CHECKING:  # it imports numpy, which is slow and not needed to build a pipeline
     from aligndistill.preferences.strengths import Win
@@ -37,19 +37,31 @@ def scores_from_comparisons(comparisons: Sequence[Comparison], position_logit: f
     return dict(zip(numbered.ids, strengths(len(numbered.ids), numbered.wins, position_logit=position_logit), strict=True))
 
 
-def first_position_logit(comparisons: Sequence[Comparison]) -> float:
+def first_position_logit(comparisons: Iterable[Comparison]) -> float:
     """A judge's bias for the answer shown first, logits: the maximum-likelihood value over its comparisons of many prompts.
 
-    0 if every pair was shown in both orders: the bias then cancels.
+    0 if every pair was shown in both orders: the bias then cancels. Only the comparisons that are used are kept in memory.
     """
     from aligndistill.preferences.strengths import Match, position_logit
 
     # A panel's verdicts have no order.
-    by_prompt = group_by_prompt(comparison for comparison in comparisons if not comparison.members)
-    prompts = [_numbered(by_prompt[prompt]) for prompt in sorted(by_prompt)[:PROMPTS_FOR_ADVANTAGE]]
+    prompts = [_numbered(of_one) for of_one in _of_first_prompts(one for one in comparisons if not one.members)]
     if not any({(w.first, w.second) for w in one.wins} - {(w.second, w.first) for w in one.wins} for one in prompts):
         return 0.0
     return position_logit([Match(len(one.ids), one.wins) for one in prompts])
+
+
+def _of_first_prompts(comparisons: Iterable[Comparison]) -> list[list[Comparison]]:
+    """The comparisons of the prompts that `PROMPTS_FOR_ADVANTAGE` allows, those with the smallest ids, in the order of the ids."""
+    found: defaultdict[str, list[Comparison]] = defaultdict(list)
+    largest: str | None = None
+    for one in comparisons:
+        if largest is None or one.prompt_id <= largest:
+            found[one.prompt_id].append(one)
+        if len(found) > 2 * PROMPTS_FOR_ADVANTAGE:
+            largest = sorted(found)[PROMPTS_FOR_ADVANTAGE - 1]
+            found = defaultdict(list, {prompt: of_one for prompt, of_one in found.items() if prompt <= largest})
+    return [found[prompt] for prompt in sorted(found)[:PROMPTS_FOR_ADVANTAGE]]
 
 
 @dataclass(frozen=True)

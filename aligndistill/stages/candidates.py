@@ -1,6 +1,7 @@
 """candidates.jsonl: the configured models' answers to each prompt, without exact duplicates."""
 
-from collections.abc import Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
@@ -36,13 +37,13 @@ def make(
 
     if not is_main_process():
         return StageResult()
-    candidates, dropped = _distinct(asked, settings, sampled)
-    dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long, "refused": refused}.items() if count}
-    require_records(len(candidates), "candidates", dropped)
-    write_jsonl(context.folder / CANDIDATES, candidates)
+    counted: Counter[str] = Counter()
+    candidates = write_jsonl(context.folder / CANDIDATES, _distinct(asked, settings, sampled, counted))
+    dropped = {reason: count for reason, count in {**counted, "prompt too long": too_long, "refused": refused}.items() if count}
+    require_records(candidates, "candidates", dropped)
     usage = [one.usage for one in sampled.values()]
     return StageResult(
-        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": len(candidates)},
+        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": candidates},
         dropped=dropped,
         metrics={
             "calls": sum(one.calls for one in usage),
@@ -53,10 +54,12 @@ def make(
 
 
 def _distinct(
-    prompts: Sequence[Prompt], settings: Candidates, sampled: Mapping[tuple[str, str, int], StoredSample]
-) -> tuple[list[Candidate], dict[str, int]]:
-    candidates: list[Candidate] = []
-    dropped = {"no answer": 0, "empty": 0, "duplicate": 0}
+    prompts: Sequence[Prompt],
+    settings: Candidates,
+    sampled: Mapping[tuple[str, str, int], StoredSample],
+    dropped: Counter[str],
+) -> Iterator[Candidate]:
+    """The different answers to each prompt; the others are counted in `dropped`."""
     for prompt in prompts:
         texts: set[str] = set()
         for author in settings.authors:
@@ -72,15 +75,11 @@ def _distinct(
                     dropped["duplicate"] += 1
                 else:
                     texts.add(one.text)
-                    identity = candidate_id(prompt.id, author, one.text)
-                    candidates.append(
-                        Candidate(
-                            id=identity,
-                            prompt_id=prompt.id,
-                            text=one.text,
-                            author=author,
-                            finish=one.finish,
-                            thoughts=one.thoughts,
-                        )
+                    yield Candidate(
+                        id=candidate_id(prompt.id, author, one.text),
+                        prompt_id=prompt.id,
+                        text=one.text,
+                        author=author,
+                        finish=one.finish,
+                        thoughts=one.thoughts,
                     )
-    return candidates, dropped

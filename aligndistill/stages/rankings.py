@@ -10,10 +10,10 @@ from aligndistill.config.data import Source
 from aligndistill.config.run import Rankings
 from aligndistill.data.loading import load_rankings
 from aligndistill.data.trl_pairs import pairs_of
-from aligndistill.preferences.agreement import Share, longer_preferred_rate, order_bias
+from aligndistill.preferences.agreement import OrderBias, Share, longer_preferred_rate, order_bias
 from aligndistill.preferences.rankings import RankingOutcome, rank_ready_made, rank_responses
 from aligndistill.preferences.scores import first_position_logit
-from aligndistill.records import Candidate, Comparison, Prompt, Ranking, group_by_prompt
+from aligndistill.records import Candidate, Comparison, Prompt, Ranking, in_step
 from aligndistill.stages.context import ModelSource, StageContext, require_records
 from aligndistill.stages.files import CANDIDATES, DROPPED, PAIRS, PROMPTS, RANKINGS, TIES
 from aligndistill.stages.filters import decided, kept_of
@@ -38,24 +38,29 @@ def make(
     learns_ties: bool = False,
     may_be_tied: bool = False,
 ) -> StageResult:
-    """Rank each prompt's candidates by the verdicts on them.
+    """Rank each prompt's candidates by the verdicts on them; all three are read in step, prompt by prompt.
 
     Args:
         learns_ties: whether tied rankings alone are enough (see `RunConfig`); otherwise the run stops if there are no others.
         may_be_tied: the run does not stop then (see `stages/rounds.py`).
     """
-    of_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
-    judged = group_by_prompt(read_verdicts(verdicts))
-    comparisons = [one for many in judged.values() for one in many if isinstance(one, Comparison)]
-    advantage = first_position_logit(comparisons)
-    outcomes = (
-        rank_responses(prompt, of_prompt[prompt.id], judged[prompt.id], settings, advantage)
-        for prompt in read_jsonl(prompts / PROMPTS, Prompt)
-    )
-    result = _write(context, settings, conversational, outcomes, dict, learns_ties, may_be_tied)
-    if not comparisons:
+    advantage = first_position_logit(one for one in read_verdicts(verdicts) if isinstance(one, Comparison))
+    bias = OrderBias(Share(0, 0), Share(0, 0))
+    compared = False
+
+    def outcomes() -> Iterator[RankingOutcome]:
+        nonlocal bias, compared
+        answered = in_step(read_jsonl(prompts / PROMPTS, Prompt), read_jsonl(candidates / CANDIDATES, Candidate))
+        judged = in_step(read_jsonl(prompts / PROMPTS, Prompt), read_verdicts(verdicts))
+        for (prompt, answers), (_, of_prompt) in zip(answered, judged, strict=True):
+            comparisons = [one for one in of_prompt if isinstance(one, Comparison)]
+            compared = compared or bool(comparisons)
+            bias += order_bias(comparisons)
+            yield rank_responses(prompt, answers, of_prompt, settings, advantage)
+
+    result = _write(context, settings, conversational, outcomes(), dict, learns_ties, may_be_tied)
+    if not compared:
         return result
-    bias = order_bias(comparisons)
     shown = {"order_flips": bias.flips.value, "first_wins": bias.first_wins.value, "first_advantage": advantage}
     return StageResult(result.counts, result.dropped, {**result.metrics, **shown})
 

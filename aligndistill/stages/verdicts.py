@@ -27,6 +27,10 @@ from aligndistill.store.stage import StageResult, together
 
 ANY_VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 
+TASKS_AT_ONCE = 4096
+"""So many tasks are given to the judge together. Their questions are in memory, and a judge that asks in rounds, or a panel, gives
+its first verdicts after the last round or member."""
+
 
 class JudgedTask(Record):
     """All verdicts on one task, on one line, so that after a kill a task is either complete or missing."""
@@ -160,7 +164,9 @@ def ask(
         if missing:
             opened = open_judge(context, judge, models, seed)
             spending = context.spending if on_server else None
-            for judged in track(opened.judge(missing), label, len(ours), len(ours) - len(missing), spending):
+            parts = (missing[start : start + TASKS_AT_ONCE] for start in range(0, len(missing), TASKS_AT_ONCE))
+            judging = (one for part in parts for one in opened.judge(part))
+            for judged in track(judging, label, len(ours), len(ours) - len(missing), spending):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     if not on_server:
         wait_for_others(f"{context.folder.name} has its {label}")

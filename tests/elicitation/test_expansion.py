@@ -65,6 +65,15 @@ def test_the_nearest_example_is_the_parent() -> None:
     assert [one.root for one in collected.kept] == [compass.id] * 2
 
 
+def test_a_model_that_only_continues_text_continues_the_list() -> None:
+    """Nothing follows the last example in a request."""
+    ask = ScriptedAsk()
+    expand(step(target=1), all_prompts(), ask, seed=0)
+    request = ask.asked[0].messages[0].content
+    assert len(ask.asked[0].messages) == 1
+    assert request.splitlines()[-1] == f"8. {shots_of(request)[-1]}"
+
+
 def test_long_prompts_are_no_examples() -> None:
     ask = ScriptedAsk()
     long = prompt("Summarise this: " + "word " * 200)

@@ -44,6 +44,11 @@ def test_only_pairs_read_in_both_orders_by_one_judge_on_one_prompt_count() -> No
     assert nothing.flips.value is None
 
 
+def test_the_sum_over_prompts_is_that_of_all() -> None:
+    verdicts = [comparison(*pair, "first", prompt) for prompt in "pq" for pair in (("a", "b"), ("b", "a"), ("a", "c"))]
+    assert order_bias(verdicts[:3]) + order_bias(verdicts[3:]) == order_bias(verdicts) == OrderBias(Share(2, 2), Share(4, 4))
+
+
 def test_unparsed_counts_comparisons_and_grades() -> None:
     verdicts = [
         comparison("a", "b", "unparsed"),

@@ -1,4 +1,5 @@
 import math
+import random
 
 import pytest
 
@@ -105,6 +106,17 @@ def test_what_being_shown_first_is_worth_is_estimated_over_prompts_and_subtracte
     alone = [comparison("a", "b", "first", 1 / (1 + math.exp(-0.8)))]
     assert scores.scores_from_comparisons(alone)["a"] > 0.3
     assert scores.scores_from_comparisons(alone, advantage)["a"] == pytest.approx(0, abs=0.01)
+
+
+def test_the_advantage_is_that_of_the_prompts_with_the_smallest_ids(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever the order in which comparisons come, and however many prompts there are."""
+    monkeypatch.setattr(scores, "PROMPTS_FOR_ADVANTAGE", 3)
+    comparisons = [one for number in range(20) for one in one_order(0.2 * number, f"{number:02}")]
+    wanted = scores.first_position_logit(comparisons[: 3 * 3])
+    assert wanted == pytest.approx(0.2, abs=0.02)  # of 0, 0.2 and 0.4
+    for seed in range(5):
+        random.Random(seed).shuffle(comparisons)
+        assert scores.first_position_logit(iter(comparisons)) == pytest.approx(wanted, abs=1e-12)
 
 
 def test_both_orders_need_no_advantage() -> None:

@@ -20,7 +20,7 @@ from aligndistill.config.run import Rankings
 from aligndistill.config.schema import with_named_models
 from aligndistill.models.load import ModelPointer
 from aligndistill.records import Comparison, Message, Ranking
-from aligndistill.stages import rankings
+from aligndistill.stages import rankings, verdicts
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
@@ -95,6 +95,19 @@ def test_each_kind_labels_and_its_rankings_have_the_teachers_order(kind: str, tm
         for worse in ranking.responses
     )
     assert wrong == 0
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_tasks_in_parts_have_the_same_verdicts(kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = []
+    for place, at_once in (("whole", 100), ("parts", 5)):
+        monkeypatch.setattr(verdicts, "TASKS_AT_ONCE", at_once)
+        (tmp_path / place).mkdir()
+        context = with_longest(context_in(tmp_path / place, prompts=12, answers=3))
+        label(context, *judge_of(kind), NO_PROBES)
+        found.append(list(read_verdicts(context.folder)))
+    assert found[0]
+    assert found[0] == found[1]
 
 
 @pytest.mark.parametrize("kind", KINDS)
