@@ -14,7 +14,7 @@ from nbclient import NotebookClient
 
 import aligndistill as ad
 from aligndistill.runs.tables import TABLES
-from tests.e2e.command import ENVIRONMENT, REPOSITORY
+from tests.e2e.command import ENVIRONMENT, REPOSITORY, ForkServer
 from tests.e2e.small_run import PROMPTS, read_rows, small_config, write_config, write_data
 
 pytestmark = pytest.mark.process
@@ -60,18 +60,18 @@ Path("done.json").write_text(json.dumps(done))
 """
 
 
-def python(folder: Path, code: str) -> subprocess.CompletedProcess[str]:
+def python(folder: Path, code: str, program: str = sys.executable) -> subprocess.CompletedProcess[str]:
     environment = {**ENVIRONMENT, "PATH": "/usr/bin:/bin", "HOME": str(folder)}
-    return subprocess.run([sys.executable, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
+    return subprocess.run([program, "-c", code], cwd=folder, env=environment, capture_output=True, text=True, timeout=300)
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def folder(forked: ForkServer, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A working directory in which `SCRIPT` was run."""
     folder = tmp_path_factory.mktemp("script")
     write_data(folder)
     write_config(folder / "my-run.yaml", {**small_config(), "name": "my-run"})
-    ended = python(folder, SCRIPT)
+    ended = python(folder, SCRIPT, forked.python)
     assert ended.returncode == 0, ended.stderr
     return folder
 
@@ -209,11 +209,11 @@ def test_one_file_or_several_and_one_override_or_several(tmp_path: Path) -> None
         ad.load_config(tmp_path / "whole.yaml", ["students.dpo.learning_rat=1"])
 
 
-def test_what_the_documentation_shows_works(folder: Path, tmp_path: Path) -> None:
+def test_what_the_documentation_shows_works(folder: Path, forked: ForkServer, tmp_path: Path) -> None:
     shutil.copytree(folder, tmp_path / "docs")
     snippets = re.findall(r"^```python\n(.*?)^```$", DOCUMENTATION, re.MULTILINE | re.DOTALL)
     assert len(snippets) > 5
-    ended = python(tmp_path / "docs", "\n".join(snippets))
+    ended = python(tmp_path / "docs", "\n".join(snippets), forked.python)
     assert ended.returncode == 0, ended.stderr
 
 

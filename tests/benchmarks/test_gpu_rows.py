@@ -10,10 +10,11 @@ from typing import Any
 import pytest
 
 from benchmarks import measure
-from benchmarks.environments import FOLDER, PEERS, ROOT
+from benchmarks.environments import FOLDER, PEERS, ROOT, python_of
 from benchmarks.gpu_rows import gpu_rows
 from benchmarks.measure import curve_difference, measured_rate, run_row, summary
 from benchmarks.table import table
+from tests.e2e.command import ForkServer
 
 NAMES = [name for name, _ in gpu_rows(quick=True)]
 MACHINE = {"cpu": "a CPU", "cores": 2, "gpus": []}
@@ -33,11 +34,12 @@ def rate() -> dict[str, Any]:
 @pytest.mark.process
 @pytest.mark.parametrize("name", NAMES)
 def test_a_tiny_row_runs_and_both_sides_agree(
-    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: dict[str, Any]
+    name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rate: dict[str, Any], forked: ForkServer
 ) -> None:
     """The peers take part where their environments are installed."""
     monkeypatch.setattr(measure, "WORK", tmp_path)
     monkeypatch.setattr(measure, "measured_rate", lambda threads: rate)
+    monkeypatch.setattr(measure, "python_of", lambda side: forked.python if side == "ours" else python_of(side))
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     row = dict(gpu_rows(quick=True))[name]()
     row = replace(row, peers=[peer for peer in row.peers if installed(peer.environment)])

@@ -2,10 +2,14 @@
 
 import json
 import os
+import select
+import signal
+import socket
 import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -50,18 +54,29 @@ def ranks(count: int, port: int) -> list[dict[str, str]]:
 
 
 class ForkServer:
-    """The same with the imports done in advance; one command at a time."""
+    """The same with the imports done in advance.
+
+    Attributes:
+        python: a program to start processes with as with `sys.executable`, for `-m` and `-c`.
+    """
 
     def __init__(self) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="forked-")
+        self._address, python = f"{self._folder.name}/socket", Path(self._folder.name, "python")
+        client = f'exec {sys.executable} -S -E {REPOSITORY}/tests/e2e/forked_python.py {self._address} {sys.executable} "$@"'
+        python.write_text(f"#!/bin/sh\n{client}\n")
+        python.chmod(0o755)
+        self.python = str(python)
         self._server = subprocess.Popen(
-            [sys.executable, "-m", "tests.e2e.fork_server"],
+            [sys.executable, "-m", "tests.e2e.fork_server", self._address, self.python],
             cwd=REPOSITORY,
             env={**os.environ, **ENVIRONMENT, "TRANSFORMERS_VERBOSITY": "error", "DS_ACCELERATOR": "cpu"},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
         )
-        assert self._line() == "ready"
+        assert self._server.stdout is not None
+        assert self._server.stdout.readline().strip() == "ready"
 
     def run(
         self,
@@ -93,29 +108,22 @@ class ForkServer:
         file_size_limit: int | None = None,
         meanwhile: Callable[[int], Any] | None = None,
     ) -> Ended:
-        with tempfile.TemporaryDirectory() as streams:
-            output, errors = Path(streams, "output"), Path(streams, "errors")
-            order = {
-                "module": module,
-                "arguments": arguments,
-                "cwd": str(folder),
-                "output": str(output),
-                "errors": str(errors),
-                "environments": [dict(one) for one in environments],
-                "file_size_limit": file_size_limit,
-            }
-            assert self._server.stdin is not None
-            self._server.stdin.write(json.dumps(order) + "\n")
-            self._server.stdin.flush()
-            pid = json.loads(self._line())[0]
+        order = {"arguments": ["-m", module, *arguments], "cwd": str(folder), "whole": False, "file_size_limit": file_size_limit}
+        with tempfile.TemporaryFile("a+") as output, tempfile.TemporaryFile("a+") as errors, ExitStack() as open_ones:
+            running = {}
+            for environment in environments:
+                server = open_ones.enter_context(socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET))
+                server.connect(self._address)
+                message = json.dumps({**order, "environment": dict(environment)}).encode()
+                with open(os.devnull) as nothing:
+                    socket.send_fds(server, [message], [nothing.fileno(), output.fileno(), errors.fileno()])
+                running[server] = int(server.recv(64))
             if meanwhile is not None:
-                meanwhile(pid)
-            code = os.waitstatus_to_exitcode(int(self._line()))
-            return Ended(code, output.read_text() if output.exists() else "", errors.read_text() if errors.exists() else "")
-
-    def _line(self) -> str:
-        assert self._server.stdout is not None
-        return self._server.stdout.readline().strip()
+                meanwhile(next(iter(running.values())))
+            code = _end_of(running)
+            for stream in (output, errors):
+                stream.seek(0)
+            return Ended(code, output.read(), errors.read())
 
     def __enter__(self) -> "ForkServer":
         return self
@@ -123,3 +131,19 @@ class ForkServer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._server.kill()
         self._server.wait()
+        self._folder.cleanup()
+
+
+def _end_of(running: dict[socket.socket, int]) -> int:
+    """The first exit code that is not 0, or 0. When one process fails the others are ended, as launchers do."""
+    first = 0
+    while running:
+        for ended in select.select(list(running), [], [])[0]:
+            del running[ended]
+            code = os.waitstatus_to_exitcode(int(ended.recv(64)))
+            if code and not first:
+                first = code
+                for pid in running.values():
+                    with suppress(ProcessLookupError):
+                        os.kill(pid, signal.SIGTERM)
+    return first

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.command import ENVIRONMENT, REPOSITORY
+from tests.e2e.command import ENVIRONMENT, REPOSITORY, ForkServer
 from tests.e2e.small_run import write_config
 
 SCRIPT = REPOSITORY / "launch" / "judge_then_train.sh"
@@ -23,13 +23,13 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def run_script(folder: Path, port: int, judge: str, **variables: str) -> subprocess.CompletedProcess[str]:
-    """The script with `aligndistill` and `deepspeed` of this environment, on CPUs."""
+def run_script(python: str, folder: Path, port: int, judge: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    """The script with `aligndistill` and `deepspeed` of this environment, run by a Python, on CPUs."""
     programs = folder / "bin"
     if not programs.exists():
         programs.mkdir()
         for name, module in (("aligndistill", "aligndistill"), ("deepspeed", "deepspeed.launcher.runner")):
-            (programs / name).write_text(f'#!/usr/bin/env bash\nexec {sys.executable} -m {module} "$@"\n')
+            (programs / name).write_text(f'#!/usr/bin/env bash\nexec {python} -m {module} "$@"\n')
             (programs / name).chmod(0o755)
     environment = {**os.environ, **ENVIRONMENT, "PATH": f"{programs}:{os.environ['PATH']}", "DS_ACCELERATOR": "cpu"}
     environment |= {
@@ -56,15 +56,15 @@ def listens(port: int) -> bool:
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
 @pytest.mark.timeout(600)
-def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], port: int) -> None:
+def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], port: int, forked: ForkServer) -> None:
     whole = served(config, port)
     training = {"batch_size": 16, "max_steps": 4, "learning_rate": 1e-3}
     students = {"dpo": {"objective": {"kind": "dpo"}, **training}}
     whole |= {"teacher": whole["judge"]["model"], "reward_model": training, "students": students}
     whole["evaluation"] = {"against_teacher": True}
     write_config(folder / "run.yaml", whole)
-    judge = f"(ls runs/store; echo .) >> made.txt; exec {sys.executable} -m tests.e2e.judge_server {port} 1"
-    ended = run_script(folder, port, judge)
+    judge = f"(ls runs/store; echo .) >> made.txt; exec {forked.python} -m tests.e2e.judge_server {port} 1"
+    ended = run_script(forked.python, folder, port, judge)
     assert ended.returncode == 0, ended.stderr
     # What was made before each start of the server: everything that needs GPUs and no server.
     before, later = (
@@ -80,20 +80,23 @@ def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], po
     assert steps == once * 2
     assert (folder / "judge.log").read_text() == "loading the model\n" * 2
     assert not listens(port)
-    again = run_script(folder, port, judge)
+    again = run_script(forked.python, folder, port, judge)
     assert again.returncode == 0, again.stderr
     assert "judge: starting" not in again.stdout
     assert "Nothing to do" in again.stdout
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
-def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(folder: Path, config: dict[str, Any], port: int) -> None:
+def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(
+    folder: Path, config: dict[str, Any], port: int, forked: ForkServer
+) -> None:
     write_config(folder / "run.yaml", served(config, port))
-    ended = run_script(folder, port, "echo no such model; exit 1", NUM_GPUS="1")
+    ended = run_script(forked.python, folder, port, "echo no such model; exit 1", NUM_GPUS="1")
     assert ended.returncode == 4
     assert "ended before it was healthy" in ended.stderr
     assert "no such model" in ended.stderr
-    slow = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port} 100", JUDGE_SECONDS="2", NUM_GPUS="1")
+    never = f"{forked.python} -m tests.e2e.judge_server {port} 100"
+    slow = run_script(forked.python, folder, port, never, JUDGE_SECONDS="2", NUM_GPUS="1")
     assert slow.returncode == 4
     assert "not healthy within 2 s (JUDGE_SECONDS)" in slow.stderr
     assert "judge: stopped" in slow.stdout
@@ -101,8 +104,9 @@ def test_a_server_that_does_not_start_is_an_error_with_the_end_of_its_log(folder
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")
 def test_a_run_that_fails_stops_the_server_too(folder: Path, config: dict[str, Any], port: int) -> None:
+    """All programs are started as a user's are, unlike in the other tests."""
     write_config(folder / "run.yaml", served(config, port) | {"rankings": {"tie_margin": 1000}})
-    ended = run_script(folder, port, f"{sys.executable} -m tests.e2e.judge_server {port}", NUM_GPUS="1")
+    ended = run_script(sys.executable, folder, port, f"{sys.executable} -m tests.e2e.judge_server {port}", NUM_GPUS="1")
     assert ended.returncode == 3
     assert "judge: stopped" in ended.stdout
     assert not listens(port)

@@ -7,7 +7,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from tests.e2e.command import command
+from tests.e2e.command import ForkServer
 from tests.e2e.small_run import read_rows, write_config
 
 TRAINING = {"batch_size": 8, "max_steps": 2, "learning_rate": 1e-3, "max_response_tokens": 12}
@@ -15,14 +15,14 @@ TRAINING = {"batch_size": 8, "max_steps": 2, "learning_rate": 1e-3, "max_respons
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("zero", ["zero2", "zero3"])
-def test_trls_students_train_on_two_processes(folder: Path, config: dict[str, Any], zero: str) -> None:
+def test_trls_students_train_on_two_processes(folder: Path, config: dict[str, Any], zero: str, forked: ForkServer) -> None:
     reward = {"kind": "function", "function": "counting_judge:grade"}
     config["students"] = {
         kind: {"objective": {"kind": kind, "reward": reward, "samples_per_prompt": 2}, **TRAINING} for kind in ("grpo", "rloo")
     }
     config["runtime"] |= {"launcher": "deepspeed", "processes": 2, "per_device_train_batch_size": 4, "deepspeed": zero}
     write_config(folder / "run.yaml", config)
-    ended = command(folder, "run", "run.yaml", "--until", "students", environment={"DS_ACCELERATOR": "cpu"})
+    ended = forked.run(folder, "run", "run.yaml", "--until", "students")
     assert ended.code == 0, ended.errors
     before = load_file(folder / "start/model.safetensors")
     for kind in ("grpo", "rloo"):

@@ -22,10 +22,10 @@ PORT = 29700 + os.getpid() % 200
 
 
 def launched(
-    folder: Path, *arguments: str, port: int = PORT, meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None
+    python: str, folder: Path, *arguments: str, meanwhile: Callable[[subprocess.Popen[bytes]], None] | None = None
 ) -> Ended:
     """`torchrun -m aligndistill ARGUMENTS` with two processes."""
-    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    torchrun = [python, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(PORT)]
     with (folder / "output").open("wb") as output, (folder / "errors").open("wb") as errors:
         process = subprocess.Popen(
             [*torchrun, "-m", "aligndistill", *arguments],
@@ -79,11 +79,11 @@ def zero(stage: int) -> str:
 
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Ended]:
-    """The small run to its report, by torchrun, under ZeRO-2."""
+    """The small run to its report, by torchrun, under ZeRO-2. Its processes are started as a user's are; later ones are forked."""
     folder = tmp_path_factory.mktemp("two")
     write_data(folder)
     write_config(folder / "small.yaml", small_config())
-    return folder, launched(folder, "run", "small.yaml", zero(2))
+    return folder, launched(sys.executable, folder, "run", "small.yaml", zero(2))
 
 
 @pytest.mark.timeout(300)
@@ -101,6 +101,7 @@ def test_torchrun_under_zero_2_comes_to_the_report(finished: tuple[Path, Ended],
 
 @pytest.mark.timeout(300)
 def test_the_run_starts_deepspeeds_launcher_itself_under_zero_3(two: Path, forked: ForkServer) -> None:
+    """All processes are started as a user's are, unlike in other tests of this launcher."""
     launcher = ("runtime.launcher=deepspeed", "runtime.processes=2", zero(3))
     ended = command(two, "run", "small.yaml", "--until", "student-dpo", *launcher, environment={"DS_ACCELERATOR": "cpu"})
     assert ended.code == 0, ended.errors
@@ -119,7 +120,9 @@ def assert_same_samples(folder: Path, forked: ForkServer) -> None:
 
 
 @pytest.mark.timeout(300)
-def test_what_one_process_raises_in_training_ends_both_and_is_the_last_message(folder: Path, config: dict[str, Any]) -> None:
+def test_what_one_process_raises_in_training_ends_both_and_is_the_last_message(
+    folder: Path, config: dict[str, Any], forked: ForkServer
+) -> None:
     shutil.copy(failing_reward.__file__, folder)
     function = {"kind": "function", "function": "failing_reward:raises_in_one_process"}
     ppo = {"kind": "ppo", "reward": function, "critic": "shared", "samples_per_prompt": 2, "ppo_epochs": 1}
@@ -127,7 +130,7 @@ def test_what_one_process_raises_in_training_ends_both_and_is_the_last_message(f
     config["students"] = {"ppo": {"objective": ppo, **training}}
     config["runtime"] |= {"launcher": "deepspeed", "processes": 2, "save_steps": 1}
     write_config(folder / "run.yaml", config)
-    ended = command(folder, "run", "run.yaml", "--until", "student-ppo", zero(2), environment={"DS_ACCELERATOR": "cpu"})
+    ended = forked.run(folder, "run", "run.yaml", "--until", "student-ppo", zero(2))
     assert list((folder / "runs/store").glob("student-ppo-*/scratch/checkpoint-1/aligndistill_checkpoint.json"))
     assert ended.code == 4, ended.errors
     last, resume = ended.errors.strip().splitlines()[-2:]
@@ -147,21 +150,20 @@ def test_a_killed_process_ends_the_run_with_its_name(
     two = tmp_path / "two"
     shutil.copytree(finished[0], two)
     shutil.rmtree(two / "runs/store/processes")
-    ended = launched(
-        two, "run", "small.yaml", "students.dpo.max_steps=80", meanwhile=to_the_second_process(two, stage, signal.SIGKILL)
-    )
+    steps = "students.dpo.max_steps=80"
+    ended = launched(forked.python, two, "run", "small.yaml", steps, meanwhile=to_the_second_process(two, stage, signal.SIGKILL))
     assert ended.code != 0
     pid = heartbeats(two)[1]["pid"]
     assert f"error: process 1 (pid {pid}" in ended.errors
     assert "exited without an error message" in ended.errors
     manifests = list((two / "runs/store").glob("student-dpo-*/scratch/checkpoint-*/aligndistill_checkpoint.json"))
-    again = forked.run(two, "run", "small.yaml", "students.dpo.max_steps=80", "--until", stage, environments=ranks(2, PORT + 1))
+    again = forked.run(two, "run", "small.yaml", steps, "--until", stage, environments=ranks(2, PORT + 1))
     assert again.code == 0, again.errors
     assert not manifests or re.search(r"resuming from checkpoint-\d+", again.errors)
 
 
 @pytest.mark.timeout(300)
-def test_a_frozen_process_ends_the_run(two: Path) -> None:
+def test_a_frozen_process_ends_the_run(two: Path, forked: ForkServer) -> None:
     arguments = ("run", "small.yaml", "runtime.heartbeat_timeout_seconds=4", "--until", "start")
     frozen = to_the_second_process(two, "start", signal.SIGSTOP)
 
@@ -170,14 +172,14 @@ def test_a_frozen_process_ends_the_run(two: Path) -> None:
         wait_until(lambda: "no heartbeat of" in (two / "errors").read_text())
         os.kill(heartbeats(two)[1]["pid"], signal.SIGKILL)  # the launcher gives it 30 s, and it would not notice them
 
-    ended = launched(two, *arguments, meanwhile=freeze_and_thaw)
+    ended = launched(forked.python, two, *arguments, meanwhile=freeze_and_thaw)
     assert ended.code != 0
     assert f"process 1 (pid {heartbeats(two)[1]['pid']}" in ended.errors
     assert re.search(r"no heartbeat of process 1 .* for [4-9] s: it is not responding", ended.errors)
 
 
 @pytest.mark.timeout(300)
-def test_sigterm_to_one_process_saves_and_stops_both(two: Path) -> None:
+def test_sigterm_to_one_process_saves_and_stops_both(two: Path, forked: ForkServer) -> None:
     arguments = ("run", "small.yaml", "sft.max_steps=2000", "--until", "start")
     manifests = "start-*/scratch/checkpoint-*/aligndistill_checkpoint.json"
 
@@ -185,7 +187,7 @@ def test_sigterm_to_one_process_saves_and_stops_both(two: Path) -> None:
         wait_until(lambda: bool(list((two / "runs/store").glob(manifests))))
         os.kill(heartbeats(two)[1]["pid"], signal.SIGTERM)
 
-    ended = launched(two, *arguments, meanwhile=send)
+    ended = launched(forked.python, two, *arguments, meanwhile=send)
     assert ended.code != 0
     assert "stopped by a signal to another process; saved" in ended.errors
     assert "exitcode: 5" in ended.errors.replace(" ", "").replace("exitcode:", "exitcode: ")

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 
 from tests.chat.fault_server import Act, error
-from tests.e2e.command import ForkServer, command
+from tests.e2e.command import ForkServer
 from tests.e2e.small_run import read_rows, write_config
 from tests.e2e.test_processes import heartbeats, zero
 from tests.training.on_policy.policy_server import PolicyServer
@@ -130,14 +130,14 @@ def test_a_folder_for_weights_that_cannot_be_made(
 
 
 @pytest.mark.timeout(300)
-def test_a_server_that_fails_the_first_of_two_processes_ends_both(folder: Path, config: dict[str, Any]) -> None:
+def test_a_server_that_fails_the_first_of_two_processes_ends_both(folder: Path, config: dict[str, Any], forked: ForkServer) -> None:
     def in_the_second_update(path: str, body: dict[str, Any], number: int) -> Act | None:
         return error(500, "out of order") if path == "/collective_rpc" and len(server.loaded) else None
 
     with PolicyServer(folder / "start", instead=in_the_second_update) as server:
         config["runtime"] |= {"launcher": "deepspeed", "processes": 2, "save_steps": 1}
         write_config(folder / "run.yaml", served(config, server.rollouts(max_retries=0).model_dump()))
-        ended = command(folder, "run", "run.yaml", "--until", "student-ppo", zero(2), environment={"DS_ACCELERATOR": "cpu"})
+        ended = forked.run(folder, "run", "run.yaml", "--until", "student-ppo", zero(2))
     assert ended.code == 1, ended.errors
     last, resume = ended.errors.strip().splitlines()[-2:]
     assert resume.startswith("to resume: aligndistill run ")

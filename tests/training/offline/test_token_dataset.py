@@ -1,7 +1,5 @@
-import os
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,6 +17,7 @@ from aligndistill.training.offline.token_dataset import (
     read_examples,
     write_examples,
 )
+from tests.e2e.command import REPOSITORY, ForkServer
 from tests.tiny_models import QUESTIONS, TEXTS, tiny_tokenizer, user
 
 LIMITS = Limits(prompt=40, response=12, positions=48)
@@ -65,8 +64,7 @@ def test_reference_log_probs_stand_beside_their_rows(tmp_path: Path) -> None:
     assert [one.reference for one in stored.with_reference(reference)] == reference
 
 
-@pytest.mark.process
-def test_a_killed_writer_leaves_nothing_that_could_be_read(tmp_path: Path) -> None:
+def test_a_killed_writer_leaves_nothing_that_could_be_read(tmp_path: Path, forked: ForkServer) -> None:
     code = f"""
 import os, signal
 from pathlib import Path
@@ -81,7 +79,7 @@ def until_killed():
 
 write_examples(Path({str(tmp_path / "a")!r}), Path({str(tmp_path / "scratch")!r}), conversation(), LIMITS, until_killed())
 """
-    done = subprocess.run([sys.executable, "-c", code], check=False, cwd=Path(__file__).parents[3], env={**os.environ})
+    done = subprocess.run([forked.python, "-c", code], check=False, cwd=REPOSITORY)
     assert done.returncode == -signal.SIGKILL
     assert (tmp_path / "scratch" / ROWS).is_file()
     assert read_examples(tmp_path / "a") is None
