@@ -1,5 +1,5 @@
 """`python -m aligndistill`, and `deepspeed --module aligndistill`."""
 
-from aligndistill.cli import main
+from aligndistill.cli.app import main
 
 main()

@@ -72,14 +72,11 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pipeline": {"config", "graph", "stages", "store"},
     "runs": {"chat", "config", "evaluation", "pipeline", "processes", "records", "reporting", "stages", "store"},
     "commands": {*BELOW_STAGES, "pipeline", "runs", "stages"},
-    "cli": {"cli_arguments", "cli_judge", "cli_share", "commands", "config", "processes"},
-    "cli_arguments": {"commands", "config", "processes"},
-    "cli_judge": {"cli_arguments", "commands"},
-    "cli_share": {"commands", "reporting"},
+    "cli": {"commands", "config", "processes", "reporting"},
     "__main__": {"cli"},
     "__init__": {"commands", "config", "processes", "runs"},  # on first use of a name
 }
-ROOT_FILES = {"__init__", "__main__", "cli", "cli_arguments", "cli_judge", "cli_share", "errors", "pipeline", "records"}
+ROOT_FILES = {"__init__", "__main__", "errors", "pipeline", "records"}
 PAIRWISE = {"kind": "pairwise", "model": "server", "comparisons": "all"}
 VAGUE_NAMES = {"util", "utils", "helper", "helpers", "common", "misc", "manager", "managers", "base", "core"}
 

@@ -8,7 +8,7 @@ import typer
 from typer.testing import CliRunner
 
 import aligndistill
-from aligndistill import cli
+from aligndistill.cli import app as cli
 from aligndistill.errors import ConfigError, DataError, Interrupted, JudgeError, TrainingError, UserError
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel
 from typer.main import get_command
 
 from aligndistill import records
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from aligndistill.config.load import load_config
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import alternatives, kind_of, sections_in

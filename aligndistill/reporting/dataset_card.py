@@ -5,9 +5,10 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aligndistill.evaluation.audit import AuditMetrics
-from aligndistill.reporting.audit_rows import audit_rows, percent
+from aligndistill.reporting.audit_rows import audit_rows
 from aligndistill.reporting.card_text import Terms, card_text, counts, fenced, plain, table
 from aligndistill.reporting.provenance import UNKNOWN, Origins, Provenance
+from aligndistill.reporting.writing import share
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"), (10_000_000, "1M<n<10M"))
 TERMS = (
@@ -179,5 +180,5 @@ def _judge(facts: DataFacts) -> Iterator[str]:
         yield fenced(text, "text")
     if facts.audit is not None:
         yield "## How far the judge can be trusted\n"
-        rows = [(one.label, percent(one.figure), str(one.figure.n), one.wanted) for one in audit_rows(facts.audit)]
+        rows = [(one.label, share(one.figure), str(one.figure.n), one.wanted) for one in audit_rows(facts.audit)]
         yield from table(("metric", "share", "n", "compare with"), rows)

@@ -8,17 +8,15 @@ import yaml
 
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.votes import VoteMetrics
-from aligndistill.reporting.audit_rows import audit_rows, percent
+from aligndistill.reporting.audit_rows import audit_rows
 from aligndistill.reporting.card_text import Terms, card_text, counts, fenced, plain, table
 from aligndistill.reporting.citations import citations
 from aligndistill.reporting.columns import COLUMNS, authors_of
 from aligndistill.reporting.headline import result_sentence
 from aligndistill.reporting.provenance import ModelOrigin, Provenance
 from aligndistill.reporting.report import Report
-from aligndistill.reporting.writing import duration, interval, number, with_interval
+from aligndistill.reporting.writing import duration, interval, number, share, with_interval
 
-FEW = 20
-"""Below this many comparisons a count is shown instead of a share."""
 PUBLISHED = ("truth", "win_rate", "win_rate_lc", "kl_nats", "length_tokens", "reward", "distinct_2", "repetition_4")
 
 
@@ -272,20 +270,16 @@ def _evaluation(facts: ModelFacts) -> Iterator[str]:
             yield f"Worse than the start by the truth function on {found.below} of {found.prompts} prompts.\n"
     if report.audit is not None:
         yield "How far the judge can be trusted, by its audit:\n"
-        audited = [(one.label, _share(one.figure), str(one.figure.n), one.wanted) for one in audit_rows(report.audit)]
+        audited = [(one.label, share(one.figure), str(one.figure.n), one.wanted) for one in audit_rows(report.audit)]
         yield from table(("metric", "share", "n", "compare with"), audited)
     votes = facts.votes
     if votes is not None and votes.agreement is not None:
-        own = f"; people agree with themselves in {_share(votes.self_agreement)}" if votes.self_agreement else ""
-        yield f"People's blind votes ({votes.headline:,}): the judge chooses as they do in {_share(votes.agreement)}{own}.\n"
+        own = f"; people agree with themselves in {share(votes.self_agreement)}" if votes.self_agreement else ""
+        yield f"People's blind votes ({votes.headline:,}): the judge chooses as they do in {share(votes.agreement)}{own}.\n"
 
 
 def _value(value: Mean | float) -> str:
     return f"{with_interval(value)}, n={value.n}" if isinstance(value, Mean) else number(value)
-
-
-def _share(figure: Mean) -> str:
-    return percent(figure) if figure.n >= FEW else f"{figure.mean * figure.n:g} of {figure.n}"
 
 
 def _limits(facts: ModelFacts) -> Iterator[str]:

@@ -57,7 +57,7 @@ def test_a_file_that_is_no_plan_stops_nothing(here: Path) -> None:
 @pytest.mark.process
 def test_completing_imports_no_library_that_computes(here: Path) -> None:
     """As bash asks, through a script of the name that users type."""
-    (here / "aligndistill").write_text("from aligndistill.cli import main\nmain()\n")
+    (here / "aligndistill").write_text("from aligndistill.cli.app import main\nmain()\n")
     asked = {"_ALIGNDISTILL_COMPLETE": "complete_bash", "COMP_WORDS": "aligndistill chat runs/q", "COMP_CWORD": "2"}
     ended = subprocess.run(
         [sys.executable, "aligndistill"],

@@ -9,7 +9,7 @@ import torch
 from transformers import AutoModelForSequenceClassification, AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.reward import new_reward_model
 from tests.tiny_models import ANSWERS, QUESTIONS, write_tiny_model

@@ -9,7 +9,7 @@ from click.testing import Result
 from typer.testing import CliRunner
 
 import aligndistill
-from aligndistill import cli
+from aligndistill.cli import app as cli
 from tests.commands.view.fake_run import write_run
 from tests.e2e.small_run import small_config, write_config, write_data
 from tests.test_cli import VALID, write_what_it_names

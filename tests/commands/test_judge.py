@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from aligndistill.config.data import Source
 from aligndistill.data.loading import load_judgments
 from aligndistill.records import Candidate, Ranking

@@ -10,7 +10,7 @@ import yaml
 from typer.main import get_command
 
 import aligndistill
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from aligndistill.config.arguments import files_and_overrides
 from aligndistill.config.load import load_config
 from aligndistill.errors import ConfigError

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from typer.main import get_command
 
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from tests.docs.blocks import PAGES as ALL_PAGES
 from tests.docs.blocks import ROOT
 from tests.docs.test_blocks import COMING

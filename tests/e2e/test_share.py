@@ -15,7 +15,7 @@ from peft import PeftModel
 from transformers import AutoModelForCausalLM, AutoTokenizer
 from typer.testing import CliRunner, Result
 
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from aligndistill.commands.share import weights
 from aligndistill.config.load import load_config
 from aligndistill.data.trl_pairs import pairs_of

@@ -26,7 +26,7 @@ REPOSITORY = Path(__file__).parents[2]
 FAILING = """
 import sys
 from pathlib import Path
-from aligndistill import cli
+from aligndistill.cli import app as cli
 from aligndistill.config.run import Runtime
 from aligndistill.errors import TrainingError
 from aligndistill.processes import monitor

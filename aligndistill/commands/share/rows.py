@@ -4,7 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
-from aligndistill.commands.view.ballots import read_votes
 from aligndistill.config.problems import did_you_mean
 from aligndistill.data.answer_exports import answer_of, distilabel_answer_row, easydistill_row, messages_row, prompt_row
 from aligndistill.data.exports import distilabel_row, rankings_row, rewardbench_rows, ultrafeedback_row
@@ -14,6 +13,7 @@ from aligndistill.errors import ConfigError, DataError
 from aligndistill.records import Candidate, Demonstration, Message, Prompt, Ranking, group_by_prompt
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.runs.provenance import PROVENANCE
+from aligndistill.runs.votes import read_votes
 from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.stages.verdicts import read_verdicts

@@ -8,7 +8,7 @@ from statistics import fmean
 import pytest
 from typer.testing import CliRunner
 
-from aligndistill import cli
+from aligndistill.cli import app as cli
 from aligndistill.commands.compare.compare import compare
 from aligndistill.commands.compare.differences import changed, difference
 from aligndistill.errors import ConfigError, DataError

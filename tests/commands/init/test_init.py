@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from aligndistill.cli import app
+from aligndistill.cli.app import app
 from aligndistill.commands.init.choices import Choices, Given, complete
 from aligndistill.commands.init.init import TOY_PROMPTS
 from aligndistill.commands.init.shipped import quickstart_files, shipped, templates

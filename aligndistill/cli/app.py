@@ -10,8 +10,9 @@ from typing import Annotated, Literal
 import typer
 
 import aligndistill
-from aligndistill import cli_judge, cli_share
-from aligndistill.cli_arguments import (
+from aligndistill.cli import judge as judging
+from aligndistill.cli import share as sharing
+from aligndistill.cli.arguments import (
     AsJson,
     ConfigArguments,
     Quiet,
@@ -291,7 +292,7 @@ def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]
         _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT, resumable)
 
 
-for shares in (cli_share.export, cli_share.push):
+for shares in (sharing.export, sharing.push):
     app.command(rich_help_panel=SHARE)(user_errors()(shares))
 
 
@@ -305,5 +306,5 @@ def _fail(message: str, code: int, resumable: bool) -> None:
 
 judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
 app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
-for about_judge in (cli_judge.audit, cli_judge.export, cli_judge.export_batch, cli_judge.import_batch):
+for about_judge in (judging.audit, judging.export, judging.export_batch, judging.import_batch):
     judge_app.command()(user_errors()(about_judge))

@@ -1,4 +1,4 @@
-"""The commands that hand a run's results on: `export` and `push`. `cli.py` registers them."""
+"""The commands that hand a run's results on: `export` and `push`. `app.py` registers them."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated

@@ -1,11 +1,11 @@
-"""The commands of `aligndistill judge`. `cli.py` registers them."""
+"""The commands of `aligndistill judge`. `app.py` registers them."""
 
 from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
 
-from aligndistill.cli_arguments import AsJson, ConfigArguments, complete_runs, load
+from aligndistill.cli.arguments import AsJson, ConfigArguments, complete_runs, load
 
 
 def audit(

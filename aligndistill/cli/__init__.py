@@ -1,0 +1,1 @@
+"""The command line: arguments, panels of the help, and the errors that a command prints."""
