@@ -1,1 +1,0 @@
-"""The command line: arguments, panels of the help, and the errors that a command prints."""
