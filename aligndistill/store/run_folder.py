@@ -1,4 +1,4 @@
-"""The list of finished stages in the folder of a run."""
+"""The list of finished stages in the folder of a run, and how one of its models is named."""
 
 import json
 from pathlib import Path
@@ -50,3 +50,11 @@ def _folders(run_folder: Path) -> dict[str, str]:
             f"{run_folder}: no readable {ARTIFACTS} found. Give the folder of a run, such as runs/quickstart."
         ) from None
     return folders
+
+
+def split_name(text: str) -> tuple[Path, str | None]:
+    """`RUN:MODEL` or `RUN`; a folder whose name has a colon is a run."""
+    if Path(text).is_dir():
+        return Path(text), None
+    run, _, model = text.rpartition(":")
+    return (Path(run), model or None) if run else (Path(text), None)

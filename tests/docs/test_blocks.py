@@ -19,9 +19,6 @@ from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands
 if TYPE_CHECKING:
     from tests.e2e.command import ForkServer
 
-COMING: set[str] = {"chat", "export", "push"}
-"""Commands that pages may name before they exist; of those that exist every argument is checked."""
-
 # What a part of a config is put on: nothing but a name, a run with a local teacher, one with a server, one without a judge.
 BASES = (
     "name: page",
@@ -88,10 +85,7 @@ def parse(arguments: list[str]) -> None:
 
 @pytest.mark.parametrize(("page", "block"), [*found("bash"), *found("console")])
 def test_commands_are_those_of_the_command_line(page: Path, block: Block) -> None:
-    known = get_command(app).commands  # type: ignore[attr-defined]
     for arguments in commands(block):
-        if arguments[0] in COMING - set(known):
-            continue
         parse(arguments)
         if arguments[0] in ("run", "check", "plan", "doctor"):
             words = [word for word in arguments[1:] if not word.startswith("-")]

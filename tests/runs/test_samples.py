@@ -6,7 +6,8 @@ import pytest
 
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.records import Message
-from aligndistill.runs.samples import COMPARED, comparison, samples
+from aligndistill.runs.comparison import COMPARED, comparison
+from aligndistill.runs.samples import samples
 from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.store.jsonl import write_jsonl
 

@@ -8,7 +8,7 @@ from aligndistill.config.load import load_config
 from aligndistill.config.problems import did_you_mean
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
-from aligndistill.store.run_folder import ARTIFACTS, finished_stages
+from aligndistill.store.run_folder import ARTIFACTS, finished_stages, split_name
 
 if TYPE_CHECKING:  # importing it loads torch, which takes seconds: only once the name is known to be right
     from aligndistill.models.load import LanguageModel
@@ -42,7 +42,7 @@ def choose(text: str) -> Chosen:
     Raises:
         DataError: there is no such run or model, or the run has several students and no report.
     """
-    run, name = split(text)
+    run, name = split_name(text)
     if not (run / ARTIFACTS).is_file():
         raise DataError(f"{run} is not a run's folder. Give RUN or RUN:STUDENT, such as runs/quickstart:dpo.")
     models = models_of_run(run)
@@ -54,12 +54,6 @@ def choose(text: str) -> Chosen:
             f"{run} has no model '{name}' that runs here{did_you_mean(name, models) or '.'} It has: {', '.join(models)}."
         )
     return Chosen(run, name, models[name])
-
-
-def split(text: str) -> tuple[Path, str]:
-    """The folder and the model's name, which may be empty."""
-    folder, colon, name = text.rpartition(":")
-    return (Path(folder), name) if colon and not Path(text).is_dir() else (Path(text), "")
 
 
 def models_of_run(run: Path) -> dict[str, Path]:

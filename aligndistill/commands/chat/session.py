@@ -11,8 +11,8 @@ from rich.table import Table
 from rich.text import Text
 
 from aligndistill.commands.chat.speaker import Params, Speaker
-from aligndistill.commands.view.text import visible
 from aligndistill.errors import ConfigError, UserError
+from aligndistill.reporting.texts import visible
 
 SIDE_BY_SIDE_COLUMNS = 80
 """Two answers are beside each other on a terminal of at least this width."""

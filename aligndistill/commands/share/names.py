@@ -8,7 +8,7 @@ from aligndistill.config.problems import did_you_mean
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
-from aligndistill.store.run_folder import finished_stages
+from aligndistill.store.run_folder import finished_stages, split_name
 
 STUDENT = "student-"
 
@@ -41,14 +41,6 @@ class TrainedModel:
         """The model that it was trained from: the run's start, or its own."""
         own = f"start-{self.config.without_seed(self.name)}"
         return own if own in self.config.own_starts else "start"
-
-
-def split_name(text: str) -> tuple[Path, str | None]:
-    """`RUN:STUDENT` or `RUN`; a folder whose name has a colon is a run."""
-    if Path(text).is_dir():
-        return Path(text), None
-    run, _, student = text.rpartition(":")
-    return (Path(run), student or None) if run else (Path(text), None)
 
 
 def trained_model(text: str) -> TrainedModel:

@@ -11,7 +11,7 @@ import typer
 from aligndistill.commands.share.data import export_data
 from aligndistill.commands.share.facts import require_base_on_hub
 from aligndistill.commands.share.hub import Repository, RepoType, repository, require_name, upload
-from aligndistill.commands.share.names import split_name, trained_model
+from aligndistill.commands.share.names import trained_model
 from aligndistill.commands.share.rows import Data
 from aligndistill.commands.share.secret_scan import secrets_in
 from aligndistill.commands.share.student import CARD, export_student, terms, terms_of
@@ -19,6 +19,7 @@ from aligndistill.config.load import load_config
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.reporting.card_text import Terms, with_our_part
 from aligndistill.reporting.model_card import model_card
+from aligndistill.store.run_folder import split_name
 
 NO_LICENCE = (
     "nothing is pushed without a licence: write 'card: {license: ...}' in the config and run it again, or give --license, "

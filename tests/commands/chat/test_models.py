@@ -3,9 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from aligndistill.commands.chat.models import choose, split
+from aligndistill.commands.chat.models import choose
 from aligndistill.errors import DataError
 from aligndistill.reporting.report import Report, StudentMetrics, write_report
+from aligndistill.store.run_folder import split_name
 from tests.reporting.fake_run import student
 
 
@@ -63,6 +64,6 @@ def test_a_run_without_models(run: Path) -> None:
 def test_a_folder_with_a_colon_is_a_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     Path("a:b").mkdir()
-    assert split("a:b") == (Path("a:b"), "")
-    assert split("a:b:dpo") == (Path("a:b"), "dpo")
-    assert split("a") == (Path("a"), "")
+    assert split_name("a:b") == (Path("a:b"), None)
+    assert split_name("a:b:dpo") == (Path("a:b"), "dpo")
+    assert split_name("a") == (Path("a"), None)
