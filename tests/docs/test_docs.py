@@ -12,7 +12,6 @@ from typer.main import get_command
 from aligndistill.cli.app import app
 from tests.docs.blocks import PAGES as ALL_PAGES
 from tests.docs.blocks import ROOT
-from tests.docs.test_blocks import COMING
 
 PACKAGE = ROOT / "aligndistill"
 PAGES = [page for page in ALL_PAGES if page.name != "CHANGELOG.md"]
@@ -82,7 +81,7 @@ def subcommands() -> set[str]:
     ids=lambda page: str(page.relative_to(ROOT)),
 )
 def test_commands_exist(page: Path) -> None:
-    known = subcommands() | COMING
+    known = subcommands()
     text = page.read_text()
     spans = [*code_spans(text), *text.splitlines()] if page.suffix == ".md" else text.splitlines()
     for line in spans:
