@@ -185,7 +185,7 @@ class RunProgress:
         if self._left_seconds is None:
             return ""
         left = max(0.0, self._left_seconds - (time.monotonic() - self._stage_began))
-        return f"{self._about} {duration(left)} left"
+        return f"{self._about} {duration(left)} left" if left >= 1 else ""
 
 
 _NAME_COLUMNS = 20

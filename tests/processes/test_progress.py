@@ -115,7 +115,7 @@ def test_a_line_has_a_bar_where_there_is_room() -> None:
     assert "━" * 10 + "─" * 10 in count_line("a", 5, 10, "", "", "", 120)
     assert "=====-----" in count_line("a", 5, 10, "", "", "", 100, ascii_only=True)
     assert "━" not in count_line("a", 5, 10, "", "", "", 55)
-    assert "━" not in count_line("a", 5, None, "", "", "", 100)
+    assert "─" * 10 in count_line("a", 5, None, "", "", "", 100)  # its place, while the total is not known
 
 
 def test_whole_parts_are_kept() -> None:
@@ -145,6 +145,8 @@ def test_the_line_of_a_run_counts_down_and_has_what_was_spent(clock: list[float]
     whole = "run               stage 5/24 verdicts · 2 min · about 7 min left · 120 requests, 1.24 USD of 5.00"
     assert shown.line(100) == whole
     assert shown.line(80) == whole.rpartition(" · ")[0]
+    clock[0] += 600
+    assert "left" not in shown.line(100)  # it takes longer than was expected
 
 
 @pytest.fixture
