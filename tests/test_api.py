@@ -225,7 +225,7 @@ def test_the_notebook_runs_offline_and_prints_plain_lines(monkeypatch: pytest.Mo
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(REPOSITORY / "examples")}}).execute()
     cells = {cell.source.partition("\n")[0]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
     printed = "".join(output.text for output in cells["run = ad.run(config)"] if output.get("name") == "stdout")
-    assert "student-dpo\n" in printed
+    assert "student-dpo: stage" in printed
     assert "\x1b" not in printed
     assert cells["again = ad.run(config)"][0].data["text/plain"] == "()"
     assert "text/html" in cells['rankings = run.table("rankings")'][0].data

@@ -114,3 +114,9 @@ def test_the_version_is_one_line() -> None:
     ended = CliRunner().invoke(cli.app, ["--version"])
     assert ended.exit_code == 0
     assert ended.stdout == f"aligndistill {aligndistill.__version__}, Python {sys.version.split()[0]}\n"
+
+
+def test_quiet_and_verbose_exclude_each_other() -> None:
+    ended = CliRunner().invoke(cli.app, ["run", "none.yaml", "--quiet", "--verbose"])
+    assert ended.exit_code == 2
+    assert "give one of them" in ended.stderr

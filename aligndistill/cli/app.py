@@ -20,9 +20,9 @@ from aligndistill.cli.arguments import (
     complete_models,
     complete_runs,
     complete_stages,
-    hide_progress,
     load,
     read,
+    set_progress,
 )
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
@@ -95,11 +95,12 @@ def run(
     ] = None,
     chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
     quiet: Quiet = False,
+    verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):
-        hide_progress(quiet)
+        set_progress(quiet, verbose)
         if chain:
             if until is not None or as_json:
                 raise ConfigError("--until and --json are about one run: run a config of the chain by itself for that.")
@@ -144,10 +145,11 @@ def stage(
     name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=complete_stages)],
     config: ConfigArguments,
     quiet: Quiet = False,
+    verbose: Verbose = False,
 ) -> None:
     """Run one stage and the stages that it needs. This is the command that a launcher starts."""
     with user_errors(resumable=True):
-        hide_progress(quiet)
+        set_progress(quiet, verbose)
         loaded = load(config)
         from aligndistill.commands.run import make_stage
 

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from aligndistill.errors import ConfigError
+
 if TYPE_CHECKING:
     from aligndistill.config.load import LoadedConfig
     from aligndistill.config.run import RunConfig
@@ -40,12 +42,18 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messa
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 
 
-def hide_progress(quiet: bool) -> None:
-    """Hide progress, here and in the processes of a launcher, if `--quiet` is given."""
-    if quiet:
-        from aligndistill.processes.progress import QUIET
+def set_progress(quiet: bool, verbose: bool = False) -> None:
+    """Do what `--quiet` and `--verbose` say, here and in the processes of a launcher.
 
-        os.environ[QUIET] = "1"
+    Raises:
+        ConfigError: both are given.
+    """
+    if quiet and verbose:
+        raise ConfigError("--quiet hides what --verbose shows: give one of them.")
+    if quiet or verbose:
+        from aligndistill.processes.progress import QUIET, VERBOSE
+
+        os.environ[QUIET if quiet else VERBOSE] = "1"
 
 
 def load(arguments: list[str]) -> "RunConfig":

@@ -17,7 +17,7 @@ from aligndistill.models.conversation import Layout
 from aligndistill.models.load import MODEL_JSON, ModelPointer, read_pointer
 from aligndistill.models.reward import load_reward_model, score_rewards
 from aligndistill.models.tokenise import Limits, PromptWithResponses, tokenise
-from aligndistill.processes.progress import track
+from aligndistill.processes.progress import doing, track
 from aligndistill.records import prompt_id
 from aligndistill.reporting.rewardbench_table import rewardbench_table
 
@@ -77,8 +77,9 @@ def benchmark_reward_model(model: str, dataset: Path, layout: Layout | None, bat
     Raises:
         DataError: no such model or file, or no usable row.
     """
-    loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop")).all()
-    reward_model = load_reward_model(_pointer(model, layout))
+    with doing(f"reading {dataset} and loading {model}"):
+        loaded = load_benchmark(Source(path=str(dataset), on_bad_row="drop")).all()
+        reward_model = load_reward_model(_pointer(model, layout))
     exchanges = [
         PromptWithResponses(row.prompt, [*row.chosen, *row.rejected], ["stop"] * (len(row.chosen) + len(row.rejected)))
         for row in loaded.records

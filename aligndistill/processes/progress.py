@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import TypeVar
 
 from rich.console import Console
@@ -32,6 +33,8 @@ SILENT_SECONDS = 0.5
 """What takes longer says what it is."""
 QUIET = "ALIGNDISTILL_QUIET"
 """The environment variable that hides progress, here and in the processes of a launcher; messages stay."""
+VERBOSE = "ALIGNDISTILL_VERBOSE"
+"""The one that shows the folders of stages."""
 
 _screen = Screen()
 _hidden: list[bool] = []
@@ -163,8 +166,10 @@ class RunProgress:
         if not console.is_terminal and not is_quiet():
             say(", ".join(filter(None, [f"{name}: stage {number}/{self._total}", self._left_text()])))
 
-    def finish(self, summary: str) -> None:
-        """The stage ended."""
+    def finish(self, summary: str, folder: Path) -> None:
+        """The stage ended; its result is in this folder."""
+        if os.environ.get(VERBOSE):
+            summary = f"{summary}; {folder}"
         if not is_quiet():
             say(f"{self._name:{_NAME_COLUMNS}} {summary}" if console.is_terminal else f"  {self._name}: {summary}")
 
@@ -180,7 +185,7 @@ class RunProgress:
         if self._left_seconds is None:
             return ""
         left = max(0.0, self._left_seconds - (time.monotonic() - self._stage_began))
-        return f"{self._about} {duration(left)} left"
+        return f"{self._about} {duration(left)} left" if left >= 1 else ""
 
 
 _NAME_COLUMNS = 20

@@ -54,8 +54,8 @@ def count_line(
     name = label if len(label) <= LABEL_COLUMNS else f"{label[: LABEL_COLUMNS - 3]}..."
     fixed = [name.ljust(LABEL_COLUMNS), counted, rate.rjust(RATE_COLUMNS), (f"ETA {left}" if left else "").ljust(LEFT_COLUMNS)]
     drawn = next((columns for least, columns in BAR_COLUMNS.items() if width >= least), 0)
-    if total and drawn:
-        full = min(drawn, drawn * done // total)
+    if drawn:
+        full = min(drawn, drawn * done // total) if total else 0
         on, off = ("=", "-") if ascii_only else ("━", "─")
         fixed.insert(1, on * full + off * (drawn - full))
     room = width - len("  ".join(fixed)) - 2

@@ -201,7 +201,7 @@ def _run(
         if not finished:
             made.append(stage.name)
             if shown is not None:
-                shown.finish(summary(manifest))
+                shown.finish(summary(manifest), stage.folder(config.runtime.store))
                 if counters is not None and models_asked(stage):
                     artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
                     log_energy(config.runtime.store, artifact, counters, read_counters(), seconds)

@@ -1,5 +1,6 @@
 """The same command again, and with a little changed: what is there already is not made again."""
 
+import json
 import re
 from pathlib import Path
 from typing import Any
@@ -138,6 +139,15 @@ def test_until_stops_there_and_a_stage_makes_what_it_needs(copied_run: FinishedR
     assert "rankings" in ended.complaint
     ended = forked.run(copied_run.folder, "stage", "rankings", "small.yaml")
     assert (ended.code, NOTHING in ended.output) == (0, True)
+
+
+def test_a_finished_run_for_a_program(small_run: FinishedRun, forked: ForkServer) -> None:
+    ended = forked.run(small_run.folder, "run", "small.yaml", "--json")
+    assert ended.code == 0, ended.errors
+    values = json.loads(ended.output)
+    assert (values["command"], values["complete"], values["made"]) == ("run", True, [])
+    assert values["report"] == json.loads((small_run.folder / "runs/small/report.json").read_text())
+    assert set(values["leading"]) <= {"dpo", "pro", "best_of_n"}
 
 
 def test_plan_says_what_is_done(copied_run: FinishedRun, forked: ForkServer) -> None:

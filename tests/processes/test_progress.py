@@ -1,6 +1,7 @@
 import re
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -114,7 +115,7 @@ def test_a_line_has_a_bar_where_there_is_room() -> None:
     assert "━" * 10 + "─" * 10 in count_line("a", 5, 10, "", "", "", 120)
     assert "=====-----" in count_line("a", 5, 10, "", "", "", 100, ascii_only=True)
     assert "━" not in count_line("a", 5, 10, "", "", "", 55)
-    assert "━" not in count_line("a", 5, None, "", "", "", 100)
+    assert "─" * 10 in count_line("a", 5, None, "", "", "", 100)  # its place, while the total is not known
 
 
 def test_whole_parts_are_kept() -> None:
@@ -125,7 +126,7 @@ def test_whole_parts_are_kept() -> None:
 def test_a_log_tells_where_the_run_is(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     with run_progress(24) as shown:
         shown.begin("prompts", 1)
-        shown.finish("12 prompts; 0.2 s")
+        shown.finish("12 prompts; 0.2 s", Path("store/prompts-0"))
         shown.begin("verdicts", 5, left_seconds=540.0)
         shown.begin("audit", 6, left_seconds=30.0, at_least=True)
     assert lines(capsys) == [
@@ -144,6 +145,8 @@ def test_the_line_of_a_run_counts_down_and_has_what_was_spent(clock: list[float]
     whole = "run               stage 5/24 verdicts · 2 min · about 7 min left · 120 requests, 1.24 USD of 5.00"
     assert shown.line(100) == whole
     assert shown.line(80) == whole.rpartition(" · ")[0]
+    clock[0] += 600
+    assert "left" not in shown.line(100)  # it takes longer than was expected
 
 
 @pytest.fixture
@@ -159,7 +162,7 @@ def test_a_terminal_shows_the_run_above_the_count(terminal: Console, capsys: pyt
         with bar("verdicts", 10) as running:
             running.set(5)
             terminal.print(progress._screen)
-        shown.finish("10 verdicts; 1.0 s")
+        shown.finish("10 verdicts; 1.0 s", Path("store"))
     text = re.sub(r"\x1b\[[0-9;?]*[a-zA-Z]", "", capsys.readouterr().out)
     assert "stage 2/3 verdicts" in text
     assert " 5/10" in text
@@ -174,9 +177,17 @@ def test_quiet_hides_progress_and_keeps_messages(
     with run_progress(3) as shown:
         shown.begin("verdicts", 2)
         list(track(items(60, clock, 10.0), "verdicts", 60))
-        shown.finish("done")
+        shown.finish("done", Path("store"))
         say("the judge is slow")
     assert lines(capsys) == ["the judge is slow"]
+
+
+def test_verbose_shows_folders(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
+    monkeypatch.setenv(progress.VERBOSE, "1")
+    with run_progress(3) as shown:
+        shown.begin("verdicts", 2)
+        shown.finish("9 verdicts; 0.1 s", Path("store/verdicts-0"))
+    assert lines(capsys)[1] == "  verdicts: 9 verdicts; 0.1 s; store/verdicts-0"
 
 
 def test_what_takes_long_says_what_it_is(

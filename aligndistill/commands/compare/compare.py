@@ -24,6 +24,7 @@ from aligndistill.commands.view.query import Index, opened
 from aligndistill.commands.view.run_folder import RunFolder, find_runs, is_run
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.processes.progress import doing
 
 FINGERPRINT_SHOWN = 6
 SAME_ANSWERS = "same answers"
@@ -113,7 +114,7 @@ def compare(paths: Sequence[Path], sort: str | None = None, worse: int = 0) -> R
         ConfigError: there is only one, or no such measure.
     """
     runs = require_runs(paths)
-    with ExitStack() as stack:
+    with doing("reading the runs"), ExitStack() as stack:
         indexes = [stack.enter_context(opened(index_of(run))) for run in runs]
         measures = [name for name in COMPARED if any(name in index.measures for index in indexes)]
         if sort is not None and sort not in measures:
