@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from aligndistill.reporting.report import Report, StudentMetrics
-    from aligndistill.runs.samples import Comparison, Samples, Which
+    from aligndistill.runs.samples import RunComparison, Samples, Which
 
 MODEL = "model"
 """The folder of the trained model in the folder of a training stage."""
@@ -131,7 +131,7 @@ class Run:
         name = student if student is not None else next(iter(leading_students(self.report)), next(iter(self.students), ""))
         return samples(self._evaluation, name, which)
 
-    def compare(self, other: "Run | str | Path") -> "Comparison":
+    def compare(self, other: "Run | str | Path") -> "RunComparison":
         """This run beside another one: every model of both over the prompts that they share, as a view with `to_pandas`.
 
         Raises:

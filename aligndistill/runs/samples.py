@@ -106,7 +106,7 @@ class ComparedModel:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class RunComparison:
     """Two runs.
 
     Attributes:
@@ -138,7 +138,7 @@ def _named(difference: Mean) -> dict[str, float]:
     return {"difference": difference.mean, "low": difference.low, "high": difference.high, "n": difference.n}
 
 
-def comparison(title: str, base: Path, other: Path, measures: Sequence[str], notes: Iterable[str]) -> Comparison:
+def comparison(title: str, base: Path, other: Path, measures: Sequence[str], notes: Iterable[str]) -> RunComparison:
     """Compare the models of two evaluations by these measures, the folders of which are given."""
     first, second = _values(base), _values(other)
     cells = {}
@@ -156,7 +156,7 @@ def comparison(title: str, base: Path, other: Path, measures: Sequence[str], not
         raise DataError("the two runs share no held-out prompts, so they cannot be compared.")
     if prompts[0] != prompts[1]:
         notes = (*notes, f"{shared_prompts:,} held-out prompts are shared, of {len(prompts[0]):,} and {len(prompts[1]):,}.")
-    return Comparison(title, tuple(notes), cells)
+    return RunComparison(title, tuple(notes), cells)
 
 
 def _values(evaluation: Path) -> dict[str, defaultdict[str, dict[str, float]]]:
