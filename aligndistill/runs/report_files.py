@@ -43,6 +43,7 @@ def write_report_files(config: "RunConfig", folder: Path, folders: Mapping[str, 
     """
     made_of = _hash(
         [FORMAT, str(folder), *((name, path.name) for name, path in folders.items())],
+        *(path / MANIFEST for path in folders.values()),  # a stage that was made again has other bytes, or took another time
         *(path for path in (*vote_files(folder), folder / SPENT)),
     )
     paths = [folder / name for name in ("report.html", "report.json")]
@@ -83,7 +84,7 @@ def write_verdicts(run: str, folder: Path, folders: Mapping[str, Path]) -> None:
     judged = {name: path for name, path in folders.items() if name.startswith(("audit", "verdicts", "evaluation"))}
     if not judged:
         return
-    made_of = _hash([FORMAT, run, *((name, path.name) for name, path in judged.items())])
+    made_of = _hash([FORMAT, run, *((name, path.name) for name, path in judged.items())], *(p / MANIFEST for p in judged.values()))
     first = folder / VERDICTS_PAGE
     if first.is_file() and f"made of {made_of}" in first.open(encoding="utf-8").read(200):
         return

@@ -55,9 +55,9 @@ def test_the_funnel_diversity_and_samples_are_shown() -> None:
     assert_self_contained(shown)
     for text in (
         "more expand teacher 1,250 10,000 2,000 300 1.23",
-        "more ended before it had all that it was to write: the last 20 requests gave no new prompt (patience).",
+        "more stopped early: the last 20 requests gave no new prompt (patience).",
         "too short 12",
-        "before more 500 0.11 0.52 2.75 0.44 0.22 - -",
+        "before more 500 0.11 0.52 2.75 0.44 0.22 of new ones only of new ones only",
         "new of more 500 0.11 0.52 2.75 0.61 0.3",
         "0.58 23%",
         "more Explain tides 100%",
@@ -76,7 +76,7 @@ def test_what_was_not_measured_is_left_out() -> None:
     shown = page(gaps)
     assert_self_contained(shown)
     assert "None" not in shown.text
-    assert "more expand teacher 1,250 10,000 2,000 - no price" in shown.text
+    assert "more expand teacher 1,250 10,000 2,000 not measured no price" in shown.text
 
 
 def test_what_models_wrote_is_text() -> None:

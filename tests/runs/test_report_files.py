@@ -103,6 +103,13 @@ def test_written_again_only_where_something_changed(tmp_path: Path, config: RunC
     write_report_files(config, folder, folders)
     assert "<h1>r</h1>" in (folder / "report.html").read_text()
     assert (folder / "report.json").read_bytes() != before
+    (folders["report"] / "report.html").write_text("<h1>made again</h1>")
+    write_report_files(config, folder, folders)
+    assert "made again" not in (folder / "report.html").read_text()  # not as long as its manifest says that it is the same
+    manifest = folders["report"] / "manifest.json"
+    manifest.write_text(manifest.read_text().replace('"wall_seconds": 1.5', '"wall_seconds": 1.75'))
+    write_report_files(config, folder, folders)
+    assert "made again" in (folder / "report.html").read_text()
     (folder / "report.html").unlink()
     write_report_files(config, folder, folders)
     assert (folder / "report.html").is_file()
