@@ -2,8 +2,8 @@
 
 Each of the four stages is run as in any run, in a process of its own: `prompts` reads a JSONL file, `candidates` gets two answers
 to each prompt from a function, `verdicts` judges them, with `--judge pairwise` by a function that is asked in both orders like a
-chat model, else by one that grades, and `rankings` writes rankings and pairs. Time is the processor's; memory is the highest resident
-memory of the stage over that before it.
+chat model, else by one that grades, and `rankings` writes rankings and pairs. Time is the processor's; memory is the highest
+resident memory of the stage over that before it.
 """
 
 import argparse
