@@ -93,7 +93,7 @@ def stages_of(folder: Path, judge: str) -> dict[str, Stage]:
 def measured(folder: Path, judge: str, name: str) -> dict[str, float]:
     """Run one stage; those before it are finished. `count` is the number of prompts that it has results for."""
     made = stages_of(folder, judge)[name]
-    CLEAR.write_text("5")  # the peak of resident memory starts again
+    CLEAR.write_text("5")  # resets the peak of resident memory
     resident, before = kilobytes("VmRSS"), time.process_time()
     counts = run_stage(made, Runtime(store=folder / "store")).counts
     seconds, added = time.process_time() - before, (kilobytes("VmHWM") - resident) * 1024

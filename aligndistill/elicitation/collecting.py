@@ -8,6 +8,7 @@ from math import ceil
 from aligndistill.chat.protocol import Reply
 from aligndistill.config.elicitation import REQUESTS_OF_NEED, ElicitStep, Searching
 from aligndistill.data.overlap import nearest_by_rouge_l, units
+from aligndistill.data.refusals import is_refusal
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import listed
 from aligndistill.elicitation.similar import HeldOutPrompts, SimilarTexts, user_turns
@@ -146,7 +147,7 @@ def items_of(collected: Collected, reply: Reply) -> list[str]:
     if found and cut_off:
         collected.drop_text(found.pop(), rules.CUT_OFF)
     elif not found:
-        refused = rules.begins_like_a_refusal(reply.text)
+        refused = is_refusal(reply.text)
         collected.drop_reply(reply, rules.REFUSED if refused else rules.CUT_OFF if cut_off else rules.NO_LIST)
     return found
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from aligndistill.config.elicitation import Evolve, Operation
 from aligndistill.data.overlap import units
+from aligndistill.data.refusals import is_refusal
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, AuthorRequest, plain, user
 from aligndistill.elicitation.collecting import Collected, Proposal, training, usable
@@ -96,7 +97,7 @@ def _broken(text: str, task: _Evolving) -> str | None:
     old = task.old.messages[-1].content
     if units(text) == units(old):
         return rules.UNCHANGED
-    if rules.begins_like_a_refusal(text):
+    if is_refusal(text):
         return rules.REFUSED
     if rules.leaks(text, task.instruction) and not rules.leaks(old, task.instruction):
         return rules.LEAKED

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from aligndistill.data.overlap import NGRAM, shingles, units
+from aligndistill.data.refusals import is_refusal
 from aligndistill.elicitation.texts import built_in, fixed_text
 
 TOO_SHORT, TOO_LONG = "too short", "too long"
@@ -22,7 +23,6 @@ REFUSED_ANSWER = "its answer is a refusal"
 MORE_THAN_ASKED = "more than were asked for"
 CUT_OFF, NO_LIST, NO_REPLY = "cut off", "reply without a list", "no reply"
 
-BEGINNINGS_OF_REFUSALS = ("i'm sorry", "i\u2019m sorry", "i am sorry", "sorry,", "i cannot", "i can't", "i can\u2019t", "as an ai")
 LEAKING = ("given prompt", "rewritten prompt", "created prompt")
 """Evol-Instruct's words for the texts in its own instruction."""
 
@@ -56,18 +56,13 @@ class TextRules:
             return TOO_LONG
         if not (text[0].isalnum() or text[0] in OPENING):
             return NO_TEXT_FIRST
-        if begins_like_a_refusal(text):
+        if is_refusal(text):
             return REFUSED
         if any(text.lower().startswith(start.lower()) for start in self.forbidden_start):
             return FORBIDDEN_START
         if has_any(text, self.forbidden):
             return FORBIDDEN_WORD
         return None
-
-
-def begins_like_a_refusal(text: str) -> bool:
-    """Whether a text begins as models refuse in English."""
-    return text.lower().startswith(BEGINNINGS_OF_REFUSALS)
 
 
 def has_any(text: str, phrases: Iterable[str]) -> bool:
@@ -100,8 +95,8 @@ def stop_words() -> frozenset[str]:
 
 
 def is_short_refusal(answer: str) -> bool:
-    """Whether an answer is short and has the word sorry."""
-    return len(units(answer)) < SHORT_ANSWER and "sorry" in units(answer)
+    """Whether an answer is short and has the word sorry, or begins as answers in other languages that decline."""
+    return len(units(answer)) < SHORT_ANSWER and ("sorry" in units(answer) or is_refusal(answer))
 
 
 def says_equal(judgement: str) -> bool | None:

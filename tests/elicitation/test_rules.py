@@ -27,6 +27,9 @@ RULES = TextRules(length=(4, 10), forbidden=FORBIDDEN, forbidden_start=("Write a
         ("How do I write a program?", None),
         ("I'm sorry, but I cannot do that", rules.REFUSED),
         ("As an AI I have no rivers", rules.REFUSED),
+        ("抱歉，我不能写", rules.REFUSED),
+        ("すみません、できません", rules.REFUSED),
+        ("I can't sleep, what helps?", None),  # what people write, not what models answer
         ("Explique por qué el cielo es azul", None),
         ("¿Por qué el cielo es azul?", None),  # the original drops whatever begins with a character outside ASCII
         ("Élégance et style au quotidien", None),
@@ -74,6 +77,7 @@ def test_only_punctuation_and_stop_words(text: str, nothing: bool) -> None:
         ("I am so sorry that " + "word " * 74, True),  # 79 words
         ("sorry " + "word " * 79, False),
         ("The river is long.", False),
+        ("抱歉，我无法提供这方面的信息。", True),
         ("A sorrying text", False),
     ],
 )
