@@ -82,8 +82,8 @@ SHARE_SERVER = {
 }
 # The files that take longest, with the longest first: a worker that began with one of them last would end alone.
 LONG = (
-    *("test_processes", "test_several", "test_online_processes", "test_judge_then_train", "test_trainer", "test_served_rollouts"),
-    *("test_gpu_rows", "test_api", "test_kill", "test_llama_server"),
+    *("test_several", "test_processes", "test_judge_then_train", "test_distil", "test_api", "test_gpu_rows", "test_kill"),
+    *("test_endpoint_teacher", "test_llama_server", "test_served_rollouts", "test_online_processes", "test_trainer"),
 )
 # Set by `make test-fast`: a process that is started all the same is an error, so that the marks cannot go stale.
 NO_PROCESSES = bool(os.environ.get("ALIGNDISTILL_TESTS_START_NO_PROCESS"))

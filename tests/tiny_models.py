@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from copy import deepcopy
 from functools import cache
 from pathlib import Path
 from random import Random
@@ -26,10 +27,12 @@ from transformers import (
 
 from aligndistill.config.run import Runtime
 from aligndistill.config.training import Training
+from aligndistill.models import load
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import LanguageModel, switch_dropout_off, wrap_language_model
+from aligndistill.models.prompt_sharing import shares_prompt_exactly
 from aligndistill.models.scoring import score_groups
 from aligndistill.models.tokenise import Limits
 from aligndistill.records import Message, Ranking, Response, prompt_id
@@ -78,7 +81,23 @@ def tiny_tokenizer() -> Any:
 
 
 def tiny_model(shape: str = "llama", seed: int = 0, **more: Any) -> Any:
-    """A randomly initialised model with weights large enough for its probabilities to be far from uniform."""
+    """A randomly initialised model with weights large enough for its probabilities to be far from uniform.
+
+    What is made again is a copy, with torch's random numbers where they were.
+    """
+    key = repr((shape, seed, sorted(more.items())))
+    if key not in _made:
+        torch.manual_seed(seed)
+        _made[key] = _new_model(shape, **more), torch.get_rng_state()
+    model, random_state = _made[key]
+    torch.set_rng_state(random_state)
+    return deepcopy(model)
+
+
+_made: dict[str, tuple[Any, Tensor]] = {}
+
+
+def _new_model(shape: str, **more: Any) -> Any:
     tokenizer = tiny_tokenizer()
     common = {
         "vocab_size": len(tokenizer),
@@ -89,7 +108,6 @@ def tiny_model(shape: str = "llama", seed: int = 0, **more: Any) -> Any:
     }
     config = SHAPES[shape](**{**common, **more})
     switch_dropout_off(config)
-    torch.manual_seed(seed)
     model = AutoModel.from_config(config, dtype=torch.float32)
     model.generation_config.eos_token_id = tokenizer.eos_token_id
     model.generation_config.pad_token_id = tokenizer.pad_token_id
@@ -97,7 +115,22 @@ def tiny_model(shape: str = "llama", seed: int = 0, **more: Any) -> Any:
 
 
 def tiny_language_model(shape: str = "llama", seed: int = 0, **more: Any) -> LanguageModel:
-    return wrap_language_model(tiny_model(shape, seed, **more), tiny_tokenizer(), "chat")
+    """The model with its tokenizer. Whether prompts may be shared is measured once for a shape: it depends on no weight."""
+    key = repr((shape, sorted(more.items())))
+
+    def known(model: Any, pad_id: int, score: Callable[..., Tensor]) -> bool:
+        if key not in _shares_prompt:
+            _shares_prompt[key] = shares_prompt_exactly(model, pad_id, score), model.config._attn_implementation
+        shares, attention = _shares_prompt[key]
+        model.set_attn_implementation(attention)
+        return shares
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(load, "shares_prompt_exactly", known)
+        return wrap_language_model(tiny_model(shape, seed, **more), tiny_tokenizer(), "chat")
+
+
+_shares_prompt: dict[str, tuple[bool, str]] = {}
 
 
 def write_tiny_model(folder: Path, shape: str = "llama", seed: int = 0, **more: Any) -> Path:
@@ -173,7 +206,8 @@ def ranking_examples(
 
 def ragged_examples() -> list[Example]:
     """The ragged rankings as a tiny language model reads them."""
-    return ranking_examples(tiny_language_model().conversation, ragged_rankings())
+    tokenizer = tiny_tokenizer()
+    return ranking_examples(Conversation(tokenizer, "chat", frozenset({tokenizer.eos_token_id})), ragged_rankings())
 
 
 def tiny_job(folder: Path, *, runtime: Mapping[str, Any] | None = None, **settings: Any) -> TrainingJob:

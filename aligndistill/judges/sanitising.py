@@ -6,6 +6,7 @@ vllm#31735, llama.cpp#26273 (control tokens in text become control tokens), tran
 
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from typing import Any
 
 from aligndistill.models.thought_markers import ANY_CLOSING, ANY_OPENING
@@ -43,12 +44,23 @@ def sanitised(text: str, control_tokens: Iterable[str] = ()) -> str:
     Args:
         control_tokens: the tokenizer's control tokens, in addition to the known ones.
     """
+    return _sanitised(text, frozenset(control_tokens))
+
+
+@lru_cache(maxsize=256)  # a text is in many questions, one behind the other
+def _sanitised(text: str, control_tokens: frozenset[str]) -> str:
     text = _INVISIBLE.sub("", text)
-    own = [re.escape(token) for token in sorted(control_tokens, key=len, reverse=True) if token not in _broken(token)]
-    markers = re.compile("|".join((*own, *_KNOWN_MARKERS)))
+    markers = _markers(control_tokens)
     while markers.search(text):  # the rest of one marker may be part of another
         text = markers.sub(lambda match: _broken(match[0]), text)
     return text
+
+
+@lru_cache(maxsize=16)
+def _markers(control_tokens: frozenset[str]) -> re.Pattern[str]:
+    longest_first = sorted(control_tokens, key=lambda token: (-len(token), token))
+    own = [re.escape(token) for token in longest_first if token not in _broken(token)]
+    return re.compile("|".join((*own, *_KNOWN_MARKERS)))
 
 
 def control_tokens(tokenizer: Any) -> frozenset[str]:

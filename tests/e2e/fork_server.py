@@ -27,17 +27,26 @@ from typing import Any
 
 # What a run imports on its way, so that a child need not.
 PRELOADED = (
-    "aligndistill.runs.run",
     "aligndistill.chat.endpoint",
+    "aligndistill.cli",
     "aligndistill.reporting.page",
     "aligndistill.reporting.table",
-    "aligndistill.training.on_policy.ppo",
+    "aligndistill.runs.run",
+    "aligndistill.stages.distilled_student",
+    "aligndistill.stages.offline_student",
+    "aligndistill.stages.ppo_student",
+    "aligndistill.stages.trl_student",
+    "aligndistill.training.on_policy.trl",
     "deepspeed",
     "deepspeed.launcher.launch",
     "deepspeed.launcher.runner",
+    "deepspeed.module_inject.auto_ep_layer",
+    "deepspeed.runtime.zero.muon.muon_optimizer",  # torch's compiler
+    "distutils.ccompiler",
     "peft",
     "torch.distributed.run",
     "transformers.models.llama.modeling_llama",
+    "trl",
 )
 LONGEST_ORDER_BYTES = 2**17
 

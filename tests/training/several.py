@@ -100,7 +100,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
         "per_device_train_batch_size": order.get("per_device", 4),
         "deepspeed": str(REPOSITORY / f"configs/deepspeed/{order['zero']}.json") if order.get("zero") else None,
         "grace_seconds": 600,  # a signal of one order must not end another
-        "save_steps": order.get("save_steps", 2),
+        "save_steps": order.get("save_steps", 2 if "folder" in order else 4),  # of 4 steps, the last is saved anyway
         "logging_steps": order.get("logging_steps", 1),
     }
     job = tiny_job(
