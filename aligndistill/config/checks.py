@@ -301,6 +301,10 @@ def _rounds(config: RunConfig, rounds: Rounds) -> Iterator[Problem]:
         yield Problem(("candidates", "from"), "with 'rounds', the student of the round before writes in place of 'start': add it")
     if config.evaluation.judge is None:
         yield Problem(("evaluation", "judge"), "rounds are compared by a judge: set this to 'same', or give another one")
+    growth, longest = rounds.stop.length_growth if rounds.stop else None, config.answer_sampling.max_new_tokens
+    if growth is not None and growth >= longest:
+        text = f"answers have 1 to {longest} tokens (max_new_tokens), so none is {growth:g} times as long as the start's"
+        yield Problem(("rounds", "stop", "length_growth"), f"{text}: lower this, or set it to null")
     if config.start is not None and config.start.quantize is not None and config.start.quantize.export == "adapter":
         text = "the next round cannot train new adapters on a model saved as adapters: set export to 'merged'"
         yield Problem(("start", "quantize", "export"), text)

@@ -10,7 +10,7 @@ from tests.e2e.command import REPOSITORY, ForkServer
 from tests.e2e.small_run import read_rows, write_config
 
 SMALL = {"batch_size": 8, "max_steps": 4, "learning_rate": 1e-4}
-TWO_ROUNDS = ("rounds.count=2", "rounds.stop={no_gain: false, length_growth: null}", "candidates.per_prompt=3")
+TWO_ROUNDS = ("rounds.count=2", "rounds.stop=null", "candidates.per_prompt=3")
 
 WEAK = ("rounds.prompts={per_round: 12, repeats: 1}", "rounds.weak=0.5")
 COUNTING = "evaluation.judge={kind: function, function: 'counting_judge:grade'}"

@@ -16,6 +16,7 @@ from tests.e2e.reports import student_weights
 from tests.e2e.small_run import write_config
 
 RULES = {"no_gain": False, "length_growth": None}
+"""With none of `stop`, no rule is left."""
 CHANGING = """
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def repeated(config: dict[str, Any], **stop: Any) -> dict[str, Any]:
         **config,
         "students": {"dpo": {"objective": {"kind": "dpo"}, **training}},
         "reward_model": None,
-        "rounds": {"count": 2, "promotes": "dpo", "data": "all", "stop": {**RULES, **stop}},
+        "rounds": {"count": 2, "promotes": "dpo", "data": "all", "stop": {**RULES, **stop} if stop else None},
         "runtime": {**config["runtime"], "save_steps": 1},
     }
 
