@@ -1,10 +1,12 @@
-"""candidates.jsonl: the configured models' answers to each prompt, without exact duplicates."""
+"""candidates.jsonl: the configured models' answers to each prompt, and a data set's, without exact duplicates."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
-from aligndistill.config.run import Candidates
+from aligndistill.config.candidates import DEMONSTRATIONS, Candidates
+from aligndistill.config.data import Source
+from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
 from aligndistill.stages.context import ModelSource, StageContext, require_records
@@ -16,9 +18,19 @@ from aligndistill.store.stage import StageResult, together
 
 @together
 def make(
-    context: StageContext, *, settings: Candidates, authors: Mapping[str, ModelSource], prompts: Path, seed: int
+    context: StageContext,
+    *,
+    settings: Candidates,
+    authors: Mapping[str, ModelSource],
+    prompts: Path,
+    seed: int,
+    held_out: float | None = None,
 ) -> StageResult:
-    """Sample from every author; samples of an interrupted run are reused."""
+    """Sample from every author; samples of an interrupted run are reused.
+
+    Args:
+        held_out: the run's share of held-out prompts, for reading the demonstrations.
+    """
     asked = list(read_jsonl(prompts / PROMPTS, Prompt))
     job = SamplingJob(
         {prompt.id: prompt for prompt in asked},
@@ -36,13 +48,15 @@ def make(
 
     if not is_main_process():
         return StageResult()
-    candidates, dropped = _distinct(asked, settings, sampled)
+    shown = demonstrated(settings.demonstrations, held_out) if settings.demonstrations and held_out is not None else {}
+    candidates, dropped = _distinct(asked, settings, sampled, shown)
     dropped = {reason: count for reason, count in {**dropped, "prompt too long": too_long, "refused": refused}.items() if count}
     require_records(len(candidates), "candidates", dropped)
     write_jsonl(context.folder / CANDIDATES, candidates)
     usage = [one.usage for one in sampled.values()]
     return StageResult(
-        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": len(candidates)},
+        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": len(candidates)}
+        | ({"demonstrated": sum(one.author == DEMONSTRATIONS for one in candidates)} if shown else {}),
         dropped=dropped,
         metrics={
             "calls": sum(one.calls for one in usage),
@@ -52,13 +66,29 @@ def make(
     )
 
 
+def demonstrated(source: Source, held_out: float) -> dict[str, str]:
+    """The data set's answer to each of its prompts, by the prompt's id: the first one, where there are several."""
+    found: dict[str, str] = {}
+    for one in load_demonstrations(source, held_out):
+        found.setdefault(one.prompt_id, one.response)
+    return found
+
+
 def _distinct(
-    prompts: Sequence[Prompt], settings: Candidates, sampled: Mapping[tuple[str, str, int], StoredSample]
+    prompts: Sequence[Prompt],
+    settings: Candidates,
+    sampled: Mapping[tuple[str, str, int], StoredSample],
+    demonstrations: Mapping[str, str],
 ) -> tuple[list[Candidate], dict[str, int]]:
+    """Of equal texts the first is kept: a demonstration, then those of the authors in their order."""
     candidates: list[Candidate] = []
     dropped = {"no answer": 0, "empty": 0, "duplicate": 0}
     for prompt in prompts:
         texts: set[str] = set()
+        if text := demonstrations.get(prompt.id, "").strip():
+            texts.add(text)
+            identity = candidate_id(prompt.id, DEMONSTRATIONS, text)
+            candidates.append(Candidate(id=identity, prompt_id=prompt.id, text=text, author=DEMONSTRATIONS))
         for author in settings.authors:
             for sample in range(settings.per_prompt):
                 one = sampled.get((prompt.id, author, sample))
