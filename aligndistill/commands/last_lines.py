@@ -11,7 +11,7 @@ from aligndistill.runs.results import Run
 from aligndistill.runs.servers import spent_so_far
 from aligndistill.store.artifacts import read_manifest
 
-LONGEST_WARNING = 160
+LONGEST_CHECK = 160
 
 
 def last_lines(run: Run, seconds: float) -> Iterator[str]:
@@ -40,14 +40,16 @@ def _cost(run: Run, seconds: float) -> str:
 
 
 def _checks(report: Report, folder: Path) -> str:
+    """The first of what the page says to look at, and how much more there is."""
     page = folder / "report.html"
-    if not report.warnings:
-        return f"no warnings; all figures: {page}"
-    first, more = report.warnings[0], len(report.warnings) - 1
-    if len(first) > LONGEST_WARNING:
-        first = f"{first[:LONGEST_WARNING].rsplit(' ', 1)[0]} ..."
+    found = [*report.warnings, *(one.text for one in report.checks)]
+    if not found:
+        return f"nothing to look at first; all figures: {page}"
+    first, more = found[0], len(found) - 1
+    if len(first) > LONGEST_CHECK:
+        first = f"{first[:LONGEST_CHECK].rsplit(' ', 1)[0]} ..."
     also = f" And {more} more" if more else " All figures"
-    return f"{len(report.warnings)} warning{'s' * bool(more)}: {first}{'' if first.endswith('.') else '.'}{also}: {page}"
+    return f"{len(found)} to look at: {first}{'' if first.endswith('.') else '.'}{also}: {page}"
 
 
 def _model(run: Run) -> Iterator[tuple[str, str]]:

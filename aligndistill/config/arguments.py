@@ -21,7 +21,14 @@ def files_and_overrides(arguments: Sequence[str]) -> tuple[list[Path], list[str]
 
 
 def _is_override(argument: str) -> bool:
-    return "=" in argument and not Path(argument).exists()
+    return "=" in argument and not _is_file(argument)
+
+
+def _is_file(argument: str) -> bool:
+    try:
+        return Path(argument).exists()
+    except OSError:  # longer than a file's name can be
+        return False
 
 
 def _split(arguments: Sequence[str]) -> Iterator[str]:

@@ -4,13 +4,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
-from aligndistill.config import elicitation_checks, filter_checks, label_checks, teacher_checks
+from aligndistill.config import author_checks, elicitation_checks, filter_checks, label_checks, round_checks, teacher_checks
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, FunctionModel, Teacher
 from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, BestOfN, Kto
-from aligndistill.config.problems import Problem, did_you_mean, no_such_model
-from aligndistill.config.rounds import Rounds
+from aligndistill.config.problems import Problem, no_such_model
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, model_uses
 from aligndistill.config.section import NAME_PATTERN
@@ -48,11 +47,12 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, judge, path)
     yield from label_checks.labels(config)
     yield from label_checks.revisions(config)
+    yield from author_checks.authors(config)
     yield from teacher_checks.distilled(config)
     yield from teacher_checks.fidelity(config)
     yield from _quantized(config)
     if config.rounds is not None:
-        yield from _rounds(config, config.rounds)
+        yield from round_checks.rounds(config, config.rounds)
     if config.evaluation.against_teacher and config.teacher is None:
         yield Problem(("evaluation", "against_teacher"), "there is no 'teacher' to compare with: add one, or set it to false")
 
@@ -82,7 +82,7 @@ def _data(config: RunConfig) -> Iterator[Problem]:
             yield Problem(("candidates", "from", number), no_such_model(author, known))
     if len(set(authors)) < len(authors):
         yield Problem(("candidates", "from"), "a model is listed twice: use 'per_prompt' to set the number of answers of each")
-    elif config.candidates.per_prompt * len(authors) < 2 and config.candidates.revise is None:
+    elif config.candidates.answers < 2 and config.candidates.revise is None:
         yield Problem(
             ("candidates", "per_prompt"),
             "a single answer cannot be ranked: set this to 2 or more, or add another model to candidates.from, or 'revise'",
@@ -286,27 +286,6 @@ def _prices(config: RunConfig) -> Iterator[Problem]:
     for name in sorted(servers - config.budget.prices.keys()):
         text = f"there is no price for '{name}': give USD per million tokens, as in {{prompt: 0.5, completion: 1.5}}, zeros if free"
         yield Problem(("budget", "prices"), text)
-
-
-def _rounds(config: RunConfig, rounds: Rounds) -> Iterator[Problem]:
-    """Repeated rounds: what the next one starts from, and what tells whether it is worth it."""
-    if rounds.promotes not in config.students:
-        known = ", ".join(config.students) or "none"
-        text = f"there is no student '{rounds.promotes}'{did_you_mean(rounds.promotes, config.students)} (known: {known})"
-        yield Problem(("rounds", "promotes"), text)
-    if config.judge is None or config.prompts is None:
-        yield Problem(("rounds",), "every round judges new answers: this needs 'prompts' and a 'judge'")
-        return
-    if "start" not in config.candidates.authors:
-        yield Problem(("candidates", "from"), "with 'rounds', the student of the round before writes in place of 'start': add it")
-    if config.evaluation.judge is None:
-        yield Problem(("evaluation", "judge"), "rounds are compared by a judge: set this to 'same', or give another one")
-    if config.start is not None and config.start.quantize is not None and config.start.quantize.export == "adapter":
-        text = "the next round cannot train new adapters on a model saved as adapters: set export to 'merged'"
-        yield Problem(("start", "quantize", "export"), text)
-    for name in config.students:
-        if re.search(r"-r\d+$", name):
-            yield Problem(("students", name), "names that end in -r and a number are those of later rounds: choose another")
 
 
 def _quantized(config: RunConfig) -> Iterator[Problem]:

@@ -168,7 +168,20 @@ class RewardScore(JudgeSection):
     pessimism: Annotated[float, HashedIfSet] = Field(default=0.0, ge=0)
 
 
-Single = Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore
+class ByAuthor(JudgeSection):
+    """Grade = 1 for the candidates of one author and 0 for all others, whatever they say.
+
+    Attributes:
+        best: a name of `candidates.from`, or `demonstrations`.
+    """
+
+    computes: ClassVar[bool] = True
+
+    kind: Literal["author"]
+    best: str
+
+
+Single = Likelihood | Pairwise | Listwise | Rubric | Function | RewardScore | ByAuthor
 """Every kind of judge but the panel."""
 
 

@@ -24,6 +24,12 @@ class RoundStop(Section):
     kl_budget: float | None = Field(default=None, gt=0)
     min_pairs: int = Field(default=1, gt=0)
 
+    @model_validator(mode="after")
+    def _a_rule_is_left(self) -> "RoundStop":
+        if not self.no_gain and self.length_growth is None and self.kl_budget is None and self.min_pairs == 1:
+            raise ValueError("no rule is left that could end the rounds: keep one, or set rounds.stop to null to run all of them")
+        return self
+
 
 class LatestShare(Section):
     """A mixture: all training rankings of the latest round, and so many of the rounds before that the latest are this share."""
@@ -88,7 +94,7 @@ class Rounds(Section):
             `{per_round: 500, repeats: 1}` so many in each.
         weak: after the first round, this share of a round's prompts is drawn from those that the student was weak at in the round
             before; the others are drawn whatever it was.
-        stop: when no further round follows.
+        stop: when no further round follows; null runs all of them that can be learned from.
     """
 
     count: int = Field(gt=1)
@@ -97,7 +103,7 @@ class Rounds(Section):
     data: RoundData = "latest"
     prompts: RoundPrompts = "same"
     weak: float | None = Field(default=None, gt=0, le=1)
-    stop: RoundStop = RoundStop()
+    stop: RoundStop | None = RoundStop()
 
     @model_validator(mode="after")
     def _weak_prompts_can_be_drawn(self) -> "Rounds":

@@ -13,11 +13,12 @@ from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.budget import Budget
+from aligndistill.config.candidates import Candidates
 from aligndistill.config.card import Card
 from aligndistill.config.data import Source
 from aligndistill.config.filters import FilteredPrompts, Filters
 from aligndistill.config.judges import Judge
-from aligndistill.config.labels import Revise, StartSft
+from aligndistill.config.labels import StartSft
 from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Model, OwnStart, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
 from aligndistill.config.rounds import Round, Rounds, unrolled
@@ -25,26 +26,6 @@ from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import Training, with_adapter_rate
-
-# ---------------------------------------------------------------------------------------------------------- candidates
-
-
-class Candidates(Section):
-    """Candidates: `per_prompt` answers to each prompt from each model named in `from`.
-
-    Held-out prompts get candidates too: the reward model is evaluated on their verdicts, and nothing is trained on them.
-
-    Attributes:
-        revise: each candidate is criticised and revised, and the revision joins the candidates.
-    """
-
-    per_prompt: int = Field(default=4, gt=0)
-    authors: tuple[str, ...] = Field(default=("start",), alias="from", min_length=1)
-    temperature: float = Field(default=1.0, gt=0)
-    max_new_tokens: int = Field(default=256, gt=0)
-    max_prompt_tokens: int = Field(default=512, gt=0)
-    revise: Annotated[Revise | None, NotHashed] = None  # by the stage that makes the candidates; another one revises them
-
 
 # ------------------------------------------------------------------------------------------------------------ rankings
 

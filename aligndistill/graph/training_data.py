@@ -75,6 +75,7 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, buil
     if config.judge is not None and config.prompts is not None:
         judged = pick(data, ("prompts",))
         writing: Given = {"settings": config.candidates, "authors": pick(roles, config.candidates.authors), "seed": config.seed}
+        writing |= {"held_out": config.held_out} if config.candidates.demonstrations else {}
         revise = config.candidates.revise
         drafts = stage(each.of("drafts" if revise else "candidates"), candidates.make, **writing, **judged, waits_for=stop)
         judged["candidates"] = drafts if revise is None else revised(config, each, revise, drafts, data["prompts"], roles)

@@ -1,11 +1,13 @@
-"""candidates.jsonl: the configured models' answers to each prompt, without exact duplicates."""
+"""candidates.jsonl: the configured models' answers to each prompt, and a data set's, without exact duplicates."""
 
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
-from aligndistill.config.run import Candidates
+from aligndistill.config.candidates import DEMONSTRATIONS, Candidates
+from aligndistill.config.data import Source
+from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
 from aligndistill.stages.context import ModelSource, StageContext, require_records
@@ -17,9 +19,19 @@ from aligndistill.store.stage import StageResult, together
 
 @together
 def make(
-    context: StageContext, *, settings: Candidates, authors: Mapping[str, ModelSource], prompts: Path, seed: int
+    context: StageContext,
+    *,
+    settings: Candidates,
+    authors: Mapping[str, ModelSource],
+    prompts: Path,
+    seed: int,
+    held_out: float | None = None,
 ) -> StageResult:
-    """Sample from every author; samples of an interrupted run are reused."""
+    """Sample from every author; samples of an interrupted run are reused.
+
+    Args:
+        held_out: the run's share of held-out prompts, for reading the demonstrations.
+    """
     asked = list(read_jsonl(prompts / PROMPTS, Prompt))
     job = SamplingJob(
         {prompt.id: prompt for prompt in asked},
@@ -37,13 +49,15 @@ def make(
 
     if not is_main_process():
         return StageResult()
+    shown = demonstrated(settings.demonstrations, held_out) if settings.demonstrations and held_out is not None else {}
     counted: Counter[str] = Counter()
-    candidates = write_jsonl(context.folder / CANDIDATES, _distinct(asked, settings, sampled, counted))
+    candidates = write_jsonl(context.folder / CANDIDATES, _distinct(asked, settings, sampled, shown, counted))
+    given = {"demonstrated": counted.pop("demonstrated", 0)} if shown else {}
     dropped = {reason: count for reason, count in {**counted, "prompt too long": too_long, "refused": refused}.items() if count}
     require_records(candidates, "candidates", dropped)
     usage = [one.usage for one in sampled.values()]
     return StageResult(
-        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": candidates},
+        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": candidates, **given},
         dropped=dropped,
         metrics={
             "calls": sum(one.calls for one in usage),
@@ -53,26 +67,43 @@ def make(
     )
 
 
+def demonstrated(source: Source, held_out: float) -> dict[str, str]:
+    """The data set's answer to each of its prompts, by the prompt's id: the first one, where there are several."""
+    found: dict[str, str] = {}
+    for one in load_demonstrations(source, held_out):
+        found.setdefault(one.prompt_id, one.response)
+    return found
+
+
 def _distinct(
     prompts: Sequence[Prompt],
     settings: Candidates,
     sampled: Mapping[tuple[str, str, int], StoredSample],
-    dropped: Counter[str],
+    demonstrations: Mapping[str, str],
+    counted: Counter[str],
 ) -> Iterator[Candidate]:
-    """The different answers to each prompt; the others are counted in `dropped`."""
+    """The different answers to each prompt; the others, and demonstrations, are counted in `counted`.
+
+    Of equal texts the first is kept: a demonstration, then those of the authors in their order.
+    """
     for prompt in prompts:
         texts: set[str] = set()
+        if text := demonstrations.get(prompt.id, "").strip():
+            texts.add(text)
+            identity = candidate_id(prompt.id, DEMONSTRATIONS, text)
+            counted["demonstrated"] += 1
+            yield Candidate(id=identity, prompt_id=prompt.id, text=text, author=DEMONSTRATIONS)
         for author in settings.authors:
             for sample in range(settings.per_prompt):
                 one = sampled.get((prompt.id, author, sample))
                 if one is None:
                     continue
                 if one.unanswered:
-                    dropped["no answer"] += 1
+                    counted["no answer"] += 1
                 elif not one.text.strip():
-                    dropped["empty"] += 1
+                    counted["empty"] += 1
                 elif one.text in texts:
-                    dropped["duplicate"] += 1
+                    counted["duplicate"] += 1
                 else:
                     texts.add(one.text)
                     yield Candidate(

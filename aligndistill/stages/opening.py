@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 from aligndistill.chat.function import FunctionChat
 from aligndistill.chat.protocol import Answered, ChatModel, Request, SamplingParams
 from aligndistill.config.judges import (
+    ByAuthor,
     ChatJudge,
     Function,
     Judge,
@@ -20,7 +21,7 @@ from aligndistill.config.judges import (
 )
 from aligndistill.config.models import EndpointModel, FunctionModel
 from aligndistill.config.plugins import load_plugin
-from aligndistill.judges import function, listwise, pairwise, panel, protocol, rubric
+from aligndistill.judges import author, function, listwise, pairwise, panel, protocol, rubric
 from aligndistill.judges.questions import JudgeOptions
 from aligndistill.judges.sanitising import control_tokens
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
@@ -134,6 +135,8 @@ def open_judge(
             return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, cache)
         case Pairwise() | Listwise() | Rubric():
             return _chat_judge(context, name, open_chat(context, models[_name(settings.model)]), settings, seed)
+        case ByAuthor():
+            return author.AuthorJudge(name, settings.best)
         case Function():
             return function.FunctionJudge(member or settings.function, load_plugin(settings.function))
         case RewardScore():

@@ -6,6 +6,8 @@ from typing import Any
 import pytest
 
 from aligndistill.commands.chain import Link, check_chain
+from aligndistill.config.load import read_config
+from aligndistill.config.models import Teacher
 from aligndistill.errors import ConfigError, DataError
 from tests.stages.finished_runs import config_of, write_run
 
@@ -32,6 +34,22 @@ def test_later_runs_may_name_students_of_earlier_and_of_finished_ones() -> None:
         link("small", teacher=student("large", "best_of_n"), start=student("medium")),
     ])  # fmt: skip
     assert not Path("runs/large").exists()
+
+
+def test_the_shipped_chain_goes_from_large_to_small_beside_the_direct_way() -> None:
+    folder = Path(__file__).parents[2] / "configs/chain"
+    links = [
+        Link(folder / f"{name}.yaml", read_config(folder / f"{name}.yaml", []).config) for name in ("medium", "small", "direct")
+    ]
+    check_chain(links)
+    medium, small, direct = (one.config for one in links)
+    assert medium.teacher == direct.teacher
+    assert isinstance(small.teacher, Teacher)
+    assert (small.teacher.run, small.teacher.student) == ("runs/quickstart-medium", "kd")
+    same = {"name", "teacher"}
+    assert small.model_dump(exclude=same) == direct.model_dump(exclude=same)
+    widths = [one.from_scratch.hidden_size for one in (direct.teacher, medium.start, small.start) if one and one.from_scratch]
+    assert widths == sorted(widths, reverse=True)
 
 
 @pytest.mark.parametrize(

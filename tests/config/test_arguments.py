@@ -19,6 +19,11 @@ def test_what_has_an_equals_sign_and_is_no_file_is_an_override(tmp_path: Path, m
     )
 
 
+def test_an_override_may_be_longer_than_a_files_name() -> None:
+    long = f"students={{{', '.join(f'dpo-{one}: {{objective: {{kind: dpo}}}}' for one in range(200))}}}"
+    assert files_and_overrides([long]) == ([], [long])
+
+
 def split(key: str, example: str) -> str:
     advice = f"put the argument in quotes, as in '{key}={example}'"
     return f"argument {key}=...: the shell split this value at its spaces: {advice}"

@@ -69,6 +69,8 @@ SERVED = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}
          ("students", "a-r2"), "are those of later rounds"),
         ({"start": {"model": "m", "quantize": {"kind": "nf4", "export": "adapter"}, "lora": {"r": 4}}},
          ("start", "quantize", "export"), "set export to 'merged'"),
+        ({"rounds": {**ROUNDS, "stop": {"length_growth": 64}}, "evaluation": {"max_new_tokens": 64}},
+         ("rounds", "stop", "length_growth"), "answers have 1 to 64 tokens"),
     ],
 )  # fmt: skip
 def test_rounds_that_cannot_be_are_refused(sections: dict[str, Any], key: tuple[str, ...], said: str) -> None:
@@ -79,6 +81,22 @@ def test_rounds_that_cannot_be_are_refused(sections: dict[str, Any], key: tuple[
 
 def test_good_rounds_have_no_problem() -> None:
     assert list(check(config(rounds=ROUNDS))) == []
+    almost = {**ROUNDS, "stop": {"length_growth": 63.9}}
+    assert list(check(config(rounds=almost, evaluation={"max_new_tokens": 64}))) == []
+
+
+def test_rules_that_are_all_off_can_never_end_the_rounds_and_none_is_said_with_null() -> None:
+    off = {"no_gain": False, "length_growth": None}
+    with pytest.raises(ValidationError, match=r"rounds\.stop\n.*no rule is left .* set rounds\.stop to null"):
+        config(rounds={**ROUNDS, "stop": off})
+    for rule in ({"kl_budget": 5.0}, {"min_pairs": 2}, {"no_gain": True}, {"length_growth": 2.0}):
+        assert config(rounds={**ROUNDS, "stop": {**off, **rule}}).all_rounds[0].stop is not None
+    assert [one.stop for one in config(rounds={**ROUNDS, "stop": None}).all_rounds] == [None, None]
+
+
+def test_a_reference_is_one_of_two() -> None:
+    with pytest.raises(ValidationError, match=r"rounds\.reference\n.*'start' or 'previous'"):
+        config(rounds={**ROUNDS, "reference": "teacher"})
 
 
 def test_a_mixture_and_a_number_of_prompts_reach_the_rounds() -> None:

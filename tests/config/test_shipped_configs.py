@@ -42,7 +42,13 @@ SHARDINGS = sorted(CONFIGS.glob("deepspeed/*.json"))
 SCRIPTS = [ROOT / "launch" / name for name in ("local.sh", "multinode.sh", "judge_then_train.sh", "slurm.sbatch")]
 
 LOCAL_TEACHER = "teacher={kind: local, model: some/teacher}"
+GOES_BY_AUTHOR = {"author", "spin"}  # overlays with a judge that cannot be a reward
 SAME_TOKENIZER = ["start={model: some/start, from_scratch: null}", "teacher={kind: local, model: some/teacher, from_scratch: null}"]
+
+
+def fitting(run: Path, overlay: Path) -> list[str]:
+    """What has to go from a config for an overlay."""
+    return ["students.ppo_teacher=null"] if run.stem == "quickstart" and overlay.stem in GOES_BY_AUTHOR else []
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ def test_the_shipped_files_are_found():
     assert {path.stem for path in RUNS} == {*quickstarts, "frontier", *RECIPES}
     assert {path.stem for path in OBJECTIVES} > {"dpo", "ipo"}  # one for each kind: tests/test_architecture.py
     assert {path.stem for path in JUDGES} > {"pairwise_endpoint", "pairwise_local"}
-    assert {path.stem for path in LOOPS} == {"rejection_sampling", "self_rewarding", "sppo", "star"}
+    assert {path.stem for path in LOOPS} == {"rejection_sampling", "self_rewarding", "spin", "sppo", "star"}
     assert {path.stem for path in SHARDINGS} == {"zero0", "zero1", "zero2", "zero3", "zero2_offload", "zero3_offload"}
 
 
@@ -124,7 +130,8 @@ def assert_holds(dumped: dict[str, Any], written: dict[str, Any]) -> None:
 @pytest.mark.parametrize("overlay", JUDGES, ids=by_name)
 def test_a_judge_overlay_replaces_the_judge(run: Path, overlay: Path):
     teacher = load_config([run]).teacher
-    judge = load_config([run, overlay], [LOCAL_TEACHER] if isinstance(teacher, EndpointModel) else []).judge
+    local = [LOCAL_TEACHER] if isinstance(teacher, EndpointModel) else []
+    judge = load_config([run, overlay], [*local, *fitting(run, overlay)]).judge
     assert judge is not None
     written = yaml.safe_load(overlay.read_text())["judge"]
     assert_holds(judge.model_dump(mode="json"), written)
@@ -205,7 +212,7 @@ def test_an_objective_has_its_published_values_also_where_only_its_kind_is_given
 @pytest.mark.parametrize("overlay", LOOPS, ids=by_name)
 def test_a_loop_repeats_a_run_or_labels_its_start(run: Path, overlay: Path):
     written = read_yaml_file(overlay, 0).data
-    config = load_config([run, overlay], SAME_TOKENIZER[:1] if overlay.stem == "star" else [])
+    config = load_config([run, overlay], SAME_TOKENIZER[:1] if overlay.stem == "star" else fitting(run, overlay))
     assert_holds(json.loads(config.model_dump_json(by_alias=True)), written)
     if overlay.stem == "star":
         assert config.sft is not None
@@ -287,9 +294,9 @@ def with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 
 @pytest.mark.parametrize("overlay", LOOPS, ids=by_name)
 def test_a_loop_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], tmp_path: Path, overlay: Path):
-    """On `hh.yaml`. The files and the function that STaR's config asks for are the user's."""
+    """On `hh.yaml`. The files and the function that the configs ask for are the user's."""
     rows = [{"prompt": f"What is {one} plus {one}?", "completion": f"Twice.\nAnswer: {2 * one}"} for one in range(200)]
-    for name in ("my_examples.jsonl", "my_answers.jsonl"):
+    for name in ("my_examples.jsonl", "my_answers.jsonl", "my_demonstrations.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     function = "sft.demonstrations.label.function=examples.quickstart.truth:truth"
     weak = ["rounds.prompts={per_round: 60, repeats: 1}", "rounds.weak=0.5"]  # nothing of it is known before the first round
@@ -300,7 +307,7 @@ def test_a_loop_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], 
     assert (planned.problems, planned.no_estimate) == ((), None)
     assert "student-dpo" in planned.memory
     asked = {one.stage for one in planned.requests}
-    assert ("labels-hinted" if overlay.stem == "star" else "verdicts-r2") in asked
+    assert {"star": "labels-hinted", "spin": "answers-spin-r3"}.get(overlay.stem, "verdicts-r2") in asked
     if overlay.stem == "sppo":
         prompts = {one.stage: one.prompts for one in planned.requests if one.stage.startswith("verdicts")}
         assert len(set(prompts.values())) == 1

@@ -7,10 +7,10 @@ from typing import Any
 import pytest
 
 from tests.e2e.command import REPOSITORY, ForkServer
-from tests.e2e.small_run import read_rows, write_config
+from tests.e2e.small_run import read_rows, write_config, write_rows
 
 SMALL = {"batch_size": 8, "max_steps": 4, "learning_rate": 1e-4}
-TWO_ROUNDS = ("rounds.count=2", "rounds.stop={no_gain: false, length_growth: null}", "candidates.per_prompt=3")
+TWO_ROUNDS = ("rounds.count=2", "rounds.stop=null", "candidates.per_prompt=3")
 
 WEAK = ("rounds.prompts={per_round: 12, repeats: 1}", "rounds.weak=0.5")
 COUNTING = "evaluation.judge={kind: function, function: 'counting_judge:grade'}"
@@ -57,3 +57,28 @@ def test_a_loop_runs_over_a_config(
         again = before.keys() & after.keys()
         assert again
         assert all(before[one] != after[one] for one in again)
+
+
+def test_spin_prefers_demonstrations_to_own_answers(folder: Path, forked: ForkServer, config: dict[str, Any]) -> None:
+    """In both rounds: a pair a prompt, whose rejected answer is the student's of the round before."""
+    shown = {row["prompt"]: row["completion"] for row in read_rows(folder / "teacher_demonstrations.jsonl")[:40]}
+    write_rows(folder / "shown.jsonl", [{"prompt": prompt, "completion": answer} for prompt, answer in shown.items()])
+    write_config(folder / "run.yaml", config)
+    settings = [f"students.spin.{key}={value}" for key, value in SMALL.items()]
+    data = ("prompts.source.path=shown.jsonl", "candidates.demonstrations={path: shown.jsonl}", "students.pro=null")
+    overlay = str(REPOSITORY / "configs/loops/spin.yaml")
+    ended = forked.run(folder, "run", "run.yaml", overlay, *settings, *data, "rounds.count=2", "rounds.stop=null", COUNTING)
+    assert ended.code == 0, ended.errors
+    report = json.loads((folder / "runs/run/report.json").read_text())
+    assert [one["round"] for one in report["rounds"]] == ["1", "2"]
+    rejected = []
+    for suffix in ("", "-r2"):
+        own = {one["text"] for one in made(folder, f"candidates{suffix}", "candidates.jsonl") if one["author"] == "start"}
+        pairs = made(folder, f"rankings{suffix}", "pairs.jsonl")
+        assert len(pairs) == len({row["prompt"][0]["content"] for row in pairs}) > 10
+        assert all(row["chosen"][0]["content"] == shown[row["prompt"][0]["content"]] for row in pairs)
+        assert {row["rejected"][0]["content"] for row in pairs} <= own
+        rejected.append([row["rejected"][0]["content"] for row in pairs])
+    assert rejected[0] != rejected[1]
+    mixed = made(folder, "mixed_rankings-r2", "pairs.jsonl")
+    assert len(mixed) == 2 * len(rejected[1])

@@ -16,6 +16,7 @@ from tests.e2e.reports import student_weights
 from tests.e2e.small_run import write_config
 
 RULES = {"no_gain": False, "length_growth": None}
+"""With none of `stop`, no rule is left."""
 CHANGING = """
 from pathlib import Path
 
@@ -31,7 +32,7 @@ def repeated(config: dict[str, Any], **stop: Any) -> dict[str, Any]:
         **config,
         "students": {"dpo": {"objective": {"kind": "dpo"}, **training}},
         "reward_model": None,
-        "rounds": {"count": 2, "promotes": "dpo", "data": "all", "stop": {**RULES, **stop}},
+        "rounds": {"count": 2, "promotes": "dpo", "data": "all", "stop": {**RULES, **stop} if stop else None},
         "runtime": {**config["runtime"], "save_steps": 1},
     }
 
@@ -110,3 +111,32 @@ def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
     assert found["rounds"][0]["canaries"]["n"] > 0
     nothing = forked.run(folder, "run", "run.yaml")
     assert (nothing.code, "Nothing to do" in nothing.output) == (0, True), nothing.errors
+
+
+def test_a_judge_that_loves_length_ends_the_rounds_by_the_length_rule(
+    folder: Path, forked: ForkServer, config: dict[str, Any]
+) -> None:
+    """Answers grow in both rounds; with a limit between the two growths, no third round follows the second."""
+    settings = repeated(config) | {"judge": {"kind": "function", "function": "examples.quickstart.longer:grade"}}
+    settings["candidates"] = {**settings["candidates"], "max_new_tokens": 40}
+    settings["students"]["dpo"] |= {"max_steps": 8, "learning_rate": 2e-3}
+    settings["rounds"] |= {"data": "latest"}
+    settings["evaluation"] = {"samples_per_prompt": 4}
+    write_config(folder / "run.yaml", settings)
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    first, second = (one["length_growth"] for one in report(folder)["rounds"])
+    assert second > first > 1
+    limit = (first + second) / 2
+    settings["rounds"] |= {"count": 3, "stop": {"no_gain": False, "length_growth": limit}}
+    write_config(folder / "run.yaml", settings)
+    ended = forked.run(folder, "run", "run.yaml")
+    assert ended.code == 0, ended.errors
+    assert "student-" not in ended.errors  # nothing is trained again, and nothing more
+    found = report(folder)
+    said = f"length_growth: answers are {second:.2f} times as long as the start's (limit {limit:g})"
+    assert [one["ended"] for one in found["rounds"]] == [None, said]
+    lengths = {name: one["length_tokens"]["mean"] for name, one in found["students"].items()} | {
+        "start": found["start"]["length_tokens"]["mean"]
+    }
+    assert lengths["dpo-r2"] / lengths["start"] == pytest.approx(second)

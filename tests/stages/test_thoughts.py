@@ -9,7 +9,8 @@ import pytest
 
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Answered, Reply, Request, SamplingParams
 from aligndistill.chat.scripted import ScriptedChat
-from aligndistill.config.run import AnswerSampling, Candidates, Runtime
+from aligndistill.config.candidates import Candidates
+from aligndistill.config.run import AnswerSampling, Runtime
 from aligndistill.errors import DataError
 from aligndistill.models.chat_template import fix_template
 from aligndistill.models.load import ModelPointer
