@@ -224,7 +224,7 @@ STUDENT_KEYS = (
     "learning_rate, batch_size, num_train_epochs, max_steps, warmup_ratio, lr_scheduler_type, weight_decay, max_grad_norm, "
     "max_prompt_tokens, max_response_tokens, objective, seed, start"
 )
-JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, panel"
+JUDGE_KINDS = "likelihood, pairwise, listwise, rubric, function, reward_model, author, panel"
 HIDDEN = "hidden: {layers: %s}"
 KINDS = "dpo, rrhf, pro, best_of_n, simpo, cpo, orpo, kto, sppo, ppo, grpo, rloo, distil, on_policy_distil"
 
