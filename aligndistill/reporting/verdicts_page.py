@@ -202,6 +202,7 @@ def _line(verdict: Comparison | Grade, letters: dict[str, str]) -> _Line:
         return _Line(letters[verdict.candidate], result, verdict.reply, verdict.thoughts, not is_unparsed(verdict))
     first, second = letters[verdict.first], letters[verdict.second]
     result = {"first": f"{first} wins", "second": f"{second} wins", "tie": "a tie", "unparsed": "unreadable"}[verdict.outcome]
-    if verdict.probability_first is not None and not is_unparsed(verdict):
-        result += f", P({first}) = {verdict.probability_first:.2f}"
+    p = verdict.probability_first
+    if p is not None and not is_unparsed(verdict):
+        result += f", P({second}) = {1 - p:.2f}" if verdict.outcome == "second" else f", P({first}) = {p:.2f}"
     return _Line(f"{first} or {second}", result, verdict.reply, verdict.thoughts, not is_unparsed(verdict))

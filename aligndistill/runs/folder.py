@@ -53,7 +53,7 @@ def begin(config: RunConfig, whole: Pipeline, folder: Path, made: Collection[str
     return finished
 
 
-def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: Path, complete: bool) -> None:
+def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: Path) -> None:
     """Write the run's folder, from the stages of this call and all other stages of this config that are finished in the store."""
     folders = begin(config, whole, folder, {stage.name for stage in stages})  # again: stages that turned out equal share a folder
     entries = [
@@ -66,7 +66,7 @@ def gather(config: RunConfig, whole: Pipeline, stages: Sequence[Stage], folder: 
     _write(folder / PROVENANCE, provenance(config, whole, folder).model_dump_json(indent=2) + "\n")
     link_students(folder, folders)
     write_verdicts(config.name, folder, folders)
-    if complete:
+    if "report" in folders:
         write_report_files(resolved(config), folder, folders)
     if "evaluation" in folders:
         for file in sorted((folders["evaluation"] / MODEL_OUTPUTS).glob("*.json")):

@@ -193,7 +193,7 @@ def _run(
                     summarised(summary(manifest))
         except (UserError, KeyboardInterrupt):
             if is_main_process():  # `judge audit` and `open_run` read the unfinished run's folder
-                gather(config, whole, done, folder, complete=False)
+                gather(config, whole, done, folder)
             raise
         done.append(stage)
         if stage.may_end:
@@ -207,7 +207,7 @@ def _run(
                     log_energy(config.runtime.store, artifact, counters, read_counters(), seconds)
     complete = stages[-1].name == "report"
     if is_main_process():
-        gather(config, whole, done, folder, complete)
+        gather(config, whole, done, folder)
     return Run(folder, config, tuple(made), complete)
 
 

@@ -5,6 +5,7 @@ import re
 from typing import Any
 
 import datasets
+import pytest
 import torch
 import yaml
 from transformers import AutoModelForCausalLM, AutoModelForSequenceClassification, AutoTokenizer
@@ -92,6 +93,24 @@ def test_a_student_and_the_reward_model_are_ordinary_hugging_face_folders(small_
     assert any(not torch.equal(a, b) for a, b in zip(start.parameters(), trained.parameters(), strict=True))
     reward_model = AutoModelForSequenceClassification.from_pretrained(small_run.made("reward_model") / "model")
     assert reward_model.config.num_labels == 1
+
+
+def test_the_report_says_how_it_was_made_and_what_the_judge_did(small_run: FinishedRun) -> None:
+    found = report(small_run)
+    assert found["about"]["command"].startswith("aligndistill run small.yaml")
+    assert "CPU core" in found["about"]["machine"]
+    assert [one["stage"] for one in found["about"]["stages"]][-1] == "report"
+    sizes = {one["name"]: one["parameters"] for one in found["about"]["models"]}
+    start = AutoModelForCausalLM.from_pretrained(small_run.made("start") / "model")
+    assert sizes["start"] == sum(one.numel() for one in start.parameters())
+    assert found["judge"]["verdicts"] == sum(one["verdicts"] for one in found["judge"]["work"])
+    evaluated = read_rows(small_run.made("evaluation") / "verdicts.jsonl")
+    assert {one["purpose"]: one["verdicts"] for one in found["judge"]["work"]}["evaluation"] == len(evaluated)
+    for name in STUDENTS:
+        beside = found["students"][name]["against_start"]
+        assert beside["wins"] + beside["ties"] + beside["losses"] + beside["unreadable"] == found["students"][name]["win_rate"]["n"]
+        truth = found["students"][name]["truth"]["mean"] - found["start"]["truth"]["mean"]
+        assert beside["truth"]["mean"] == pytest.approx(truth)
 
 
 def test_nothing_is_trained_on_a_held_out_prompt(small_run: FinishedRun) -> None:

@@ -59,6 +59,8 @@ def test_failures_come_first_and_every_prompt_says_who_won(tmp_path: Path) -> No
         "A or B: the winner changes with the order, P(A) = 0.65 on average",
         "No readable verdict",
         "A and B tie",
+        "A or B A wins, P(A) = 0.90",
+        "B or A A wins, P(A) = 0.70",
         "B wins, 12.03 ahead of A (grades: B -0.183, A -12.21; higher is better)",
     ]:
         assert shown in text, shown
