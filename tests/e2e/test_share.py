@@ -28,9 +28,10 @@ from aligndistill.reporting.report import read_report
 from aligndistill.stages.scored_answers import answer_key
 from aligndistill.store.jsonl import read_jsonl
 from tests.commands.share.hub_server import TOKEN, Hub, StoredRepository, hub_stand_in
-from tests.e2e.command import ForkServer
+from tests.e2e.command import ForkServer, command
 from tests.e2e.conftest import FinishedRun
 from tests.e2e.small_run import write_config, write_data
+from tests.imports import HEAVY, TOLD, imported
 from tests.tiny_models import SIZES_FOR_BITS, write_tiny_model
 
 DPO = "runs/small:dpo"
@@ -239,6 +240,13 @@ def test_data_that_is_not_there_is_refused(run: FinishedRun, tmp_path: Path) -> 
     assert "did you mean 'votes'" in refused("export", "runs/small", tmp_path / "a", "--data", "vots")
     assert "has no votes yet" in refused("export", "runs/small", tmp_path / "a", "--data", "votes")
     assert not list(tmp_path.iterdir())
+
+
+def test_exporting_data_imports_no_library_that_computes(run: FinishedRun, tmp_path: Path) -> None:
+    ended = command(run.folder, "export", "runs/small", str(tmp_path / "out"), "--data", "preferences", environment=TOLD)
+    assert ended.code == 0, ended.errors
+    assert "pydantic" in imported(ended)
+    assert not imported(ended) & HEAVY
 
 
 def test_votes_are_exported_without_names_and_shown_on_the_card(
