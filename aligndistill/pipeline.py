@@ -32,7 +32,7 @@ from aligndistill.store.stage import Given, Pipeline, Stage, pick, stage
 
 def pipeline(config: RunConfig) -> Pipeline:
     """All stages that the report needs."""
-    shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "runtime"}))
+    shown = dump_yaml(config.model_dump(mode="json", by_alias=True, exclude={"budget", "card", "runtime"}))
     config = with_models_of_runs(resolved(config))
     require_one_tokenizer(config)
     models = named_models(config)

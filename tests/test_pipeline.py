@@ -123,6 +123,10 @@ def test_a_name_decides_nothing(folder: Path) -> None:
         assert built[name].folder(folder) == before.folder(folder)
 
 
+def test_what_cards_say_changes_no_fingerprint(folder: Path) -> None:
+    assert changed(lambda c: c.update(card={"license": "mit", "language": ["en"]})) == set()
+
+
 def test_a_wrong_argument_is_found_when_the_stage_is_built() -> None:
     with pytest.raises(TypeError, match="prompt"):
         store_stage.stage("prompts", prompts.read, settings=None, prompt=1)

@@ -17,17 +17,21 @@ from typer.testing import CliRunner, Result
 
 from aligndistill.cli.app import app
 from aligndistill.commands.share import weights
+from aligndistill.commands.view.ballots import add_vote
 from aligndistill.config.load import load_config
 from aligndistill.data.trl_pairs import pairs_of
+from aligndistill.evaluation.votes import Vote
 from aligndistill.models.folder import has_bitsandbytes
 from aligndistill.records import Ranking
 from aligndistill.reporting.card_text import BEGIN, END
 from aligndistill.reporting.report import read_report
+from aligndistill.stages.scored_answers import answer_key
 from aligndistill.store.jsonl import read_jsonl
 from tests.commands.share.hub_server import TOKEN, Hub, StoredRepository, hub_stand_in
-from tests.e2e.command import ForkServer
+from tests.e2e.command import ForkServer, command
 from tests.e2e.conftest import FinishedRun
 from tests.e2e.small_run import write_config, write_data
+from tests.imports import HEAVY, TOLD, imported
 from tests.tiny_models import SIZES_FOR_BITS, write_tiny_model
 
 DPO = "runs/small:dpo"
@@ -236,6 +240,39 @@ def test_data_that_is_not_there_is_refused(run: FinishedRun, tmp_path: Path) -> 
     assert "did you mean 'votes'" in refused("export", "runs/small", tmp_path / "a", "--data", "vots")
     assert "has no votes yet" in refused("export", "runs/small", tmp_path / "a", "--data", "votes")
     assert not list(tmp_path.iterdir())
+
+
+def test_exporting_data_imports_no_library_that_computes(run: FinishedRun, tmp_path: Path) -> None:
+    ended = command(run.folder, "export", "runs/small", str(tmp_path / "out"), "--data", "preferences", environment=TOLD)
+    assert ended.code == 0, ended.errors
+    assert "pydantic" in imported(ended)
+    assert not imported(ended) & HEAVY
+
+
+def test_votes_are_exported_without_names_and_shown_on_the_card(
+    copied_run: FinishedRun, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(copied_run.folder)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    (scores,) = copied_run.store.glob("evaluation-*/scored.jsonl")
+    rows = [json.loads(line) for line in scores.read_text().splitlines()]
+    start, dpo = ({row["prompt_id"]: row["text"] for row in rows if row["author"] == name} for name in ("start", "dpo"))
+    prompts = [prompt for prompt in start if start[prompt] != dpo[prompt]][:3]
+    for number, (prompt, choice) in enumerate(zip(prompts, ("left", "right", "tie"), strict=True)):
+        left, right = answer_key(prompt, start[prompt]), answer_key(prompt, dpo[prompt])
+        decided = {"prompt": prompt, "left": left, "right": right, "vote": choice, "queue": "random", "milliseconds": 900}
+        vote = Vote.model_validate({**decided, "id": f"{number:032x}", "time": 1.0 + number, "note": "by Ada"})
+        add_vote(Path("runs/small"), "ada", vote)
+    done("export", "runs/small", tmp_path / "votes", "--data", "votes")
+    written = (tmp_path / "votes/votes/held_out.jsonl").read_text()
+    assert [json.loads(line)["vote"] for line in written.splitlines()] == ["left", "right", "tie"]
+    assert "ada" not in written.lower()
+    done("export", "runs/small", tmp_path / "pairs", "--data", "votes", "--format", "trl")
+    pairs = [json.loads(line) for line in (tmp_path / "pairs/votes/held_out.jsonl").read_text().splitlines()]
+    assert [pair["chosen"][0]["content"] for pair in pairs] == [start[prompts[0]], dpo[prompts[1]]]
+    assert [pair["rejected"][0]["content"] for pair in pairs] == [dpo[prompts[0]], start[prompts[1]]]
+    done("export", DPO, tmp_path / "out")
+    assert "People's blind votes (3): the judge chooses as they do in " in (tmp_path / "out/README.md").read_text()
 
 
 # ------------------------------------------------------------------------------------------------------------------ push

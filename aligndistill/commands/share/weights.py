@@ -122,7 +122,7 @@ def write_weights(student: TrainedModel, folder: Path, merge: bool, dtype: str |
     if not difference <= TOLERANCE[written]:
         raise DataError(
             f"{student.name}: the exported model computes other logits (by {100 * difference:.3g} % of the largest). "
-            "Nothing was exported. Try --dtype fp32."
+            "Nothing was exported. Try --dtype bf16 or fp32."
         )
     base = str(read_json(folder / ADAPTER_CONFIG).get("base_model_name_or_path") or "")
     return Exported(folder, (folder / ADAPTER_CONFIG).is_file(), base, written, parameters, difference)
