@@ -12,7 +12,7 @@ from trl import DPOConfig, DPOTrainer, RewardConfig, RewardTrainer, RLOOConfig, 
 
 from aligndistill.commands.export import export_run
 from aligndistill.config.data import Source
-from aligndistill.data.loading import load_rankings
+from aligndistill.data.loading import load_judgments
 from aligndistill.records import Ranking
 from aligndistill.store.jsonl import read_jsonl
 from tests.e2e.conftest import FinishedRun
@@ -124,7 +124,7 @@ def test_pairs_come_back_as_they_were(small_run: FinishedRun) -> None:
     }
     found = {
         (one.messages, *(answer.text for answer in one.responses), *(answer.score for answer in one.responses))
-        for one in load_rankings(Source(path=str(folder / "pairs.jsonl")), held_out=0.3).all().records
+        for one in load_judgments(Source(path=str(folder / "pairs.jsonl")))
     }
     assert wanted
     assert found == wanted
