@@ -68,6 +68,8 @@ def pipeline(config: RunConfig) -> Pipeline:
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown, "store": config.runtime.store.absolute()}
     about |= {"settings": learned, "judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
+    if reached:
+        about["promoted"] = {each.name: each.of(each.promotes) for each in config.all_rounds if each.promotes}
     results: Given = {"students": trained, "evaluation": scores, "fidelity": followed, **elicited_steps(given["prompts"])}
     results |= ends | {"progress": reached}
     return Pipeline(stage("report", report.make, **about, rounds=of_round, **results))
