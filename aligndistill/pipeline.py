@@ -71,7 +71,7 @@ def one_round(config: RunConfig, each: Round, models: Given, data: Given, before
     of_start = {"start": before[0].answers["start"] if before else answers["start"], "previous": start_answers}
     reached = progress(config, each, trained[promoted], learned, models, of_start | {"student": answers[promoted]})
     stop = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=reached) if each.stop else None
-    return RoundStages(each.name, learned, settings, trained, answers, reached, answers[promoted], stop)
+    return RoundStages(each.name, learned, settings, trained, answers, promoted, reached, stop)
 
 
 def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given, compared: Given) -> Stage:

@@ -338,6 +338,7 @@ def test_what_each_round_reads(folder: Path) -> None:
     assert built["answers-dpo-r3"].given["reference"] is built["start"]
     answers = {"start": built["answers-start"], "previous": built["answers-dpo-r2"], "student": built["answers-dpo-r3"]}
     assert built["progress-r3"].given["answers"] == answers
+    assert built["report"].given["promoted"] == {"1": "dpo", "2": "dpo-r2", "3": "dpo-r3"}
     assert "stop-r3" not in built
     assert "student-best_of_n-r2" not in built
 

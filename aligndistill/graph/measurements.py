@@ -30,7 +30,8 @@ def measurements(config: RunConfig, models: Given, data: Given, built: Sequence[
     scores = scored(config, models, data["prompts"], answers, built, ends) if students else None
     results: Given = {"rounds": {each.name: each.data for each in built}, "students": students, "settings": settings}
     results |= {"evaluation": scores, "fidelity": followed, **elicited_steps(data["prompts"]), **ends}
-    return results | {"progress": {each.name: each.progress for each in built if each.progress}}
+    results["progress"] = {each.name: each.progress for each in built if each.progress}
+    return results | ({"promoted": {each.name: each.promoted for each in built}} if results["progress"] else {})
 
 
 def scored(config: RunConfig, models: Given, prompts: Stage, answers: Given, built: Sequence[RoundStages], ends: Given) -> Stage:

@@ -16,8 +16,8 @@ class RoundStages:
         data: what its students may read, by name: prompts, candidates, verdicts, rankings, reward model.
         settings, students: of each student, by the name that it has in this round.
         answers: to the held-out prompts: those of its students, and of the models that they are compared with.
-        progress: compares the promoted student with the round's start, and points to its model; None if none is promoted.
-        promoted_answers: those of the promoted student, which is the next round's start.
+        promoted: the student that the next round starts from; None if it starts from none.
+        progress: compares the promoted student with the round's start, and points to its model.
         stop: decides whether another round follows; None if no rule can end the rounds here.
     """
 
@@ -26,9 +26,14 @@ class RoundStages:
     settings: Mapping[str, Student]
     students: Given
     answers: Given
+    promoted: str | None = None
     progress: Stage | None = None
-    promoted_answers: Stage | None = None
     stop: Stage | None = None
+
+    @property
+    def promoted_answers(self) -> Stage | None:
+        """The answers of the next round's start."""
+        return None if self.promoted is None else self.answers[self.promoted]
 
 
 def merged(parts: Iterable[Mapping[str, Stage]]) -> Given:

@@ -159,13 +159,35 @@ def result_plots(report: Report, series: Mapping[str, int | None]) -> list[Figur
 
 
 def _round_plots(report: Report) -> list[Figure]:
-    """How hard the training prompts were, where several rounds show whether that changes."""
-    accepted = {one.round: one.accept_rate for one in report.rounds if one.accept_rate is not None}
-    hard = {one.round: one.difficulty for one in report.rounds if one.difficulty is not None}
-    if len(accepted) < 2 or len(hard) < 2:
-        return []
-    caption = "Of each round's training prompts, for the model that the round started from. Bars are 95% intervals."
-    return [Figure("Accept rate and difficulty", caption, plots.rounds_plot({"accept rate": accepted, "difficulty": hard}))]
+    """What became of the promoted students, and how hard the training prompts were, where there are several rounds of them."""
+    students = {one.round: report.students[one.student] for one in report.rounds if one.student is not None}
+    reached = {
+        "truth": {name: one.truth for name, one in students.items()},
+        "win rate": {name: one.win_rate for name, one in students.items()},
+        "at equal length": {name: one.win_rate_lc for name, one in students.items()},
+    }
+    went = {
+        "KL from the start, nats": {name: one.kl_nats for name, one in students.items()},
+        "length, tokens": {name: one.length_tokens for name, one in students.items()},
+    }
+    asked = {
+        "accept rate": {one.round: one.accept_rate for one in report.rounds},
+        "difficulty": {one.round: one.difficulty for one in report.rounds},
+    }
+    promoted = "Of each round's promoted student, on the held-out prompts; wins are over the start. Bars are 95% intervals."
+    training = "Of each round's training prompts, for the model that the round started from. Bars are 95% intervals."
+    drawn = (
+        ("Quality by round", promoted, reached),
+        ("Distance by round", promoted, went),
+        ("Accept rate and difficulty", training, asked),
+    )
+    found = []
+    for title, caption, quantities in drawn:
+        measured = {name: {one: value for one, value in values.items() if value is not None} for name, values in quantities.items()}
+        shown = {name: values for name, values in measured.items() if len(values) > 1}
+        if shown:
+            found.append(Figure(title, caption, plots.rounds_plot(shown)))
+    return found
 
 
 def _reward_plots(data: PageData) -> list[Figure]:

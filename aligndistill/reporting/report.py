@@ -162,6 +162,7 @@ class RoundMetrics(Record):
     """A round's promoted student on the held-out prompts.
 
     Attributes:
+        student: its name among the report's students.
         win_rate: over the model that the round started from.
         win_rate_lc: the same between answers of equal length; None if not measured.
         length_growth: its mean length over that of the run's start.
@@ -182,6 +183,7 @@ class RoundMetrics(Record):
     kl_nats: Mean | None
     pairs: int
     ended: str | None
+    student: str | None = None
     canaries: Mean | None = None
     own_answers_win: Mean | None = None
     own_answers_win_by_labels: Mean | None = None

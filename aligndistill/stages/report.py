@@ -75,6 +75,7 @@ def make(
     stops: Mapping[str, Path],
     orders: Mapping[str, Path],
     elicited: Mapping[str, Path] | None = None,
+    promoted: Mapping[str, str] | None = None,
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
@@ -84,6 +85,7 @@ def make(
         shown: the config, as shown on the page.
         rounds: the stages from prompts to reward model by name, of each round.
         elicited: the steps in which models wrote prompts.
+        promoted: the student of each round that the next one starts from, by name.
         progress, stops, orders: each round's promoted student, whether another followed, whether it had an order to learn from.
     """
     # What is shown of the data is that of the last round that was run.
@@ -105,7 +107,7 @@ def make(
         reward_model=_reward_model(manifests),
         students={name: _student(name, settings[name], one, evaluated, fidelity, scored) for name, one in students.items()},
         leading=evaluated.leading,
-        rounds=tuple(_rounds(progress, stops, orders, rounds)),
+        rounds=tuple(_rounds(progress, stops, orders, rounds, promoted or {})),
         elicitation=_elicitation(elicited or {}),
         chain=tuple(ChainModel(**asdict(one)) for one in chain),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated)),
@@ -177,7 +179,11 @@ def _own_start(evaluated: EvaluationResult, student: str) -> OwnStartMetrics:
 
 
 def _rounds(
-    progress: Mapping[str, Path], stops: Mapping[str, Path], orders: Mapping[str, Path], rounds: Mapping[str, Mapping[str, Path]]
+    progress: Mapping[str, Path],
+    stops: Mapping[str, Path],
+    orders: Mapping[str, Path],
+    rounds: Mapping[str, Mapping[str, Path]],
+    promoted: Mapping[str, str],
 ) -> Iterator[RoundMetrics]:
     for name, folder in progress.items():
         following = [ends[key] for ends, key in ((stops, name), (orders, str(int(name) + 1))) if key in ends]
@@ -188,7 +194,8 @@ def _rounds(
         hard = list(training_difficulties(rounds[name]["rankings"]).values())
         audited["accept_rate"] = bootstrap_mean([one.accept_rate for one in hard]) if hard else None
         audited["difficulty"] = bootstrap_mean([one.difficulty for one in hard]) if hard else None
-        yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update={"ended": ended, **audited})
+        added = {"student": promoted.get(name), "ended": ended, **audited}
+        yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update=added)
 
 
 def _elicitation(steps: Mapping[str, Path]) -> tuple[ElicitationMetrics, ...]:

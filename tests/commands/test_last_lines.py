@@ -10,7 +10,6 @@ from aligndistill.runs.files import SPENT
 from aligndistill.runs.results import TrainedStudent
 from tests.reporting.fake_run import full_report
 
-
 CHECK = Check(kind="worse_than_start", student="pro", text="pro is worse than the start on 15% of the prompts.")
 
 

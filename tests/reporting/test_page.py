@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
-from aligndistill.reporting.report import Check, JudgeMetrics, Report, StudentMetrics
+from aligndistill.reporting.report import Check, JudgeMetrics, Report, RoundMetrics, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
+from aligndistill.reporting.writing import with_interval
 from tests.reporting.fake_run import full_page, full_report, student
 
 PAYLOADS = [
@@ -233,3 +234,16 @@ def test_text_of_any_kind_can_be_written(tmp_path):
     written = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "lone ⟨U+D800⟩ surrogate, ⟨U+0000⟩ nul, ⟨U+202E⟩ override, \N{SNOWMAN}" in written
     assert "(empty)" in written
+
+
+def test_quality_and_distance_are_plotted_round_by_round():
+    page = full_page()
+    first, second = page.report.students["dpo"], page.report.students["pro"]
+    of_round = {"win_rate": None, "win_rate_lc": None, "kl_nats": None, "length_growth": 1.0, "pairs": 9, "ended": None}
+    rounds = tuple(RoundMetrics(round=number, student=name, **of_round) for number, name in (("1", "dpo"), ("2", "dpo-r2")))
+    report = page.report.model_copy(update={"students": {"dpo": first, "dpo-r2": second}, "rounds": rounds})
+    text = render_page(dataclasses.replace(page, report=report))
+    told = f"{with_interval(first.truth)} in round 1, {with_interval(second.truth)} in round 2"
+    assert f"Over the rounds: truth {told}" in text
+    assert f"KL from the start, nats {with_interval(first.kl_nats)} in round 1" in text
+    assert "Accept rate and difficulty" not in text  # neither was measured
