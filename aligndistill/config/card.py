@@ -1,9 +1,10 @@
 """What a model's or data set's card says that no run can know."""
 
 import difflib
-from typing import Annotated, Self
+import re
+from typing import Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import field_validator, model_validator
 
 from aligndistill.config.section import Section
 
@@ -35,7 +36,7 @@ class Card(Section):
     license: str | None = None
     license_name: str | None = None
     license_link: str | None = None
-    language: tuple[Annotated[str, Field(pattern=r"^[a-z]{2,3}(-[A-Za-z]{2,4})?$")], ...] = ()
+    language: tuple[str, ...] = ()
     pretty_name: str | None = None
     personal_data: str | None = None
 
@@ -48,6 +49,13 @@ class Card(Section):
                 "license: other, with license_name and license_link"
             )
         return value
+
+    @field_validator("language")
+    @classmethod
+    def _are_codes(cls, values: tuple[str, ...]) -> tuple[str, ...]:
+        if wrong := [value for value in values if not re.fullmatch(r"[a-z]{2,3}(-[A-Za-z]{2,4})?", value)]:
+            raise ValueError(f"'{wrong[0]}' is no code of a language, such as en or zh-Hans")
+        return values
 
     @model_validator(mode="after")
     def _other_has_a_name(self) -> Self:

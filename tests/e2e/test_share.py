@@ -139,6 +139,8 @@ def test_what_cannot_be_exported_is_refused(run: FinishedRun, tmp_path: Path) ->
     assert "quantised again" in refused("export", DPO, tmp_path / "out", "--dtype", "nf4")
     assert "no adapters to merge" in refused("export", DPO, tmp_path / "out", "--merge")
     assert "did you mean 'apache-2.0'" in refused("export", DPO, tmp_path / "out", "--license", "apache2.0")
+    assert "'english' is no code of a language" in refused("export", DPO, tmp_path / "out", "--language", "english")
+    assert "needs 'license_name'" in refused("export", DPO, tmp_path / "out", "--license", "other")
     (tmp_path / "file").write_text("mine")
     assert "exists already" in refused("export", DPO, tmp_path)
     assert [file.name for file in tmp_path.iterdir()] == ["file"]

@@ -3,6 +3,8 @@
 from dataclasses import replace
 from pathlib import Path
 
+from pydantic import ValidationError
+
 from aligndistill.commands.share.facts import held_out_prompt, model_facts
 from aligndistill.commands.share.names import TrainedModel, trained_model
 from aligndistill.commands.share.weights import Exported, completed, dtype_of, write_weights
@@ -56,7 +58,7 @@ def terms(card: Card | None, given: Terms) -> Terms:
     values = {name: getattr(licence, name) for name in ("license", "license_name", "license_link")}
     try:
         checked = Card(**values, language=given.language or said.language)
-    except ValueError as error:
-        reasons = [str(one["ctx"]["error"] if "ctx" in one else one["msg"]) for one in getattr(error, "errors", list)()]
-        raise ConfigError(f"--license, --language: {'; '.join(reasons) or error}.") from None
+    except ValidationError as error:
+        reasons = [one["msg"].removeprefix("Value error, ") for one in error.errors()]
+        raise ConfigError(f"--license, --language: {'; '.join(reasons)}.") from None
     return Terms(checked.license, checked.license_name, checked.license_link, checked.language)
