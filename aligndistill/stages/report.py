@@ -84,8 +84,7 @@ def make(
         chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
         shown: the config, as shown on the page.
         rounds: the stages from prompts to reward model by name, of each round.
-        elicited: the steps in which models wrote prompts.
-        promoted: the student of each round that the next one starts from, by name.
+        elicited, promoted: the steps in which models wrote prompts; the student of each round that the next one starts from.
         progress, stops, orders: each round's promoted student, whether another followed, whether it had an order to learn from.
     """
     # What is shown of the data is that of the last round that was run.

@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.notebook import comparison_html, run_html, samples_html, unfinished_html
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
-from aligndistill.runs.samples import ComparedModel
+from aligndistill.runs.comparison import ComparedModel
 from tests.reporting.fake_run import full_report, mean
 from tests.reporting.test_page import PAYLOADS
 
