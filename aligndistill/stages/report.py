@@ -76,11 +76,9 @@ def make(
         store: the absolute path of the store, since the report names models in it.
         rounds: the stages from prompts to reward model by name, of each round.
         elicited: the steps in which models wrote prompts.
-        promoted: the student of each round that the next one starts from, by name.
-        progress, stops, orders: each round's promoted student, whether another followed, whether it had an order to learn from.
+        progress, promoted, stops, orders: each round's promoted student, its name, whether another followed, or had an order.
     """
-    # What is shown of the data is that of the last round that was run.
-    data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]
+    data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]  # shown is that of the last finished round
     manifests, training = _manifests(data), _manifests(students)
     evaluated = _evaluation(evaluation)
     judge_metrics, teacher = _judge(judge, rounds, evaluated), _metrics(evaluated, "teacher", ModelMetrics)
