@@ -79,16 +79,15 @@ def make(
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
-    Args:
-        judge: its kind.
-        chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
-        shown: the config, as shown on the page.
-        rounds: the stages from prompts to reward model by name, of each round.
-        elicited, promoted: the steps in which models wrote prompts; the student of each round that the next one starts from.
-        progress, stops, orders: each round's promoted student, whether another followed, whether it had an order to learn from.
-    """
-    # What is shown of the data is that of the last round that was run.
-    data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]
+        Args:
+            judge: its kind.
+            chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
+            shown: the config, as shown on the page.
+            rounds: the stages from prompts to reward model by name, of each round.
+                elicited: the steps in which models wrote prompts.
+            progress, promoted, stops, orders: each round's promoted student, its name, whether another followed, or had an order.
+        """
+    data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]  # shown is that of the last finished round
     manifests, training = _manifests(data), _manifests(students)
     evaluated = _evaluation(evaluation)
     teacher = _metrics(evaluated, "teacher", ModelMetrics)
