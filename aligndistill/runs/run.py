@@ -204,7 +204,9 @@ def _run(
                 shown.finish(summary(manifest), stage.folder(config.runtime.store))
                 for warning in manifest.metrics.get("warnings", ()):
                     say(f"  warning: {warning}")
-                begin(config, whole, folder, {one.name for one in done})  # for `judge audit` and `chat` beside this run, or if it is killed
+                begin(
+                    config, whole, folder, {one.name for one in done}
+                )  # for `judge audit` and `chat` beside this run, or if it is killed
                 if counters is not None and models_asked(stage):
                     artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
                     log_energy(config.runtime.store, artifact, counters, read_counters(), seconds)
