@@ -101,7 +101,7 @@ def test_pairs_of_a_model_without_a_chat_template_are_shown(tmp_path: Path) -> N
     (rankings / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
     with served(tmp_path / "runs") as client:
         page = client.get("/r/fake/data")
-    assert page.count("1 pairs") == len(fake.prompts)
+    assert page.count("1 pair<") == len(fake.prompts)
     assert "<mark>first 0</mark>" in page
     assert f'<span class="quiet">prompt:</span> {fake.prompts[0].messages[0].content}' in page
 
