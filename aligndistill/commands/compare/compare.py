@@ -174,7 +174,7 @@ def _gain(of_runs: Sequence[ComparedMeasure]) -> float:
 
 
 def _worst_of(names: Sequence[str], models: Mapping[str, Mapping[str, Sequence[ComparedMeasure]]], measure: str) -> tuple[str, str]:
-    """The student whose measure fell most in the second run, or rose least, and the measure; the first one if none can be compared."""
+    """The student whose measure fell most in the second run, or rose least, and the measure; the first if none can be compared."""
     students = [name for name in names if name not in ("start", "teacher")] or list(names)
     if not students or not measure:
         return "", ""
