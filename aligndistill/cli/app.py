@@ -26,7 +26,7 @@ from aligndistill.cli.arguments import (
 )
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
-from aligndistill.processes.environment import set_environment_defaults
+from aligndistill.processes.environment import hide_library_warnings, set_environment_defaults
 from aligndistill.processes.full_disk import is_full_disk
 from aligndistill.processes.ranks import world_size
 
@@ -261,6 +261,7 @@ def eval_rm(
 def main() -> None:
     """The entry point of `aligndistill` and of `python -m aligndistill`."""
     set_environment_defaults()
+    hide_library_warnings()
     # DeepSpeed's launcher adds this argument by default; the environment has the same value.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     app()

@@ -6,6 +6,7 @@ import platform
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict
+from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -20,7 +21,6 @@ from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.models.folder import NO_BITSANDBYTES, has_bitsandbytes
 from aligndistill.processes.deepspeed import STALE_BUILD_SECONDS, build_locks
-from aligndistill.processes.progress import doing
 from aligndistill.store.artifacts import library_versions
 from aligndistill.store.file_systems import file_system, is_on_network
 
@@ -28,15 +28,15 @@ LOW_DISK_GIB = 5
 
 
 def examine(config: RunConfig | None, show: Callable[[str], None], as_json: bool = False) -> bool:
-    """Run all checks and print a line for each, or one JSON object; returns whether all passed."""
-    with doing("looking at the machine and the servers"):
-        findings = [*_machine(), *_disk(config), *_models(config)]
+    """Run all checks and print a line for each as soon as it is known, or one JSON object; returns whether all passed."""
+    findings: list[Finding] = []
+    for finding in chain(_machine(), _disk(config), _models(config)):
+        findings.append(finding)
+        if not as_json:
+            show(f"{'ok ' if finding.passed else 'BAD'}  {finding.what:20} {finding.found}")
     passed = all(finding.passed for finding in findings)
     if as_json:
         print_json("doctor", {"passed": passed, "findings": [asdict(finding) for finding in findings]})
-        return passed
-    for finding in findings:
-        show(f"{'ok ' if finding.passed else 'BAD'}  {finding.what:20} {finding.found}")
     return passed
 
 

@@ -35,7 +35,8 @@ def _cost(run: Run, seconds: float) -> str:
     worked_seconds = sum(one.wall_seconds for one in manifests if one is not None)
     spent = spent_so_far(run.folder)
     requests, tokens, usd = (sum(getattr(one, name) for one in spent) for name in ("requests", "tokens", "usd"))
-    asked = f"{requests:,} requests, {tokens:,} tokens, {usd:.2f} USD" if requests else "no requests to servers"
+    price = f", {usd:.2f} USD" if usd else ""  # without a price, which `plan` asks for, USD are 0
+    asked = f"{requests:,} requests, {tokens:,} tokens{price}" if requests else "no requests to servers"
     return f"{len(run.stages)} stages, {duration(worked_seconds)} (this command: {duration(seconds)}); {asked}"
 
 

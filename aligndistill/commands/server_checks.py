@@ -13,6 +13,7 @@ from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.errors import UserError
+from aligndistill.processes.progress import doing
 from aligndistill.records import Candidate, Comparison, Grade, Message, is_unparsed, prompt_id
 
 if TYPE_CHECKING:
@@ -44,8 +45,9 @@ def _members(judge: object) -> list[Pairwise | Listwise | Rubric]:
 
 
 def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rubric | None) -> Iterator[Finding]:
-    chat, capabilities = _looked_at(model, model.urls[0])
-    chat.find_answer_format()
+    with doing(f"asking {model.urls[0]}"):
+        chat, capabilities = _looked_at(model, model.urls[0])
+        chat.find_answer_format()
     found = capabilities.found
     yield Finding(name, f"{model.urls[0]} answers as {model.name}")
     for url in model.urls[1:]:
@@ -57,7 +59,9 @@ def _of_server(name: str, model: EndpointModel, judge: Pairwise | Listwise | Rub
     context = found.context_tokens or model.context_tokens
     yield Finding("  context", f"{context} tokens" if context else "not reported: set context_tokens, else long requests may fail")
     if judge is not None:
-        yield _verdict(chat, judge, model)
+        with doing("asking for a verdict"):
+            verdict = _verdict(chat, judge, model)
+        yield verdict
 
 
 def _looked_at(model: EndpointModel, url: str) -> "tuple[EndpointChat, Capabilities]":
@@ -120,10 +124,12 @@ def _verdict(chat: "EndpointChat", judge: Pairwise | Listwise | Rubric, model: E
     if unread is not None:
         return Finding("  a verdict", f"cannot be read; the reply was {(unread.reply or '')[:200]!r}", passed=False)
     tokens = max(verdict.usage.completion_tokens for verdict in verdicts)
-    right = all(_is_right(verdict) for verdict in verdicts if isinstance(verdict, Comparison))
+    wrong = sum(not _is_right(verdict) for verdict in verdicts if isinstance(verdict, Comparison))
     grades = {verdict.candidate: verdict.value or 0.0 for verdict in verdicts if isinstance(verdict, Grade)}
-    right = right and (not grades or grades[GOOD] > grades[BAD])
-    said = "prefers the right answer" if right else "does not prefer the right answer"
+    if wrong or (grades and grades[GOOD] <= grades[BAD]):
+        said = "does not prefer the right answer: see by `aligndistill judge audit` whether it can judge"
+    else:
+        said = "prefers the right answer"
     return Finding("  a verdict", f"{said} ({len(verdicts)} questions, up to {tokens} tokens each)")
 
 

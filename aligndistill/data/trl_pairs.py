@@ -4,7 +4,7 @@ Besides `prompt`, `chosen` and `rejected` a row has `score_chosen` and `score_re
 ignore. It has no `margin`, because TRL's RewardTrainer would use that in its loss.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any, Literal
 
@@ -27,12 +27,17 @@ def pairs_of(ranking: Ranking, which: Literal["all", "best_worst"] = "all", *, c
             yield _row(ranking, chosen, rejected, conversational)
 
 
+def joined_prompt(contents: Iterable[str]) -> str:
+    """The contents of a prompt's messages as one plain string."""
+    return "\n\n".join(contents)
+
+
 def _row(ranking: Ranking, chosen: Response, rejected: Response, conversational: bool) -> dict[str, Any]:
     prompt: str | list[dict[str, str]]
     if conversational:
         prompt = [{"role": message.role, "content": message.content} for message in ranking.messages]
     else:
-        prompt = "\n\n".join(message.content for message in ranking.messages)
+        prompt = joined_prompt(message.content for message in ranking.messages)
     return {
         "prompt": prompt,
         "chosen": _answer(chosen.text, conversational),

@@ -22,6 +22,14 @@ TRANSCRIPT_ROLES = {"user": "Human", "assistant": "Assistant", "system": "System
 TRANSCRIPT_STOP = "\n\nHuman:"
 
 
+def text_of_prompt(layout: Layout, messages: Sequence[Message]) -> str:
+    """A prompt as text, for the layouts that are text."""
+    if layout == "plain":
+        return "\n\n".join(message.content for message in messages)
+    turns = [f"\n\n{TRANSCRIPT_ROLES[message.role]}: {message.content}" for message in messages]
+    return "".join(turns) + "\n\nAssistant:"
+
+
 @dataclass(frozen=True)
 class Conversation:
     """How one tokenizer writes conversations.
@@ -68,10 +76,7 @@ class Conversation:
 
     def prompt_text(self, messages: Sequence[Message]) -> str:
         """The prompt as text, for the layouts that are text."""
-        if self.layout == "plain":
-            return "\n\n".join(message.content for message in messages)
-        turns = [f"\n\n{TRANSCRIPT_ROLES[message.role]}: {message.content}" for message in messages]
-        return "".join(turns) + "\n\nAssistant:"
+        return text_of_prompt(self.layout, messages)
 
     @cached_property
     def user_turn_ids(self) -> list[int]:

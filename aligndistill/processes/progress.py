@@ -22,6 +22,8 @@ IN_NOTEBOOK = "ipykernel" in sys.modules
 # In a notebook, plain lines on standard output: it keeps every state of a bar, and shows standard error like error messages.
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 30.0
+FIRST_LINE_AFTER_SECONDS = 5.0
+"""A long stage is seen to work early on: a step of a large model alone may take half a minute."""
 SECONDS_BETWEEN_NOTES = 1.0
 SECONDS_BETWEEN_BATCHES = 1.0
 """Items that come sooner one after another were made together, as the answers of a batch are."""
@@ -71,7 +73,8 @@ class Bar:
         self._label, self._total = label, total
         self._done = 0
         self._first = 0  # the count at the start: that of a resumed stage is higher
-        self._started = self._last_line = self._last_item = time.monotonic()
+        self._started = self._last_item = time.monotonic()
+        self._last_line = self._started + FIRST_LINE_AFTER_SECONDS - SECONDS_BETWEEN_LINES
         self._in_batch = 0
         self._note = ""
         self._per_second = 0.0

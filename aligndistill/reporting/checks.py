@@ -80,7 +80,9 @@ def _has_highest_reward(report: Report, name: str) -> bool:
 def _worse_than_start(report: Report, name: str, student: StudentMetrics, gain: AgainstStart) -> Iterator[Check]:
     if gain.worse is not None and gain.worse.mean >= WORSE_SHARE:
         by = "by the truth" if gain.truth is not None else "by the judge"
-        text = f"{name} is worse than the start on {share(gain.worse)} of {gain.worse.n:,} prompts, {by}"
+        total = f" of {gain.worse.n:,}"
+        on = share(gain.worse).removesuffix(total) + total  # a share of few is a count of them already
+        text = f"{name} is worse than the start on {on} prompts, {by}"
         yield Check(kind="worse_than_start", student=name, text=text, samples="worse")
 
 

@@ -25,15 +25,18 @@ def licence_warnings(license: str | None, origins: Origins, base: str | None) ->
             continue
         role = f"the base model {model.model}" if model.name == base else f"{model.model} ({model.name})"
         if model.name == base and model.licence == UNKNOWN:
-            yield f"the licence of {role} is not known: give 'licence' in the config."
+            yield f"the licence of {role} is not known: give 'licence' under '{model.name}' in the config."
         elif model.name == base and model.licence != license and model.licence.lower() not in PERMISSIVE:
             yield f"{role} is under {model.licence}, and this is published under {under}."
         elif model.name != base and model.outputs_may_train == "no":
             yield f"the outputs of {role} may not train other models, as the config says, and this learned from them."
         elif model.name != base and model.outputs_may_train == UNKNOWN:
-            yield f"it is not known whether the outputs of {role} may train other models: give 'outputs_may_train' in the config."
+            yield (
+                f"it is not known whether the outputs of {role} may train other models: "
+                f"give 'outputs_may_train' under '{model.name}' in the config."
+            )
     for data in origins.data:
         if data.licence == UNKNOWN:
-            yield f"the licence of the data {data.data} ({data.key}) is not known: give 'licence' in the config."
+            yield f"the licence of the data {data.data} ({data.key}) is not known: give 'licence' under '{data.key}' in the config."
         elif data.licence != license and data.licence.lower() not in PERMISSIVE:
             yield f"the data {data.data} ({data.key}) is under {data.licence}, and this is published under {under}."

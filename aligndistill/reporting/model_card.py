@@ -71,6 +71,7 @@ class ModelFacts:
         lora: whether adapters were trained, merged or not.
         held_out: the name of the held-out prompts' data, and its revision or hash.
         example: a held-out prompt, as turns, and the student's answer to it; None without answers.
+        asked: its prompt as the student reads it, where the layout is text.
         templates: the judge's prompt templates, name -> text.
         orders: how often and in which orders the judge was asked, in words.
         fingerprint: of the stage that trained it.
@@ -96,6 +97,7 @@ class ModelFacts:
     provenance: Provenance | None = None
     outcomes: Outcomes | None = None
     example: tuple[Sequence[Mapping[str, str]], str] | None = None
+    asked: str = ""
     templates: Mapping[str, str] = field(default_factory=dict)
     orders: str = ""
     votes: VoteMetrics | None = None
@@ -192,7 +194,7 @@ def _use(facts: ModelFacts) -> Iterator[str]:
         f"messages = {turns!r}\ninputs = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, "
         'return_tensors="pt")'
         if facts.layout == "chat"
-        else f'inputs = tokenizer({turns[-1]["content"]!r}, return_tensors="pt")  # layout: {facts.layout}'
+        else f'inputs = tokenizer({facts.asked!r}, return_tensors="pt")  # layout: {facts.layout}'
     )
     yield fenced(
         f"from transformers import AutoTokenizer\n{load}\n\nREPO = {facts.repo!r}\n"

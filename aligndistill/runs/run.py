@@ -201,7 +201,8 @@ def _run(
         if not finished:
             made.append(stage.name)
             if shown is not None:
-                shown.finish(summary(manifest), stage.folder(config.runtime.store))
+                _tell(shown, manifest, stage.folder(config.runtime.store))
+                begin(config, whole, folder, {one.name for one in done})  # for `judge audit` beside this run, or if it is killed
                 if counters is not None and models_asked(stage):
                     artifact, seconds = stage.folder(config.runtime.store).name, time.monotonic() - started
                     log_energy(config.runtime.store, artifact, counters, read_counters(), seconds)
@@ -209,6 +210,13 @@ def _run(
     if is_main_process():
         gather(config, whole, done, folder)
     return Run(folder, config, tuple(made), complete)
+
+
+def _tell(shown: RunProgress, manifest: Manifest, folder: Path) -> None:
+    """Say what a finished stage made, and what it warns of."""
+    shown.finish(summary(manifest), folder)
+    for warning in manifest.metrics.get("warnings", ()):
+        say(f"  warning: {warning}")
 
 
 GROUPS = ("students", "answers")

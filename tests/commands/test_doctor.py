@@ -1,11 +1,13 @@
 import importlib.util
 import os
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 from aligndistill.commands.doctor import examine
+from aligndistill.commands.output import Finding
 from aligndistill.config.run import RunConfig
 from tests.e2e.small_run import small_config
 from tests.tiny_models import tiny_model, write_tiny_model
@@ -25,6 +27,20 @@ def test_the_lock_of_a_killed_build_is_named(tmp_path: Path, monkeypatch: pytest
     told = [line for line in lines if "lock" in line]
     assert len(told) == 1
     assert f"a build was killed 12 min ago and left {old}" in told[0]
+
+
+def test_each_line_is_shown_before_the_next_thing_is_looked_at(monkeypatch: pytest.MonkeyPatch) -> None:
+    lines: list[str] = []
+    before: list[str] = []
+
+    def slow_server(_: RunConfig) -> Iterator[Finding]:
+        before.extend(lines)
+        yield Finding("teacher", "answers")
+
+    monkeypatch.setattr("aligndistill.commands.doctor.server_findings", slow_server)
+    assert examine(RunConfig.model_validate(small_config()), lines.append)
+    assert before[0].startswith("ok   python")
+    assert lines[len(before) :] == ["ok   teacher              answers"]
 
 
 def test_a_quantised_start_without_bitsandbytes_is_bad(monkeypatch: pytest.MonkeyPatch) -> None:

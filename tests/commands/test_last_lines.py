@@ -52,6 +52,11 @@ def test_six_lines_say_what_came_out_and_what_is_next(run: FakeRun) -> None:
     assert found["next"] == "aligndistill view runs/quick"
 
 
+def test_a_server_without_a_price_is_not_called_free(run: FakeRun) -> None:
+    (run.folder / SPENT).write_text('{"requests": 2, "tokens": 1500, "usd": 0.0}\n')
+    assert lines(run)["cost"].endswith("; 2 requests, 1,500 tokens")
+
+
 def test_a_student_has_its_link_where_there_is_one(run: FakeRun) -> None:
     (run.folder / "students" / "pro").mkdir(parents=True)
     assert lines(run)["student"] == "pro: runs/quick/students/pro"

@@ -121,7 +121,7 @@ def test_an_interrupted_stage_is_resumed() -> None:
     stages = pipeline(0.1)
     stages[0].folder(Path("store")).mkdir(parents=True)
     found = planned(config(), stages)
-    assert (found["prompts"].state, found["prompts"].reason) == ("started", "interrupted, will resume")
+    assert (found["prompts"].state, found["prompts"].reason) == ("started", "not finished; what is done is kept")
 
 
 def estimate(name: str = "m") -> Estimate:

@@ -42,9 +42,9 @@ def lines(capsys: pytest.CaptureFixture[str]) -> list[str]:
 def test_a_log_has_a_line_every_half_minute_with_rate_and_time_left(clock: list[float], capsys: pytest.CaptureFixture[str]) -> None:
     list(track(items(60, clock, 1.5), "verdicts", 60))
     assert lines(capsys) == [
-        "  verdicts: 20/60 (33%), 1.5 s each, 1 min left",
-        "  verdicts: 40/60 (66%), 1.5 s each, 30 s left",
-        "  verdicts: 60/60 (100%), 1.5 s each, 0 s left",
+        "  verdicts: 4/60 (6%), 1.5 s each, 1 min left",  # the first one after 5 s
+        "  verdicts: 24/60 (40%), 1.5 s each, 54 s left",
+        "  verdicts: 44/60 (73%), 1.5 s each, 24 s left",
     ]
 
 

@@ -73,6 +73,11 @@ def test_a_student_that_gains_everywhere_raises_nothing() -> None:
             "worse_than_start",
             "dpo is worse than the start on 19% [15%, 24%] of 251 prompts, by the truth",
         ),
+        (
+            changed({"worse": Mean(mean=8 / 13, low=0.4, high=0.9, n=13)}),
+            "worse_than_start",
+            "dpo is worse than the start on 8 of 13 prompts, by the truth",
+        ),
         (changed({}, distinct_2=0.08), "diversity", "dpo is less diverse: distinct-2 falls from 0.16 to 0.08 (-50%)"),
         (
             changed({"length_tokens": mean(3, 0.3)}, length_tokens=mean(18, 0.3)),

@@ -38,5 +38,5 @@ def test_data_and_new_models() -> None:
     found = list(licence_warnings("cc-by-4.0", Origins(models=(new,), data=tuple(data)), "start"))
     assert found == [
         "the data cc-by-nc-4.0 (prompts.source) is under cc-by-nc-4.0, and this is published under cc-by-4.0.",
-        "the licence of the data unknown (prompts.source) is not known: give 'licence' in the config.",
+        "the licence of the data unknown (prompts.source) is not known: give 'licence' under 'prompts.source' in the config.",
     ]

@@ -96,9 +96,10 @@ def test_its_code_is_code_and_an_answer_stays_in_its_block() -> None:
     compile(code, "card", "exec")
     assert "AutoPeftModelForCausalLM" in code
     assert "It's 'quoted'\\nand two lines?" in code
-    plain = replace(FACTS, layout="plain", relation="finetune")
+    plain = replace(FACTS, layout="transcript", relation="finetune", asked="\n\nHuman: Why?\n\nAssistant:")
     code = model_card(plain).partition("```python\n")[2].partition("```")[0]
     compile(code, "card", "exec")
+    assert r"tokenizer('\n\nHuman: Why?\n\nAssistant:', " in code
     assert "apply_chat_template" not in code
 
 

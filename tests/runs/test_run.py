@@ -37,6 +37,10 @@ def stage(name: str, inputs: Mapping[str, Stage] | None = None) -> Stage:
     return new_stage(name, make, text=f"<{name}>", inputs=inputs or {})
 
 
+def look(context: StageContext, *, run_folder: Path, inputs: Mapping[str, Path]) -> StageResult:
+    return StageResult(metrics={"warnings": [f"listed: {', '.join(json.loads((run_folder / 'artifacts.json').read_text()))}"]})
+
+
 PROMPTS = stage("prompts")
 DPO, PRO = stage("student-dpo", {"prompts": PROMPTS}), stage("student-pro", {"prompts": PROMPTS})
 REPORT = stage("report", {"dpo": DPO, "pro": PRO})
@@ -143,6 +147,18 @@ def test_an_input_is_verified_once_and_only_where_something_reads_it(config: Run
     text = PROMPTS.folder(config.runtime.store) / "text"
     assert hashed.count(text) == 1
     assert MADE == ["student-dpo", "student-pro"]
+
+
+def test_a_stage_is_listed_and_its_warnings_are_said_before_the_next_begins(
+    config: RunConfig, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = config.runtime.runs / "run"
+    first = new_stage("first", look, run_folder=folder, inputs={"prompts": PROMPTS})
+    second = new_stage("second", look, run_folder=folder, inputs={"first": first})
+    monkeypatch.setattr(runs, "pipeline", lambda _: Pipeline(second))
+    runs.run(config, "second")
+    said = [line.split(maxsplit=2)[2] for line in capsys.readouterr().err.splitlines() if "warning" in line]
+    assert said == ["warning: listed: prompts", "warning: listed: prompts, first"]
 
 
 def test_the_other_processes_wait_until_the_first_has_verified(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -174,14 +174,14 @@ def _gain(of_runs: Sequence[ComparedMeasure]) -> float:
 
 
 def _worst_of(names: Sequence[str], models: Mapping[str, Mapping[str, Sequence[ComparedMeasure]]], measure: str) -> tuple[str, str]:
-    """The student whose measure fell most in the second run, and the measure; the first student if none did."""
+    """The student whose measure fell most in the second run, or rose least, and the measure; the first if none can be compared."""
     students = [name for name in names if name not in ("start", "teacher")] or list(names)
     if not students or not measure:
         return "", ""
 
     def gain(name: str) -> float:
         found = models[name][measure][1].difference
-        return 0.0 if found is None else found.mean
+        return float("inf") if found is None else found.mean
 
     return min(students, key=gain), measure
 
@@ -219,5 +219,5 @@ def _said(index: Index, prompt: str, model: str) -> str:
 
 
 def _seconds(run: RunFolder, model: str) -> float | None:
-    seconds: Any = run.manifest(f"student-{model}").get("wall_seconds")
+    seconds: Any = run.manifest(f"student-{model}").get("metrics", {}).get("train_seconds")  # as in the report
     return seconds if isinstance(seconds, int | float) else None

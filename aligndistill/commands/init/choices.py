@@ -91,7 +91,7 @@ def complete(given: Given, found_gpus: int, asks: bool | None = None) -> Choices
         judge = given.judge or ask(f"The judge: {', '.join(JUDGES)}", "--judge KIND", "pairwise")
     name = given.teacher_name
     if teacher is not None and "://" in teacher and name is None:
-        name = ask("The teacher's name on that server", "--teacher-name NAME", None)
+        name = ask("The teacher's name on that server", f"--teacher-name NAME (most servers list theirs at {teacher}/models)", None)
     objectives = given.objectives or ask(f"Objectives, with commas, of {', '.join(OBJECTIVES)}", "--objectives dpo,...", "dpo")
     gpus = given.gpus if given.gpus is not None else int(ask("GPUs on this machine", "--gpus N", str(found_gpus)))
     chosen = tuple(_one_of(OBJECTIVES, part.strip(), "--objectives") for part in objectives.split(","))

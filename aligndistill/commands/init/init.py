@@ -79,14 +79,15 @@ def initialise(target: Target, template: str | None, toy: bool, given: Given, as
         written = Path("config.yaml")
         _write(target, written, config_text(answers, name))
     typer.echo(f"wrote {target.folder / written}")
-    _check(target, written)
+    is_ready = _check(target, written)
     typer.echo("next:")
     if target.folder.resolve() != Path.cwd():
         typer.echo(f"  cd {target.folder}")
     if template is not None and not template.startswith(QUICKSTART):
         typer.echo(f"  see the comment at the top of {written}: hardware, and the commands")
         return
-    for line in _commands(target, written):
+    checks = [] if is_ready else [f"aligndistill check {written}"]
+    for line in checks + _commands(target, written):
         typer.echo(f"  {line}")
 
 
@@ -116,8 +117,8 @@ def _write(target: Target, relative: Path, text: str) -> None:
     path.write_text(text)
 
 
-def _check(target: Target, written: Path) -> None:
-    """What `check` would say: its errors do not undo what was written."""
+def _check(target: Target, written: Path) -> bool:
+    """What `check` would say: its errors do not undo what was written. Returns whether there are none."""
     from aligndistill.commands.check.check import examine
 
     with chdir(target.folder):
@@ -126,6 +127,7 @@ def _check(target: Target, written: Path) -> None:
     found.show_warnings()
     for line in found.errors:
         typer.echo(f"to fix before the run: {line}")
+    return not found.errors
 
 
 def _commands(target: Target, written: Path) -> list[str]:

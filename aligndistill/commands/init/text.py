@@ -2,10 +2,12 @@
 
 import json
 from collections.abc import Iterator
+from pathlib import Path
 
 import yaml
 
 from aligndistill.commands.init.choices import Choices
+from aligndistill.models.folder import has_chat_template
 
 
 def config_text(answers: Choices, name: str) -> str:
@@ -31,7 +33,7 @@ def _lines(answers: Choices, name: str) -> Iterator[str]:
         yield f"  held_out: {answers.held_out}"
     yield ""
     yield "# The student before alignment. Without `lora` all weights are trained, at a tenth of the learning rate."
-    yield f"start: {{model: {_text(answers.student)}, layout: chat, lora: {{r: 32, lora_alpha: 64}}}}"
+    yield f"start: {{model: {_text(answers.student)}, layout: {_layout(answers.student)}, lora: {{r: 32, lora_alpha: 64}}}}"
     yield ""
     yield from _teacher(answers)
     yield "students:"
@@ -65,7 +67,7 @@ def _teacher(answers: Choices) -> Iterator[str]:
         yield f"  base_url: {_text(answers.teacher)}"
         yield f"  name: {_text(str(answers.teacher_name))}"
     else:
-        yield f"teacher: {{model: {_text(answers.teacher)}, layout: chat}}"
+        yield f"teacher: {{model: {_text(answers.teacher)}, layout: {_layout(answers.teacher)}}}"
     yield ""
     if answers.prompts is not None and answers.judge != "none":
         yield "# The answers that are judged: four of the student's to each prompt."
@@ -80,6 +82,12 @@ def _teacher(answers: Choices) -> Iterator[str]:
         yield f"# The teacher {what}. The audit says how far its verdicts can be trusted."
         yield f"judge: {{kind: {answers.judge}, model: teacher}}"
         yield ""
+
+
+def _layout(model: str) -> str:
+    """`chat`, but for a folder here whose tokenizer has no chat template, as those of base models."""
+    folder = Path(model).expanduser()
+    return "transcript" if folder.is_dir() and not has_chat_template(folder) else "chat"
 
 
 def _text(value: str) -> str:

@@ -80,7 +80,9 @@ def planned_stages(
                 name=stage.name,
                 state="started" if folder.is_dir() else "to do",
                 folder=folder,
-                reason="; ".join(filter(None, ("interrupted, will resume" if folder.is_dir() else reasons.of(stage), added))),
+                reason="; ".join(
+                    filter(None, ("not finished; what is done is kept" if folder.is_dir() else reasons.of(stage), added))
+                ),
                 seconds=asking or (fmean(seconds for seconds, _ in alike) if alike else None),
                 requests=sum(one.asked.calls for one in asked),
                 usd=None if None in prices else sum(price or 0.0 for price in prices),

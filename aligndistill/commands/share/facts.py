@@ -14,6 +14,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.errors import DataError
 from aligndistill.judges.templates import template_text
+from aligndistill.models.conversation import text_of_prompt
 from aligndistill.models.folder import read_json
 from aligndistill.records import Message, Prompt
 from aligndistill.reporting.card_text import Terms
@@ -41,6 +42,9 @@ def model_facts(student: TrainedModel, exported: Exported, terms: Terms) -> Mode
     sources = provenance.origins.data if provenance is not None else ()
     held_out = next((one for one in sources if one.key in ("prompts.source", "rankings.source")), None)
     start = config.seen_by(student.name).start
+    layout = start.layout if start is not None else "chat"
+    example = _example(scored, student.name)
+    turns = [Message.model_validate(turn) for turn in example[0]] if example is not None else list(held_out_prompt(student))
     warnings = licence_warnings(terms.license, provenance.origins, base.name) if provenance is not None else ()
     return ModelFacts(
         run=config.name,
@@ -52,7 +56,7 @@ def model_facts(student: TrainedModel, exported: Exported, terms: Terms) -> Mode
         relation="adapter" if exported.adapter else "finetune",
         parameters=exported.parameters,
         dtype=exported.dtype,
-        layout=start.layout if start is not None else "chat",
+        layout=layout,
         lora=start is not None and start.lora is not None,
         held_out=(held_out.data, held_out.revision or held_out.hash) if held_out is not None else ("the run", None),
         config=dump_config(student.config),
@@ -61,7 +65,8 @@ def model_facts(student: TrainedModel, exported: Exported, terms: Terms) -> Mode
         report=report,
         provenance=provenance,
         outcomes=_outcomes(scored, student.name),
-        example=_example(scored, student.name),
+        example=example,
+        asked=text_of_prompt(layout, turns) if layout != "chat" else "",
         templates=dict(judge_templates(student.config)),
         orders=_orders(student),
         votes=vote_metrics_of(student.run) if any((student.run / VOTES).glob("*.jsonl")) else None,

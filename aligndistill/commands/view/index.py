@@ -18,6 +18,7 @@ from typing import Any
 from aligndistill.commands.view.flags import cell_flags, prompt_flags
 from aligndistill.commands.view.rows import Pair, read_verdict, rows_of, storable, win_probability
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.data.trl_pairs import joined_prompt
 from aligndistill.records import candidate_id, content_hash
 from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
 
@@ -144,14 +145,20 @@ class _Builder:
 
     def _read_rankings(self, folder: Path) -> None:
         file, rows = self._file(folder / RANKINGS), []
+        joined: dict[str, int] = {}  # prompts as in pairs of models without a chat template
         for offset, size, row in rows_of(folder / RANKINGS):
             if (prompt := self._prompts.get(row["prompt_id"])) is not None:
                 rows.append((prompt, len(row["responses"]), file, offset, size))
+                joined[content_hash(joined_prompt(message["content"] for message in row["messages"]))] = prompt
         self._db.executemany("insert into rankings values (?, ?, ?, ?, ?)", rows)
         file, pairs = self._file(folder / PAIRS), []
         for offset, size, row in rows_of(folder / PAIRS):
-            turns = (text for message in row["prompt"] for text in (message["role"], message["content"]))
-            if (prompt := self._prompts.get(content_hash(*turns))) is not None:
+            if isinstance(row["prompt"], str):
+                prompt = joined.get(content_hash(row["prompt"]))
+            else:
+                turns = (text for message in row["prompt"] for text in (message["role"], message["content"]))
+                prompt = self._prompts.get(content_hash(*turns))
+            if prompt is not None:
                 pairs.append((prompt, file, offset, size))
         self._db.executemany("insert into pairs values (?, ?, ?, ?)", pairs)
 

@@ -161,6 +161,7 @@ def test_doctor_asks_each(tmp_path: Path) -> None:
         found = list(server_findings(run_config(one.base_url, other.base_url)))
         assert all(finding.passed for finding in found)
         assert {url in finding.found for url in (one.base_url, other.base_url) for finding in found[:2]} == {True, False}
+        assert found[-1].found.startswith("does not prefer the right answer: see by")  # "A" in both orders
         found = list(server_findings(run_config(one.base_url, "http://127.0.0.1:9/v1")))
         assert any("127.0.0.1:9" in finding.found and not finding.passed for finding in found)
         found = list(server_findings(run_config(one.base_url, odd.base_url)))

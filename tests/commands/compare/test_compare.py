@@ -111,6 +111,18 @@ def test_the_prompts_that_fell_most_with_both_answers(two: tuple[FakeRun, FakeRu
         assert one.text.startswith("question ")
 
 
+def test_a_student_that_wrote_the_same_is_not_the_one_that_fell(two: tuple[FakeRun, FakeRun]) -> None:
+    """`ppo` has the same answers in both; `dpo` gains, but loses on one prompt."""
+    path = evaluation(two[1]) / "scored.jsonl"
+    before = truth_of(evaluation(two[0]), "dpo")
+    lost = max(before, key=lambda prompt: before[prompt])
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    path.write_text("".join(json.dumps({**row, "truth": float(row["prompt_id"] != lost)}) + "\n" for row in rows))
+    found = compare([run.folder for run in two], worse=5)
+    assert found.worse_of == ("dpo", "truth")
+    assert [(one.prompt, one.after) for one in found.worse] == [(lost, 0.0)]
+
+
 def test_another_judge_makes_win_rates_incomparable(two: tuple[FakeRun, FakeRun]) -> None:
     path = two[1].folder / "config.yaml"
     config = json.loads(path.read_text())

@@ -13,7 +13,7 @@ from aligndistill.commands.init.init import TOY_PROMPTS
 from aligndistill.commands.init.shipped import quickstart_files, shipped, templates
 from aligndistill.commands.init.text import config_text
 from aligndistill.config.load import load_config
-from aligndistill.config.models import EndpointModel
+from aligndistill.config.models import EndpointModel, Teacher
 from aligndistill.errors import ConfigError
 
 SERVER = ("--teacher", "http://localhost:8000/v1", "--teacher-name", "big")
@@ -57,6 +57,23 @@ def test_toy_prompts_give_a_config_that_passes_check(tmp_path: Path) -> None:
     assert config.reward_model is not None
     assert config.name == "first"
     assert config.runtime.deepspeed is None
+
+
+def test_a_folder_without_a_chat_template_is_read_as_a_transcript(tmp_path: Path) -> None:
+    for name, settings in (("base", {}), ("instruct", {"chat_template": "{{ messages }}"})):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "tokenizer_config.json").write_text(json.dumps(settings))
+        init(f"run-{name}", "--toy", "--student", str(tmp_path / name), "--teacher", str(tmp_path / name), "--gpus", "0", "--yes")
+        config = load_config(tmp_path / f"run-{name}/config.yaml")
+        assert config.start is not None
+        assert isinstance(config.teacher, Teacher)
+        assert [config.start.layout, config.teacher.layout] == [{"base": "transcript", "instruct": "chat"}[name]] * 2
+
+
+def test_a_config_with_something_to_fix_is_to_be_checked_first() -> None:
+    printed = init("--toy", "--student", "./missing", "--teacher", "t", "--gpus", "0", "--yes")
+    assert "to fix before the run" in printed
+    assert printed.splitlines()[-3:-1] == ["  aligndistill check config.yaml", "  aligndistill plan config.yaml"]
 
 
 def test_preferences_need_no_teacher(tmp_path: Path) -> None:

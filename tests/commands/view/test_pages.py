@@ -15,10 +15,12 @@ from aligndistill.commands.view.graph import stage_graph
 from aligndistill.commands.view.index import index_of
 from aligndistill.commands.view.run_folder import RunFolder, StageState, find_runs
 from aligndistill.commands.view.site import Site
+from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.errors import DataError
 from aligndistill.evaluation.wins import by_prompt
-from aligndistill.records import candidate_id
+from aligndistill.records import Ranking, candidate_id
 from aligndistill.runs.events import Events
+from aligndistill.store.jsonl import read_jsonl
 from tests.commands.view.fake_run import FakeRun, write_run
 from tests.commands.view.serving import Client, served
 
@@ -88,6 +90,20 @@ def test_data_says_what_was_dropped_and_marks_what_is_learned(client: Client, fa
     assert "<mark>first 0</mark>" in page
     assert f"{len(fake.prompts)} rankings" in page
     assert "page=2" in page
+
+
+def test_pairs_of_a_model_without_a_chat_template_are_shown(tmp_path: Path) -> None:
+    """Their prompts and responses are plain strings, as `pairs_of` writes them."""
+    fake = write_run(tmp_path, prompts=3)
+    (rankings,) = (tmp_path / "runs/store").glob("rankings-*")
+    rows = read_jsonl(rankings / "rankings.jsonl", Ranking)
+    pairs = [row for ranking in rows for row in pairs_of(ranking, conversational=False)]
+    (rankings / "pairs.jsonl").write_text("".join(json.dumps(row) + "\n" for row in pairs))
+    with served(tmp_path / "runs") as client:
+        page = client.get("/r/fake/data")
+    assert page.count("1 pair<") == len(fake.prompts)
+    assert "<mark>first 0</mark>" in page
+    assert f'<span class="quiet">prompt:</span> {fake.prompts[0].messages[0].content}' in page
 
 
 def test_a_comparison_says_first_what_cannot_be_compared(tmp_path: Path) -> None:

@@ -46,8 +46,11 @@ def _ranking(index: Index, row: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _pair(record: Mapping[str, Any]) -> dict[str, Any]:
-    """A pair as it is trained: the turns of the prompt, and the two responses, which carry the loss."""
+    """A pair as it is trained: the turns of the prompt, and the two responses, which carry the loss. Without a chat template all
+    three are plain strings."""
+    prompt, is_plain = record["prompt"], isinstance(record["prompt"], str)
+    texts = {name: record[name] if is_plain else record[name][-1]["content"] for name in ("chosen", "rejected")}
     return {
-        "prompt": record["prompt"],
-        "sides": [(name, record[name][-1]["content"], record.get(f"score_{name}")) for name in ("chosen", "rejected")],
+        "prompt": [{"role": "prompt", "content": prompt}] if is_plain else prompt,
+        "sides": [(name, text, record.get(f"score_{name}")) for name, text in texts.items()],
     }
