@@ -9,6 +9,7 @@ from aligndistill.store.jsonl import read_jsonl
 
 PROMPTS = "prompts.jsonl"
 DROPPED = "dropped.jsonl"
+GENERATED = "generated.jsonl"
 CANDIDATES = "candidates.jsonl"
 VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
 AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"
