@@ -5,7 +5,6 @@ import json
 import re
 from collections.abc import Container, Mapping
 from typing import Annotated, Any, Literal, Self
-from urllib.parse import urlsplit
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
@@ -264,11 +263,6 @@ class EndpointModel(Section):
     def urls(self) -> tuple[str, ...]:
         """The URLs without a slash at the end."""
         return tuple(url.rstrip("/") for url in ([self.base_url] if isinstance(self.base_url, str) else self.base_url))
-
-    @property
-    def hosts(self) -> str:
-        """Host and port of each URL, without its path, which may name a customer."""
-        return ", ".join(sorted({urlsplit(url).netloc for url in self.urls}))
 
     @property
     def server(self) -> str:

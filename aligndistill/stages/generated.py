@@ -14,6 +14,7 @@ from pydantic import Field
 from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.budget import Price
 from aligndistill.config.models import EndpointModel, FunctionModel
+from aligndistill.config.servers import hosts_of
 from aligndistill.models.folder import read_json
 from aligndistill.records import Demonstration, Message, Record, Usage, candidate_id, prompt_id
 from aligndistill.stages.context import ModelSource
@@ -102,7 +103,7 @@ def writer(author: str, source: ModelSource, sampling: SamplingParams, prices: M
     if isinstance(source, EndpointModel):
         sent = {name: value for name, value in values.items() if name not in source.omit}
         sent |= {name: source.body[name] for name in ("temperature", "seed", "top_p") if name in source.body}
-        return Writer(author, source.name, source.hosts, None, sent, price)
+        return Writer(author, source.name, hosts_of(source.urls), None, sent, price)
     if isinstance(source, FunctionModel):
         return Writer(author, source.function, None, source.code_hash[:16] or None, values, price)
     return Writer(author, *_local(source), values, price)

@@ -15,6 +15,7 @@ from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.config.section import Section
+from aligndistill.config.servers import hosts_of
 from aligndistill.judges.templates import template_text
 from aligndistill.reporting.provenance import UNKNOWN, DataOrigin, Energy, ModelOrigin, Origins, StageOrigin
 from aligndistill.stages.files import GENERATED
@@ -57,7 +58,7 @@ def licence_in(card: Path) -> str | None:
 def _model(name: str, model: EndpointModel | FunctionModel | LocalModel) -> ModelOrigin:
     licence, train = licence_of(model) or UNKNOWN, model.outputs_may_train
     if isinstance(model, EndpointModel):
-        return ModelOrigin(name=name, model=model.name, server=model.hosts, licence=licence, outputs_may_train=train)
+        return ModelOrigin(name=name, model=model.name, server=hosts_of(model.urls), licence=licence, outputs_may_train=train)
     if isinstance(model, FunctionModel):
         code = model.code_hash[:HASH_DIGITS]
         return ModelOrigin(name=name, model=model.function, revision=code, licence=licence, outputs_may_train=train)

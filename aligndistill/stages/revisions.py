@@ -27,7 +27,7 @@ from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Message, Prompt, candidate_id, plain_prompt
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import CANDIDATES, PROMPTS
-from aligndistill.stages.generated import Generated, known_lines, read_generated, write_generated, writer
+from aligndistill.stages.generated import Generated, Writer, known_lines, read_generated, write_generated, writer
 from aligndistill.stages.labels import dropped_by
 from aligndistill.stages.sampling import SamplingJob, StoredSample, sample_answers
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -114,10 +114,7 @@ def make(
             if draft.failed is None:
                 draft.failed = _failure_of_revision(revisions.get(key), draft.text, rationale, unasked)
             if draft.failed is None:
-                sample, asked = revisions[key], revision_request(draft.request, revise[key])
-                draft.text, draft.revised = revised_text(sample.text), number + 1
-                identity = revision_of(draft.original, draft.text, name).id
-                draft.line = reviser.line(identity, asked, sample.usage, sample.time)
+                _take(draft, revisions[key], revision_request(draft.request, revise[key]), reviser)
     if not is_main_process():
         return StageResult()
     return _write(context, list(drafts.values()), name, replaces, candidates, usage)
@@ -154,6 +151,13 @@ def _failure_of_revision(revision: StoredSample | None, before: str, rationale: 
     text = revised_text(revision.text)
     failure = bad_revision(text, revision.finish, before, is_refusal(text) and not is_refusal(before))
     return failure or why_dropped(text, revision.finish, rationale, drops_refusals=False)
+
+
+def _take(draft: _Draft, revision: StoredSample, asked: tuple[Message, ...], reviser: Writer) -> None:
+    draft.text = revised_text(revision.text)
+    draft.revised += 1
+    identity = revision_of(draft.original, draft.text, reviser.author).id
+    draft.line = reviser.line(identity, asked, revision.usage, revision.time)
 
 
 def _write(
