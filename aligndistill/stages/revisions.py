@@ -111,8 +111,7 @@ def make(
             last=number + 1 == settings.times,
         )
         for key, draft in drafts.items():
-            if draft.failed is None:
-                draft.failed = _failure_of_revision(revisions.get(key), draft.text, rationale, unasked)
+            draft.failed = draft.failed or _failure_of_revision(revisions.get(key), draft.text, rationale, unasked)
             if draft.failed is None:
                 _take(draft, revisions[key], revision_request(draft.request, revise[key]), reviser)
     if not is_main_process():
