@@ -14,7 +14,7 @@ from aligndistill.records import Candidate, Demonstration, Message, Prompt, Rank
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.runs.votes import read_votes
-from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED
+from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED, prompts_folder
 from aligndistill.stages.generated import Generated, demonstration_id, read_generated
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.stages.verdicts import read_verdicts
@@ -84,7 +84,7 @@ def rows_of(run: Path, data: Data, form: str) -> Rows:
 
 
 def _prompts(run: Path, folders: dict[str, Path]) -> Iterator[Prompt]:
-    found = next((folders[name] for name in ("filters", "prompts") if name in folders), None)
+    found = prompts_folder(folders)
     if found is None:
         raise DataError(f"{run}: this run has no prompts yet. Run it at least `--until prompts`.")
     return read_jsonl(found / PROMPTS, Prompt)
