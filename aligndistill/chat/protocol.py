@@ -49,6 +49,7 @@ class Reply:
         text: the answer, without thoughts.
         problem: why this is not an answer of the model (rejected, filtered, not sent); empty if it is.
         thoughts: what the model wrote before its answer, if it thinks; `text` is empty if the reply ended inside them.
+        time: when it was received, UTC; set where replies are stored, else None.
     """
 
     text: str
@@ -56,6 +57,7 @@ class Reply:
     usage: Usage
     problem: str = ""
     thoughts: str = ""
+    time: str | None = None
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ it sets where and how fast a run executes and is not hashed. Keys that also exis
 """
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal
@@ -12,7 +13,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Field, Tag, model_validator
 
 from aligndistill.config.audit import Audit, AuditSettings
-from aligndistill.config.budget import Budget
+from aligndistill.config.budget import Budget, Price
 from aligndistill.config.candidates import Candidates
 from aligndistill.config.card import Card
 from aligndistill.config.data import Source
@@ -230,6 +231,11 @@ class RunConfig(Section):
     def endpoints(self) -> dict[str, EndpointModel]:
         """The models behind a server."""
         return {name: model for name, model in self.named_models.items() if isinstance(model, EndpointModel)}
+
+    def prices_of(self, names: Iterable[str]) -> dict[str, Price]:
+        """The prices of these models, by their names in the config; of those that have one."""
+        served = {name: self.endpoints[name].name for name in names if name in self.endpoints}
+        return {name: self.budget.prices[model] for name, model in served.items() if model in self.budget.prices}
 
     @property
     def functions(self) -> dict[str, FunctionModel]:

@@ -1,6 +1,7 @@
 """Addresses of servers, and the names of the variables with their keys."""
 
 import re
+from collections.abc import Iterable
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -51,3 +52,8 @@ ServerUrls = Annotated[
 
 KeyVariable = Annotated[str, AfterValidator(_name_of_a_variable)]
 """The name of the environment variable that contains an API key."""
+
+
+def hosts_of(urls: Iterable[str]) -> str:
+    """Host and port of each URL, without its path, which may name a customer."""
+    return ", ".join(sorted({urlsplit(url).netloc for url in urls}))

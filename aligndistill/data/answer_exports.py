@@ -15,6 +15,7 @@ class WrittenAnswer:
         model: the name of the model that wrote it; None if unknown.
         backend: the server that it ran behind, or `local`; None if unknown.
         source: the run that it is from.
+        tokens: of the request that it is the reply to, of the prompt and of the reply; None if unknown.
     """
 
     messages: tuple[Message, ...]
@@ -22,20 +23,24 @@ class WrittenAnswer:
     model: str | None
     backend: str | None
     source: str
+    tokens: tuple[int, int] | None = None
 
 
-def answer_of(record: Demonstration | Ranking, models: Mapping[str, tuple[str, str]], source: str) -> WrittenAnswer:
+def answer_of(
+    record: Demonstration | Ranking, models: Mapping[str, tuple[str, str]], source: str, tokens: tuple[int, int] | None = None
+) -> WrittenAnswer:
     """A demonstration, or the best answer of a ranking.
 
     Args:
         models: for each author in the config, the model's name and its backend.
+        tokens: see `WrittenAnswer`.
     """
     if isinstance(record, Demonstration):
         text, author = record.response, str(getattr(record, "author", "") or "")
     else:
         text, author = record.responses[0].text, record.responses[0].author
     model, backend = models.get(author, (author or None, None))
-    return WrittenAnswer(record.messages, text, model, backend, source)
+    return WrittenAnswer(record.messages, text, model, backend, source, tokens)
 
 
 def messages_row(answer: WrittenAnswer) -> dict[str, Any]:
@@ -51,7 +56,11 @@ def prompt_row(messages: tuple[Message, ...]) -> dict[str, Any]:
 def easydistill_row(answer: WrittenAnswer) -> dict[str, Any]:
     """EasyDistill's form: `messages` and `metadata`. What a row does not know of its request is null."""
     identity = content_hash(*(part for turn in answer.messages for part in (turn.role, turn.content)), answer.response)
-    metadata = {"source": answer.source, "model": answer.model, "request_id": identity, "backend": answer.backend, "usage": None}
+    usage = None
+    if answer.tokens is not None:
+        read, wrote = answer.tokens
+        usage = {"prompt_tokens": read, "completion_tokens": wrote, "total_tokens": read + wrote}
+    metadata = {"source": answer.source, "model": answer.model, "request_id": identity, "backend": answer.backend, "usage": usage}
     return {**messages_row(answer), "metadata": metadata}
 
 
@@ -59,9 +68,9 @@ def distilabel_answer_row(answer: WrittenAnswer) -> dict[str, Any]:
     """The columns of distilabel's ChatGeneration, with `instruction` as TextGeneration has it.
 
     `messages` is the prompt. `distilabel_metadata` has what the model was shown by way of training data, not a step's own template,
-    and what it wrote.
+    what it wrote, and the tokens of both as they were sent.
     """
-    turns = _turns(answer.messages)
+    turns, (read, wrote) = _turns(answer.messages), answer.tokens or (None, None)
     return {
         "instruction": answer.messages[-1].content,
         "messages": turns,
@@ -70,6 +79,7 @@ def distilabel_answer_row(answer: WrittenAnswer) -> dict[str, Any]:
         "distilabel_metadata": {
             "raw_input_chat_generation_0": turns,
             "raw_output_chat_generation_0": answer.response,
+            "statistics_chat_generation_0": {"input_tokens": read, "output_tokens": wrote},
         },
     }
 

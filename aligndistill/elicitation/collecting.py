@@ -10,7 +10,7 @@ from aligndistill.config.elicitation import REQUESTS_OF_NEED, ElicitStep, Search
 from aligndistill.data.overlap import nearest_by_rouge_l, units
 from aligndistill.data.refusals import is_refusal
 from aligndistill.elicitation import rules
-from aligndistill.elicitation.asking import listed
+from aligndistill.elicitation.asking import AuthorRequest, listed
 from aligndistill.elicitation.similar import HeldOutPrompts, SimilarTexts, user_turns
 from aligndistill.records import Dropped, Lineage, Message, Prompt, content_hash, prompt_id
 
@@ -21,6 +21,7 @@ class Proposal:
 
     Attributes:
         text: of its last user turn, the one that is new.
+        request, reply: what was asked of the model, and what it said.
         earlier: the turns before it.
         root, parent, topic: see `Lineage`; no root if it is its own.
         category: what the report counts it as; by default its operation.
@@ -28,12 +29,18 @@ class Proposal:
 
     text: str
     operation: str
-    author: str
+    request: AuthorRequest
+    reply: Reply
     earlier: tuple[Message, ...] = ()
     root: str | None = None
     parent: str | None = None
     topic: str = ""
     category: str = ""
+
+    @property
+    def author(self) -> str:
+        """The name of the model that wrote it."""
+        return self.request.author
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -49,6 +56,7 @@ class Collected:
 
     Attributes:
         kept: the new prompts, in the order of the requests.
+        proposals: what they were before, in the same order.
         dropped: what was dropped, whole replies included.
         requests, parsed: replies with new prompts in them that were asked for, and prompts found in them.
         categories: of the kept prompts.
@@ -57,6 +65,7 @@ class Collected:
 
     def __init__(self, step: ElicitStep, prompts: Sequence[Prompt], unlike_training: bool) -> None:
         self.kept: list[Prompt] = []
+        self.proposals: list[Proposal] = []
         self.dropped: list[Dropped] = []
         self.requests = self.parsed = 0
         self.stopped = ""
@@ -115,6 +124,7 @@ class Collected:
         )
         source = f"{self._name}, written by {proposal.author}"
         self.kept.append(Prompt(id=identity, messages=proposal.messages, source=source, split="train", lineage=lineage))
+        self.proposals.append(proposal)
         self._ids.add(identity)
         self.categories[proposal.category or proposal.operation] += 1
         if self._unlike_training:

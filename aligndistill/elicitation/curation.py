@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
+from aligndistill.chat.protocol import Reply
 from aligndistill.config.elicitation import Curate, GeneratedTopics
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, AuthorRequest, user
@@ -166,7 +167,7 @@ def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             note=f"{kept} of {whole} prompts",
         )
         for (one, question), reply in zip(asked, replies, strict=True):
-            _take(step, collected, one, question, items_of(collected, reply))
+            _take(step, collected, one, question, reply)
     if short := [one for one in wanted if one.missing > 0]:
         named = ", ".join(f"{one.topic.name} ({len(one.kept)} of {one.quota})" for one in short[:5])
         more = f" and {len(short) - 5} more" if len(short) > 5 else ""
@@ -174,14 +175,14 @@ def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     return collected
 
 
-def _take(step: Curate, collected: Collected, one: _Wanted, question: AuthorRequest, items: Sequence[str]) -> None:
+def _take(step: Curate, collected: Collected, one: _Wanted, question: AuthorRequest, reply: Reply) -> None:
     """Keep what a reply about a topic has."""
     one.requests += 1
     before = len(one.kept)
     text_rules, instruction = rules.TextRules(step.length, step.forbidden), built_in("curate")
-    for text in items:
+    for text in items_of(collected, reply):
         category, name = one.topic.category, one.topic.name
-        proposal = Proposal(text, step.kind, question.author, topic=name, category=category)
+        proposal = Proposal(text, step.kind, question, reply, topic=name, category=category)
         if reason := text_rules.broken(text) or (rules.LEAKED if rules.leaks(text, instruction) else None):
             collected.drop(proposal, reason)
         elif one.missing <= 0:

@@ -4,6 +4,7 @@ import random
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
+from aligndistill.chat.protocol import Reply
 from aligndistill.config.elicitation import Evolve, Operation
 from aligndistill.data.overlap import units
 from aligndistill.data.refusals import is_refusal
@@ -56,7 +57,7 @@ def evolve(step: Evolve, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             if not usable(collected, reply):
                 continue
             collected.parsed += 1
-            proposal = _proposal(task, plain(reply.text))
+            proposal = _proposal(task, reply)
             if reason := _broken(proposal.text, task):
                 collected.drop(proposal, reason)
             else:
@@ -122,9 +123,9 @@ def _task(step: Evolve, old: Prompt, number: int, copy: int, seed: int) -> _Evol
     return _Evolving(old, operation, AuthorRequest(author, user(text), sample=copy), instruction)
 
 
-def _proposal(task: _Evolving, text: str) -> Proposal:
-    old = task.old
-    return Proposal(text, task.operation, task.question.author, earlier=old.messages[:-1], root=old.root, parent=old.id)
+def _proposal(task: _Evolving, reply: Reply) -> Proposal:
+    old, text = task.old, plain(reply.text)
+    return Proposal(text, task.operation, task.question, reply, earlier=old.messages[:-1], root=old.root, parent=old.id)
 
 
 def _comparison(task: _Evolving, new: Proposal) -> AuthorRequest:

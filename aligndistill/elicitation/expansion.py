@@ -61,7 +61,7 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             before = len(collected.kept)
             for text in items_of(collected, reply):
                 parent = most_similar(text, examples)
-                proposal = Proposal(text, step.kind, question.author, root=parent.root, parent=parent.id)
+                proposal = Proposal(text, step.kind, question, reply, root=parent.root, parent=parent.id)
                 if reason := _broken(text, text_rules, instruction, examples):
                     collected.drop(proposal, reason)
                 elif len(collected.kept) == step.target:

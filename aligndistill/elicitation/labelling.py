@@ -93,8 +93,8 @@ def mentions_hint(text: str) -> bool:
     )
 
 
-def rows(prompt: Prompt, kept: Sequence[Candidate], rationale: Rationale) -> Iterator[Demonstration]:
-    """The student's rows of a prompt: the plain prompt with each answer, without instruction, examples and hints.
+def rows(prompt: Prompt, kept: Sequence[Candidate], rationale: Rationale) -> Iterator[tuple[Candidate, Demonstration]]:
+    """Each label with its rows for the student: the plain prompt with an answer, without instruction, examples and hints.
 
     With `before`, the answer is the whole reply. With `task` there is a row for each different answer, and one for each different
     rationale, told apart by a system line that nothing else has (Hsieh et al. 2023, arXiv:2305.02301, section 3.2).
@@ -109,7 +109,7 @@ def rows(prompt: Prompt, kept: Sequence[Candidate], rationale: Rationale) -> Ite
         for task, messages, response in texts:
             if (task, response) not in told:
                 told.add((task, response))
-                yield Demonstration(
+                row = Demonstration(
                     prompt_id=prompt.id,
                     split=prompt.split,
                     messages=messages,
@@ -118,3 +118,4 @@ def rows(prompt: Prompt, kept: Sequence[Candidate], rationale: Rationale) -> Ite
                     task="rationale" if task == "rationale" else "answer",
                     author=one.author,
                 )
+                yield one, row

@@ -36,7 +36,7 @@ def magpie(step: Magpie, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             before = len(collected.kept)
             if usable(collected, reply):
                 collected.parsed += 1
-                proposal = Proposal(reply.text.strip(), step.kind, question.author)
+                proposal = Proposal(reply.text.strip(), step.kind, question, reply)
                 if reason := text_rules.broken(proposal.text):
                     collected.drop(proposal, reason)
                 else:

@@ -58,6 +58,7 @@ def with_labelled_start(config: RunConfig, named: Given, data: Given) -> tuple[G
 def labelled(config: RunConfig, label: Labels, named: Given, prompts: Stage) -> Stage:
     """A model's answers to the training prompts, as demonstrations. Each decision is a stage: another one asks nothing again."""
     asking: Given = {"settings": label.request, "authors": pick(named, models_of(label.request)), "held_out": config.held_out}
+    asking["not_hashed"] = {"prices": config.prices_of(models_of(label.request))}
     known: Given = {"prompts": prompts, "seed": config.seed}
     found = stage("labels", labels.make, **asking, **known)
     if label.hint_on_failure:
@@ -65,6 +66,7 @@ def labelled(config: RunConfig, label: Labels, named: Given, prompts: Stage) -> 
         found = stage("labels-hinted", labels.hinted, **asking, **known, **hints)
     if label.revise is not None:
         revising: Given = {"settings": label.revise, "replaces": label.revisions_replace, "rationale": label.rationale}
+        revising["not_hashed"] = {"prices": config.prices_of(models_of(label.revise))}
         revisers = pick(named, models_of(label.revise))
         found = stage("labels-revised", revisions.make, authors=revisers, candidates=found, **revising, **known)
     judged: Given = {}

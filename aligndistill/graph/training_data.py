@@ -35,16 +35,12 @@ def prompt_set(config: RunConfig, named: Given) -> Given:
 def elicited_prompts(config: RunConfig, named: Given, prompts: Stage) -> Stage:
     """The prompts of the run's data, followed by those that each step adds."""
     assert config.prompts is not None
-    of_server = {name: model.name for name, model in config.endpoints.items()}
     for step in config.prompts.elicit:
-        prices = {
-            name: config.budget.prices[of_server[name]] for name in step.models if of_server.get(name) in config.budget.prices
-        }
         writing: Given = {
             "settings": step,
             "models": pick(named, step.models),
             "seed": config.seed,
-            "not_hashed": {"prices": prices},
+            "not_hashed": {"prices": config.prices_of(step.models)},
         }
         prompts = stage(f"prompts-{step.name}", elicitation.make, prompts=prompts, **writing)
     return prompts
@@ -76,6 +72,7 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, buil
         judged = pick(data, ("prompts",))
         writing: Given = {"settings": config.candidates, "authors": pick(roles, config.candidates.authors), "seed": config.seed}
         writing |= {"held_out": config.held_out} if config.candidates.demonstrations else {}
+        writing["not_hashed"] = {"prices": config.prices_of(config.candidates.authors)}
         revise = config.candidates.revise
         drafts = stage(each.of("drafts" if revise else "candidates"), candidates.make, **writing, **judged, waits_for=stop)
         judged["candidates"] = drafts if revise is None else revised(config, each, revise, drafts, data["prompts"], roles)
@@ -106,6 +103,7 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, buil
 def revised(config: RunConfig, each: Round, revise: Revise, drafts: Stage, prompts: Stage, roles: Given) -> Stage:
     """Candidates with their revisions by a model, which are judged like them."""
     revising: Given = {"settings": revise, "replaces": False, "authors": pick(roles, models_of(revise)), "seed": config.seed}
+    revising["not_hashed"] = {"prices": config.prices_of(models_of(revise))}
     return stage(each.of("candidates"), revisions.make, candidates=drafts, prompts=prompts, **revising)
 
 

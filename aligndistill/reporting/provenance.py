@@ -68,6 +68,7 @@ class StageOrigin(Record):
         first, last: when the call that finished it began and ended, UTC.
         tokens, usd: of requests to servers, all calls together; without a price, USD are 0.
         rows: what it wrote, by kind.
+        generated: the file in its folder with a line for each row that a model wrote; None if it has none.
         usd_per_row: of the largest kind; None where nothing was paid.
     """
 
@@ -84,6 +85,7 @@ class StageOrigin(Record):
     usd: float = 0.0
     rows: Mapping[str, int] = {}
     dropped: Mapping[str, int] = {}
+    generated: str | None = None
     usd_per_row: float | None = None
     tokens_per_row: float | None = None
     energy: Energy | None = None

@@ -17,7 +17,7 @@ from aligndistill.runs.files import EVENTS, SPENT
 from aligndistill.runs.provenance import spent_by_stage
 from aligndistill.runs.votes import measured_votes, vote_files
 from aligndistill.stages.audit import judged_prompts, read_labelling
-from aligndistill.stages.files import SCORED, VERDICTS_PAGE
+from aligndistill.stages.files import SCORED, VERDICTS_PAGE, prompts_folder
 from aligndistill.stages.model_sizes import parameters_in, parameters_of
 from aligndistill.stages.report import MACHINE, STUDENTS
 from aligndistill.stages.scored_answers import ScoredAnswer
@@ -99,8 +99,8 @@ def _judged(folders: Mapping[str, Path]) -> "Iterator[JudgedPrompt]":
     """Every prompt with the verdicts on it: of each round's labelling, and of the evaluation."""
     of_rounds = {name.removeprefix(one) for one in ("verdicts", "audit") for name in folders if name.startswith(one)}
     for of_round in sorted(of_rounds):  # an audit that stopped the run is not finished, but the verdicts are
-        names = ("prompts", "candidates", "verdicts", "rankings")
-        known = {one: folders.get(f"{one}{of_round}", folders.get(one)) for one in names}
+        known = {one: folders.get(f"{one}{of_round}", folders.get(one)) for one in ("candidates", "verdicts", "rankings")}
+        known["prompts"] = prompts_folder(folders)
         yield from judged_prompts(read_labelling({one: path for one, path in known.items() if path is not None}))
     if "evaluation" in folders:
         yield from _evaluated(folders["evaluation"])

@@ -13,6 +13,7 @@ from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.processes.progress import Bar, say
 from aligndistill.records import Finish, Record, Usage, total
 from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.generated import utc_now
 from aligndistill.stages.opening import OpenChat, UserTurnWriter, open_chat, open_user_turns
 from aligndistill.store.cache import Cache, cache_key
 
@@ -20,12 +21,17 @@ NO_LIMIT = 2**31
 
 
 class CachedReply(Record):
-    """A reply in the cache."""
+    """A reply in the cache.
+
+    Attributes:
+        time: when it was received, UTC; None in caches of versions that kept no times.
+    """
 
     text: str
     finish: Finish
     usage: Usage
     problem: str = ""
+    time: str | None = None
 
 
 class CachingAsk:
@@ -82,11 +88,11 @@ class CachingAsk:
         self._has_asked = self._has_asked or bool(missing)
         requests = [Request(questions[first[key]].messages, (questions[first[key]].sample,)) for key in missing]
         for answered in self._answered(author, requests, sampling):
-            key, reply = missing[answered.request], answered.reply
+            key, reply = missing[answered.request], replace(answered.reply, time=utc_now())
             replies[key] = reply
             if not self._context.is_dry and (not reply.problem or reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER))):
-                value = CachedReply(text=reply.text, finish=reply.finish, usage=reply.usage, problem=reply.problem)
-                self._cache.put(key, value.model_dump())
+                known = {name: getattr(reply, name) for name in CachedReply.model_fields}
+                self._cache.put(key, CachedReply(**known).model_dump())
             self._advance(1, author, note)
         too_long = Reply("", "stop", Usage(), "the request is too long for the model")
         found = {number: replies.get(key, too_long) for number, key in keys.items()}
@@ -139,4 +145,4 @@ def _reply(value: Any) -> Reply | None:
         found = CachedReply.model_validate(value)
     except ValidationError:
         return None
-    return Reply(found.text, found.finish, found.usage, found.problem)
+    return Reply(found.text, found.finish, found.usage, found.problem, time=found.time)

@@ -15,7 +15,7 @@ from aligndistill.evaluation.limits import exceeded
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.files import AUDIT, CANARIES, CANDIDATES, PROMPTS, RANKINGS, REPEATS, VERDICTS_PAGE
+from aligndistill.stages.files import AUDIT, CANARIES, CANDIDATES, PROMPTS, RANKINGS, REPEATS, VERDICTS_PAGE, prompts_folder
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
@@ -87,10 +87,11 @@ def make(
 
 
 def read_labelling(folders: Mapping[str, Path]) -> LabelledData:
-    """From the finished stages `prompts`, `candidates` and `verdicts`, or from ready-made `rankings`."""
-    if "verdicts" not in folders:
+    """From the finished stages of the prompts, `candidates` and `verdicts`, or from ready-made `rankings`."""
+    known = prompts_folder(folders)
+    if "verdicts" not in folders or known is None:
         return recorded(read_jsonl(folders["rankings"] / RANKINGS, Ranking))
-    prompts = list(read_jsonl(folders["prompts"] / PROMPTS, Prompt))
+    prompts = list(read_jsonl(known / PROMPTS, Prompt))
     return LabelledData(
         messages={prompt.id: prompt.messages for prompt in prompts},
         held_out=frozenset(prompt.id for prompt in prompts if prompt.split == "held_out"),

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
+from aligndistill.config.budget import Price
 from aligndistill.config.candidates import DEMONSTRATIONS, Candidates
 from aligndistill.config.data import Source
 from aligndistill.data.loading import load_demonstrations
@@ -12,6 +13,7 @@ from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
 from aligndistill.stages.context import ModelSource, StageContext, require_records
 from aligndistill.stages.files import CANDIDATES, PROMPTS
+from aligndistill.stages.generated import write_generated, writer
 from aligndistill.stages.sampling import SamplingJob, StoredSample, sample_answers
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
@@ -26,11 +28,13 @@ def make(
     prompts: Path,
     seed: int,
     held_out: float | None = None,
+    prices: Mapping[str, Price] = {},
 ) -> StageResult:
     """Sample from every author; samples of an interrupted run are reused.
 
     Args:
         held_out: the run's share of held-out prompts, for reading the demonstrations.
+        prices: by the names of the authors; of those that have one.
     """
     asked = list(read_jsonl(prompts / PROMPTS, Prompt))
     job = SamplingJob(
@@ -51,7 +55,17 @@ def make(
         return StageResult()
     shown = demonstrated(settings.demonstrations, held_out) if settings.demonstrations and held_out is not None else {}
     counted: Counter[str] = Counter()
-    candidates = write_jsonl(context.folder / CANDIDATES, _distinct(asked, settings, sampled, shown, counted))
+    found = list(_distinct(asked, settings, sampled, shown, counted))
+    candidates = write_jsonl(context.folder / CANDIDATES, (one for one, _ in found))
+    writers = {name: writer(name, author, job.sampling, prices) for name, author in authors.items()}
+    write_generated(
+        context.folder,
+        (
+            writers[one.author].line(one.id, job.prompts[one.prompt_id].messages, sample.usage, sample.time)
+            for one, sample in found
+            if sample is not None
+        ),
+    )
     given = {"demonstrated": counted.pop("demonstrated", 0)} if shown else {}
     dropped = {reason: count for reason, count in {**counted, "prompt too long": too_long, "refused": refused}.items() if count}
     require_records(candidates, "candidates", dropped)
@@ -81,8 +95,8 @@ def _distinct(
     sampled: Mapping[tuple[str, str, int], StoredSample],
     demonstrations: Mapping[str, str],
     counted: Counter[str],
-) -> Iterator[Candidate]:
-    """The different answers to each prompt; the others, and demonstrations, are counted in `counted`.
+) -> Iterator[tuple[Candidate, StoredSample | None]]:
+    """The different answers to each prompt, each with its sample; the others, and demonstrations, are counted in `counted`.
 
     Of equal texts the first is kept: a demonstration, then those of the authors in their order.
     """
@@ -92,7 +106,7 @@ def _distinct(
             texts.add(text)
             identity = candidate_id(prompt.id, DEMONSTRATIONS, text)
             counted["demonstrated"] += 1
-            yield Candidate(id=identity, prompt_id=prompt.id, text=text, author=DEMONSTRATIONS)
+            yield Candidate(id=identity, prompt_id=prompt.id, text=text, author=DEMONSTRATIONS), None
         for author in settings.authors:
             for sample in range(settings.per_prompt):
                 one = sampled.get((prompt.id, author, sample))
@@ -106,7 +120,7 @@ def _distinct(
                     counted["duplicate"] += 1
                 else:
                     texts.add(one.text)
-                    yield Candidate(
+                    candidate = Candidate(
                         id=candidate_id(prompt.id, author, one.text),
                         prompt_id=prompt.id,
                         text=one.text,
@@ -114,3 +128,4 @@ def _distinct(
                         finish=one.finish,
                         thoughts=one.thoughts,
                     )
+                    yield candidate, one

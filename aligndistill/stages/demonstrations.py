@@ -1,7 +1,7 @@
 """demonstrations.jsonl: the labels that are kept, as rows that the student learns from."""
 
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.config.labels import LabelRequest, Selection
@@ -11,6 +11,7 @@ from aligndistill.preferences.scores import mean_grade, scores_from_comparisons
 from aligndistill.records import Candidate, Comparison, Demonstration, Grade, Prompt, Verdict, group_by_prompt
 from aligndistill.stages.context import StageContext, require_records
 from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS
+from aligndistill.stages.generated import Generated, demonstration_id, read_generated, write_generated
 from aligndistill.stages.labels import HINTED, dropped_by, least_value, training_prompts, values_of
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -42,9 +43,13 @@ def make(
         if of_prompt[prompt.id]:
             kept[prompt.id] = _kept(prompt, of_prompt[prompt.id], judged[prompt.id], settings, selection)
             dropped += Counter(kept[prompt.id].dropped)
-    written = [row for prompt in asked if prompt.id in kept for row in rows(prompt, kept[prompt.id].candidates, settings.rationale)]
+    of_label = [
+        one for prompt in asked if prompt.id in kept for one in rows(prompt, kept[prompt.id].candidates, settings.rationale)
+    ]
+    written = [row for _, row in of_label]
     require_records(len(written), "labels", dropped, "Change label.keep or what it accepts.")
     write_jsonl(context.folder / DEMONSTRATIONS, written)
+    write_generated(context.folder, _lines(of_label, read_generated(labels)))
     chosen = [one for many in kept.values() for one in many.candidates]
     counts = {"prompts": len(asked), "labelled prompts": len({one.prompt_id for one in chosen}), "labels": len(chosen)}
     counts |= {"rows": len(written), "rationale rows": sum(row.task == "rationale" for row in written)}
@@ -55,6 +60,14 @@ def make(
         dropped={reason: count for reason, count in dropped.items() if count},
         metrics={"accepted_by_difficulty": accepted} if accepted else {},
     )
+
+
+def _lines(rows_of_labels: Sequence[tuple[Candidate, Demonstration]], known: Mapping[str, Generated]) -> Iterator[Generated]:
+    """The lines of the labels as those of their rows: a label with reasons as a task of their own has two."""
+    rows_of = Counter(label.id for label, _ in rows_of_labels)
+    for label, row in rows_of_labels:
+        if label.id in known:
+            yield known[label.id].model_copy(update={"id": demonstration_id(row), "of": rows_of[label.id]})
 
 
 def read_labels(folder: Path) -> list[Demonstration]:

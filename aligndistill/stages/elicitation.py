@@ -1,8 +1,10 @@
 """prompts.jsonl again, with what models wrote in one step of `prompts.elicit`; dropped.jsonl and elicitation.json beside it."""
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from aligndistill.chat.protocol import SamplingParams
 from aligndistill.config.budget import Price
 from aligndistill.config.elicitation import Curate, Evolve, Expand, Magpie, Step
 from aligndistill.elicitation.asking import Ask
@@ -18,6 +20,7 @@ from aligndistill.reporting.written_data import ElicitationMetrics
 from aligndistill.stages.asking import CachingAsk
 from aligndistill.stages.context import ModelSource, StageContext, require_records
 from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS
+from aligndistill.stages.generated import Generated, known_lines, read_generated, write_generated, writer
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 
@@ -49,6 +52,8 @@ def make(
     reasons = collected.reasons()
     write_jsonl(context.folder / DROPPED, collected.dropped)
     write_jsonl(context.folder / PROMPTS, [*before, *collected.kept])
+    earlier = known_lines(read_generated(prompts), (one.id for one in before))
+    write_generated(context.folder, [*earlier, *_lines(settings, collected, models, seed, prices)])
     if not context.is_dry:
         why = f"It ended because of this: {collected.stopped}. " if collected.stopped else ""
         require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, why + ADVICE)
@@ -81,6 +86,17 @@ def written(step: Step, prompts: list[Prompt], ask: Ask, seed: int) -> Collected
             return curate(step, prompts, ask, seed)
         case Magpie():
             return magpie(step, prompts, ask, seed)
+
+
+def _lines(
+    step: Step, collected: Collected, models: Mapping[str, ModelSource], seed: int, prices: Mapping[str, Price]
+) -> Iterator[Generated]:
+    sampling = SamplingParams(step.temperature, step.max_new_tokens, seed)
+    asked = Counter(one.request for one in collected.proposals)
+    writers = {name: writer(name, models[name], sampling, prices) for name in {request.author for request in asked}}
+    for prompt, one in zip(collected.kept, collected.proposals, strict=True):
+        request, reply = one.request, one.reply
+        yield writers[one.author].line(prompt.id, request.messages, reply.usage, reply.time, of=asked[request])
 
 
 def _metrics(

@@ -1,7 +1,7 @@
 """The files of artifacts: their names, record types and readers."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.records import Finish, Message, Prompt, Record
@@ -9,6 +9,7 @@ from aligndistill.store.jsonl import read_jsonl
 
 PROMPTS = "prompts.jsonl"
 DROPPED = "dropped.jsonl"
+GENERATED = "generated.jsonl"
 CANDIDATES = "candidates.jsonl"
 VERDICTS, CANARIES, REPEATS = "verdicts.jsonl", "canaries.jsonl", "repeats.jsonl"
 AUDIT, VERDICTS_PAGE = "audit.json", "verdicts.html"
@@ -58,6 +59,16 @@ class HeldOutPair(Record):
     length_gap_tokens: int
     length_term: float = 0.0
     members: tuple[float, ...] = ()
+
+
+def prompts_folder(folders: Mapping[str, Path]) -> Path | None:
+    """The folder with all prompts that a run uses: filtered ones, or those of the last step of `prompts.elicit`, or of its data.
+
+    Args:
+        folders: of its finished stages by name, in their order; None is returned if no prompts are among them.
+    """
+    steps = [folder for name, folder in folders.items() if name.startswith("prompts") and (folder / ELICITATION).is_file()]
+    return folders.get("filters") or (steps[-1] if steps else folders.get("prompts"))
 
 
 def held_out_prompts(prompts: Path, limit: int | None) -> list[Prompt]:

@@ -17,6 +17,7 @@ from aligndistill.processes.progress import track
 from aligndistill.records import Candidate, Demonstration, Dropped, Grade, Message, Prompt, Ranking, Verdict
 from aligndistill.stages.context import ModelSource, StageContext, require_records
 from aligndistill.stages.files import DEMONSTRATIONS, DROPPED, PROMPTS
+from aligndistill.stages.generated import known_lines, read_generated, write_generated
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.verdicts import JudgedTask, judge_metrics, require_readable
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
@@ -40,6 +41,8 @@ def prompts(
 
     decisions, asked = decided(context, read, settings, models, seed)
     counts, dropped = _write(context, read(), decisions, PROMPTS)
+    if known := read_generated(prompts):
+        write_generated(context.folder, known_lines(known, (one.id for one in read_jsonl(context.folder / PROMPTS, Prompt))))
     require_records(counts["train"], "training prompts", dropped)
     require_records(counts["held_out"], "held-out prompts", dropped)
     return StageResult(counts=counts, dropped=dropped, metrics=asked)

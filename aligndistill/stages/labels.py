@@ -6,6 +6,7 @@ from functools import partial
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
+from aligndistill.config.budget import Price
 from aligndistill.config.data import Source
 from aligndistill.config.labels import LabelRequest, Selection
 from aligndistill.config.plugins import load_plugin
@@ -26,7 +27,8 @@ from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Demonstration, Message, Prompt, candidate_id, group_by_prompt, plain_prompt
 from aligndistill.stages.context import ModelSource, StageContext, require_records
 from aligndistill.stages.files import CANDIDATES, PROMPTS
-from aligndistill.stages.sampling import SampleResult, SamplingJob, sample_answers
+from aligndistill.stages.generated import Generated, Writer, known_lines, read_generated, write_generated, writer
+from aligndistill.stages.sampling import SampleResult, SamplingJob, StoredSample, sample_answers
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
@@ -52,12 +54,14 @@ def make(
     prompts: Path,
     held_out: float,
     seed: int,
+    prices: Mapping[str, Price] = {},
 ) -> StageResult:
     """Ask the model about every training prompt; answers of an interrupted run are reused.
 
     Args:
         authors: the labelling model, by its name.
         held_out: the run's held-out share: examples of held-out prompts are not shown.
+        prices: by the name of the labelling model, if it has one.
     """
     ((name, author),) = authors.items()
     asked = training_prompts(prompts)
@@ -67,7 +71,8 @@ def make(
     if not is_main_process():
         return StageResult()
     found, dropped = _usable(result, asked, _expected(context, settings), name)
-    return _write(context, found, dropped, asked, result)
+    written = _lines(found, job, writer(name, author, job.sampling, prices))
+    return _write(context, [one for one, _ in found], dropped, asked, result, written)
 
 
 @together
@@ -82,6 +87,7 @@ def hinted(
     labels: Path,
     held_out: float,
     seed: int,
+    prices: Mapping[str, Price] = {},
 ) -> StageResult:
     """Ask again, with the right answer as a hint, about the prompts of which the function accepts no answer (STaR).
 
@@ -96,15 +102,17 @@ def hinted(
     hints = [prompt for prompt in failed if prompt.id in right]
     conversations = Conversations(settings, held_out)
     turns = {prompt.id: with_hint(conversations.of(prompt), right[prompt.id]) for prompt in hints}
-    result = sample_answers(context, name, author, _job(settings, turns, hints, seed), context.scratch / "sampled.jsonl")
+    job = _job(settings, turns, hints, seed)
+    result = sample_answers(context, name, author, job, context.scratch / "sampled.jsonl")
     if not is_main_process():
         return StageResult()
     found, dropped = _usable(result, hints, _expected(context, settings), f"{name}-{HINTED}")
-    after = group_by_prompt(one for one in found if not mentions_hint(one.text))
-    dropped[MENTIONS_HINT] += sum(one.samples for one in found if mentions_hint(one.text))
+    after = group_by_prompt(one for one, _ in found if not mentions_hint(one.text))
+    dropped[MENTIONS_HINT] += sum(one.samples for one, _ in found if mentions_hint(one.text))
     dropped["no reference for a hint"] += len(failed) - len(hints)
     joined = [one for prompt in asked for one in (*before[prompt.id], *after[prompt.id])]
-    return _write(context, joined, dropped_by(labels) + dropped, asked, result)
+    written = _lines(found, job, writer(name, author, job.sampling, prices))
+    return _write(context, joined, dropped_by(labels) + dropped, asked, result, read_generated(labels) | written)
 
 
 def dropped_by(stage: Path) -> Counter[str]:
@@ -224,12 +232,12 @@ def _expected(context: StageContext, settings: LabelRequest) -> LabelRequest:
 
 def _usable(
     result: SampleResult, prompts: Iterable[Prompt], settings: LabelRequest, author: str
-) -> tuple[list[Candidate], Counter[str]]:
-    """The different answers of each prompt, with the number of samples that gave them, and what was dropped."""
+) -> tuple[list[tuple[Candidate, StoredSample]], Counter[str]]:
+    """The different answers of each prompt, each counting its samples and with the first of them; and what was dropped."""
     dropped: Counter[str] = Counter({"prompt too long": result.too_long, "rejected by the server": result.refused})
-    found: list[Candidate] = []
+    found: list[tuple[Candidate, StoredSample]] = []
     for prompt in prompts:
-        texts: defaultdict[str, int] = defaultdict(int)
+        texts: defaultdict[str, list[StoredSample]] = defaultdict(list)
         for sample in range(settings.per_prompt):
             one = result.samples.get((prompt.id, sample))
             if one is None:
@@ -239,20 +247,30 @@ def _usable(
             if reason is not None:
                 dropped[reason] += 1
             else:
-                texts[text] += 1
-        found += [
-            Candidate(id=candidate_id(prompt.id, author, text), prompt_id=prompt.id, text=text, author=author, samples=count)
-            for text, count in texts.items()
-        ]
+                texts[text].append(one)
+        for text, gave in texts.items():
+            identity = candidate_id(prompt.id, author, text)
+            found.append((Candidate(id=identity, prompt_id=prompt.id, text=text, author=author, samples=len(gave)), gave[0]))
     return found, dropped
 
 
+def _lines(found: Iterable[tuple[Candidate, StoredSample]], job: SamplingJob, model: Writer) -> dict[str, Generated]:
+    """The line of each answer, by its id."""
+    return {one.id: model.line(one.id, job.prompts[one.prompt_id].messages, sample.usage, sample.time) for one, sample in found}
+
+
 def _write(
-    context: StageContext, found: list[Candidate], dropped: Mapping[str, int], asked: list[Prompt], result: SampleResult
+    context: StageContext,
+    found: list[Candidate],
+    dropped: Mapping[str, int],
+    asked: list[Prompt],
+    result: SampleResult,
+    written: Mapping[str, Generated],
 ) -> StageResult:
     reasons = {reason: count for reason, count in dropped.items() if count}
     require_records(len(found), "labels", reasons, ADVICE)
     write_jsonl(context.folder / CANDIDATES, found)
+    write_generated(context.folder, known_lines(written, (one.id for one in found)))
     usage = [one.usage for one in result.samples.values()]
     return StageResult(
         counts={"prompts": len(asked), "sampled": len(result.samples), "candidates": len(found)},

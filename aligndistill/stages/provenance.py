@@ -7,7 +7,6 @@ from dataclasses import asdict, is_dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import yaml
 
@@ -16,8 +15,10 @@ from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.config.section import Section
+from aligndistill.config.servers import hosts_of
 from aligndistill.judges.templates import template_text
 from aligndistill.reporting.provenance import UNKNOWN, DataOrigin, Energy, ModelOrigin, Origins, StageOrigin
+from aligndistill.stages.files import GENERATED
 from aligndistill.store.artifacts import MANIFEST, content_fingerprint, read_manifest
 from aligndistill.store.stage import Stage
 
@@ -57,8 +58,7 @@ def licence_in(card: Path) -> str | None:
 def _model(name: str, model: EndpointModel | FunctionModel | LocalModel) -> ModelOrigin:
     licence, train = licence_of(model) or UNKNOWN, model.outputs_may_train
     if isinstance(model, EndpointModel):
-        servers = ", ".join(sorted({urlsplit(url).netloc for url in model.urls}))
-        return ModelOrigin(name=name, model=model.name, server=servers, licence=licence, outputs_may_train=train)
+        return ModelOrigin(name=name, model=model.name, server=hosts_of(model.urls), licence=licence, outputs_may_train=train)
     if isinstance(model, FunctionModel):
         code = model.code_hash[:HASH_DIGITS]
         return ModelOrigin(name=name, model=model.function, revision=code, licence=licence, outputs_may_train=train)
@@ -118,6 +118,7 @@ def stage_origin(stage: Stage, folder: Path, spent: Mapping[str, float], energy:
         usd=usd,
         rows=manifest.counts,
         dropped=manifest.dropped,
+        generated=GENERATED if GENERATED in manifest.files else None,
         usd_per_row=usd / most if usd and most else None,
         tokens_per_row=tokens / most if tokens and most else None,
         energy=energy,

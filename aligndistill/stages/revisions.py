@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
+from aligndistill.config.budget import Price
 from aligndistill.config.labels import Rationale, Revise
 from aligndistill.config.models import EndpointModel
 from aligndistill.data.refusals import is_refusal
@@ -26,6 +27,7 @@ from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Message, Prompt, candidate_id, plain_prompt
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import CANDIDATES, PROMPTS
+from aligndistill.stages.generated import Generated, Writer, known_lines, read_generated, write_generated, writer
 from aligndistill.stages.labels import dropped_by
 from aligndistill.stages.sampling import SamplingJob, StoredSample, sample_answers
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
@@ -42,6 +44,7 @@ class _Draft:
         text: the newest revision, at first the answer itself.
         request: the newest request for a critique.
         failed: why no further step is taken.
+        line: that of the newest revision; None before there is one.
     """
 
     original: Candidate
@@ -50,6 +53,7 @@ class _Draft:
     request: tuple[Message, ...] = ()
     failed: str | None = None
     revised: int = 0
+    line: Generated | None = None
 
 
 @together
@@ -63,6 +67,7 @@ def make(
     candidates: Path,
     seed: int,
     rationale: Rationale = "none",
+    prices: Mapping[str, Price] = {},
 ) -> StageResult:
     """Criticise and revise each candidate `times` times; its last revision joins the candidates, or replaces the original.
 
@@ -72,6 +77,7 @@ def make(
         replaces: whether a revision takes the place of its original.
         authors: the model that criticises and revises, by its name.
         rationale: what the answers have besides an answer; revisions without it are dropped.
+        prices: by the name of the model, if it has one.
     """
     ((name, model),) = authors.items()
     of_id = {prompt.id: prompt for prompt in read_jsonl(prompts / PROMPTS, Prompt)}
@@ -80,11 +86,12 @@ def make(
     principles = read_principles(settings)
     unasked = REJECTED if isinstance(model, EndpointModel) else TOO_LONG
     usage: list[StoredSample] = []
+    sampling = SamplingParams(settings.temperature, settings.max_new_tokens, seed)
+    reviser = writer(name, model, sampling, prices)
 
     def ask(step: str, request: Callable[[_Draft], tuple[Message, ...]], last: bool) -> dict[str, StoredSample]:
         asked = {key: draft for key, draft in drafts.items() if draft.failed is None}
         turns = {key: draft.prompt.model_copy(update={"messages": request(draft)}) for key, draft in asked.items()}
-        sampling = SamplingParams(settings.temperature, settings.max_new_tokens, seed)
         job = SamplingJob(turns, 1, settings.max_prompt_tokens, sampling)
         partial = context.scratch / f"{step.replace(' ', '-')}.jsonl"  # one for each step: processes read one while others write on
         result = sample_answers(context, f"{name} ({step})", model, job, partial, everywhere=not last)
@@ -104,13 +111,12 @@ def make(
             last=number + 1 == settings.times,
         )
         for key, draft in drafts.items():
+            draft.failed = draft.failed or _failure_of_revision(revisions.get(key), draft.text, rationale, unasked)
             if draft.failed is None:
-                draft.failed = _failure_of_revision(revisions.get(key), draft.text, rationale, unasked)
-            if draft.failed is None:
-                draft.text, draft.revised = revised_text(revisions[key].text), number + 1
+                _take(draft, revisions[key], revision_request(draft.request, revise[key]), reviser)
     if not is_main_process():
         return StageResult()
-    return _write(context, list(drafts.values()), name, replaces, dropped_by(candidates), usage)
+    return _write(context, list(drafts.values()), name, replaces, candidates, usage)
 
 
 def read_principles(settings: Revise) -> Sequence[str]:
@@ -146,18 +152,26 @@ def _failure_of_revision(revision: StoredSample | None, before: str, rationale: 
     return failure or why_dropped(text, revision.finish, rationale, drops_refusals=False)
 
 
+def _take(draft: _Draft, revision: StoredSample, asked: tuple[Message, ...], reviser: Writer) -> None:
+    draft.text = revised_text(revision.text)
+    draft.revised += 1
+    identity = revision_of(draft.original, draft.text, reviser.author).id
+    draft.line = reviser.line(identity, asked, revision.usage, revision.time)
+
+
 def _write(
     context: StageContext,
     drafts: Sequence[_Draft],
     reviser: str,
     replaces: bool,
-    dropped_before: Counter[str],
+    candidates: Path,
     usage: Sequence[StoredSample],
 ) -> StageResult:
     of_prompt: dict[str, list[Candidate]] = {}
     texts = {(one.prompt.id, one.original.text) for one in drafts if not (replaces and one.revised)}
     dropped = Counter(draft.failed for draft in drafts if draft.failed is not None)
     revised = 0
+    lines = read_generated(candidates)
     for draft in drafts:
         known = of_prompt.setdefault(draft.prompt.id, [])
         if not (replaces and draft.revised):
@@ -170,11 +184,14 @@ def _write(
         texts.add((draft.prompt.id, draft.text))
         known.append(revision_of(draft.original, draft.text, reviser))
         revised += 1
+        if draft.line is not None:
+            lines[draft.line.id] = draft.line
     everyone = [one for many in of_prompt.values() for one in many]
     write_jsonl(context.folder / CANDIDATES, everyone)
+    write_generated(context.folder, known_lines(lines, (one.id for one in everyone)))
     return StageResult(
         counts={"originals": len(drafts), "revisions": revised, "candidates": len(everyone)},
-        dropped={**dropped_before, **{f"revision: {reason}": count for reason, count in dropped.items()}},
+        dropped={**dropped_by(candidates), **{f"revision: {reason}": count for reason, count in dropped.items()}},
         metrics={
             "calls": sum(one.usage.calls for one in usage),
             "prompt_tokens": sum(one.usage.prompt_tokens for one in usage),

@@ -16,6 +16,7 @@ from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
 from aligndistill.records import Finish, Prompt, Record, Usage
 from aligndistill.stages.context import ModelSource, StageContext, naming_row
+from aligndistill.stages.generated import utc_now
 from aligndistill.stages.opening import open_chat
 from aligndistill.stages.shards import shard, shards
 from aligndistill.store.jsonl import Appender, read_jsonl
@@ -32,7 +33,11 @@ ENOUGH_TO_STOP = 64
 
 
 class StoredSample(Record):
-    """One saved sample. Its text is the answer, without the thoughts in front of it."""
+    """One saved sample. Its text is the answer, without the thoughts in front of it.
+
+    Attributes:
+        time: when it was received, UTC; None in files of versions that kept no times.
+    """
 
     prompt_id: str
     author: str
@@ -41,6 +46,7 @@ class StoredSample(Record):
     finish: Finish
     usage: Usage
     thoughts: str = Field(default="", exclude_if=lambda text: not text)
+    time: str | None = None
 
     @property
     def unanswered(self) -> bool:
@@ -145,6 +151,7 @@ def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> Store
         finish=reply.finish,
         usage=reply.usage,
         thoughts=reply.thoughts,
+        time=utc_now(),
     )
 
 

@@ -28,7 +28,7 @@ TURNS = (
     Message(role="user", content='Name a "colour".\n请用中文'),
 )
 ANSWERS = [
-    WrittenAnswer(user("What is 2 + 3?"), "Five.\u2028", "big-model", "api.example.com", "aligndistill x"),
+    WrittenAnswer(user("What is 2 + 3?"), "Five.\u2028", "big-model", "api.example.com", "aligndistill x", (12, 3)),
     WrittenAnswer(TURNS, "红色。\n", None, None, "aligndistill x"),
 ]
 
@@ -76,10 +76,16 @@ def test_every_row_of_a_file_has_the_same_columns(row_of: Any, tmp_path: Path) -
 
 def test_rows_name_their_model_and_where_it_ran() -> None:
     first = easydistill_row(ANSWERS[0])["metadata"]
-    assert (first["model"], first["backend"], first["usage"]) == ("big-model", "api.example.com", None)
+    assert (first["model"], first["backend"], first["usage"]) == (
+        "big-model",
+        "api.example.com",
+        {"prompt_tokens": 12, "completion_tokens": 3, "total_tokens": 15},
+    )
+    assert easydistill_row(ANSWERS[1])["metadata"]["usage"] is None
     assert first["request_id"] != easydistill_row(ANSWERS[1])["metadata"]["request_id"]
     row = distilabel_answer_row(ANSWERS[0])
     assert row["model_name"] == "big-model"
+    assert row["distilabel_metadata"]["statistics_chat_generation_0"] == {"input_tokens": 12, "output_tokens": 3}
     assert row["distilabel_metadata"]["raw_output_chat_generation_0"] == "Five.\u2028"
     assert row["distilabel_metadata"]["raw_input_chat_generation_0"] == [{"role": "user", "content": "What is 2 + 3?"}]
 
@@ -91,7 +97,7 @@ def test_the_best_answer_of_a_ranking_and_a_demonstration() -> None:
         for text, score, author in (("Good.", 1.0, "teacher"), ("Bad.", 0.0, "start"))
     )
     ranking = Ranking(prompt_id=prompt_id(messages), split="train", messages=messages, responses=responses)
-    assert answer_of(ranking, models, "x") == WrittenAnswer(messages, "Good.", "big-model", "api.example.com", "x")
+    assert answer_of(ranking, models, "x", (5, 1)) == WrittenAnswer(messages, "Good.", "big-model", "api.example.com", "x", (5, 1))
     demonstration = Demonstration(prompt_id=prompt_id(messages), split="train", messages=messages, response="So.")
     assert answer_of(demonstration, models, "x") == WrittenAnswer(messages, "So.", None, None, "x")
 

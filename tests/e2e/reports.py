@@ -8,6 +8,11 @@ import pytest
 from safetensors.torch import load_file
 from torch import Tensor
 
+from tests.e2e.small_run import read_rows
+
+VARYING = {"train_seconds", "about", "made_of"}
+"""Keys whose values have times in them."""
+
 
 def comparable_report(folder: Path, run: str = "small") -> Any:
     """Numbers compare equal to five digits: what a batch held besides an answer changes its sums in the last bits."""
@@ -19,9 +24,15 @@ def student_weights(folder: Path, student: str) -> dict[str, Tensor]:
     return load_file(found)
 
 
+def written_rows(folder: Path, stage: str, name: str) -> tuple[bytes, list[dict[str, Any]]]:
+    """A stage's rows as they are, and the lines that say how models wrote them, without times and ports."""
+    (made,) = (folder / "runs/store").glob(f"{stage}-[0-9a-f]*")
+    return (made / name).read_bytes(), [{**line, "time": None, "server": None} for line in read_rows(made / "generated.jsonl")]
+
+
 def _comparable(value: Any, folder: Path) -> Any:
     if isinstance(value, dict):
-        return {key: _comparable(item, folder) for key, item in value.items() if key != "train_seconds"}
+        return {key: _comparable(item, folder) for key, item in value.items() if key not in VARYING}
     if isinstance(value, list):
         return [_comparable(item, folder) for item in value]
     if isinstance(value, str):

@@ -29,6 +29,10 @@ def test_the_best_answers_to_training_prompts(
     assert len(loaded) == len(rankings)
     card = DatasetCard.load(tmp_path / "README.md")
     assert card.data.license == "unknown"  # the data of the small run has none
+    if form == "easydistill":
+        usages = [row["metadata"]["usage"] for row in loaded]
+        assert all(one["total_tokens"] == one["prompt_tokens"] + one["completion_tokens"] for one in usages)
+        assert all(one["prompt_tokens"] > 0 and one["completion_tokens"] > 0 for one in usages)
     if form != "messages":
         assert {row["metadata"]["model"] if form == "easydistill" else row["model_name"] for row in loaded} == {"from scratch"}
 

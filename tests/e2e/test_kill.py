@@ -12,7 +12,7 @@ import pytest
 
 from tests.e2e.command import ForkServer
 from tests.e2e.counting_judge import CALLS
-from tests.e2e.reports import comparable_report
+from tests.e2e.reports import comparable_report, written_rows
 from tests.e2e.small_run import PROMPTS, read_rows, small_config, write_config
 
 # Where to kill: within so many seconds of a stage's beginning, or when the judge has been asked so many times.
@@ -91,6 +91,9 @@ def test_a_run_that_is_killed_everywhere_ends_like_one_that_was_not(folder: Path
     while_judging = [moment for moment in MOMENTS if str(moment) in kills and isinstance(moment, int)]
     assert len(while_judging) == 3
 
+    rows, lines = written_rows(killed, "candidates", "candidates.jsonl")
+    assert (rows, lines) == written_rows(whole, "candidates", "candidates.jsonl")
+    assert len(lines) == rows.count(b"\n")
     assert comparable_report(killed) == comparable_report(whole)
     asked, once = ([tuple(call) for call in read_rows(place / CALLS)] for place in (killed, whole))
     assert set(asked) == set(once)

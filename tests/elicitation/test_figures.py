@@ -2,14 +2,17 @@ import zlib
 
 import pytest
 
+from aligndistill.chat.protocol import Reply
 from aligndistill.config.elicitation import Expand
 from aligndistill.data.overlap import rouge_l
+from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.elicitation.collecting import Collected, Proposal
 from aligndistill.elicitation.figures import diversity, fertile_share, samples, step_figures
-from aligndistill.records import Lineage, Message, Prompt
+from aligndistill.records import Lineage, Message, Prompt, Usage
 from tests.elicitation.prompts import TRAIN, all_prompts, prompt
 
 STEP = Expand(name="more", kind="expand", target=10)
+ASKED = (AuthorRequest("teacher", ()), Reply("", "stop", Usage()))
 
 
 def child(text: str, root: str, operation: str = "expand") -> Prompt:
@@ -58,8 +61,8 @@ def test_figures_of_a_step() -> None:
     before = all_prompts()
     collected = Collected(STEP, before, unlike_training=False)
     root = prompt(TRAIN[0]).id
-    collected.offer(Proposal("Explain how a compass finds water", "expand", "teacher", root=root, parent=root))
-    collected.offer(Proposal("zebra yak xylophone", "curate", "teacher", category="letters"))
+    collected.offer(Proposal("Explain how a compass finds water", "expand", *ASKED, root=root, parent=root))
+    collected.offer(Proposal("zebra yak xylophone", "curate", *ASKED, category="letters"))
     found = step_figures(before, collected)
     nearest = [max(rouge_l(one.messages[-1].content, text) for text in TRAIN) for one in collected.kept]
     assert found["novelty"] == pytest.approx(1 - sum(nearest) / 2)

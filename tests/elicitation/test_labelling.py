@@ -123,23 +123,26 @@ def test_a_hint_is_in_the_last_turn_and_a_reply_that_mentions_it_is_known() -> N
 def test_students_rows_have_the_plain_prompt_alone() -> None:
     prompt = prompt_of(Message(role="system", content="Be brief."), *user("Two and two?"))
     kept = [candidate("Count.\nAnswer: 4"), candidate("Add.\nAnswer: 4")]
-    before = list(rows(prompt, kept, "before"))
+    before = [row for _, row in rows(prompt, kept, "before")]
     assert [(row.messages, row.response, row.rationale, row.task) for row in before] == [
         (prompt.messages, "Count.\nAnswer: 4", "Count.", "answer"),
         (prompt.messages, "Add.\nAnswer: 4", "Add.", "answer"),
     ]
-    (plain,) = rows(prompt, [candidate("Four.")], "none")
+    ((label, plain),) = rows(prompt, [candidate("Four.")], "none")
+    assert label == candidate("Four.")
     assert (plain.messages, plain.response, plain.author) == (prompt.messages, "Four.", "teacher")
 
 
 def test_two_tasks_are_told_apart_by_a_system_line_of_the_rationales_alone() -> None:
     prompt = prompt_of(*user("Two and two?"))
     kept = [candidate("Count.\nAnswer: 4"), candidate("Add.\nAnswer: 4")]
-    answer, *reasons = rows(prompt, kept, "task")  # the equal answer is one row
+    found = list(rows(prompt, kept, "task"))
+    assert [label for label, _ in found] == [kept[0], kept[0], kept[1]]  # the equal answer is one row
+    answer, *reasons = (row for _, row in found)
     assert (answer.messages, answer.response, answer.task) == (prompt.messages, "4", "answer")
     line = "Write the reasons that lead to the answer, not the answer itself."
     assert [(row.response, row.task) for row in reasons] == [("Count.", "rationale"), ("Add.", "rationale")]
     for row in reasons:
         assert row.messages == (Message(role="system", content=line), *prompt.messages)
     own = prompt_of(Message(role="system", content="Be brief."), *user("Why?"))
-    assert [row.messages[0].content for row in rows(own, kept[:1], "task")] == ["Be brief.", f"Be brief.\n\n{line}"]
+    assert [row.messages[0].content for _, row in rows(own, kept[:1], "task")] == ["Be brief.", f"Be brief.\n\n{line}"]

@@ -115,6 +115,26 @@ def test_a_licence_changes_no_stage_but_the_report(tmp_path: Path) -> None:
     assert {name for name in before if before[name] != after[name]} == {"report"}
 
 
+def test_a_price_changes_no_stage_and_reaches_those_in_which_models_write(tmp_path: Path) -> None:
+    written = {
+        "prompts": {
+            "source": {"path": str(tmp_path / "data" / "p.jsonl")},
+            "elicit": [{"name": "more", "kind": "expand", "target": 4, "model": "served"}],
+        },
+        "candidates": {"from": ["start", "served"], "revise": {"model": "served"}},
+        "sft": {"demonstrations": {"label": {"model": "served", "revise": {"model": "served"}, "keep": "all"}}},
+    }
+    price = {"prompt": 2.0, "completion": 10.0}
+    free, priced = (
+        pipeline(config(tmp_path, **written)),
+        pipeline(config(tmp_path, **written, budget={"prices": {"big-model": price}})),
+    )
+    assert [one.fingerprint for one in free.stages] == [one.fingerprint for one in priced.stages]
+    given = {one.name: one.given["prices"] for one in priced.stages if "prices" in one.given}
+    assert given.keys() == {"prompts-more", "drafts", "candidates", "labels", "labels-revised"}
+    assert all({name: one.model_dump() for name, one in prices.items()} == {"served": price} for prices in given.values())
+
+
 def test_a_stage_says_who_wrote_how_and_at_what_cost(tmp_path: Path) -> None:
     stages = {one.name: one for one in pipeline(config(tmp_path)).stages}
     assert models_asked(stages["candidates"]) == ("start",)
@@ -122,6 +142,7 @@ def test_a_stage_says_who_wrote_how_and_at_what_cost(tmp_path: Path) -> None:
     assert models_asked(stages["rankings"]) == ()
     folder = tmp_path / "verdicts-1"
     folder.mkdir()
+    (folder / "generated.jsonl").touch()
     spent = {"requests": 12, "tokens": 3000, "usd": 0.6}
     energy = Energy(watt_hours=1.5, how="estimate: x")
     assert stage_origin(stages["verdicts"], folder, spent, energy) is None  # not finished
@@ -141,6 +162,7 @@ def test_a_stage_says_who_wrote_how_and_at_what_cost(tmp_path: Path) -> None:
     assert found.sampling["judge"]["kind"] == "rubric"
     assert found.sampling["seed"] == 0
     assert len(found.templates["rubric"]) == 16
+    assert found.generated == "generated.jsonl"
     assert found.first < found.last
     assert stage_origin(stages["rankings"], folder, spent, energy) is None
 
@@ -158,5 +180,6 @@ def test_a_stage_that_a_server_writes_in_says_nothing_of_its_path(tmp_path: Path
     assert found is not None
     assert found.models == ("teacher",)
     assert found.usd_per_row is None
+    assert found.generated is None
     assert "secret-tenant" not in found.model_dump_json()
     assert found.sampling["sampling"]["temperature"] == 1.0

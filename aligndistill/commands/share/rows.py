@@ -1,6 +1,6 @@
 """A run's records as rows of other tools, by kind of data and format; every row with its split."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -14,7 +14,8 @@ from aligndistill.records import Candidate, Demonstration, Message, Prompt, Rank
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.runs.votes import read_votes
-from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED
+from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED, prompts_folder
+from aligndistill.stages.generated import Generated, demonstration_id, read_generated
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
@@ -83,7 +84,7 @@ def rows_of(run: Path, data: Data, form: str) -> Rows:
 
 
 def _prompts(run: Path, folders: dict[str, Path]) -> Iterator[Prompt]:
-    found = next((folders[name] for name in ("filters", "prompts") if name in folders), None)
+    found = prompts_folder(folders)
     if found is None:
         raise DataError(f"{run}: this run has no prompts yet. Run it at least `--until prompts`.")
     return read_jsonl(found / PROMPTS, Prompt)
@@ -110,15 +111,26 @@ def _answers(run: Path, folders: dict[str, Path], form: str) -> Rows:
     made = [folder for folder in folders.values() if (folder / DEMONSTRATIONS).is_file()]
     if made:
         records = read_jsonl(made[-1] / DEMONSTRATIONS, Demonstration)
+        generated = read_generated(made[-1])
     elif "rankings" in folders:
         records = read_jsonl(folders["rankings"] / RANKINGS, Ranking)
+        generated = read_generated(folders["candidates"]) if "candidates" in folders else {}
     else:
         raise DataError(f"{run}: this run has neither demonstrations nor rankings yet. Run it at least `--until rankings`.")
     known = read_provenance(run / PROVENANCE)
     models = {one.name: (one.model, one.server or "local") for one in (known.origins.models if known else ())}
     row = {"messages": messages_row, "easydistill": easydistill_row, "distilabel-sft": distilabel_answer_row}[form]
     answered = (one for one in records if getattr(one, "task", "answer") == "answer")
-    return ((one.split, row(answer_of(one, models, f"aligndistill {run.name}"))) for one in answered)
+    source = f"aligndistill {run.name}"
+    return ((one.split, row(answer_of(one, models, source, _tokens(one, generated)))) for one in answered)
+
+
+def _tokens(record: Demonstration | Ranking, generated: Mapping[str, Generated]) -> tuple[int, int] | None:
+    """What the request for an answer took, of its prompt and of its reply; None if that is not known."""
+    line = generated.get(demonstration_id(record) if isinstance(record, Demonstration) else record.responses[0].candidate_id)
+    if line is None or line.prompt_tokens is None or line.completion_tokens is None:
+        return None
+    return line.prompt_tokens, line.completion_tokens
 
 
 def _verdicts(run: Path, folders: dict[str, Path]) -> Rows:
