@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from aligndistill.processes import progress
-from aligndistill.processes.progress import Bar, RunProgress, bar, doing, duration, run_progress, say, track
-from aligndistill.processes.screen import count_line, fitting
+from aligndistill.processes.progress import Bar, RunProgress, bar, doing, run_progress, say, track
+from aligndistill.processes.screen import count_line, duration, fitting
 
 STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
