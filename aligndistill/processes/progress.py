@@ -15,7 +15,7 @@ from typing import TypeVar
 from rich.console import Console
 
 from aligndistill.processes.log_format import is_json, json_line
-from aligndistill.processes.screen import Screen, count_line, count_text, duration, fitting, rate_text
+from aligndistill.processes.screen import Screen, can_change, count_line, count_text, duration, fitting, rate_text
 
 T = TypeVar("T")
 
@@ -285,14 +285,14 @@ def say(text: str, **values: str | float | None) -> None:
         run = _runs[-1] if _runs else None
         about = {"stage": run.name or None, "usd": run.usd()} if run is not None else {}
         text = json_line(text, **{**about, **values})
-    elif not console.is_terminal and not IN_NOTEBOOK:
+    elif not _is_screen() and not IN_NOTEBOOK:
         text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
     console.print(text, markup=False, emoji=False, soft_wrap=True)
 
 
 def _is_screen() -> bool:
     """Whether lines may change: on a terminal, unless programs read them."""
-    return console.is_terminal and not is_json()
+    return can_change(console) and not is_json()
 
 
 def is_quiet() -> bool:

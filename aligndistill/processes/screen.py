@@ -1,5 +1,6 @@
 """Lines at the bottom of a terminal that change while other lines scroll above them, and how their figures are written."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,12 @@ REFRESHES_PER_SECOND = 4
 LABEL_COLUMNS, RATE_COLUMNS, LEFT_COLUMNS = 16, 11, 14
 BAR_COLUMNS = {120: 20, 80: 10}
 """How long a bar is, on terminals of at least this width. Columns are fixed, so that nothing moves while a number grows."""
+
+
+def can_change(console: Console) -> bool:
+    """Whether lines may change there: a terminal that is not `TERM=dumb`. FORCE_COLOR colours a log, but makes no terminal of it."""
+    is_forced = bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()
+    return console.is_terminal and not console.is_dumb_terminal and not is_forced
 
 
 class Screen:
