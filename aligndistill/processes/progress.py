@@ -1,4 +1,4 @@
-"""Progress: lines that change on a terminal, and lines with a time stamp, now and then, where the output is none."""
+"""Progress: lines that change on a terminal and in a notebook; elsewhere lines with a time stamp, now and then."""
 
 import os
 import sys
@@ -15,12 +15,13 @@ from typing import TypeVar
 from rich.console import Console
 
 from aligndistill.processes.log_format import is_json, json_line
+from aligndistill.processes.notebook import Output
 from aligndistill.processes.screen import Screen, can_change, count_line, count_text, duration, fitting, rate_text
 
 T = TypeVar("T")
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
-# In a notebook, plain lines on standard output: it keeps every state of a bar, and shows standard error like error messages.
+# In a notebook, messages are plain lines on standard output: standard error looks like error messages there.
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 30.0
 SECONDS_BETWEEN_NOTES = 1.0
@@ -38,6 +39,7 @@ VERBOSE = "ALIGNDISTILL_VERBOSE"
 """The one that shows the folders of stages."""
 
 _screen = Screen()
+_output = Output()
 _hidden: list[bool] = []
 
 
@@ -105,7 +107,9 @@ class Bar:
         self._per_second = self._rate(shown, at_seconds)
         for listener in _listeners:
             listener(Count(self._label, done, self._total, self._per_second, self._note))
-        if not _is_screen() and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
+        if _is_output():
+            _output.update()
+        elif not _is_screen() and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
             self._last_line = now
             rate, left = rate_text(self._per_second), self._left(shown)
             say(f"  {count_text(self._label, shown, self._total, rate, left, self._note)}", **self._values(shown))
@@ -154,7 +158,7 @@ class RunProgress:
 
     Attributes:
         name: of the stage that runs.
-        usd: what was spent on servers; None for nothing.
+        usd: what was spent on servers, US dollars; None for nothing.
     """
 
     def __init__(self, total: int, spent: Callable[[], str] = lambda: "", usd: Callable[[], float | None] = lambda: None) -> None:
@@ -175,7 +179,9 @@ class RunProgress:
         self.name, self._number = name, number
         self._stage_began, self._left_seconds = time.monotonic(), left_seconds
         self._about = "at least" if at_least else "about"
-        if not _is_screen() and not is_quiet():
+        if _is_output():
+            _output.update(at_once=True)
+        elif not _is_screen() and not is_quiet():
             text = ", ".join(filter(None, [f"{name}: stage {number}/{self._total}", self._left_text()]))
             say(text, note=f"stage {number}/{self._total}")
 
@@ -183,8 +189,11 @@ class RunProgress:
         """The stage ended; its result is in this folder."""
         if os.environ.get(VERBOSE):
             summary = f"{summary}; {folder}"
-        if not is_quiet():
-            say(f"{self.name:{_NAME_COLUMNS}} {summary}" if _is_screen() else f"  {self.name}: {summary}", note=summary)
+        aligned = f"{self.name:{_NAME_COLUMNS}} {summary}"
+        if _is_output():
+            _output.finish(aligned)
+        elif not is_quiet():
+            say(aligned if _is_screen() else f"  {self.name}: {summary}", note=summary)
 
     def line(self, width: int) -> str:
         """The run for a terminal of this width."""
@@ -208,12 +217,7 @@ _NAME_COLUMNS = 20
 def run_progress(
     total: int, spent: Callable[[], str] = lambda: "", usd: Callable[[], float | None] = lambda: None
 ) -> Iterator[RunProgress]:
-    """Show where a run with so many stages is, while the block runs.
-
-    Args:
-        spent: what was spent on servers, as text; empty for nothing.
-        usd: the same in USD; None for nothing.
-    """
+    """Show where a run with so many stages is, while the block runs. `spent` on servers is shown as text, and `usd` the same."""
     progress = RunProgress(total, spent, usd)
     _runs.append(progress)
     try:
@@ -225,7 +229,10 @@ def run_progress(
 
 @contextmanager
 def _shown(line: Callable[[int], str]) -> Iterator[None]:
-    if _is_screen() and not is_quiet():
+    if _is_output():
+        with _output.showing(line):
+            yield
+    elif _is_screen() and not is_quiet():
         with _screen.showing(line, console):
             yield
     else:
@@ -293,6 +300,11 @@ def say(text: str, **values: str | float | None) -> None:
 def _is_screen() -> bool:
     """Whether lines may change: on a terminal, unless programs read them."""
     return can_change(console) and not is_json()
+
+
+def _is_output() -> bool:
+    """Whether progress is an output of a notebook's cell."""
+    return IN_NOTEBOOK and not is_quiet() and not is_json()
 
 
 def is_quiet() -> bool:

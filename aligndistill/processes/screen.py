@@ -18,7 +18,7 @@ BAR_COLUMNS = {120: 20, 80: 10}
 
 
 def can_change(console: Console) -> bool:
-    """Whether lines may change there: a terminal that is not `TERM=dumb`. FORCE_COLOR colours a log, but makes no terminal of it."""
+    """Whether lines may change there: a terminal that is not `TERM=dumb`. FORCE_COLOR colours a log and makes no terminal of it."""
     is_forced = bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()
     return console.is_terminal and not console.is_dumb_terminal and not is_forced
 
