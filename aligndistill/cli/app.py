@@ -25,6 +25,7 @@ from aligndistill.cli.arguments import (
     read,
     set_progress,
 )
+from aligndistill.cli.completion import completion
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import set_environment_defaults
@@ -302,6 +303,7 @@ def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]
         _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT, resumable)
 
 
+app.command(rich_help_panel=START)(completion)
 for shares in (sharing.export, sharing.push):
     app.command(rich_help_panel=SHARE)(user_errors()(shares))
 

@@ -34,9 +34,20 @@ def complete_stages(incomplete: str) -> list[str]:
     return stage_names(incomplete)
 
 
+def complete_config(incomplete: str) -> list[str]:
+    """Config files, and keys."""
+    from aligndistill.commands.completion import config_arguments
+
+    return config_arguments(incomplete)
+
+
 ConfigArguments = Annotated[
     list[str],
-    typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
+    typer.Argument(
+        metavar="CONFIG... [section.key=value...]",
+        help="YAML files, composed left to right, then overrides.",
+        autocompletion=complete_config,
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show folders.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result stay.")]

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from collections.abc import Mapping
 from datetime import datetime
 
 LOG_FORMAT = "ALIGNDISTILL_LOG_FORMAT"
@@ -17,7 +18,7 @@ def is_json() -> bool:
     return os.environ.get(LOG_FORMAT) == "json"
 
 
-def json_line(message: str, level: str = "info", **values: str | float | None) -> str:
+def json_line(message: str, level: str = "info", values: Mapping[str, str | float | None] | None = None) -> str:
     """A line of the log with `time` (ISO 8601 with the zone), `level`, `message` and `KEYS`.
 
     Args:
@@ -25,7 +26,7 @@ def json_line(message: str, level: str = "info", **values: str | float | None) -
         values: of some of the keys.
     """
     time = datetime.now().astimezone().isoformat(timespec="milliseconds")
-    return json.dumps({"time": time, "level": level, "message": message.strip(), **dict.fromkeys(KEYS), **values})
+    return json.dumps({"time": time, "level": level, "message": message.strip(), **dict.fromkeys(KEYS), **(values or {})})
 
 
 def print_error(message: str) -> None:

@@ -291,7 +291,7 @@ def say(text: str, **values: str | float | None) -> None:
     if is_json():
         run = _runs[-1] if _runs else None
         about = {"stage": run.name or None, "usd": run.usd()} if run is not None else {}
-        text = json_line(text, **{**about, **values})
+        text = json_line(text, values={**about, **values})
     elif not _is_screen() and not IN_NOTEBOOK:
         text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
     console.print(text, markup=False, emoji=False, soft_wrap=True)

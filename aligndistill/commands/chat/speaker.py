@@ -102,14 +102,14 @@ class Speaker:
 
 
 @dataclass(frozen=True)
-class Piece:
+class AnswerPiece:
     """A part of an answer. The last one, which may be empty, says whether the answer ended at `max_new_tokens`."""
 
     text: str
     is_cut: bool = False
 
 
-def pieces(language_model: LanguageModel, messages: Sequence[Message], params: Params) -> Generator[Piece, None, None]:
+def pieces(language_model: LanguageModel, messages: Sequence[Message], params: Params) -> Generator[AnswerPiece, None, None]:
     """Yields the answer to a conversation in pieces, without the model's thoughts.
 
     Raises:
@@ -132,13 +132,13 @@ def pieces(language_model: LanguageModel, messages: Sequence[Message], params: P
         ids.append(token)
         certain = _certain(conversation, split_answer(conversation, prompt, ids).answer)
         if certain.startswith(shown) and len(certain) > len(shown):
-            yield Piece(certain[len(shown) :])
+            yield AnswerPiece(certain[len(shown) :])
             shown = certain
         has_ended = token in conversation.eos_ids or conversation.stops_inside(conversation.tokenizer.decode(ids))
         if has_ended:
             break
     whole = split_answer(conversation, prompt, ids).answer
-    yield Piece(whole[len(shown) :], is_cut=not has_ended)
+    yield AnswerPiece(whole[len(shown) :], is_cut=not has_ended)
 
 
 def _certain(conversation: Conversation, text: str) -> str:
