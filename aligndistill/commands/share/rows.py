@@ -14,9 +14,8 @@ from aligndistill.records import Candidate, Demonstration, Message, Prompt, Rank
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.runs.votes import read_votes
-from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED
+from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED, read_verdicts
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.run_folder import finished_stages
 
