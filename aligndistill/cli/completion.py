@@ -4,6 +4,17 @@ from typing import Annotated, Literal
 
 import typer
 
+NAME = "aligndistill"
+NO_SPACE = f"""
+_{NAME}_open() {{
+    _{NAME}_completion "$@"
+    [[ ${{#COMPREPLY[@]}} == 1 && ${{COMPREPLY[0]}} == *[=./] ]] && compopt -o nospace 2>/dev/null
+    return 0
+}}
+complete -o default -F _{NAME}_open {NAME}
+"""
+"""For bash: no space behind what goes on, as `seed=` and `runs/` do."""
+
 
 def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.", show_default=False)]) -> None:
     """Print the script with which a shell completes commands, runs, stages and config keys.
@@ -12,5 +23,5 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(h
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    name = "aligndistill"
-    typer.echo(get_completion_script(prog_name=name, complete_var=f"_{name}_COMPLETE".upper(), shell=shell))
+    script = get_completion_script(prog_name=NAME, complete_var=f"_{NAME}_COMPLETE".upper(), shell=shell)
+    typer.echo(script + (NO_SPACE if shell == "bash" else ""))
