@@ -217,16 +217,21 @@ def test_what_the_documentation_shows_works(folder: Path, forked: ForkServer, tm
     assert ended.returncode == 0, ended.stderr
 
 
-def test_the_notebook_runs_offline_and_prints_plain_lines(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_offline_and_shows_progress_in_one_place(monkeypatch: pytest.MonkeyPatch) -> None:
     for name, value in ENVIRONMENT.items():
         monkeypatch.setenv(name, value)
     notebook = nbformat.read(REPOSITORY / "examples/quickstart.ipynb", as_version=4)
     assert not any(cell.get("outputs") for cell in notebook.cells), "it is kept without outputs"
     NotebookClient(notebook, timeout=300, resources={"metadata": {"path": str(REPOSITORY / "examples")}}).execute()
     cells = {cell.source.partition("\n")[0]: cell.outputs for cell in notebook.cells if cell.cell_type == "code"}
-    printed = "".join(output.text for output in cells["run = ad.run(config)"] if output.get("name") == "stdout")
-    assert "student-dpo: stage" in printed
-    assert "\x1b" not in printed
+    outputs = cells["run = ad.run(config)"]
+    printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
+    assert printed == "loading torch and transformers\n"
+    (progress,) = (output.data["text/plain"] for output in outputs if output.output_type == "display_data")
+    names = [line.split()[0] for line in progress.splitlines()]
+    assert {"start", "verdicts", "student-dpo"} < set(names)
+    assert names[-1] == "report"
+    assert "run" not in names  # the line of what is going on is gone
     assert cells["again = ad.run(config)"][0].data["text/plain"] == "()"
     assert "text/html" in cells['rankings = run.table("rankings")'][0].data
     views = {

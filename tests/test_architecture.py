@@ -261,6 +261,16 @@ def test_what_only_looks_imports_no_library_that_computes(tmp_path: Path, about:
 
 
 @pytest.mark.process
+def test_the_audit_of_a_run_loads_neither_judges_nor_reports() -> None:
+    """It reads verdicts and prints a table: in less than a second of a processor's time, with the schema."""
+    code = "import sys, aligndistill.commands.audit; print(*sys.modules)"
+    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120, check=True)
+    found = set(ended.stdout.split())
+    assert "aligndistill.stages.audit" in found
+    assert not found & {"aligndistill.judges.pairwise", "aligndistill.stages.verdicts", "aligndistill.runs.report_files", *HEAVY}
+
+
+@pytest.mark.process
 def test_the_package_itself_loads_none_of_its_modules() -> None:
     code = "import sys, aligndistill; sys.exit(any(name.startswith('aligndistill.') for name in sys.modules))"
     assert subprocess.run([sys.executable, "-c", code], cwd=PACKAGE.parent, timeout=60, check=False).returncode == 0

@@ -4,6 +4,7 @@ Config keys come from the schema, with examples from the shipped configs; comman
 """
 
 import inspect
+import json
 import re
 from collections.abc import Iterator, Mapping
 from functools import partial
@@ -228,11 +229,27 @@ def records_page() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def keys_for_completion() -> str:
+    """Which keys each section of a config has, and which sections these lead to, for the shell's completion.
+
+    A target `*Student` is behind a name: `students.NAME`.
+    """
+    graph: dict[str, dict[str, list[str]]] = {}
+    for model in places_of(RunConfig):
+        keys = graph.setdefault(model.__name__, {field.alias or name: [] for name, field in model.model_fields.items()})
+        for more, one in nested(model):
+            key, _, named = more.removeprefix(".").partition(".")
+            keys[key] = sorted({*keys[key], f"*{one.__name__}" if named else one.__name__})
+    return json.dumps(graph, separators=(",", ":")).replace('},"', '},\n"') + "\n"
+
+
+COMPLETED_KEYS = ROOT / "aligndistill/commands/config_keys.json"
 PAGES = {"config.md": config_page, "commands.md": commands_page, "records.md": records_page}
 
 
 def main() -> None:
-    """Write the pages."""
+    """Write the pages, and the keys that a shell completes."""
+    COMPLETED_KEYS.write_text(keys_for_completion(), encoding="utf-8")
     FOLDER.mkdir(parents=True, exist_ok=True)
     for name, page in PAGES.items():
         (FOLDER / name).write_text(page(), encoding="utf-8")

@@ -15,6 +15,7 @@ from aligndistill.cli import share as sharing
 from aligndistill.cli.arguments import (
     AsJson,
     ConfigArguments,
+    LogFormat,
     Quiet,
     Verbose,
     complete_models,
@@ -24,10 +25,12 @@ from aligndistill.cli.arguments import (
     read,
     set_progress,
 )
+from aligndistill.cli.completion import completion
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import hide_library_warnings, set_environment_defaults
 from aligndistill.processes.full_disk import is_full_disk
+from aligndistill.processes.log_format import is_json, json_line, print_error
 from aligndistill.processes.ranks import world_size
 
 app = typer.Typer(name="aligndistill", no_args_is_help=True, pretty_exceptions_enable=False)
@@ -96,11 +99,12 @@ def run(
     chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_format: LogFormat = "text",
     as_json: AsJson = False,
 ) -> None:
     """Run a config up to its report. Stages that are already finished are skipped."""
     with user_errors(resumable=True):
-        set_progress(quiet, verbose)
+        set_progress(quiet, verbose, log_format)
         if chain:
             if until is not None or as_json:
                 raise ConfigError("--until and --json are about one run: run a config of the chain by itself for that.")
@@ -116,18 +120,22 @@ def run(
 
 
 @app.command(rich_help_panel=START)
-def check(config: ConfigArguments, as_json: AsJson = False) -> None:
+def check(
+    config: ConfigArguments,
+    show: Annotated[bool, typer.Option("--print", help="Print the config as a run reads it, with all defaults.")] = False,
+    as_json: AsJson = False,
+) -> None:
     """Find what is wrong with a config, and with the files and variables that it names, without running anything."""
     with user_errors():
         if as_json:
             from aligndistill.commands.check.check import print_check_as_json
 
-            print_check_as_json(lambda: read(config))
+            print_check_as_json(lambda: read(config), show)
             return
         loaded = read(config)  # before the other imports, so that a misspelt key is reported at once
         from aligndistill.commands.check.check import print_check
 
-        print_check(loaded)
+        print_check(loaded, show)
 
 
 @app.command(rich_help_panel=START)
@@ -146,10 +154,11 @@ def stage(
     config: ConfigArguments,
     quiet: Quiet = False,
     verbose: Verbose = False,
+    log_format: LogFormat = "text",
 ) -> None:
     """Run one stage and the stages that it needs. This is the command that a launcher starts."""
     with user_errors(resumable=True):
-        set_progress(quiet, verbose)
+        set_progress(quiet, verbose, log_format)
         loaded = load(config)
         from aligndistill.commands.run import make_stage
 
@@ -295,15 +304,17 @@ def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]
         _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT, resumable)
 
 
+app.command(rich_help_panel=START)(completion)
 for shares in (sharing.export, sharing.push):
     app.command(rich_help_panel=SHARE)(user_errors()(shares))
 
 
 def _fail(message: str, code: int, resumable: bool) -> None:
     sys.stdout.flush()
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print_error(message)
     if resumable and code != ConfigError.exit_code and world_size() == 1:
-        print(f"to resume: {shlex.join(['aligndistill', *sys.argv[1:]])}", file=sys.stderr, flush=True)
+        line = f"to resume: {shlex.join(['aligndistill', *sys.argv[1:]])}"
+        print(json_line(line) if is_json() else line, file=sys.stderr, flush=True)
     raise typer.Exit(code)
 
 

@@ -1,11 +1,12 @@
 """Arguments and options that several commands share, and what they stand for."""
 
 import os
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from aligndistill.errors import ConfigError
+from aligndistill.processes.log_format import LOG_FORMAT
 
 if TYPE_CHECKING:
     from aligndistill.config.load import LoadedConfig
@@ -33,21 +34,37 @@ def complete_stages(incomplete: str) -> list[str]:
     return stage_names(incomplete)
 
 
+def complete_config(incomplete: str) -> list[str]:
+    """Config files, and keys."""
+    from aligndistill.commands.completion import config_arguments
+
+    return config_arguments(incomplete)
+
+
 ConfigArguments = Annotated[
     list[str],
-    typer.Argument(metavar="CONFIG... [section.key=value...]", help="YAML files, composed left to right, then overrides."),
+    typer.Argument(
+        metavar="CONFIG... [section.key=value...]",
+        help="YAML files, composed left to right, then overrides.",
+        autocompletion=complete_config,
+    ),
 ]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show folders.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result stay.")]
+LogFormat = Annotated[
+    Literal["text", "json"], typer.Option("--log-format", help="Write progress and messages as text, or as one JSON object a line.")
+]
 AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else goes to standard error.")]
 
 
-def set_progress(quiet: bool, verbose: bool = False) -> None:
-    """Do what `--quiet` and `--verbose` say, here and in the processes of a launcher.
+def set_progress(quiet: bool, verbose: bool, log_format: Literal["text", "json"]) -> None:
+    """Do what `--quiet`, `--verbose` and `--log-format` say, here and in the processes of a launcher.
 
     Raises:
-        ConfigError: both are given.
+        ConfigError: `--quiet` and `--verbose` are both given.
     """
+    if log_format == "json":
+        os.environ[LOG_FORMAT] = log_format
     if quiet and verbose:
         raise ConfigError("--quiet hides what --verbose shows: give one of them.")
     if quiet or verbose:

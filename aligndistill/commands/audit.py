@@ -18,9 +18,8 @@ from aligndistill.evaluation.votes import VoteMetrics
 from aligndistill.processes.progress import doing
 from aligndistill.reporting.audit_rows import audit_table
 from aligndistill.reporting.vote_rows import vote_rows
-from aligndistill.runs.folder import stage_folders
-from aligndistill.runs.votes import measured_votes
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
+from aligndistill.store.run_folder import judged_stages
 
 
 def print_audit(path: Path, labels: Path | None, as_json: bool = False) -> None:
@@ -57,6 +56,8 @@ def vote_metrics_of(path: Path) -> VoteMetrics:
     Raises:
         DataError: there are no votes.
     """
+    from aligndistill.runs.votes import measured_votes  # imports what scores answers
+
     metrics = measured_votes(path)
     if metrics is None:
         raise DataError(f"{path} has no votes on held-out answers yet. Give some with `aligndistill view {path}`.")
@@ -87,6 +88,6 @@ def audit_run(path: Path, labels: Path | None) -> AuditResult:
     if path.is_file():
         judgments = load_judgments(Source(path=str(path)))
         return audit_labelling(recorded(judgments.all().records), AuditSettings(labels=given))
-    folders = stage_folders(path)
+    folders = judged_stages(path)
     settings = resolved(load_config([path / "config.yaml"])).audit_settings
     return audit_labelling(read_labelling(folders), settings.model_copy(update={"labels": given}) if given else settings)

@@ -1,4 +1,4 @@
-"""What a shell completes: folders of runs, `RUN:STUDENT`, and names of stages. Looks at small files alone, so that it is quick."""
+"""What a shell completes: folders of runs, models, stages, config files and keys. Looks at small files alone, to be quick."""
 
 import json
 from collections.abc import Iterator
@@ -10,6 +10,9 @@ from aligndistill.store.run_folder import ARTIFACTS
 
 MOST_LISTED = 200
 PLAN, CONFIG = "plan.json", "config.yaml"
+KEYS = Path(__file__).with_name("config_keys.json")
+"""Which keys each section has, and to which sections they lead; behind a name if that has a star. Written by
+`python -m website.reference`, since importing the schema takes longer than completing may."""
 
 
 def run_folders(incomplete: str) -> list[str]:
@@ -32,6 +35,37 @@ def stage_names(incomplete: str) -> list[str]:
     for plan in sorted(Path("runs").glob(f"*/{PLAN}"))[:MOST_LISTED]:
         names |= dict.fromkeys(stage["name"] for stage in _read(plan).get("stages", []))
     return [name for name in names if name.startswith(incomplete)]
+
+
+def config_arguments(incomplete: str) -> list[str]:
+    """Config files and folders that begin like this, and the keys of overrides."""
+    folder, slash, start = incomplete.rpartition("/")
+    with suppress(OSError):
+        files = sorted(one for one in Path(folder + slash or ".").iterdir() if one.suffix in (".yaml", ".yml"))
+        found = [f"{folder}{slash}{one.name}" for one in files if one.name.startswith(start) and one.name[0] != "."]
+        return [*found[:MOST_LISTED], *_folders(incomplete), *(config_keys(incomplete) if incomplete and not slash else [])]
+    return []
+
+
+def config_keys(incomplete: str) -> list[str]:
+    """Keys of a config that begin like this: `prompts.` is a section, `seed=` a value. Names, as of students, are not completed.
+
+    Where one section is left, its keys are listed: a shell writes a space behind what is the only one.
+    """
+    place, dot, start = incomplete.rpartition(".")
+    found = _keys_at(place.split(".") if dot else [], start)
+    while len(found) == 1 and found[0].endswith(".") and (deeper := _keys_at(found[0].split(".")[:-1], "")):
+        found = deeper
+    return found
+
+
+def _keys_at(place: list[str], start: str) -> list[str]:
+    graph = _read(KEYS)
+    at = {"RunConfig"} if graph else set()
+    for part in place:
+        at = {to for one in at for to in ([one[1:]] if one[0] == "*" else graph[one].get(part, []))}
+    keys = {key: leads_to for one in at if one[0] != "*" for key, leads_to in graph[one].items() if key.startswith(start)}
+    return [".".join([*place, key]) + ("." if leads_to else "=") for key, leads_to in sorted(keys.items())]
 
 
 def _folders(incomplete: str) -> Iterator[str]:

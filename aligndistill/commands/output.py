@@ -43,7 +43,7 @@ def print_table(table: "Table", leaves_out: Sequence[str] = (), see: str = "repo
     from aligndistill.reporting.fitting import fit, natural_width
 
     console = Console()
-    if console.is_terminal:
+    if console.file.isatty():  # FORCE_COLOR makes rich take any output for a terminal
         fit(table, console.width, leaves_out, see)
     else:
         console.width = max(console.width, natural_width(table), WIDTH_OF_LOGS)

@@ -259,6 +259,8 @@ def _panel(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, bool]]:
     of_judge: dict[str, list[Verdict]] = defaultdict(list)
     for verdict in verdicts:
         of_judge[verdict.judge].append(verdict)
+    if len(of_judge) < 2:  # nothing to agree on, and much to count
+        return
     signs = [{(c.prompt_id, c.one, c.other): c.sign for c in _choices(some)} for some in of_judge.values()]
     for first, second in combinations(signs, 2):
         for pair in first.keys() & second.keys():

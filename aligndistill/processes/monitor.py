@@ -9,7 +9,6 @@ import json
 import os
 import shutil
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator, Sequence
@@ -21,6 +20,7 @@ from pathlib import Path
 from aligndistill.config.run import Runtime
 from aligndistill.errors import Interrupted, TrainingError, UserError
 from aligndistill.processes import signals
+from aligndistill.processes.log_format import print_error
 from aligndistill.processes.ranks import is_main_process, process_rank, world_size
 
 HEARTBEAT_SECONDS = 1.0
@@ -160,7 +160,7 @@ class ProcessMonitor:
                     f"reach {self._folder.parent}.{last} Run the same command again to resume."
                 )
                 write_failure_file(message, TrainingError.exit_code)
-                print(f"error: {message}", file=sys.stderr, flush=True)
+                print_error(message)
                 os._exit(TrainingError.exit_code)
 
     def _look(self) -> None:

@@ -1,4 +1,4 @@
-"""Progress: lines that change on a terminal, and lines with a time stamp, now and then, where the output is none."""
+"""Progress: lines that change on a terminal and in a notebook; elsewhere lines with a time stamp, now and then."""
 
 import os
 import sys
@@ -14,12 +14,14 @@ from typing import TypeVar
 
 from rich.console import Console
 
-from aligndistill.processes.screen import Screen, count_line, fitting
+from aligndistill.processes.log_format import is_json, json_line
+from aligndistill.processes.notebook import Output
+from aligndistill.processes.screen import Screen, can_change, count_line, count_text, duration, fitting, rate_text
 
 T = TypeVar("T")
 
 IN_NOTEBOOK = "ipykernel" in sys.modules
-# In a notebook, plain lines on standard output: it keeps every state of a bar, and shows standard error like error messages.
+# In a notebook, messages are plain lines on standard output: standard error looks like error messages there.
 console = Console(stderr=not IN_NOTEBOOK, highlight=False, force_jupyter=False, force_terminal=False if IN_NOTEBOOK else None)
 SECONDS_BETWEEN_LINES = 30.0
 FIRST_LINE_AFTER_SECONDS = 5.0
@@ -39,6 +41,7 @@ VERBOSE = "ALIGNDISTILL_VERBOSE"
 """The one that shows the folders of stages."""
 
 _screen = Screen()
+_output = Output()
 _hidden: list[bool] = []
 
 
@@ -53,6 +56,7 @@ class Count:
     note: str
 
 
+_runs: list["RunProgress"] = []
 _listeners: list[Callable[[Count], None]] = []
 
 
@@ -106,9 +110,12 @@ class Bar:
         self._per_second = self._rate(shown, at_seconds)
         for listener in _listeners:
             listener(Count(self._label, done, self._total, self._per_second, self._note))
-        if not console.is_terminal and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
+        if _is_output():
+            _output.update()
+        elif not _is_screen() and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
             self._last_line = now
-            say(f"  {self._log_text(shown)}")
+            rate, left = rate_text(self._per_second), self._left(shown)
+            say(f"  {count_text(self._label, shown, self._total, rate, left, self._note)}", **self._values(shown))
 
     def line(self, width: int) -> str:
         """The count for a terminal of this width."""
@@ -127,31 +134,40 @@ class Bar:
         _, since, counted = self._marks[0]
         return (done - counted) / (at_seconds - since) if at_seconds > since and done - self._first > 1 else 0.0
 
-    def _left(self, done: int) -> str:
-        """How long the rest takes, as text; empty while that is not known."""
+    def _left_seconds(self, done: int) -> float | None:
+        """How long the rest takes; None while that is not known."""
         known = self._per_second > 0 and self._total is not None and time.monotonic() - self._started >= LEFT_AFTER_SECONDS
-        return duration(max(0, (self._total or 0) - done) / self._per_second) if known else ""
+        return max(0, (self._total or 0) - done) / self._per_second if known else None
 
-    def _log_text(self, done: int) -> str:
-        """`verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`."""
-        counted = f"{done}/{self._total}" if self._total is not None else f"{done}"
-        share = f" ({100 * done // self._total}%)" if self._total else ""
-        left = self._left(done)
-        parts = (counted + share, rate_text(self._per_second), f"{left} left" if left else "", self._note)
-        return f"{self._label}: {', '.join(filter(None, parts))}"
+    def _left(self, done: int) -> str:
+        """The same as text; empty while it is not known."""
+        seconds = self._left_seconds(done)
+        return "" if seconds is None else duration(seconds)
+
+    def _values(self, done: int) -> dict[str, str | float | None]:
+        """The same count for a log that programs read."""
+        left = self._left_seconds(done)
+        return {
+            "n": done,
+            "total": self._total,
+            "rate": round(self._per_second, 4) or None,
+            "eta_s": None if left is None else round(left, 1),
+            "note": self._note or None,
+        }
 
 
 class RunProgress:
     """Where a run is: which stage of how many, how long it has taken, what is left, and what it has spent.
 
     Attributes:
-        spent: what was spent on servers, as text; empty for nothing.
+        name: of the stage that runs.
+        usd: what was spent on servers, US dollars; None for nothing.
     """
 
-    def __init__(self, total: int, spent: Callable[[], str] = lambda: "") -> None:
-        self._total, self._spent = total, spent
+    def __init__(self, total: int, spent: Callable[[], str] = lambda: "", usd: Callable[[], float | None] = lambda: None) -> None:
+        self._total, self._spent, self.usd = total, spent, usd
         self._began = time.monotonic()
-        self._name, self._number, self._left = "", 0, ""
+        self.name, self._number = "", 0
         self._stage_began = self._began
         self._left_seconds: float | None = None
 
@@ -163,25 +179,31 @@ class RunProgress:
             left_seconds: how long the run takes from here; None if unknown.
             at_least: some of what is left has not been measured.
         """
-        self._name, self._number = name, number
+        self.name, self._number = name, number
         self._stage_began, self._left_seconds = time.monotonic(), left_seconds
         self._about = "at least" if at_least else "about"
-        if not console.is_terminal and not is_quiet():
-            say(", ".join(filter(None, [f"{name}: stage {number}/{self._total}", self._left_text()])))
+        if _is_output():
+            _output.update(at_once=True)
+        elif not _is_screen() and not is_quiet():
+            text = ", ".join(filter(None, [f"{name}: stage {number}/{self._total}", self._left_text()]))
+            say(text, note=f"stage {number}/{self._total}")
 
     def finish(self, summary: str, folder: Path) -> None:
         """The stage ended; its result is in this folder."""
         if os.environ.get(VERBOSE):
             summary = f"{summary}; {folder}"
-        if not is_quiet():
-            say(f"{self._name:{_NAME_COLUMNS}} {summary}" if console.is_terminal else f"  {self._name}: {summary}")
+        aligned = f"{self.name:{_NAME_COLUMNS}} {summary}"
+        if _is_output():
+            _output.finish(aligned)
+        elif not is_quiet():
+            say(aligned if _is_screen() else f"  {self.name}: {summary}", note=summary)
 
     def line(self, width: int) -> str:
         """The run for a terminal of this width."""
         if not self._number:
             return ""
         took = duration(time.monotonic() - self._began)
-        parts = [f"{'run':16}  stage {self._number}/{self._total} {self._name}", took, self._left_text(), self._spent()]
+        parts = [f"{'run':16}  stage {self._number}/{self._total} {self.name}", took, self._left_text(), self._spent()]
         return fitting([part for part in parts if part], width, " · ")
 
     def _left_text(self) -> str:
@@ -195,35 +217,29 @@ _NAME_COLUMNS = 20
 
 
 @contextmanager
-def run_progress(total: int, spent: Callable[[], str] = lambda: "") -> Iterator[RunProgress]:
-    """Show where a run with so many stages is, while the block runs."""
-    progress = RunProgress(total, spent)
-    with _shown(progress.line):
-        yield progress
+def run_progress(
+    total: int, spent: Callable[[], str] = lambda: "", usd: Callable[[], float | None] = lambda: None
+) -> Iterator[RunProgress]:
+    """Show where a run with so many stages is, while the block runs. `spent` on servers is shown as text, and `usd` the same."""
+    progress = RunProgress(total, spent, usd)
+    _runs.append(progress)
+    try:
+        with _shown(progress.line):
+            yield progress
+    finally:
+        _runs.remove(progress)
 
 
 @contextmanager
 def _shown(line: Callable[[int], str]) -> Iterator[None]:
-    if console.is_terminal and not is_quiet():
+    if _is_output():
+        with _output.showing(line):
+            yield
+    elif _is_screen() and not is_quiet():
         with _screen.showing(line, console):
             yield
     else:
         yield
-
-
-def rate_text(per_second: float) -> str:
-    """`3.4/s`, or `12 s each` where one takes longer than a second; empty for 0."""
-    if per_second <= 0:
-        return ""
-    return f"{per_second:.3g}/s" if per_second >= 1 else f"{1 / per_second:.3g} s each"
-
-
-def duration(seconds: float) -> str:
-    """`50 s`, `4 min`, `1 h 20 min`."""
-    if seconds < 60:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"
 
 
 @contextmanager
@@ -257,7 +273,7 @@ def track(items: Iterable[T], label: str, total: int, done: int = 0, note: Calla
 @contextmanager
 def doing(what: str) -> Iterator[None]:
     """Tell a person at a terminal what a command does, if that takes longer than half a second."""
-    if not console.is_terminal or is_quiet():
+    if not _is_screen() or is_quiet():
         yield
         return
     timer = threading.Timer(SILENT_SECONDS, say, [f"{what} ..."])
@@ -269,10 +285,29 @@ def doing(what: str) -> Iterator[None]:
         timer.cancel()
 
 
-def say(text: str) -> None:
-    """Print a message; with the time in front where the output is not a terminal, as in a log."""
-    stamp = "" if console.is_terminal or IN_NOTEBOOK else f"{datetime.now():%Y-%m-%d %H:%M:%S} "
-    console.print(f"{stamp}{text}", markup=False, soft_wrap=True)
+def say(text: str, **values: str | float | None) -> None:
+    """Print a message; with the time in front where the output is not a terminal, as in a log.
+
+    Args:
+        values: the same for a log that programs read, by the keys of `log_format.KEYS`.
+    """
+    if is_json():
+        run = _runs[-1] if _runs else None
+        about = {"stage": run.name or None, "usd": run.usd()} if run is not None else {}
+        text = json_line(text, values={**about, **values})
+    elif not _is_screen() and not IN_NOTEBOOK:
+        text = f"{datetime.now():%Y-%m-%d %H:%M:%S} {text}"
+    console.print(text, markup=False, emoji=False, soft_wrap=True)
+
+
+def _is_screen() -> bool:
+    """Whether lines may change: on a terminal, unless programs read them."""
+    return can_change(console) and not is_json()
+
+
+def _is_output() -> bool:
+    """Whether progress is an output of a notebook's cell."""
+    return IN_NOTEBOOK and not is_quiet() and not is_json()
 
 
 def is_quiet() -> bool:

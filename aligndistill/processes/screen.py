@@ -1,5 +1,6 @@
-"""Lines at the bottom of a terminal that change while other lines scroll above them."""
+"""Lines at the bottom of a terminal that change while other lines scroll above them, and how their figures are written."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 
@@ -14,6 +15,12 @@ REFRESHES_PER_SECOND = 4
 LABEL_COLUMNS, RATE_COLUMNS, LEFT_COLUMNS = 16, 11, 14
 BAR_COLUMNS = {120: 20, 80: 10}
 """How long a bar is, on terminals of at least this width. Columns are fixed, so that nothing moves while a number grows."""
+
+
+def can_change(console: Console) -> bool:
+    """Whether lines may change there: a terminal that is not `TERM=dumb`. FORCE_COLOR colours a log and makes no terminal of it."""
+    is_forced = bool(os.environ.get("FORCE_COLOR")) and not console.file.isatty()
+    return console.is_terminal and not console.is_dumb_terminal and not is_forced
 
 
 class Screen:
@@ -63,6 +70,13 @@ def count_line(
     return "  ".join([*fixed, *([kept] if kept else [])]).rstrip()
 
 
+def count_text(label: str, done: int, total: int | None, rate: str, left: str, note: str) -> str:
+    """`verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`: the same for a log."""
+    counted = f"{done}/{total}" if total is not None else f"{done}"
+    share = f" ({100 * done // total}%)" if total else ""
+    return f"{label}: {', '.join(filter(None, (counted + share, rate, f'{left} left' if left else '', note)))}"
+
+
 def fitting(parts: Sequence[str], width: int, between: str) -> str:
     """As many of the first parts as fit into the width."""
     found = ""
@@ -72,3 +86,18 @@ def fitting(parts: Sequence[str], width: int, between: str) -> str:
             break
         found = longer
     return found
+
+
+def rate_text(per_second: float) -> str:
+    """`3.4/s`, or `12 s each` where one takes longer than a second; empty for 0."""
+    if per_second <= 0:
+        return ""
+    return f"{per_second:.3g}/s" if per_second >= 1 else f"{1 / per_second:.3g} s each"
+
+
+def duration(seconds: float) -> str:
+    """`50 s`, `4 min`, `1 h 20 min`."""
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 60 else f"{minutes // 60} h {minutes % 60} min"

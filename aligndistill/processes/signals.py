@@ -9,11 +9,12 @@ partner is gone. So a thread of its own reads the signals' numbers as they arriv
 
 import os
 import signal
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+
+from aligndistill.processes.log_format import print_error
 
 STOPPED_EXIT = 5
 AT_ONCE_EXIT = 130
@@ -106,5 +107,5 @@ def _end_after(deadline: float) -> None:
 
 
 def _leave(message: str, code: int) -> None:
-    print(f"error: {message}", file=sys.stderr, flush=True)
+    print_error(message)
     os._exit(code)

@@ -11,7 +11,7 @@ UNBOUNDED = 10_000
 
 def natural_width(table: Table) -> int:
     """The width at which no cell of the table wraps, in characters. Title and caption wrap anywhere."""
-    return Console(width=UNBOUNDED).measure(table).maximum
+    return Console(width=UNBOUNDED, force_terminal=False).measure(table).maximum  # a dumb terminal is 80 wide, whatever is given
 
 
 def fit(table: Table, width: int, leaves_out: Sequence[str], see: str) -> None:

@@ -7,32 +7,14 @@ from pathlib import Path
 from aligndistill.config.load import dump_config
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
-from aligndistill.errors import DataError
 from aligndistill.runs.events import plan_text
 from aligndistill.runs.files import PLAN
 from aligndistill.runs.provenance import PROVENANCE, provenance
 from aligndistill.runs.report_files import link_students, write_report_files, write_verdicts
 from aligndistill.stages.files import METRICS, MODEL_OUTPUTS, read_log
 from aligndistill.store.artifacts import read_manifest
-from aligndistill.store.run_folder import ARTIFACTS, finished_stages
+from aligndistill.store.run_folder import ARTIFACTS
 from aligndistill.store.stage import Pipeline, Stage
-
-
-def stage_folders(run_folder: Path) -> dict[str, Path]:
-    """The folder of each finished stage of a run, by the stage's name.
-
-    Raises:
-        DataError: there is no run, its stages do not exist, or it has no verdicts yet.
-    """
-    if not (run_folder / ARTIFACTS).is_file():
-        raise DataError(
-            f"{run_folder} is neither a run's folder nor a file. Give the folder of a run, such as runs/quickstart, "
-            "or a file of recorded verdicts."
-        )
-    found = finished_stages(run_folder)
-    if not {"verdicts", "rankings"} & found.keys():
-        raise DataError(f"{run_folder}: this run has no verdicts yet. Run it at least `--until verdicts`.")
-    return found
 
 
 def begin(config: RunConfig, whole: Pipeline, folder: Path, made: Collection[str] = ()) -> dict[str, Path]:

@@ -17,11 +17,10 @@ from aligndistill.runs.files import EVENTS, SPENT
 from aligndistill.runs.provenance import spent_by_stage
 from aligndistill.runs.votes import measured_votes, vote_files
 from aligndistill.stages.audit import judged_prompts, read_labelling
-from aligndistill.stages.files import SCORED, VERDICTS_PAGE, prompts_folder
+from aligndistill.stages.files import SCORED, VERDICTS_PAGE, prompts_folder, read_verdicts
 from aligndistill.stages.model_sizes import parameters_in, parameters_of
 from aligndistill.stages.report import MACHINE, STUDENTS
 from aligndistill.stages.scored_answers import ScoredAnswer
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.artifacts import MANIFEST, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 

@@ -112,7 +112,11 @@ def _progress(config: RunConfig, stages: Sequence[Stage], endpoints: Endpoints) 
         text = endpoints.spending()
         return f"{text} of {limit:.2f}" if limit is not None and text.endswith(" USD") else text
 
-    with run_progress(len(stages), spent) as shown:
+    def usd() -> float | None:
+        found = endpoints.spent()
+        return found["usd"] if found is not None else None
+
+    with run_progress(len(stages), spent, usd) as shown:
         yield shown
 
 

@@ -9,9 +9,8 @@ from typing import TYPE_CHECKING, Any
 from aligndistill.errors import DataError
 from aligndistill.records import Candidate, Prompt, Ranking, plain_prompt
 from aligndistill.stages.demonstrations import read_labels
-from aligndistill.stages.files import CANDIDATES, METRICS, PROMPTS, RANKINGS, SCORED
+from aligndistill.stages.files import CANDIDATES, METRICS, PROMPTS, RANKINGS, SCORED, read_verdicts
 from aligndistill.stages.scored_answers import ScoredAnswer
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 
 if TYPE_CHECKING:

@@ -8,9 +8,8 @@ from pydantic import ValidationError
 from aligndistill.evaluation.votes import Vote, VoteMetrics, standing, vote_metrics
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
-from aligndistill.stages.files import SCORED
+from aligndistill.stages.files import SCORED, read_verdicts
 from aligndistill.stages.scored_answers import ScoredAnswer
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.run_folder import finished_stage
 

@@ -15,8 +15,17 @@ from aligndistill.evaluation.limits import exceeded
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.files import AUDIT, CANARIES, CANDIDATES, PROMPTS, RANKINGS, REPEATS, VERDICTS_PAGE, prompts_folder
-from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.stages.files import (
+    AUDIT,
+    CANARIES,
+    CANDIDATES,
+    PROMPTS,
+    RANKINGS,
+    REPEATS,
+    VERDICTS_PAGE,
+    prompts_folder,
+    read_verdicts,
+)
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 

@@ -10,10 +10,9 @@ from aligndistill.elicitation.selection import BINS, LOW_GRADE, REJECTED, Kept, 
 from aligndistill.preferences.scores import mean_grade, scores_from_comparisons
 from aligndistill.records import Candidate, Comparison, Demonstration, Grade, Prompt, Verdict, group_by_prompt
 from aligndistill.stages.context import StageContext, require_records
-from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS
+from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, read_verdicts
 from aligndistill.stages.generated import Generated, demonstration_id, read_generated, write_generated
 from aligndistill.stages.labels import HINTED, dropped_by, least_value, training_prompts, values_of
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 

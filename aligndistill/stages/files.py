@@ -1,11 +1,13 @@
 """The files of artifacts: their names, record types and readers."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from aligndistill.records import Finish, Message, Prompt, Record
-from aligndistill.store.jsonl import read_jsonl
+from pydantic import TypeAdapter
+
+from aligndistill.records import Finish, Message, Prompt, Record, Verdict
+from aligndistill.store.jsonl import read_jsonl, read_union
 
 PROMPTS = "prompts.jsonl"
 DROPPED = "dropped.jsonl"
@@ -23,6 +25,7 @@ PROGRESS = "progress.json"
 ELICITATION = "elicitation.json"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 PROJECTIONS = "projections.safetensors"
+ANY_VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 
 
 class RolloutSample(Record):
@@ -85,3 +88,8 @@ def write_log(folder: Path, entries: Sequence[dict[str, float]]) -> None:
 def read_log(folder: Path) -> list[dict[str, float]]:
     """Read the log of a training run."""
     return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+def read_verdicts(folder: Path, name: str = VERDICTS) -> Iterator[Verdict]:
+    """The verdicts in a finished stage's folder."""
+    return read_union(folder / name, ANY_VERDICT)

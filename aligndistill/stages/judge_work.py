@@ -5,8 +5,8 @@ from pathlib import Path
 
 from aligndistill.records import Canary, Verdict
 from aligndistill.reporting.report import JudgeMetrics, JudgeWork
-from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS
-from aligndistill.stages.verdicts import judge_metrics, read_verdicts
+from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS, read_verdicts
+from aligndistill.stages.verdicts import judge_metrics
 from aligndistill.store.jsonl import read_jsonl
 
 

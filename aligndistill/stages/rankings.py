@@ -15,9 +15,8 @@ from aligndistill.preferences.rankings import RankingOutcome, rank_ready_made, r
 from aligndistill.preferences.scores import first_position_logit
 from aligndistill.records import Candidate, Comparison, Prompt, Ranking, in_step
 from aligndistill.stages.context import ModelSource, StageContext, require_records
-from aligndistill.stages.files import CANDIDATES, DROPPED, PAIRS, PROMPTS, RANKINGS, TIES
+from aligndistill.stages.files import CANDIDATES, DROPPED, PAIRS, PROMPTS, RANKINGS, TIES, read_verdicts
 from aligndistill.stages.filters import decided, kept_of
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 

@@ -79,14 +79,14 @@ def make(
 ) -> StageResult:
     """Collect the metrics of the other stages.
 
-        Args:
-            judge: its kind.
-            chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
-            shown: the config, as shown on the page.
-            rounds: the stages from prompts to reward model by name, of each round.
-                elicited: the steps in which models wrote prompts.
-            progress, promoted, stops, orders: each round's promoted student, its name, whether another followed, or had an order.
-        """
+    Args:
+        judge: its kind.
+        chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
+        shown: the config, as shown on the page.
+        rounds: the stages from prompts to reward model by name, of each round.
+            elicited: the steps in which models wrote prompts.
+        progress, promoted, stops, orders: each round's promoted student, its name, whether another followed, or had an order.
+    """
     data = [one for one in rounds.values() if one.keys() >= rounds["1"].keys()][-1]  # shown is that of the last finished round
     manifests, training = _manifests(data), _manifests(students)
     evaluated = _evaluation(evaluation)

@@ -1,10 +1,8 @@
 """verdicts.jsonl: the judge's verdicts on each prompt's candidates, and further verdicts for its audit."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from aligndistill.config.audit import AuditProbes
 from aligndistill.config.judges import Judge
@@ -22,10 +20,8 @@ from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import CANARIES, CANDIDATES, PROMPTS, REPEATS, VERDICTS
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.shards import shard, shards
-from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
+from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
-
-ANY_VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
 
 TASKS_AT_ONCE = 4096
 """So many tasks are given to the judge together. Their questions are in memory, and a judge that asks in rounds, or a panel, gives
@@ -180,11 +176,6 @@ def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:
     """Whether a resumed run asks a task again: the server did not answer, or none of its verdicts could be read, which may be why
     the run was stopped."""
     return any(map(request_failed, verdicts)) or (bool(verdicts) and all(map(is_unparsed, verdicts)))
-
-
-def read_verdicts(folder: Path, name: str = VERDICTS) -> Iterator[Verdict]:
-    """The verdicts in a finished stage's folder."""
-    return read_union(folder / name, ANY_VERDICT)
 
 
 def judge_metrics(verdicts: Iterable[Verdict]) -> dict[str, int]:

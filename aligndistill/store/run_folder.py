@@ -29,6 +29,23 @@ def finished_stages(run_folder: Path) -> dict[str, Path]:
     )
 
 
+def judged_stages(run_folder: Path) -> dict[str, Path]:
+    """The same of a run that has verdicts or rankings.
+
+    Raises:
+        DataError: there is no run, its stages do not exist, or it has no verdicts yet.
+    """
+    if not (run_folder / ARTIFACTS).is_file():
+        raise DataError(
+            f"{run_folder} is neither a run's folder nor a file. Give the folder of a run, such as runs/quickstart, "
+            "or a file of recorded verdicts."
+        )
+    found = finished_stages(run_folder)
+    if not {"verdicts", "rankings"} & found.keys():
+        raise DataError(f"{run_folder}: this run has no verdicts yet. Run it at least `--until verdicts`.")
+    return found
+
+
 def finished_stage(run_folder: Path, name: str) -> Path | None:
     """The absolute folder of one finished stage, whether or not the others exist; None if there is none.
 

@@ -16,7 +16,7 @@ from aligndistill.config.audit import AuditProbes
 from aligndistill.errors import DataError
 from aligndistill.records import Comparison
 from aligndistill.stages.context import ModelSource
-from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.stages.files import read_verdicts
 from tests.chat.fault_server import Act, FaultServer, completion
 from tests.stages.labelled import context_in, judge_of, label, labelling_of, shown
 

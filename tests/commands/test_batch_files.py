@@ -13,7 +13,7 @@ from aligndistill.config.audit import Audit, AuditProbes
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.stages.files import read_verdicts
 from tests.stages.labelled import MODELS, SERVER, context_in, judge_of, label, labelled, labelling_of, shown, with_teacher
 
 PROBES = AuditProbes(canaries=5, repeats=2)

@@ -1,12 +1,15 @@
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
-from aligndistill.commands.completion import run_folders, run_models, stage_names
+from aligndistill.cli.app import app
+from aligndistill.commands.completion import config_arguments, config_keys, run_folders, run_models, stage_names
 from tests.e2e.command import ENVIRONMENT, Ended
 from tests.imports import HEAVY, TOLD, imported
 
@@ -54,11 +57,70 @@ def test_a_file_that_is_no_plan_stops_nothing(here: Path) -> None:
     assert run_models("runs/slow:") == []
 
 
+def test_keys_of_sections_behind_names_and_of_every_kind() -> None:
+    assert config_keys("students.mine.lear") == ["students.mine.learning_rate="]
+    assert config_keys("see") == ["seed=", "seeds="]
+    assert "evaluation.judge.members.a.judge.template=" in config_keys("evaluation.judge.members.a.judge.")
+    objective = config_keys("students.mine.obj")  # the only one: its keys, without a space in between
+    assert {"students.mine.objective.beta=", "students.mine.objective.reward."} < set(objective)
+    assert len(set(objective)) == len(objective)
+    assert config_keys("students.") == config_keys("nothing.") == config_keys("seed.x") == []
+
+
+def test_config_files_and_keys(here: Path) -> None:
+    for name in ("rounds.yaml", "other.yml", "rounds.txt", ".hidden.yaml"):
+        (here / name).touch()
+    assert config_arguments("") == ["other.yml", "rounds.yaml", "runs/"]
+    assert config_arguments("r") == ["rounds.yaml", "runs/", "rankings.", "reward_model.", "rounds.", "runtime."]
+    assert config_arguments("runs/q") == ["runs/quick"]
+    assert config_arguments("runs/quick/c") == ["runs/quick/config.yaml"]
+    assert config_arguments("none/") == []
+
+
 @pytest.mark.process
-def test_completing_imports_no_library_that_computes(here: Path) -> None:
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_the_script_of_each_shell(shell: str) -> None:
+    ended = CliRunner().invoke(app, ["completion", shell])
+    assert ended.exit_code == 0
+    assert "_ALIGNDISTILL_COMPLETE" in ended.stdout
+    if shutil.which(shell):
+        assert subprocess.run([shell, "-n"], input=ended.stdout, text=True, check=False).returncode == 0
+
+
+@pytest.mark.process
+@pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
+def test_bash_completes_config_keys_by_the_script(here: Path) -> None:
+    """As a person does: source the script, type, press Tab."""
+    command = here / "aligndistill"
+    command.write_text(f"#!{sys.executable}\nfrom aligndistill.cli.app import main\nmain()\n")
+    command.chmod(0o755)
+    typed = """
+        source <(aligndistill completion bash)
+        COMP_WORDS=(aligndistill run c.yaml students.dpo.objective.cr); COMP_CWORD=3
+        $(complete -p aligndistill | sed 's/.*-F \\([^ ]*\\).*/\\1/') aligndistill
+        printf '%s\n' "${COMPREPLY[@]}"
+    """
+    environment = {**os.environ, **ENVIRONMENT, "PATH": f"{here}:{os.environ['PATH']}"}
+    ended = subprocess.run(
+        ["bash", "-c", typed], env=environment, cwd=here, capture_output=True, text=True, timeout=120, check=False
+    )
+    expected = config_keys("students.dpo.objective.cr")
+    assert expected
+    assert ended.stdout.split() == expected, ended.stderr
+
+
+@pytest.mark.process
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ("aligndistill chat runs/q", ["runs/quick", "runs/quick:quick", "runs/quick:start"]),
+        ("aligndistill run students.dpo.lear", ["students.dpo.learning_rate="]),
+    ],
+)
+def test_completing_imports_no_library_that_computes(words: str, expected: list[str], here: Path) -> None:
     """As bash asks, through a script of the name that users type."""
     (here / "aligndistill").write_text("from aligndistill.cli.app import main\nmain()\n")
-    asked = {"_ALIGNDISTILL_COMPLETE": "complete_bash", "COMP_WORDS": "aligndistill chat runs/q", "COMP_CWORD": "2"}
+    asked = {"_ALIGNDISTILL_COMPLETE": "complete_bash", "COMP_WORDS": words, "COMP_CWORD": "2"}
     ended = subprocess.run(
         [sys.executable, "aligndistill"],
         cwd=here,
@@ -68,7 +130,9 @@ def test_completing_imports_no_library_that_computes(here: Path) -> None:
         timeout=120,
         check=False,
     )
-    assert ended.stdout.split() == ["runs/quick", "runs/quick:quick", "runs/quick:start"]
+    assert ended.stdout.split() == expected
     found = imported(Ended(ended.returncode, ended.stdout, ended.stderr))
     assert "typer" in found
     assert not found & HEAVY
+    assert "aligndistill.commands.completion" in ended.stderr
+    assert "aligndistill.config.run" not in ended.stderr  # the schema

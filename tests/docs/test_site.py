@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from website.build import PAGES_OUTSIDE, build, problems, stage, staged
-from website.reference import FOLDER, PAGES, undocumented
+from website.reference import COMPLETED_KEYS, FOLDER, PAGES, keys_for_completion, undocumented
 
 ROOT = Path(__file__).parents[2]
 
@@ -32,6 +32,10 @@ def test_every_page_is_on_the_map_once() -> None:
 @pytest.mark.parametrize("name", PAGES)
 def test_generated_pages_are_current(name: str) -> None:
     assert (FOLDER / name).read_text() == PAGES[name](), "run `python -m website.reference`"
+
+
+def test_the_keys_that_a_shell_completes_are_current() -> None:
+    assert COMPLETED_KEYS.read_text() == keys_for_completion(), "run `python -m website.reference`"
 
 
 def test_every_key_of_the_config_is_explained() -> None:

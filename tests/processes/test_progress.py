@@ -7,8 +7,8 @@ import pytest
 from rich.console import Console
 
 from aligndistill.processes import progress
-from aligndistill.processes.progress import Bar, RunProgress, bar, doing, duration, run_progress, say, track
-from aligndistill.processes.screen import count_line, fitting
+from aligndistill.processes.progress import Bar, RunProgress, bar, doing, run_progress, say, track
+from aligndistill.processes.screen import count_line, duration, fitting
 
 STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
@@ -151,6 +151,8 @@ def test_the_line_of_a_run_counts_down_and_has_what_was_spent(clock: list[float]
 
 @pytest.fixture
 def terminal(monkeypatch: pytest.MonkeyPatch) -> Console:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
     found = Console(highlight=False, force_terminal=True, width=100, color_system=None)
     monkeypatch.setattr(progress, "console", found)
     return found
@@ -168,6 +170,27 @@ def test_a_terminal_shows_the_run_above_the_count(terminal: Console, capsys: pyt
     assert " 5/10" in text
     assert "verdicts             10 verdicts; 1.0 s" in text
     assert not re.search(STAMP, text, re.MULTILINE)
+
+
+@pytest.mark.parametrize(("name", "value", "forced"), [("FORCE_COLOR", "1", None), ("TERM", "dumb", True)])
+def test_what_cannot_change_its_lines_is_a_log(
+    name: str,
+    value: str,
+    forced: bool | None,
+    clock: list[float],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    """Of FORCE_COLOR=1 in a log, and of a terminal such as that of an editor."""
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.setenv(name, value)
+    monkeypatch.setattr(progress, "console", Console(highlight=False, force_terminal=forced, width=200))
+    assert progress.console.is_terminal
+    with run_progress(3) as shown:
+        shown.begin("verdicts", 2)
+        list(track(items(1, clock, 31.0), "verdicts", 1))
+        shown.finish("1 verdict; 31.0 s", Path("store"))
+    assert lines(capsys) == ["verdicts: stage 2/3", "  verdicts: 1/1 (100%)", "  verdicts: 1 verdict; 31.0 s"]
 
 
 def test_quiet_hides_progress_and_keeps_messages(

@@ -20,7 +20,7 @@ from aligndistill.records import Candidate, Comparison, Prompt
 from aligndistill.runs.report_files import write_verdicts
 from aligndistill.stages.audit import read_labelling
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.stages.files import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from tests.stages.labelled import Teacher, audit_of, audited, context_in, inputs_of, labelled
 

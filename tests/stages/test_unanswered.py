@@ -15,7 +15,7 @@ from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.judges.parsing import request_failed
 from aligndistill.records import Comparison
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.verdicts import read_verdicts
+from aligndistill.stages.files import read_verdicts
 from tests.chat.fault_server import Act, FaultServer, completion, error
 from tests.stages.labelled import audit_of, context_in, judge_of, label, shown
 

@@ -45,8 +45,10 @@ def chat(model: str, against: str | None, prompt: str | None, system: str) -> No
         raise DataError("the prompt is empty: give --prompt TEXT, or a text on standard input for --prompt -.")
     if len(speakers) == 1 and not sys.stdout.isatty():
         typer.echo("".join(speakers[0].answer(text, params)))  # as it is: a script reads it
+        if speakers[0].is_cut:
+            typer.echo(params.cut_text(may_change=False), err=True)
     else:
-        Session(speakers, params, Console(highlight=False)).show(text)
+        Session(speakers, params, Console(highlight=False), takes_lines=False).show(text)
 
 
 def _name(one: Chosen, chosen: list[Chosen]) -> str:

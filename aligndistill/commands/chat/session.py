@@ -32,11 +32,13 @@ class Session:
 
     Attributes:
         console: where answers are shown.
+        takes_lines: a person types, and so may change the parameters.
     """
 
     speakers: Sequence[Speaker]
     params: Params
     console: Console
+    takes_lines: bool = True
 
     def run(self, lines: Iterator[str]) -> None:
         """Answer each line, until `/quit` or the end of the input."""
@@ -78,7 +80,7 @@ class Session:
                 with closing(speaker.answer(text, self.params)) as answer:
                     for piece in answer:
                         self._say(visible(piece), end="")
-                self._say("")
+                self._say(f" {self._cut_text()}" if speaker.is_cut else "")
         except KeyboardInterrupt:
             self._say(" (stopped)")
 
@@ -89,8 +91,12 @@ class Session:
             grid.add_column(Text(speaker.name), ratio=1, overflow="fold")
         with self.console.status("answering"):
             answers = ["".join(speaker.answer(text, self.params)) for speaker in self.speakers]
-        grid.add_row(*(Text(visible(answer)) for answer in answers))
+        cut = [f" {self._cut_text()}" if speaker.is_cut else "" for speaker in self.speakers]
+        grid.add_row(*(Text(visible(answer) + mark) for answer, mark in zip(answers, cut, strict=True)))
         self.console.print(grid)
+
+    def _cut_text(self) -> str:
+        return self.params.cut_text(self.takes_lines)
 
     def _say(self, text: str, end: str = "\n") -> None:
         self.console.print(text, end=end, markup=False, highlight=False, soft_wrap=True)

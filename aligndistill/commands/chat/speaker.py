@@ -50,6 +50,11 @@ class Params:
             found = replace(found, **{name: number})
         return found
 
+    def cut_text(self, may_change: bool) -> str:
+        """What is said of an answer that ended at `max_new_tokens`, with what raises it where that can be changed."""
+        hint = f": raise it by /params max_new_tokens={2 * self.max_new_tokens}" if may_change else ""
+        return f"(cut at {self.max_new_tokens} tokens{hint})"
+
     def __str__(self) -> str:
         return f"temperature={self.temperature:g} max_new_tokens={self.max_new_tokens} seed={self.seed}"
 
@@ -61,12 +66,14 @@ class Speaker:
     Attributes:
         system: the text of a system turn in front; empty for none.
         turns: user and assistant turns.
+        is_cut: whether the last answer ended at `max_new_tokens` instead of by itself.
     """
 
     name: str
     language_model: LanguageModel
     system: str = ""
     turns: list[Message] = field(default_factory=list)
+    is_cut: bool = False
 
     @property
     def messages(self) -> tuple[Message, ...]:
@@ -80,19 +87,29 @@ class Speaker:
             DataError: the conversation is too long for the model, or its template does not accept it.
         """
         asked = (*self.messages, Message(role="user", content=text))
-        said = ""
+        said, self.is_cut = "", False
         answering = pieces(self.language_model, asked, params)
         try:
             for piece in answering:
-                said += piece
-                yield piece
+                said += piece.text
+                self.is_cut = piece.is_cut
+                if piece.text:
+                    yield piece.text
         finally:
             answering.close()
             if said:
                 self.turns += [Message(role="user", content=text), Message(role="assistant", content=said)]
 
 
-def pieces(language_model: LanguageModel, messages: Sequence[Message], params: Params) -> Generator[str, None, None]:
+@dataclass(frozen=True)
+class AnswerPiece:
+    """A part of an answer. The last one, which may be empty, says whether the answer ended at `max_new_tokens`."""
+
+    text: str
+    is_cut: bool = False
+
+
+def pieces(language_model: LanguageModel, messages: Sequence[Message], params: Params) -> Generator[AnswerPiece, None, None]:
     """Yields the answer to a conversation in pieces, without the model's thoughts.
 
     Raises:
@@ -108,20 +125,20 @@ def pieces(language_model: LanguageModel, messages: Sequence[Message], params: P
         )
     request = SampleRequest(prompt, prompt_id(messages), (0,))
     ids: list[int] = []
-    shown = ""
+    shown, has_ended = "", False
     for token in stream(
         language_model, request, temperature=params.temperature, max_new_tokens=params.max_new_tokens, seed=params.seed
     ):
         ids.append(token)
         certain = _certain(conversation, split_answer(conversation, prompt, ids).answer)
         if certain.startswith(shown) and len(certain) > len(shown):
-            yield certain[len(shown) :]
+            yield AnswerPiece(certain[len(shown) :])
             shown = certain
-        if conversation.stops_inside(conversation.tokenizer.decode(ids)):
+        has_ended = token in conversation.eos_ids or conversation.stops_inside(conversation.tokenizer.decode(ids))
+        if has_ended:
             break
     whole = split_answer(conversation, prompt, ids).answer
-    if len(whole) > len(shown):
-        yield whole[len(shown) :]
+    yield AnswerPiece(whole[len(shown) :], is_cut=not has_ended)
 
 
 def _certain(conversation: Conversation, text: str) -> str:

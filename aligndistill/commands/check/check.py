@@ -11,9 +11,10 @@ from aligndistill.commands.check.licences import unlicensed
 from aligndistill.commands.check.recipes import doubts, impossible_batches
 from aligndistill.commands.check.rows import check_rows
 from aligndistill.commands.output import print_json
-from aligndistill.config.load import LoadedConfig
+from aligndistill.config.load import LoadedConfig, dump_config
 from aligndistill.config.problems import Problem, Where
 from aligndistill.config.rates import adapter_rates_line
+from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
 from aligndistill.errors import UserError
@@ -69,8 +70,11 @@ def examine(config: RunConfig, where: Callable[[KeyPath], Where] | None = None) 
     )
 
 
-def print_check(loaded: LoadedConfig) -> None:
+def print_check(loaded: LoadedConfig, as_config: bool = False) -> None:
     """Print what was found.
+
+    Args:
+        as_config: print the config as a run reads it instead, to standard output; what was found is on standard error.
 
     Raises:
         UserError: with everything that would stop a run.
@@ -78,14 +82,21 @@ def print_check(loaded: LoadedConfig) -> None:
     with doing("reading the config's files"):
         found = examine(loaded.config, loaded.where)
     found.show_warnings()
+    if as_config:
+        typer.echo(dump_config(as_read(loaded.config)), nl=False)
     found.require_none()
+    if as_config:
+        return
     if line := adapter_rates_line(loaded.config):
         typer.echo(line)
     typer.echo(f"{loaded.config.name}: the config is valid.")
 
 
-def print_check_as_json(read: Callable[[], LoadedConfig]) -> None:
+def print_check_as_json(read: Callable[[], LoadedConfig], with_config: bool = False) -> None:
     """The same as one JSON object on standard output; errors are on standard error as well.
+
+    Args:
+        with_config: the object has the config as a run reads it, too.
 
     Raises:
         UserError: with everything that would stop a run.
@@ -96,8 +107,18 @@ def print_check_as_json(read: Callable[[], LoadedConfig]) -> None:
     except UserError as error:
         print_json("check", {"valid": False, "errors": str(error).splitlines(), "warnings": []})
         raise
-    print_json("check", {"valid": not found.errors, "errors": found.errors, "warnings": found.warnings, "name": loaded.config.name})
+    values = {"valid": not found.errors, "errors": found.errors, "warnings": found.warnings, "name": loaded.config.name}
+    config = {"config": as_read(loaded.config).model_dump(mode="json", by_alias=True)} if with_config else {}
+    print_json("check", {**values, **config})
     found.require_none()
+
+
+def as_read(config: RunConfig) -> RunConfig:
+    """The config as a run reads it: references replaced by what they refer to, and the best-of-n baseline added.
+
+    `seeds` stays instead of a student for each of them, so that the config can be run like the original.
+    """
+    return resolved(config.model_copy(update={"seeds": ()})).model_copy(update={"seeds": config.seeds})
 
 
 def _line(problem: Problem, where: Callable[[KeyPath], Where] | None) -> str:

@@ -14,10 +14,9 @@ from aligndistill.records import Candidate, Demonstration, Message, Prompt, Rank
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.runs.votes import read_votes
-from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED, prompts_folder
+from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKINGS, SCORED, prompts_folder, read_verdicts
 from aligndistill.stages.generated import Generated, demonstration_id, read_generated
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
-from aligndistill.stages.verdicts import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.run_folder import finished_stages
 

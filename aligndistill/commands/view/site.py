@@ -18,7 +18,7 @@ from aligndistill.commands.view.links import Links
 from aligndistill.commands.view.query import Index, opened
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.svg import short
-from aligndistill.processes.progress import duration
+from aligndistill.processes.screen import duration
 from aligndistill.reporting.texts import visible
 from aligndistill.reporting.writing import with_interval
 from aligndistill.runs.votes import read_votes

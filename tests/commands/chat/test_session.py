@@ -20,6 +20,7 @@ class Scripted(Speaker):
         if text == "too long":
             raise DataError("the conversation has 99 tokens")
         said = f"{self.name} {len(self.messages)} {params.temperature:g}"
+        self.is_cut = self.name in text
         if text == "stop":
             yield "begun"
             raise KeyboardInterrupt
@@ -66,6 +67,19 @@ def test_nothing_follows_quit_and_empty_lines_are_no_turns() -> None:
 
 def test_ctrl_c_ends_an_answer_alone() -> None:
     assert shown(session("dpo"), "stop", "a") == "begun (stopped)\ndpo 0 1\n"
+
+
+def test_answers_cut_at_max_new_tokens_are_marked_with_what_raises_it() -> None:
+    note = "(cut at 8 tokens: raise it by /params max_new_tokens=16)"
+    one = session("dpo")
+    assert shown(one, "dpo", "a") == f"dpo 0 1 {note}\ndpo 2 1\n"
+    assert one.speakers[0].turns[1].content == "dpo 0 1"
+    for width in (40, 200):
+        assert shown(session("dpo", "start", width=width), "dpo").count(note) == 1
+    one = session("dpo")
+    one.takes_lines = False  # one answer to a script's prompt
+    one.show("dpo")
+    assert one.console.file.getvalue() == "dpo 0 1 (cut at 8 tokens)\n"  # type: ignore[attr-defined]
 
 
 def test_two_answers_are_beside_each_other_where_there_is_room() -> None:

@@ -29,9 +29,24 @@ def test_the_pieces_are_the_answer_that_a_run_samples(layout: str, temperature: 
     params = Params(temperature, 24, 5)
     sampling = SamplingParams(temperature, 24, seed=5)
     requests = [Request(asked(text)) for text in QUESTIONS]
-    expected = {one.request: one.reply.text for one in LocalChat(model, "tiny", 3).answer(requests, sampling)}
+    expected = {one.request: one.reply for one in LocalChat(model, "tiny", 3).answer(requests, sampling)}
     for number, text in enumerate(QUESTIONS):
-        assert "".join(pieces(model, asked(text), params)) == expected[number]
+        *before, last = pieces(model, asked(text), params)
+        assert "".join(piece.text for piece in (*before, last)) == expected[number].text
+        assert last.is_cut == (expected[number].finish == "length")
+        assert not any(piece.is_cut for piece in before)
+
+
+@pytest.mark.parametrize(("ended", "max_new_tokens", "is_cut"), [(True, 24, False), (False, 3, True)])
+def test_an_answer_that_ends_by_itself_is_not_cut(
+    ended: bool, max_new_tokens: int, is_cut: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    speaker = Speaker("tiny", of_layout("chat"), is_cut=not is_cut)  # of the answer before
+    conversation = speaker.language_model.conversation
+    ids = conversation.tokenizer("It is", add_special_tokens=False).input_ids[:2]
+    monkeypatch.setattr(module, "stream", lambda *_, **__: iter([*ids, *([conversation.end_of_turn] if ended else ids[:1])]))
+    list(speaker.answer("No.", Params(1.0, max_new_tokens, 0)))
+    assert speaker.is_cut == is_cut
 
 
 def test_an_answer_comes_in_pieces() -> None:
@@ -42,7 +57,7 @@ def writing(monkeypatch: pytest.MonkeyPatch, model: LanguageModel, text: str) ->
     """The pieces of an answer that is this text."""
     ids = model.conversation.tokenizer(text, add_special_tokens=False).input_ids
     monkeypatch.setattr(module, "stream", lambda *_, **__: iter(ids))
-    return list(pieces(model, asked("No."), PARAMS))
+    return [piece.text for piece in pieces(model, asked("No."), PARAMS)]
 
 
 def test_the_next_human_turn_is_never_shown(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -63,7 +78,7 @@ def test_the_conversation_grows_with_each_turn() -> None:
     assert [message.content for message in speaker.messages] == ["Be kind.", "No.", first]
     second = "".join(speaker.answer("No.", PARAMS))
     assert [message.role for message in speaker.messages] == ["system", "user", "assistant", "user", "assistant"]
-    assert second == "".join(pieces(speaker.language_model, [*speaker.messages[:3], *asked("No.")], PARAMS))
+    assert second == "".join(piece.text for piece in pieces(speaker.language_model, [*speaker.messages[:3], *asked("No.")], PARAMS))
 
 
 def test_what_was_said_before_it_was_stopped_stays() -> None:
