@@ -35,7 +35,8 @@ class Generated(Record):
         prompt_hash: of the messages as they were sent (see `prompt_id`).
         sampling: what the request set: `temperature`, `max_new_tokens`, `seed` (the run's), `top_p` if the config gives it.
         time: when the reply was received, UTC; None if it was stored by a version that kept no times.
-        of: how many rows of the file are from this one request, which each of them names whole: divide by it before adding up.
+        of: how many rows that the stage kept are from this one request, which each of them names whole: divide by it before adding
+            up. Filters may drop some of them later.
         prompt_tokens, completion_tokens: of the request; None if the model does not say. Where a server gave several replies to one
             request, the first of them has the tokens of all, and the others have 0.
         usd: their price by `budget.prices`; None without one.

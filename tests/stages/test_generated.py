@@ -13,12 +13,13 @@ from aligndistill.config.budget import Price
 from aligndistill.config.candidates import Candidates
 from aligndistill.config.data import Source
 from aligndistill.config.elicitation import Expand, Magpie
+from aligndistill.config.filters import Filters
 from aligndistill.config.labels import Labels, Revise
 from aligndistill.config.models import EndpointModel, FunctionModel
 from aligndistill.config.run import Runtime
 from aligndistill.errors import BudgetError
 from aligndistill.records import Candidate, Demonstration, Message, Prompt, Usage, prompt_id
-from aligndistill.stages import asking, candidates, demonstrations, elicitation, labels, revisions, sampling
+from aligndistill.stages import asking, candidates, demonstrations, elicitation, filters, labels, revisions, sampling
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, GENERATED, PROMPTS
 from aligndistill.stages.generated import Generated, read_generated, writer
@@ -214,7 +215,7 @@ def test_replies_from_the_cache_keep_their_times(tmp_path: Path, clock: Clock) -
     assert [one.time for one in lines_in(tmp_path / "prompts-more")] == ["t100", "t100", "t1", "t1"]  # the second was asked first
 
 
-def test_a_later_step_and_filters_keep_the_lines_of_the_prompts_before(tmp_path: Path, clock: Clock) -> None:
+def test_a_later_step_keeps_the_lines_of_the_prompts_before(tmp_path: Path, clock: Clock) -> None:
     write_prompts(tmp_path, *SEEDS)
     expand(tmp_path)
     before = lines_in(tmp_path / "prompts-more")
@@ -226,6 +227,19 @@ def test_a_later_step_and_filters_keep_the_lines_of_the_prompts_before(tmp_path:
     assert earlier == before
     assert last.prompt_hash == hash_by_hand()  # the model wrote the user's turn by itself
     assert (last.prompt_tokens, last.completion_tokens, last.usd) == (0, 7, None)
+
+
+def test_filters_keep_the_lines_of_the_prompts_that_are_kept(tmp_path: Path, clock: Clock) -> None:
+    write_prompts(tmp_path, *SEEDS)
+    expand(tmp_path)
+    before = lines_in(tmp_path / "prompts-more")
+    held_out = Prompt(id="h", messages=user("Say hello to the whole class"), source="x", split="held_out")
+    rows = [*read_jsonl(tmp_path / "prompts-more" / PROMPTS, Prompt), held_out]
+    write_jsonl(tmp_path / "prompts-more" / PROMPTS, rows)
+    stage = context(tmp_path, "filters", lambda *_: "never asked")
+    settings = Filters(length=(6, 99))  # of what was written, the rivers' five words are too few
+    filters.prompts(stage, settings=settings, models={}, prompts=tmp_path / "prompts-more", seed=0)
+    assert lines_in(tmp_path / "filters") == before[1:]
 
 
 # ----------------------------------------------------------------------------------------- labels and demonstrations
