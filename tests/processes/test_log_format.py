@@ -10,6 +10,7 @@ from rich.console import Console
 from aligndistill.processes import progress
 from aligndistill.processes.log_format import LOG_FORMAT, print_error
 from aligndistill.processes.progress import run_progress, say, track
+from tests.clock import set_clock
 
 KEYS = ["time", "level", "message", "stage", "n", "total", "rate", "eta_s", "usd", "note"]
 
@@ -17,10 +18,8 @@ KEYS = ["time", "level", "message", "stage", "n", "total", "rate", "eta_s", "usd
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets; lines are JSON."""
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
     monkeypatch.setenv(LOG_FORMAT, "json")
-    return now
+    return set_clock(monkeypatch, progress)
 
 
 def entries(text: str) -> list[dict[str, Any]]:
@@ -48,11 +47,12 @@ def test_every_line_is_an_object_on_a_terminal_too(
         shown.begin("verdicts", 5, left_seconds=540.0)
         list(track(items(), "verdicts", 60, note=lambda: "7 requests\nand more"))
         shown.finish("60 verdicts; 90.0 s", Path("store"))
-    before, begun, first, second, third, finished = entries(capsys.readouterr().out)
+    before, begun, *counted, finished = entries(capsys.readouterr().out)
     assert (before["message"], before["level"], before["stage"], before["usd"]) == ("before :100: the run", "info", None, None)
     assert begun["message"] == "verdicts: stage 5/24, about 9 min left"
     assert (begun["stage"], begun["note"], begun["usd"]) == ("verdicts", "stage 5/24", 1.24)
-    for one, n, left in ((first, 20, 60.0), (second, 40, 30.0), (third, 60, 0.0)):
+    expected = ((4, 84.0), (24, 54.0), (44, 24.0))  # after 5 s, then every 30 s
+    for one, (n, left) in zip(counted, expected, strict=True):
         assert (one["stage"], one["n"], one["total"], one["usd"], one["note"]) == ("verdicts", n, 60, 1.24, "7 requests\nand more")
         assert (one["rate"], one["eta_s"]) == (pytest.approx(1 / 1.5, abs=1e-4), left)
     assert (finished["stage"], finished["note"]) == ("verdicts", "60 verdicts; 90.0 s")

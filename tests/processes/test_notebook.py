@@ -8,6 +8,7 @@ import pytest
 from aligndistill.processes import notebook, progress
 from aligndistill.processes.notebook import Output
 from aligndistill.processes.progress import bar, run_progress, say, track
+from tests.clock import set_clock
 
 
 class Outputs:
@@ -38,9 +39,7 @@ class Handle:
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
+    return set_clock(monkeypatch, progress, notebook)
 
 
 @pytest.fixture

@@ -9,6 +9,7 @@ from rich.console import Console
 from aligndistill.processes import progress
 from aligndistill.processes.progress import Bar, RunProgress, bar, doing, run_progress, say, track
 from aligndistill.processes.screen import count_line, duration, fitting
+from tests.clock import set_clock
 
 STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 
@@ -16,9 +17,7 @@ STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
-    now = [1000.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
-    return now
+    return set_clock(monkeypatch, progress)
 
 
 @pytest.fixture(autouse=True)

@@ -12,18 +12,17 @@ from typing import Any
 import pytest
 
 from aligndistill.errors import DataError
+from aligndistill.processes import progress
 from aligndistill.processes.progress import Count, track
 from aligndistill.runs import events as module
 from aligndistill.runs.events import Events, recorded
+from tests.clock import set_clock
 
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """The time, which a test sets."""
-    now = [1000.0]
-    monkeypatch.setattr(module.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(module.time, "time", lambda: now[0])
-    return now
+    return set_clock(monkeypatch, module, progress)
 
 
 def entries(path: Path) -> list[dict[str, Any]]:
