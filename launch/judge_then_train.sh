@@ -34,18 +34,25 @@ fi
 here="$(dirname "$0")"
 trap 'exit 143' TERM   # once the command that runs has ended, and stopped its server
 
-is_finished() {
-  local stage="$1" plan
+# Whether something holds of the plan: a condition in Python about `stages` and `requests`, as `aligndistill plan --json` has them.
+planned() {
+  local condition="$1" plan
   shift
-  plan="$(aligndistill plan "$@")"
-  grep --quiet --extended-regexp "^finished +$stage " <<<"$plan"
+  plan="$(aligndistill plan "$@" --json)"
+  python3 -c "import json, sys; plan = json.load(sys.stdin); stages, requests = plan['stages'], plan['requests']; sys.exit(not ($condition))" \
+    <<<"$plan"
+}
+
+is_finished() {
+  local stage="$1"
+  shift
+  planned "any(one['name'] == '$stage' and one['state'] == 'finished' for one in stages)" "$@"
 }
 
 # Whether the candidates that are still to be sampled are all by models of this machine.
 samples_here() {
-  local plan
-  plan="$(aligndistill plan "$@" | grep "^candidates ")"
-  [[ -n "$plan" ]] && ! grep --quiet --invert-match "(here)" <<<"$plan"
+  planned "[one['server'] for one in requests if one['stage'] == 'candidates'] and
+    all(one['server'] is None for one in requests if one['stage'] == 'candidates')" "$@"
 }
 
 if ! is_finished rankings "$@"; then

@@ -127,7 +127,8 @@ def test_few_sections_have_fields_that_are_not_hashed() -> None:
     hashed_by_stages = {"Prompts", "FilteredPrompts", "StartSft", "Student"}  # as arguments of the stages that they decide on
     licences = {"Source", "LabelExamples"}
     asked = {"Candidates", "EndpointModel", "Evaluation", "FunctionModel", "RolloutServer"}
-    assert not_hashed == asked | weights_alone | hashed_by_stages | licences
+    described = {"RunConfig"}  # its `card` is what is published with a student
+    assert not_hashed == asked | weights_alone | hashed_by_stages | licences | described
 
 
 def test_a_key_that_was_added_later_counts_only_if_it_is_set(tmp_path: Path) -> None:
