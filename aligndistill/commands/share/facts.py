@@ -14,7 +14,6 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.errors import DataError
 from aligndistill.judges.templates import template_text
-from aligndistill.models.conversation import text_of_prompt
 from aligndistill.models.folder import read_json
 from aligndistill.records import Message, Prompt
 from aligndistill.reporting.card_text import Terms
@@ -34,6 +33,8 @@ MAX_PROMPT_CHARACTERS = 400
 
 def model_facts(student: TrainedModel, exported: Exported, terms: Terms) -> ModelFacts:
     """Everything that the card of an exported student says."""
+    from aligndistill.models.conversation import text_of_prompt  # imports Jinja, which exports of data need not
+
     config, report = student.full_config, _report(student)
     settings, base = config.students[student.name], base_of(student)
     provenance = read_provenance(student.run / PROVENANCE)
