@@ -21,7 +21,7 @@ from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
 from aligndistill.graph.measurements import held_out_answers, measurements, progress
-from aligndistill.graph.models import named_models, own_start, with_labelled_start
+from aligndistill.graph.models import named_models, with_labelled_start
 from aligndistill.graph.round_stages import RoundStages
 from aligndistill.graph.training_data import learned_rankings, preferences, prompt_set, ready
 from aligndistill.stages import report, rounds, students, teacher_tokens
@@ -62,7 +62,7 @@ def one_round(config: RunConfig, each: Round, models: Given, data: Given, before
     trained = {name: student(config, name, one, roles, known, compared) for name, one in settings.items()}
     answers: Given = {}
     for name, author in trained.items():
-        start = models.get(own_start(config, name), models["start"])
+        start = models.get(config.own_start(name), models["start"])
         answers[name] = held_out_answers(config, name, data, author=author, reference=start)
     answers |= compared
     if each.promotes is None:
@@ -82,7 +82,7 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
     objective, start = settings.objective, settings.start or config.start
     shares_backbone = config.reward_model is not None and config.reward_model.model is None and settings.start is None
     if settings.start is not None:
-        own = own_start(config, name)
+        own = config.own_start(name)
         roles, data = roles | {"start": roles[own], "reference": roles[own]}, data | {"start_answers": compared[own]}
     if "reward_model" in data:  # with `seeds`, each seed has its own
         data = data | {"reward_model": data.get(f"reward_model-s{settings.seed}", data["reward_model"])}

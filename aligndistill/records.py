@@ -30,6 +30,11 @@ class Message(Record):
     content: str
 
 
+def as_dicts(messages: Iterable[Message]) -> list[dict[str, str]]:
+    """Messages in the form that other tools and servers read: `{"role": ..., "content": ...}` each."""
+    return [{"role": one.role, "content": one.content} for one in messages]
+
+
 class Lineage(Record):
     """Where a prompt that a model wrote comes from. Ids are those of prompts.
 

@@ -16,7 +16,7 @@ from aligndistill.chat.http.thinking import request_body
 from aligndistill.chat.http.wire import Completion, label_logprobs
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, SamplingParams, seed_of
 from aligndistill.config.models import EndpointModel
-from aligndistill.records import Message, Usage, content_hash, prompt_id
+from aligndistill.records import Message, Usage, as_dicts, content_hash, prompt_id
 
 URL = "/v1/chat/completions"
 TOP_LOGPROBS = 20
@@ -106,7 +106,7 @@ class BatchChat:
         }
         if self.logprobs and not thinks:
             fields |= {"logprobs": True, "top_logprobs": TOP_LOGPROBS}
-        written = [{"role": message.role, "content": message.content} for message in messages]
+        written = as_dicts(messages)
         # The server cannot be asked now, so this is the switch that most servers know.
         body = request_body(self.endpoint, written, fields, "chat_template_kwargs" if self.endpoint.thinking == "off" else None)
         return {"custom_id": identity, "method": "POST", "url": URL, "body": body}

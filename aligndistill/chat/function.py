@@ -8,7 +8,7 @@ from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.models import FunctionModel
 from aligndistill.config.plugins import load_plugin
 from aligndistill.errors import JudgeError
-from aligndistill.records import Message
+from aligndistill.records import Message, as_dicts
 
 AnswerFunction = Callable[[list[dict[str, str]], int, int], str]
 """`(messages, sample, seed) -> text`; a message has `role` and `content`."""
@@ -39,7 +39,7 @@ class FunctionChat:
     def _text(self, seed: int, messages: tuple[Message, ...], sample: int) -> str:
         where = f"the model function {self._name}, on the turn {_shortened(messages[-1].content)},"
         try:
-            text = self._function([{"role": one.role, "content": one.content} for one in messages], sample, seed)
+            text = self._function(as_dicts(messages), sample, seed)
         except Exception as error:
             raise JudgeError(f"{where} raised {type(error).__name__}: {error}") from error
         if not isinstance(text, str):

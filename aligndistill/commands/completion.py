@@ -1,11 +1,10 @@
 """What a shell completes: folders of runs, models, stages, config files and keys. Looks at small files alone, to be quick."""
 
-import json
 from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
 
+from aligndistill.models.folder import read_json
 from aligndistill.store.run_folder import ARTIFACTS
 
 MOST_LISTED = 200
@@ -33,7 +32,7 @@ def stage_names(incomplete: str) -> list[str]:
     """The stages of the runs here."""
     names: dict[str, None] = {"students": None, "answers": None}
     for plan in sorted(Path("runs").glob(f"*/{PLAN}"))[:MOST_LISTED]:
-        names |= dict.fromkeys(stage["name"] for stage in _read(plan).get("stages", []))
+        names |= dict.fromkeys(stage["name"] for stage in read_json(plan).get("stages", []))
     return [name for name in names if name.startswith(incomplete)]
 
 
@@ -60,7 +59,7 @@ def config_keys(incomplete: str) -> list[str]:
 
 
 def _keys_at(place: list[str], start: str) -> list[str]:
-    graph = _read(KEYS)
+    graph = read_json(KEYS)
     at = {"RunConfig"} if graph else set()
     for part in place:
         at = {to for one in at for to in ([one[1:]] if one[0] == "*" else graph[one].get(part, []))}
@@ -83,14 +82,6 @@ def _is_run(folder: Path) -> bool:
 
 def _models(run: Path) -> list[str]:
     """The models of a run that may run here, students first."""
-    stages = _read(run / ARTIFACTS)
+    stages = read_json(run / ARTIFACTS)
     students = [name.removeprefix("student-") for name in stages if name.startswith("student-")]
     return [*students, *(name for name in ("start", "teacher") if name in stages)]
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}

@@ -211,7 +211,11 @@ class RunConfig(Section):
     @property
     def own_starts(self) -> dict[str, OwnStart]:
         """The starts that are one student's alone, by their names among the models."""
-        return {f"start-{self.without_seed(name)}": one.start for name, one in self.students.items() if one.start is not None}
+        return {self.own_start(name): one.start for name, one in self.students.items() if one.start is not None}
+
+    def own_start(self, student: str) -> str:
+        """The name that the start of a student has among the models, if it is not the run's."""
+        return f"start-{self.without_seed(student)}"
 
     def without_seed(self, student: str) -> str:
         """The name of a student in the config: with `seeds`, `resolved` gives them names such as `dpo-s1`."""

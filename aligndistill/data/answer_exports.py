@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aligndistill.records import Demonstration, Message, Ranking, content_hash
+from aligndistill.records import Demonstration, Message, Ranking, as_dicts, content_hash
 
 
 @dataclass(frozen=True)
@@ -45,12 +45,12 @@ def answer_of(
 
 def messages_row(answer: WrittenAnswer) -> dict[str, Any]:
     """TRL's conversational form, which SFTTrainer loads unchanged."""
-    return {"messages": [*_turns(answer.messages), {"role": "assistant", "content": answer.response}]}
+    return {"messages": [*as_dicts(answer.messages), {"role": "assistant", "content": answer.response}]}
 
 
 def prompt_row(messages: tuple[Message, ...]) -> dict[str, Any]:
     """TRL's prompt-only form, which its online trainers load unchanged."""
-    return {"prompt": _turns(messages)}
+    return {"prompt": as_dicts(messages)}
 
 
 def easydistill_row(answer: WrittenAnswer) -> dict[str, Any]:
@@ -70,7 +70,7 @@ def distilabel_answer_row(answer: WrittenAnswer) -> dict[str, Any]:
     `messages` is the prompt. `distilabel_metadata` has what the model was shown by way of training data, not a step's own template,
     what it wrote, and the tokens of both as they were sent.
     """
-    turns, (read, wrote) = _turns(answer.messages), answer.tokens or (None, None)
+    turns, (read, wrote) = as_dicts(answer.messages), answer.tokens or (None, None)
     return {
         "instruction": answer.messages[-1].content,
         "messages": turns,
@@ -82,7 +82,3 @@ def distilabel_answer_row(answer: WrittenAnswer) -> dict[str, Any]:
             "statistics_chat_generation_0": {"input_tokens": read, "output_tokens": wrote},
         },
     }
-
-
-def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [{"role": one.role, "content": one.content} for one in messages]

@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from aligndistill.data.trl_pairs import pairs_of
-from aligndistill.records import Candidate, Comparison, Message, Ranking, Verdict
+from aligndistill.records import Candidate, Comparison, Message, Ranking, Verdict, as_dicts
 
 
 def openrlhf_rows(ranking: Ranking) -> Iterator[dict[str, Any]]:
@@ -17,7 +17,7 @@ def verdict_row(verdict: Verdict, turns: Sequence[Message], split: str, candidat
     """A verdict with its texts. Of a comparison `second` and `outcome` are set, of a grade `value`; the rest is null."""
     row: dict[str, Any] = {
         "prompt_id": verdict.prompt_id,
-        "prompt": [{"role": turn.role, "content": turn.content} for turn in turns],
+        "prompt": as_dicts(turns),
         "split": split,
         "kind": verdict.kind,
         "judge": verdict.judge,

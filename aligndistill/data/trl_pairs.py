@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from itertools import combinations
 from typing import Any, Literal
 
-from aligndistill.records import Ranking, Response
+from aligndistill.records import Ranking, Response, as_dicts
 
 
 def pairs_of(ranking: Ranking, which: Literal["all", "best_worst"] = "all", *, conversational: bool) -> Iterator[dict[str, Any]]:
@@ -34,10 +34,7 @@ def joined_prompt(contents: Iterable[str]) -> str:
 
 def _row(ranking: Ranking, chosen: Response, rejected: Response, conversational: bool) -> dict[str, Any]:
     prompt: str | list[dict[str, str]]
-    if conversational:
-        prompt = [{"role": message.role, "content": message.content} for message in ranking.messages]
-    else:
-        prompt = joined_prompt(message.content for message in ranking.messages)
+    prompt = as_dicts(ranking.messages) if conversational else joined_prompt(message.content for message in ranking.messages)
     return {
         "prompt": prompt,
         "chosen": _answer(chosen.text, conversational),

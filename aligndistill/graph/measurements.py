@@ -6,7 +6,6 @@ from typing import Any
 from aligndistill.config.rounds import Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
-from aligndistill.graph.models import own_start
 from aligndistill.graph.round_stages import RoundStages, merged
 from aligndistill.graph.training_data import elicited_steps
 from aligndistill.stages import answers as answering
@@ -38,7 +37,7 @@ def scored(config: RunConfig, models: Given, prompts: Stage, answers: Given, bui
     """All answers, scored by truth, reward model and judge. What may end the rounds decides which answers there are."""
     judging: Given = {"settings": config.evaluation, "models": pick(models, models_of(config.evaluation)), "seed": config.seed}
     about: Given = {"students": {name: config.without_seed(name) for each in built for name in each.students}}
-    owns = {name: own_start(config, name) for name, one in config.students.items() if one.start is not None}
+    owns = {name: config.own_start(name) for name, one in config.students.items() if one.start is not None}
     about |= {name: one for name, one in (ends | {"own_starts": owns}).items() if one}
     scores: Given = {"prompts": prompts, "answers": answers, "reward_model": built[0].data.get("reward_model")}
     return stage("evaluation", evaluation.make, version=2, **judging, **scores, **about)

@@ -34,11 +34,6 @@ def named_models(config: RunConfig) -> Given:
     return found
 
 
-def own_start(config: RunConfig, student: str) -> str:
-    """The name that the start of a student has among the models, if it is not the run's."""
-    return f"start-{config.without_seed(student)}"
-
-
 def tuned(config: RunConfig, name: str, local: LocalModel, sft: Training, **written: Stage) -> Stage:
     """A model that is fine-tuned on demonstrations: those of a file, or what a stage has written."""
     learning: Given = {"sft": sft, "held_out": config.held_out, "seed": config.seed, **written}

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from aligndistill.processes.progress import say
-from aligndistill.records import Candidate, Verdict, candidate_id, group_by_prompt, plain_prompt
+from aligndistill.records import Candidate, Verdict, group_by_prompt, plain_prompt
 from aligndistill.runs.files import EVENTS, SPENT
 from aligndistill.runs.provenance import spent_by_stage
 from aligndistill.runs.votes import measured_votes, vote_files
@@ -20,7 +20,7 @@ from aligndistill.stages.audit import judged_prompts, read_labelling
 from aligndistill.stages.files import SCORED, VERDICTS_PAGE, prompts_folder, read_verdicts
 from aligndistill.stages.model_sizes import parameters_in, parameters_of
 from aligndistill.stages.report import MACHINE, STUDENTS
-from aligndistill.stages.scored_answers import ScoredAnswer
+from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.store.artifacts import MANIFEST, read_manifest
 from aligndistill.store.jsonl import read_jsonl
 
@@ -118,7 +118,7 @@ def _evaluated(folder: Path) -> "Iterator[JudgedPrompt]":
         for one in some:
             authors.setdefault(one.text, []).append(one.author)
         candidates = tuple(
-            Candidate(id=candidate_id(prompt, "answer", text), prompt_id=prompt, text=text, author=", ".join(dict.fromkeys(names)))
+            Candidate(id=answer_key(prompt, text), prompt_id=prompt, text=text, author=", ".join(dict.fromkeys(names)))
             for text, names in authors.items()
         )
         yield JudgedPrompt(plain_prompt(some[0].messages), candidates, tuple(verdicts[prompt]), held_out=True, id=prompt)

@@ -92,7 +92,7 @@ def _prepare_and_run(
         if config.runtime.deterministic:
             use_deterministic_kernels()
     launched = _launched(config, stages, until if until in GROUPS else None)
-    with monitored(config.runtime), _progress(config, stages, endpoints) as shown:
+    with monitored(config.runtime), _progress(config, stages, events, endpoints) as shown:
         if world_size() > 1:
             if is_main_process():
                 move_damaged_aside(stages, config.runtime.store)
@@ -101,9 +101,11 @@ def _prepare_and_run(
 
 
 @contextmanager
-def _progress(config: RunConfig, stages: Sequence[Stage], endpoints: Endpoints) -> Iterator[RunProgress | None]:
-    """Where the run is, shown by the main process if there is something to do."""
-    if not is_main_process() or not _missing(config, tuple(stages)):
+def _progress(
+    config: RunConfig, stages: Sequence[Stage], events: Events | None, endpoints: Endpoints
+) -> Iterator[RunProgress | None]:
+    """Where the run is, shown where its events are recorded."""
+    if events is None:
         yield None
         return
     limit = config.budget.usd

@@ -7,9 +7,8 @@ from pydantic import ValidationError
 
 from aligndistill.evaluation.votes import Vote, VoteMetrics, standing, vote_metrics
 from aligndistill.evaluation.wins import by_prompt
-from aligndistill.records import candidate_id
 from aligndistill.stages.files import SCORED, read_verdicts
-from aligndistill.stages.scored_answers import ScoredAnswer
+from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.run_folder import finished_stage
 
@@ -59,7 +58,7 @@ def measured_against(evaluation: Path, by_voter: Mapping[str, Sequence[Vote]]) -
     authors: dict[str, set[str]] = {}
     for answer in read_jsonl(evaluation / SCORED, ScoredAnswer):
         if answer.prompt_id in voted:
-            key = candidate_id(answer.prompt_id, "answer", answer.text)
+            key = answer_key(answer.prompt_id, answer.text)
             texts[key] = answer.text
             authors.setdefault(key, set()).add(answer.author)
     verdicts = by_prompt(one for one in read_verdicts(evaluation) if one.prompt_id in voted)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
-from aligndistill.evaluation.against_start import AgainstStart, ScoredText, against_start
+from aligndistill.evaluation.against_start import AgainstStart
 from aligndistill.evaluation.fidelity import TeacherFidelity
 from aligndistill.evaluation.intervals import bootstrap_mean
 from aligndistill.processes.devices import machine
@@ -41,7 +41,7 @@ from aligndistill.stages.files import (
 from aligndistill.stages.judge_work import judge_work
 from aligndistill.stages.models import COPY
 from aligndistill.stages.report_page import counted, page_data
-from aligndistill.stages.scored_answers import ScoredAnswer
+from aligndistill.stages.scored_answers import ScoredAnswer, beside_start
 from aligndistill.stages.weak_prompts import training_difficulties
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
@@ -221,13 +221,8 @@ def _metrics(evaluation: EvaluationResult, author: str, kind: type[ModelMetrics 
 
 
 def _against_start(name: str, scored: Sequence[ScoredAnswer], evaluated: EvaluationResult) -> AgainstStart:
-    of_author = {
-        author: [
-            ScoredText(one.prompt_id, one.length_tokens, one.truth, one.reward, one.win) for one in scored if one.author == author
-        ]
-        for author in (name, "start")
-    }
-    return against_start(of_author[name], of_author["start"], judged=evaluated.judge is not None)
+    ours, theirs = ([one for one in scored if one.author == author] for author in (name, "start"))
+    return beside_start(ours, theirs, judged=evaluated.judge is not None)
 
 
 def _demonstrations(manifests: Mapping[str, Manifest]) -> DemonstrationMetrics | None:

@@ -1,10 +1,11 @@
 """Answers to held-out prompts with their scores, as `scored.jsonl` and as `model_outputs/AUTHOR.json`."""
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from aligndistill.evaluation.against_start import AgainstStart, ScoredText, against_start
 from aligndistill.evaluation.wins import PromptVerdicts
 from aligndistill.records import Answer, Message, Record, candidate_id, plain_prompt
 
@@ -39,6 +40,15 @@ def answer_id(answer: Answer) -> str:
 def answer_key(prompt: str, text: str) -> str:
     """The same by a prompt's id and a text."""
     return candidate_id(prompt, "answer", text)
+
+
+def beside_start(student: Iterable[ScoredAnswer], start: Iterable[ScoredAnswer], judged: bool) -> AgainstStart:
+    """A student's answers beside the start's; see `against_start`."""
+    ours, theirs = (
+        [ScoredText(one.prompt_id, one.length_tokens, one.truth, one.reward, one.win) for one in answers]
+        for answers in (student, start)
+    )
+    return against_start(ours, theirs, judged)
 
 
 def scored_answers(

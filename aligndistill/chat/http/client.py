@@ -23,7 +23,7 @@ from aligndistill.chat.http.wire import Completion, ModelCard
 from aligndistill.chat.protocol import UNANSWERED, Reply
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
-from aligndistill.records import Message, Usage
+from aligndistill.records import Message, Usage, as_dicts
 
 MOST_FAILURES_IN_A_ROW = 20
 HEALTH_CHECK_RETRIES = 1
@@ -101,7 +101,7 @@ class ServerClient:
             BudgetError: the budget is spent.
             RequestRejected: the server rejects this request.
         """
-        body = [{"role": message.role, "content": message.content} for message in messages]
+        body = as_dicts(messages)
         prompt_tokens = self._tokens.count(messages)
         at_most = Usage(calls=1, prompt_tokens=prompt_tokens, completion_tokens=fields["max_tokens"] * fields.get("n", 1))
         retries = self._config.max_retries if max_retries is None else max_retries

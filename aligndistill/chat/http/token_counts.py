@@ -6,7 +6,7 @@ from pathlib import Path
 
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError
-from aligndistill.records import Message
+from aligndistill.records import Message, as_dicts
 
 BYTES_PER_TOKEN = 3
 """Less than for most tokenizers, so that the estimate is too high rather than too low."""
@@ -56,7 +56,7 @@ def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] |
         return None
 
     def count(messages: Sequence[Message]) -> int:
-        turns = [{"role": message.role, "content": message.content} for message in messages]
+        turns = as_dicts(messages)
         if tokenizer.chat_template is None:
             return sum(len(tokenizer.encode(message.content)) + TOKENS_PER_MESSAGE for message in messages)
         return len(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))

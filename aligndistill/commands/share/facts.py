@@ -4,7 +4,6 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from aligndistill.commands.audit import vote_metrics_of
 from aligndistill.commands.share.names import STUDENT, TrainedModel
 from aligndistill.commands.share.weights import Exported
 from aligndistill.config.judges import ChatJudge, Listwise, Pairwise, Panel
@@ -15,19 +14,19 @@ from aligndistill.config.schema import sections_in
 from aligndistill.errors import DataError
 from aligndistill.judges.templates import template_text
 from aligndistill.models.folder import read_json
-from aligndistill.records import Message, Prompt
+from aligndistill.records import Message, Prompt, as_dicts
 from aligndistill.reporting.card_text import Terms
 from aligndistill.reporting.licences import licence_warnings
 from aligndistill.reporting.model_card import Base, ModelFacts, Outcomes, StageFacts
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.reporting.report import Report, read_report
 from aligndistill.runs.provenance import PROVENANCE
-from aligndistill.stages.files import PROMPTS, SCORED
-from aligndistill.stages.scored_answers import ScoredAnswer
+from aligndistill.runs.votes import measured_votes
+from aligndistill.stages.files import PROMPTS, SCORED, prompts_folder
+from aligndistill.stages.scored_answers import ScoredAnswer, beside_start
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.jsonl import read_jsonl
 
-VOTES = "votes"
 MAX_PROMPT_CHARACTERS = 400
 
 
@@ -70,7 +69,7 @@ def model_facts(student: TrainedModel, exported: Exported, terms: Terms) -> Mode
         asked=text_of_prompt(layout, turns) if layout != "chat" else "",
         templates=dict(judge_templates(student.config)),
         orders=_orders(student),
-        votes=vote_metrics_of(student.run) if any((student.run / VOTES).glob("*.jsonl")) else None,
+        votes=measured_votes(student.run),
         warnings=list(warnings),
     )
 
@@ -94,7 +93,7 @@ def base_of(student: TrainedModel) -> Base:
 
 def held_out_prompt(student: TrainedModel) -> tuple[Message, ...]:
     """A short held-out prompt of the run; of a run without, a greeting."""
-    folder = student.stages.get("filters") or student.stages.get("prompts")
+    folder = prompts_folder(student.stages)
     found = read_jsonl(folder / PROMPTS, Prompt) if folder is not None and (folder / PROMPTS).is_file() else ()
     held_out = [one.messages for one in found if one.split == "held_out"]
     return min(
@@ -132,35 +131,24 @@ def _scored(student: TrainedModel) -> Mapping[str, list[ScoredAnswer]]:
 
 
 def _outcomes(scored: Mapping[str, list[ScoredAnswer]], name: str) -> Outcomes | None:
-    answers = scored.get(name)
-    if not answers:
+    if name not in scored:
         return None
-    wins = [one.win for one in answers if one.win is not None]
-    truth = {author: _truths(rows) for author, rows in scored.items()}
-    shared = truth[name].keys() & truth.get("start", {}).keys()
+    found = beside_start(scored[name], scored.get("start", ()), judged=False)
+    worse = found.worse if found.truth is not None else None
     return Outcomes(
-        wins=sum(one > 0.5 for one in wins),
-        ties=sum(one == 0.5 for one in wins),
-        losses=sum(one < 0.5 for one in wins),
-        below=sum(truth[name][prompt] < truth["start"][prompt] for prompt in shared) if shared else None,
-        prompts=len(shared),
+        wins=found.wins,
+        ties=found.ties,
+        losses=found.losses,
+        below=round(worse.mean * worse.n) if worse is not None else None,
+        prompts=worse.n if worse is not None else 0,
     )
-
-
-def _truths(rows: list[ScoredAnswer]) -> dict[str, float]:
-    """The mean truth of each prompt."""
-    of_prompt: dict[str, list[float]] = {}
-    for row in rows:
-        if row.truth is not None:
-            of_prompt.setdefault(row.prompt_id, []).append(row.truth)
-    return {prompt: sum(values) / len(values) for prompt, values in of_prompt.items()}
 
 
 def _example(scored: Mapping[str, list[ScoredAnswer]], name: str) -> tuple[list[dict[str, str]], str] | None:
     """The first held-out prompt, in the order of their ids, that is short enough to read."""
     for row in sorted(scored.get(name, ()), key=lambda one: one.prompt_id):
         if sum(len(one.content) for one in row.messages) <= MAX_PROMPT_CHARACTERS:
-            return [{"role": one.role, "content": one.content} for one in row.messages], row.text
+            return as_dicts(row.messages), row.text
     return None
 
 

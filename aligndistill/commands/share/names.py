@@ -39,7 +39,7 @@ class TrainedModel:
     @property
     def author(self) -> str:
         """The model that it was trained from: the run's start, or its own."""
-        own = f"start-{self.config.without_seed(self.name)}"
+        own = self.config.own_start(self.name)
         return own if own in self.config.own_starts else "start"
 
 

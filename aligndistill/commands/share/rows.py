@@ -10,7 +10,7 @@ from aligndistill.data.exports import distilabel_row, rankings_row, rewardbench_
 from aligndistill.data.preference_exports import openrlhf_rows, verdict_row
 from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.errors import ConfigError, DataError
-from aligndistill.records import Candidate, Demonstration, Message, Prompt, Ranking, group_by_prompt
+from aligndistill.records import Candidate, Demonstration, Prompt, Ranking, as_dicts, group_by_prompt
 from aligndistill.reporting.provenance import read_provenance
 from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.runs.votes import read_votes
@@ -92,7 +92,8 @@ def _prompts(run: Path, folders: dict[str, Path]) -> Iterator[Prompt]:
 def _ranked(run: Path, folders: dict[str, Path], form: str) -> Rows:
     if "rankings" not in folders:
         raise DataError(f"{run}: this run has no rankings yet. Run it at least `--until rankings`.")
-    verdicts = group_by_prompt(read_verdicts(folders["verdicts"]) if "verdicts" in folders else ())
+    with_verdicts = form in ("distilabel", "ultrafeedback") and "verdicts" in folders
+    verdicts = group_by_prompt(read_verdicts(folders["verdicts"]) if with_verdicts else ())
     rows: dict[str, Callable[[Ranking], Iterator[Row]]] = {
         "rankings": lambda one: iter([rankings_row(one)]),
         "distilabel": lambda one: iter([distilabel_row(one, verdicts[one.prompt_id])]),
@@ -156,7 +157,7 @@ def _votes(run: Path, folders: dict[str, Path], form: str) -> Rows:
             left, right = answers.get(vote.left), answers.get(vote.right)
             if left is None or right is None:
                 continue  # of an answer that another evaluation had
-            turns = _turns(left.messages)
+            turns = as_dicts(left.messages)
             if form == "votes":
                 shown = {"prompt": turns, "left": left.text, "right": right.text, "vote": vote.vote, "queue": vote.queue}
                 yield "held_out", {**shown, "named": vote.named, "voter": f"voter-{number}"}
@@ -164,7 +165,3 @@ def _votes(run: Path, folders: dict[str, Path], form: str) -> Rows:
                 better, worse = (left, right) if vote.vote == "left" else (right, left)
                 chosen, rejected = ([{"role": "assistant", "content": one.text}] for one in (better, worse))
                 yield "held_out", {"prompt": turns, "chosen": chosen, "rejected": rejected}
-
-
-def _turns(messages: tuple[Message, ...]) -> list[dict[str, str]]:
-    return [{"role": one.role, "content": one.content} for one in messages]

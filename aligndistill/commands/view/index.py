@@ -19,8 +19,9 @@ from aligndistill.commands.view.flags import cell_flags, prompt_flags
 from aligndistill.commands.view.rows import Pair, read_verdict, rows_of, storable, win_probability
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.data.trl_pairs import joined_prompt
-from aligndistill.records import candidate_id, content_hash
+from aligndistill.records import content_hash
 from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
+from aligndistill.stages.scored_answers import answer_key
 
 VERSION = 2
 IDENTITY = re.compile(r"[0-9a-f]{16}")
@@ -213,7 +214,7 @@ class _Builder:
             kl, truncated = next(of_author[name], (None, False))
             author = self._author(name)
             sample = len(answers[prompt][author])
-            key = candidate_id(row["prompt_id"], "answer", row["text"])
+            key = answer_key(row["prompt_id"], row["text"])
             figures = (row["truth"], row["reward"], row["win"], row["length_tokens"], kl, truncated)
             answers[prompt][author].append((sample, key, *figures, file, offset, size))
         start, teacher = self._authors.get("start"), self._authors.get("teacher")

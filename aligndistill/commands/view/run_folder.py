@@ -1,7 +1,6 @@
 """The folder of a run as the viewer sees it: its plan, its stages and what happens in it. Reads files, owns no process."""
 
 import fcntl
-import json
 import time
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -13,6 +12,7 @@ import yaml
 
 from aligndistill.commands.view.event_tail import EventTail, LatestEvents
 from aligndistill.errors import DataError
+from aligndistill.models.folder import read_json
 from aligndistill.reporting.report import Report, read_report
 from aligndistill.runs.files import EVENTS, PLAN
 from aligndistill.store.artifacts import MANIFEST
@@ -212,12 +212,3 @@ def is_held(path: Path) -> bool:
     except OSError:
         return False
     return False
-
-
-def read_json(path: Path) -> dict[str, Any]:
-    """A JSON object of a file; empty where there is none."""
-    try:
-        values = json.loads(path.read_bytes())
-    except (OSError, ValueError):
-        return {}
-    return values if isinstance(values, dict) else {}
