@@ -236,7 +236,7 @@ def doctor(
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Check versions, devices, DeepSpeed, disk space, and whether the judge can be reached."""
+    """Check versions, GPUs and who uses them, DeepSpeed, disk space, and whether the judge can be reached."""
     with user_errors():
         loaded = load(config) if config else None
         from aligndistill.commands.doctor import examine

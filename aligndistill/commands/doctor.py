@@ -10,6 +10,7 @@ from itertools import chain
 from pathlib import Path
 from urllib.parse import urlsplit
 
+from aligndistill.commands.gpu_checks import gpu_findings
 from aligndistill.commands.output import Finding, print_json
 from aligndistill.commands.server_checks import server_findings
 from aligndistill.commands.template_checks import template_findings
@@ -30,17 +31,17 @@ LOW_DISK_GIB = 5
 def examine(config: RunConfig | None, show: Callable[[str], None], as_json: bool = False) -> bool:
     """Run all checks and print a line for each as soon as it is known, or one JSON object; returns whether all passed."""
     findings: list[Finding] = []
-    for finding in chain(_machine(), _disk(config), _models(config)):
+    for finding in chain(_machine(config), _disk(config), _models(config)):
         findings.append(finding)
         if not as_json:
-            show(f"{'ok ' if finding.passed else 'BAD'}  {finding.what:20} {finding.found}")
+            show(f"{finding.mark:4} {finding.what:20} {finding.found}")
     passed = all(finding.passed for finding in findings)
     if as_json:
         print_json("doctor", {"passed": passed, "findings": [asdict(finding) for finding in findings]})
     return passed
 
 
-def _machine() -> Iterator[Finding]:
+def _machine(config: RunConfig | None) -> Iterator[Finding]:
     import torch
 
     yield Finding("python", platform.python_version())
@@ -48,13 +49,7 @@ def _machine() -> Iterator[Finding]:
         yield Finding(name, version)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     yield Finding("cpu", f"{cpus} cores, {torch.get_num_threads()} torch threads")
-    if torch.cuda.is_available():
-        for index in range(torch.cuda.device_count()):
-            device = torch.cuda.get_device_properties(index)
-            bf16 = "bf16" if torch.cuda.is_bf16_supported() else "no bf16: float32 will be used"
-            yield Finding(f"gpu {index}", f"{device.name}, {device.total_memory / 2**30:.0f} GiB, {bf16}")
-    else:
-        yield Finding("gpu", "none: training runs on the CPU in float32")
+    yield from gpu_findings(config)
     if importlib.util.find_spec("deepspeed") is None:
         yield Finding("deepspeed", "not installed: pip install deepspeed", passed=False)
     elif shutil.which("c++") is None or shutil.which("ninja") is None:

@@ -24,11 +24,23 @@ def print_json(command: str, values: Mapping[str, Any]) -> None:
 
 @dataclass(frozen=True)
 class Finding:
-    """The result of one of `doctor`'s checks: what was checked, what was found, and whether a run can work with it."""
+    """The result of one of `doctor`'s checks.
+
+    Attributes:
+        what: what was checked.
+        passed: whether a run can work with what was found.
+        warns: whether a run may come to need more than what was found.
+    """
 
     what: str
     found: str
     passed: bool = True
+    warns: bool = False
+
+    @property
+    def mark(self) -> str:
+        """What its line begins with."""
+        return "BAD" if not self.passed else "WARN" if self.warns else "ok"
 
 
 def print_table(table: "Table", leaves_out: Sequence[str] = (), see: str = "report.html") -> None:
