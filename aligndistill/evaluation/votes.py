@@ -1,7 +1,8 @@
 """People's blind votes on pairs of answers, and how far the judge agrees with them. Pure functions of votes and verdicts."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import combinations
 from typing import Annotated, Literal
 
@@ -45,7 +46,7 @@ class Vote(Record):
     version: int = VOTE_VERSION
 
     @property
-    def pair(self) -> tuple[str, str, str]:
+    def pair(self) -> "Pair":
         """The prompt and the two answers, whatever their sides."""
         return (self.prompt, *sorted((self.left, self.right)))  # type: ignore[return-value]
 
@@ -87,12 +88,22 @@ class VoteMetrics(Record):
     more_votes: int = VOTES_FOR_FIVE_POINTS
 
 
-Judged = Mapping[tuple[str, str, str], float | None]
-"""Pair -> P(the answer with the lower id is better) by the judge."""
-Models = Mapping[tuple[str, str, str], Sequence[tuple[str, bool]]]
-"""Pair -> the models that wrote it beside the start, each with whether its answer is the one with the lower id."""
-Lengths = Mapping[tuple[str, str, str], int]
-"""Pair -> characters of the answer with the lower id less those of the other."""
+@dataclass(frozen=True)
+class VotedAnswer:
+    """An answer that people voted on: its length, and the names of the models that wrote it."""
+
+    characters: int
+    authors: Collection[str]
+
+
+Pair = tuple[str, str, str]
+"""A prompt and two answers to it, by their ids; the lower one first."""
+Judged = Mapping[Pair, float | None]
+"""Pair -> P(the first of its answers is better) by the judge."""
+Answers = Mapping[tuple[str, str], VotedAnswer]
+"""Prompt and answer, by their ids -> what is known of it."""
+_Models = Mapping[Pair, Sequence[tuple[str, bool]]]
+"""Pair -> the models that wrote it beside start and teacher, each with whether its answer is the first."""
 
 
 def standing(votes: Iterable[Vote]) -> list[Vote]:
@@ -110,8 +121,24 @@ def standing(votes: Iterable[Vote]) -> list[Vote]:
     return list(found.values())
 
 
-def vote_metrics(by_voter: Mapping[str, Sequence[Vote]], judged: Judged, models: Models, lengths: Lengths) -> VoteMetrics:
-    """Measure votes; `by_voter` has those that stand."""
+def vote_metrics(by_voter: Mapping[str, Sequence[Vote]], judged: Judged, answers: Answers) -> VoteMetrics:
+    """Measure votes.
+
+    Args:
+        by_voter: the votes that stand.
+        answers: those that are known; of pairs with another, no length and no model counts.
+    """
+    known = {
+        vote.pair: (answers[vote.prompt, vote.pair[1]], answers[vote.prompt, vote.pair[2]])
+        for votes in by_voter.values()
+        for vote in votes
+        if {(vote.prompt, vote.left), (vote.prompt, vote.right)} <= answers.keys()
+    }
+    models: _Models = {
+        pair: [(name, one is both[0]) for one in both for name in one.authors if name not in ("start", "teacher")]
+        for pair, both in known.items()
+    }
+    lengths = {pair: one.characters - other.characters for pair, (one, other) in known.items()}
     decided = [vote for votes in by_voter.values() for vote in votes if vote.preferred is not None]
     first = [vote for vote in decided if vote.queue != "repeat"]
     headline = [vote for vote in first if vote.queue == "random" and not vote.named]
@@ -151,11 +178,11 @@ def _agreements(votes: Iterable[Vote], judged: Judged) -> Iterable[tuple[str, fl
             yield vote.prompt, (1 + judge * (1 if vote.preferred == 1.0 else -1)) / 2, judge == 0
 
 
-def _about(votes: Iterable[Vote], models: Models, name: str) -> list[Vote]:
+def _about(votes: Iterable[Vote], models: _Models, name: str) -> list[Vote]:
     return [vote for vote in votes if any(model == name for model, _ in models.get(vote.pair, ()))]
 
 
-def _wins(votes: Iterable[Vote], models: Models, name: str) -> Iterable[tuple[str, float]]:
+def _wins(votes: Iterable[Vote], models: _Models, name: str) -> Iterable[tuple[str, float]]:
     for vote in votes:
         for model, is_lower in models.get(vote.pair, ()):
             if model == name and vote.preferred is not None:

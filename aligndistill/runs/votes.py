@@ -5,7 +5,7 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from aligndistill.evaluation.votes import Vote, VoteMetrics, standing, vote_metrics
+from aligndistill.evaluation.votes import Vote, VotedAnswer, VoteMetrics, standing, vote_metrics
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.stages.files import SCORED, read_verdicts
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
@@ -54,25 +54,12 @@ def measured_against(evaluation: Path, by_voter: Mapping[str, Sequence[Vote]]) -
     """The metrics of votes, from the evaluation's answers and verdicts."""
     pairs = {vote.pair for votes in by_voter.values() for vote in votes}
     voted = {prompt for prompt, _, _ in pairs}
-    texts: dict[str, str] = {}
-    authors: dict[str, set[str]] = {}
-    for answer in read_jsonl(evaluation / SCORED, ScoredAnswer):
-        if answer.prompt_id in voted:
-            key = answer_key(answer.prompt_id, answer.text)
-            texts[key] = answer.text
-            authors.setdefault(key, set()).add(answer.author)
+    answers: dict[tuple[str, str], VotedAnswer] = {}
+    for one in read_jsonl(evaluation / SCORED, ScoredAnswer):
+        if one.prompt_id in voted:
+            key = one.prompt_id, answer_key(one.prompt_id, one.text)
+            before = answers[key].authors if key in answers else ()
+            answers[key] = VotedAnswer(len(one.text), {*before, one.author})
     verdicts = by_prompt(one for one in read_verdicts(evaluation) if one.prompt_id in voted)
-    known = [pair for pair in pairs if pair[1] in texts and pair[2] in texts]
-    return vote_metrics(
-        by_voter,
-        judged={
-            (prompt, one, other): verdicts[prompt].win_probability(one, other) for prompt, one, other in pairs if prompt in verdicts
-        },
-        models={
-            (prompt, one, other): [
-                (name, key == one) for key in (one, other) for name in sorted(authors[key]) if name not in ("start", "teacher")
-            ]
-            for prompt, one, other in known
-        },
-        lengths={(prompt, one, other): len(texts[one]) - len(texts[other]) for prompt, one, other in known},
-    )
+    judged = {(prompt, *both): verdicts[prompt].win_probability(*both) for prompt, *both in pairs if prompt in verdicts}
+    return vote_metrics(by_voter, judged, answers)

@@ -2,7 +2,7 @@
 
 import pytest
 
-from aligndistill.evaluation.votes import Vote, standing, vote_metrics
+from aligndistill.evaluation.votes import Vote, VotedAnswer, standing, vote_metrics
 
 A, B = "a" * 16, "b" * 16
 
@@ -27,6 +27,13 @@ def pairs(count: int, value):  # type: ignore[no-untyped-def]
     return {(f"{prompt:016x}", A, B): value(prompt) for prompt in range(count)}
 
 
+def answers(*pairs_of_answers: tuple[VotedAnswer, VotedAnswer]) -> dict[tuple[str, str], VotedAnswer]:
+    """A and B of each prompt."""
+    return {
+        (f"{prompt:016x}", key): one for prompt, both in enumerate(pairs_of_answers) for key, one in zip((A, B), both, strict=True)
+    }
+
+
 def test_a_vote_means_the_same_on_either_side() -> None:
     assert vote(1, "left").preferred == vote(1, "right", left=B, right=A).preferred == 1.0
     assert vote(1, "right").preferred == vote(1, "left", left=B, right=A).preferred == 0.0
@@ -45,7 +52,8 @@ def test_what_was_undone_or_sent_twice_does_not_stand() -> None:
 def test_agreement_kappa_and_the_longer_answer() -> None:
     votes = [vote(n, choice, prompt=n) for n, choice in enumerate(["left", "left", "right", "right", "tie"])]
     judged = pairs(5, lambda n: [0.9, 0.2, 0.1, 0.5, 0.9][n])  # agrees, disagrees, agrees, ties; the person's tie does not count
-    metrics = vote_metrics({"ann": votes}, judged, {}, pairs(5, lambda n: [3, 3, 3, -3, 3][n]))
+    long, short = VotedAnswer(9, ["dpo"]), VotedAnswer(6, ["start"])
+    metrics = vote_metrics({"ann": votes}, judged, answers(*([(long, short)] * 3), (short, long), (long, short)))
     assert metrics.agreement is not None
     assert (metrics.agreement.mean, metrics.agreement.n) == (pytest.approx(2.5 / 4), 4)
     # 2 of 4 agree; by chance (1 - 1/4) / 2 = 3/8 would
@@ -65,7 +73,7 @@ def test_the_headline_is_random_and_blind() -> None:
         vote(2, "left", prompt=2, named=True),
         vote(3, "skip", prompt=3),
     ]
-    metrics = vote_metrics({"ann": votes}, pairs(4, lambda n: 0.9 if n != 1 else 0.1), {}, {})
+    metrics = vote_metrics({"ann": votes}, pairs(4, lambda n: 0.9 if n != 1 else 0.1), {})
     assert (metrics.votes, metrics.headline) == (3, 1)
     assert metrics.agreement is not None
     assert metrics.agreement.mean == 1.0
@@ -80,7 +88,7 @@ def test_a_person_with_themselves_and_with_another() -> None:
         for n, choice in enumerate(["right", "right", "left", "tie"])
     ]
     bob = [vote(20 + n, choice, prompt=n) for n, choice in enumerate(["left", "right"])]
-    metrics = vote_metrics({"ann": ann, "bob": bob}, {}, {}, {})
+    metrics = vote_metrics({"ann": ann, "bob": bob}, {}, {})
     assert metrics.self_agreement is not None
     assert metrics.self_agreement.mean == 0.5
     assert metrics.human_agreement is not None
@@ -90,14 +98,22 @@ def test_a_person_with_themselves_and_with_another() -> None:
 
 def test_win_rates_by_people_and_agreement_by_model() -> None:
     votes = [vote(0, "left"), vote(1, "right", prompt=1), vote(2, "tie", prompt=2)]
-    models = pairs(3, lambda n: [[("dpo", True)], [("dpo", True), ("ppo", True)], [("dpo", False)]][n])
-    metrics = vote_metrics({"ann": votes}, pairs(3, lambda n: 0.9), models, {})
+    start, dpo, both = VotedAnswer(1, ["start", "teacher"]), VotedAnswer(1, ["dpo"]), VotedAnswer(1, ["dpo", "ppo"])
+    metrics = vote_metrics({"ann": votes}, pairs(3, lambda n: 0.9), answers((dpo, start), (both, start), (start, dpo)))
     assert metrics.win_rates["dpo"].mean == pytest.approx((1 + 0 + 0.5) / 3)
     assert metrics.win_rates["ppo"].mean == 0.0
     assert metrics.by_model["dpo"].mean == 0.5
     assert metrics.by_model["ppo"].mean == 0.0
 
 
+def test_of_a_pair_with_an_unknown_answer_no_model_and_no_length_counts() -> None:
+    known = {(f"{0:016x}", A): VotedAnswer(9, ["dpo"])}
+    metrics = vote_metrics({"ann": [vote(0, "left")]}, pairs(1, lambda n: 0.9), known)
+    assert metrics.agreement is not None
+    assert metrics.longer is None
+    assert metrics.win_rates == {}
+
+
 def test_without_votes_nothing_is_measured() -> None:
-    metrics = vote_metrics({}, {}, {}, {})
+    metrics = vote_metrics({}, {}, {})
     assert (metrics.votes, metrics.agreement, metrics.more_votes) == (0, None, 385)

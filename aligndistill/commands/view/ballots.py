@@ -13,19 +13,17 @@ from typing import Any
 
 from aligndistill.commands.view.index import EVALUATION
 from aligndistill.commands.view.query import Index
-from aligndistill.commands.view.rows import win_probability
+from aligndistill.commands.view.rows import prompt_verdicts
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery, Votes
 from aligndistill.errors import ConfigError
-from aligndistill.evaluation.votes import Choice, Hex, Queue, Vote, VoteMetrics, vote_metrics
+from aligndistill.evaluation.votes import Choice, Hex, Pair, Queue, Vote, VotedAnswer, VoteMetrics, vote_metrics
 from aligndistill.records import Record, content_hash
 from aligndistill.runs.votes import VOTES, read_votes
 
 BATCH = 20
 REPEATS_PER_BATCH = 2
 _FAMILIES = ("qwen", "llama", "gemma", "mistral", "phi", "gpt", "claude", "gemini", "deepseek", "openai", "anthropic", "chatgpt")
-
-Pair = tuple[str, str, str]
 
 
 class Ballot(Record):
@@ -170,16 +168,12 @@ def _with_sides(voter: str, pair: Pair, queue: Queue) -> Shown:
 def judged_pairs(index: Index, votes: Collection[Vote]) -> dict[Pair, float | None]:
     """P(the answer with the lower id is better) by the judge, of the pairs that were voted on."""
     found: dict[Pair, float | None] = {}
-    for pair in {vote.pair for vote in votes}:
-        prompt, one, other = pair
-        asked: dict[tuple[str, str], list[float | None]] = {}
+    for prompt, one, other in {vote.pair for vote in votes}:
         rows = index.db.execute(
             "select first, second, p from verdicts where scope = ? and prompt = (select n from prompts where id = ?)",
             (EVALUATION, prompt),
         )
-        for first, second, p in rows:
-            asked.setdefault((first, second), []).append(p)
-        found[pair] = win_probability(asked, one, other)
+        found[prompt, one, other] = prompt_verdicts(rows).win_probability(one, other)
     return found
 
 
@@ -204,21 +198,17 @@ def human_metrics(run: RunFolder, index: Index) -> VoteMetrics | None:
     every = [vote for votes in by_voter.values() for vote in votes]
     if not every:
         return None
+    asked = {(vote.prompt, key) for vote in every for key in (vote.left, vote.right)}
+    answers = {(prompt, key): found for prompt, key in asked if (found := _voted_answer(index, prompt, key)) is not None}
+    return vote_metrics(by_voter, judged_pairs(index, every), answers)
+
+
+def _voted_answer(index: Index, prompt: str, key: str) -> VotedAnswer | None:
+    texts = answer_texts(index, prompt, (key,))
+    if texts is None:
+        return None
     names = {identity: name for name, identity in index.models.items()}
-    models: dict[Pair, list[tuple[str, bool]]] = {}
-    lengths: dict[Pair, int] = {}
-    for vote in every:
-        prompt, one, other = vote.pair
-        texts = answer_texts(index, prompt, (one, other))
-        if texts is None or vote.pair in lengths:
-            continue
-        lengths[vote.pair] = len(texts[0]) - len(texts[1])
-        models[vote.pair] = [
-            (names[author], key == one)
-            for author, key in index.db.execute(
-                "select distinct author, key from answers where prompt = (select n from prompts where id = ?) and key in (?, ?)",
-                (prompt, one, other),
-            )
-            if names[author] not in ("start", "teacher")
-        ]
-    return vote_metrics(by_voter, judged_pairs(index, every), models, lengths)
+    authors = index.db.execute(
+        "select distinct author from answers where prompt = (select n from prompts where id = ?) and key = ?", (prompt, key)
+    )
+    return VotedAnswer(len(texts[0]), [names[author] for (author,) in authors])

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.commands.view.flags import cell_flags, prompt_flags
-from aligndistill.commands.view.rows import Pair, read_verdict, rows_of, storable, win_probability
+from aligndistill.commands.view.rows import Pair, prompt_verdicts, read_verdict, rows_of, storable
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.data.trl_pairs import joined_prompt
 from aligndistill.records import content_hash
@@ -278,11 +278,8 @@ def _kl_and_finish(folder: Path | None) -> Iterator[tuple[float | None, bool]]:
 
 def _canary_probability(row: Mapping[str, Any]) -> float | None:
     """P(the judge prefers the known-bad answer)."""
-    asked: defaultdict[Pair, list[float | None]] = defaultdict(list)
-    for verdict in row["verdicts"]:
-        first, second, p = read_verdict(verdict)
-        asked[first, second].append(p)
-    return win_probability(asked, row["bad"]["id"], row["reference"]["id"])
+    verdicts = prompt_verdicts(read_verdict(verdict) for verdict in row["verdicts"])
+    return verdicts.win_probability(row["bad"]["id"], row["reference"]["id"])
 
 
 def _mean(values: list[float | None]) -> float | None:

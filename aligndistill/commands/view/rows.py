@@ -1,12 +1,14 @@
 """Lines of JSON files as values, wherever they came from, and verdicts among them."""
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from pydantic_core import from_json
+
+from aligndistill.evaluation.wins import PromptVerdicts
 
 Pair = tuple[str, str]
 
@@ -52,13 +54,14 @@ def read_verdict(row: Mapping[str, Any]) -> tuple[str, str, float | None]:
     return row["first"], row["second"], {"first": 1.0, "tie": 0.5, "second": 0.0}[row["outcome"]] if p is None else p
 
 
-def win_probability(asked: Mapping[Pair, list[float | None]], one: str, other: str) -> float | None:
-    """P(one beats other), as `PromptVerdicts.win_probability` of the evaluation says it."""
-    grades = {pair[0]: values[-1] for pair, values in asked.items() if not pair[1]}
-    a, b = grades.get(one), grades.get(other)
-    if a is not None and b is not None:
-        return 0.5 if a == b else float(a > b)
-    forwards = [p for p in asked.get((one, other), []) if p is not None]
-    backwards = [1 - p for p in asked.get((other, one), []) if p is not None]
-    every = [*forwards, *backwards]
-    return sum(every) / len(every) if every else None
+def prompt_verdicts(rows: Iterable[tuple[str, str, float | None]]) -> PromptVerdicts:
+    """The readable verdicts on a prompt's answers, of rows as `read_verdict` gives them."""
+    found = PromptVerdicts()
+    for first, second, value in rows:
+        if value is None:
+            continue
+        if second:
+            found.comparisons.setdefault((first, second), []).append(value)
+        else:
+            found.grades[first] = value
+    return found

@@ -8,7 +8,7 @@ from aligndistill.commands.view.flags import flips
 from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
 from aligndistill.commands.view.pages.samples import answers_of, prompt_text
 from aligndistill.commands.view.query import Index
-from aligndistill.commands.view.rows import win_probability
+from aligndistill.commands.view.rows import prompt_verdicts
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site, UnknownPage
@@ -101,6 +101,7 @@ def _decisions(index: Index, number: int, votes: Mapping[str, Sequence[Vote]]) -
     asked: defaultdict[tuple[str, str], list[float | None]] = defaultdict(list)
     for one in verdicts:
         asked[one["first"], one["second"]].append(one["p"])
+    judged = prompt_verdicts((one["first"], one["second"], one["p"]) for one in verdicts)
     answers = index.db.execute("select author, sample, key from answers where prompt = ? order by author, sample", (number,))
     key_of = {(names[author], sample): key for author, sample, key in answers}
     found = []
@@ -114,7 +115,7 @@ def _decisions(index: Index, number: int, votes: Mapping[str, Sequence[Vote]]) -
             if not about and (opponent == "teacher" or not grades) and key != other:
                 continue
             label = {key: model, other: opponent}
-            p = win_probability(asked, key, other) if key != other else 0.5
+            p = judged.win_probability(key, other)
             found.append(
                 {
                     "model": model,
