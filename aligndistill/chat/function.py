@@ -6,14 +6,12 @@ from functools import partial
 from aligndistill.chat.protocol import Answered, LabelLogprobs, Request, SamplingParams
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.models import FunctionModel
-from aligndistill.config.plugins import load_plugin
+from aligndistill.config.plugins import load_plugin, shown
 from aligndistill.errors import JudgeError
 from aligndistill.records import Message, as_dicts
 
 AnswerFunction = Callable[[list[dict[str, str]], int, int], str]
 """`(messages, sample, seed) -> text`; a message has `role` and `content`."""
-
-SHOWN_CHARACTERS = 80
 
 
 class FunctionChat:
@@ -37,16 +35,11 @@ class FunctionChat:
         yield from ScriptedChat(partial(self._text, 0)).label_logprobs(conversations, labels)
 
     def _text(self, seed: int, messages: tuple[Message, ...], sample: int) -> str:
-        where = f"the model function {self._name}, on the turn {_shortened(messages[-1].content)},"
+        where = f"the model function {self._name}, on the turn {shown(messages[-1].content)},"
         try:
             text = self._function(as_dicts(messages), sample, seed)
         except Exception as error:
             raise JudgeError(f"{where} raised {type(error).__name__}: {error}") from error
         if not isinstance(text, str):
-            raise JudgeError(f"{where} returned {_shortened(text)}. It must return a text.")
+            raise JudgeError(f"{where} returned {shown(text)}. It must return a text.")
         return text
-
-
-def _shortened(value: object) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

@@ -62,6 +62,15 @@ def _newest(module_name: str) -> ModuleType:
     return module
 
 
+SHOWN_CHARACTERS = 80
+
+
+def shown(value: object) -> str:
+    """What a user's function got or returned, short enough for a message."""
+    text = " ".join(repr(value).split())
+    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."
+
+
 def plugin_file(name: str) -> Path | None:
     """The file of the module in `package.module:name`; None if it cannot be found."""
     try:

@@ -4,14 +4,13 @@ import math
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from aligndistill.config.plugins import shown
 from aligndistill.errors import JudgeError
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.records import Grade, Usage, plain_prompt
 
 GradingFunction = Callable[[str, list[str]], Sequence[float]]
 """`(prompt, responses) -> grades`, one finite number per response, higher is better."""
-
-SHOWN_CHARACTERS = 80
 
 
 class FunctionJudge:
@@ -43,7 +42,7 @@ class FunctionJudge:
     def _values(self, task: Task) -> list[float]:
         prompt = plain_prompt(task.messages)
         texts = [candidate.text for candidate in task.candidates]
-        where = f"the judge function {_name(self._function)}, on the prompt {_shortened(prompt)},"
+        where = f"the judge function {_name(self._function)}, on the prompt {shown(prompt)},"
         try:
             returned: Any = self._function(prompt, texts)
         except Exception as error:
@@ -52,7 +51,7 @@ class FunctionJudge:
         grades = [_number(value) for value in values] if isinstance(values, list | tuple) else []
         if len(grades) != len(texts) or not all(map(math.isfinite, grades)):
             raise JudgeError(
-                f"{where} returned {_shortened(returned)}. It must return a list of {len(texts)} finite numbers, one per response."
+                f"{where} returned {shown(returned)}. It must return a list of {len(texts)} finite numbers, one per response."
             )
         return grades
 
@@ -68,8 +67,3 @@ def _number(value: Any) -> float:
 def _name(function: Callable[..., Any]) -> str:
     module, name = getattr(function, "__module__", None), getattr(function, "__qualname__", None)
     return f"{module}:{name}" if module and name else repr(function)
-
-
-def _shortened(value: Any) -> str:
-    text = " ".join(repr(value).split())
-    return text if len(text) <= SHOWN_CHARACTERS else f"{text[:SHOWN_CHARACTERS]}..."

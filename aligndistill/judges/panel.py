@@ -1,13 +1,12 @@
 """Combines the probabilities of several judges into one verdict, and stores the members' verdicts with it."""
 
-import math
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
 from aligndistill.judges.protocol import Judge, Judged, Task
-from aligndistill.preferences.scores import sigmoid
+from aligndistill.preferences.scores import log_odds, sigmoid
 from aligndistill.records import Comparison, Grade, Usage, Verdict, content_hash, outcome_of, probability_first, total
 
 Combine = Literal["mean", "vote", "product"]
@@ -141,8 +140,4 @@ def combined(votes: Sequence[tuple[float, float]], combine: Combine) -> float | 
         case "vote":
             return sum((1 + (p > 0.5) - (p < 0.5)) / 2 * weight for p, weight in votes) / whole
         case "product":
-            return sigmoid(sum(weight * _logit(min(max(p, 1 - SUREST), SUREST)) for p, weight in votes))
-
-
-def _logit(probability: float) -> float:
-    return math.log(probability) - math.log1p(-probability)
+            return sigmoid(sum(weight * log_odds(min(max(p, 1 - SUREST), SUREST)) for p, weight in votes))

@@ -17,6 +17,11 @@ class Limits:
     positions: int | None
 
 
+def shared_positions(*limits: int | None) -> int | None:
+    """The longest rows that several models can read, by each one's limit; None if none is known."""
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
 @dataclass
 class Tokenised:
     """Groups, the place of each in the input, and the numbers of dropped prompts and truncated responses."""

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from aligndistill.processes.log_format import is_json, json_line
 from aligndistill.processes.notebook import Output
-from aligndistill.processes.screen import Screen, can_change, count_line, count_text, duration, fitting, rate_text
+from aligndistill.processes.screen import Screen, can_change, count_line, count_text, fitting, rate_text, rough_duration
 
 T = TypeVar("T")
 
@@ -142,7 +142,7 @@ class Bar:
     def _left(self, done: int) -> str:
         """The same as text; empty while it is not known."""
         seconds = self._left_seconds(done)
-        return "" if seconds is None else duration(seconds)
+        return "" if seconds is None else rough_duration(seconds)
 
     def _values(self, done: int) -> dict[str, str | float | None]:
         """The same count for a log that programs read."""
@@ -202,7 +202,7 @@ class RunProgress:
         """The run for a terminal of this width."""
         if not self._number:
             return ""
-        took = duration(time.monotonic() - self._began)
+        took = rough_duration(time.monotonic() - self._began)
         parts = [f"{'run':16}  stage {self._number}/{self._total} {self.name}", took, self._left_text(), self._spent()]
         return fitting([part for part in parts if part], width, " · ")
 
@@ -210,7 +210,7 @@ class RunProgress:
         if self._left_seconds is None:
             return ""
         left = max(0.0, self._left_seconds - (time.monotonic() - self._stage_began))
-        return f"{self._about} {duration(left)} left" if left >= 1 else ""
+        return f"{self._about} {rough_duration(left)} left" if left >= 1 else ""
 
 
 _NAME_COLUMNS = 20

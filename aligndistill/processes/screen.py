@@ -95,7 +95,7 @@ def rate_text(per_second: float) -> str:
     return f"{per_second:.3g}/s" if per_second >= 1 else f"{1 / per_second:.3g} s each"
 
 
-def duration(seconds: float) -> str:
+def rough_duration(seconds: float) -> str:
     """`50 s`, `4 min`, `1 h 20 min`."""
     if seconds < 60:
         return f"{seconds:.0f} s"

@@ -56,6 +56,15 @@ def duration(seconds: float) -> str:
     return f"{seconds / 60:.1f} min" if seconds < 7200 else f"{seconds / 3600:.1f} h"
 
 
+def size_text(size_bytes: int) -> str:
+    """`12 kB`, `3.4 MB`, `1.2 GB`; units of 1,000."""
+    for unit, bytes_each in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
+        if size_bytes >= bytes_each:
+            number = size_bytes / bytes_each
+            return f"{number:.1f} {unit}" if number < 10 else f"{number:.0f} {unit}"
+    return f"{size_bytes} B"
+
+
 def shortened(name: str, length: int) -> str:
     """A name of at most `length` characters."""
     return name if len(name) <= length else name[: length - 3] + "..."

@@ -1,7 +1,7 @@
 """Two runs compared for a notebook: each model's figures, paired over the held-out prompts that both runs have."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,6 +18,33 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COMPARED = ("truth", "win", "reward", "length_tokens")
+
+
+@dataclass(frozen=True)
+class Yardsticks:
+    """What a run is measured by.
+
+    Attributes:
+        judge: the settings of the evaluation's judge.
+        truth: the function that scores answers.
+        reward_model: the fingerprint of its stage; None without one.
+    """
+
+    judge: object
+    truth: object
+    reward_model: str | None
+
+
+def incomparable(runs: Sequence[Yardsticks]) -> dict[str, str]:
+    """The measures whose values mean something else in one of the runs, and why."""
+    found = {}
+    if any(run.judge != runs[0].judge for run in runs):
+        found["win"] = "The judges differ: win rates of these runs are not comparable."
+    if any(run.truth != runs[0].truth for run in runs):
+        found["truth"] = "The truth functions differ: the truth of these runs is not comparable."
+    if any(run.reward_model != runs[0].reward_model for run in runs):
+        found["reward"] = "The reward models differ: rewards of these runs are not comparable."
+    return found
 
 
 @dataclass(frozen=True)
@@ -62,9 +89,15 @@ def _named(difference: Mean) -> dict[str, float]:
     return {"difference": difference.mean, "low": difference.low, "high": difference.high, "n": difference.n}
 
 
-def comparison(title: str, base: Path, other: Path, measures: Sequence[str], notes: Iterable[str]) -> ComparedRuns:
-    """Compare the models of two evaluations by these measures, the folders of which are given."""
+def comparison(title: str, base: Path, other: Path, excluded: Mapping[str, str]) -> ComparedRuns:
+    """Compare the models of two evaluations, whose folders are given.
+
+    Args:
+        excluded: the measures that cannot be compared, and why.
+    """
     first, second = _values(base), _values(other)
+    measures = [name for name in COMPARED if name not in excluded]
+    notes = list(excluded.values())
     cells = {}
     for model in (name for name in first if name in second):
         for measure in measures:
@@ -79,7 +112,7 @@ def comparison(title: str, base: Path, other: Path, measures: Sequence[str], not
     if not shared_prompts:
         raise DataError("the two runs share no held-out prompts, so they cannot be compared.")
     if prompts[0] != prompts[1]:
-        notes = (*notes, f"{shared_prompts:,} held-out prompts are shared, of {len(prompts[0]):,} and {len(prompts[1]):,}.")
+        notes.append(f"{shared_prompts:,} held-out prompts are shared, of {len(prompts[0]):,} and {len(prompts[1]):,}.")
     return ComparedRuns(title, tuple(notes), cells)
 
 

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from aligndistill.reporting.report import Report, StudentMetrics
-    from aligndistill.runs.comparison import ComparedRuns
+    from aligndistill.runs.comparison import ComparedRuns, Yardsticks
     from aligndistill.runs.samples import Samples, Which
 
 MODEL = "model"
@@ -138,17 +138,18 @@ class Run:
         Raises:
             DataError: one of them has no evaluation yet, or they share no held-out prompts.
         """
-        from aligndistill.runs.comparison import COMPARED, comparison
+        from aligndistill.runs.comparison import comparison, incomparable
 
         second = other if isinstance(other, Run) else open_run(other)
-        notes, measures = [], list(COMPARED)
-        if resolved(self.config).evaluation.judge != resolved(second.config).evaluation.judge:
-            measures.remove("win")
-            notes.append("The judges of the evaluation differ, so win rates are not compared.")
-        if self.reward_model is None or second.reward_model is None or self.reward_model.parent != second.reward_model.parent:
-            measures.remove("reward")
-            notes.append("The reward models differ, so rewards are not compared.")
-        return comparison(f"{self.folder} -> {second.folder}", self._evaluation, second._evaluation, measures, notes)
+        excluded = incomparable((self._yardsticks, second._yardsticks))
+        return comparison(f"{self.folder} -> {second.folder}", self._evaluation, second._evaluation, excluded)
+
+    @property
+    def _yardsticks(self) -> "Yardsticks":
+        from aligndistill.runs.comparison import Yardsticks
+
+        evaluation, model = resolved(self.config).evaluation, self.reward_model
+        return Yardsticks(evaluation.judge, evaluation.truth, model.parent.name.rpartition("-")[2] if model is not None else None)
 
     @property
     def _evaluation(self) -> Path:

@@ -61,5 +61,7 @@ def measured_against(evaluation: Path, by_voter: Mapping[str, Sequence[Vote]]) -
             before = answers[key].authors if key in answers else ()
             answers[key] = VotedAnswer(len(one.text), {*before, one.author})
     verdicts = by_prompt(one for one in read_verdicts(evaluation) if one.prompt_id in voted)
-    judged = {(prompt, *both): verdicts[prompt].win_probability(*both) for prompt, *both in pairs if prompt in verdicts}
+    judged = {
+        (prompt, one, other): verdicts[prompt].win_probability(one, other) for prompt, one, other in pairs if prompt in verdicts
+    }
     return vote_metrics(by_voter, judged, answers)

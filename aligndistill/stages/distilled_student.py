@@ -8,7 +8,7 @@ from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.students import Student
 from aligndistill.models.conversation import Conversation
 from aligndistill.models.load import ModelPointer, load_language_model, load_tokenizer, read_pointer
-from aligndistill.models.tokenise import Limits
+from aligndistill.models.tokenise import Limits, shared_positions
 from aligndistill.models.vocabulary import SharedVocabulary, shared_vocabulary, tokens_of
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import PROJECTIONS
@@ -55,8 +55,7 @@ def train_by_teacher(
         live = live_teacher(start, own, teacher_folder)
     policy = load_language_model(start.for_training(adapters=lora is not None), own)
 
-    known = [policy.max_positions, live.model.max_positions if live else None, info.positions if info else None]
-    positions = min((one for one in known if one is not None), default=None)
+    positions = shared_positions(policy.max_positions, live.model.max_positions if live else None, info.positions if info else None)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, positions)
     examples, dropped = distilled_examples(context, rankings, policy.conversation, limits, objective.on)
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)

@@ -13,6 +13,7 @@ from aligndistill.models.folder import end_ids_in
 from aligndistill.models.groups import TokenGroup
 from aligndistill.models.load import ModelPointer, load_language_model, load_tokenizer, read_pointer
 from aligndistill.models.sampling import Sampled
+from aligndistill.models.tokenise import shared_positions
 from aligndistill.models.vocabulary import shared_vocabulary, tokens_of
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.distilled_student import live_teacher
@@ -57,7 +58,7 @@ def train_beside_teacher(
         teacher = live_teacher(start, own, taught_by)
         reads, longest = teacher.model.conversation, teacher.model.max_positions
     policy = load_language_model(start.for_training(adapters=lora is not None), own)
-    positions = min((one for one in (policy.max_positions, longest) if one is not None), default=None)
+    positions = shared_positions(policy.max_positions, longest)
     prompts, dropped = policy_prompts(prompts_folder, policy.conversation, positions, settings)
     groups = [TokenGroup(prompt.ids, []) for prompt in prompts]
     require_readable(groups, policy.conversation, reads, teacher.vocabulary)

@@ -20,7 +20,7 @@ def make(context: StageContext, *, settings: TeacherTokens, start: Path, teacher
     """
     from aligndistill.models.load import load_language_model, load_tokenizer, read_pointer
     from aligndistill.models.scoring import likeliest_tokens
-    from aligndistill.models.tokenise import Limits
+    from aligndistill.models.tokenise import Limits, shared_positions
     from aligndistill.models.vocabulary import shared_vocabulary, tokens_of
     from aligndistill.processes.progress import track
     from aligndistill.stages.distilled_student import distilled_examples
@@ -38,7 +38,7 @@ def make(context: StageContext, *, settings: TeacherTokens, start: Path, teacher
     info = TeacherTokensInfo(
         width=min(width, model.vocabulary_size),
         unshared=tuple(sorted(vocabulary.unshared)),
-        positions=min((one for one in (positions, model.max_positions) if one is not None), default=None),
+        positions=shared_positions(positions, model.max_positions),
     )
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, info.positions)
     examples, dropped = distilled_examples(context, rankings, conversation, limits, settings.on)

@@ -6,7 +6,7 @@ import pytest
 
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.chats import Estimate
-from aligndistill.commands.plan.table import _duration, _remarks, _row, price_usd, request_seconds
+from aligndistill.commands.plan.table import _remarks, _row, price_usd, request_seconds
 from aligndistill.config.budget import Budget, Price
 from aligndistill.config.models import EndpointModel
 from aligndistill.records import Usage
@@ -44,13 +44,9 @@ def test_the_time_is_that_of_the_narrowest_place(settings: dict[str, Any], spent
     assert request_seconds(estimate(**settings), spent) == pytest.approx(seconds)
 
 
-def test_times_in_words() -> None:
-    assert [_duration(seconds) for seconds in (5, 120, 7200)] == ["5 s", "2 min", "2.0 h"]
-
-
 def test_a_line_says_what_is_assumed() -> None:
     assert _row("verdicts", estimate(), Budget(), []) == (
-        *("verdicts", "m", "100", "<= 1,200", "<= 600", "<= 600", "<= 300,000", "<= 60,000", "no price", "2 min"),
+        *("verdicts", "m", "100", "<= 1,200", "<= 600", "<= 600", "<= 300,000", "<= 60,000", "no price", "2.0 min"),
     )
 
 

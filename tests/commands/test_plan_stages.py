@@ -9,7 +9,7 @@ import pytest
 
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.chats import Estimate
-from aligndistill.commands.plan.stages import PlannedStage, planned_stages, size_text, stage_lines, total_line
+from aligndistill.commands.plan.stages import PlannedStage, planned_stages, stage_lines, total_line
 from aligndistill.config.budget import Budget, Price
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import EndpointModel
@@ -157,11 +157,6 @@ def test_nothing_to_do() -> None:
     for one in stages:
         done(one, 1.0, 1)
     assert total_line(list(planned(config(), stages).values())) == "total: nothing to do, all 4 stages are finished"
-
-
-@pytest.mark.parametrize(("size", "text"), [(12, "12 B"), (1500, "1.5 kB"), (34_000_000, "34 MB"), (1_200_000_000, "1.2 GB")])
-def test_sizes(size: int, text: str) -> None:
-    assert size_text(size) == text
 
 
 def test_columns_stay_aligned() -> None:

@@ -8,7 +8,7 @@ from rich.console import Console
 
 from aligndistill.processes import progress
 from aligndistill.processes.progress import Bar, RunProgress, bar, doing, run_progress, say, track
-from aligndistill.processes.screen import count_line, duration, fitting
+from aligndistill.processes.screen import count_line, fitting, rough_duration
 from tests.clock import set_clock
 
 STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
@@ -238,4 +238,4 @@ def test_what_takes_long_says_what_it_is(
 
 @pytest.mark.parametrize(("seconds", "text"), [(3, "3 s"), (59.4, "59 s"), (240, "4 min"), (4800, "1 h 20 min")])
 def test_durations(seconds: float, text: str) -> None:
-    assert duration(seconds) == text
+    assert rough_duration(seconds) == text

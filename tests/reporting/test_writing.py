@@ -1,7 +1,7 @@
 import pytest
 
 from aligndistill.evaluation.intervals import Mean
-from aligndistill.reporting.writing import duration, interval, number, shortened, with_interval
+from aligndistill.reporting.writing import duration, interval, number, shortened, size_text, with_interval
 
 
 @pytest.mark.parametrize(
@@ -33,3 +33,8 @@ def test_duration(seconds, written):
 def test_shortened():
     assert shortened("abcdef", 6) == "abcdef"
     assert shortened("abcdefg", 6) == "abc..."
+
+
+@pytest.mark.parametrize(("size", "text"), [(12, "12 B"), (1500, "1.5 kB"), (34_000_000, "34 MB"), (1_200_000_000, "1.2 GB")])
+def test_sizes(size, text):
+    assert size_text(size) == text

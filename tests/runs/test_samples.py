@@ -6,7 +6,7 @@ import pytest
 
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.records import Message
-from aligndistill.runs.comparison import COMPARED, comparison
+from aligndistill.runs.comparison import Yardsticks, comparison, incomparable
 from aligndistill.runs.samples import samples
 from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.store.jsonl import write_jsonl
@@ -79,7 +79,7 @@ def test_differences_are_paired_over_shared_prompts(one: Path, tmp_path: Path) -
         answer("e", "dpo", "q", 99, 0.0, 0.0),  # not in the base run
         answer("e", "only here", "q", 99, 0.0, 0.0),
     )
-    found = comparison("one -> other", one, other, COMPARED, ["said first."])
+    found = comparison("one -> other", one, other, {"reward": "said first."})
     truth = found.cells["dpo", "truth"]
     assert (truth.base, truth.other, truth.difference.mean, truth.difference.n) == (0.5, 0.75, 0.25, 2)  # a: 0 to 0.5, b: 1 to 1
     length = found.cells["dpo", "length_tokens"]
@@ -95,4 +95,13 @@ def test_differences_are_paired_over_shared_prompts(one: Path, tmp_path: Path) -
 def test_runs_without_shared_prompts_are_refused(one: Path, tmp_path: Path) -> None:
     other = evaluation(tmp_path / "strange", answer("z", "dpo", "x", 1, 0.0))
     with pytest.raises(DataError, match="share no held-out prompts"):
-        comparison("one -> strange", one, other, COMPARED, [])
+        comparison("one -> strange", one, other, {})
+
+
+def test_each_yardstick_that_differs_excludes_its_measure() -> None:
+    one = Yardsticks({"kind": "author"}, "facts:score", "0123")
+    assert incomparable((one, one)) == {}
+    assert incomparable((one, Yardsticks(None, None, None))).keys() == {"win", "truth", "reward"}
+    assert incomparable((one, Yardsticks({"kind": "author"}, "facts:other", "0123"))) == {
+        "truth": "The truth functions differ: the truth of these runs is not comparable."
+    }

@@ -11,8 +11,8 @@ from aligndistill.commands.compare.differences import (
     COMPARED,
     changed,
     difference,
+    excluded_measures,
     figures,
-    incomparable,
     known,
     notes,
     same_answers,
@@ -120,7 +120,7 @@ def compare(paths: Sequence[Path], sort: str | None = None, worse: int = 0) -> R
         if sort is not None and sort not in measures:
             raise ConfigError(f"--sort {sort}: these runs have no such measure. Measured: {', '.join(measures) or 'nothing'}.")
         names = shared_models(indexes[0], indexes[1:])
-        excluded = incomparable(runs)
+        excluded = excluded_measures(runs)
         models = {name: {one: _compared(name, one, runs, indexes, excluded) for one in measures} for name in names}
         if sort is not None:
             names.sort(key=lambda name: -_gain(models[name][sort]))

@@ -10,6 +10,7 @@ from typing import Any
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.evaluation.intervals import Mean, paired_difference
+from aligndistill.runs.comparison import Yardsticks, incomparable
 
 COMPARED = ("truth", "win", "kl", "length", "reward")
 """Columns of the index: score by the truth function, win rate over the start, KL from the start (nats), tokens, reward."""
@@ -21,23 +22,21 @@ Figures = Mapping[str, Mapping[str, float | None]]
 """Prompt id -> measure -> value: a model's means over its answers to the prompt."""
 
 
-def incomparable(runs: Sequence[RunFolder]) -> dict[str, str]:
+def excluded_measures(runs: Sequence[RunFolder]) -> dict[str, str]:
     """The measures whose values mean something else in one of the runs, and why."""
-    found = {}
-    evaluations = [run.config.get("evaluation") or {} for run in runs]
-    judges = [(run.config.get("judge"), one.get("judge")) for run, one in zip(runs, evaluations, strict=True)]
-    if any(one != judges[0] for one in judges):
-        found["win"] = "The judges differ: win rates of these runs are not comparable."
-    if len({str(one.get("truth")) for one in evaluations}) > 1:
-        found["truth"] = "The truth functions differ: the truth of these runs is not comparable."
-    if len({_artifact(run, "reward_model") for run in runs}) > 1:
-        found["reward"] = "The reward models differ: rewards of these runs are not comparable."
-    return found
+    return incomparable([_yardsticks(run) for run in runs])
+
+
+def _yardsticks(run: RunFolder) -> Yardsticks:
+    evaluation = run.config.get("evaluation") or {}
+    judge = evaluation.get("judge", "same")
+    judge = run.config.get("judge") if judge == "same" else judge
+    return Yardsticks(judge, evaluation.get("truth"), _artifact(run, "reward_model"))
 
 
 def notes(runs: Sequence[RunFolder], indexes: Sequence[Index]) -> Iterator[str]:
     """What cannot be compared, or only with care."""
-    yield from incomparable(runs).values()
+    yield from excluded_measures(runs).values()
     if len({_artifact(run, "start") for run in runs}) > 1:
         yield "The starts differ: win rate and KL are each over the run's own start."
     held_out = [{row[0] for row in index.db.execute("select id from prompts where held_out")} for index in indexes]

@@ -16,7 +16,7 @@ from aligndistill.commands.plan.table import aligned, price_usd, request_seconds
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
-from aligndistill.reporting.writing import duration
+from aligndistill.reporting.writing import duration, size_text
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Stage
 
@@ -163,12 +163,3 @@ def total_line(planned: Sequence[PlannedStage]) -> str:
     disk = f"{'at least' if None in sizes else 'about'} {size_text(sum(one or 0 for one in sizes))} on disk"
     parts = [f"{len(left)} of {len(planned)} stages to do", took, *([f"{requests:,} requests", price] if requests else [])]
     return f"total: {', '.join([*parts, disk] if any(sizes) else parts)}"
-
-
-def size_text(size_bytes: int) -> str:
-    """`12 kB`, `3.4 MB`, `1.2 GB`."""
-    for unit, bytes_each in (("GB", 10**9), ("MB", 10**6), ("kB", 10**3)):
-        if size_bytes >= bytes_each:
-            number = size_bytes / bytes_each
-            return f"{number:.1f} {unit}" if number < 10 else f"{number:.0f} {unit}"
-    return f"{size_bytes} B"

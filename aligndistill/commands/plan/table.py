@@ -8,11 +8,12 @@ from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.memory import GIB, MemoryEstimate
 from aligndistill.config.budget import Budget
+from aligndistill.reporting.writing import duration
 
 ASSUMED_SECONDS = 2.0
 """Seconds for one request, if none of this run has been timed."""
 
-SECONDS_PER_MINUTE, SECONDS_PER_HOUR = 60, 3600
+SECONDS_PER_MINUTE = 60
 HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
 
 
@@ -43,7 +44,7 @@ def _row(stage: str, one: Estimate, budget: Budget, spent: Iterable[Spending]) -
     shown = [f"{about if number and count else ''}{count:,}" for number, count in enumerate(counts)]
     price = price_usd(one, budget)
     paid = "" if one.server is None else "no price" if price is None else f"{price:.2f}"
-    return (stage, name, *shown, paid, _duration(request_seconds(one, spent)) if one.server is not None else "")
+    return (stage, name, *shown, paid, duration(request_seconds(one, spent)) if one.server is not None else "")
 
 
 def price_usd(one: Estimate, budget: Budget) -> float | None:
@@ -67,14 +68,6 @@ def request_seconds(one: Estimate, spent: Iterable[Spending]) -> float:
         if limit is not None:
             seconds.append(amount / limit * SECONDS_PER_MINUTE)
     return max(seconds)
-
-
-def _duration(seconds: float) -> str:
-    if seconds < SECONDS_PER_MINUTE:
-        return f"{seconds:.0f} s"
-    if seconds < SECONDS_PER_HOUR:
-        return f"{seconds / SECONDS_PER_MINUTE:.0f} min"
-    return f"{seconds / SECONDS_PER_HOUR:.1f} h"
 
 
 @dataclass(frozen=True)

@@ -19,6 +19,7 @@ from aligndistill.config.load import load_config
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.reporting.card_text import Terms, with_our_part
 from aligndistill.reporting.model_card import model_card
+from aligndistill.reporting.writing import size_text
 from aligndistill.store.run_folder import split_name
 
 NO_LICENCE = (
@@ -126,22 +127,12 @@ def _shown(folder: Path, wanted: Push, there: Repository, licensed: Terms, notes
     files = sorted(file for file in folder.rglob("*") if file.is_file())
     sizes = [file.stat().st_size for file in files]
     for file, size in zip(files, sizes, strict=True):
-        yield f"  {file.relative_to(folder).as_posix():40} {readable_size(size):>10}"
+        yield f"  {file.relative_to(folder).as_posix():40} {size_text(size):>10}"
     private = there.private if there.private is not None else not wanted.public
     seen = "private" if private else "public: everybody can see it"
     exists = "exists" if there.private is not None else "new"
-    yield f"{len(files)} files, {readable_size(sum(sizes))} -> {wanted.kind} {wanted.repo} ({exists}, {seen})"
+    yield f"{len(files)} files, {size_text(sum(sizes))} -> {wanted.kind} {wanted.repo} ({exists}, {seen})"
     yield f"licence: {licensed.shown}"
     if there.readme is not None:
         yield "README.md: its text outside our part stays as it is"
     yield from (f"note: {note}" for note in notes)
-
-
-def readable_size(size_bytes: int) -> str:
-    """`1.2 MB`; units of 1,000."""
-    size = float(size_bytes)
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.0f} {unit}" if unit == "B" else f"{size:.1f} {unit}"
-        size /= 1000
-    return f"{size:.1f} TB"

@@ -111,7 +111,7 @@ def test_a_comparison_says_first_what_cannot_be_compared(tmp_path: Path) -> None
     write_run(tmp_path, "two", prompts=16, seed=1)
     path = tmp_path / "runs/two/config.yaml"
     config = json.loads(path.read_text())
-    config["judge"]["template"] = "helpful"
+    config["judge"]["template"] = config["evaluation"]["judge"]["template"] = "helpful"
     config["students"]["dpo"]["objective"]["beta"] = 0.5
     path.write_text(json.dumps(config))
     with served(tmp_path / "runs") as client:
