@@ -20,8 +20,8 @@ from aligndistill.pipeline import pipeline
 from aligndistill.runs.make import arguments_of, context_of
 from aligndistill.runs.run import run
 from aligndistill.stages.context import StageContext
+from aligndistill.stages.labelling import labelling_tasks
 from aligndistill.stages.opening import open_judge
-from aligndistill.stages.verdicts import labelling_tasks
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def _ask(labelling: Labelling, completions: Mapping[str, Completion], logprobs: 
         chats = _Chats(of_seed, logprobs, completions)
         if tasks:
             context = replace(labelling.context, open_endpoint=chats.open)
-            for _ in open_judge(context, judge, models, of_seed).judge(tasks):
+            for _ in open_judge(context, judge, models, of_seed).judge(list(tasks.values())):
                 pass
         for chat in chats.opened:
             missing |= chat.missing

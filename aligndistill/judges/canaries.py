@@ -5,7 +5,7 @@ Canaries are judged exactly like candidates, so the judge cannot distinguish the
 al. 2025, arXiv:2507.08794), an echo of the prompt, a good answer that breaks off, and a good answer to another prompt.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import get_args
 
@@ -33,19 +33,25 @@ class CanaryTask:
     task: Task
 
 
-def canary_tasks(tasks: Sequence[Task], count: int) -> list[CanaryTask]:
+def canary_tasks(tasks: Mapping[str, Task], count: int) -> list[CanaryTask]:
     """At most `count` canaries, cycling through the kinds, at most one per prompt; prompts and order are chosen by hash.
 
     The reference is the teacher's answer if there is one, else the first answer that was not truncated.
+
+    Args:
+        tasks: by the prompts' ids, each with a candidate or more.
     """
-    chosen = sorted((task for task in tasks if task.candidates), key=lambda task: content_hash("canary", task.prompt_id))
+    if count == 0:
+        return []
+    chosen = sorted(tasks, key=lambda prompt: content_hash("canary", prompt))
     found: list[CanaryTask] = []
-    for place, task in enumerate(chosen):
+    for place, prompt in enumerate(chosen):
         if len(found) == count:
             break
         kind = KINDS[len(found) % len(KINDS)]
+        task = tasks[prompt]
         reference = _reference(task)
-        text = _text(kind, task, reference, chosen[place - 1])
+        text = _text(kind, task, reference, tasks[chosen[place - 1]])
         if text not in {candidate.text for candidate in task.candidates}:  # a text written by an author is not known to be bad
             bad = Candidate(id=candidate_id(task.prompt_id, AUTHOR, text), prompt_id=task.prompt_id, text=text, author=AUTHOR)
             shown = sorted((bad, reference), key=lambda one: one.id)  # so that canaries are not always shown first

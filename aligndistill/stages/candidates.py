@@ -1,7 +1,8 @@
 """candidates.jsonl: the configured models' answers to each prompt, and a data set's, without exact duplicates."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
@@ -12,11 +13,12 @@ from aligndistill.data.loading import load_demonstrations
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, candidate_id
 from aligndistill.stages.context import ModelSource, StageContext, require_records
-from aligndistill.stages.files import CANDIDATES, PROMPTS
-from aligndistill.stages.generated import write_generated, writer
-from aligndistill.stages.sampling import SamplingJob, StoredSample, sample_answers
-from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.stages.files import CANDIDATES, GENERATED, PROMPTS
+from aligndistill.stages.generated import writer
+from aligndistill.stages.sampling import SampleResult, SamplingJob, StoredSample, sample_answers
+from aligndistill.store.jsonl import writing_jsonl
 from aligndistill.store.stage import StageResult, together
+from aligndistill.store.stored_records import StoredRecords
 
 
 @together
@@ -36,47 +38,39 @@ def make(
         held_out: the run's share of held-out prompts, for reading the demonstrations.
         prices: by the names of the authors; of those that have one.
     """
-    asked = list(read_jsonl(prompts / PROMPTS, Prompt))
+    asked = StoredRecords([prompts / PROMPTS], Prompt, lambda prompt: prompt.id)
     job = SamplingJob(
-        {prompt.id: prompt for prompt in asked},
-        settings.per_prompt,
-        settings.max_prompt_tokens,
-        SamplingParams(settings.temperature, settings.max_new_tokens, seed),
+        asked, settings.per_prompt, settings.max_prompt_tokens, SamplingParams(settings.temperature, settings.max_new_tokens, seed)
     )
-    sampled: dict[tuple[str, str, int], StoredSample] = {}
-    too_long = refused = 0
-    for name, author in authors.items():
-        result = sample_answers(context, name, author, job, context.scratch / "sampled.jsonl")
-        sampled |= {(prompt, name, sample): one for (prompt, sample), one in result.samples.items()}
-        too_long += result.too_long
-        refused += result.refused
-
+    results = {
+        name: sample_answers(context, name, author, job, context.scratch / "sampled.jsonl") for name, author in authors.items()
+    }
     if not is_main_process():
         return StageResult()
     shown = demonstrated(settings.demonstrations, held_out) if settings.demonstrations and held_out is not None else {}
-    counted: Counter[str] = Counter()
-    found = list(_distinct(asked, settings, sampled, shown, counted))
-    candidates = write_jsonl(context.folder / CANDIDATES, (one for one, _ in found))
     writers = {name: writer(name, author, job.sampling, prices) for name, author in authors.items()}
-    write_generated(
-        context.folder,
-        (
-            writers[one.author].line(one.id, job.prompts[one.prompt_id].messages, sample.usage, sample.time)
-            for one, sample in found
-            if sample is not None
-        ),
-    )
-    given = {"demonstrated": counted.pop("demonstrated", 0)} if shown else {}
-    dropped = {reason: count for reason, count in {**counted, "prompt too long": too_long, "refused": refused}.items() if count}
+    tally = _Tally()
+    candidates = 0
+    with writing_jsonl(context.folder / CANDIDATES) as add, writing_jsonl(context.folder / GENERATED) as add_line:
+        for prompt in asked.values():
+            answers = {name: _of_prompt(results[name], prompt.id, settings.per_prompt) for name in settings.authors}
+            for candidate, sample in _distinct(prompt, shown.get(prompt.id, ""), answers, tally):
+                add(candidate)
+                candidates += 1
+                if sample is not None:
+                    add_line(writers[candidate.author].line(candidate.id, prompt.messages, sample.usage, sample.time))
+    given = {"demonstrated": tally.demonstrated} if shown else {}
+    too_long, refused = (sum(getattr(one, of) for one in results.values()) for of in ("too_long", "refused"))
+    reasons = {**tally.dropped, "prompt too long": too_long, "refused": refused}
+    dropped = {reason: count for reason, count in reasons.items() if count}
     require_records(candidates, "candidates", dropped)
-    usage = [one.usage for one in sampled.values()]
     return StageResult(
-        counts={"prompts": len(asked), "sampled": len(sampled), "candidates": candidates, **given},
+        counts={"prompts": len(asked), "sampled": tally.sampled, "candidates": candidates, **given},
         dropped=dropped,
         metrics={
-            "calls": sum(one.calls for one in usage),
-            "completion_tokens": sum(one.completion_tokens for one in usage),
-            "stopped": sum(one.finish == "stop" for one in sampled.values()) / len(sampled),
+            "calls": tally.calls,
+            "completion_tokens": tally.completion_tokens,
+            "stopped": tally.stopped / tally.sampled if tally.sampled else None,
         },
     )
 
@@ -89,43 +83,63 @@ def demonstrated(source: Source, held_out: float) -> dict[str, str]:
     return found
 
 
+@dataclass
+class _Tally:
+    """Counts of all samples; `dropped` by reason."""
+
+    sampled: int = 0
+    stopped: int = 0
+    calls: int = 0
+    completion_tokens: int = 0
+    demonstrated: int = 0
+    dropped: Counter[str] = field(default_factory=Counter)
+
+    def add(self, sample: StoredSample) -> None:
+        self.sampled += 1
+        self.stopped += sample.finish == "stop"
+        self.calls += sample.usage.calls
+        self.completion_tokens += sample.usage.completion_tokens
+
+
+def _of_prompt(result: SampleResult, prompt: str, count: int) -> list[StoredSample]:
+    return [one for number in range(count) if (one := result.samples.get((prompt, number))) is not None]
+
+
 def _distinct(
-    prompts: Sequence[Prompt],
-    settings: Candidates,
-    sampled: Mapping[tuple[str, str, int], StoredSample],
-    demonstrations: Mapping[str, str],
-    counted: Counter[str],
+    prompt: Prompt, demonstration: str, answers: Mapping[str, Sequence[StoredSample]], tally: _Tally
 ) -> Iterator[tuple[Candidate, StoredSample | None]]:
-    """The different answers to each prompt, each with its sample; the others, and demonstrations, are counted in `counted`.
+    """The different answers to a prompt, each with its sample; all are counted in `tally`.
 
     Of equal texts the first is kept: a demonstration, then those of the authors in their order.
     """
-    for prompt in prompts:
-        texts: set[str] = set()
-        if text := demonstrations.get(prompt.id, "").strip():
-            texts.add(text)
-            identity = candidate_id(prompt.id, DEMONSTRATIONS, text)
-            counted["demonstrated"] += 1
-            yield Candidate(id=identity, prompt_id=prompt.id, text=text, author=DEMONSTRATIONS), None
-        for author in settings.authors:
-            for sample in range(settings.per_prompt):
-                one = sampled.get((prompt.id, author, sample))
-                if one is None:
-                    continue
-                if one.unanswered:
-                    counted["no answer"] += 1
-                elif not one.text.strip():
-                    counted["empty"] += 1
-                elif one.text in texts:
-                    counted["duplicate"] += 1
-                else:
-                    texts.add(one.text)
-                    candidate = Candidate(
-                        id=candidate_id(prompt.id, author, one.text),
-                        prompt_id=prompt.id,
-                        text=one.text,
-                        author=author,
-                        finish=one.finish,
-                        thoughts=one.thoughts,
-                    )
-                    yield candidate, one
+    texts: set[str] = set()
+    if text := demonstration.strip():
+        texts.add(text)
+        tally.demonstrated += 1
+        identity = candidate_id(prompt.id, DEMONSTRATIONS, text)
+        yield Candidate(id=identity, prompt_id=prompt.id, text=text, author=DEMONSTRATIONS), None
+    for author, samples in answers.items():
+        for sample in samples:
+            tally.add(sample)
+            if (reason := _why_dropped(sample, texts)) is not None:
+                tally.dropped[reason] += 1
+                continue
+            texts.add(sample.text)
+            candidate = Candidate(
+                id=candidate_id(prompt.id, author, sample.text),
+                prompt_id=prompt.id,
+                text=sample.text,
+                author=author,
+                finish=sample.finish,
+                thoughts=sample.thoughts,
+            )
+            yield candidate, sample
+
+
+def _why_dropped(sample: StoredSample, texts: Container[str]) -> str | None:
+    """Why a sample is no candidate beside those with these texts."""
+    if sample.unanswered:
+        return "no answer"
+    if not sample.text.strip():
+        return "empty"
+    return "duplicate" if sample.text in texts else None

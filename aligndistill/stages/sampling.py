@@ -1,10 +1,9 @@
 """Samples from one author for some prompts, each saved as it arrives, so that a resumed run repeats none."""
 
-from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, overload
 
 from pydantic import Field
 
@@ -17,9 +16,10 @@ from aligndistill.processes.ranks import is_main_process, our_share
 from aligndistill.records import Finish, Prompt, Record, Usage
 from aligndistill.stages.context import ModelSource, StageContext, naming_row
 from aligndistill.stages.generated import utc_now
-from aligndistill.stages.opening import open_chat
+from aligndistill.stages.opening import OpenChat, open_chat
 from aligndistill.stages.shards import shard, shards
 from aligndistill.store.jsonl import Appender, read_jsonl
+from aligndistill.store.stored_records import StoredRecords
 
 if TYPE_CHECKING:
     from aligndistill.models.load import LanguageModel
@@ -69,13 +69,14 @@ class SampleResult:
     """The samples of one author.
 
     Attributes:
-        samples: every sample, by prompt and sample number, including those of interrupted runs; on the main process.
+        samples: every sample, by prompt and sample number, including those of interrupted runs; on the main process. They are
+            read from the disk when they are asked for.
         too_long: the number of prompts that are too long for the author.
         refused: the number of answers that the author's server rejected; a resumed run requests them again.
         local: the author's model, if it runs here and was used.
     """
 
-    samples: dict[tuple[str, int], StoredSample]
+    samples: Mapping[tuple[str, int], StoredSample]
     too_long: int
     refused: int
     local: "LanguageModel | None"
@@ -98,28 +99,19 @@ def sample_answers(
     on_server = isinstance(author, EndpointModel)
     if on_server and not is_main_process():
         return SampleResult({}, 0, 0, None)
+    too_long, refused, local = 0, 0, None
     with Appender(shard(partial)) as appender:
-        done: dict[str, set[int]] = defaultdict(set)
-        for one in _stored(partial, name):
-            done[one.prompt_id].add(one.sample)
-        missing = {prompt: tuple(n for n in range(job.samples) if n not in done[prompt]) for prompt in job.prompts}
-        wanted = [prompt for prompt, samples in missing.items() if samples]
-        too_long, refused, local = 0, 0, None
-        if wanted:
+        missing = _missing(partial, name, job)
+        if missing:
             chat = open_chat(context, author)
             local = chat.local
-            new_tokens = job.sampling.max_new_tokens
-            fitting = []
-            for prompt in wanted:
-                with naming_row(job.prompts[prompt].source):
-                    if chat.fits(job.prompts[prompt].messages, job.max_prompt_tokens, new_tokens):
-                        fitting.append(prompt)
-            too_long = len(wanted) - len(fitting)
-            ours = set(job.prompts if on_server else our_share(list(job.prompts)))
-            asked = [prompt for prompt in fitting if prompt in ours]
-            requests = [Request(job.prompts[prompt].messages, missing[prompt]) for prompt in asked]
-            before = sum(len(done[prompt]) for prompt in ours)
-            total = before + sum(len(request.samples) for request in requests)
+            fitting = missing if local is None else _fitting(chat, job, missing)
+            too_long = len(missing) - len(fitting)
+            ours = list(job.prompts) if on_server else our_share(list(job.prompts))
+            requests = _Requests(job.prompts, [(prompt, fitting[prompt]) for prompt in ours if prompt in fitting])
+            left = sum(len(missing.get(prompt, ())) for prompt in ours)
+            before = len(ours) * job.samples - left
+            total = before + sum(len(samples) for _, samples in requests.wanted)
             spending = context.spending if on_server else None
             arrived = unanswered = 0
             for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total, before, spending):
@@ -127,19 +119,65 @@ def sample_answers(
                 if problem and not problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER)):
                     refused += 1
                     continue
-                sample = _stored_sample(asked[answered.request], name, answered.sample, answered.reply)
+                sample = _stored_sample(requests.wanted[answered.request][0], name, answered.sample, answered.reply)
                 appender.add([sample])
                 arrived += 1
                 unanswered += sample.unanswered
                 if arrived >= ENOUGH_TO_STOP and unanswered > arrived / 2:
-                    raise _unanswered(name, unanswered, arrived, new_tokens)
+                    raise _unanswered(name, unanswered, arrived, job.sampling.max_new_tokens)
     if not on_server:
         wait_for_others(f"{context.folder.name} has the answers of {name}")
         if not (everywhere or is_main_process()):  # the main process may have finished and deleted the scratch folder
             return SampleResult({}, too_long, refused, local)
-    samples = {(one.prompt_id, one.sample): one for one in _stored(partial, name)}
-    _require_answers(name, samples.values(), job.sampling.max_new_tokens)
-    return SampleResult(samples, too_long, refused, local)
+    return SampleResult(_answered(partial, name, job.sampling.max_new_tokens), too_long, refused, local)
+
+
+def _missing(partial: Path, name: str, job: SamplingJob) -> dict[str, tuple[int, ...]]:
+    """The samples that are not stored yet, by prompt."""
+    done: dict[str, set[int]] = {}
+    for file in shards(partial):
+        for one in read_jsonl(file, StoredSample):
+            if one.author == name:
+                done.setdefault(one.prompt_id, set()).add(one.sample)
+    every = tuple(range(job.samples))
+    left = {prompt: tuple(n for n in every if n not in done[prompt]) if prompt in done else every for prompt in job.prompts}
+    return {prompt: samples for prompt, samples in left.items() if samples}
+
+
+def _fitting(chat: OpenChat, job: SamplingJob, missing: Mapping[str, tuple[int, ...]]) -> dict[str, tuple[int, ...]]:
+    """Those of prompts that are short enough."""
+    fitting = {}
+    for identity, samples in missing.items():
+        prompt = job.prompts[identity]
+        with naming_row(prompt.source):
+            if chat.fits(prompt.messages, job.max_prompt_tokens, job.sampling.max_new_tokens):
+                fitting[identity] = samples
+    return fitting
+
+
+class _Requests(Sequence[Request]):
+    """Requests for the wanted samples, each made when it is asked for.
+
+    Attributes:
+        wanted: the id of each request's prompt, and the numbers of its samples.
+    """
+
+    def __init__(self, prompts: Mapping[str, Prompt], wanted: Sequence[tuple[str, tuple[int, ...]]]) -> None:
+        self._prompts = prompts
+        self.wanted = wanted
+
+    def __len__(self) -> int:
+        return len(self.wanted)
+
+    @overload
+    def __getitem__(self, place: int) -> Request: ...
+    @overload
+    def __getitem__(self, place: slice) -> Sequence[Request]: ...
+    def __getitem__(self, place: int | slice) -> Request | Sequence[Request]:
+        if isinstance(place, slice):
+            return _Requests(self._prompts, self.wanted[place])
+        prompt, samples = self.wanted[place]
+        return Request(self._prompts[prompt].messages, samples)
 
 
 def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> StoredSample:
@@ -155,10 +193,26 @@ def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> Store
     )
 
 
-def _require_answers(name: str, samples: Collection[StoredSample], new_tokens: int) -> None:
-    unanswered = sum(one.unanswered for one in samples)
-    if unanswered and unanswered >= MAX_UNANSWERED * len(samples):
-        raise _unanswered(name, unanswered, len(samples), new_tokens)
+def _answered(partial: Path, name: str, new_tokens: int) -> StoredRecords[tuple[str, int], StoredSample]:
+    """The author's stored samples.
+
+    Raises:
+        DataError: too many of them ended inside the model's thoughts.
+    """
+    without_answer: set[tuple[str, int]] = set()
+
+    def key(one: StoredSample) -> tuple[str, int] | None:
+        if one.author != name:
+            return None
+        known_by = one.prompt_id, one.sample
+        if one.unanswered:
+            without_answer.add(known_by)
+        return known_by
+
+    samples = StoredRecords(shards(partial), StoredSample, key)
+    if without_answer and len(without_answer) >= MAX_UNANSWERED * len(samples):
+        raise _unanswered(name, len(without_answer), len(samples), new_tokens)
+    return samples
 
 
 def _unanswered(name: str, unanswered: int, replies: int, new_tokens: int) -> DataError:
@@ -166,8 +220,3 @@ def _unanswered(name: str, unanswered: int, replies: int, new_tokens: int) -> Da
         f"{name} thinks before it answers, and {unanswered} of {replies} replies ended inside the thoughts, without an answer "
         f"(fewer than {MAX_UNANSWERED:.0%} may). Set thinking: off for this model, or raise max_new_tokens ({new_tokens})."
     )
-
-
-def _stored(partial: Path, author: str) -> Iterator[StoredSample]:
-    for file in shards(partial):
-        yield from (one for one in read_jsonl(file, StoredSample) if one.author == author)

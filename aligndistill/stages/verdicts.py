@@ -1,27 +1,27 @@
 """verdicts.jsonl: the judge's verdicts on each prompt's candidates, and further verdicts for its audit."""
 
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.config.audit import AuditProbes
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
-from aligndistill.judges.canaries import CanaryTask, canary_tasks
 from aligndistill.judges.parsing import request_failed
 from aligndistill.judges.protocol import Task
-from aligndistill.preferences.agreement import unparsed
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
-from aligndistill.records import Canary, Candidate, Prompt, Record, Verdict, content_hash, group_by_prompt, is_unparsed
+from aligndistill.records import Canary, Record, Verdict, is_unparsed
 from aligndistill.stages.context import ModelSource, StageContext
-from aligndistill.stages.files import CANARIES, CANDIDATES, PROMPTS, REPEATS, VERDICTS
+from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS
+from aligndistill.stages.labelling import labelling_tasks
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.shards import shard, shards
-from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
+from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl, writing_jsonl
 from aligndistill.store.stage import StageResult, together
+from aligndistill.store.stored_records import StoredRecords
 
 TASKS_AT_ONCE = 4096
 """So many tasks are given to the judge together. Their questions are in memory, and a judge that asks in rounds, or a panel, gives
@@ -54,87 +54,69 @@ def make(
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone; rankings use `verdicts.jsonl`.
     """
     asked = labelling_tasks(judge, probes, prompts, candidates, least)
-    judged = ask(context, judge, models, asked.tasks, seed, "verdicts")
-    repeats = ask(context, judge, models, asked.again, seed + 1, "repeats")
-    require_readable(context, judged, "verdicts")
+    judged = judged_tasks(context, judge, models, asked.tasks, seed, "verdicts")
+    repeated = judged_tasks(context, judge, models, asked.again, seed + 1, "repeats")
+    require_readable(context, _verdicts(judged, judged), "verdicts")
     if not is_main_process():
         return StageResult()
-    of_task = group_by_prompt(judged)
-    verdicts = [verdict for task in asked.labelled for verdict in of_task[task.prompt_id]]
-    write_jsonl(context.folder / VERDICTS, verdicts)
-    write_jsonl(
-        context.folder / CANARIES,
-        (
-            Canary(
-                prompt_id=canary.prompt_id,
-                kind=canary.kind,
-                bad=canary.bad,
-                reference=canary.reference,
-                verdicts=tuple(of_task[canary.task.prompt_id]),
-            )
-            for canary in asked.canaries
-        ),
-    )
-    write_jsonl(context.folder / REPEATS, repeats)
-    spent = judge_metrics([*judged, *repeats])
+    metrics = _write(context.folder / VERDICTS, _verdicts(judged, asked.labelled))
+    canaries = [
+        Canary(
+            prompt_id=canary.prompt_id,
+            kind=canary.kind,
+            bad=canary.bad,
+            reference=canary.reference,
+            verdicts=judged[canary.task.prompt_id].verdicts,
+        )
+        for canary in asked.canaries
+    ]
+    write_jsonl(context.folder / CANARIES, canaries)
+    of_repeats = _write(context.folder / REPEATS, _verdicts(repeated, asked.again))
+    of_canaries = judge_metrics(verdict for canary in canaries for verdict in canary.verdicts)
+    spent = {name: metrics[name] + of_canaries[name] + of_repeats[name] for name in ("calls", "prompt_tokens", "completion_tokens")}
     return StageResult(
         counts={
             "tasks": len(asked.labelled),
-            "verdicts": len(verdicts),
+            "verdicts": metrics["verdicts"],
             "canaries": len(asked.canaries),
             "asked twice": len(asked.again),
         },
-        metrics={**judge_metrics(verdicts), **{name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}},
+        metrics={**metrics, **spent},
     )
 
 
-@dataclass(frozen=True)
-class LabellingTasks:
-    """The tasks of the judge.
+def _write(path: Path, verdicts: Iterable[Verdict]) -> dict[str, int]:
+    """Write verdicts; returns their metrics."""
+    with writing_jsonl(path) as add:
 
-    Attributes:
-        labelled: every prompt with enough candidates.
-        tasks: those and the canaries, each after its prompt's own task.
-        again: the tasks whose questions are asked twice.
-    """
+        def written() -> Iterator[Verdict]:
+            for verdict in verdicts:
+                add(verdict)
+                yield verdict
 
-    labelled: list[Task]
-    canaries: list[CanaryTask]
-    tasks: list[Task]
-    again: list[Task]
+        return judge_metrics(written())
 
 
-def labelling_tasks(judge: Judge, probes: AuditProbes, prompts: Path, candidates: Path, least: int = 2) -> LabellingTasks:
-    """The tasks on these candidates, including the probes; deterministic.
-
-    Args:
-        least: prompts with fewer candidates are not judged.
-    """
-    by_prompt = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
-    labelled = [
-        Task(prompt.id, prompt.messages, tuple(by_prompt[prompt.id]))
-        for prompt in read_jsonl(prompts / PROMPTS, Prompt)
-        if len(by_prompt[prompt.id]) >= least
-    ]
-    canaries = {canary.prompt_id: canary for canary in canary_tasks(labelled, probes.canaries)}
-    mixed = [[task, canaries[task.prompt_id].task] if task.prompt_id in canaries else [task] for task in labelled]
-    repeats = 0 if judge.computes else probes.repeats
-    again = sorted(labelled, key=lambda task: content_hash("repeat", task.prompt_id))[:repeats]
-    return LabellingTasks(labelled, list(canaries.values()), [task for some in mixed for task in some], again)
+def _verdicts(judged: Mapping[str, JudgedTask], tasks: Iterable[str]) -> Iterator[Verdict]:
+    return (verdict for task in tasks for verdict in judged[task].verdicts)
 
 
-def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: str) -> None:
+def require_readable(context: StageContext, verdicts: Iterable[Verdict], label: str) -> None:
     """Raise an error if no verdict could be read.
 
     Raises:
         JudgeError: no verdict could be read; the message has the first reply.
     """
-    share = unparsed(verdicts)
-    if verdicts and share.count == share.total:
-        replies = [verdict.reply for verdict in verdicts if verdict.reply][:1]
+    unread, first_reply = 0, ""
+    for verdict in verdicts:
+        if not is_unparsed(verdict):
+            return
+        unread += 1
+        first_reply = first_reply or verdict.reply or ""
+    if unread:
         raise JudgeError(
-            f"none of the judge's {share.total} verdicts could be read. "
-            + (f"Its first reply was {replies[0][:200]!r}. " if replies else "")
+            f"none of the judge's {unread} verdicts could be read. "
+            + (f"Its first reply was {first_reply[:200]!r}. " if first_reply else "")
             + "Change the template, raise max_new_tokens, or use another judge; then delete "
             + f"{context.scratch / f'{label}.jsonl'} to ask again."
         )
@@ -143,33 +125,41 @@ def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: 
 def ask(
     context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
 ) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order, on the main process. Each task's verdicts are saved as they arrive.
+    """The verdicts on tasks, in the tasks' order, on the main process; see `judged_tasks`."""
+    by_id = {task.prompt_id: task for task in tasks}
+    judged = judged_tasks(context, judge, models, by_id, seed, label)
+    return list(_verdicts(judged, by_id)) if is_main_process() else []
+
+
+def judged_tasks(
+    context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Mapping[str, Task], seed: int, label: str
+) -> Mapping[str, JudgedTask]:
+    """The verdicts on each task by its id, on the main process. They are saved as they arrive, and read when they are asked for.
 
     Only the main process sends requests to servers; with local judges, every process judges its share and the main process gets
     all.
     """
     on_server = any(isinstance(model, EndpointModel) for model in models.values())
     if on_server and not is_main_process():
-        return []
+        return {}
     partial = context.scratch / f"{label}.jsonl"
     with Appender(shard(partial)) as appender:
-        judged_before = [one for file in shards(partial) for one in read_jsonl(file, JudgedTask)]
-        done = {one.prompt_id for one in judged_before if not _is_asked_again(one.verdicts)}
-        ours = tasks if on_server else our_share(tasks)
-        missing = [task for task in ours if task.prompt_id not in done]
+        before = (one for file in shards(partial) for one in read_jsonl(file, JudgedTask))
+        done = {one.prompt_id for one in before if not _is_asked_again(one.verdicts)}
+        ours = list(tasks) if on_server else our_share(list(tasks))
+        missing = [task for task in ours if task not in done]
         if missing:
             opened = open_judge(context, judge, models, seed)
             spending = context.spending if on_server else None
             parts = (missing[start : start + TASKS_AT_ONCE] for start in range(0, len(missing), TASKS_AT_ONCE))
-            judging = (one for part in parts for one in opened.judge(part))
+            judging = (one for part in parts for one in opened.judge([tasks[task] for task in part]))
             for judged in track(judging, label, len(ours), len(ours) - len(missing), spending):
                 appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
     if not on_server:
         wait_for_others(f"{context.folder.name} has its {label}")
         if not is_main_process():  # the main process may have finished and deleted the scratch folder
-            return []
-    judged_tasks = {one.prompt_id: one.verdicts for file in shards(partial) for one in read_jsonl(file, JudgedTask)}
-    return [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
+            return {}
+    return StoredRecords(shards(partial), JudgedTask, lambda one: one.prompt_id)
 
 
 def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:
@@ -180,11 +170,11 @@ def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:
 
 def judge_metrics(verdicts: Iterable[Verdict]) -> dict[str, int]:
     """Calls, tokens and unreadable replies."""
-    verdicts = list(verdicts)
-    return {
-        "calls": sum(verdict.usage.calls for verdict in verdicts),
-        "prompt_tokens": sum(verdict.usage.prompt_tokens for verdict in verdicts),
-        "completion_tokens": sum(verdict.usage.completion_tokens for verdict in verdicts),
-        "unparsed": unparsed(verdicts).count,
-        "verdicts": len(verdicts),
-    }
+    found = Counter[str]()
+    for verdict in verdicts:
+        found["calls"] += verdict.usage.calls
+        found["prompt_tokens"] += verdict.usage.prompt_tokens
+        found["completion_tokens"] += verdict.usage.completion_tokens
+        found["unparsed"] += is_unparsed(verdict)
+        found["verdicts"] += 1
+    return {name: found[name] for name in ("calls", "prompt_tokens", "completion_tokens", "unparsed", "verdicts")}

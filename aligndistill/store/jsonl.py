@@ -1,10 +1,11 @@
 """JSON lines that survive a killed process: an incomplete last line is removed; finished files are written atomically."""
 
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
@@ -54,18 +55,30 @@ def _length_of_whole_lines(size: int, path: Path) -> int:
     return 0
 
 
-def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
-    """Write a file atomically, by renaming a temporary file. Returns the number of records.
+@contextmanager
+def writing_jsonl(path: Path) -> Iterator[Callable[[BaseModel], None]]:
+    """A function that adds a record to a file, for the time of a `with`. The file is written atomically, by renaming a temporary
+    one.
 
-    The file is not synced here: `artifacts.finish` does that for all files of a stage.
+    It is not synced here: `artifacts.finish` does that for all files of a stage.
     """
-    count = 0
     partial = path.with_name(path.name + ".partial")
     with partial.open("wb") as file:
-        for record in records:
-            file.write((record.model_dump_json() + "\n").encode("utf-8", "surrogatepass"))
-            count += 1
+        yield lambda record: _write(file, record)
     os.replace(partial, path)
+
+
+def _write(file: BinaryIO, record: BaseModel) -> None:
+    file.write((record.model_dump_json() + "\n").encode("utf-8", "surrogatepass"))
+
+
+def write_jsonl(path: Path, records: Iterable[BaseModel]) -> int:
+    """Write a file as `writing_jsonl` does. Returns the number of records."""
+    count = 0
+    with writing_jsonl(path) as add:
+        for record in records:
+            add(record)
+            count += 1
     return count
 
 
@@ -89,6 +102,9 @@ def _read(path: Path, adapter: TypeAdapter[R]) -> Iterator[R]:
             try:
                 yield adapter.validate_json(line)
             except ValidationError:
-                raise DataError(
-                    f"{path}:{number}: this line is damaged. Delete the folder {path.parent} and run the same command again."
-                ) from None
+                raise damaged_line(path, str(number)) from None
+
+
+def damaged_line(path: Path, where: str) -> DataError:
+    """The error for a line that is not a record, which says where it is and what to do."""
+    return DataError(f"{path}:{where}: this line is damaged. Delete the folder {path.parent} and run the same command again.")

@@ -23,9 +23,10 @@ from aligndistill.records import Comparison, Message, Ranking
 from aligndistill.stages import rankings, verdicts
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import read_verdicts
+from aligndistill.stages.labelling import labelling_tasks
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.rewards import open_rewards
-from aligndistill.stages.verdicts import ask, labelling_tasks
+from aligndistill.stages.verdicts import ask
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.training.on_policy.rollouts import SampledPrompt
 from tests.judges.tasks import task
