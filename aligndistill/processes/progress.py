@@ -4,7 +4,6 @@ import os
 import sys
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,6 +15,7 @@ from rich.console import Console
 
 from aligndistill.processes.log_format import is_json, json_line
 from aligndistill.processes.notebook import Output
+from aligndistill.processes.rate import Rate
 from aligndistill.processes.screen import Screen, can_change, count_line, count_text, fitting, rate_text, rough_duration
 
 T = TypeVar("T")
@@ -27,12 +27,6 @@ SECONDS_BETWEEN_LINES = 30.0
 FIRST_LINE_AFTER_SECONDS = 5.0
 """A long stage is seen to work early on: a step of a large model alone may take half a minute."""
 SECONDS_BETWEEN_NOTES = 1.0
-SECONDS_BETWEEN_BATCHES = 1.0
-"""Items that come sooner one after another were made together, as the answers of a batch are."""
-RATE_OVER_SECONDS = 60.0
-"""The rate is that of the last minute."""
-LEFT_AFTER_SECONDS = 5.0
-"""No time left is told before that: the first items say little."""
 SILENT_SECONDS = 0.5
 """What takes longer says what it is."""
 QUIET = "ALIGNDISTILL_QUIET"
@@ -75,14 +69,10 @@ class Bar:
 
     def __init__(self, label: str, total: int | None) -> None:
         self._label, self._total = label, total
-        self._done = 0
-        self._first = 0  # the count at the start: that of a resumed stage is higher
-        self._started = self._last_item = time.monotonic()
-        self._last_line = self._started + FIRST_LINE_AFTER_SECONDS - SECONDS_BETWEEN_LINES
-        self._in_batch = 0
-        self._note = ""
-        self._per_second = 0.0
-        self._marks: deque[tuple[float, float, int]] = deque([(self._started, self._started, 0)])
+        self._done, self._note = 0, ""
+        now = time.monotonic()
+        self._rate = Rate(now)
+        self._last_line = now + FIRST_LINE_AFTER_SECONDS - SECONDS_BETWEEN_LINES
 
     def expect(self, total: int) -> None:
         """Set the total, when it becomes known only later."""
@@ -90,9 +80,7 @@ class Bar:
 
     def resume(self, done: int) -> None:
         """Set the count of what was done before; it has no part in the rate."""
-        self._first, self._started = done, time.monotonic()
-        self._last_item = self._started
-        self._marks = deque([(self._started, self._started, done)])
+        self._rate = Rate(time.monotonic(), done)
         self.set(done)
 
     def advance(self, by: int = 1, note: str = "") -> None:
@@ -101,43 +89,26 @@ class Bar:
 
     def set(self, done: int, note: str = "") -> None:
         """Set the count. The last note stays until there is another one."""
-        before, before_seconds, now = self._done, self._last_item, time.monotonic()
-        self._done, self._last_item, self._note = done, now, note or self._note
-        # The first item of a batch says nothing of the rate, since the others come at once: what is told is the batch before.
-        begins_batch, was_batch = now - before_seconds > SECONDS_BETWEEN_BATCHES, self._in_batch > 1
-        self._in_batch = 1 if begins_batch else self._in_batch + 1
-        shown, at_seconds = (before, before_seconds) if begins_batch and was_batch else (done, now)
-        self._per_second = self._rate(shown, at_seconds)
+        now = time.monotonic()
+        self._done, self._note = done, note or self._note
+        known = self._rate.count(done, now)
         for listener in _listeners:
-            listener(Count(self._label, done, self._total, self._per_second, self._note))
+            listener(Count(self._label, done, self._total, self._rate.per_second, self._note))
         if _is_output():
             _output.update()
         elif not _is_screen() and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
             self._last_line = now
-            rate, left = rate_text(self._per_second), self._left(shown)
-            say(f"  {count_text(self._label, shown, self._total, rate, left, self._note)}", **self._values(shown))
+            rate, left = rate_text(self._rate.per_second), self._left(known)
+            say(f"  {count_text(self._label, known, self._total, rate, left, self._note)}", **self._values(known))
 
     def line(self, width: int) -> str:
         """The count for a terminal of this width."""
-        rate, left = rate_text(self._per_second), self._left(self._done)
+        rate, left = rate_text(self._rate.per_second), self._left(self._done)
         return count_line(self._label, self._done, self._total, rate, left, self._note, width, _ascii_only())
-
-    def _rate(self, done: int, at_seconds: float) -> float:
-        """Items per second in the last minute; 0 where too little is known: the first item may be the first of a batch."""
-        began, _, _ = self._marks[-1]
-        if len(self._marks) > 1 and at_seconds - began <= SECONDS_BETWEEN_BATCHES:
-            self._marks[-1] = (began, at_seconds, done)  # of one batch, the last counts
-        elif at_seconds > self._marks[-1][1]:
-            self._marks.append((at_seconds, at_seconds, done))
-        while len(self._marks) > 2 and self._marks[1][1] <= at_seconds - RATE_OVER_SECONDS:
-            self._marks.popleft()
-        _, since, counted = self._marks[0]
-        return (done - counted) / (at_seconds - since) if at_seconds > since and done - self._first > 1 else 0.0
 
     def _left_seconds(self, done: int) -> float | None:
         """How long the rest takes; None while that is not known."""
-        known = self._per_second > 0 and self._total is not None and time.monotonic() - self._started >= LEFT_AFTER_SECONDS
-        return max(0, (self._total or 0) - done) / self._per_second if known else None
+        return None if self._total is None else self._rate.left_seconds(self._total - done, time.monotonic())
 
     def _left(self, done: int) -> str:
         """The same as text; empty while it is not known."""
@@ -150,7 +121,7 @@ class Bar:
         return {
             "n": done,
             "total": self._total,
-            "rate": round(self._per_second, 4) or None,
+            "rate": round(self._rate.per_second, 4) or None,
             "eta_s": None if left is None else round(left, 1),
             "note": self._note or None,
         }
