@@ -4,10 +4,18 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import PurePath
 
-from aligndistill.config import author_checks, elicitation_checks, filter_checks, label_checks, round_checks, teacher_checks
+from aligndistill.config import (
+    author_checks,
+    elicitation_checks,
+    filter_checks,
+    label_checks,
+    reward_checks,
+    round_checks,
+    teacher_checks,
+)
 from aligndistill.config.judges import Judge, JudgeSection
 from aligndistill.config.models import EndpointModel, FunctionModel, Teacher
-from aligndistill.config.objectives import OnPolicy, Ppo, Rewarded
+from aligndistill.config.objectives import OnPolicy, Ppo
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, BestOfN, Kto
 from aligndistill.config.problems import Problem, no_such_model
 from aligndistill.config.run import RunConfig
@@ -23,7 +31,9 @@ _SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
 def check(config: RunConfig) -> Iterator[Problem]:
     """Inconsistencies in a valid `RunConfig`, each with the key to change and what to do."""
     yield from _data(config)
-    yield from _rewards(config)
+    yield from reward_checks.rewards(config)
+    for path, judge in reward_checks.judges(config):
+        yield from _judge(config, judge, path)
     yield from _kto(config)
     yield from _names(config)
     yield from _start(config)
@@ -87,48 +97,6 @@ def _data(config: RunConfig) -> Iterator[Problem]:
             ("candidates", "per_prompt"),
             "a single answer cannot be ranked: set this to 2 or more, or add another model to candidates.from, or 'revise'",
         )
-
-
-def _rewards(config: RunConfig) -> Iterator[Problem]:
-    """Students that learn from rewards: where those come from, and a judge for evaluations during training."""
-    for name, student in config.students.items():
-        objective = student.objective
-        if not isinstance(objective, Rewarded):
-            continue
-        path: KeyPath = ("students", name, "objective")
-        for number, part in enumerate(objective.rewards):
-            source, place = part.source, (number, "source") if isinstance(objective.reward, tuple) else ()
-            key: KeyPath = (*path, "reward", *place)
-            if source == "reward_model" and config.reward_model is None:
-                yield Problem(key, "this run has no 'reward_model': add that section, or use another reward")
-            elif part.pessimism and source != "reward_model":
-                text = "this is about the members of the run's reward model: remove it, or set it in a judge of kind reward_model"
-                yield Problem((*path, "reward", number, "pessimism"), text)
-            elif part.pessimism and config.reward_model is not None and config.reward_model.ensemble < 2:
-                yield Problem(
-                    (*path, "reward", number, "pessimism"),
-                    "one reward model does not disagree with itself: set reward_model.ensemble to 2 or more, or remove this key",
-                )
-            elif source == "judge" and config.judge is None:
-                yield Problem(key, "this run has no 'judge': add that section, or give a judge here")
-            elif not isinstance(source, str):
-                yield from _judge(config, source, key)
-            judge = config.judge if source == "judge" else source
-            if isinstance(judge, JudgeSection) and judge.compares and objective.samples_per_prompt < 2:
-                yield Problem(
-                    (*path, "samples_per_prompt"), f"a {judge.kind} judge compares the answers to a prompt: set this to 2 or more"
-                )
-        if not isinstance(objective, Ppo):
-            if objective.samples_per_prompt < 2:
-                yield Problem(
-                    (*path, "samples_per_prompt"), f"{objective.kind} compares the answers to a prompt: set this to 2 or more"
-                )
-        elif objective.evaluate_every is not None and (
-            config.evaluation.judge is None or (config.evaluation.judge == "same" and config.judge is None)
-        ):
-            yield Problem(
-                (*path, "evaluate_every"), "evaluations during training need evaluation.judge: add one, or set this to null"
-            )
 
 
 def _kto(config: RunConfig) -> Iterator[Problem]:

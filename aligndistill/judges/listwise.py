@@ -34,6 +34,7 @@ class ListwiseJudge:
         name: str,
         chat: ChatModel,
         template: Template,
+        *,
         both_orders: bool = True,
         max_new_tokens: int = 64,
         cache: Cache | None = None,

@@ -62,6 +62,7 @@ class PairwiseJudge:
         name: str,
         chat: ChatModel,
         template: Template,
+        *,
         both_orders: bool = True,
         max_new_tokens: int = 64,
         cache: Cache | None = None,

@@ -35,6 +35,7 @@ class RubricJudge:
         name: str,
         chat: ChatModel,
         template: Template,
+        *,
         lowest: int = 1,
         highest: int = 10,
         max_new_tokens: int = 64,

@@ -16,7 +16,7 @@ from rich.console import Console
 from aligndistill.processes.log_format import is_json, json_line
 from aligndistill.processes.notebook import Output
 from aligndistill.processes.rate import Rate
-from aligndistill.processes.screen import Screen, can_change, count_line, count_text, fitting, rate_text, rough_duration
+from aligndistill.processes.screen import CountTexts, Screen, can_change, count_line, count_text, fitting, rate_text, rough_duration
 
 T = TypeVar("T")
 
@@ -98,22 +98,20 @@ class Bar:
             _output.update()
         elif not _is_screen() and now - self._last_line >= SECONDS_BETWEEN_LINES and not is_quiet():
             self._last_line = now
-            rate, left = rate_text(self._rate.per_second), self._left(known)
-            say(f"  {count_text(self._label, known, self._total, rate, left, self._note)}", **self._values(known))
+            say(f"  {count_text(self._texts(known))}", **self._values(known))
 
     def line(self, width: int) -> str:
         """The count for a terminal of this width."""
-        rate, left = rate_text(self._rate.per_second), self._left(self._done)
-        return count_line(self._label, self._done, self._total, rate, left, self._note, width, _ascii_only())
+        return count_line(self._texts(self._done), width, _ascii_only())
 
     def _left_seconds(self, done: int) -> float | None:
         """How long the rest takes; None while that is not known."""
         return None if self._total is None else self._rate.left_seconds(self._total - done, time.monotonic())
 
-    def _left(self, done: int) -> str:
-        """The same as text; empty while it is not known."""
+    def _texts(self, done: int) -> CountTexts:
         seconds = self._left_seconds(done)
-        return "" if seconds is None else rough_duration(seconds)
+        left = "" if seconds is None else rough_duration(seconds)
+        return CountTexts(self._label, done, self._total, rate_text(self._rate.per_second), left, self._note)
 
     def _values(self, done: int) -> dict[str, str | float | None]:
         """The same count for a log that programs read."""

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 from rich.console import Console, ConsoleOptions, RenderResult
 from rich.live import Live
@@ -47,34 +48,48 @@ class Screen:
             yield Text(line(options.max_width), no_wrap=True, overflow="crop")
 
 
-def count_line(
-    label: str, done: int, total: int | None, rate: str, left: str, note: str, width: int, ascii_only: bool = False
-) -> str:
-    """`verdicts  ━━━━────  1,840/3,929  42/s  ETA 50 s   loss 0.69`: what does not fit is left out whole.
+@dataclass(frozen=True)
+class CountTexts:
+    """A running count with what is said about it.
 
-    Args:
-        rate, left: empty while they are not known; their places stay.
-        note: parts with commas, of which the first ones are kept.
+    Attributes:
+        rate, left: empty while they are not known; their places on a line stay.
+        note: parts with commas, of which a line keeps the first ones that fit.
     """
+
+    label: str
+    done: int
+    total: int | None
+    rate: str = ""
+    left: str = ""
+    note: str = ""
+
+
+def count_line(count: CountTexts, width: int, ascii_only: bool = False) -> str:
+    """`verdicts  ━━━━────  1,840/3,929  42/s  ETA 50 s   loss 0.69`: what does not fit is left out whole."""
+    done, total, label = count.done, count.total, count.label
     whole = f"{total:,}" if total is not None else ""
     counted = f"{done:>{len(whole)},}/{whole}" if whole else f"{done:,}"
     name = label if len(label) <= LABEL_COLUMNS else f"{label[: LABEL_COLUMNS - 3]}..."
-    fixed = [name.ljust(LABEL_COLUMNS), counted, rate.rjust(RATE_COLUMNS), (f"ETA {left}" if left else "").ljust(LEFT_COLUMNS)]
+    left = f"ETA {count.left}" if count.left else ""
+    fixed = [name.ljust(LABEL_COLUMNS), counted, count.rate.rjust(RATE_COLUMNS), left.ljust(LEFT_COLUMNS)]
     drawn = next((columns for least, columns in BAR_COLUMNS.items() if width >= least), 0)
     if drawn:
         full = min(drawn, drawn * done // total) if total else 0
         on, off = ("=", "-") if ascii_only else ("━", "─")
         fixed.insert(1, on * full + off * (drawn - full))
     room = width - len("  ".join(fixed)) - 2
-    kept = fitting(note.split(", "), room, ", ") if note else ""
+    kept = fitting(count.note.split(", "), room, ", ") if count.note else ""
     return "  ".join([*fixed, *([kept] if kept else [])]).rstrip()
 
 
-def count_text(label: str, done: int, total: int | None, rate: str, left: str, note: str) -> str:
+def count_text(count: CountTexts) -> str:
     """`verdicts: 120/960 (12%), 3.4/s, 4 min left, 310,000 tokens`: the same for a log."""
+    done, total = count.done, count.total
     counted = f"{done}/{total}" if total is not None else f"{done}"
     share = f" ({100 * done // total}%)" if total else ""
-    return f"{label}: {', '.join(filter(None, (counted + share, rate, f'{left} left' if left else '', note)))}"
+    left = f"{count.left} left" if count.left else ""
+    return f"{count.label}: {', '.join(filter(None, (counted + share, count.rate, left, count.note)))}"
 
 
 def fitting(parts: Sequence[str], width: int, between: str) -> str:

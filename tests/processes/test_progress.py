@@ -8,7 +8,7 @@ from rich.console import Console
 
 from aligndistill.processes import progress
 from aligndistill.processes.progress import Bar, RunProgress, bar, doing, run_progress, say, track
-from aligndistill.processes.screen import count_line, fitting, rough_duration
+from aligndistill.processes.screen import CountTexts, count_line, fitting, rough_duration
 from tests.clock import set_clock
 
 STAMP = r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d "
@@ -101,8 +101,9 @@ def test_the_last_note_stays(clock: list[float], capsys: pytest.CaptureFixture[s
 
 @pytest.mark.parametrize("width", [60, 80, 100, 120, 140])
 def test_nothing_of_a_line_is_cut_or_moves_while_numbers_grow(width: int) -> None:
-    early = count_line("verdicts", 4, 3929, "", "", "", width)
-    late = count_line("verdicts", 1840, 3929, "12.5 s each", "1 h 20 min", "1,250 requests, 99,000 tokens, 12.34 USD", width)
+    early = count_line(CountTexts("verdicts", 4, 3929), width)
+    full = CountTexts("verdicts", 1840, 3929, "12.5 s each", "1 h 20 min", "1,250 requests, 99,000 tokens, 12.34 USD")
+    late = count_line(full, width)
     assert max(len(early), len(late)) <= width
     assert early.index("/3,929") == late.index("/3,929")
     for part in late.split("  ")[-1].split(", "):
@@ -111,10 +112,10 @@ def test_nothing_of_a_line_is_cut_or_moves_while_numbers_grow(width: int) -> Non
 
 
 def test_a_line_has_a_bar_where_there_is_room() -> None:
-    assert "━" * 10 + "─" * 10 in count_line("a", 5, 10, "", "", "", 120)
-    assert "=====-----" in count_line("a", 5, 10, "", "", "", 100, ascii_only=True)
-    assert "━" not in count_line("a", 5, 10, "", "", "", 55)
-    assert "─" * 10 in count_line("a", 5, None, "", "", "", 100)  # its place, while the total is not known
+    assert "━" * 10 + "─" * 10 in count_line(CountTexts("a", 5, 10), 120)
+    assert "=====-----" in count_line(CountTexts("a", 5, 10), 100, ascii_only=True)
+    assert "━" not in count_line(CountTexts("a", 5, 10), 55)
+    assert "─" * 10 in count_line(CountTexts("a", 5, None), 100)  # its place, while the total is not known
 
 
 def test_whole_parts_are_kept() -> None:

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ValidationError
 from aligndistill.chat.http.token_counts import by_length
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply
 from aligndistill.chat.thoughts import split_thoughts
-from aligndistill.records import Message, Usage
+from aligndistill.records import Finish, Message, Usage
 
 NEGLIGIBLE_SHARE = 1e-3
 
@@ -73,21 +73,25 @@ class _Choice(BaseModel):
     def reply(self, usage: Usage) -> Reply:
         inside, text, unfinished = split_thoughts(self.message.content or "")
         thoughts = "\n".join(part for part in (self.message.thoughts, inside) if part)
-        finish = "length" if self.finish_reason == "length" else "stop"
-        problem = ""
+        finish: Finish = "length" if self.finish_reason == "length" else "stop"
+        problem = self._problem(text, thoughts, unfinished, usage)
+        return Reply(text, finish, usage, problem, thoughts)
+
+    def _problem(self, text: str, thoughts: str, unfinished: bool, usage: Usage) -> str:
+        """Why this is no usable answer; empty if it is one."""
         if self.finish_reason == "content_filter":
-            problem = "stopped by the server's content filter"
-        elif self.message.refusal:
-            problem = "refused by the model"
-        elif self.message.tool_calls and not text:
-            problem = "a tool call instead of a text"
-        elif finish == "length" and thoughts and not text:
-            problem = f"{CUT_IN_THOUGHTS} ({usage.completion_tokens} tokens)" if usage.completion_tokens else CUT_IN_THOUGHTS
-        elif unfinished and not text:
-            problem = NO_ANSWER
-        elif self.message.content is None:
-            problem = "no text"
-        return Reply(text, "length" if finish == "length" else "stop", usage, problem, thoughts)
+            return "stopped by the server's content filter"
+        if self.message.refusal:
+            return "refused by the model"
+        if text:
+            return ""
+        if self.message.tool_calls:
+            return "a tool call instead of a text"
+        if self.finish_reason == "length" and thoughts:
+            return f"{CUT_IN_THOUGHTS} ({usage.completion_tokens} tokens)" if usage.completion_tokens else CUT_IN_THOUGHTS
+        if unfinished:
+            return NO_ANSWER
+        return "no text" if self.message.content is None else ""
 
 
 class _TokenDetails(BaseModel):

@@ -4,12 +4,28 @@ import json
 import sqlite3
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS
 from aligndistill.commands.view.sample_query import HUMAN_FILTERS, MEASURES, NO_VOTES, PAGE_ROWS, SampleQuery, Votes
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """What is beside a prompt in a query's result.
+
+    Attributes:
+        total: how many prompts there are.
+        place: that of the prompt, from 1; None if it is not among them.
+        before, after: the ids of the prompts beside it.
+    """
+
+    total: int
+    place: int | None = None
+    before: str | None = None
+    after: str | None = None
 
 
 class Index:
@@ -74,15 +90,15 @@ class Index:
         found = self.db.execute(sql, (*values, *more, -1 if limit is None else limit, skip if limit is not None else 0))
         return [row[0] for row in found]
 
-    def neighbours(self, query: SampleQuery, number: int) -> tuple[int | None, str | None, str | None, int]:
-        """The place of a prompt in a query's result, the ids of the prompts before and after it, and how many there are."""
+    def neighbours(self, query: SampleQuery, number: int) -> "Neighbours":
+        """What is beside a prompt in a query's result."""
         numbers = self.numbers(query, None)
         if number not in numbers:
-            return None, None, None, len(numbers)
+            return Neighbours(len(numbers))
         place = numbers.index(number)
         before = self.prompt_id(numbers[place - 1]) if place else None
         after = self.prompt_id(numbers[place + 1]) if place + 1 < len(numbers) else None
-        return place + 1, before, after, len(numbers)
+        return Neighbours(len(numbers), place + 1, before, after)
 
     def prompt_id(self, number: int) -> str:
         """The id of a prompt."""

@@ -33,7 +33,7 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
         if number is None:
             raise UnknownPage(f"There is no prompt '{prompt}' in this run.")
         query = SampleQuery.read(values, index.models)
-        place, before, after, total = index.neighbours(query, number)
+        beside = index.neighbours(query, number)
         against = values.get("d", "start")
         against = against if against in index.models else ""
         (row,) = index.prompts([number])
@@ -46,10 +46,10 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
                 "query": query,
                 "prompt": row,
                 "text": prompt_text(row["record"]),
-                "place": place,
-                "total": total,
-                "before": before,
-                "after": after,
+                "place": beside.place,
+                "total": beside.total,
+                "before": beside.before,
+                "after": beside.after,
                 "against": against,
                 "models": list(index.models),
                 "samples": _side_by_side(answers, against),
