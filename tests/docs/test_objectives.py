@@ -21,7 +21,9 @@ def leaves(annotation: Any) -> list[Any]:
 
 
 SECTIONS = {
-    get_args(section.model_fields["kind"].annotation)[0]: section for section in leaves(Objective) if hasattr(section, "model_fields")
+    get_args(section.model_fields["kind"].annotation)[0]: section
+    for section in leaves(Objective)
+    if hasattr(section, "model_fields")
 }
 kinds = pytest.mark.parametrize("kind", sorted(SECTIONS))
 
@@ -38,7 +40,9 @@ def test_every_page_has_the_same_parts(page: Path) -> None:
 
 @kinds
 def test_defaults_are_those_of_the_schema(kind: str) -> None:
-    shown = dict(re.findall(r"^\| `(\w+)` \| (\S+) \| .+ \|$", (FOLDER / f"{kind}.md").read_text().partition("## Defaults")[2], re.M))
+    shown = dict(
+        re.findall(r"^\| `(\w+)` \| (\S+) \| .+ \|$", (FOLDER / f"{kind}.md").read_text().partition("## Defaults")[2], re.M)
+    )
     section = SECTIONS[kind]
     defaults = {name: field.default for name, field in section.model_fields.items() if name != "kind"}
     assert {name: float(text) if name == "learning_rate" else yaml.safe_load(text) for name, text in shown.items()} == {
