@@ -295,12 +295,8 @@ class Answer(Record):
 
 def content_hash(*parts: str) -> str:
     """A hash of texts, 16 hex digits. Each text is preceded by its length, so `("ab", "c")` and `("a", "bc")` differ."""
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode("utf-8", "surrogatepass")
-        digest.update(f"{len(encoded)}:".encode())
-        digest.update(encoded)
-    return digest.hexdigest()[:16]
+    encoded = [part.encode("utf-8", "surrogatepass") for part in parts]
+    return hashlib.sha256(b"".join([b"%d:%b" % (len(one), one) for one in encoded])).hexdigest()[:16]
 
 
 def prompt_id(messages: Sequence[Message]) -> str:

@@ -1,5 +1,6 @@
 """The command line: parses arguments, calls the commands and prints errors. Heavy imports are delayed until they are needed."""
 
+import os
 import shlex
 import sys
 from collections.abc import Iterator
@@ -25,7 +26,7 @@ from aligndistill.cli.arguments import (
     read,
     set_progress,
 )
-from aligndistill.cli.completion import completion
+from aligndistill.cli.completion import ASKED, completion, keep_texts
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.processes import signals
 from aligndistill.processes.environment import hide_library_warnings, set_environment_defaults
@@ -273,6 +274,8 @@ def main() -> None:
     hide_library_warnings()
     # DeepSpeed's launcher adds this argument by default; the environment has the same value.
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
+    if ASKED in os.environ:
+        keep_texts()
     app()
 
 

@@ -1,10 +1,13 @@
 """`aligndistill completion`: the script of a shell, for those who install it themselves. `app.py` registers it."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperArgument, TyperOption
 
 NAME = "aligndistill"
+ASKED = f"_{NAME}_COMPLETE".upper()
+"""The variable in which a shell says that it asks what to complete."""
 NO_SPACE = f"""
 _{NAME}_open() {{
     _{NAME}_completion "$@"
@@ -23,5 +26,15 @@ def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(h
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    script = get_completion_script(prog_name=NAME, complete_var=f"_{NAME}_COMPLETE".upper(), shell=shell)
+    script = get_completion_script(prog_name=NAME, complete_var=ASKED, shell=shell)
     typer.echo(script + (NO_SPACE if shell == "bash" else ""))
+
+
+def keep_texts() -> None:
+    """Leave what was typed before as text: nothing reads its value, and typer's converters are most of the time of completing."""
+
+    def unchanged(self: object, ctx: object, value: Any) -> Any:
+        return value
+
+    for kind in (TyperArgument, TyperOption):
+        kind.process_value = unchanged  # type: ignore[method-assign,assignment]

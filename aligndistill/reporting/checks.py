@@ -25,6 +25,14 @@ RULES = (
     f"verdicts are unreadable ({UNREADABLE_SHARE:.0%} or more) or missing",
 )
 
+VIEWER_FILTERS = {
+    "worse": "worse than start",
+    "longer_lost": "longer lost",
+    "unreadable": "unreadable",
+    "reward_up": "reward up, truth or judge down",
+}
+"""The filters of the viewer that checks name, in the viewer's words."""
+
 
 def checks_of(report: Report) -> Iterator[Check]:
     """What the rules find, in their order."""

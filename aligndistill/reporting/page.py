@@ -15,7 +15,7 @@ from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
 from aligndistill.reporting import plots
 from aligndistill.reporting.audit_rows import audit_rows
-from aligndistill.reporting.checks import RULES, by_kind
+from aligndistill.reporting.checks import RULES, VIEWER_FILTERS, by_kind
 from aligndistill.reporting.columns import COLUMNS, authors_of, measured
 from aligndistill.reporting.drawing import Plot
 from aligndistill.reporting.headline import result_sentence
@@ -93,6 +93,7 @@ def render_page(data: PageData) -> str:
         data=data,
         report=report,
         rules=RULES,
+        viewer_filters=VIEWER_FILTERS,
         checks=by_kind(report.checks),
         result=result_sentence(report),
         not_measured=_not_measured(report),

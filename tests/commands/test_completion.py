@@ -115,6 +115,8 @@ def test_bash_completes_config_keys_by_the_script(here: Path) -> None:
     [
         ("aligndistill chat runs/q", ["runs/quick", "runs/quick:quick", "runs/quick:start"]),
         ("aligndistill run students.dpo.lear", ["students.dpo.learning_rate="]),
+        ("aligndistill chat --agai", ["--against"]),
+        ("aligndistill completion z", ["zsh"]),
     ],
 )
 def test_completing_imports_no_library_that_computes(words: str, expected: list[str], here: Path) -> None:
@@ -133,6 +135,6 @@ def test_completing_imports_no_library_that_computes(words: str, expected: list[
     assert ended.stdout.split() == expected
     found = imported(Ended(ended.returncode, ended.stdout, ended.stderr))
     assert "typer" in found
-    assert not found & HEAVY
-    assert "aligndistill.commands.completion" in ended.stderr
+    assert not found & (HEAVY | {"pydantic", "rich"})
+    assert ("aligndistill.commands.completion" in ended.stderr) == (words.split()[-1] in ("runs/q", "students.dpo.lear"))
     assert "aligndistill.config.run" not in ended.stderr  # the schema

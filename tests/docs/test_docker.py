@@ -46,6 +46,7 @@ def test_images_and_libraries_are_pinned() -> None:
 
 def test_what_runs_is_no_root_and_reads_the_folder_that_is_mounted() -> None:
     for name in ("cpu", "cuda"):
+        assert dict(stages()[name])["USER"].isdigit(), "a name means nothing to the host"
         words = [word for word, _ in stages()[name]]
         assert words.index("USER") < words.index("ENTRYPOINT")
         assert "RUN" not in words[words.index("USER") :]
@@ -60,3 +61,15 @@ def test_what_it_copies_is_there_and_what_the_wheel_contains_is_not_left_out() -
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())
     needed = [*project["tool"]["hatch"]["build"]["targets"]["wheel"]["force-include"], "README.md", "LICENSE", "aligndistill"]
     assert not [path for path in needed if path.split("/")[0] in left_out]
+
+
+def test_its_extras_are_those_of_the_package() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    named = {extra for _, rest in instructions() for extra in re.findall(r"\[(\w+)\]", rest) if '["' not in rest}
+    assert named == {"quantised"} <= set(project["optional-dependencies"])
+
+
+def test_its_python_is_one_that_the_package_names() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    version = next(rest.partition("=")[2] for word, rest in instructions() if word == "ARG" and rest.startswith("PYTHON"))
+    assert f"Programming Language :: Python :: {version}" in project["classifiers"]

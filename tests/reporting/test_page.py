@@ -104,8 +104,8 @@ def test_what_comes_from_outside_is_text():
     harmless = Page(render_page(hostile_page("harmless")))
     assert [tag for tag, _ in page.elements] == [tag for tag, _ in harmless.elements]
     written = " ".join(payload.split())
-    # Title, heading, result 2; judge 2; check, warning; table 3; samples 7; dropped; trained models 6; config; versions 2.
-    assert page.text.count(written) == 28
+    # Title, heading, result 2; judge 2; check, warning; table 3; samples 6; dropped; trained models 6; config; versions 2.
+    assert page.text.count(written) == 27
 
 
 def test_the_policy_forbids_everything_that_is_not_here(full_html):
@@ -136,7 +136,7 @@ def test_full_page_shows_every_metric(full_html):
         "of kind other prompt 20% [15%, 25%] 96",
         "kappa with the labels 0.40 [0.35, 0.45]",
         "answer of teacher",
-        "Most gained: truth +0.40 /r/quick/p/0123456789abcdef",
+        "Most gained: truth +0.40 prompt 0123456789abcdef",
         "truth 0.50 · reward -1.25",
         "Less diverse answers dpo is less diverse.",
         "12% of answers were cut",

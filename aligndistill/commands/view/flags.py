@@ -44,42 +44,54 @@ Means = Sequence[float | None]
 """Of the same answers: truth, reward, win, length, KL."""
 
 
-def cell_flags(answers: Answers, means: Means, starts: Answers, start_means: Means, same: Sequence[bool], asked: Asked) -> int:
+def cell_flags(answers: Answers, means: Means, starts: Answers, start_means: Means, asked: Asked) -> int:
     """The flags of a model's answers to a prompt, given the start's (none for the start itself) and the judge's verdicts."""
-    found = TRUNCATED if any(one[7] for one in answers) else 0
+    found = 0
+    for one in answers:
+        if one[7]:
+            found |= TRUNCATED
     if not starts:
         return found
-    found |= IDENTICAL if any(same) else 0
-    pairs = list(zip(answers, starts, strict=False))
-    truth, reward, win, *_ = means
-    start_truth, start_reward, *_ = start_means
+    for ours, theirs in zip(answers, starts, strict=False):
+        found |= _pair_flags(ours, theirs, asked)
+    truth, reward, win = means[:3]
+    start_truth, start_reward = start_means[:2]
     lower_truth = truth is not None and start_truth is not None and truth < start_truth
-    if lower_truth or any(_loses_every_order(ours, theirs, asked) for ours, theirs in pairs):
+    if lower_truth:
         found |= WORSE
-    if any(ours[4] is not None and ours[4] < 0.5 and ours[5] > theirs[5] for ours, theirs in pairs):
-        found |= LONGER_LOST
-    if any(ours[4] is not None and abs(ours[4] - 0.5) < NEAR_TIE_MARGIN and ours[1] != theirs[1] for ours, theirs in pairs):
-        found |= NEAR_TIE
-    if (
-        reward is not None
-        and start_reward is not None
-        and reward > start_reward
-        and (lower_truth or (win is not None and win < 0.5))
-    ):
+    higher_reward = reward is not None and start_reward is not None and reward > start_reward
+    if higher_reward and (lower_truth or (win is not None and win < 0.5)):
         found |= REWARD_UP
-    for ours, theirs in pairs if asked else ():
-        if flips(asked, ours[1], theirs[1]):
-            found |= FLIP
-        orders = (asked.get((ours[1], theirs[1]), ()), asked.get((theirs[1], ours[1]), ()))
-        grades = (asked.get((ours[1], ""), ()), asked.get((theirs[1], ""), ()))
-        if any(p is None for values in (*orders, *grades) for p in values):
-            found |= UNREADABLE
     return found
 
 
-def prompt_flags(asked: Asked, canary_won: bool, students_disagree: bool = False) -> int:
+def _pair_flags(ours: tuple[Any, ...], theirs: tuple[Any, ...], asked: Asked) -> int:
+    """The flags of an answer beside the start's."""
+    key, start_key, win = ours[1], theirs[1], ours[4]
+    same = key == start_key
+    found = IDENTICAL if same else 0
+    forwards, backwards = asked.get((key, start_key), ()), asked.get((start_key, key), ())
+    if same or not (forwards or backwards):  # grades have no order: the win says it
+        if win == 0.0:
+            found |= WORSE
+    elif None not in forwards and None not in backwards and max(forwards, default=0.0) < 0.5 < min(backwards, default=1.0):
+        found |= WORSE
+    if win is not None:
+        if win < 0.5 and ours[5] > theirs[5]:
+            found |= LONGER_LOST
+        if not same and abs(win - 0.5) < NEAR_TIE_MARGIN:
+            found |= NEAR_TIE
+    if _order_decides(forwards, backwards) and not same:
+        found |= FLIP
+    grades = (asked.get((key, ""), ()), asked.get((start_key, ""), ()))
+    if None in forwards or None in backwards or None in grades[0] or None in grades[1]:
+        found |= UNREADABLE
+    return found
+
+
+def prompt_flags(asked: Asked, canary_won: bool) -> int:
     """The flags of a prompt, given the verdicts on its candidates."""
-    found = (CANARY_WON if canary_won else 0) | (DISAGREE if students_disagree else 0)
+    found = CANARY_WON if canary_won else 0
     if any(first < second and flips(asked, first, second) for first, second in ((*sorted(pair),) for pair in asked if pair[1])):
         found |= LABEL_FLIP
     if any(p is None for values in asked.values() for p in values):
@@ -89,16 +101,13 @@ def prompt_flags(asked: Asked, canary_won: bool, students_disagree: bool = False
 
 def flips(asked: Asked, one: str, other: str) -> bool:
     """Whether the winner of a pair changes with the order in which it is shown."""
-    forwards = [p for p in asked.get((one, other), ()) if p is not None]
-    backwards = [1 - p for p in asked.get((other, one), ()) if p is not None]
-    if one == other or not forwards or not backwards:
+    return one != other and _order_decides(asked.get((one, other), ()), asked.get((other, one), ()))
+
+
+def _order_decides(forwards: Sequence[float | None], backwards: Sequence[float | None]) -> bool:
+    """Whether P(first is better) lies on the same side of one half in both orders; verdicts that could not be read are left out."""
+    if not forwards or not backwards:
         return False
-    a, b = sum(forwards) / len(forwards), sum(backwards) / len(backwards)
-    return (a > 0.5 and b < 0.5) or (a < 0.5 and b > 0.5)
-
-
-def _loses_every_order(ours: tuple[Any, ...], theirs: tuple[Any, ...], asked: Asked) -> bool:
-    every = [*asked.get((ours[1], theirs[1]), ()), *(None if p is None else 1 - p for p in asked.get((theirs[1], ours[1]), ()))]
-    if not every or ours[1] == theirs[1]:  # grades have no order: the win says it
-        return ours[4] is not None and ours[4] == 0.0
-    return all(p is not None and p < 0.5 for p in every)
+    a = [p for p in forwards if p is not None]
+    b = [p for p in backwards if p is not None]
+    return bool(a and b) and (sum(a) / len(a) - 0.5) * (sum(b) / len(b) - 0.5) > 0

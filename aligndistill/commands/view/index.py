@@ -15,8 +15,8 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from aligndistill.commands.view.flags import cell_flags, prompt_flags
-from aligndistill.commands.view.rows import Pair, prompt_verdicts, read_verdict, rows_of, storable
+from aligndistill.commands.view.flags import DISAGREE, cell_flags, prompt_flags
+from aligndistill.commands.view.rows import Pair, prompt_verdicts, read_verdict, rows_of, storable, win_probability
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.data.trl_pairs import joined_prompt
 from aligndistill.records import content_hash
@@ -201,31 +201,30 @@ class _Builder:
     def _evaluation(self, folder: Path, flags: defaultdict[int, int]) -> None:
         asked = self._verdicts(folder / VERDICTS, EVALUATION, {})
         written = {name.removeprefix("answers-"): path for name, path in self._folders.items() if name.startswith("answers-")}
-        answers: defaultdict[int, defaultdict[int, list[tuple[Any, ...]]]] = defaultdict(lambda: defaultdict(list))
+        answers: defaultdict[int, dict[int, list[tuple[Any, ...]]]] = defaultdict(dict)
         file = self._file(folder / SCORED)
-        of_author: dict[str, Iterator[tuple[float | None, bool]]] = {}
+        authors: dict[str, tuple[int, Iterator[tuple[float | None, bool]]]] = {}
         for offset, size, row in rows_of(folder / SCORED):
             prompt = self._prompts.get(row["prompt_id"])
             if prompt is None:
                 continue
             name = row["author"]
-            if name not in of_author:
-                of_author[name] = _kl_and_finish(written.get(name))
-            kl, truncated = next(of_author[name], (None, False))
-            author = self._author(name)
-            sample = len(answers[prompt][author])
+            if name not in authors:
+                authors[name] = self._author(name), _kl_and_finish(written.get(name))
+            author, of_author = authors[name]
+            of_prompt = answers[prompt].setdefault(author, [])
             key = answer_key(row["prompt_id"], row["text"])
-            figures = (row["truth"], row["reward"], row["win"], row["length_tokens"], kl, truncated)
-            answers[prompt][author].append((sample, key, *figures, file, offset, size))
+            figures = (row["truth"], row["reward"], row["win"], row["length_tokens"], *next(of_author, (None, False)))
+            of_prompt.append((len(of_prompt), key, *figures, file, offset, size))
         start, teacher = self._authors.get("start"), self._authors.get("teacher")
         rows: list[tuple[Any, ...]] = []
         cells: list[tuple[Any, ...]] = []
-        for prompt, authors in answers.items():
-            new = _cells(prompt, authors, start, asked.get(prompt, {}), rows)
+        for prompt, of_models in answers.items():
+            new = _cells(prompt, of_models, start, asked.get(prompt, {}), rows)
             cells += new
-            wins = (cell[5] for cell in new if cell[1] not in (start, teacher))
-            outcomes = {win > 0.5 for win in wins if win not in (None, 0.5)}
-            flags[prompt] |= prompt_flags({}, canary_won=False, students_disagree=len(outcomes) > 1)
+            outcomes = {cell[5] > 0.5 for cell in new if cell[5] not in (None, 0.5) and cell[1] not in (start, teacher)}
+            if len(outcomes) > 1:
+                flags[prompt] |= DISAGREE
             if len(rows) >= ROWS_AT_ONCE:
                 self._write(rows, cells)
         self._write(rows, cells)
@@ -250,15 +249,15 @@ def _cells(
     cells = []
     for author, answers in authors.items():
         others = [] if answers is starts else starts
-        same = [one[1] == other[1] for one, other in zip(answers, others, strict=False)]
-        same += [False] * (len(answers) - len(same))
-        rows += [(prompt, author, *one[:8], equal, *one[8:]) for one, equal in zip(answers, same, strict=True)]
         means = start_means if answers is starts else _means(answers)
-        wins = [one[4] for one in answers if one[4] is not None]
-        counts = (sum(w > 0.5 for w in wins), sum(w == 0.5 for w in wins), sum(w < 0.5 for w in wins))
-        found = cell_flags(answers, means, others, start_means, same, asked)
-        truth, reward, win, length, kl = means
-        cells.append((prompt, author, len(answers), truth, reward, win, *counts, length, kl, found))
+        wins = ties = losses = 0
+        for place, one in enumerate(answers):
+            same = place < len(others) and one[1] == others[place][1]
+            rows.append((prompt, author, *one[:8], same, *one[8:]))
+            if (win := one[4]) is not None:
+                wins, ties, losses = wins + (win > 0.5), ties + (win == 0.5), losses + (win < 0.5)
+        found = cell_flags(answers, means, others, start_means, asked)
+        cells.append((prompt, author, len(answers), *means[:3], wins, ties, losses, *means[3:], found))
     return cells
 
 

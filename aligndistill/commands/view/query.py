@@ -214,9 +214,13 @@ class Index:
         return f"{expression} {'desc' if down else 'asc'} nulls last, ", values
 
     def _with_text(self, text: str) -> set[int]:
-        """Numbers of the prompts that have a text in them, in an answer to them or in a candidate; the files are scanned once."""
+        """Numbers of the prompts that have a text in them, in an answer to them or in a candidate, or that have it as their id.
+
+        The files are scanned once.
+        """
         if text not in self._found:
-            found: set[int] = set()
+            by_id = self.number_of(text)
+            found = set() if by_id is None else {by_id}
             numbers = dict(self.db.execute("select id, n from prompts"))
             for table in ("prompts", "answers", "candidates"):
                 for (path,) in self.db.execute(

@@ -20,23 +20,19 @@ def rows_of(path: Path) -> Iterator[tuple[int, int, dict[str, Any]]]:
     offset = 0
     with path.open("rb") as file:
         for line in file:
-            with suppress(ValueError):
-                value = _value(line)
-                if isinstance(value, dict):
-                    yield offset, len(line), value
+            value = _value(line)
+            if isinstance(value, dict):
+                yield offset, len(line), value
             offset += len(line)
 
 
 def _value(line: bytes) -> Any:
-    """The JSON of a line. The faster reader refuses lone surrogates, which Python's takes.
-
-    Raises:
-        ValueError: it is not JSON.
-    """
+    """The JSON of a line; None if it is none. The faster reader refuses lone surrogates, which Python's takes."""
     try:
         return from_json(line)
     except ValueError:
-        return json.loads(line)
+        with suppress(ValueError):
+            return json.loads(line)
 
 
 def storable(text: str) -> str:

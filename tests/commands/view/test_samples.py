@@ -8,10 +8,12 @@ import re
 import pandas
 import pytest
 
+from aligndistill.commands.view.flags import CELL_FILTERS as FLAGS
 from aligndistill.commands.view.flags import NEAR_TIE_MARGIN
 from aligndistill.commands.view.sample_query import PAGE_ROWS
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
+from aligndistill.reporting.checks import VIEWER_FILTERS
 from tests.commands.view.fake_run import FakeRun, write_run
 from tests.commands.view.serving import Client
 
@@ -91,6 +93,10 @@ def test_the_data_have_something_for_every_filter(table: pandas.DataFrame) -> No
     assert all(expected(table, name).sum() > 0 for name in CELL_FILTERS)
 
 
+def test_the_report_names_filters_as_the_viewer_does() -> None:
+    assert {name: label for name, (_, label, _) in FLAGS.items() if name in VIEWER_FILTERS} == VIEWER_FILTERS
+
+
 def test_filters_of_prompts(client: Client, fake: FakeRun, table: pandas.DataFrame) -> None:
     won = set()
     for canary in fake.canaries:
@@ -119,6 +125,7 @@ def test_filters_together_split_length_and_text(client: Client, fake: FakeRun, t
     }
     assert shown_count(client, "q=RIVER") == len(found) > 0
     assert shown_count(client, "q=author") == 0, "only texts are searched"
+    assert shown_count(client, f"q={fake.held_out[3].id}") == 1, "and the id that the report shows"
     assert shown_count(client, "source=data.jsonl") == len(fake.held_out)
     assert shown_count(client, "source=elsewhere") == 0
 
