@@ -20,7 +20,7 @@ from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.svg import short
 from aligndistill.processes.screen import duration
 from aligndistill.reporting.texts import visible
-from aligndistill.reporting.writing import with_interval
+from aligndistill.reporting.writing import number, with_interval
 from aligndistill.runs.votes import read_votes
 
 
@@ -91,7 +91,14 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"short": short, "duration": duration, "when": when, "mean": with_interval, "signed": signed}
+    environment.filters |= {
+        "short": short,
+        "number": number,
+        "duration": duration,
+        "when": when,
+        "mean": with_interval,
+        "signed": signed,
+    }
     return environment
 
 
