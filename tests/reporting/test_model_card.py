@@ -72,7 +72,7 @@ def test_the_hub_reads_its_front_matter() -> None:
 
 def test_its_text_says_what_was_measured_and_by_whom() -> None:
     text = ModelCard(model_card(FACTS)).text
-    assert "Leading of 2 students: pro" in text
+    assert "Leading student of 2: pro" in text
     assert "A student of org/base, trained with `dpo` by aligndistill." in text
     assert "1,234,567 adapter parameters in bfloat16" in text
     assert "| rankings | 42 train, 124 pairs | 3 tied | 12 s |" in text
