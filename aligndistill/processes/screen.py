@@ -12,7 +12,9 @@ Line = Callable[[int], str]
 """A line for a terminal of this width, characters."""
 
 REFRESHES_PER_SECOND = 4
-LABEL_COLUMNS, RATE_COLUMNS, LEFT_COLUMNS = 16, 11, 14
+LABEL_COLUMNS = {110: 26, 0: 16}
+"""How long a label is, on terminals of at least this width."""
+RATE_COLUMNS, LEFT_COLUMNS = 11, 14
 BAR_COLUMNS = {120: 20, 80: 10}
 """How long a bar is, on terminals of at least this width. Columns are fixed, so that nothing moves while a number grows."""
 
@@ -47,6 +49,11 @@ class Screen:
             yield Text(line(options.max_width), no_wrap=True, overflow="crop")
 
 
+def label_columns(width: int) -> int:
+    """How long a label is on a terminal of this width, characters."""
+    return next(columns for least, columns in LABEL_COLUMNS.items() if width >= least)
+
+
 def count_line(
     label: str, done: int, total: int | None, rate: str, left: str, note: str, width: int, ascii_only: bool = False
 ) -> str:
@@ -56,10 +63,11 @@ def count_line(
         rate, left: empty while they are not known; their places stay.
         note: parts with commas, of which the first ones are kept.
     """
+    columns = label_columns(width)
     whole = f"{total:,}" if total is not None else ""
     counted = f"{done:>{len(whole)},}/{whole}" if whole else f"{done:,}"
-    name = label if len(label) <= LABEL_COLUMNS else f"{label[: LABEL_COLUMNS - 3]}..."
-    fixed = [name.ljust(LABEL_COLUMNS), counted, rate.rjust(RATE_COLUMNS), (f"ETA {left}" if left else "").ljust(LEFT_COLUMNS)]
+    name = label if len(label) <= columns else f"{label[: columns - 3]}..."
+    fixed = [name.ljust(columns), counted, rate.rjust(RATE_COLUMNS), (f"ETA {left}" if left else "").ljust(LEFT_COLUMNS)]
     drawn = next((columns for least, columns in BAR_COLUMNS.items() if width >= least), 0)
     if drawn:
         full = min(drawn, drawn * done // total) if total else 0

@@ -17,8 +17,8 @@ UNREADABLE_SHARE = 0.01
 """Unreadable verdicts are shown from this share on; of a student's comparisons with the start, from the first on."""
 
 RULES = (
-    "the reward rises but the truth does not (where truth is not measured: the win rate), by the 95% intervals of the paired differences; or a "
-    "student has the highest reward, and another is clearly ahead of it by the truth",
+    "the reward rises but the truth does not (where truth is not measured: the win rate), by the 95% intervals of the paired "
+    "differences; or a student has the highest reward, and another is clearly ahead of it by the truth",
     f"a student is worse than the start on {WORSE_SHARE:.0%} of the prompts or more",
     f"distinct-2 is below {DIVERSITY_SHARE:.0%} of the start's",
     f"answers are longer or shorter than the start's by a factor of {LENGTH_RATIO:g} or more",

@@ -11,7 +11,10 @@ REST = (
 )
 
 
-WORTH = "Chosen on one half of the prompts, the best student has a truth of 0.66 [0.61, 0.71] on the other half (start: 0.42 [0.37, 0.47])."
+WORTH = (
+    "Chosen on one half of the prompts, the best student has a truth of 0.66 [0.61, 0.71] on the other half "
+    "(start: 0.42 [0.37, 0.47])."
+)
 
 
 def test_the_leading_student_and_what_choosing_it_is_worth():

@@ -147,7 +147,7 @@ def test_full_page_shows_every_metric(full_html):
     headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
     assert headings == ["h1"] + ["h2"] * 7
     assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 1
-    assert "intervals that hold together with 95%: dpo +0.12 [+0.07, +0.17]." in page.text
+    assert "simultaneous 95% intervals: dpo +0.12 [+0.07, +0.17]." in page.text
 
 
 def test_plots_are_described(full_html):
