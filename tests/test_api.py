@@ -237,7 +237,7 @@ def test_the_notebook_runs_offline_and_shows_progress_in_one_place(monkeypatch: 
     assert cells["again = ad.run(config)"][0].data["text/plain"] == "()"
     assert "text/html" in cells['rankings = run.table("rankings")'][0].data
     views = {
-        "run  # the result in short; report.html has all of it": "Leading of 3 students",
+        "run  # the result in short; report.html has all of it": "Leading student of 3",
         'worse = run.samples("worse", student="dpo")': "dpo, worse:",
         "learning_rate = 3e-3": "/other",
     }

@@ -1,4 +1,5 @@
 import errno
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 import aligndistill
 from aligndistill.cli import app as cli
 from aligndistill.errors import ConfigError, DataError, Interrupted, JudgeError, TrainingError, UserError
+from aligndistill.processes.full_disk import is_full_disk
 
 
 @pytest.mark.parametrize(
@@ -39,9 +41,9 @@ def test_exit_codes(error: BaseException, code: int, capsys: pytest.CaptureFixtu
 def test_what_torch_says_of_a_full_disk_is_in_the_context_of_what_it_raises() -> None:
     behind = RuntimeError("basic_ios::clear: iostream error")
     raised = RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 197760 vs 197652")
-    assert not cli.is_full_disk(raised)
+    assert not is_full_disk(raised)
     raised.__context__ = behind
-    assert cli.is_full_disk(raised)
+    assert is_full_disk(raised)
 
 
 @pytest.mark.parametrize("error", [OSError(errno.EIO, "Input/output error"), ValueError("ours"), AssertionError()])
@@ -120,3 +122,11 @@ def test_quiet_and_verbose_exclude_each_other() -> None:
     ended = CliRunner().invoke(cli.app, ["run", "none.yaml", "--quiet", "--verbose"])
     assert ended.exit_code == 2
     assert "give one of them" in ended.stderr
+
+
+@pytest.mark.parametrize(
+    "words", [["--help"], ["check", "--help"], ["export", "--help"], ["judge", "audit", "--help"], ["view", "--help"]]
+)
+def test_help_shows_no_types_of_python(words: list[str]) -> None:
+    ended = CliRunner().invoke(cli.app, words, env={"COLUMNS": "80"})
+    assert not re.search(r"<\w+(\[\w+\])?>|\{|\}", ended.stdout), "flags and arguments show their names alone"

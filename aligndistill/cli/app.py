@@ -1,10 +1,7 @@
 """The command line: parses arguments, calls the commands and prints errors. Heavy imports are delayed until they are needed."""
 
 import os
-import shlex
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -27,14 +24,12 @@ from aligndistill.cli.arguments import (
     set_progress,
 )
 from aligndistill.cli.completion import ASKED, completion, keep_texts
-from aligndistill.errors import ConfigError, DataError, UserError
-from aligndistill.processes import signals
+from aligndistill.cli.plain_help import PlainCommand, PlainGroup
+from aligndistill.cli.user_errors import user_errors
+from aligndistill.errors import ConfigError
 from aligndistill.processes.environment import hide_library_warnings, set_environment_defaults
-from aligndistill.processes.full_disk import is_full_disk
-from aligndistill.processes.log_format import is_json, json_line, print_error
-from aligndistill.processes.ranks import world_size
 
-app = typer.Typer(name="aligndistill", no_args_is_help=True, pretty_exceptions_enable=False)
+app = typer.Typer(name="aligndistill", cls=PlainGroup, no_args_is_help=True, pretty_exceptions_enable=False)
 
 START, RUN, LOOK, SHARE = "Start", "Run", "Look", "Share"
 """The panels of the commands in the help."""
@@ -62,24 +57,32 @@ def options(
     """
 
 
-@app.command(rich_help_panel=START)
+@app.command(cls=PlainCommand, rich_help_panel=START)
 def init(
-    folder: Annotated[Path, typer.Argument(metavar="[FOLDER]", help="Where to write. Default: here.")] = Path(),
-    quickstart: Annotated[bool, typer.Option("--quickstart", help="The quickstart, offline, with its data.")] = False,
-    template: Annotated[str | None, typer.Option(help="Copy a shipped config, e.g. one-gpu or zephyr-dpo.")] = None,
-    prompts: Annotated[str | None, typer.Option(help="A file of prompts.")] = None,
-    preferences: Annotated[str | None, typer.Option(help="A file of ready-made preferences, instead of prompts.")] = None,
+    folder: Annotated[
+        Path, typer.Argument(metavar="[FOLDER]", show_default=False, help="Where to write. Default: the working directory.")
+    ] = Path(),
+    quickstart: Annotated[bool, typer.Option("--quickstart", help="Write the quickstart and its data; it runs offline.")] = False,
+    template: Annotated[str | None, typer.Option(metavar="NAME", help="Copy a shipped config, e.g. one-gpu or zephyr-dpo.")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="A file of prompts.")] = None,
+    preferences: Annotated[
+        str | None, typer.Option(metavar="FILE", help="A file of ready-made preferences, instead of prompts.")
+    ] = None,
     toy: Annotated[bool, typer.Option("--toy", help="Write twenty prompts to start with.")] = False,
-    student: Annotated[str | None, typer.Option(help="A Hub name or a folder.")] = None,
-    teacher: Annotated[str | None, typer.Option(help="A server's URL that ends in /v1, a Hub name, or a folder.")] = None,
-    teacher_name: Annotated[str | None, typer.Option(help="The model's name on that server.")] = None,
-    judge: Annotated[str | None, typer.Option(help="pairwise, rubric, likelihood or none.")] = None,
-    objectives: Annotated[str | None, typer.Option(help="With commas, e.g. dpo,simpo.")] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, help="GPUs to train on. Default: those of this machine.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Ask nothing: take the defaults.")] = False,
+    student: Annotated[str | None, typer.Option(metavar="MODEL", help="A Hub name or a folder.")] = None,
+    teacher: Annotated[
+        str | None, typer.Option(metavar="MODEL", help="A server's URL that ends in /v1, a Hub name, or a folder.")
+    ] = None,
+    teacher_name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name on that server.")] = None,
+    judge: Annotated[str | None, typer.Option(metavar="KIND", help="pairwise, rubric, likelihood or none.")] = None,
+    objectives: Annotated[
+        str | None, typer.Option(metavar="NAMES", help="Objectives to train, with commas, e.g. dpo,simpo.")
+    ] = None,
+    gpus: Annotated[int | None, typer.Option(min=0, metavar="N", help="GPUs to train on. Default: those of this machine.")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Use the defaults without asking.")] = False,
     force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
 ) -> None:
-    """Write a config to start from, and check it. Asks for what the options do not say."""
+    """Write a config to start from, and check it. Asks for what the options leave open."""
     with user_errors():
         from aligndistill.commands.init.choices import Given
         from aligndistill.commands.init.init import QUICKSTART, Target, initialise
@@ -88,27 +91,29 @@ def init(
         initialise(Target(folder, force), QUICKSTART if quickstart else template, toy, given, False if yes else None)
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(cls=PlainCommand, rich_help_panel=RUN)
 def run(
     config: ConfigArguments,
     until: Annotated[
         str | None,
         typer.Option(
-            help="Stop after this stage, e.g. rankings; students and answers name all of a kind.", autocompletion=complete_stages
+            metavar="STAGE",
+            help="Stop after this stage, e.g. rankings; students and answers stand for all stages of that kind.",
+            autocompletion=complete_stages,
         ),
     ] = None,
-    chain: Annotated[bool, typer.Option("--chain", help="Run each file as a config of its own, in order.")] = False,
+    chain: Annotated[bool, typer.Option("--chain", help="Run each file as a separate config, in this order.")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_format: LogFormat = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Run a config up to its report. Stages that are already finished are skipped."""
+    """Run all stages of a config and write the report. Finished stages are skipped."""
     with user_errors(resumable=True):
         set_progress(quiet, verbose, log_format)
         if chain:
             if until is not None or as_json:
-                raise ConfigError("--until and --json are about one run: run a config of the chain by itself for that.")
+                raise ConfigError("--until and --json are for a single run: run one config of the chain without --chain.")
             from aligndistill.commands.chain import run_chain
             from aligndistill.config.arguments import files_and_overrides
 
@@ -120,13 +125,13 @@ def run(
         run_and_print(loaded, until, as_json)
 
 
-@app.command(rich_help_panel=START)
+@app.command(cls=PlainCommand, rich_help_panel=START)
 def check(
     config: ConfigArguments,
     show: Annotated[bool, typer.Option("--print", help="Print the config as a run reads it, with all defaults.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find what is wrong with a config, and with the files and variables that it names, without running anything."""
+    """Find every mistake in a config, and in the files and variables that it names. Runs nothing."""
     with user_errors():
         if as_json:
             from aligndistill.commands.check.check import print_check_as_json
@@ -139,9 +144,9 @@ def check(
         print_check(loaded, show)
 
 
-@app.command(rich_help_panel=START)
+@app.command(cls=PlainCommand, rich_help_panel=START)
 def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = False) -> None:
-    """Show which stages would run, and their requests, tokens, price and time. Sends no requests."""
+    """Show which stages would run, with their requests, tokens, price, time and memory. Sends no requests."""
     with user_errors():
         loaded = read(config)
         from aligndistill.commands.plan.plan import print_plan
@@ -149,7 +154,7 @@ def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = Fa
         print_plan(loaded, verbose, as_json)
 
 
-@app.command(rich_help_panel=RUN)
+@app.command(cls=PlainCommand, rich_help_panel=RUN)
 def stage(
     name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=complete_stages)],
     config: ConfigArguments,
@@ -157,7 +162,7 @@ def stage(
     verbose: Verbose = False,
     log_format: LogFormat = "text",
 ) -> None:
-    """Run one stage and the stages that it needs. This is the command that a launcher starts."""
+    """Run one stage and the stages that it needs. Launchers start this command."""
     with user_errors(resumable=True):
         set_progress(quiet, verbose, log_format)
         loaded = load(config)
@@ -166,20 +171,20 @@ def stage(
         make_stage(loaded, name)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(cls=PlainCommand, rich_help_panel=LOOK)
 def compare(
     runs: Annotated[
         list[Path],
         typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.", autocompletion=complete_runs),
     ],
     sort: Annotated[
-        str | None, typer.Option(metavar="MEASURE", help="Order models by truth, win, kl, length or reward: largest gain first.")
+        str | None, typer.Option(metavar="MEASURE", help="Sort models by truth, win, kl, length or reward, largest gain first.")
     ] = None,
-    worse: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N prompts that got most worse.")] = 0,
+    worse: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N prompts that lost most.")] = 0,
     markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Compare runs with the first: settings, and each model's figures, paired over shared prompts."""
+    """Compare runs with the first one: settings, and the figures of each model, paired over shared prompts."""
     with user_errors():
         from aligndistill.commands.compare.compare import compare as compare_runs
         from aligndistill.commands.compare.output import show
@@ -187,7 +192,7 @@ def compare(
         show(compare_runs(runs, sort, worse), "json" if as_json else "md" if markdown else "table")
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(cls=PlainCommand, rich_help_panel=LOOK)
 def chat(
     model: Annotated[
         str,
@@ -196,41 +201,44 @@ def chat(
         ),
     ],
     against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="Another model that answers beside it, e.g. start, or RUN:STUDENT.")
+        str | None, typer.Option(metavar="MODEL", help="A second model that answers as well, e.g. start, or RUN:STUDENT.")
     ] = None,
     prompt: Annotated[
-        str | None, typer.Option(metavar="TEXT", help="Print the answer to this and exit; - reads standard input.")
+        str | None,
+        typer.Option(metavar="TEXT", help="Print the answer to this prompt and exit; - reads the prompt from standard input."),
     ] = None,
-    system: Annotated[str, typer.Option(metavar="TEXT", help="A system turn in front of the conversation.")] = "",
+    system: Annotated[str, typer.Option(metavar="TEXT", help="A system message before the conversation.")] = "",
 ) -> None:
-    """Talk to a trained model, with its run's layout, template, stop tokens and sampling."""
+    """Chat with a trained model, with its run's layout, template, stop tokens and sampling."""
     with user_errors(listens=False):  # Ctrl-C ends an answer
         from aligndistill.commands.chat.chat import chat as talk
 
         talk(model, against, prompt, system)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(cls=PlainCommand, rich_help_panel=LOOK)
 def view(
     run: Annotated[
         list[Path] | None,
         typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.", autocompletion=complete_runs),
     ] = None,
-    runs: Annotated[Path, typer.Option(help="The folder with the runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(min=0, max=65535, help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
-    voter: Annotated[str | None, typer.Option(metavar="NAME", help="Who votes. Default: your user name.")] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Take no votes.")] = False,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening it.")] = False,
-    export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages to this folder as files, and exit.")] = None,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="The folder with the runs.")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
+    voter: Annotated[
+        str | None, typer.Option(metavar="NAME", help="The name that your votes are stored under. Default: your user name.")
+    ] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse votes.")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening a browser.")] = False,
+    export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages as files to this folder and exit.")] = None,
 ) -> None:
-    """Look at runs in a browser: live progress, samples, verdicts, curves, comparison and blind votes."""
+    """Show runs in a browser: live progress, samples, verdicts, curves, comparison and blind votes."""
     with user_errors(listens=False):  # the server has its own way to stop
         from aligndistill.commands.view.view import view as view_runs
 
         view_runs(run or (), runs, port, voter, read_only, not no_browser, export)
 
 
-@app.command(rich_help_panel=START)
+@app.command(cls=PlainCommand, rich_help_panel=START)
 def doctor(
     config: Annotated[
         list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
@@ -247,18 +255,23 @@ def doctor(
         raise typer.Exit(1)
 
 
-@app.command(rich_help_panel=LOOK)
+@app.command(cls=PlainCommand, rich_help_panel=LOOK)
 def eval_rm(
     model: Annotated[
-        str, typer.Argument(metavar="MODEL", help="A run's folder, a reward model's, or any sequence classifier with one label.")
+        str,
+        typer.Argument(
+            metavar="MODEL", help="The folder of a run or of a reward model, or any sequence classifier with one label."
+        ),
     ],
-    dataset: Annotated[Path, typer.Option(help="A file with prompt, chosen, rejected and subset: RewardBench 1 or 2.")],
-    output: Annotated[Path | None, typer.Option(help="Also write the metrics to this JSON file.")] = None,
+    dataset: Annotated[
+        Path, typer.Option(metavar="FILE", help="A file with prompt, chosen, rejected and subset: RewardBench 1 or 2.")
+    ],
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the metrics to this JSON file.")] = None,
     layout: Annotated[
         Literal["chat", "transcript", "plain"] | None,
         typer.Option(help="How the model reads conversations. Default: as its model.json says, or chat."),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, help="Prompts per batch, each with all its answers.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Prompts per batch, each with all its answers.")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Measure how often a reward model scores the right answer highest, by subset."""
@@ -279,49 +292,12 @@ def main() -> None:
     app()
 
 
-@contextmanager
-def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]:
-    """Turn an error that the user can fix into one message and an exit code; bugs keep their traceback.
-
-    Args:
-        resumable: the command that resumes is printed as well, unless the config is wrong or a launcher started this process.
-        listens: signals stop the command as they stop a run, with a grace time.
-    """
-    if listens:
-        signals.listen()
-    try:
-        yield
-    except UserError as error:
-        _fail(str(error), error.exit_code, resumable)
-    except Exception as error:
-        if not is_full_disk(error):
-            raise
-        where = getattr(error, "filename", None) or "while writing"
-        _fail(
-            f"the disk is full ({where}). Free some space, then run the same command again to resume: finished work is kept.",
-            DataError.exit_code,
-            resumable,
-        )
-    except KeyboardInterrupt as stop:
-        by = str(stop) or "SIGINT"
-        _fail(f"stopped by {by}. Run the same command again to resume.", signals.STOPPED_EXIT, resumable)
-
-
-app.command(rich_help_panel=START)(completion)
+app.command(cls=PlainCommand, rich_help_panel=START)(completion)
 for shares in (sharing.export, sharing.push):
-    app.command(rich_help_panel=SHARE)(user_errors()(shares))
+    app.command(cls=PlainCommand, rich_help_panel=SHARE)(user_errors()(shares))
 
 
-def _fail(message: str, code: int, resumable: bool) -> None:
-    sys.stdout.flush()
-    print_error(message)
-    if resumable and code != ConfigError.exit_code and world_size() == 1:
-        line = f"to resume: {shlex.join(['aligndistill', *sys.argv[1:]])}"
-        print(json_line(line) if is_json() else line, file=sys.stderr, flush=True)
-    raise typer.Exit(code)
-
-
-judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or ask the judge by batch file.", no_args_is_help=True)
+judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or use a batch API.", cls=PlainGroup, no_args_is_help=True)
 app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
 for about_judge in (judging.audit, judging.export, judging.export_batch, judging.import_batch):
-    judge_app.command()(user_errors()(about_judge))
+    judge_app.command(cls=PlainCommand)(user_errors()(about_judge))

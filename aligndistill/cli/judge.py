@@ -14,7 +14,10 @@ def audit(
     ],
     labels: Annotated[
         Path | None,
-        typer.Option(help="Human labels of the same answers: preferences or rankings; or votes, for the run's own votes."),
+        typer.Option(
+            metavar="FILE",
+            help="Human labels of the same answers: a file of preferences or rankings; or votes, for the run's own votes.",
+        ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -26,7 +29,7 @@ def audit(
 
 def export(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="A run's folder.", autocompletion=complete_runs)],
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file to write.")],
     form: Annotated[
         Literal["distilabel", "rankings", "rewardbench", "ultrafeedback", "messages", "prompts", "easydistill", "distilabel-sft"],
         typer.Option(
@@ -36,7 +39,7 @@ def export(
         ),
     ] = "distilabel",
 ) -> None:
-    """Export a run's rankings, with the judge's replies, or its prompts and answers, for other tools, with a card beside them."""
+    """Export a run's rankings with the judge's replies, or its prompts and answers, for other tools, with a card."""
     from aligndistill.commands.export import export_run
 
     typer.echo(f"{export_run(run, output, form)} rows written to {output}")
@@ -44,8 +47,8 @@ def export(
 
 def export_batch(
     config: ConfigArguments,
-    output: Annotated[Path, typer.Option(help="The JSONL file to write.")],
-    logprobs: Annotated[bool, typer.Option(help="Ask for log-probabilities too, for soft verdicts.")] = True,
+    output: Annotated[Path, typer.Option(metavar="FILE", help="The JSONL file to write.")],
+    logprobs: Annotated[bool, typer.Option(help="Also ask for log-probabilities, for soft verdicts.")] = True,
 ) -> None:
     """Write the judge's unanswered questions as a batch file in the OpenAI format."""
     loaded = load(config)
@@ -56,9 +59,9 @@ def export_batch(
 
 def import_batch(
     config: ConfigArguments,
-    results: Annotated[list[Path], typer.Option(help="A file of the batch's results; may be given several times.")],
+    results: Annotated[list[Path], typer.Option(metavar="FILE", help="A file of the batch's results; may be given several times.")],
 ) -> None:
-    """Import a batch's results as the judge's answers. Missing answers are asked for again by `run` or by the next export."""
+    """Import a batch's results as the judge's replies. `run` or the next export asks again for missing replies."""
     loaded = load(config)
     from aligndistill.commands.batch_files import import_batch as import_results
 

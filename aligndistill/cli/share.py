@@ -21,22 +21,31 @@ DataFormat = Annotated[
     str | None,
     typer.Option(
         "--format",
+        metavar="FORMAT",
         help="Preferences: trl, openrlhf, rewardbench. Rankings: rankings, distilabel, ultrafeedback. "
-        "Answers: messages, easydistill, distilabel-sft. Votes: votes, trl. Default: the first.",
+        "Answers: messages, easydistill, distilabel-sft. Votes: votes, trl. Default: the first one.",
     ),
 ]
-Merge = Annotated[bool, typer.Option("--merge", help="Of a student with adapters: the whole model, not the adapters alone.")]
-Dtype = Annotated[str | None, typer.Option(help="bf16, fp16 or fp32. Default: as it was trained.")]
-License = Annotated[str | None, typer.Option("--license", help="E.g. apache-2.0. Default: card.license of the config.")]
-LicenseName = Annotated[str | None, typer.Option("--license-name", help="With --license other.")]
-LicenseLink = Annotated[str | None, typer.Option("--license-link", help="With --license other.")]
-Language = Annotated[list[str] | None, typer.Option("--language", help="A code such as en; may be given several times.")]
+Merge = Annotated[bool, typer.Option("--merge", help="Merge a student's adapters into its model.")]
+Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="bf16, fp16 or fp32. Default: as trained.")]
+License = Annotated[
+    str | None, typer.Option("--license", metavar="ID", help="The licence, e.g. apache-2.0. Default: card.license of the config.")
+]
+LicenseName = Annotated[
+    str | None, typer.Option("--license-name", metavar="NAME", help="The licence's name, with --license other.")
+]
+LicenseLink = Annotated[
+    str | None, typer.Option("--license-link", metavar="URL", help="The licence's address, with --license other.")
+]
+Language = Annotated[
+    list[str] | None, typer.Option("--language", metavar="CODE", help="A language code such as en; may be given several times.")
+]
 Name = Annotated[str, typer.Argument(metavar="RUN[:STUDENT]", help="A student, e.g. runs/quickstart:dpo, or with --data a run.")]
 
 
 def export(
     name: Name,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where to write; it must not exist, or be empty.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must be new or empty.")],
     merge: Merge = False,
     dtype: Dtype = None,
     data: DataKinds = None,
@@ -46,7 +55,7 @@ def export(
     license_link: LicenseLink = None,
     language: Language = None,
 ) -> None:
-    """Write a student as a folder that other tools load, or a run's data in their formats, with a card."""
+    """Write a student as a folder that other tools can load, or a run's data in their formats, with a card."""
     given = _terms(license, license_name, license_link, language)
     if data:
         from aligndistill.commands.share.data import export_data
@@ -79,10 +88,10 @@ def push(
     license_name: LicenseName = None,
     license_link: LicenseLink = None,
     language: Language = None,
-    public: Annotated[bool, typer.Option("--public", help="Let everybody see it. Default: private.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Push without a question.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public. Default: private.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Push without asking.")] = False,
 ) -> None:
-    """Push a student, or a run's data, to the Hugging Face Hub: private, after showing what would go there."""
+    """Push a student, or a run's data, to the Hugging Face Hub. Private by default; shows the files and asks first."""
     from aligndistill.commands.share.push import Push
     from aligndistill.commands.share.push import push as push_to_hub
     from aligndistill.commands.share.rows import data_kinds
@@ -100,9 +109,9 @@ def _terms(license: str | None, name: str | None, link: str | None, language: li
 
 def _only_of_students(merge: bool, dtype: str | None) -> None:
     if merge or dtype is not None:
-        raise typer.BadParameter("--merge and --dtype are about a student: leave them out with --data.")
+        raise typer.BadParameter("--merge and --dtype are for a student: remove them, or remove --data.")
 
 
 def _only_of_data(form: str | None) -> None:
     if form is not None:
-        raise typer.BadParameter("--format is about data: give --data as well, such as --data preferences.")
+        raise typer.BadParameter("--format is for data: add --data, such as --data preferences.")

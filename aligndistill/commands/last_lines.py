@@ -1,6 +1,7 @@
 """The last lines of `aligndistill run`: the result, what it cost, what to check, where the model is, how to load it, what next."""
 
 import os
+import textwrap
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,14 +12,17 @@ from aligndistill.runs.results import Run
 from aligndistill.runs.servers import spent_so_far
 from aligndistill.store.artifacts import read_manifest
 
-LONGEST_CHECK = 160
+LONGEST_CHECK = 240
+COPIED = ("load", "next")
+"""Lines to copy, which are never broken."""
 
 
-def last_lines(run: Run, seconds: float) -> Iterator[str]:
+def last_lines(run: Run, seconds: float, width: int | None = None) -> Iterator[str]:
     """Six lines about a complete run, as aligned name and text.
 
     Args:
         seconds: how long this command took.
+        width: of the terminal, characters; longer texts go on below their beginning. None: no line is broken.
     """
     for name, text in (
         ("result", short_result(run.report)),
@@ -27,7 +31,11 @@ def last_lines(run: Run, seconds: float) -> Iterator[str]:
         *_model(run),
         ("next", f"aligndistill view {run.folder}"),
     ):
-        yield f"{name:8} {text}"
+        line = f"{name:8} {text}"
+        if width is None or name in COPIED:
+            yield line
+        else:
+            yield textwrap.fill(line, width, subsequent_indent=9 * " ", break_long_words=False, break_on_hyphens=False)
 
 
 def _cost(run: Run, seconds: float) -> str:

@@ -1,5 +1,7 @@
 """`aligndistill run` and `aligndistill stage`: run the unfinished stages and print the result."""
 
+import shutil
+import sys
 import time
 from typing import Any
 
@@ -36,10 +38,11 @@ def run_and_print(config: RunConfig, until: str | None, as_json: bool = False) -
     if finished.complete:
         print_table(render_table(finished.report), LEAVES_OUT, str(finished.folder / "report.html"))
         typer.echo()
-        for line in last_lines(finished, time.monotonic() - began):
+        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
+        for line in last_lines(finished, time.monotonic() - began, width):
             typer.echo(line)
     else:
-        typer.echo(f"Finished up to {until}. next: aligndistill view {finished.folder}")
+        typer.echo(f"Finished up to {until}. Next: aligndistill view {finished.folder}")
 
 
 def _values(finished: Run, seconds: float) -> dict[str, Any]:

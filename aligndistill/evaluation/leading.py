@@ -3,7 +3,7 @@
 The student with the highest mean of several is ahead partly by chance, and its mean on the prompts that it was chosen on is too
 high. So
 
-- all students are marked that no other is certainly ahead of, by paired differences over all prompts; the intervals are wide
+- all students are marked that no other is clearly ahead of, by paired differences over all prompts; the intervals are wide
   enough (Bonferroni) for the truly best one to be among them with a probability of 95 %, as in Hsu's multiple comparisons with
   the best (1981);
 - the value of the choice is cross-fitted: the best student on each half of the prompts, by hash, is measured on the other half.
@@ -36,7 +36,7 @@ class Leading(Record):
         chosen: the best student on each half.
         differences: the measure of the leader minus that of each other student, paired, over all prompts. The intervals hold
             together with 95 %, so with more students they are wider.
-        group: the leader, and the students that none is certainly ahead of.
+        group: the leader, and the students that none is clearly ahead of.
     """
 
     measure: Measure

@@ -13,7 +13,9 @@ Line = Callable[[int], str]
 """A line for a terminal of this width, characters."""
 
 REFRESHES_PER_SECOND = 4
-LABEL_COLUMNS, RATE_COLUMNS, LEFT_COLUMNS = 16, 11, 14
+LABEL_COLUMNS = {110: 26, 0: 16}
+"""How long a label is, on terminals of at least this width."""
+RATE_COLUMNS, LEFT_COLUMNS = 11, 14
 BAR_COLUMNS = {120: 20, 80: 10}
 """How long a bar is, on terminals of at least this width. Columns are fixed, so that nothing moves while a number grows."""
 
@@ -48,6 +50,11 @@ class Screen:
             yield Text(line(options.max_width), no_wrap=True, overflow="crop")
 
 
+def label_columns(width: int) -> int:
+    """How long a label is on a terminal of this width, characters."""
+    return next(columns for least, columns in LABEL_COLUMNS.items() if width >= least)
+
+
 @dataclass(frozen=True)
 class CountTexts:
     """A running count with what is said about it.
@@ -67,12 +74,12 @@ class CountTexts:
 
 def count_line(count: CountTexts, width: int, ascii_only: bool = False) -> str:
     """`verdicts  ━━━━────  1,840/3,929  42/s  ETA 50 s   loss 0.69`: what does not fit is left out whole."""
-    done, total, label = count.done, count.total, count.label
+    done, total, label, columns = count.done, count.total, count.label, label_columns(width)
     whole = f"{total:,}" if total is not None else ""
     counted = f"{done:>{len(whole)},}/{whole}" if whole else f"{done:,}"
-    name = label if len(label) <= LABEL_COLUMNS else f"{label[: LABEL_COLUMNS - 3]}..."
+    name = label if len(label) <= columns else f"{label[: columns - 3]}..."
     left = f"ETA {count.left}" if count.left else ""
-    fixed = [name.ljust(LABEL_COLUMNS), counted, count.rate.rjust(RATE_COLUMNS), left.ljust(LEFT_COLUMNS)]
+    fixed = [name.ljust(columns), counted, count.rate.rjust(RATE_COLUMNS), left.ljust(LEFT_COLUMNS)]
     drawn = next((columns for least, columns in BAR_COLUMNS.items() if width >= least), 0)
     if drawn:
         full = min(drawn, drawn * done // total) if total else 0

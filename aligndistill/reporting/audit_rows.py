@@ -54,7 +54,7 @@ def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float 
     labels = metrics.labels
     by_labels = "" if labels is None or labels.longer_wins is None else f"by the labels {share(labels.longer_wins)}"
     yield "longer answer wins", metrics.longer_wins, "; ".join(filter(None, (by_chance, by_labels))), chance.mean if chance else 0.5
-    yield "intransitive choices (A > B > C > A)", metrics.intransitive, "near 0%; 25% for a coin", 0.0
+    yield "intransitive choices (A > B > C > A)", metrics.intransitive, "near 0%; 25% by chance", 0.0
     yield "same choice when asked twice", metrics.self_consistency, "near 100%", 1.0
     own = metrics.own_answers_win_by_labels
     yield (
@@ -72,9 +72,9 @@ def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float 
         longer = labels.longer_wins
         wanted = "" if longer is None else f"always taking the longer: {share(longer)}"
         yield "agrees with the labels", labels.agreement, wanted, 1.0
-    yield "known-bad answers preferred", metrics.canaries, "near 0%; 50% for a coin", 0.0
+    yield "known-bad answers preferred", metrics.canaries, "near 0%; 50% by chance", 0.0
     for kind, rate in metrics.canaries_by_kind.items():
-        yield f"  of kind {kind.replace('_', ' ')}", rate, "", 0.0
+        yield f"  of kind {kind.replace('_', ' ')}", rate, "near 0%", 0.0
 
 
 def audit_table(metrics: AuditMetrics) -> Table:

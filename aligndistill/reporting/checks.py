@@ -17,8 +17,8 @@ UNREADABLE_SHARE = 0.01
 """Unreadable verdicts are shown from this share on; of a student's comparisons with the start, from the first on."""
 
 RULES = (
-    "the reward rises without the truth (or, without truth, the win rate), by the 95% intervals of the paired differences; or a "
-    "student has the highest reward, and another is certainly ahead of it by the truth",
+    "the reward rises but the truth does not (where truth is not measured: the win rate), by the 95% intervals of the paired "
+    "differences; or a student has the highest reward, and another is clearly ahead of it by the truth",
     f"a student is worse than the start on {WORSE_SHARE:.0%} of the prompts or more",
     f"distinct-2 is below {DIVERSITY_SHARE:.0%} of the start's",
     f"answers are longer or shorter than the start's by a factor of {LENGTH_RATIO:g} or more",
@@ -45,7 +45,7 @@ def checks_of(report: Report) -> Iterator[Check]:
 
 
 TITLES: dict[CheckKind, str] = {
-    "reward_without_truth": "The reward rises, the truth less",
+    "reward_without_truth": "Higher reward without higher truth",
     "worse_than_start": "Worse than the start on many prompts",
     "diversity": "Less diverse answers",
     "length": "Longer or shorter answers",
@@ -73,7 +73,7 @@ def _reward_without_truth(report: Report, name: str, student: StudentMetrics, ga
             return
         text = (
             f"{name} has the highest reward of the students ({_mean(student.reward)}), but its truth, "
-            f"{with_interval(student.truth)}, is certainly lower than that of {lead.leader}; {exploited}"
+            f"{with_interval(student.truth)}, is clearly lower than that of {lead.leader}; {exploited}"
         )
     else:
         return

@@ -44,7 +44,7 @@ def _of_students(report: Report) -> str:
     if len(students) == len(rates) > 1:
         clearly = sum(rate.low > 0.5 for rate in rates)
         which = f"All {len(rates)} students beat" if clearly == len(rates) else f"{clearly} of {len(rates)} students beat"
-        sentences.append(f"{which} the start in the judge's eyes (95% intervals above 50%)")
+        sentences.append(f"{which} the start according to the judge (95% intervals above 50%)")
     return ". ".join(sentences) + "."
 
 
@@ -53,7 +53,7 @@ MEASURES = {"truth": "truth", "win_rate_lc": "win rate at equal length", "win_ra
 
 def _leading(lead: Leading, report: Report) -> Iterator[str]:
     """The leader and its group, and what choosing the best of them is worth."""
-    yield f"Leading of {len(lead.differences) + 1} students: {lead.leader}"
+    yield f"Leading student of {len(lead.differences) + 1}: {lead.leader}"
     others = lead.group[1:]
     if not others:
         yield "All others are behind it (paired differences, 95%)"
@@ -64,7 +64,7 @@ def _leading(lead: Leading, report: Report) -> Iterator[str]:
     start = report.start.truth if lead.measure == "truth" else None
     beside = f" (start: {with_interval(start)})" if start is not None else ""
     value = f"a {MEASURES[lead.measure]} of {with_interval(lead.value)}"
-    yield f"The best student on one half of the prompts has {value} on the other half{beside}"
+    yield f"Chosen on one half of the prompts, the best student has {value} on the other half{beside}"
 
 
 def short_result(report: Report) -> str:

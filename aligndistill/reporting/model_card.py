@@ -276,7 +276,7 @@ def _evaluation(facts: ModelFacts) -> Iterator[str]:
         yield from table(("metric", "share", "n", "compare with"), audited)
     votes = facts.votes
     if votes is not None and votes.agreement is not None:
-        own = f"; people agree with themselves in {share(votes.self_agreement)}" if votes.self_agreement else ""
+        own = f"; voters repeat their choice in {share(votes.self_agreement)}" if votes.self_agreement else ""
         yield f"People's blind votes ({votes.headline:,}): the judge chooses as they do in {share(votes.agreement)}{own}.\n"
 
 

@@ -26,6 +26,7 @@ from aligndistill.processes.launch import launch
 from aligndistill.processes.monitor import monitored, wait_for_others
 from aligndistill.processes.progress import RunProgress, run_progress, say
 from aligndistill.processes.ranks import is_main_process, world_size
+from aligndistill.reporting.writing import duration
 from aligndistill.runs.events import Events, recorded
 from aligndistill.runs.expected import begin_stage
 from aligndistill.runs.files import EVENTS
@@ -266,7 +267,7 @@ def _ends(stage: Stage, group: str | None) -> bool:
 
 def summary(manifest: Manifest) -> str:
     """A finished stage in one line: counts, dropped records and time."""
-    counts = ", ".join(f"{number} {name.replace('_', ' ')}" for name, number in manifest.counts.items())
-    dropped = ", ".join(f"{number} {reason}" for reason, number in manifest.dropped.items())
-    parts = [part for part in (counts, f"dropped: {dropped}" if dropped else "", f"{manifest.wall_seconds:.1f} s") if part]
+    counts = ", ".join(f"{number:,} {name.replace('_', ' ')}" for name, number in manifest.counts.items())
+    dropped = ", ".join(f"{reason} ({number:,})" for reason, number in manifest.dropped.items())
+    parts = [part for part in (counts, f"dropped: {dropped}" if dropped else "", duration(manifest.wall_seconds)) if part]
     return "; ".join(parts)

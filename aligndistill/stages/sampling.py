@@ -114,7 +114,7 @@ def sample_answers(
             total = before + sum(len(samples) for _, samples in requests.wanted)
             spending = context.spending if on_server else None
             arrived = unanswered = 0
-            for answered in track(chat.model.answer(requests, job.sampling), f"answers of {name}", total, before, spending):
+            for answered in track(chat.model.answer(requests, job.sampling), f"{name} answers", total, before, spending):
                 problem = answered.reply.problem
                 if problem and not problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER)):
                     refused += 1

@@ -44,7 +44,7 @@ def test_six_lines_say_what_came_out_and_what_is_next(run: FakeRun) -> None:
     (run.folder / SPENT).write_text('{"requests": 2, "tokens": 1500, "usd": 0.5}\n{"requests": 1, "tokens": 500, "usd": 0.25}\n')
     found = lines(run)
     assert list(found) == ["result", "cost", "checks", "student", "load", "next"]
-    assert found["result"].startswith("Leading of 2 students: pro. ")
+    assert found["result"].startswith("Leading student of 2: pro. ")
     assert found["cost"] == "3 stages, 60 s (this command: 2.0 s); 3 requests, 2,000 tokens, 0.75 USD"  # a shared stage once
     assert found["checks"] == "3 to look at: The judge prefers long answers. And 2 more: runs/quick/report.html"
     assert found["student"] == "pro: store/student-pro/model"

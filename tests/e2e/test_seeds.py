@@ -27,6 +27,6 @@ def test_seeds_are_judged_once_and_summed_up(folder: Path, forked: ForkServer, c
     assert "over 2 seeds" in ended.output
     page = (folder / "runs/run/report.html").read_text()
     assert "Over seeds" in page
-    assert "Leading of 2 students" in page
+    assert "Leading student of 2" in page
     monkeypatch.chdir(folder)
     assert set(open_run("runs/run").students) == set(report["students"])

@@ -124,9 +124,7 @@ def test_the_highest_reward_with_certainly_lower_truth() -> None:
     )
     found = list(checks_of(report(students={"dpo": FINE, "ppo": other}, leading=lead)))
     assert [(one.kind, one.student) for one in found] == [("reward_without_truth", "ppo")]
-    assert (
-        "ppo has the highest reward of the students (1.50), but its truth, 0.60 [0.56, 0.64], is certainly lower" in found[0].text
-    )
+    assert "ppo has the highest reward of the students (1.50), but its truth, 0.60 [0.56, 0.64], is clearly lower" in found[0].text
     together = lead.model_copy(update={"group": ("dpo", "ppo")})
     assert list(checks_of(report(students={"dpo": FINE, "ppo": other}, leading=together))) == []
 

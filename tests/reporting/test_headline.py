@@ -7,15 +7,18 @@ from tests.reporting.fake_run import full_report, mean, student
 REST = (
     "On all prompts the judge prefers the answers of pro to the start's in 74% [69%, 79%] of comparisons. "
     "pro is 12.3 nats per response away from the start. "
-    "All 2 students beat the start in the judge's eyes (95% intervals above 50%)."
+    "All 2 students beat the start according to the judge (95% intervals above 50%)."
 )
 
 
-WORTH = "The best student on one half of the prompts has a truth of 0.66 [0.61, 0.71] on the other half (start: 0.42 [0.37, 0.47])."
+WORTH = (
+    "Chosen on one half of the prompts, the best student has a truth of 0.66 [0.61, 0.71] on the other half "
+    "(start: 0.42 [0.37, 0.47])."
+)
 
 
 def test_the_leading_student_and_what_choosing_it_is_worth():
-    alone = "Leading of 2 students: pro. All others are behind it (paired differences, 95%)."
+    alone = "Leading student of 2: pro. All others are behind it (paired differences, 95%)."
     assert result_sentence(full_report()) == f"{alone} {WORTH} {REST}"
 
 
@@ -44,7 +47,7 @@ def test_where_none_leads_the_choice_is_said_to_be_optimistic():
 
 def test_a_win_rate_that_may_be_chance_is_not_counted():
     report = full_report().model_copy(update={"students": {"a": student(0.5, 0.53), "b": student(0.6, 0.7)}})
-    assert "1 of 2 students beat the start in the judge's eyes" in result_sentence(report)
+    assert "1 of 2 students beat the start according to the judge" in result_sentence(report)
 
 
 def test_one_student_without_truth():

@@ -72,7 +72,7 @@ def test_the_hub_reads_its_front_matter() -> None:
 
 def test_its_text_says_what_was_measured_and_by_whom() -> None:
     text = ModelCard(model_card(FACTS)).text
-    assert "Leading of 2 students: pro" in text
+    assert "Leading student of 2: pro" in text
     assert "A student of org/base, trained with `dpo` by aligndistill." in text
     assert "1,234,567 adapter parameters in bfloat16" in text
     assert "| rankings | 42 train, 124 pairs | 3 tied | 12 s |" in text
@@ -82,7 +82,7 @@ def test_its_text_says_what_was_measured_and_by_whom() -> None:
     assert "Which is better, {first} or {second}?" in text
     assert "Against the start: 58 wins, 19 ties, 19 losses (n = 96)." in text
     assert "Worse than the start by the truth function on 12 of 96 prompts." in text
-    assert "the judge chooses as they do in 7 of 9; people agree with themselves in 90% [85%, 95%]" in text
+    assert "the judge chooses as they do in 7 of 9; voters repeat their choice in 90% [85%, 95%]" in text
     assert "12% of answers were cut" in text
     assert "arXiv:2305.18290" in text
     assert "arXiv:2106.09685" in text

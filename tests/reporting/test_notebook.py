@@ -42,7 +42,7 @@ def assert_safe(html: str) -> Tags:
 
 def test_a_run_in_short() -> None:
     found = assert_safe(run_html(full_report(), "runs/quick"))
-    for shown in ("Leading of 2 students: pro", "dpo is less diverse", "0.68 *", "is the start", "aligndistill view runs/quick"):
+    for shown in ("Leading student of 2: pro", "dpo is less diverse", "0.68 *", "is the start", "aligndistill view runs/quick"):
         assert shown in found.text, shown
     assert found.tags.count("svg") == 2 + 4  # two plots, and a mark for each model
 

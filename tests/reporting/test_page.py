@@ -120,7 +120,7 @@ def test_the_policy_forbids_everything_that_is_not_here(full_html):
 def test_full_page_shows_every_metric(full_html):
     page = Page(full_html)
     for shown in [
-        "Leading of 2 students: pro. All others are behind it",
+        "Leading student of 2: pro. All others are behind it",
         "[0.69, 0.79]",
         "38 s",
         "labelling 3,072 14 3,072 8,900 3,072",
@@ -130,7 +130,7 @@ def test_full_page_shows_every_metric(full_html):
         "0.71 [0.66, 0.76]",
         "weight of length in training, left out of the reward 1.24",
         "duplicate prompt 12",
-        "winner changes with the order see 6% [3%, 9%] 96",
+        "winner changes with the order see them 6% [3%, 9%] 96",
         "longer answer wins 61% [56%, 66%] 96 by chance 50% [46%, 54%]; by the labels 58% [53%, 63%]",
         "agrees with the labels 70% [65%, 75%] 96 always taking the longer: 58% [53%, 63%]",
         "of kind other prompt 20% [15%, 25%] 96",
@@ -147,7 +147,7 @@ def test_full_page_shows_every_metric(full_html):
     headings = [tag for tag, _ in page.elements if tag in ("h1", "h2")]
     assert headings == ["h1"] + ["h2"] * 7
     assert [attributes.get("class") for tag, attributes in page.elements if tag == "td"].count("best") == 1
-    assert "intervals that hold together with 95%: dpo +0.12 [+0.07, +0.17]." in page.text
+    assert "simultaneous 95% intervals: dpo +0.12 [+0.07, +0.17]." in page.text
 
 
 def test_plots_are_described(full_html):

@@ -101,11 +101,11 @@ def test_a_person_beside_themselves_and_the_sentence_for_cards(run: Path) -> Non
     assert found.self_agreement is not None
     assert (found.self_agreement.mean, found.self_agreement.n) == (0.75, 4)
     sentence = votes_sentence(found)
-    assert sentence.startswith("Judge and people choose alike in 88% [")
+    assert sentence.startswith("Judge and people choose the same answer in 88% [")
     assert "(24 votes on 24 prompts); kappa is 0.75 [" in sentence
-    assert "a person agrees with themselves in 3 of 4; always taking the longer answer would agree in 88%" in sentence
+    assert "a voter repeats the choice in 3 of 4; always taking the longer answer would agree in 88%" in sentence
     rows = {row.label: (row.text, row.n) for row in vote_rows(found)}
-    assert rows["a person with themselves, sides swapped"] == ("3 of 4", 4)
+    assert rows["a voter repeats the choice, sides swapped"] == ("3 of 4", 4)
     assert rows["kappa of judge and person"][1] == 24
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.commands.view.flags import DISAGREE, cell_flags, prompt_flags
-from aligndistill.commands.view.rows import Pair, prompt_verdicts, read_verdict, rows_of, storable, win_probability
+from aligndistill.commands.view.rows import Pair, prompt_verdicts, read_verdict, rows_of, storable
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.data.trl_pairs import joined_prompt
 from aligndistill.records import content_hash

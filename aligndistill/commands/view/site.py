@@ -18,9 +18,10 @@ from aligndistill.commands.view.links import Links
 from aligndistill.commands.view.query import Index, opened
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.svg import short
+from aligndistill.evaluation.intervals import Mean
 from aligndistill.processes.screen import rough_duration
 from aligndistill.reporting.texts import visible
-from aligndistill.reporting.writing import with_interval
+from aligndistill.reporting.writing import number, with_interval
 from aligndistill.runs.votes import read_votes
 
 
@@ -91,7 +92,15 @@ def _environment() -> Environment:
         lstrip_blocks=True,
         finalize=_shown,
     )
-    environment.filters |= {"short": short, "duration": rough_duration, "when": when, "mean": with_interval, "signed": signed}
+    environment.filters |= {
+        "short": short,
+        "number": number,
+        "duration": rough_duration,
+        "when": when,
+        "mean": with_interval,
+        "signed": signed,
+    }
+    environment.tests["no_difference"] = is_none
     return environment
 
 
@@ -107,4 +116,9 @@ def when(seconds: float) -> str:
 
 def signed(value: float) -> str:
     """A difference with its sign."""
-    return f"{value:+.2f}"
+    return f"{value:+z.2f}"
+
+
+def is_none(difference: Mean) -> bool:
+    """Whether a difference and its interval are zero to two decimals."""
+    return all(abs(value) < 0.005 for value in (difference.low, difference.mean, difference.high))

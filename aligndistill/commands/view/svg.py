@@ -8,8 +8,8 @@ from markupsafe import Markup, escape
 
 from aligndistill.reporting.texts import visible
 
-WIDTH, HEIGHT = 420, 220
-LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 30
+WIDTH, HEIGHT = 380, 210
+LEFT, RIGHT, TOP, BOTTOM = 52, 12, 12, 34
 COLOURS = 7
 
 Points = Sequence[tuple[float, float]]
@@ -95,9 +95,9 @@ def axes(across: Scale, up: Scale, x_title: str) -> list[str]:
         parts.append(f'<text class="tick end" x="{LEFT - 6}" y="{up.place(value) + 4:.1f}">{short(value)}</text>')
     for value in across.ticks:
         x = f"{across.place(value):.1f}"
-        parts.append(f'<text class="tick middle" x="{x}" y="{HEIGHT - BOTTOM + 15}">{short(value)}</text>')
+        parts.append(f'<text class="tick middle" x="{x}" y="{HEIGHT - BOTTOM + 14}">{short(value)}</text>')
     parts.append(f'<line class="axis" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{HEIGHT - BOTTOM}" y2="{HEIGHT - BOTTOM}"/>')
-    parts.append(f'<text class="tick middle" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 2}">{escape(visible(x_title))}</text>')
+    parts.append(f'<text class="tick middle" x="{(LEFT + WIDTH - RIGHT) / 2}" y="{HEIGHT - 4}">{escape(visible(x_title))}</text>')
     return parts
 
 

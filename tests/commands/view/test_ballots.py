@@ -193,4 +193,4 @@ def test_an_audit_by_votes_prints_what_the_votes_page_shows(
     print_table(vote_table(metrics))
     printed = capsys.readouterr().out
     assert "18 votes, 18 of them blind and at random" in printed
-    assert "judge and person choose alike" in printed
+    assert "judge and person choose the same answer" in printed

@@ -199,7 +199,7 @@ def test_twenty_keys_in_two_seconds_are_twenty_votes(browser: "Browser", tmp_pat
         assert [one["vote"] for one in stored] == ["left", "right", "tie", "both_bad"] * 5
         assert len({one["id"] for one in stored}) == 20
         page.get_by_text("Show the results").click()
-        page.get_by_text("judge and person choose alike").wait_for()
+        page.get_by_text("judge and person choose the same answer").wait_for()
         assert tab.complaints == []
         tab.context.close()
 

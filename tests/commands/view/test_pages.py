@@ -86,7 +86,7 @@ def test_curves_are_drawn_for_every_stage_with_their_values(client: Client) -> N
 
 def test_data_says_what_was_dropped_and_marks_what_is_learned(client: Client, fake: FakeRun) -> None:
     page = client.get("/r/fake/data")
-    assert "2 empty prompt" in page
+    assert "empty prompt: 2" in page
     assert "<mark>first 0</mark>" in page
     assert f"{len(fake.prompts)} rankings" in page
     assert "page=2" in page

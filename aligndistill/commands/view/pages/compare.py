@@ -8,7 +8,8 @@ from typing import Any
 from aligndistill.commands.compare.differences import COMPARED, changed, difference, figures, known, notes, settings, shared_models
 from aligndistill.commands.view.pages.samples import prompt_text, shortened
 from aligndistill.commands.view.query import Index
-from aligndistill.commands.view.site import Page, Site, UnknownPage
+from aligndistill.commands.view.sample_query import SORTS
+from aligndistill.commands.view.site import Page, Site, UnknownPage, is_none
 from aligndistill.commands.view.svg import scatter
 
 MOST_RUNS = 6
@@ -29,9 +30,8 @@ def compare_page(site: Site, identities: Sequence[str], values: Mapping[str, str
         base, *others = indexes
         models = shared_models(base, others)
         model = values.get("m", "")
-        model = (
-            model if model in models else next(iter([name for name in models if name not in ("start", "teacher")] or models), "")
-        )
+        rows = [_row(name, base, others) for name in models]
+        model = model if model in models else _first_changed(rows)
         measure = values.get("by", "")
         measure = measure if measure in base.measures else next(iter(base.measures), "")
         both = changed(figures(base, model), figures(others[0], model), measure) if model and measure else []
@@ -43,7 +43,8 @@ def compare_page(site: Site, identities: Sequence[str], values: Mapping[str, str
                 "runs": runs,
                 "notes": list(notes(runs, indexes)),
                 "settings": list(settings(runs)),
-                "rows": [_row(name, base, others) for name in models],
+                "rows": rows,
+                "titles": SORTS,
                 "measures": [name for name in COMPARED if name in base.measures],
                 "models": models,
                 "model": model,
@@ -54,6 +55,13 @@ def compare_page(site: Site, identities: Sequence[str], values: Mapping[str, str
                 "worse": _shown(base, [one for one in ordered[::-1] if one[2] < one[1]][:SHOWN]),
             },
         )
+
+
+def _first_changed(rows: Sequence[Mapping[str, Any]]) -> str:
+    """The first student that differs between the runs; else the first one, or the start."""
+    students = [row for row in rows if row["model"] not in ("start", "teacher")] or list(rows)
+    differ = [row for row in students if any(one and not is_none(one) for _, found in row["cells"] for one in found)]
+    return next((str(row["model"]) for row in [*differ, *students]), "")
 
 
 def _row(model: str, base: Index, others: Sequence[Index]) -> dict[str, Any]:

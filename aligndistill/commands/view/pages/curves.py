@@ -35,6 +35,24 @@ TITLES = {
     "length_tokens": "length, tokens",
     "clip_fraction": "clip fraction",
     "explained_variance": "explained variance",
+    "eos_rate": "share of answers that end by themselves",
+    "kl_coefficient": "KL coefficient",
+    "kl_k3_nats": "KL by the k3 estimator, nats per answer",
+    "logps/chosen": "log-probability of chosen answers, nats",
+    "logps/rejected": "log-probability of rejected answers, nats",
+    "policy_loss": "policy loss",
+    "value_loss": "value loss",
+    "rank_loss": "ranking loss",
+    "score_std": "standard deviation of the score",
+    "sft_loss": "loss of the SFT term",
+    "unscored": "answers without a score, share",
+    "update_kl_nats": "KL of the update (k3), nats",
+    "ratio_max": "largest probability ratio",
+    "ratio_mean": "mean probability ratio",
+    "rewards/accuracies": "implicit reward: pairs in order, share",
+    "rewards/chosen": "implicit reward of chosen answers",
+    "rewards/rejected": "implicit reward of rejected answers",
+    "rewards/margins": "implicit reward: chosen minus rejected",
 }
 MOST_POINTS = 400
 MOST_SAMPLES = 20
@@ -47,7 +65,8 @@ def curves_page(site: Site, run: RunFolder, values: Mapping[str, str]) -> Page:
     logs = _logs(run)
     x = values.get("x", "step")
     x = x if x in X_AXES else "step"
-    colours = {name: number for number, name in enumerate(logs)}
+    students = [name for name in logs if f"student-{name}" in run.folders]
+    colours = {name: number for number, name in enumerate(dict.fromkeys([*students, *logs]))}  # as in the report
     metrics = {key for log in logs.values() for entry in log for key in entry} - LEFT_OUT
     panels = []
     for metric in sorted(metrics, key=lambda name: (FIRST.index(name) if name in FIRST else len(FIRST), name)):

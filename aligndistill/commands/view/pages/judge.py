@@ -1,6 +1,5 @@
 """The judge: its audit, each figure with a link to the rows that it counts, its work in numbers, and people beside it."""
 
-from collections.abc import Iterable
 from typing import Any
 
 from pydantic import ValidationError
@@ -32,7 +31,8 @@ def judge_page(site: Site, run: RunFolder) -> Page:
         rows = []
         for row in audit_rows(metrics) if metrics else []:
             link = _rows_behind(index, row.label)
-            rows.append({"label": row.label, "share": share(row.figure), "n": row.figure.n, "wanted": row.wanted, "link": link})
+            values = {"label": row.label.strip(), "part": row.label.startswith(" "), "share": share(row.figure), "n": row.figure.n}
+            rows.append({**values, "wanted": row.wanted, "link": link})
         in_evaluation = [
             {"label": f"{model}: {SHOWN_FILTERS[name]}", "count": number, "url": SampleQuery(filters=(name,), model=model).url()}
             for model, name, number in index.cell_counts()
@@ -46,7 +46,9 @@ def judge_page(site: Site, run: RunFolder) -> Page:
                 "rows": rows,
                 "warnings": run.manifest("audit").get("metrics", {}).get("warnings", []),
                 "evaluation": in_evaluation,
-                "work": work(run, index),
+                "held_out": index.count(SampleQuery(split="held_out")),
+                "evaluated": bool(_reported(run)),
+                "work": _reported(run) or _so_far(index),
                 "human": human_metrics(run, index),
                 "human_rows": VOTES_SHOWN,
             },
@@ -69,18 +71,40 @@ def _rows_behind(index: Index, label: str) -> tuple[str, str] | None:
     return (f"{count} {words}", query.url()) if count else None
 
 
-def work(run: RunFolder, index: Index) -> list[dict[str, Any]]:
-    """What the judge was asked, part by part, and the sum."""
+def _reported(run: RunFolder) -> list[dict[str, Any]]:
+    """What the judge did, part by part, and the sum, as the report has it; nothing before there is one."""
+    judge = run.report.judge if run.report else None
+    if judge is None:
+        return []
+    rows = [
+        {
+            "name": one.purpose,
+            "counts": {
+                "verdicts": one.verdicts,
+                "unreadable": one.unparsed,
+                "model calls": one.calls,
+                "prompt tokens": one.prompt_tokens,
+                "completion tokens": one.completion_tokens,
+            },
+        }
+        for one in judge.work
+    ]
+    return _with_sum(rows)
+
+
+def _so_far(index: Index) -> list[dict[str, Any]]:
+    """The verdicts that are stored, part by part, and the sum."""
     rows = []
     for scope, name in SCOPES.items():
         count, unreadable = index.db.execute(
             "select count(*), coalesce(sum(unparsed), 0) from verdicts where scope = ?", (scope,)
         ).fetchone()
         if count:
-            rows.append({"name": name, "verdicts": count, "unreadable": unreadable})
-    return [*rows, _total(rows)] if rows else []
+            rows.append({"name": name, "counts": {"verdicts": count, "unreadable": unreadable}})
+    return _with_sum(rows)
 
 
-def _total(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
-    rows = list(rows)
-    return {"name": "together", **{key: sum(row[key] for row in rows) for key in ("verdicts", "unreadable")}}
+def _with_sum(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    if not rows:
+        return []
+    return [*rows, {"name": "sum", "counts": {name: sum(row["counts"][name] for row in rows) for name in rows[0]["counts"]}}]

@@ -1,5 +1,6 @@
 """All runs, and one run: what they are doing, what they found, and where to look next."""
 
+from collections.abc import Sequence
 from typing import Any
 
 from aligndistill.commands.view.ballots import human_metrics
@@ -10,8 +11,10 @@ from aligndistill.commands.view.rows import rows_of
 from aligndistill.commands.view.run_folder import RunFolder, RunState
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
+from aligndistill.reporting.checks import by_kind
 from aligndistill.reporting.columns import COLUMNS, authors_of, measured
-from aligndistill.reporting.report import Report, best_student
+from aligndistill.reporting.headline import result_sentence
+from aligndistill.reporting.report import Check, Report, best_student
 from aligndistill.reporting.rows import table_rows
 from aligndistill.runs.files import SPENT
 
@@ -55,7 +58,8 @@ def run_page(site: Site, run: RunFolder) -> Page:
     """One run: its stages, which change while it runs, its result, and what to check."""
     report = run.report
     with site.index(run) as index:
-        checks = _checks(index)
+        samples = _samples(index)
+        checks = [(title, _with_links(some, index)) for title, some in by_kind(report.checks)] if report else []
         human = human_metrics(run, index)
     columns = measured(COLUMNS, list(authors_of(report).values())) if report else []
     series = {name: None if name in ("start", "teacher") else n for n, name in enumerate(authors_of(report))} if report else {}
@@ -63,6 +67,8 @@ def run_page(site: Site, run: RunFolder) -> Page:
         "run": run,
         "report": report,
         "checks": checks,
+        "samples": samples,
+        "result": result_sentence(report) if report else "",
         "human": human,
         "columns": columns,
         "rows": table_rows(report, columns, series) if report else [],
@@ -104,17 +110,36 @@ def newest_rows(run: RunFolder, state: RunState) -> list[str]:
     return found[-6:]
 
 
-def _checks(index: Index) -> list[tuple[str, int, str]]:
-    """What to look at first: each filter that finds something, for each student if it is about answers."""
-    found = []
+def _with_links(checks: Sequence[Check], index: Index) -> list[dict[str, str]]:
+    """What the report found, with the query of the samples behind it."""
+    models = index.models
+    return [
+        {
+            "text": one.text,
+            "samples": one.samples,
+            "query": SampleQuery(filters=(one.samples,), model=one.student if one.student in models else "").url(),
+        }
+        for one in checks
+    ]
+
+
+def _samples(index: Index) -> list[dict[str, Any]]:
+    """Samples to look at: each filter that finds something, with the number of prompts, for each student if it is about answers."""
+    of_model: dict[str, list[tuple[str, int, str]]] = {}
     for model, name, number in index.cell_counts():
         if number and name not in ("near_tie", "identical"):
-            found.append((f"{model}: {CELL_FILTERS[name][1]}", number, SampleQuery(filters=(name,), model=model).url()))
-    for name, (_, label, _) in PROMPT_FILTERS.items():
+            of_model.setdefault(name, []).append((model, number, SampleQuery(filters=(name,), model=model).url()))
+    held_out, every = index.count(SampleQuery(split="held_out")), index.count(SampleQuery(split="all"))
+    found = [
+        {"label": label, "meaning": meaning, "total": held_out, "found": of_model[name]}
+        for name, (_, label, meaning) in CELL_FILTERS.items()
+        if name in of_model
+    ]
+    for name, (_, label, meaning) in PROMPT_FILTERS.items():
         query = SampleQuery(filters=(name,), split="all")
         if number := index.count(query):
-            found.append((label, number, query.url()))
-    return sorted(found, key=lambda one: -one[1])[:10]
+            found.append({"label": label, "meaning": meaning, "total": every, "found": [("", number, query.url())]})
+    return found
 
 
 def _facts(run: RunFolder, report: Report | None) -> list[tuple[str, str]]:

@@ -1,0 +1,35 @@
+"""Help without Python's types: flags and arguments show none, and the usage line shows arguments as they are written."""
+
+from collections.abc import Callable
+from typing import Any
+
+from typer.core import TyperCommand, TyperGroup
+
+
+class PlainCommand(TyperCommand):
+    """A command with such a help."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See Typer: the parameters with `--help`."""
+        return [_plain(one) for one in super().get_params(ctx)]
+
+
+class PlainGroup(TyperGroup):
+    """The same for a group of commands."""
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See Typer: the parameters with `--help`."""
+        return [_plain(one) for one in super().get_params(ctx)]
+
+
+def _plain(parameter: Any) -> Any:
+    """Replace what Typer 0.29 calls to show a parameter; older versions never ask for it and show less."""
+    shown: dict[str, Callable[..., str | None]] = {}
+    if parameter.param_type_name == "argument":
+        shown = {"display_type_rich": lambda ctx: None, "_usage_display_name": lambda: str(parameter.metavar or parameter.name)}
+    elif parameter.is_flag:
+        shown = {"display_type_rich": lambda ctx: None}
+    for name, show in shown.items():
+        if hasattr(parameter, name):
+            setattr(parameter, name, show)
+    return parameter
