@@ -158,6 +158,22 @@ class RewardModelMetrics(PreferenceMetrics):
     ensemble: EnsembleMetrics | None = None
 
 
+class NewPrompts(Record):
+    """The prompts that models wrote for a round, beside its other training prompts.
+
+    Attributes:
+        prompts: how many of them the filters kept.
+        accept_rate, difficulty: of those, as in `RoundMetrics`; None without one that has them.
+        accept_rate_of_others, difficulty_of_others: of the round's other training prompts.
+    """
+
+    prompts: int
+    accept_rate: Mean | None = None
+    difficulty: Mean | None = None
+    accept_rate_of_others: Mean | None = None
+    difficulty_of_others: Mean | None = None
+
+
 class RoundMetrics(Record):
     """A round's promoted student on the held-out prompts.
 
@@ -173,6 +189,7 @@ class RoundMetrics(Record):
         accept_rate, difficulty: of the round's training prompts, for the student that the round started from: the mean probability
             that the judge prefers its answer to the teacher's (or to the best one), and how far it is behind, on logits where the
             teacher wrote candidates (see `preferences/difficulty.py`).
+        new_prompts: of the round's training prompts those that models wrote for it (`weak_seeds`); None if they wrote none.
         ended: why no further round follows; None if one may.
     """
 
@@ -190,6 +207,7 @@ class RoundMetrics(Record):
     agreement: Mean | None = None
     accept_rate: Mean | None = None
     difficulty: Mean | None = None
+    new_prompts: NewPrompts | None = Field(default=None, exclude_if=lambda new: new is None)
 
 
 class ChainModel(Record):
