@@ -56,7 +56,7 @@ def one_round(config: RunConfig, each: Round, models: Given, data: Given, before
     models = models | ({"student": previous.progress} if previous else {})
     roles = models | {role: models[name] for role, name in each.roles.items()}  # start and reference
     written = prompts_so_far(config, each, data, models, roles, before)
-    learned = preferences(config, each, data, written, roles, before)
+    learned = preferences(config, each, data, written, models, roles, before)
     compared = {each.of(role): held_out_answers(config, each.of(role), data, author=roles[role]) for role in each.compared}
     start_answers = previous.promoted_answers if previous else compared.get("start")
     known = learned | {"start_answers": start_answers, "rankings": learned_rankings(learned)}

@@ -17,6 +17,7 @@ from aligndistill.stages import (
     revisions,
     reward_model,
     rounds,
+    second_verdicts,
     verdicts,
     weak_prompts,
 )
@@ -37,7 +38,9 @@ def ranking(config: RunConfig) -> Given:
     return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
 
 
-def preferences(config: RunConfig, each: Round, given: Given, written: Stage, roles: Given, built: Sequence[RoundStages]) -> Given:
+def preferences(
+    config: RunConfig, each: Round, given: Given, written: Stage, models: Given, roles: Given, built: Sequence[RoundStages]
+) -> Given:
     """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
 
     `given` has the run's prompts or ready-made rankings, `written` those and what models wrote for the rounds so far, `built` are
@@ -66,7 +69,8 @@ def preferences(config: RunConfig, each: Round, given: Given, written: Stage, ro
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
         auditing: Given = {"settings": config.audit_settings, "not_hashed": {"ends_rounds": bool(before)}}
-        data = data | {"audit": stage(each.of("audit"), audit.make, **auditing, **judged)}
+        second = second_opinion(config, each, models, judged) if "verdicts" in judged else {}
+        data = data | second | {"audit": stage(each.of("audit"), audit.make, **auditing, **judged, **second)}
     if "verdicts" in judged:
         making = ranking(config)
         making["not_hashed"] |= {"may_be_tied": bool(before)}
@@ -84,6 +88,20 @@ def preferences(config: RunConfig, each: Round, given: Given, written: Stage, ro
         trained = {name: stage(each.of(name), reward_model.make, seed=seed, **learning) for name, seed in seeds.items()}
         data = data | {"reward_model": next(iter(trained.values()))} | trained
     return data
+
+
+def second_opinion(config: RunConfig, each: Round, models: Given, judged: Given) -> Given:
+    """The second judge's verdicts on a sample, by name; none without one. It is the same in every round: of the run's `models`."""
+    second = config.audit.second
+    if second is None:
+        return {}
+    asking: Given = {
+        "judge": second.judge,
+        "models": pick(models, models_of(second)),
+        "sample": second.prompts,
+        "seed": config.seed,
+    }
+    return {"second_verdicts": stage(each.of("second_verdicts"), second_verdicts.make, **asking, **judged)}
 
 
 def revised(config: RunConfig, each: Round, revise: Revise, drafts: Stage, prompts: Stage, roles: Given) -> Stage:

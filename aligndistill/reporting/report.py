@@ -106,7 +106,7 @@ class StudentMetrics(ModelMetrics):
 
 
 class JudgeWork(Record):
-    """What the judge did for one purpose: labelling, repeats, canaries or evaluation, each of one round."""
+    """What a judge did for one purpose: labelling, repeats, canaries, a second opinion or evaluation, each of one round."""
 
     purpose: str
     verdicts: int
@@ -186,6 +186,7 @@ class RoundMetrics(Record):
         pairs: the round's training pairs.
         canaries, own_answers_win, own_answers_win_by_labels, agreement: of the round's audit: known-bad answers that the judge
             prefers, how often its own answers win, by it and by the labels or the truth, and its agreement with them.
+        second_agreement: of the same: its agreement with the second judge, the same in every round.
         accept_rate, difficulty: of the round's training prompts, for the student that the round started from: the mean probability
             that the judge prefers its answer to the teacher's (or to the best one), and how far it is behind, on logits where the
             teacher wrote candidates (see `preferences/difficulty.py`).
@@ -205,6 +206,7 @@ class RoundMetrics(Record):
     own_answers_win: Mean | None = None
     own_answers_win_by_labels: Mean | None = None
     agreement: Mean | None = None
+    second_agreement: Mean | None = None
     accept_rate: Mean | None = None
     difficulty: Mean | None = None
     new_prompts: NewPrompts | None = Field(default=None, exclude_if=lambda new: new is None)

@@ -15,7 +15,7 @@ from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import ENDED
 
-OF_AUDIT = ("canaries", "own_answers_win", "own_answers_win_by_labels")
+OF_AUDIT = ("canaries", "own_answers_win", "own_answers_win_by_labels", "second_agreement")
 """The figures of a round's audit that the report has beside those of other rounds, by their names in both."""
 
 

@@ -125,7 +125,7 @@ class _DryRun:
         if stage.name.startswith(LABELS):
             everyone, used = trained_on(everyone), trained_on(used)
         elif "probes" not in given and "authors" not in given:  # stages that ask about held-out prompts alone
-            limit = given["sampling"].prompts if "sampling" in given else _evaluation(given).prompts
+            limit = _most_held_out(given)
             everyone, used = held_out(everyone, limit), held_out(used, limit)
         given.pop("reference", None)  # computing the KL sends no requests
         context = self._context(stage, chats)
@@ -210,6 +210,16 @@ class _DryRun:
 def _evaluation(given: Mapping[str, Any]) -> Any:
     """The settings of the evaluation whose questions a stage asks."""
     return given.get("evaluation", given.get("settings"))
+
+
+def _most_held_out(given: Mapping[str, Any]) -> int | None:
+    """How many held-out prompts a stage asks about, at most."""
+    if "sample" in given:
+        most: int | None = given["sample"]
+        return most
+    settings = given["sampling"] if "sampling" in given else _evaluation(given)
+    most = settings.prompts
+    return most
 
 
 def _verdicts(context: StageContext, labels: Iterable[str] = ("verdicts", "repeats", "comparisons")) -> Iterator[Verdict]:
