@@ -52,7 +52,7 @@ class AuditMetrics(Record):
         revisions_preferred_by_labels: the same by the labels.
         panel_agreement: how often two judges of a panel agree on a pair.
         second_agreement: how often the judge agrees with the second judge, over the pairs that both were asked about and the second
-            one decides; the judge's ties count half.
+            one decides; the judge's ties count half; Wilson interval, as there is one pair a prompt.
         canaries: how often the judge prefers known-bad answers; ties count half; Wilson interval.
         canaries_by_kind: the same by kind.
     """
@@ -143,7 +143,7 @@ def audit(evidence: Evidence) -> AuditMetrics:
         revisions_preferred_by_labels=share(_revisions([label for _, label in labelled], original_of)),
         panel_agreement=share(_panel(asked)),
         labels=_label_metrics(labelled, text_of) if labelled else None,
-        second_agreement=share(_agreement(choices, _choices(evidence.second))),
+        second_agreement=_agreement(choices, _choices(evidence.second)),
         canaries=_canaries(evidence.canaries),
         canaries_by_kind={
             kind: rate
@@ -272,12 +272,11 @@ def _panel(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, bool]]:
             yield pair[0], first[pair] == second[pair]
 
 
-def _agreement(choices: Iterable[_Choice], second: Iterable[_Choice]) -> Iterator[tuple[str, float]]:
+def _agreement(choices: Iterable[_Choice], second: Iterable[_Choice]) -> Mean | None:
     other = {(one.prompt_id, one.one, one.other): one.sign for one in second if one.sign}
-    for choice in choices:
-        sign = other.get((choice.prompt_id, choice.one, choice.other))
-        if sign is not None:
-            yield choice.prompt_id, (1 + choice.sign * sign) / 2
+    signs = [(one.sign, other.get((one.prompt_id, one.one, one.other), 0)) for one in choices]
+    agreed = [(1 + ours * theirs) / 2 for ours, theirs in signs if theirs]
+    return wilson(sum(agreed), len(agreed)) if agreed else None
 
 
 def _canaries(canaries: Sequence[Canary]) -> Mean | None:

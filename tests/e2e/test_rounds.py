@@ -94,7 +94,12 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
         (0, {}, "all_tied", "all_tied: no training prompt of the next round has answers"),
         # It likes length all at once.
         (1, {"longer_wins": 0.7}, "audit", "audit: the judge of the next round cannot be trusted: 100%"),
-        (1, {"second_disagreement": 0.5}, "audit", "trusted: 100% [100% to 100%] of the pairs are decided otherwise by the second"),
+        (
+            1,
+            {"second_disagreement": 0.4},
+            "audit",
+            "to 100%] of the pairs are decided otherwise by the second judge (limit second_d",
+        ),
     ],
 )
 def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
@@ -104,7 +109,7 @@ def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
     settings = repeated(config) | {"judge": {"kind": "function", "function": "changing:grade"}}
     settings["audit"] = {"stop": {**stop, "canaries": None}}
     if "second_disagreement" in stop:
-        settings["audit"]["second"] = {"judge": {"kind": "function", "function": "changing:shorter"}, "prompts": 8}
+        settings["audit"]["second"] = {"judge": {"kind": "function", "function": "changing:shorter"}, "prompts": 12}
     settings["rounds"] |= {"count": 3, "prompts": {"per_round": 12, "repeats": 1}, "weak": 0.5}
     write_config(folder / "run.yaml", settings)
     ended = forked.run(folder, "run", "run.yaml")
@@ -118,8 +123,10 @@ def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
     assert [one["ended"].partition(":")[0] for one in found["rounds"]] == [rule]
     assert found["rounds"][0]["canaries"]["n"] > 0
     agreed = found["rounds"][0]["second_agreement"]
-    assert agreed == ({"mean": 1.0, "low": 1.0, "high": 1.0, "n": agreed["n"]} if "second_disagreement" in stop else None)
-    assert agreed is None or 4 <= agreed["n"] <= 8  # pairs of equal length are not decided
+    if "second_disagreement" in stop:
+        assert (agreed["mean"], 4 <= agreed["n"] <= 12) == (1.0, True)  # pairs of equal length are not decided
+    else:
+        assert agreed is None
     nothing = forked.run(folder, "run", "run.yaml")
     assert (nothing.code, "Nothing to do" in nothing.output) == (0, True), nothing.errors
 

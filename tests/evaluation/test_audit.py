@@ -243,7 +243,7 @@ def test_agreement_with_a_second_judge_is_over_the_pairs_that_it_decides() -> No
     other = [said(n, outcome, "s") for n, outcome in enumerate(("first", "second", "second", "first", "tie"))]
     metrics = audit(Evidence(ours, some, second=other))
     assert metrics.second_agreement is not None
-    assert (metrics.second_agreement.mean, metrics.second_agreement.n) == ((1 + 1 + 0 + 1 / 2) / 4, 4)
+    assert metrics.second_agreement == wilson(1 + 1 + 0 + 1 / 2, 4)
     assert metrics.verdicts == 6  # the second judge's are no verdicts of this one
     assert metrics.panel_agreement is None
     assert audit(Evidence(ours, some)).second_agreement is None
@@ -257,7 +257,7 @@ def test_a_second_judge_that_decides_otherwise_exceeds_the_limit_with_its_whole_
     some = candidates(40, ("a", "bb"))
     shorter = compared(some, lambda first, second: "first" if len(first) < len(second) else "second", judge="s")
     metrics = audit(Evidence(compared(some, longer), some, second=shorter))
-    said = "100% [100% to 100%] of the pairs are decided otherwise by the second judge (limit second_disagreement: 0.4)"
+    said = "100% [91% to 100%] of the pairs are decided otherwise by the second judge (limit second_disagreement: 0.4)"
     assert exceeded(metrics, {"second_disagreement": 0.4}) == [said]
     assert exceeded(metrics, {"second_disagreement": None}) == []
     assert exceeded(audit(Evidence(shorter, some, second=shorter)), {"second_disagreement": 0.4}) == []

@@ -9,6 +9,7 @@ import pytest
 
 from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.errors import JudgeError
+from aligndistill.evaluation.intervals import wilson
 from aligndistill.records import Candidate, Comparison, Prompt, content_hash
 from aligndistill.stages import audit, second_verdicts
 from aligndistill.stages.context import StageContext
@@ -77,13 +78,13 @@ def test_the_audit_measures_the_agreement_and_stops_the_run(tmp_path: Path, teac
     limits = AuditSettings(warn=settings.warn, stop=settings.stop)
     given: Mapping[str, Path] = {**inputs_of(context), "verdicts": context.folder, "second_verdicts": second.folder}
     if agreement < 0.5:
-        with pytest.raises(JudgeError, match=r"nothing is trained.* 100% \[100% to 100%\] of the pairs are decided otherwise"):
+        with pytest.raises(JudgeError, match=r"nothing is trained.* 100% \[76% to 100%\] of the pairs are decided otherwise"):
             audit.make(context, settings=limits, **given)
         assert audit.make(context, settings=limits, ends_rounds=True, **given).metrics["stops"]
     else:
         audit.make(context, settings=limits, **given)
     found = json.loads((context.folder / "audit.json").read_text())
-    assert found["metrics"]["second_agreement"] == {"mean": agreement, "low": agreement, "high": agreement, "n": 12}
+    assert found["metrics"]["second_agreement"] == wilson(12 * agreement, 12).model_dump()
     assert len(found["warnings"]) == (agreement < 0.5)
 
 
