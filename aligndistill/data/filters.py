@@ -235,11 +235,10 @@ def decide(
         left = [text for text in texts if decisions[owners[text]] is None]
         left.sort(key=lambda text: (owners[text] not in held_out, ids[owners[text]] not in settled, ids[owners[text]]))
         for text, found in near_duplicates(table, filters.duplicates, left).items():
-            if ids[owners[text]] in settled:
-                continue
             leaks = owners[found.row] in held_out and owners[text] not in held_out
             reason = "near duplicate of a held-out row" if leaks else "duplicate" if found.score == 1 else "near duplicate"
-            decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
+            drop = Drop(reason, ids[owners[found.row]], found.score)
+            decisions[owners[text]] = drop if ids[owners[text]] not in settled else None
     return decisions
 
 
