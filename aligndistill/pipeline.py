@@ -20,6 +20,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
+from aligndistill.graph.elicited import prompts_so_far
 from aligndistill.graph.measurements import held_out_answers, measurements, progress
 from aligndistill.graph.models import named_models, with_labelled_start
 from aligndistill.graph.round_stages import RoundStages
@@ -54,7 +55,8 @@ def one_round(config: RunConfig, each: Round, models: Given, data: Given, before
     previous = before[-1] if before else None
     models = models | ({"student": previous.progress} if previous else {})
     roles = models | {role: models[name] for role, name in each.roles.items()}  # start and reference
-    learned = preferences(config, each, data, roles, before)
+    written = prompts_so_far(config, each, data, models, roles, before)
+    learned = preferences(config, each, data, written, models, roles, before)
     compared = {each.of(role): held_out_answers(config, each.of(role), data, author=roles[role]) for role in each.compared}
     start_answers = previous.promoted_answers if previous else compared.get("start")
     known = learned | {"start_answers": start_answers, "rankings": learned_rankings(learned)}
@@ -66,12 +68,12 @@ def one_round(config: RunConfig, each: Round, models: Given, data: Given, before
         answers[name] = held_out_answers(config, name, data, author=author, reference=start)
     answers |= compared
     if each.promotes is None:
-        return RoundStages(each.name, learned, settings, trained, answers)
+        return RoundStages(each.name, written, learned, settings, trained, answers)
     promoted = each.of(each.promotes)
     of_start = {"start": before[0].answers["start"] if before else answers["start"], "previous": start_answers}
     reached = progress(config, each, trained[promoted], learned, models, of_start | {"student": answers[promoted]})
     stop = stage(each.of("stop"), rounds.stop, settings=each.stop, progress=reached) if each.stop else None
-    return RoundStages(each.name, learned, settings, trained, answers, promoted, reached, stop)
+    return RoundStages(each.name, written, learned, settings, trained, answers, promoted, reached, stop)
 
 
 def student(config: RunConfig, name: str, settings: Student, roles: Given, data: Given, compared: Given) -> Stage:

@@ -374,6 +374,46 @@ def test_steps_of_elicitation_come_one_after_another(folder: Path) -> None:
     assert {"prompts-more", "prompts-harder"} <= {one.name for one in built["report"].inputs}
 
 
+def rounds_with(*steps: dict[str, Any], prompts: Any = "same", **rounds: Any) -> dict[str, Any]:
+    small = small_config()
+    data = {**small["prompts"], "elicit": list(steps), "filters": {"duplicates": 0.9}}
+    return {**small, "prompts": data, "rounds": {**ROUNDS, "prompts": prompts, **rounds}}
+
+
+WEAK = {"name": "weak", "kind": "evolve", "weak_seeds": 5}
+
+
+def test_steps_with_weak_seeds_come_before_each_round_but_the_first(folder: Path) -> None:
+    plain, built = stages(rounds_with(MORE)), stages(rounds_with(MORE, WEAK, {**HARDER, "weak_seeds": 3}))
+    assert "prompts-weak" not in built
+    first = {name for name in plain if not name.endswith(("-r2", "-r3"))} - REPORTED
+    assert {name for name in first if plain[name].fingerprint != built[name].fingerprint} == set()
+    step = built["prompts-weak-r3"]
+    assert step.given["prompts"] is built["filters-r2"]
+    assert step.given["weak"] == {"prompts": built["filters"], "rankings": built["rankings-r2"]}
+    assert step.waits_for is built["stop-r2"]
+    assert built["prompts-harder-r3"].given["prompts"] is step
+    assert built["prompts-harder-r3"].given["models"] == {"start": built["progress-r2"]}  # the student of the round before
+    assert built["filters-r3"].given["known"] is built["filters-r2"]
+    assert [built[f"candidates-r{n}"].given["prompts"] for n in (2, 3)] == [built["filters-r2"], built["filters-r3"]]
+    for name in ("evaluation", "answers-dpo-r3"):  # held-out prompts are those of the run
+        assert built[name].given["prompts"] is built["filters"]
+    steps = ["prompts-more", "prompts-weak-r2", "prompts-harder-r2", "prompts-weak-r3", "prompts-harder-r3"]
+    assert list(built["report"].given["elicited"]) == steps
+    seeds = [built[f"prompts-weak-r{n}"].given["seed"] for n in (2, 3)]
+    assert seeds == [built["prompts-more"].given["seed"] + n for n in (1, 2)]
+
+
+def test_new_prompts_join_the_part_of_their_round(folder: Path) -> None:
+    built = stages(rounds_with(WEAK, prompts={"per_round": 5, "repeats": 1}, weak=0.5, stop=None))
+    joined = built["prompts-round-r3"].given
+    assert joined == {"prompts": built["prompts-part-r3"], "known": built["filters-r2"], "written": built["filters-r3"]}
+    assert built["prompts-part-r3"].given["prompts"] is built["filters"]
+    assert built["candidates-r3"].given["prompts"] is built["prompts-round-r3"]
+    assert built["prompts-weak-r3"].waits_for is built["progress-r2"]  # without a rule, the student is waited for
+    assert "prompts-round" not in built
+
+
 def test_a_step_changes_what_comes_after_it_alone(folder: Path) -> None:
     def eliciting(*steps: dict[str, Any], **sections: Any) -> dict[str, str]:
         config = {**small_config(), **sections, "prompts": {**small_config()["prompts"], "elicit": list(steps)}}

@@ -27,7 +27,8 @@ GOOD, BAD = "The capital of France is Paris.", "I do not know, and I do not care
 def server_findings(config: RunConfig) -> Iterator[Finding]:
     """A line for each ability of each server of a run."""
     run = resolved(config)
-    judges = [judge for judge in (run.judge, run.evaluation.judge) if judge is not None and judge != "same"]
+    second = run.audit.second.judge if run.audit.second is not None else None
+    judges = [judge for judge in (run.judge, run.evaluation.judge, second) if judge is not None and judge != "same"]
     for name, model in run.endpoints.items():
         asking = (one for judge in judges for one in _members(judge) if models_of(one) == (name,))
         try:

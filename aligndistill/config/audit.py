@@ -1,9 +1,12 @@
 """The schema of the audit of a judge and of its limits."""
 
+from typing import Annotated
+
 from pydantic import Field
 
 from aligndistill.config.data import Source
-from aligndistill.config.section import PluginName, Section
+from aligndistill.config.judges import Judge
+from aligndistill.config.section import HashedIfSet, PluginName, Section
 
 
 class AuditWarn(Section):
@@ -17,6 +20,7 @@ class AuditWarn(Section):
         canaries: known-bad answers that are preferred to a candidate.
         inconsistent: questions asked twice and answered differently.
         disagreement: labelled pairs on which the judge and the labels differ.
+        second_disagreement: pairs of the sample that the second judge decides otherwise.
     """
 
     unparsed: float | None = Field(default=0.05, ge=0, lt=1)
@@ -26,6 +30,7 @@ class AuditWarn(Section):
     canaries: float | None = Field(default=0.1, ge=0, lt=1)
     inconsistent: float | None = Field(default=0.2, ge=0, lt=1)
     disagreement: float | None = Field(default=0.4, ge=0, lt=1)
+    second_disagreement: Annotated[float | None, HashedIfSet] = Field(default=0.4, ge=0, lt=1)
 
 
 class AuditStop(AuditWarn):
@@ -38,6 +43,7 @@ class AuditStop(AuditWarn):
     canaries: float | None = Field(default=0.7, ge=0, lt=1)
     inconsistent: float | None = Field(default=None, ge=0, lt=1)
     disagreement: float | None = Field(default=None, ge=0, lt=1)
+    second_disagreement: Annotated[float | None, HashedIfSet] = Field(default=None, ge=0, lt=1)
 
 
 class AuditProbes(Section):
@@ -52,15 +58,28 @@ class AuditProbes(Section):
     repeats: int = Field(default=5, ge=0)
 
 
+class SecondJudge(Section):
+    """Another judge, the same in every round, that is asked about a small sample of the pairs that the judge decided.
+
+    Attributes:
+        prompts: how many held-out prompts the sample has, the same in every round, with one pair each.
+    """
+
+    judge: Judge
+    prompts: int = Field(default=50, gt=0)
+
+
 class Audit(Section):
     """Measurements of the judge's reliability, made before anything is trained on its verdicts.
 
     Attributes:
         labels: human labels of the same answers: preferences or rankings, joined by prompt and text.
+        second: a fixed judge to compare it with, in every round.
     """
 
     probes: AuditProbes = AuditProbes()
     labels: Source | None = None
+    second: SecondJudge | None = None
     warn: AuditWarn = AuditWarn()
     stop: AuditStop = AuditStop()
 

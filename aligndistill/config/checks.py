@@ -48,6 +48,9 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, config.judge, ("judge",))
     if config.evaluation.judge is not None and config.evaluation.judge != "same":
         yield from _judge(config, config.evaluation.judge, ("evaluation", "judge"))
+    if config.audit.second is not None:
+        yield from _judge(config, config.audit.second.judge, ("audit", "second", "judge"))
+    yield from _second_judge(config)
     for path, judge in filter_checks.judges(config):
         yield from _judge(config, judge, path)
     yield from filter_checks.filters(config)
@@ -244,6 +247,20 @@ def _judge(config: RunConfig, judge: Judge, path: KeyPath) -> Iterator[Problem]:
             given_by = "an endpoint" if isinstance(model, EndpointModel) else "a function"
             text = f"a likelihood judge needs log-probabilities of whole answers, which {given_by} does not provide"
             yield Problem((*path, *use.path), f"{text}: use a local model, or kind pairwise or rubric")
+
+
+def _second_judge(config: RunConfig) -> Iterator[Problem]:
+    """A second judge has a judge to be compared with, which is another one; limits on it need one."""
+    second = config.audit.second
+    if second is None:
+        for name, limits in (("warn", config.audit.warn), ("stop", config.audit.stop)):
+            if "second_disagreement" in limits.model_fields_set and limits.second_disagreement is not None:
+                text = "there is no second judge to disagree with: add audit.second, or remove this key"
+                yield Problem(("audit", name, "second_disagreement"), text)
+    elif config.judge is None or config.prompts is None:
+        yield Problem(("audit", "second"), "this is compared with the run's 'judge', and nothing is judged here: remove it")
+    elif second.judge == config.judge:
+        yield Problem(("audit", "second", "judge"), "a judge always agrees with itself: give another one, or remove 'second'")
 
 
 def _prices(config: RunConfig) -> Iterator[Problem]:

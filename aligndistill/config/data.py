@@ -49,9 +49,20 @@ class Prompts(Section):
     """The prompts of the run. `held_out` is the share, chosen by a hash of the prompt, that is used for evaluation only.
 
     Attributes:
-        elicit: steps, in order, in which models write more training prompts; each is a stage.
+        elicit: steps, in order, in which models write more training prompts; each is a stage, in every later round if it has
+            `weak_seeds`.
     """
 
     source: Source
     held_out: float = Field(default=0.1, gt=0, lt=1)
     elicit: Annotated[tuple[Step, ...], NotHashed] = ()
+
+    @property
+    def first_steps(self) -> tuple[Step, ...]:
+        """The steps of `elicit` that are run once, before the first round."""
+        return tuple(step for step in self.elicit if step.weak_seeds is None)
+
+    @property
+    def round_steps(self) -> tuple[Step, ...]:
+        """The steps of `elicit` that are run before every round but the first."""
+        return tuple(step for step in self.elicit if step.weak_seeds is not None)

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag, model_validator
 
-from aligndistill.config.section import NAME_PATTERN, ReadsFile, Section, name_or_section
+from aligndistill.config.section import NAME_PATTERN, HashedIfSet, ReadsFile, Section, name_or_section
 
 REQUESTS_OF_NEED = 4
 """By default a step sends at most this many times the requests that it would need if every prompt were kept."""
@@ -28,6 +28,8 @@ class ElicitStep(Section):
         models: the names of those that are asked, in turn.
         max_similarity: a new prompt with a higher ROUGE-L to a held-out prompt is dropped.
         temperature, max_new_tokens: of every reply that holds new prompts.
+        weak_seeds: run the step before every round but the first instead of once, and show models these prompts alone: so many
+            that the student was weakest at in the round before.
     """
 
     name: str = Field(pattern=NAME_PATTERN)
@@ -35,6 +37,7 @@ class ElicitStep(Section):
     max_similarity: float = Field(default=0.7, gt=0, le=1)
     temperature: float = Field(default=1.0, ge=0)
     max_new_tokens: int = Field(default=1024, gt=0)
+    weak_seeds: Annotated[int | None, HashedIfSet] = Field(default=None, gt=0)
 
     @model_validator(mode="after")
     def _each_model_once(self) -> "ElicitStep":

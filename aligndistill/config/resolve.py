@@ -16,8 +16,8 @@ from aligndistill.config.training import with_adapter_rate
 def resolved(config: RunConfig) -> RunConfig:
     """The config as `pipeline.py` reads it.
 
-    - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `NAME_reward`,
-      `prompts_filter`, followed by a panel member's name or a reward's number); equal ones become one model.
+    - Inline models of judges become models of the run, named after their place (`judge`, `evaluation_judge`, `second_judge`,
+      `NAME_reward`, `prompts_filter`, followed by a panel member's name or a reward's number); equal ones become one model.
     - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels without one.
     - Revisions of labels use the labels' domain if they have none.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
@@ -33,6 +33,7 @@ def resolved(config: RunConfig) -> RunConfig:
     students = {name: _student(one, name, judge, named, tie_margin) for name, one in with_baseline(config).items()}
     candidates = with_named_models(config.candidates, "candidates", named)
     sft = _labels(config.sft, judge, named) if config.sft is not None else None
+    audit = with_named_models(config.audit, "second_judge", named)
     filtered = {
         name: _with_named_filters(section, f"{name}_filter", named)
         for name, section in (("prompts", config.prompts), ("sft", sft), ("rankings", config.rankings))
@@ -41,7 +42,7 @@ def resolved(config: RunConfig) -> RunConfig:
         students = {f"{n}-s{seed}": one.model_copy(update={"seed": seed}) for n, one in students.items() for seed in config.seeds}
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
     changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models, "candidates": candidates}
-    return config.model_copy(update={**changed, **filtered})
+    return config.model_copy(update={**changed, **filtered, "audit": audit})
 
 
 def _labels(sft: StartSft, judge: Judge | None, named: dict[str, Any]) -> StartSft:

@@ -7,7 +7,7 @@ is kept, held-out ones before those for training.
 import re
 from array import array
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Container, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -185,12 +185,14 @@ def decide(
     filters: Filters,
     evaluation: Iterable[tuple[str, str]] = (),
     held_out_prompts: Iterable[tuple[str, str]] = (),
+    settled: Container[str] = (),
 ) -> Decisions:
     """Which rows are kept by the filters that need no model, without `balance`. Rows are read once.
 
     Args:
         evaluation: ids and texts of evaluation items besides the held-out rows: training rows must not contain them.
         held_out_prompts: the same of held-out prompts of the run that are not among the rows.
+        settled: ids of rows that are kept: the others are compared with them.
     """
     decisions: Decisions = []
     ids: list[str] = []
@@ -199,7 +201,7 @@ def decide(
     held_out: set[int] = set()
     for number, row in enumerate(rows):
         prompt = units(row.prompt)
-        drop = _alone(row, len(prompt), filters)
+        drop = None if row.id in settled else _alone(row, len(prompt), filters)
         decisions.append(drop)
         ids.append(row.id)
         if row.split == "held_out":
@@ -225,36 +227,40 @@ def decide(
         ids.append(identity)
         table.add(units(item))
 
-    learned = [text for text in texts if owners[text] not in held_out]
+    learned = [text for text in texts if owners[text] not in held_out and ids[owners[text]] not in settled]
     for text, found in contained_items(table, items, learned).items():
         reason = "contains a held-out prompt" if owners[found.row] in held_out else "contains an evaluation item"
         decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
     if filters.duplicates is not None:
         left = [text for text in texts if decisions[owners[text]] is None]
-        left.sort(key=lambda text: (owners[text] not in held_out, ids[owners[text]]))
+        left.sort(key=lambda text: (owners[text] not in held_out, ids[owners[text]] not in settled, ids[owners[text]]))
         for text, found in near_duplicates(table, filters.duplicates, left).items():
             leaks = owners[found.row] in held_out and owners[text] not in held_out
             reason = "near duplicate of a held-out row" if leaks else "duplicate" if found.score == 1 else "near duplicate"
-            decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
+            drop = Drop(reason, ids[owners[found.row]], found.score)
+            decisions[owners[text]] = drop if ids[owners[text]] not in settled else None
     return decisions
 
 
-def balance(rows: Iterable[Row], decisions: Decisions, limit: Balance) -> None:
+def balance(rows: Iterable[Row], decisions: Decisions, limit: Balance, settled: Container[str] = ()) -> None:
     """Drop rows of groups that have more than their share of the training rows, those last by hash first; changes `decisions`.
 
     The shares are of what is left. Fewer than 1 / share groups cannot be balanced: then each keeps as many rows as the smallest.
+
+    Args:
+        settled: ids of rows that are kept whatever their group has; they count first.
     """
     group_of: dict[int, str] = {}
-    order: dict[int, str] = {}
+    order: dict[int, tuple[bool, str]] = {}
     for number, row in enumerate(rows):
         if decisions[number] is None and row.split == "train":
             group_of[number] = group_name(row, limit.by)
-            order[number] = content_hash("balance", row.id)
+            order[number] = row.id not in settled, content_hash("balance", row.id)
     most = _most_in_a_group(Counter(group_of.values()), limit.at_most)
     kept: Counter[str] = Counter()
     for number in sorted(group_of, key=lambda one: order[one]):
         group = group_of[number]
-        if kept[group] < most:
+        if kept[group] < most or not order[number][0]:
             kept[group] += 1
         else:
             decisions[number] = Drop(f"more than its share of {limit.by} '{group}'")

@@ -132,11 +132,12 @@ def _parts(whole: int, shares: Mapping[Key, float]) -> dict[Key, int]:
     return parts
 
 
-def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
+def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int, shown: Sequence[Prompt] | None = None) -> Collected:
     """Ask for prompts about each topic until it has enough, or until requests about it give none.
 
     Args:
-        prompts: all prompts of the run so far, in both splits. Training prompts alone are shown, where topics are asked for.
+        prompts: all prompts of the run so far, in both splits.
+        shown: the training prompts that models see, where topics are asked for; by default all.
 
     Raises:
         DataError: a file cannot be used, see `read_topics`, `read_personas` and `quotas`.
@@ -144,7 +145,7 @@ def curate(step: Curate, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
     collected = Collected(step, prompts, unlike_training=True)
     personas = read_personas(step.personas) if step.personas is not None else []
     if isinstance(step.topics, GeneratedTopics):
-        topics = _generated(step, step.topics.generate, collected, prompts, ask, seed)
+        topics = _generated(step, step.topics.generate, collected, prompts if shown is None else shown, ask, seed)
         if without := [name for name in step.shares or [""] if not any(name in ("", topic.category) for topic in topics)]:
             collected.stopped = f"no topics: the model listed none{' for ' if without[0] else ''}{', '.join(without)}"
             return collected

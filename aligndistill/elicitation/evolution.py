@@ -30,16 +30,17 @@ class _Evolving:
     instruction: str
 
 
-def evolve(step: Evolve, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
+def evolve(step: Evolve, prompts: Sequence[Prompt], ask: Ask, seed: int, shown: Sequence[Prompt] | None = None) -> Collected:
     """Ask for `per_prompt` new prompts for each training prompt, and in later rounds for each of the round before.
 
     Of a conversation the last user turn is rewritten; the turns before it stay as they are.
 
     Args:
         prompts: all prompts of the run so far, in both splits.
+        shown: the training prompts that are evolved; by default all.
     """
     collected = Collected(step, prompts, unlike_training=False)
-    old = training(prompts)
+    old = training(prompts if shown is None else shown)
     for number in range(step.rounds):
         before = len(collected.kept)
         tasks = [_task(step, one, number, copy, seed) for one in old for copy in range(step.per_prompt)]

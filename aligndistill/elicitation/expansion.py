@@ -24,7 +24,7 @@ WAVE = 32
 """Requests that are sent at once. Their examples of the step's own prompts are from the waves before."""
 
 
-def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Collected:
+def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int, shown: Sequence[Prompt] | None = None) -> Collected:
     """Ask for new prompts until there are enough, or until requests give none.
 
     Examples are training prompts alone, of at most the length that new ones may have: `own_shots` that models wrote, as soon as
@@ -33,9 +33,10 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
 
     Args:
         prompts: all prompts of the run so far, in both splits.
+        shown: the training prompts that models see; by default all.
     """
     collected = Collected(step, prompts, unlike_training=True)
-    known = training(prompts)
+    known = training(prompts if shown is None else shown)
     known = [one for one in known if len(units(shown_text(one))) <= step.length[1]] or known
     written = [one for one in known if one.lineage is not None]
     users = [one for one in known if one.lineage is None]
@@ -48,8 +49,8 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
         if wave <= 0 or in_vain >= step.patience:
             collected.stopped = why_stopped(in_vain, step)
             break
-        shown = [_examples(step, users, [*written, *collected.kept], collected.requests + n, seed) for n in range(wave)]
-        questions = [_question(step, instruction, one, collected.requests + n) for n, one in enumerate(shown)]
+        shots = [_examples(step, users, [*written, *collected.kept], collected.requests + n, seed) for n in range(wave)]
+        questions = [_question(step, instruction, one, collected.requests + n) for n, one in enumerate(shots)]
         replies = ask(
             questions,
             temperature=step.temperature,
@@ -57,7 +58,7 @@ def expand(step: Expand, prompts: Sequence[Prompt], ask: Ask, seed: int) -> Coll
             note=f"{len(collected.kept)} of {step.target} prompts",
             later=needed - wave,
         )
-        for question, examples, reply in zip(questions, shown, replies, strict=True):
+        for question, examples, reply in zip(questions, shots, replies, strict=True):
             before = len(collected.kept)
             for text in items_of(collected, reply):
                 parent = most_similar(text, examples)

@@ -51,6 +51,8 @@ class AuditMetrics(Record):
         revisions_preferred: how often a revision beats the answer that it was made from; ties count half.
         revisions_preferred_by_labels: the same by the labels.
         panel_agreement: how often two judges of a panel agree on a pair.
+        second_agreement: how often the judge agrees with the second judge, over the pairs that both were asked about and the second
+            one decides; the judge's ties count half; Wilson interval, as there is one pair a prompt.
         canaries: how often the judge prefers known-bad answers; ties count half; Wilson interval.
         canaries_by_kind: the same by kind.
     """
@@ -71,6 +73,7 @@ class AuditMetrics(Record):
     revisions_preferred_by_labels: Mean | None = None
     panel_agreement: Mean | None = None
     labels: LabelMetrics | None = None
+    second_agreement: Mean | None = None
     canaries: Mean | None = None
     canaries_by_kind: Mapping[CanaryKind, Mean] = {}
 
@@ -85,6 +88,7 @@ class Evidence:
         canaries: known-bad answers with their verdicts.
         labels: labels by people or the truth function; None or empty without any.
         own_author: the author whose model is also the judge; None if there is none.
+        second: another judge's verdicts on some of the same pairs.
     """
 
     verdicts: Sequence[Verdict]
@@ -93,6 +97,7 @@ class Evidence:
     canaries: Sequence[Canary] = ()
     labels: Labels | None = None
     own_author: str | None = None
+    second: Sequence[Verdict] = ()
 
 
 @dataclass(frozen=True)
@@ -138,6 +143,7 @@ def audit(evidence: Evidence) -> AuditMetrics:
         revisions_preferred_by_labels=share(_revisions([label for _, label in labelled], original_of)),
         panel_agreement=share(_panel(asked)),
         labels=_label_metrics(labelled, text_of) if labelled else None,
+        second_agreement=_agreement(choices, _choices(evidence.second)),
         canaries=_canaries(evidence.canaries),
         canaries_by_kind={
             kind: rate
@@ -163,8 +169,7 @@ def _asked(verdicts: Iterable[Verdict]) -> Iterator[Verdict]:
 
 def _choices(verdicts: Iterable[Verdict]) -> Iterator[_Choice]:
     for prompt, known in by_prompt(verdicts).items():
-        pairs = {tuple(sorted(pair)) for pair in known.comparisons} | set(combinations(sorted(known.grades), 2))
-        for one, other in sorted(pairs):
+        for one, other in known.pairs:
             probability = known.win_probability(one, other)
             if probability is not None:
                 yield _Choice(prompt, one, other, probability)
@@ -267,6 +272,13 @@ def _panel(verdicts: Sequence[Verdict]) -> Iterator[tuple[str, bool]]:
             yield pair[0], first[pair] == second[pair]
 
 
+def _agreement(choices: Iterable[_Choice], second: Iterable[_Choice]) -> Mean | None:
+    other = {(one.prompt_id, one.one, one.other): one.sign for one in second if one.sign}
+    signs = [(one.sign, other.get((one.prompt_id, one.one, one.other), 0)) for one in choices]
+    agreed = [(1 + ours * theirs) / 2 for ours, theirs in signs if theirs]
+    return wilson(sum(agreed), len(agreed)) if agreed else None
+
+
 def _canaries(canaries: Sequence[Canary]) -> Mean | None:
     preferred = []
     for canary in canaries:
@@ -313,6 +325,3 @@ def _kappa(totals_RC: FloatArray) -> FloatArray:
     agreement, expected = same / pairs, (1 - ties / pairs) / 2
     kappa: FloatArray = (agreement - expected) / (1 - expected)
     return kappa
-
-
-# ------------------------------------------------------------------------------------------------------------- limits

@@ -11,7 +11,8 @@ def exceeded(metrics: AuditMetrics, limits: Mapping[str, float | None]) -> list[
 
     Args:
         limits: `unparsed`, `order_flips`, `first_position` (either way from one half), `longer_wins`, `canaries`,
-            `inconsistent` (of questions asked twice), `disagreement` (with labels); None disables a check.
+            `inconsistent` (of questions asked twice), `disagreement` (with labels), `second_disagreement` (with the second
+            judge); None disables a check.
     """
     agreement = metrics.labels.agreement if metrics.labels else None
     first = metrics.first_position
@@ -26,6 +27,7 @@ def exceeded(metrics: AuditMetrics, limits: Mapping[str, float | None]) -> list[
         "canaries": (metrics.canaries, "of the known-bad answers are preferred to a candidate"),
         "inconsistent": (_rest(metrics.self_consistency), "of the questions asked twice are answered differently"),
         "disagreement": (_rest(agreement), "of the labelled pairs disagree with the labels"),
+        "second_disagreement": (_rest(metrics.second_agreement), "of the pairs are decided otherwise by the second judge"),
     }
     assert limits.keys() <= measured.keys()
     found = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 from aligndistill.records import Grade, Verdict, probability_first
 
@@ -12,6 +13,12 @@ class PromptVerdicts:
 
     grades: dict[str, float] = field(default_factory=dict)
     comparisons: dict[tuple[str, str], list[float]] = field(default_factory=dict)
+
+    @property
+    def pairs(self) -> list[tuple[str, str]]:
+        """The pairs of answers of which a verdict was read, each by id."""
+        compared = {(min(pair), max(pair)) for pair in self.comparisons}
+        return sorted(compared | set(combinations(sorted(self.grades), 2)))
 
     def win_probability(self, answer: str, other: str) -> float | None:
         """P(answer beats other), by ids: the mean over the orders asked, or 1, 1/2, 0 by grades; None without a parsed verdict.

@@ -14,6 +14,15 @@ def filtered_prompts(config: RunConfig, named: Given, prompts: Stage) -> Given:
     return {"all_prompts": prompts, "prompts": stage("filters", filters.prompts, **asked, prompts=prompts)}
 
 
+def filtered_new_prompts(config: RunConfig, name: str, named: Given, prompts: Stage, known: Stage) -> Stage:
+    """The prompts of a later round: the `known` ones, and those of the others that the filters of the run's prompts keep."""
+    wanted = config.prompts.filters if config.prompts is not None else None
+    if wanted is None:
+        return prompts
+    asked: Given = {"settings": wanted, "models": pick(named, wanted.models), "seed": config.seed}
+    return stage(name, filters.prompts, **asked, prompts=prompts, known=known)
+
+
 def filtered_demonstrations(config: RunConfig, named: Given) -> Given:
     """The demonstrations of the start that are kept, as an argument of the stage that trains on them; none without filters.
 

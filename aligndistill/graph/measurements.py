@@ -6,8 +6,8 @@ from typing import Any
 from aligndistill.config.rounds import Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
+from aligndistill.graph.elicited import elicited_steps
 from aligndistill.graph.round_stages import RoundStages, merged
-from aligndistill.graph.training_data import elicited_steps
 from aligndistill.stages import answers as answering
 from aligndistill.stages import evaluation, fidelity, models, rounds
 from aligndistill.store.stage import Given, Stage, pick, stage
@@ -28,7 +28,7 @@ def measurements(config: RunConfig, models: Given, data: Given, built: Sequence[
     ends["orders"] = {each.name: each.data["order"] for each in built if "order" in each.data}
     scores = scored(config, models, data["prompts"], answers, built, ends) if students else None
     results: Given = {"rounds": {each.name: each.data for each in built}, "students": students, "settings": settings}
-    results |= {"evaluation": scores, "fidelity": followed, **elicited_steps(data["prompts"]), **ends}
+    results |= {"evaluation": scores, "fidelity": followed, **elicited_steps(built[-1].prompts), **ends}
     results["progress"] = {each.name: each.progress for each in built if each.progress}
     return results | ({"promoted": {each.name: each.promoted for each in built}} if results["progress"] else {})
 

@@ -13,6 +13,7 @@ class RoundStages:
 
     Attributes:
         name: the round's number.
+        prompts: those of the run and those that were written for the rounds so far.
         data: what its students may read, by name: prompts, candidates, verdicts, rankings, reward model.
         settings, students: of each student, by the name that it has in this round.
         answers: to the held-out prompts: those of its students, and of the models that they are compared with.
@@ -22,6 +23,7 @@ class RoundStages:
     """
 
     name: str
+    prompts: Stage
     data: Given
     settings: Mapping[str, Student]
     students: Given

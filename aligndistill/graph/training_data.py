@@ -6,17 +6,18 @@ from aligndistill.config.labels import Revise
 from aligndistill.config.rounds import LatestShare, Round
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import models_of
+from aligndistill.graph.elicited import elicited_prompts
 from aligndistill.graph.filters import filtered_prompts, filtered_rankings
 from aligndistill.graph.round_stages import RoundStages
 from aligndistill.stages import (
     audit,
     candidates,
-    elicitation,
     prompts,
     rankings,
     revisions,
     reward_model,
     rounds,
+    second_verdicts,
     verdicts,
     weak_prompts,
 )
@@ -32,41 +33,29 @@ def prompt_set(config: RunConfig, named: Given) -> Given:
     return {"rankings": ready, "prompts": stage("prompts", prompts.of_rankings, rankings=ready)}
 
 
-def elicited_prompts(config: RunConfig, named: Given, prompts: Stage) -> Stage:
-    """The prompts of the run's data, followed by those that each step adds."""
-    assert config.prompts is not None
-    for step in config.prompts.elicit:
-        writing: Given = {
-            "settings": step,
-            "models": pick(named, step.models),
-            "seed": config.seed,
-            "not_hashed": {"prices": config.prices_of(step.models)},
-        }
-        prompts = stage(f"prompts-{step.name}", elicitation.make, prompts=prompts, **writing)
-    return prompts
-
-
-def elicited_steps(prompts: Stage) -> Given:
-    """The stages of the steps, by name, as an argument of the report; no argument if there are none."""
-    steps = {one.name: one for one in (*prompts.upstream, prompts) if one.kind == "elicitation.make"}
-    return {"elicited": steps} if steps else {}
-
-
 def ranking(config: RunConfig) -> Given:
     """The settings of the stage `rankings`. `learns_ties` only decides whether a run without an order stops there."""
     return {"settings": config.rankings, "conversational": config.conversational, "not_hashed": {"learns_ties": config.learns_ties}}
 
 
-def preferences(config: RunConfig, each: Round, given: Given, roles: Given, built: Sequence[RoundStages]) -> Given:
+def preferences(
+    config: RunConfig, each: Round, given: Given, written: Stage, models: Given, roles: Given, built: Sequence[RoundStages]
+) -> Given:
     """The inputs that the students of a round may read, by name. Without a judge these are the prompts alone.
 
-    `given` has the run's prompts or ready-made rankings, `built` are the rounds before. In a later round, students wait for
+    `given` has the run's prompts or ready-made rankings, `written` those and what models wrote for the rounds so far, `built` are
+    the rounds before. In a later round, students wait for
     `order`, which ends the rounds where the judge ordered no answers, or is too bad.
     """
     before, stop = {one.name: one.data for one in built}, built[-1].stop if built else None
     data = dict(given)
-    if each.part is not None:
+    if each.part is None:
+        data["prompts"] = written
+    else:
         data["prompts"] = part_of_prompts(config, each, given["prompts"], each.part, before, stop)
+        if built and written is not built[-1].prompts:
+            joining: Given = {"known": built[-1].prompts, "written": written}
+            data["prompts"] = stage(each.of("prompts-round"), prompts.with_new, prompts=data["prompts"], **joining)
     judged: Given = pick(data, ("rankings",)) if "rankings" in data else {}
     if config.judge is not None and config.prompts is not None:
         judged = pick(data, ("prompts",))
@@ -80,7 +69,8 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, buil
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
         auditing: Given = {"settings": config.audit_settings, "not_hashed": {"ends_rounds": bool(before)}}
-        data = data | {"audit": stage(each.of("audit"), audit.make, **auditing, **judged)}
+        second = second_opinion(config, each, models, judged) if "verdicts" in judged else {}
+        data = data | second | {"audit": stage(each.of("audit"), audit.make, **auditing, **judged, **second)}
     if "verdicts" in judged:
         making = ranking(config)
         making["not_hashed"] |= {"may_be_tied": bool(before)}
@@ -98,6 +88,20 @@ def preferences(config: RunConfig, each: Round, given: Given, roles: Given, buil
         trained = {name: stage(each.of(name), reward_model.make, seed=seed, **learning) for name, seed in seeds.items()}
         data = data | {"reward_model": next(iter(trained.values()))} | trained
     return data
+
+
+def second_opinion(config: RunConfig, each: Round, models: Given, judged: Given) -> Given:
+    """The second judge's verdicts on a sample, by name; none without one. It is the same in every round: of the run's `models`."""
+    second = config.audit.second
+    if second is None:
+        return {}
+    asking: Given = {
+        "judge": second.judge,
+        "models": pick(models, models_of(second)),
+        "sample": second.prompts,
+        "seed": config.seed,
+    }
+    return {"second_verdicts": stage(each.of("second_verdicts"), second_verdicts.make, **asking, **judged)}
 
 
 def revised(config: RunConfig, each: Round, revise: Revise, drafts: Stage, prompts: Stage, roles: Given) -> Stage:

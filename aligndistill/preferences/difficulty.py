@@ -1,4 +1,4 @@
-"""How hard a prompt is for the student, by the judge's scores, and a draw of prompts that prefers hard ones."""
+"""How hard a prompt is for the student, by the judge's scores, and a choice of prompts that prefers hard ones."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -61,6 +61,11 @@ def drawn(difficulty: Mapping[str, float], count: int, *seed: str) -> set[str]:
         easier += len(names)
         keys += [(_uniform(*seed, name) ** (1 / rank), name) for name in names]
     return {name for _, name in sorted(keys, reverse=True)[:count]}
+
+
+def hardest(difficulty: Mapping[str, float], count: int, *seed: str) -> list[str]:
+    """So many prompts, the hardest first; equally hard ones in the order of a hash of seed and prompt."""
+    return sorted(difficulty, key=lambda name: (-difficulty[name], content_hash("hardest", *seed, name)))[:count]
 
 
 def _uniform(*parts: str) -> float:

@@ -72,6 +72,7 @@ def _rows(metrics: AuditMetrics) -> Iterator[tuple[str, Mean | None, str, float 
         longer = labels.longer_wins
         wanted = "" if longer is None else f"always taking the longer: {share(longer)}"
         yield "agrees with the labels", labels.agreement, wanted, 1.0
+    yield "agrees with the second judge", metrics.second_agreement, "as in the first round; 50% by chance", 1.0
     yield "known-bad answers preferred", metrics.canaries, "near 0%; 50% by chance", 0.0
     for kind, rate in metrics.canaries_by_kind.items():
         yield f"  of kind {kind.replace('_', ' ')}", rate, "near 0%", 0.0

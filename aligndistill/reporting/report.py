@@ -106,7 +106,7 @@ class StudentMetrics(ModelMetrics):
 
 
 class JudgeWork(Record):
-    """What the judge did for one purpose: labelling, repeats, canaries or evaluation, each of one round."""
+    """What a judge did for one purpose: labelling, repeats, canaries, a second opinion or evaluation, each of one round."""
 
     purpose: str
     verdicts: int
@@ -158,6 +158,22 @@ class RewardModelMetrics(PreferenceMetrics):
     ensemble: EnsembleMetrics | None = None
 
 
+class NewPrompts(Record):
+    """The prompts that models wrote for a round, beside its other training prompts.
+
+    Attributes:
+        prompts: how many of them the filters kept.
+        accept_rate, difficulty: of those, as in `RoundMetrics`; None without one that has them.
+        accept_rate_of_others, difficulty_of_others: of the round's other training prompts.
+    """
+
+    prompts: int
+    accept_rate: Mean | None = None
+    difficulty: Mean | None = None
+    accept_rate_of_others: Mean | None = None
+    difficulty_of_others: Mean | None = None
+
+
 class RoundMetrics(Record):
     """A round's promoted student on the held-out prompts.
 
@@ -170,9 +186,11 @@ class RoundMetrics(Record):
         pairs: the round's training pairs.
         canaries, own_answers_win, own_answers_win_by_labels, agreement: of the round's audit: known-bad answers that the judge
             prefers, how often its own answers win, by it and by the labels or the truth, and its agreement with them.
+        second_agreement: of the same: its agreement with the second judge, the same in every round.
         accept_rate, difficulty: of the round's training prompts, for the student that the round started from: the mean probability
             that the judge prefers its answer to the teacher's (or to the best one), and how far it is behind, on logits where the
             teacher wrote candidates (see `preferences/difficulty.py`).
+        new_prompts: of the round's training prompts those that models wrote for it (`weak_seeds`); None if they wrote none.
         ended: why no further round follows; None if one may.
     """
 
@@ -188,8 +206,10 @@ class RoundMetrics(Record):
     own_answers_win: Mean | None = None
     own_answers_win_by_labels: Mean | None = None
     agreement: Mean | None = None
+    second_agreement: Mean | None = None
     accept_rate: Mean | None = None
     difficulty: Mean | None = None
+    new_prompts: NewPrompts | None = Field(default=None, exclude_if=lambda new: new is None)
 
 
 class ChainModel(Record):

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from pydantic import FiniteFloat
+from pydantic import Field, FiniteFloat
 
 from aligndistill.records import Record
 
@@ -75,6 +75,7 @@ class ElicitationMetrics(Record):
         fertile: the share of the new prompts that go back to the ten most fertile prompts; None if they go back to none.
         categories: shares of the new prompts, by category of their topic, or else by operation.
         samples: up to three of each operation.
+        round, seeds: that the prompts were written for, from so many prompts that the student was weak at; None before the first.
     """
 
     step: str
@@ -96,3 +97,10 @@ class ElicitationMetrics(Record):
     fertile: FiniteFloat | None = None
     categories: Mapping[str, FiniteFloat] = {}
     samples: tuple[ElicitedSample, ...] = ()
+    round: str | None = Field(default=None, exclude_if=lambda name: name is None)
+    seeds: int | None = Field(default=None, exclude_if=lambda count: count is None)
+
+    @property
+    def name(self) -> str:
+        """The step, with the round."""
+        return self.step if self.round is None else f"{self.step}, round {self.round}"

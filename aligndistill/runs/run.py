@@ -41,7 +41,7 @@ from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Pipeline, Stage
 from aligndistill.store.version import claim_store
 
-_FIRST_OF_ROUND = ("prompts-part-", "drafts-", "candidates-")
+_FIRST_OF_ROUND = ("prompts-", "drafts-", "candidates-")
 """What the stages are called that a round may begin with."""
 
 

@@ -51,6 +51,7 @@ class LabelledData:
     Attributes:
         messages: prompt id -> its turns.
         held_out: ids of the held-out prompts.
+        second: the second judge's verdicts on a sample.
     """
 
     messages: Mapping[str, tuple[Message, ...]]
@@ -59,6 +60,7 @@ class LabelledData:
     verdicts: Sequence[Verdict]
     repeats: Sequence[Verdict] = ()
     canaries: Sequence[Canary] = ()
+    second: Sequence[Verdict] = ()
 
 
 def make(
@@ -69,6 +71,7 @@ def make(
     candidates: Path | None = None,
     verdicts: Path | None = None,
     rankings: Path | None = None,
+    second_verdicts: Path | None = None,
     ends_rounds: bool = False,
 ) -> StageResult:
     """Measure the verdicts, or the ready-made rankings, and stop where a limit is exceeded.
@@ -80,6 +83,7 @@ def make(
         JudgeError: a limit of `audit.stop` is exceeded. The metrics are written in any case.
     """
     given = {"prompts": prompts, "candidates": candidates, "verdicts": verdicts, "rankings": rankings}
+    given["second_verdicts"] = second_verdicts
     labelling = read_labelling({name: folder for name, folder in given.items() if folder is not None})
     result = audit_labelling(labelling, settings)
     (context.folder / AUDIT).write_text(result.model_dump_json(indent=2) + "\n")
@@ -96,7 +100,7 @@ def make(
 
 
 def read_labelling(folders: Mapping[str, Path]) -> LabelledData:
-    """From the finished stages of the prompts, `candidates` and `verdicts`, or from ready-made `rankings`."""
+    """From the finished stages of the prompts, `candidates`, `verdicts` and `second_verdicts`, or from ready-made `rankings`."""
     known = prompts_folder(folders)
     if "verdicts" not in folders or known is None:
         return recorded(read_jsonl(folders["rankings"] / RANKINGS, Ranking))
@@ -108,6 +112,7 @@ def read_labelling(folders: Mapping[str, Path]) -> LabelledData:
         verdicts=list(read_verdicts(folders["verdicts"])),
         repeats=list(read_verdicts(folders["verdicts"], REPEATS)),
         canaries=list(read_jsonl(folders["verdicts"] / CANARIES, Canary)),
+        second=list(read_verdicts(folders["second_verdicts"])) if "second_verdicts" in folders else (),
     )
 
 
@@ -148,6 +153,7 @@ def audit_labelling(labelling: LabelledData, settings: AuditSettings) -> AuditRe
             canaries=labelling.canaries,
             labels=labels,
             own_author=settings.own_author,
+            second=labelling.second,
         )
     )
     warnings, stops = (tuple(exceeded(metrics, limits.model_dump())) for limits in (settings.warn, settings.stop))

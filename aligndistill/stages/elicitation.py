@@ -1,7 +1,7 @@
 """prompts.jsonl again, with what models wrote in one step of `prompts.elicit`; dropped.jsonl and elicitation.json beside it."""
 
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from aligndistill.chat.protocol import SamplingParams
@@ -19,8 +19,9 @@ from aligndistill.records import Prompt, Usage
 from aligndistill.reporting.written_data import ElicitationMetrics
 from aligndistill.stages.asking import CachingAsk
 from aligndistill.stages.context import ModelSource, StageContext, require_records
-from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS
+from aligndistill.stages.files import DROPPED, ELICITATION, PROMPTS, SEEDS
 from aligndistill.stages.generated import Generated, known_lines, read_generated, write_generated, writer
+from aligndistill.stages.weak_prompts import weak_seeds
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 
@@ -35,20 +36,28 @@ def make(
     prompts: Path,
     seed: int,
     prices: Mapping[str, Price],
+    round: str | None = None,
+    weak: Mapping[str, Path] | None = None,
 ) -> StageResult:
     """Let models write new training prompts. Replies of an interrupted run are reused.
 
     Args:
         prompts: what the run has so far. What is held out of it stays so, and is never shown to a model.
         prices: by the names of the models; of those that have one.
+        round: that the prompts are written for; None before the first.
+        weak: the run's `prompts`, without those that were written for a round, and the `rankings` of the round before: models see
+            the prompts that its start was weakest at. A step that writes nothing new then ends no run.
 
     Raises:
         DataError: no new prompt is left.
     """
     before = list(read_jsonl(prompts / PROMPTS, Prompt))
+    seeds = weak_seeds(weak["prompts"], weak["rankings"], settings, str(seed), is_dry=context.is_dry) if weak is not None else None
     with bar(settings.name) as running:
         ask = CachingAsk(context, models, seed, running)
-        collected = written(settings, before, ask, seed)
+        collected = written(settings, before, ask, seed, seeds.prompts if seeds is not None else None)
+    if seeds is not None:
+        write_jsonl(context.folder / SEEDS, seeds.rows())
     reasons = collected.reasons()
     write_jsonl(context.folder / DROPPED, collected.dropped)
     write_jsonl(context.folder / PROMPTS, [*before, *collected.kept])
@@ -56,10 +65,13 @@ def make(
     write_generated(context.folder, [*earlier, *_lines(settings, collected, models, seed, prices)])
     if not context.is_dry:
         why = f"It ended because of this: {collected.stopped}. " if collected.stopped else ""
-        require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, why + ADVICE)
+        if weak is None:
+            require_records(len(collected.kept), f"new prompts of the step '{settings.name}'", reasons, why + ADVICE)
         if collected.stopped:
             say(f"  {settings.name} ended with {len(collected.kept)} new prompts: {collected.stopped}")
     metrics = _metrics(settings, collected, before, ask.usage, prices)
+    if seeds is not None:
+        metrics = metrics.model_copy(update={"round": round, "seeds": len(seeds.prompts)})
     (context.folder / ELICITATION).write_text(metrics.model_dump_json(indent=2) + "\n", encoding="utf-8")
     held_out = sum(one.split == "held_out" for one in before)
     return StageResult(
@@ -75,15 +87,23 @@ def make(
     )
 
 
-def written(step: Step, prompts: list[Prompt], ask: Ask, seed: int) -> Collected:
-    """What a step's models write."""
+def written(step: Step, prompts: list[Prompt], ask: Ask, seed: int, shown: Sequence[Prompt] | None = None) -> Collected:
+    """What a step's models write.
+
+    Args:
+        shown: the training prompts that they see; by default all.
+    """
+    if shown is not None and not shown:
+        collected = Collected(step, prompts, unlike_training=False)
+        collected.stopped = "no training prompt of the round before has a difficulty"
+        return collected
     match step:
         case Expand():
-            return expand(step, prompts, ask, seed)
+            return expand(step, prompts, ask, seed, shown)
         case Evolve():
-            return evolve(step, prompts, ask, seed)
+            return evolve(step, prompts, ask, seed, shown)
         case Curate():
-            return curate(step, prompts, ask, seed)
+            return curate(step, prompts, ask, seed, shown)
         case Magpie():
             return magpie(step, prompts, ask, seed)
 

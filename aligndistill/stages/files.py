@@ -22,7 +22,7 @@ DEMONSTRATIONS = "demonstrations.jsonl"
 EVALUATION, SCORED, MODEL_OUTPUTS = "evaluation.json", "scored.jsonl", "model_outputs"
 FIDELITY = "fidelity.json"
 PROGRESS = "progress.json"
-ELICITATION = "elicitation.json"
+ELICITATION, SEEDS = "elicitation.json", "seeds.jsonl"
 METRICS, SAMPLES = "metrics.jsonl", "samples.jsonl"
 PROJECTIONS = "projections.safetensors"
 ANY_VERDICT: TypeAdapter[Verdict] = TypeAdapter(Verdict)
@@ -65,13 +65,15 @@ class HeldOutPair(Record):
 
 
 def prompts_folder(folders: Mapping[str, Path]) -> Path | None:
-    """The folder with all prompts that a run uses: filtered ones, or those of the last step of `prompts.elicit`, or of its data.
+    """The folder with all prompts that a run uses: filtered ones, or those of the last step of `prompts.elicit`, or of its data;
+    those that were written for later rounds are among them.
 
     Args:
         folders: of its finished stages by name, in their order; None is returned if no prompts are among them.
     """
     steps = [folder for name, folder in folders.items() if name.startswith("prompts") and (folder / ELICITATION).is_file()]
-    return folders.get("filters") or (steps[-1] if steps else folders.get("prompts"))
+    filtered = [folder for name, folder in folders.items() if name == "filters" or name.startswith("filters-r")]
+    return filtered[-1] if filtered else steps[-1] if steps else folders.get("prompts")
 
 
 def held_out_prompts(prompts: Path, limit: int | None) -> list[Prompt]:

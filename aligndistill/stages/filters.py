@@ -32,17 +32,28 @@ ASKED_TO_WRITE = (
 
 
 def prompts(
-    context: StageContext, *, settings: Filters, prompts: Path, models: Mapping[str, ModelSource], seed: int
+    context: StageContext,
+    *,
+    settings: Filters,
+    prompts: Path,
+    models: Mapping[str, ModelSource],
+    seed: int,
+    known: Path | None = None,
 ) -> StageResult:
-    """The prompts that are kept, in both splits."""
+    """The prompts that are kept, in both splits.
+
+    Args:
+        known: prompts that were kept before, and are again; no model is asked about them.
+    """
 
     def read() -> Iterator[Prompt]:
         return read_jsonl(prompts / PROMPTS, Prompt)
 
-    decisions, asked = decided(context, read, settings, models, seed)
+    settled = frozenset(one.id for one in read_jsonl(known / PROMPTS, Prompt)) if known is not None else frozenset()
+    decisions, asked = decided(context, read, settings, models, seed, settled=settled)
     counts, dropped = _write(context, read(), decisions, PROMPTS)
-    if known := read_generated(prompts):
-        write_generated(context.folder, known_lines(known, (one.id for one in read_jsonl(context.folder / PROMPTS, Prompt))))
+    if generated := read_generated(prompts):
+        write_generated(context.folder, known_lines(generated, (one.id for one in read_jsonl(context.folder / PROMPTS, Prompt))))
     require_records(counts["train"], "training prompts", dropped)
     require_records(counts["held_out"], "held-out prompts", dropped)
     return StageResult(counts=counts, dropped=dropped, metrics=asked)
@@ -88,6 +99,7 @@ def decided(
     models: Mapping[str, ModelSource],
     seed: int,
     held_out_prompts: Iterable[tuple[str, str]] = (),
+    settled: frozenset[str] = frozenset(),
 ) -> tuple[Decisions, dict[str, int]]:
     """Which rows are kept, by all filters, and what the judge was asked.
 
@@ -95,14 +107,17 @@ def decided(
 
     Args:
         read: reads the rows from the start.
-        held_out_prompts: see `decide`.
+        held_out_prompts, settled: see `decide`. No model is asked about rows that are settled.
     """
 
     def items() -> Iterator[tuple[str, str]]:
         for source in filters.against:
             yield from ((one.source, prompt_text(one.messages)) for one in load_items(source))
 
-    decisions = decide(map(row_of, read()), filters, items(), held_out_prompts)
+    decisions = decide(map(row_of, read()), filters, items(), held_out_prompts, settled)
+    kept = [number for number, row in enumerate(map(row_of, read())) if row.id in settled] if settled else []
+    for number in kept:
+        decisions[number] = Drop("settled")  # until the models were asked
     asking = _Asking(context, models, seed, kept_for_now=context.is_dry)
     if filters.quality is not None:
         asking.quality(read, decisions, filters.quality)
@@ -110,8 +125,10 @@ def decided(
         asking.difficulty(read, decisions, filters.ifd)
     if filters.perplexity is not None:
         asking.perplexity(read, decisions, filters.perplexity)
+    for number in kept:
+        decisions[number] = None
     if filters.balance is not None:
-        balance(map(row_of, read()), decisions, filters.balance)
+        balance(map(row_of, read()), decisions, filters.balance, settled)
     return decisions, judge_metrics(asking.verdicts) if filters.models else {}
 
 

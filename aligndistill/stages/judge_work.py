@@ -33,6 +33,8 @@ def _work(rounds: Mapping[str, Mapping[str, Path]], evaluation: Path | None) -> 
         yield _counted(f"asked again{of_round}", read_verdicts(folder, REPEATS))
         canaries = read_jsonl(folder / CANARIES, Canary)
         yield _counted(f"canaries{of_round}", (verdict for canary in canaries for verdict in canary.verdicts))
+        if (second := rounds[name].get("second_verdicts")) is not None:
+            yield _counted(f"second judge{of_round}", read_verdicts(second))
     if evaluation is not None and (evaluation / VERDICTS).is_file():
         yield _counted("evaluation", read_verdicts(evaluation))
 

@@ -1,6 +1,7 @@
 """prompts.jsonl: the distinct prompts of the run, each in its split."""
 
 from collections.abc import Iterable, Iterator
+from itertools import chain
 from pathlib import Path
 
 from aligndistill.config.data import Prompts
@@ -68,6 +69,13 @@ def sized_part(
     chosen = {order[place % len(order)][1] for place in range(first, first + settings.per_round)}
     found = read_jsonl(prompts / PROMPTS, Prompt)
     return StageResult(counts=write_prompts(context, (one for one in found if one.split == "held_out" or one.id in chosen)))
+
+
+def with_new(context: StageContext, *, prompts: Path, known: Path, written: Path) -> StageResult:
+    """The prompts of a round, followed by those that models wrote for it: what `written` has and `known` has not."""
+    before = {one.id for one in read_jsonl(known / PROMPTS, Prompt)}
+    new = (one for one in read_jsonl(written / PROMPTS, Prompt) if one.id not in before)
+    return StageResult(counts=write_prompts(context, chain(read_jsonl(prompts / PROMPTS, Prompt), new)))
 
 
 def write_prompts(context: StageContext, prompts: Iterable[Prompt]) -> dict[str, int]:

@@ -1,6 +1,6 @@
 """report.json and report.html: the run's metrics, and a page that shows them."""
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +9,6 @@ from aligndistill.config.objectives import OnPolicy
 from aligndistill.config.students import Student
 from aligndistill.evaluation.against_start import AgainstStart
 from aligndistill.evaluation.fidelity import TeacherFidelity
-from aligndistill.evaluation.intervals import bootstrap_mean
 from aligndistill.processes.devices import machine
 from aligndistill.reporting.checks import checks_of
 from aligndistill.reporting.provenance import Origins
@@ -20,32 +19,29 @@ from aligndistill.reporting.report import (
     QuantizedMetrics,
     Report,
     RewardModelMetrics,
-    RoundMetrics,
     StartMetrics,
     StudentMetrics,
     write_report,
 )
 from aligndistill.reporting.seeds import over_seeds
-from aligndistill.reporting.written_data import DemonstrationMetrics, ElicitationMetrics
+from aligndistill.reporting.written_data import DemonstrationMetrics
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.chains import RunModel
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.evaluation import AuthorMetrics, EvaluationResult
 from aligndistill.stages.files import (
-    ELICITATION,
     EVALUATION,
     FIDELITY,
-    PROGRESS,
     SCORED,
 )
 from aligndistill.stages.judge_work import judge_work
 from aligndistill.stages.models import COPY
 from aligndistill.stages.report_page import counted, page_data
+from aligndistill.stages.round_metrics import read_elicitation, round_metrics
 from aligndistill.stages.scored_answers import ScoredAnswer, beside_start
-from aligndistill.stages.weak_prompts import training_difficulties
 from aligndistill.store.artifacts import Manifest, library_versions, read_manifest
 from aligndistill.store.jsonl import read_jsonl
-from aligndistill.store.stage import ENDED, StageResult, collects
+from aligndistill.store.stage import StageResult, collects
 
 if TYPE_CHECKING:
     from aligndistill.reporting.page import DataCounts
@@ -105,8 +101,8 @@ def make(
         reward_model=_reward_model(manifests),
         students={name: _student(name, settings[name], one, evaluated, fidelity, scored) for name, one in students.items()},
         leading=evaluated.leading,
-        rounds=tuple(_rounds(progress, stops, orders, rounds, promoted or {})),
-        elicitation=_elicitation(elicited or {}),
+        rounds=tuple(round_metrics(progress, stops, orders, rounds, promoted or {}, elicited or {})),
+        elicitation=tuple(map(read_elicitation, (elicited or {}).values())),
         chain=tuple(ChainModel(**asdict(one)) for one in chain),
         warnings=(*(audit.warnings if audit else ()), *_warnings(manifests, training, evaluated)),
         versions=library_versions(),
@@ -174,30 +170,6 @@ def _student(
 
 def _own_start(evaluated: EvaluationResult, student: str) -> OwnStartMetrics:
     return OwnStartMetrics(**_metrics(evaluated, f"start-{student}", OwnStartMetrics))
-
-
-def _rounds(
-    progress: Mapping[str, Path],
-    stops: Mapping[str, Path],
-    orders: Mapping[str, Path],
-    rounds: Mapping[str, Mapping[str, Path]],
-    promoted: Mapping[str, str],
-) -> Iterator[RoundMetrics]:
-    for name, folder in progress.items():
-        following = [ends[key] for ends, key in ((stops, name), (orders, str(int(name) + 1))) if key in ends]
-        ended = next((reason for one in following if (reason := _manifest(one).metrics.get(ENDED))), None)
-        judge = AuditResult.model_validate(_manifest(rounds[name]["audit"]).metrics).metrics
-        audited = {one: getattr(judge, one) for one in ("canaries", "own_answers_win", "own_answers_win_by_labels")}
-        audited["agreement"] = judge.labels.agreement if judge.labels else None
-        hard = list(training_difficulties(rounds[name]["rankings"]).values())
-        audited["accept_rate"] = bootstrap_mean([one.accept_rate for one in hard]) if hard else None
-        audited["difficulty"] = bootstrap_mean([one.difficulty for one in hard]) if hard else None
-        added = {"student": promoted.get(name), "ended": ended, **audited}
-        yield RoundMetrics.model_validate_json((folder / PROGRESS).read_bytes()).model_copy(update=added)
-
-
-def _elicitation(steps: Mapping[str, Path]) -> tuple[ElicitationMetrics, ...]:
-    return tuple(ElicitationMetrics.model_validate_json((folder / ELICITATION).read_bytes()) for folder in steps.values())
 
 
 def _fidelity(folder: Path) -> TeacherFidelity:

@@ -110,3 +110,27 @@ def test_later_stages_are_planned_with_the_prompts_of_earlier_steps(config: Any)
         (train + 40) / train, rel=0.01
     )
     assert after["candidates"].prompts == len(_prompts(config())) + 40 + 2 * (train + 40)
+
+
+OTHER = {"kind": "endpoint", "base_url": "http://localhost:2/v1", "name": "other"}
+
+
+def test_rounds_are_planned_with_the_prompts_that_are_written_for_them_and_with_the_second_judge(config: Any) -> None:
+    """Before anything has run: 6 seeds, evolved and compared, in two rounds; a grade of both answers of each of 5 pairs."""
+    plain = config({"name": "weak", "kind": "evolve", "weak_seeds": 6})
+    changes = {
+        "prompts": {**plain.prompts.model_dump(by_alias=True, mode="json"), "filters": {"duplicates": 0.5}},
+        "students": {"dpo": {"objective": {"kind": "dpo"}}},
+        "rounds": {"count": 3, "promotes": "dpo", "prompts": {"per_round": 10}},
+        "audit": {"second": {"judge": {"kind": "rubric", "model": OTHER}, "prompts": 5}},
+        "evaluation": {"judge": "same"},
+    }
+    whole = RunConfig.model_validate({**plain.model_dump(by_alias=True, mode="json"), **changes})
+    found = dict(planned_requests(whole, pipeline(whole).stages, lambda _: False))
+    assert "prompts-weak" not in found
+    assert [found[f"prompts-weak-r{number}"].asked.calls for number in (2, 3)] == [12, 12]
+    first = found["candidates"].prompts  # 10, and those that are held out
+    assert [found[f"candidates-r{number}"].prompts for number in (2, 3)] == [first + 6, first + 6]
+    for of_round in ("", "-r2", "-r3"):
+        second = found[f"second_verdicts{of_round}"]
+        assert (second.model, second.prompts, second.verdicts, second.asked.calls) == ("other", 5, 10, 10)

@@ -92,6 +92,51 @@ def test_what_is_refused(load: Load, steps: list[dict[str, Any]], message: str) 
     assert "c.yaml:" in str(refused.value)
 
 
+ROUNDS = {"count": 3, "promotes": "dpo", "prompts": {"per_round": 20, "repeats": 1}}
+
+
+def evolve(**changes: Any) -> dict[str, Any]:
+    return {"name": "harder", "kind": "evolve", **changes}
+
+
+def test_steps_of_later_rounds(load: Load) -> None:
+    students = {"dpo": {"objective": {"kind": "dpo"}}}
+    found = load(expand(), evolve(weak_seeds=20), curate(topics={"generate": 3}, weak_seeds=4), rounds=ROUNDS, students=students)
+    assert found.prompts is not None
+    assert [one.name for one in found.prompts.first_steps] == ["more"]
+    assert [one.name for one in found.prompts.round_steps] == ["harder", "topics"]
+
+
+@pytest.mark.parametrize(
+    ("step", "rounds", "message"),
+    [
+        (
+            evolve(weak_seeds=5),
+            None,
+            "[0].weak_seeds: these are prompts that the student of the round before was weak at",
+        ),
+        (
+            magpie(model="start", weak_seeds=5),
+            ROUNDS,
+            "[0].weak_seeds: magpie shows a model no prompts: remove this key",
+        ),
+        (
+            curate(weak_seeds=5),
+            ROUNDS,
+            "models see no prompts: remove this key, or set topics to {generate: 20}",
+        ),
+        (evolve(weak_seeds=21), ROUNDS, "a round has only 20 prompts (rounds.prompts.per_round): lower this"),
+        (evolve(weak_seeds=0), ROUNDS, "prompts.elicit[0].weak_seeds: expected a number greater than 0, found 0"),
+        (evolve(name="a-r2"), ROUNDS, "prompts.elicit[0].name: names that end in -r and a number are those of later rounds"),
+        (evolve(name="round"), ROUNDS, "prompts.elicit[0].name: 'round' is a reserved name"),
+    ],
+)
+def test_seeds_that_cannot_be(load: Load, step: dict[str, Any], rounds: dict[str, Any] | None, message: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        load(step, rounds=rounds, students={"dpo": {"objective": {"kind": "dpo"}}})
+    assert message in str(refused.value)
+
+
 def test_steps_without_a_model_to_ask(load: Load) -> None:
     with pytest.raises(ConfigError, match=r"there is no model 'teacher' \(models of this run: start\)"):
         load(expand(), teacher=None, judge={"kind": "function", "function": "a:b"})

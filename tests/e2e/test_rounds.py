@@ -23,6 +23,9 @@ from pathlib import Path
 def grade(prompt, responses):
     later = any(Path("runs/store").glob("student-dpo-*/manifest.json"))
     return [FACTOR * len(response) if later else -len(response) for response in responses]
+
+def shorter(prompt, responses):
+    return [-len(response) for response in responses]
 """
 
 
@@ -86,29 +89,44 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
 
 
 @pytest.mark.parametrize(
-    ("factor", "rule", "said"),
+    ("factor", "stop", "rule", "said"),
     [
-        (0, "all_tied", "all_tied: no training prompt of the next round has answers"),
-        (1, "audit", "audit: the judge of the next round cannot be trusted: 100%"),  # it likes length all at once
+        (0, {}, "all_tied", "all_tied: no training prompt of the next round has answers"),
+        # It likes length all at once.
+        (1, {"longer_wins": 0.7}, "audit", "audit: the judge of the next round cannot be trusted: 100%"),
+        (
+            1,
+            {"second_disagreement": 0.4},
+            "audit",
+            "to 100%] of the pairs are decided otherwise by the second judge (limit second_d",
+        ),
     ],
 )
 def test_a_round_that_cannot_be_learned_from_ends_the_rounds(
-    folder: Path, forked: ForkServer, config: dict[str, Any], factor: int, rule: str, said: str
+    folder: Path, forked: ForkServer, config: dict[str, Any], factor: int, stop: dict[str, float], rule: str, said: str
 ) -> None:
     (folder / "changing.py").write_text(CHANGING.replace("FACTOR", str(factor)))
     settings = repeated(config) | {"judge": {"kind": "function", "function": "changing:grade"}}
-    settings["audit"] = {"stop": {"longer_wins": 0.7, "canaries": None}}
+    settings["audit"] = {"stop": {**stop, "canaries": None}}
+    if "second_disagreement" in stop:
+        settings["audit"]["second"] = {"judge": {"kind": "function", "function": "changing:shorter"}, "prompts": 12}
     settings["rounds"] |= {"count": 3, "prompts": {"per_round": 12, "repeats": 1}, "weak": 0.5}
     write_config(folder / "run.yaml", settings)
     ended = forked.run(folder, "run", "run.yaml")
     assert ended.code == 0, ended.errors
     errors = " ".join(ended.errors.split())
-    assert f"round 2 is not finished; {said}" in errors
+    assert "round 2 is not finished; " in errors
+    assert said in errors
     assert f"round 3 is not run; {rule}" in errors
     found = report(folder)
     assert set(found["students"]) == {"best_of_n", "dpo"}
     assert [one["ended"].partition(":")[0] for one in found["rounds"]] == [rule]
     assert found["rounds"][0]["canaries"]["n"] > 0
+    agreed = found["rounds"][0]["second_agreement"]
+    if "second_disagreement" in stop:
+        assert (agreed["mean"], 4 <= agreed["n"] <= 12) == (1.0, True)  # pairs of equal length are not decided
+    else:
+        assert agreed is None
     nothing = forked.run(folder, "run", "run.yaml")
     assert (nothing.code, "Nothing to do" in nothing.output) == (0, True), nothing.errors
 

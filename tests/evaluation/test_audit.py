@@ -229,3 +229,35 @@ def test_an_honest_judge_and_few_verdicts_give_no_warning() -> None:
     assert exceeded(honest, LIMITS) == []
     assert exceeded(audit(Evidence([], [], canaries=[canary("echo", 1.0)])), {"canaries": 0.5}) == []
     assert exceeded(audited(longer), dict.fromkeys(LIMITS)) == []
+
+
+def test_agreement_with_a_second_judge_is_over_the_pairs_that_it_decides() -> None:
+    """By hand: two pairs agree, one does not, a tie counts half; what the second judge ties or leaves out does not count."""
+
+    def said(prompt: int, outcome: Outcome, judge: str) -> Comparison:
+        pair = {"first": f"{prompt}-a", "second": f"{prompt}-bb"}
+        return Comparison(prompt_id=str(prompt), probability_first=None, outcome=outcome, judge=judge, **pair)
+
+    some = candidates(6, ("a", "bb"))
+    ours = [said(n, outcome, "j") for n, outcome in enumerate(("first", "second", "first", "tie", "first", "second"))]
+    other = [said(n, outcome, "s") for n, outcome in enumerate(("first", "second", "second", "first", "tie"))]
+    metrics = audit(Evidence(ours, some, second=other))
+    assert metrics.second_agreement is not None
+    assert metrics.second_agreement == wilson(1 + 1 + 0 + 1 / 2, 4)
+    assert metrics.verdicts == 6  # the second judge's are no verdicts of this one
+    assert metrics.panel_agreement is None
+    assert audit(Evidence(ours, some)).second_agreement is None
+    grades = [Grade(prompt_id="2", candidate=f"2-{text}", value=value, judge="s") for text, value in (("a", 9.0), ("bb", 1.0))]
+    graded = audit(Evidence(ours, some, second=grades)).second_agreement
+    assert graded is not None
+    assert (graded.mean, graded.n) == (1.0, 1)
+
+
+def test_a_second_judge_that_decides_otherwise_exceeds_the_limit_with_its_whole_interval() -> None:
+    some = candidates(40, ("a", "bb"))
+    shorter = compared(some, lambda first, second: "first" if len(first) < len(second) else "second", judge="s")
+    metrics = audit(Evidence(compared(some, longer), some, second=shorter))
+    said = "100% [91% to 100%] of the pairs are decided otherwise by the second judge (limit second_disagreement: 0.4)"
+    assert exceeded(metrics, {"second_disagreement": 0.4}) == [said]
+    assert exceeded(metrics, {"second_disagreement": None}) == []
+    assert exceeded(audit(Evidence(shorter, some, second=shorter)), {"second_disagreement": 0.4}) == []

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from aligndistill.preferences.difficulty import Difficulty, difficulties, difficulty_of, drawn
+from aligndistill.preferences.difficulty import Difficulty, difficulties, difficulty_of, drawn, hardest
 from aligndistill.records import Message, Ranking, Response
 
 LN3 = 1.0986122886681098  # sigmoid(ln 3) = 3/4
@@ -57,3 +57,14 @@ def test_a_draw_follows_from_its_seed_and_holds_each_prompt_once() -> None:
     assert len({frozenset(drawn(hard, 5, "0", str(part))) for part in range(10)}) > 1
     assert len(drawn(hard, 5, "0")) == 5
     assert drawn(hard, 30, "0") == set(hard)
+
+
+def test_the_hardest_come_first_and_a_hash_decides_between_equal_ones() -> None:
+    hard = {"a": 0.1, "b": 2.0, "c": -1.0, "d": 0.5}
+    assert hardest(hard, 2, "0") == ["b", "d"]
+    assert hardest(hard, 9, "0") == ["b", "d", "a", "c"]
+    assert hardest(hard, 0, "0") == []
+    equal = {**{f"{n}": 1.0 for n in range(20)}, "hardest": 1.5}
+    assert hardest(equal, 5, "0") == hardest(dict(reversed(equal.items())), 5, "0")
+    assert len({tuple(sorted(hardest(equal, 5, str(seed)))) for seed in range(5)}) > 1
+    assert all(hardest(equal, 5, str(seed))[0] == "hardest" for seed in range(5))

@@ -12,9 +12,10 @@ import pytest
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.commands.plan.chats import Ungraded
 from aligndistill.config.data import Source
-from aligndistill.config.filters import Filters
+from aligndistill.config.filters import Balance, Filters
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Rankings, Runtime
+from aligndistill.data.filters import Decisions, Row, balance
 from aligndistill.data.split import split_of
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.models.load import ModelPointer, load_language_model
@@ -267,3 +268,61 @@ def test_ready_made_rankings_are_filtered(context: StageContext, tmp_path: Path)
     assert {one.prompt_id for one in after if one.split == "held_out"} == {
         one.prompt_id for one in before if one.split == "held_out"
     } - {prompt_id(user("What is a refusal?"))}
+
+
+TOWER = "What is the tallest tower that people have ever built by hand?"
+
+
+def test_prompts_of_a_later_round_are_compared_with_those_that_are_known_and_no_other_is_asked_about(
+    context: StageContext, tmp_path: Path
+) -> None:
+    """What was kept stays, though filters would now drop it; the judge sees the new prompts alone."""
+    old = ["Why?", "Tell me a short story about a cat who went to sea.", "How do rivers find their way to the sea?"]
+    new = ["Tell me a short story about a cat who went to sea?", f"{TOWER} Say it in two words.", "Who?"]
+    new += ["How do bees find their way back to the hive?", "Describe a storm at night in the old harbour."]
+    known = given(context, old, (TOWER,))
+    (tmp_path / "known").mkdir()
+    (tmp_path / "known/prompts.jsonl").write_bytes((known / "prompts.jsonl").read_bytes())
+    asked: list[str] = []
+
+    def grade(messages: Any, sample: int) -> str:
+        asked.append(messages[-1].content)
+        return "Grade: 2" if "storm" in messages[-1].content else "Grade: 9"
+
+    scripted = ScriptedChat(grade)
+    settings = Filters.model_validate(
+        {
+            "length": [2, 50],
+            "duplicates": 0.7,
+            "quality": {"judge": {"kind": "rubric", "model": "judge"}, "at_least": 5},
+            "balance": {"by": "operation", "at_most": 0.5},
+        }
+    )
+    made = filters.prompts(
+        replace(context, open_endpoint=lambda _: scripted),
+        settings=settings,
+        prompts=given(context, [*old, *new], (TOWER,)),
+        models={"judge": EndpointModel.model_validate(SERVER)},
+        seed=0,
+        known=tmp_path / "known",
+    )
+    assert made.dropped == {
+        "duplicate": 1,
+        "contains a held-out prompt": 1,
+        "too short": 1,
+        "low quality": 1,
+    }
+    assert kept(context) == [*old, new[3], TOWER]
+    assert len(asked) == 2
+    assert all(not any(text in one for one in asked) for text in old)
+    assert dropped(context)[new[0]].nearest == prompt_id(user(old[1]))
+
+
+def test_balance_cuts_new_rows_before_known_ones() -> None:
+    known = [Row(f"old {n}", "train", "x", operation="a") for n in range(6)]
+    others = [Row(f"b {n}", "train", "x", operation="b") for n in range(4)]
+    rows = [*(Row(f"new {n}", "train", "x", operation="a") for n in range(3)), *known, *others]
+    decisions: Decisions = [None] * len(rows)
+    balance(rows, decisions, Balance(by="operation", at_most=0.5), settled={one.id for one in known})
+    # 4 of each are half of all: the 6 known ones stay all the same, and none of the new ones is added to them.
+    assert [row for row, drop in zip(rows, decisions, strict=True) if drop is None] == [*known, *others]

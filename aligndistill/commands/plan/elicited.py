@@ -1,10 +1,11 @@
 """What the steps of `prompts.elicit` may ask for and write at most."""
 
+import re
 from collections.abc import Sequence
 
 from aligndistill.config.elicitation import Curate, Evolve, Expand, GeneratedTopics, Magpie, Step
 from aligndistill.elicitation.curation import read_topics
-from aligndistill.records import Lineage, Prompt
+from aligndistill.records import Lineage, Prompt, content_hash
 
 
 def share_of_requests(step: Step, prompts: Sequence[Prompt], given: Sequence[Prompt], counted: int, cached: int) -> float:
@@ -16,12 +17,12 @@ def share_of_requests(step: Step, prompts: Sequence[Prompt], given: Sequence[Pro
         counted: requests of the dry run, which ends early: placeholders hold no lists.
         cached: replies of the dry run that are known.
     """
-    known = cached * _train(prompts) / max(_train(given), 1)
-    return max(most_requests(step, _train(prompts)) - known, 0) / counted if counted else 0.0
+    known = cached * _shown(step, prompts) / max(_shown(step, given), 1)
+    return max(most_requests(step, _shown(step, prompts)) - known, 0) / counted if counted else 0.0
 
 
 def most_requests(step: Step, train: int) -> int:
-    """The most requests of a step that is given so many training prompts."""
+    """The most requests of a step that shows models so many training prompts."""
     match step:
         case Evolve():
             return step.most_requests(train)
@@ -35,10 +36,16 @@ def most_requests(step: Step, train: int) -> int:
             return step.limit(step.target, per_request=1)
 
 
-def placeholder_prompts(step: Step, prompts: Sequence[Prompt]) -> list[Prompt]:
-    """As many new prompts as a step may write, each a copy of a training prompt under another id."""
+def placeholder_prompts(name: str, step: Step, prompts: Sequence[Prompt]) -> list[Prompt]:
+    """As many new prompts as a step may write, each as long as a training prompt, and like no other, so that filters keep it.
+
+    Args:
+        name: of the stage; ids begin with it.
+    """
     train = [one for one in prompts if one.split == "train"]
-    return [_placeholder(train[number % len(train)], f"{step.name}-{number}") for number in range(_most_prompts(step, len(train)))]
+    return [
+        _placeholder(train[number % len(train)], f"{name}-{number}") for number in range(_most_prompts(step, _shown(step, prompts)))
+    ]
 
 
 def _most_prompts(step: Step, train: int) -> int:
@@ -52,13 +59,18 @@ def _most_prompts(step: Step, train: int) -> int:
 
 
 def _placeholder(like: Prompt, identity: str) -> Prompt:
+    letters = content_hash(identity)[:4].translate(str.maketrans("0123456789", "ghijklmnop"))
+    last = like.messages[-1]
+    messages = (*like.messages[:-1], last.model_copy(update={"content": re.sub(r"\w+", rf"\g<0>{letters}", last.content)}))
     lineage = Lineage(root=like.root, parent=like.id, operation="placeholder", author="placeholder")
-    return like.model_copy(update={"id": identity, "lineage": lineage})
+    return like.model_copy(update={"id": identity, "messages": messages, "lineage": lineage})
 
 
 def _topics(step: Curate) -> int:
     return step.topics.generate if isinstance(step.topics, GeneratedTopics) else len(read_topics(step.topics))
 
 
-def _train(prompts: Sequence[Prompt]) -> int:
-    return sum(one.split == "train" for one in prompts)
+def _shown(step: Step, prompts: Sequence[Prompt]) -> int:
+    """How many training prompts a step begins with: those that the student was weakest at, or all."""
+    train = sum(one.split == "train" for one in prompts)
+    return train if step.weak_seeds is None else min(step.weak_seeds, train)

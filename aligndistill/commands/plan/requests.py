@@ -46,6 +46,7 @@ DATA_KINDS = (PROMPT_KINDS - {ELICITING}) | {
     "rankings.read",
     "prompts.part",
     "prompts.sized_part",
+    "prompts.with_new",
     "weak_prompts.part",
     "filters.demonstrations",
 }
@@ -89,7 +90,7 @@ class _DryRun:
                 yield from self._eliciting(stage)
             elif models_given(stage):
                 yield from self._asking(stage)
-        if stage.kind in PROMPT_KINDS:
+        if stage.kind in PROMPT_KINDS and stage not in self.not_run:
             self._keep_some(self.folders[stage])
 
     def _reading(self, stage: Stage) -> Iterator[Estimate]:
@@ -124,7 +125,7 @@ class _DryRun:
         if stage.name.startswith(LABELS):
             everyone, used = trained_on(everyone), trained_on(used)
         elif "probes" not in given and "authors" not in given:  # stages that ask about held-out prompts alone
-            limit = given["sampling"].prompts if "sampling" in given else _evaluation(given).prompts
+            limit = _most_held_out(given)
             everyone, used = held_out(everyone, limit), held_out(used, limit)
         given.pop("reference", None)  # computing the KL sends no requests
         context = self._context(stage, chats)
@@ -140,12 +141,12 @@ class _DryRun:
         """The requests of a step in which models write prompts, at most. Later stages find as many prompts as it may write."""
         chats, given = self._chats(), self._arguments(stage)
         context, step = self._context(stage, chats), given["settings"]
-        if isinstance(step, Evolve):  # asks about each prompt
+        if isinstance(step, Evolve) and step.weak_seeds is None:  # asks about each prompt
             given["prompts"] = self.some
         cached = stage.make(context, **given).metrics["cached"]
         used, counted = read_jsonl(given["prompts"] / PROMPTS, Prompt), sum(one.asked.calls for one in chats.opened.values())
         share = share_of_requests(step, self.prompts, list(used), counted, cached)
-        new = placeholder_prompts(step, self.prompts)
+        new = placeholder_prompts(stage.name, step, self.prompts)
         write_jsonl(context.folder / PROMPTS, [*self.prompts, *new])
         yield from chats.estimates(given["models"], None, [], len(new), share, certain=False)
 
@@ -209,6 +210,16 @@ class _DryRun:
 def _evaluation(given: Mapping[str, Any]) -> Any:
     """The settings of the evaluation whose questions a stage asks."""
     return given.get("evaluation", given.get("settings"))
+
+
+def _most_held_out(given: Mapping[str, Any]) -> int | None:
+    """How many held-out prompts a stage asks about, at most."""
+    if "sample" in given:
+        most: int | None = given["sample"]
+        return most
+    settings = given["sampling"] if "sampling" in given else _evaluation(given)
+    most = settings.prompts
+    return most
 
 
 def _verdicts(context: StageContext, labels: Iterable[str] = ("verdicts", "repeats", "comparisons")) -> Iterator[Verdict]:

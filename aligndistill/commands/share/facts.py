@@ -154,7 +154,7 @@ def _example(scored: Mapping[str, list[ScoredAnswer]], name: str) -> tuple[list[
 
 def judge_templates(config: RunConfig) -> Iterator[tuple[str, str]]:
     """The texts of the templates of a config's judges, of files that are still there, by name."""
-    for section in (config.judge, config.evaluation.judge):
+    for section in (config.judge, config.evaluation.judge, config.audit.second):
         if section is not None and section != "same":
             for _, inside in sections_in(section):
                 name = getattr(inside, "template", None)

@@ -99,8 +99,9 @@ class _Builder:
 
     def build(self) -> None:
         """Read every file once."""
-        for folder in self._stages("prompts"):
-            self._read_prompts(folder)
+        for stage, folder in self._folders.items():
+            if stage == "prompts" or stage.startswith("prompts-"):  # those that models wrote, too
+                self._read_prompts(folder)
         for folder in self._stages("candidates"):
             self._read_candidates(folder)
         flags: defaultdict[int, int] = defaultdict(int)
