@@ -20,8 +20,8 @@ class RewardTraining(Training):
     Attributes:
         model: the backbone; the start by default.
         lora: trains adapters and the head instead of all weights; independent of the start's `lora`.
-        labels: `hard` trains on the order, `soft` on the teacher's probability. `auto`: soft where the verdicts are probabilities
-            (`resolve.verdicts_are_probabilities`), else hard.
+        labels: `hard` trains on the order, `soft` on the teacher's probability. `auto`: soft where the verdicts are probabilities,
+            else hard (docs/objectives.md).
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
         ensemble: so many heads over one backbone, each with another initialisation and bootstrap weights of the prompts. The reward
