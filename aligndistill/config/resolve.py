@@ -10,7 +10,7 @@ from aligndistill.config.objectives import Rewarded, WeightedReward
 from aligndistill.config.offline_objectives import BestOfN, Kto
 from aligndistill.config.run import Rankings, RunConfig
 from aligndistill.config.schema import with_named_models
-from aligndistill.config.students import Student
+from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import with_adapter_rate
 
 
@@ -43,10 +43,15 @@ def resolved(config: RunConfig) -> RunConfig:
         students = {f"{n}-s{seed}": one.model_copy(update={"seed": seed}) for n, one in students.items() for seed in config.seeds}
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
     changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models, "candidates": candidates}
-    if config.reward_model is not None and config.reward_model.labels == "auto":
-        labels = "soft" if verdicts_are_probabilities(judge, config.rankings, named) else "hard"
-        changed["reward_model"] = config.reward_model.model_copy(update={"labels": labels})
-    return config.model_copy(update={**changed, **filtered})
+    learned = {"reward_model": _reward_model(config, judge, named)}
+    return config.model_copy(update={**changed, **filtered, **learned})
+
+
+def _reward_model(config: RunConfig, judge: Judge | None, models: Mapping[str, Any]) -> RewardTraining | None:
+    if config.reward_model is None or config.reward_model.labels != "auto":
+        return config.reward_model
+    labels = "soft" if verdicts_are_probabilities(judge, config.rankings, models) else "hard"
+    return config.reward_model.model_copy(update={"labels": labels})
 
 
 def verdicts_are_probabilities(judge: Judge | None, rankings: Rankings, models: Mapping[str, Any]) -> bool:
