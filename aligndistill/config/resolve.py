@@ -1,15 +1,16 @@
 """Resolves a config: references such as `judge: same` and inline models are replaced by what they refer to."""
 
+from collections.abc import Mapping
 from typing import Any
 
-from aligndistill.config.judges import Judge
+from aligndistill.config.judges import Judge, Listwise, Pairwise, Panel
 from aligndistill.config.labels import Labelled, StartSft
-from aligndistill.config.models import Model
+from aligndistill.config.models import EndpointModel, LocalModel, Model
 from aligndistill.config.objectives import Rewarded, WeightedReward
 from aligndistill.config.offline_objectives import BestOfN, Kto
-from aligndistill.config.run import RunConfig
+from aligndistill.config.run import Rankings, RunConfig
 from aligndistill.config.schema import with_named_models
-from aligndistill.config.students import Student
+from aligndistill.config.students import RewardTraining, Student
 from aligndistill.config.training import with_adapter_rate
 
 
@@ -21,6 +22,7 @@ def resolved(config: RunConfig) -> RunConfig:
     - `evaluation.judge: same` and `reward: judge` become the judge itself, and so does the judge of labels without one.
     - Revisions of labels use the labels' domain if they have none.
     - The margin of KTO's `split: margin` becomes `rankings.tie_margin` if none is given.
+    - `reward_model.labels: auto` becomes `soft` where the verdicts are probabilities, and `hard` elsewhere.
     - With `seeds`, every student becomes one for each of them, `dpo-s0` and so on.
     - A best-of-n student is added as the baseline if there is none and the run has rankings.
     """
@@ -42,7 +44,39 @@ def resolved(config: RunConfig) -> RunConfig:
         students = {f"{n}-s{seed}": one.model_copy(update={"seed": seed}) for n, one in students.items() for seed in config.seeds}
     models: dict[str, Model] = {name: model for name, model in named.items() if name not in ("start", "teacher")}
     changed = {"judge": judge, "evaluation": evaluation, "students": students, "models": models, "candidates": candidates}
-    return config.model_copy(update={**changed, **filtered, "audit": audit})
+    learned = {"reward_model": _reward_model(config, judge, named)}
+    return config.model_copy(update={**changed, **filtered, **learned, "audit": audit})
+
+
+def _reward_model(config: RunConfig, judge: Judge | None, models: Mapping[str, Any]) -> RewardTraining | None:
+    if config.reward_model is None or config.reward_model.labels != "auto":
+        return config.reward_model
+    labels = "soft" if verdicts_are_probabilities(judge, config.rankings, models) else "hard"
+    return config.reward_model.model_copy(update={"labels": labels})
+
+
+def verdicts_are_probabilities(judge: Judge | None, rankings: Rankings, models: Mapping[str, Any]) -> bool:
+    """Whether rankings are made from probabilities that one answer is better than another.
+
+    They are for a panel, and for a judge that compares by the log-probabilities of its labels or by several replies; of ready-made
+    rankings, for `scores: probabilities`. Grades are none: the scale of their differences is `rankings.temperature`, a guess.
+
+    Args:
+        judge: of which the rankings are made; without one they are ready-made.
+        models: those that the judge names. A server is taken to give log-probabilities: only its answers show whether it does.
+    """
+    if rankings.source is not None:
+        return rankings.scores == "probabilities"
+    match judge:
+        case Panel():
+            return True
+        case Pairwise():
+            model = models.get(judge.model) if isinstance(judge.model, str) else judge.model
+            thinks = not isinstance(model, LocalModel | EndpointModel) or model.thinking == "on"
+            return judge.samples > 1 or not (judge.reasoning or thinks)
+        case Listwise():
+            return judge.samples > 1
+    return False
 
 
 def _labels(sft: StartSft, judge: Judge | None, named: dict[str, Any]) -> StartSft:

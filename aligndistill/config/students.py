@@ -7,7 +7,7 @@ from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora, OwnStart
 from aligndistill.config.objectives import Objective, Ppo
-from aligndistill.config.offline_objectives import Distil
+from aligndistill.config.offline_objectives import Distil, Labels
 from aligndistill.config.section import HashedIfSet, NotHashed
 from aligndistill.config.training import Training
 
@@ -20,7 +20,8 @@ class RewardTraining(Training):
     Attributes:
         model: the backbone; the start by default.
         lora: trains adapters and the head instead of all weights; independent of the start's `lora`.
-        labels: `hard` trains on the order, `soft` on the teacher's probability.
+        labels: `hard` trains on the order, `soft` on the teacher's probability. `auto`: soft where the verdicts are probabilities,
+            else hard (docs/objectives.md).
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
         ensemble: so many heads over one backbone, each with another initialisation and bootstrap weights of the prompts. The reward
@@ -31,11 +32,16 @@ class RewardTraining(Training):
     model: LocalModel | None = None
     lora: Lora | None = None
     learning_rate: float = Field(default=1e-5, gt=0)
-    labels: Literal["hard", "soft"] = "hard"
+    labels: Literal["auto", "hard", "soft"] = "auto"
     margin: float = Field(default=0.0, ge=0)
     centering: float = Field(default=0.01, ge=0)
     length_debiased: Annotated[bool, HashedIfSet] = False
     ensemble: Annotated[int, HashedIfSet] = Field(default=1, gt=0)
+
+    @property
+    def pair_labels(self) -> Labels:
+        """What `labels` says in a resolved config, which has no `auto`."""
+        return "soft" if self.labels == "soft" else "hard"
 
     @model_validator(mode="after")
     def _default_learning_rate(self) -> "RewardTraining":

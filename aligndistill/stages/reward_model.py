@@ -49,7 +49,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     reward_model = new_reward_model(backbone, seed, settings.ensemble)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
-    examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.labels == "soft")
+    examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.pair_labels == "soft")
     job = TrainingJob("reward model", settings, context.runtime, context.scratch, seed)
     term = length_term(settings, examples)
     trained = train_reward_model(reward_model, settings, examples, job, term)

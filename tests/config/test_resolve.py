@@ -231,3 +231,40 @@ def test_ktos_margin_is_that_of_ties_where_none_is_given(objective: dict[str, An
     found = resolved(config(students=students, rankings={"tie_margin": 0.25})).students["kto"].objective
     assert isinstance(found, Kto)
     assert found.margin == margin
+
+
+PROBABILITIES = {"source": {"path": "r.jsonl"}, "scores": "probabilities"}
+THINKS = {"judge": pairwise(server("a", thinking="on"))}
+READY_MADE: dict[str, Any] = {"prompts": None, "judge": None, "evaluation": {"judge": None}}
+FUNCTION = {"kind": "function", "function": "examples.quickstart.longer:grade"}
+
+
+@pytest.mark.parametrize(
+    ("sections", "labels"),
+    [
+        ({}, "soft"),  # the log-probabilities of A and B
+        ({"judge": pairwise({"model": "some/judge"})}, "soft"),
+        ({"judge": {**pairwise("start"), "reasoning": True}}, "hard"),  # one reply, read from its text
+        ({"judge": {**pairwise("start"), "reasoning": True, "samples": 5}}, "soft"),  # the share of five
+        (THINKS, "hard"),
+        ({"judge": pairwise({"kind": "function", "function": "examples.quickstart.teacher:answer"})}, "hard"),
+        ({"judge": {"kind": "listwise", "model": "start"}}, "hard"),
+        ({"judge": {"kind": "listwise", "model": "start", "samples": 2}}, "soft"),
+        ({"judge": {"kind": "rubric", "model": "start"}}, "hard"),  # grades have no scale of their own
+        ({"judge": {"kind": "likelihood", "model": "start"}}, "hard"),
+        ({"judge": FUNCTION}, "hard"),
+        ({"judge": panel(one=FUNCTION, other={"kind": "likelihood", "model": "start"})}, "soft"),
+        ({**READY_MADE, "rankings": PROBABILITIES}, "soft"),
+        ({**READY_MADE, "rankings": {"source": {"path": "r.jsonl"}}}, "hard"),
+    ],
+)
+def test_reward_models_learn_probabilities_where_the_verdicts_are_some(sections: dict[str, Any], labels: str) -> None:
+    def found(**reward_model: Any) -> str:
+        learned = resolved(config(**sections, reward_model=reward_model)).reward_model
+        assert learned is not None
+        assert learned.pair_labels == learned.labels
+        return learned.labels
+
+    assert found() == found(labels="auto") == labels
+    assert found(labels="soft") == "soft"
+    assert found(labels="hard") == "hard"

@@ -61,7 +61,7 @@ def train_reward_model(
             rewards_BK,
             tensors["scores_BK"],
             batch.valid_BK,
-            labels=settings.labels,
+            labels=settings.pair_labels,
             margin=settings.margin,
             centering=settings.centering,
             term_BKK=None if term is None else term.logit(differences(batch.lengths_BK.float())),
@@ -89,4 +89,4 @@ def length_term(settings: RewardModelSettings, examples: Sequence[Example]) -> L
         return None
     rows = [(one.scores, [len(response) for response in one.group.responses]) for one in examples]
     scores_BK, lengths_BK = padded([scores for scores, _ in rows]), padded([lengths for _, lengths in rows])
-    return fitted_length_term(scores_BK, lengths_BK, lengths_BK > 0, labels=settings.labels, margin=settings.margin)
+    return fitted_length_term(scores_BK, lengths_BK, lengths_BK > 0, labels=settings.pair_labels, margin=settings.margin)
