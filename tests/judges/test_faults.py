@@ -17,6 +17,7 @@ import sys
 import threading
 import time
 import zlib
+from collections.abc import Sequence
 from http.server import BaseHTTPRequestHandler
 from pathlib import Path
 from typing import Any, Literal
@@ -29,6 +30,7 @@ from aligndistill.chat.http import retries
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
+from aligndistill.judges.protocol import Task
 from aligndistill.judges.templates import Template
 from aligndistill.records import Comparison, Outcome, content_hash
 from aligndistill.store.cache import Cache
@@ -38,7 +40,7 @@ from tests.judges.tasks import task
 TASKS = [task(f"prompt {n}", *(f"answer {n}{letter}" for letter in "abc")) for n in range(4)]
 TEMPLATE = Template("{prompt} / {first} / {second}")
 QUESTIONS = 24  # three pairs in both orders for each task
-FAULTY = 8
+FEW_TASKS, FEW_QUESTIONS, FAULTY = TASKS[1:3], 12, 8  # most meet the fault, and not only in one task
 
 Expected = Literal["verdict", "unparsed", "stops"]
 """The result of the questions that meet the error: a verdict after retries, none, or the end of the run."""
@@ -60,19 +62,21 @@ def meets_the_fault(text: str) -> bool:
 class Run:
     """A judge with a cache, asked of a server, and its verdicts."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, tasks: Sequence[Task] = TASKS) -> None:
+        self.tasks = tasks
         self.cache = Cache(folder / "cache.sqlite")
         self.verdicts: dict[tuple[str, str], Comparison] = {}
         self.stopped = ""
 
     def ask(self, config: EndpointModel) -> "Run":
         self.verdicts, self.stopped = {}, ""
-        texts = {candidate.id: candidate.text for one in TASKS for candidate in one.candidates}
+        texts = {candidate.id: candidate.text for one in self.tasks for candidate in one.candidates}
         try:
-            for judged in PairwiseJudge("judge", EndpointChat(config), TEMPLATE, cache=self.cache, max_new_tokens=8).judge(TASKS):
+            judge = PairwiseJudge("judge", EndpointChat(config), TEMPLATE, cache=self.cache, max_new_tokens=8)
+            for judged in judge.judge(self.tasks):
                 for verdict in judged.verdicts:
                     assert isinstance(verdict, Comparison)
-                    prompt = next(one for one in TASKS if one.prompt_id == judged.prompt_id)
+                    prompt = next(one for one in self.tasks if one.prompt_id == judged.prompt_id)
                     key = f"{prompt.messages[0].content} / {texts[verdict.first]} / {texts[verdict.second]}"
                     assert key not in self.verdicts, "a verdict twice"
                     self.verdicts[key] = verdict
@@ -207,7 +211,7 @@ def test_a_fault_costs_no_verdict_repeats_none_and_invents_none(error: str, tmp_
         seen.add(text)
         return act
 
-    run = Run(tmp_path)
+    run = Run(tmp_path, FEW_TASKS)
     with FaultServer(behave) as server:
         config = server.config(timeout_seconds=0.7, max_retries=3, concurrency=8)
         began = time.monotonic()
@@ -219,11 +223,11 @@ def test_a_fault_costs_no_verdict_repeats_none_and_invents_none(error: str, tmp_
             assert run.stopped
         else:
             assert not run.stopped
-            assert len(run.verdicts) == QUESTIONS
+            assert len(run.verdicts) == FEW_QUESTIONS
             assert len(faulty) == FAULTY
             assert run.unparsed() == (faulty if expected == "unparsed" else set())
         if expected == "verdict":
-            assert len(asked(server)) == QUESTIONS + FAULTY  # each once more
+            assert len(asked(server)) == FEW_QUESTIONS + FAULTY  # each once more
         readable = run.verdicts.keys() - run.unparsed()
         kept = count(run.cache)
         assert kept >= len(readable)
@@ -232,11 +236,11 @@ def test_a_fault_costs_no_verdict_repeats_none_and_invents_none(error: str, tmp_
         broken = False
         before = len(server.bodies)
         run.ask(config)
-        assert len(run.verdicts) == QUESTIONS
+        assert len(run.verdicts) == FEW_QUESTIONS
         assert not run.wrong()
         assert not run.unparsed()
         again = [body["messages"][0]["content"] for body in server.bodies[before:] if judging(body)]
-        assert len(again) == len(set(again)) == QUESTIONS - kept  # what was not kept, once
+        assert len(again) == len(set(again)) == FEW_QUESTIONS - kept  # what was not kept, once
         assert not readable & set(again)
 
 
@@ -262,26 +266,26 @@ def test_a_question_that_fails_in_every_try_costs_no_other(error: str, tmp_path:
         text = body["messages"][0]["content"]
         return (STAYING[error] if broken and meets_the_fault(text) else healthy(body)) if judging(body) else completion("hello")
 
-    run = Run(tmp_path)
+    run = Run(tmp_path, FEW_TASKS)
     with FaultServer(behave) as server:
         config = server.config(timeout_seconds=0.4, max_retries=1, concurrency=8)
         run.ask(config)
         assert not run.stopped
-        assert len(run.verdicts) == QUESTIONS
+        assert len(run.verdicts) == FEW_QUESTIONS
         assert not run.wrong()
         sick = {text for text in run.verdicts if meets_the_fault(text)}
         assert run.unparsed() == sick
         for text in sick:
             assert (run.verdicts[text].reply or "").startswith("[no verdict: no reply after 2 attempts: ")
             assert asked(server).count(text) == 2
-        assert count(run.cache) == QUESTIONS - FAULTY
+        assert count(run.cache) == FEW_QUESTIONS - FAULTY
 
         broken = False
         before = len(asked(server))
         run.ask(config)
         assert set(asked(server)[before:]) == sick
         assert len(asked(server)) - before == FAULTY
-        assert len(run.verdicts) == QUESTIONS
+        assert len(run.verdicts) == FEW_QUESTIONS
         assert not run.wrong()
         assert not run.unparsed()
 
