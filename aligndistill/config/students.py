@@ -13,6 +13,8 @@ from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
 
+Pooling = Literal["last", "mean"]
+
 
 class RewardTraining(Training):
     """A reward model trained with the Bradley-Terry loss on the mean over each prompt's strictly ordered pairs.
@@ -25,6 +27,8 @@ class RewardTraining(Training):
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
         ensemble: so many heads over one backbone, each with another initialisation and bootstrap weights of the prompts. The reward
             is their mean; how far they are apart says how uncertain it is.
+        pooling: what the head reads: `last`, the hidden state of an answer's last token, or `mean`, the mean over the answer's tokens,
+            which is better with a pretrained backbone and few rankings (docs/objectives.md), and which other libraries cannot load.
         length_debiased: explain preferences by length first, and by the reward what is left; the reward has no length term.
     """
 
@@ -36,6 +40,7 @@ class RewardTraining(Training):
     centering: float = Field(default=0.01, ge=0)
     length_debiased: Annotated[bool, HashedIfSet] = False
     ensemble: Annotated[int, HashedIfSet] = Field(default=1, gt=0)
+    pooling: Annotated[Pooling, HashedIfSet] = "last"
 
     @model_validator(mode="after")
     def _default_learning_rate(self) -> "RewardTraining":
