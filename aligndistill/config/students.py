@@ -27,8 +27,8 @@ class RewardTraining(Training):
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
         ensemble: so many heads over one backbone, each with another initialisation and bootstrap weights of the prompts. The reward
             is their mean; how far they are apart says how uncertain it is.
-        pooling: what the head reads: `last`, the hidden state of an answer's last token, or `mean`, that of all its tokens, which is
-            better with a pretrained backbone and few rankings, but which other libraries cannot load.
+        pooling: what the head reads: `last`, the hidden state of an answer's last token, or `mean`, that of all its tokens,
+            which is better with a pretrained backbone and few rankings, but which other libraries cannot load.
         length_debiased: explain preferences by length first, and by the reward what is left; the reward has no length term.
     """
 
