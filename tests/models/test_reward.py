@@ -1,4 +1,4 @@
-"""The score is read at a response's last token, or in its mean, by the mask; what is saved gives the same score when it is loaded."""
+"""The score is read at a response's last token, or in its mean, by the mask; what is saved gives the same score."""
 
 import math
 from pathlib import Path
