@@ -1,9 +1,9 @@
 """`python -m benchmarks.real_model MODEL_FOLDER HH_FILE`: a real model learns a known reward, by method and over seeds.
 
 The reward is VADER's sentiment (`pip install vaderSentiment`), the prompts are first turns of HH-RLHF (`HH_FILE` is one of its
-`.jsonl` or `.jsonl.gz` files), and every student is trained with LoRA: `benchmarks/real_model.yaml`. TRL's DPOTrainer learns from
-the same pairs of the first seed, with the same adapters, beta, learning rate and pairs in a step, and is measured on the same
-held-out prompts.
+`.jsonl` or `.jsonl.gz` files), and every student is trained with LoRA: `benchmarks/real_model.yaml`. The first seed trains all of
+its students, the others those of DPO and PPO. TRL's DPOTrainer learns from the pairs of a run of its own, with fewer prompts since
+a pair takes it seconds, with the same adapters, beta, learning rate and pairs in a step; held-out prompts are the same for both.
 """
 
 import argparse
@@ -13,17 +13,19 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import fmean
 
 from benchmarks.environments import ROOT
-from benchmarks.frontier import RESULTS, SEEDS, Point, finished_run, points_of, write
+from benchmarks.frontier import RESULTS, SEEDS, Point, finished_run, points_of, table, write
 
 WORK = ROOT / "benchmarks" / ".work" / "real-model"
 CONFIG = "benchmarks/real_model.yaml"
 PROMPTS = 288
 CHARACTERS = range(15, 101)
-PEER = "dpo-1e-4"
+FIRST_SEED_ONLY = ("simpo-1e-4", "rrhf-1e-4", "pro-1e-4", "ppo-20")
+PEER = "dpo-3e-4"
 """The student whose settings TRL gets."""
+PEER_RUN = ["prompts.held_out=0.78", *(f"students.{name}=null" for name in (*FIRST_SEED_ONLY, "dpo-1e-4", "ppo-40"))]
+"""About 60 prompts for training, and the others for a narrow interval."""
 
 
 def first_turns(hh_file: Path) -> Iterator[str]:
@@ -51,6 +53,14 @@ def trl_point(model: Path, run: Path, seed: int) -> tuple[Point, float]:
     return Point("TRL", f"TRL {PEER}", seed, found["truth"], found["kl_nats"]), found["seconds_per_pair"]
 
 
+def beside_trl(model: Path, seed: int) -> tuple[list[Point], str]:
+    """A run with few prompts for training, TRL on its pairs, and the seconds of a pair of both."""
+    run = finished_run(CONFIG, "real-model-trl", seed, f"start.model={model}", *PEER_RUN)
+    theirs, seconds = trl_point(model, run, seed)
+    ours = next(point for point in points_of(run / "report.json") if point.student == PEER)
+    return [ours, theirs], f"Seconds a pair in training: {seconds:.2f} by TRL, {seconds_per_pair(run):.2f} here ({PEER}).\n"
+
+
 def main() -> None:
     """See above."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.real_model", description=__doc__)
@@ -62,13 +72,15 @@ def main() -> None:
     arguments = parser.parse_args()
     write_prompts(arguments.hh_file, WORK / "prompts.jsonl")
     model = arguments.model.resolve()
-    runs = [finished_run(CONFIG, "real-model", seed, f"start.model={model}") for seed in arguments.seeds]
-    points, speeds = [point for run in runs for point in points_of(run / "report.json")], ""
+    points = []
+    for seed in arguments.seeds:
+        without = [f"students.{name}=null" for name in FIRST_SEED_ONLY if seed != arguments.seeds[0]]
+        points += points_of(finished_run(CONFIG, "real-model", seed, f"start.model={model}", *without) / "report.json")
+    beside = ""
     if not arguments.without_trl:
-        point, theirs = trl_point(model, runs[0], arguments.seeds[0])
-        points.append(point)
-        speeds = f"\nSeconds a pair in training: {theirs:.2f} by TRL, {fmean(map(seconds_per_pair, runs)):.2f} here ({PEER}).\n"
-    write(points, arguments.results / "real_model", speeds)
+        compared, speeds = beside_trl(model, arguments.seeds[0])
+        beside = f"\nOn the pairs of fewer prompts:\n\n{table(compared)}\n{speeds}"
+    write(points, arguments.results / "real_model", beside)
 
 
 def seconds_per_pair(run: Path) -> float:

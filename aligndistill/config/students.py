@@ -13,6 +13,8 @@ from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
 
+Pooling = Literal["last", "mean"]
+
 
 class RewardTraining(Training):
     """A reward model trained with the Bradley-Terry loss on the mean over each prompt's strictly ordered pairs.
@@ -21,11 +23,13 @@ class RewardTraining(Training):
         model: the backbone; the start by default.
         lora: trains adapters and the head instead of all weights; independent of the start's `lora`.
         labels: `hard` trains on the order, `soft` on the teacher's probability. `auto`: soft where the verdicts are probabilities,
-            else hard (docs/objectives.md).
+            else hard (docs/objectives/reward_model.md).
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
         centering: weight of the squared sum of a pair's two rewards, as in TRL, which keeps rewards near zero.
         ensemble: so many heads over one backbone, each with another initialisation and bootstrap weights of the prompts. The reward
             is their mean; how far they are apart says how uncertain it is.
+        pooling: what the head reads: `last`, the hidden state of an answer's last token, or `mean`, that of all its tokens,
+            which is better with a pretrained backbone and few rankings, but which other libraries cannot load.
         length_debiased: explain preferences by length first, and by the reward what is left; the reward has no length term.
     """
 
@@ -37,6 +41,7 @@ class RewardTraining(Training):
     centering: float = Field(default=0.01, ge=0)
     length_debiased: Annotated[bool, HashedIfSet] = False
     ensemble: Annotated[int, HashedIfSet] = Field(default=1, gt=0)
+    pooling: Annotated[Pooling, HashedIfSet] = "last"
 
     @property
     def pair_labels(self) -> Labels:

@@ -16,7 +16,7 @@ from aligndistill.models.groups import GroupedBatch
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.logprobs import at_tokens
 from aligndistill.models.policy_module import PolicyModule
-from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model
+from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model, read_at_ends
 
 
 class ActorCritic(PolicyModule):
@@ -77,8 +77,10 @@ def token_values(model: ActorCritic, batch: GroupedBatch, share: bool) -> Tensor
 
 
 def critic_from_reward_model(pointer: ModelPointer) -> RewardModel:
-    """A critic initialised from the reward model: its score is the initial value."""
-    return load_reward_model(pointer)
+    """A critic initialised from the reward model: its score is the initial value, read at each token."""
+    critic = load_reward_model(pointer)
+    read_at_ends(critic.model, True)
+    return critic
 
 
 def critic_from_backbone(pointer: ModelPointer, seed: int) -> RewardModel:

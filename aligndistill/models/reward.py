@@ -1,7 +1,8 @@
-"""Reward models: a backbone and a linear head with one output, read at each response's last real token.
+"""Reward models: a backbone and a linear head with one output, read at each response's last real token, or in the mean over it.
 
 Saved as `AutoModelForSequenceClassification(num_labels=1)`, which `pipeline`, TRL and RewardBench load. They read the score at
-the last id that is not padding, so a saved reward model has its own padding token, which is not the end token.
+the last id that is not padding, so a saved reward model has its own padding token, which is not the end token. A reward model that
+reads the mean (`reward_pooling` in its `config.json`) has its rewards here only.
 
 Shapes: B prompts, K responses, N rows, T tokens per row.
 """
@@ -17,6 +18,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 from transformers import AutoModelForSequenceClassification
 
+from aligndistill.config.students import Pooling
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
 from aligndistill.models.folder import HEADS, require_heads
@@ -27,6 +29,9 @@ from aligndistill.models.logprobs import causal_lm, hidden_states, places
 from aligndistill.models.prompt_sharing import shares_prompt_exactly
 
 PAD_TOKEN = "<|pad|>"
+
+POOLING = "reward_pooling"
+"""The key of `config.json` that says `mean`."""
 
 START_REWARD = 0.3
 """The typical size of a new reward model's rewards. Small, so that training does not start by unlearning a random order, and large
@@ -64,7 +69,7 @@ def load_reward_model(pointer: ModelPointer, tokenizer: Any = None, members: boo
     return _wrap(model, tokenizer, pointer.layout)
 
 
-def new_reward_model(backbone: ModelPointer, seed: int, members: int = 1) -> RewardModel:
+def new_reward_model(backbone: ModelPointer, seed: int, members: int = 1, pooling: Pooling = "last") -> RewardModel:
     """A language model's backbone with a new random head, whose rewards are about `START_REWARD` for any scale of hidden states.
 
     So the loss of a pair starts near log 2. Stiennon et al. (2020, appendix) draw the head with standard deviation
@@ -72,9 +77,11 @@ def new_reward_model(backbone: ModelPointer, seed: int, members: int = 1) -> Rew
 
     Args:
         members: how many such heads.
+        pooling: what the head reads: the hidden state of a response's last token, or the mean over its tokens.
     """
     tokenizer = load_tokenizer(backbone)
     model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=members).to(local_device())
+    read_at_ends(model, pooling == "last")
     give_padding_token(model, tokenizer)
     head = model.score.weight
     generator = torch.Generator().manual_seed(seed)
@@ -134,9 +141,33 @@ def use_reward_forward(model: Any) -> None:
             return plain_forward(*args, **kwargs)
         assert ends_S is not None, "grouped rows come with the ends of their responses"
         hidden_NTH = hidden_states(model, kwargs["input_ids"], kwargs["position_ids"], segments_NT, share)
-        return causal_lm(model).score(places(hidden_NTH, ends_S)).squeeze(-1).float()
+        head = causal_lm(model).score
+        if reads_mean(model):
+            return response_means(head(hidden_NTH).float(), segments_NT, ends_S).squeeze(-1)
+        return head(places(hidden_NTH, ends_S)).squeeze(-1).float()
 
     model.forward = forward
+
+
+def read_at_ends(model: Any, ends: bool) -> None:
+    """Have the head read the last token of a response, or the mean over the response."""
+    if ends:
+        model.config.__dict__.pop(POOLING, None)
+    else:
+        setattr(model.config, POOLING, "mean")
+
+
+def reads_mean(model: Any) -> bool:
+    """Whether a reward model reads the mean over a response."""
+    return getattr(model.config, POOLING, "last") == "mean"
+
+
+def response_means(values_NTE: Tensor, segments_NT: Tensor, ends_S: Tensor) -> Tensor:
+    """The mean over each response's tokens, (S, E), of values at all tokens. The head is linear: this is its value of the mean."""
+    row_S = ends_S // segments_NT.shape[1]
+    own_ST = segments_NT[row_S] == segments_NT.flatten()[ends_S].unsqueeze(-1)
+    sums_SE = (values_NTE.index_select(0, row_S) * own_ST.unsqueeze(-1)).sum(1)
+    return sums_SE / own_ST.sum(-1, keepdim=True)
 
 
 def set_heads(model: Any, heads_EH: Tensor) -> None:
@@ -157,7 +188,7 @@ def separate_heads(folder: Path) -> None:
 
 
 def rewards(model: Any, batch: GroupedBatch, share: bool) -> Tensor:
-    """The reward of each response, read at its last token: (B, K), 0 where there is none; of an ensemble, the mean."""
+    """The reward of each response: (B, K), 0 where there is none; of an ensemble, the mean."""
     return member_rewards(model, batch, share).mean(-1)
 
 

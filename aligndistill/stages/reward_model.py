@@ -46,7 +46,7 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
 
     backbone = _backbone(context, settings.model, start, rankings, seed)
     backbone = backbone.for_training(adapters=settings.lora is not None)
-    reward_model = new_reward_model(backbone, seed, settings.ensemble)
+    reward_model = new_reward_model(backbone, seed, settings.ensemble, settings.pooling)
     limits = Limits(settings.max_prompt_tokens, settings.max_response_tokens, reward_model.max_positions)
 
     examples = ranking_examples(context, rankings, reward_model.conversation, limits, ties=settings.pair_labels == "soft")

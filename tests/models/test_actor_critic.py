@@ -152,6 +152,17 @@ def test_a_critic_that_begins_as_the_reward_model_expects_its_score_of_what_is_w
             assert values_BKR[b, k, 0].item() == pytest.approx(of_prompt.rewards[0], abs=1e-5)
 
 
+def test_a_critic_from_a_reward_model_of_the_mean_reads_each_token(tmp_path: Path) -> None:
+    values = {}
+    for pooling in ("last", "mean"):
+        reward_model = new_reward_model(pointer(write_tiny_model(tmp_path / "backbone")), seed=1, pooling=pooling)
+        reward_model.model.save_pretrained(tmp_path / pooling)
+        reward_model.conversation.tokenizer.save_pretrained(tmp_path / pooling)
+        critic = critic_from_reward_model(pointer(tmp_path / pooling))
+        values[pooling] = token_values(actor("llama", critic.model), collate(GROUPS, 0, True), True)
+    torch.testing.assert_close(values["mean"], values["last"])
+
+
 def test_without_a_reward_model_a_critic_begins_at_zero(tmp_path: Path) -> None:
     batch = collate(GROUPS, 0, True)
     separate = ActorCritic(tiny_language_model().model, critic_from_backbone(pointer(write_tiny_model(tmp_path)), seed=0).model)

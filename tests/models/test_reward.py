@@ -1,4 +1,4 @@
-"""The score is read at a response's last token, by the mask; and what is saved gives the same score when it is loaded."""
+"""The score is read at a response's last token, or in its mean, by the mask; what is saved gives the same score."""
 
 import math
 from pathlib import Path
@@ -11,12 +11,21 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from trl import RewardConfig, RewardTrainer
 
 from aligndistill.config.models import Lora
+from aligndistill.config.students import Pooling
 from aligndistill.errors import DataError
 from aligndistill.models import reward
 from aligndistill.models.from_scratch import train_tokenizer
 from aligndistill.models.groups import TokenGroup, collate
 from aligndistill.models.load import ModelPointer
-from aligndistill.models.reward import START_REWARD, RewardModel, load_reward_model, new_reward_model, rewards, score_rewards
+from aligndistill.models.reward import (
+    START_REWARD,
+    RewardModel,
+    load_reward_model,
+    new_reward_model,
+    rewards,
+    score_rewards,
+    separate_heads,
+)
 from aligndistill.objectives.bradley_terry import bradley_terry_loss
 from aligndistill.training.adapters import with_adapters
 from tests.tiny_models import TEXTS, random_groups, tiny_model, write_tiny_model
@@ -44,13 +53,14 @@ def pad_is_eos(folder: Path, shape: str = "llama") -> Path:
     return folder
 
 
-def by_hand(reward_model: RewardModel, group: TokenGroup) -> list[float]:
-    """Backbone and head on one unpadded row, read at its last place."""
+def by_hand(reward_model: RewardModel, group: TokenGroup, pooling: Pooling = "last") -> list[float]:
+    """Backbone and head on one unpadded row, read at its last place, or in the mean over the response's."""
     model, values = reward_model.model, []
     for response in group.responses:
         with torch.no_grad():
             hidden_TH = model.base_model(input_ids=torch.tensor([group.prompt + response])).last_hidden_state[0]
-            values.append(model.score(hidden_TH[-1]).item())
+            read_H = hidden_TH[-1] if pooling == "last" else hidden_TH[len(group.prompt) :].mean(0)
+            values.append(model.score(read_H).item())
     return values
 
 
@@ -59,11 +69,12 @@ def scored(reward_model: RewardModel, groups: list[TokenGroup], batch_size: int)
     return [found[index] for index in range(len(groups))]
 
 
+@pytest.mark.parametrize("pooling", ["last", "mean"])
 @pytest.mark.parametrize("shape", SHAPES)
-def test_scores_are_read_at_the_last_token_whatever_surrounds_them(shape: str, tmp_path: Path) -> None:
-    reward_model = new_reward_model(pointer(write_tiny_model(tmp_path, shape)), seed=1)
+def test_scores_are_read_where_the_pooling_says_whatever_surrounds_it(shape: str, pooling: Pooling, tmp_path: Path) -> None:
+    reward_model = new_reward_model(pointer(write_tiny_model(tmp_path, shape)), seed=1, pooling=pooling)
     assert reward_model.shares_prompt == (shape != "mistral_window")
-    expected = [by_hand(reward_model, group) for group in GROUPS]
+    expected = [by_hand(reward_model, group, pooling) for group in GROUPS]
     for batch_size in (1, 2, 3):
         for got, want in zip(scored(reward_model, GROUPS, batch_size), expected, strict=True):
             assert got == pytest.approx(want, abs=1e-5)
@@ -73,6 +84,18 @@ def test_scores_are_read_at_the_last_token_whatever_surrounds_them(shape: str, t
         for row, want in zip(values_BK.tolist(), expected, strict=True):
             assert row[: len(want)] == pytest.approx(want, abs=1e-5)
             assert row[len(want) :] == [0.0] * (3 - len(want))
+
+
+def test_a_model_that_reads_the_mean_does_so_after_it_was_saved_with_its_ensemble(tmp_path: Path) -> None:
+    made = new_reward_model(pointer(write_tiny_model(tmp_path / "backbone")), seed=1, members=3, pooling="mean")
+    made.model.save_pretrained(tmp_path / "saved")
+    made.tokenizer.save_pretrained(tmp_path / "saved")
+    separate_heads(tmp_path / "saved")
+    (of_group,) = score_rewards(made, GROUPS[:1], 1)
+    expected = [sum(members) / 3 for members in of_group.members]
+    for members in (False, True):
+        loaded = load_reward_model(pointer(tmp_path / "saved"), members=members)
+        assert scored(loaded, GROUPS[:1], 1)[0] == pytest.approx(expected, abs=1e-5)
 
 
 def test_an_end_token_inside_or_at_the_end_is_a_token_like_any_other(tmp_path: Path) -> None:
