@@ -251,8 +251,8 @@ def conversation(question: str, answer: str) -> list[dict[str, str]]:
 
 
 def stand_in(source: Source, folder: Path) -> dict[str, Any]:
-    """200 rows with the columns of the source's data set, in a local file."""
-    questions = [f"What is {number} plus {number}?" for number in range(200)]
+    """60 rows with the columns of the source's data set, in a local file."""
+    questions = [f"What is {number} plus {number}?" for number in range(60)]
     if source.format == "hh":
         rows: list[dict[str, Any]] = [
             {key: f"\n\nHuman: {question}\n\nAssistant: {key}" for key in ("chosen", "rejected")} for question in questions
@@ -295,11 +295,11 @@ def with_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[
 @pytest.mark.parametrize("overlay", LOOPS, ids=by_name)
 def test_a_loop_passes_check_and_plan(with_stand_ins: Callable[..., RunConfig], tmp_path: Path, overlay: Path):
     """On `hh.yaml`. The files and the function that the configs ask for are the user's."""
-    rows = [{"prompt": f"What is {one} plus {one}?", "completion": f"Twice.\nAnswer: {2 * one}"} for one in range(200)]
+    rows = [{"prompt": f"What is {one} plus {one}?", "completion": f"Twice.\nAnswer: {2 * one}"} for one in range(60)]
     for name in ("my_examples.jsonl", "my_answers.jsonl", "my_demonstrations.jsonl"):
         (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
     function = "sft.demonstrations.label.function=examples.quickstart.truth:truth"
-    weak = ["rounds.prompts={per_round: 60, repeats: 1}", "rounds.weak=0.5"]  # nothing of it is known before the first round
+    weak = ["rounds.prompts={per_round: 18, repeats: 1}", "rounds.weak=0.5"]  # nothing of it is known before the first round
     config = with_stand_ins("hh", overlay, {"star": [function], "sppo": weak}.get(overlay.stem, []))
     found = examine(config)
     assert (found.errors, found.warnings) == ((), ())

@@ -28,7 +28,14 @@ from typing import Any
 # What a run imports on its way, so that a child need not.
 PRELOADED = (
     "aligndistill.chat.endpoint",
-    "aligndistill.cli",
+    "aligndistill.cli.app",
+    "aligndistill.commands.check",
+    "aligndistill.commands.plan.plan",
+    "aligndistill.commands.run",
+    "aligndistill.evaluation.calibration",
+    "aligndistill.judges.likelihood",
+    "aligndistill.models.from_scratch",
+    "aligndistill.preferences.strengths",
     "aligndistill.reporting.page",
     "aligndistill.reporting.table",
     "aligndistill.runs.run",
