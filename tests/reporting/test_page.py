@@ -6,8 +6,9 @@ from html.parser import HTMLParser
 
 import pytest
 
+from aligndistill.evaluation.intervals import Mean
 from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
-from aligndistill.reporting.report import Check, JudgeMetrics, Report, RoundMetrics, StudentMetrics
+from aligndistill.reporting.report import Check, JudgeMetrics, NewPrompts, Report, RoundMetrics, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 from aligndistill.reporting.writing import with_interval
 from tests.reporting.fake_run import full_page, full_report, student
@@ -247,3 +248,18 @@ def test_quality_and_distance_are_plotted_round_by_round():
     assert f"Over the rounds: truth {told}" in text
     assert f"KL from the start, nats {with_interval(first.kl_nats)} in round 1" in text
     assert text.count("Over the rounds:") == 2  # neither accept rate nor difficulty was measured
+
+
+def test_a_round_shows_its_new_prompts_beside_the_others_and_the_second_judge():
+    mean = Mean(mean=0.25, low=0.125, high=0.5, n=40)
+    other = Mean(mean=0.75, low=0.625, high=0.875, n=40)
+    of_round = {"win_rate": None, "win_rate_lc": None, "kl_nats": None, "length_growth": 1.0, "pairs": 9, "ended": None}
+    new = NewPrompts(prompts=17, accept_rate=mean, accept_rate_of_others=other)
+    plain, written = (
+        RoundMetrics(round="1", **of_round),
+        RoundMetrics(round="2", new_prompts=new, second_agreement=other, **of_round),
+    )
+    text = Page(render_page(PageData(report=Report(run="r", seed=0, rounds=(plain, written))))).text
+    assert f"2 17 {with_interval(mean)} {with_interval(other)} not measured not measured" in text
+    assert text.count(with_interval(other)) == 2
+    assert "written for the round" not in Page(render_page(PageData(report=Report(run="r", seed=0, rounds=(plain,))))).text

@@ -23,7 +23,7 @@ from aligndistill.records import content_hash
 from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
 from aligndistill.stages.scored_answers import answer_key
 
-VERSION = 2
+VERSION = 3
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 """A prompt's id. It becomes part of addresses, and of file names in an export."""
 ROWS_AT_ONCE = 10_000

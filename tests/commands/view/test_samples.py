@@ -4,12 +4,17 @@ import csv
 import io
 import json
 import re
+import sqlite3
+from contextlib import closing
+from pathlib import Path
 
 import pandas
 import pytest
 
 from aligndistill.commands.view.flags import CELL_FILTERS as FLAGS
 from aligndistill.commands.view.flags import NEAR_TIE_MARGIN
+from aligndistill.commands.view.index import index_of
+from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import PAGE_ROWS
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
@@ -218,3 +223,18 @@ def test_a_spreadsheet_runs_no_formula_of_a_model(tmp_path_factory: pytest.TempP
 )
 def test_what_has_no_meaning_is_left_out(client: Client, query: str) -> None:
     client.get(f"/r/fake/samples?{query}")
+
+
+def test_prompts_that_models_wrote_are_among_those_of_the_run(tmp_path: Path) -> None:
+    made = write_run(tmp_path, prompts=6, measured=False)
+    new = made.prompts[0].model_copy(update={"id": "0" * 16, "source": "more, written by teacher", "split": "train"})
+    store = tmp_path / "runs/store/prompts-more-r2-0"
+    store.mkdir()
+    (store / "prompts.jsonl").write_text("".join(one.model_dump_json() + "\n" for one in (*made.prompts, new)))
+    (store / "manifest.json").write_bytes((tmp_path / "runs/store" / f"prompts-{0:016x}" / "manifest.json").read_bytes())
+    (made.folder / "plan.json").unlink()
+    listed = made.folder / "artifacts.json"
+    listed.write_text(json.dumps({**json.loads(listed.read_text()), "prompts-more-r2": "runs/store/prompts-more-r2-0"}))
+    with closing(sqlite3.connect(index_of(RunFolder(made.folder, "fake")))) as database:
+        found = [identity for (identity,) in database.execute("select id from prompts")]
+    assert sorted(found) == sorted(one.id for one in (*made.prompts, new))
