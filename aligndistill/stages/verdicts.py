@@ -4,13 +4,15 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from pydantic import Field
+
 from aligndistill.config.audit import AuditProbes
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.canaries import CanaryTask, canary_tasks
 from aligndistill.judges.parsing import request_failed
-from aligndistill.judges.protocol import Task
+from aligndistill.judges.protocol import Judged, Task
 from aligndistill.preferences.agreement import unparsed
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
@@ -28,11 +30,27 @@ TASKS_AT_ONCE = 4096
 its first verdicts after the last round or member."""
 
 
+CACHED = "cached"
+"""The metric of a stage that asks a judge: how many of its calls were answered from the cache, by purpose."""
+LABELLING, ASKED_AGAIN, KNOWN_BAD, IN_EVALUATION = "labelling", "asked again", "canaries", "evaluation"
+
+
 class JudgedTask(Record):
-    """All verdicts on one task, on one line, so that after a kill a task is either complete or missing."""
+    """All verdicts on one task, on one line, so that after a kill a task is either complete or missing.
+
+    Attributes:
+        cached: how many of its calls were answered from the cache.
+    """
 
     prompt_id: str
     verdicts: tuple[Verdict, ...]
+    cached: int = Field(default=0, exclude_if=lambda calls: not calls)
+
+    @staticmethod
+    def of(judged: Judged) -> "JudgedTask":
+        """What a judge found, as it is saved."""
+        cached = sum(verdict.usage.cached for verdict in judged.verdicts)
+        return JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts, cached=cached)
 
 
 @together
@@ -54,8 +72,9 @@ def make(
     `canaries.jsonl` and `repeats.jsonl` are for the audit alone; rankings use `verdicts.jsonl`.
     """
     asked = labelling_tasks(judge, probes, prompts, candidates, least)
-    judged = ask(context, judge, models, asked.tasks, seed, "verdicts")
-    repeats = ask(context, judge, models, asked.again, seed + 1, "repeats")
+    of_tasks = ask_tasks(context, judge, models, asked.tasks, seed, "verdicts")
+    again = ask_tasks(context, judge, models, asked.again, seed + 1, "repeats")
+    judged, repeats = verdicts_of(of_tasks), verdicts_of(again)
     require_readable(context, judged, "verdicts")
     if not is_main_process():
         return StageResult()
@@ -77,6 +96,12 @@ def make(
     )
     write_jsonl(context.folder / REPEATS, repeats)
     spent = judge_metrics([*judged, *repeats])
+    known_bad = {canary.task.prompt_id for canary in asked.canaries}
+    cached = {
+        LABELLING: sum(one.cached for one in of_tasks if one.prompt_id not in known_bad),
+        ASKED_AGAIN: sum(one.cached for one in again),
+        KNOWN_BAD: sum(one.cached for one in of_tasks if one.prompt_id in known_bad),
+    }
     return StageResult(
         counts={
             "tasks": len(asked.labelled),
@@ -84,7 +109,11 @@ def make(
             "canaries": len(asked.canaries),
             "asked twice": len(asked.again),
         },
-        metrics={**judge_metrics(verdicts), **{name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")}},
+        metrics={
+            **judge_metrics(verdicts),
+            **{name: spent[name] for name in ("calls", "prompt_tokens", "completion_tokens")},
+            CACHED: cached,
+        },
     )
 
 
@@ -143,7 +172,19 @@ def require_readable(context: StageContext, verdicts: Sequence[Verdict], label: 
 def ask(
     context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
 ) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order, on the main process. Each task's verdicts are saved as they arrive.
+    """The verdicts of `ask_tasks`."""
+    return verdicts_of(ask_tasks(context, judge, models, tasks, seed, label))
+
+
+def verdicts_of(judged: Iterable[JudgedTask]) -> list[Verdict]:
+    """All verdicts on these tasks."""
+    return [verdict for one in judged for verdict in one.verdicts]
+
+
+def ask_tasks(
+    context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
+) -> list[JudgedTask]:
+    """The tasks with their verdicts, in order, on the main process. Each task's verdicts are saved as they arrive.
 
     Only the main process sends requests to servers; with local judges, every process judges its share and the main process gets
     all.
@@ -163,13 +204,13 @@ def ask(
             parts = (missing[start : start + TASKS_AT_ONCE] for start in range(0, len(missing), TASKS_AT_ONCE))
             judging = (one for part in parts for one in opened.judge(part))
             for judged in track(judging, label, len(ours), len(ours) - len(missing), spending):
-                appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
+                appender.add([JudgedTask.of(judged)])
     if not on_server:
         wait_for_others(f"{context.folder.name} has its {label}")
         if not is_main_process():  # the main process may have finished and deleted the scratch folder
             return []
-    judged_tasks = {one.prompt_id: one.verdicts for file in shards(partial) for one in read_jsonl(file, JudgedTask)}
-    return [verdict for task in tasks for verdict in judged_tasks[task.prompt_id]]
+    judged_tasks = {one.prompt_id: one for file in shards(partial) for one in read_jsonl(file, JudgedTask)}
+    return [judged_tasks[task.prompt_id] for task in tasks]
 
 
 def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:

@@ -23,6 +23,8 @@ ROWS_OF = {
 }
 SHOWN_FILTERS = {"flip": "order flips", "unreadable": "unreadable verdicts", "longer_lost": "longer answer lost"}
 SCOPES = {LABELLING: "labelling", REPEATED: "asked twice", CANARY: "known-bad answers", EVALUATION: "evaluation"}
+CACHED_OF = {LABELLING: "labelling", REPEATED: "asked again", CANARY: "canaries", EVALUATION: "evaluation"}
+"""The names of the same in the manifests."""
 
 
 def judge_page(site: Site, run: RunFolder) -> Page:
@@ -77,10 +79,19 @@ def work(run: RunFolder, index: Index) -> list[dict[str, Any]]:
             "select count(*), coalesce(sum(unparsed), 0) from verdicts where scope = ?", (scope,)
         ).fetchone()
         if count:
-            rows.append({"name": name, "verdicts": count, "unreadable": unreadable})
+            rows.append({"name": name, "verdicts": count, "unreadable": unreadable, "cached": _cached(run, CACHED_OF[scope])})
     return [*rows, _total(rows)] if rows else []
 
 
 def _total(rows: Iterable[dict[str, Any]]) -> dict[str, Any]:
     rows = list(rows)
-    return {"name": "together", **{key: sum(row[key] for row in rows) for key in ("verdicts", "unreadable")}}
+    sums = {key: sum(row[key] for row in rows) for key in ("verdicts", "unreadable")}
+    known = [row["cached"] for row in rows]
+    return {"name": "together", **sums, "cached": None if None in known else sum(known)}
+
+
+def _cached(run: RunFolder, purpose: str) -> int | None:
+    """How many calls for a purpose were answered from the cache, of all rounds; None where no stage says."""
+    said = [run.manifest(stage).get("metrics", {}).get("cached", {}) for stage in run.folders]
+    found = [cached[purpose] for cached in said if isinstance(cached, dict) and purpose in cached]
+    return sum(found) if found else None
