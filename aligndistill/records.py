@@ -103,11 +103,16 @@ class Candidate(Record):
 
 
 class Usage(Record):
-    """The cost of calls to a judge, in calls and tokens."""
+    """The cost of calls to a judge, in calls and tokens.
+
+    Attributes:
+        cached: how many of the calls were made before, their replies read from the cache. Not stored: no verdict depends on it.
+    """
 
     calls: int = 0
     prompt_tokens: int = 0
     completion_tokens: int = 0
+    cached: int = Field(default=0, exclude=True)
 
 
 class Comparison(Record):
@@ -322,4 +327,5 @@ def total(*usages: Usage) -> Usage:
         calls=sum(usage.calls for usage in usages),
         prompt_tokens=sum(usage.prompt_tokens for usage in usages),
         completion_tokens=sum(usage.completion_tokens for usage in usages),
+        cached=sum(usage.cached for usage in usages),
     )

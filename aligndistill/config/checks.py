@@ -254,7 +254,7 @@ def _second_judge(config: RunConfig) -> Iterator[Problem]:
     second = config.audit.second
     if second is None:
         for name, limits in (("warn", config.audit.warn), ("stop", config.audit.stop)):
-            if "second_disagreement" in limits.model_fields_set and limits.second_disagreement is not None:
+            if limits.second_disagreement not in (None, type(limits).model_fields["second_disagreement"].default):
                 text = "there is no second judge to disagree with: add audit.second, or remove this key"
                 yield Problem(("audit", name, "second_disagreement"), text)
     elif config.judge is None or config.prompts is None:

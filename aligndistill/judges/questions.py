@@ -216,7 +216,8 @@ class JudgeClient:
             for sample, key in enumerate(of_one):
                 judge_reply = cached_reply(cached.get(key))
                 if judge_reply is not None and self._is_verdict(judge_reply, question):
-                    replies[question][sample] = judge_reply
+                    usage = judge_reply.usage.model_copy(update={"cached": judge_reply.usage.calls})
+                    replies[question][sample] = judge_reply.model_copy(update={"usage": usage})
         return replies
 
     def _sampling(self, questions: Sequence[Question]) -> SamplingParams:

@@ -15,10 +15,11 @@ UNLIMITED_TOKENS = 2**31
 
 @dataclass(frozen=True)
 class GroupGrades:
-    """One value per response of a group, with the group's index."""
+    """One value per response of a group, with the group's index, and whether all were in the cache."""
 
     index: int
     values: list[float]
+    cached: bool = False
 
 
 GradeGroups = Callable[[Sequence[TokenGroup]], Iterator[GroupGrades]]
@@ -54,9 +55,11 @@ def grade_tasks(
     limit = UNLIMITED_TOKENS if positions is None else positions
     tokenised = tokenise(conversation, exchanges, Limits(limit, limit, positions))
     for index in set(range(len(tasks))) - set(tokenised.indices):
-        yield _judged(name, tasks[index], [None] * len(tasks[index].candidates), 0)
+        yield _judged(name, tasks[index], [None] * len(tasks[index].candidates), Usage(calls=1))
     for graded in grade(tokenised.groups) if grade_cache is None else cached_grades(tokenised.groups, grade, grade_cache):
-        yield _judged(name, tasks[tokenised.indices[graded.index]], graded.values, len(tokenised.groups[graded.index].prompt))
+        tokens = len(tokenised.groups[graded.index].prompt)
+        usage = Usage(calls=1, prompt_tokens=tokens, cached=int(graded.cached))
+        yield _judged(name, tasks[tokenised.indices[graded.index]], graded.values, usage)
 
 
 def cached_grades(groups: Sequence[TokenGroup], grade: GradeGroups, grade_cache: GradeCache) -> Iterator[GroupGrades]:
@@ -65,7 +68,7 @@ def cached_grades(groups: Sequence[TokenGroup], grade: GradeGroups, grade_cache:
     known = grade_cache.cache.get_many([key for row in keys for key in row])
     missing = [index for index, row in enumerate(keys) if not all(key in known for key in row)]
     for index in sorted(set(range(len(groups))) - set(missing)):
-        yield GroupGrades(index, [known[key] for key in keys[index]])
+        yield GroupGrades(index, [known[key] for key in keys[index]], cached=True)
     for graded in grade([groups[index] for index in missing]):
         index = missing[graded.index]
         for key, value in zip(keys[index], graded.values, strict=True):
@@ -73,8 +76,7 @@ def cached_grades(groups: Sequence[TokenGroup], grade: GradeGroups, grade_cache:
         yield GroupGrades(index, graded.values)
 
 
-def _judged(name: str, task: Task, values: Sequence[float | None], prompt_tokens: int) -> Judged:
-    usage = Usage(calls=1, prompt_tokens=prompt_tokens)
+def _judged(name: str, task: Task, values: Sequence[float | None], usage: Usage) -> Judged:
     return Judged(
         task.prompt_id,
         tuple(

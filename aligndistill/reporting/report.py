@@ -106,21 +106,27 @@ class StudentMetrics(ModelMetrics):
 
 
 class JudgeWork(Record):
-    """What a judge did for one purpose: labelling, repeats, canaries, a second opinion or evaluation, each of one round."""
+    """What a judge did for one purpose: labelling, repeats, canaries, a second opinion or evaluation, each of one round.
+
+    Attributes:
+        cached: how many of the calls were answered from the cache; None where the stage's version did not count them.
+    """
 
     purpose: str
     verdicts: int
     unparsed: int
     calls: int
+    cached: int | None = None
     prompt_tokens: int
     completion_tokens: int
 
 
 class JudgeMetrics(Record):
-    """The judge's kind, and its numbers of calls, verdicts, unreadable replies and tokens: the sums over `work`."""
+    """The judge's kind, and its numbers of calls, cached calls, verdicts, unreadable replies and tokens: the sums over `work`."""
 
     kind: str
     calls: int
+    cached: int | None = None
     unparsed: int
     verdicts: int | None = None
     prompt_tokens: int | None = None

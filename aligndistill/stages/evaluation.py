@@ -24,7 +24,7 @@ from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import ANSWERS, EVALUATION, MODEL_OUTPUTS, SCORED, VERDICTS, held_out_prompts
 from aligndistill.stages.opening import cached_grades
 from aligndistill.stages.scored_answers import Scores, answer_id, scored_answers, write_model_outputs
-from aligndistill.stages.verdicts import ask, judge_metrics, require_readable
+from aligndistill.stages.verdicts import CACHED, IN_EVALUATION, ask_tasks, judge_metrics, require_readable, verdicts_of
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, collects, together
 
@@ -88,7 +88,8 @@ def make(
     own = own_starts or {}
     tasks = [answers_task(prompt, messages[prompt], by_author, opponents, own) for prompt in messages]
     tasks = [task for task in tasks if task.candidates]
-    verdicts = ask(context, judge, models, tasks, seed, "comparisons") if judge else []
+    judged = ask_tasks(context, judge, models, tasks, seed, "comparisons") if judge else []
+    verdicts = verdicts_of(judged)
     require_readable(context, verdicts, "comparisons")
     if not is_main_process():
         return StageResult()
@@ -107,7 +108,8 @@ def make(
     write_model_outputs(context.folder / MODEL_OUTPUTS, by_author, messages)
     rounds = {"rounds": len(stops) + 1} if stops else {}
     return StageResult(
-        counts={**rounds, "prompts": len(tasks), "answers": sum(len(a) for by in by_author.values() for a in by.values())}
+        counts={**rounds, "prompts": len(tasks), "answers": sum(len(a) for by in by_author.values() for a in by.values())},
+        metrics={CACHED: {IN_EVALUATION: sum(one.cached for one in judged)}} if judge else {},
     )
 
 

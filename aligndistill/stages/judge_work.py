@@ -1,12 +1,13 @@
 """How much the judge did, for what: labelling, repeats, canaries, evaluation. Counted from the files of verdicts."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from aligndistill.records import Canary, Verdict
+from aligndistill.records import Canary
 from aligndistill.reporting.report import JudgeMetrics, JudgeWork
 from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS, read_verdicts
-from aligndistill.stages.verdicts import judge_metrics
+from aligndistill.stages.verdicts import ASKED_AGAIN, CACHED, IN_EVALUATION, KNOWN_BAD, LABELLING, SECOND, judge_metrics
+from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.jsonl import read_jsonl
 
 
@@ -22,22 +23,32 @@ def judge_work(kind: str | None, rounds: Mapping[str, Mapping[str, Path]], evalu
     if kind is None or not work:
         return None
     names = ("calls", "unparsed", "verdicts", "prompt_tokens", "completion_tokens")
-    return JudgeMetrics(kind=kind, work=tuple(work), **{name: sum(getattr(one, name) for one in work) for name in names})
+    sums = {name: sum(getattr(one, name) for one in work) for name in names}
+    known = [one.cached for one in work if one.cached is not None]
+    return JudgeMetrics(kind=kind, work=tuple(work), cached=sum(known) if len(known) == len(work) else None, **sums)
 
 
 def _work(rounds: Mapping[str, Mapping[str, Path]], evaluation: Path | None) -> Iterator[JudgeWork]:
     judged = {name: stages["verdicts"] for name, stages in rounds.items() if "verdicts" in stages}
     for name, folder in judged.items():
         of_round = f", round {name}" if len(judged) > 1 else ""
-        yield _counted(f"labelling{of_round}", read_verdicts(folder))
-        yield _counted(f"asked again{of_round}", read_verdicts(folder, REPEATS))
         canaries = read_jsonl(folder / CANARIES, Canary)
-        yield _counted(f"canaries{of_round}", (verdict for canary in canaries for verdict in canary.verdicts))
+        of_purpose = {
+            LABELLING: (folder, read_verdicts(folder)),
+            ASKED_AGAIN: (folder, read_verdicts(folder, REPEATS)),
+            KNOWN_BAD: (folder, (verdict for canary in canaries for verdict in canary.verdicts)),
+        }
         if (second := rounds[name].get("second_verdicts")) is not None:
-            yield _counted(f"second judge{of_round}", read_verdicts(second))
+            of_purpose[SECOND] = second, read_verdicts(second)
+        for purpose, (stage, verdicts) in of_purpose.items():
+            yield JudgeWork(purpose=f"{purpose}{of_round}", cached=_cached(stage, purpose), **judge_metrics(verdicts))
     if evaluation is not None and (evaluation / VERDICTS).is_file():
-        yield _counted("evaluation", read_verdicts(evaluation))
+        cached = _cached(evaluation, IN_EVALUATION)
+        yield JudgeWork(purpose=IN_EVALUATION, cached=cached, **judge_metrics(read_verdicts(evaluation)))
 
 
-def _counted(purpose: str, verdicts: Iterable[Verdict]) -> JudgeWork:
-    return JudgeWork(purpose=purpose, **judge_metrics(verdicts))
+def _cached(folder: Path, purpose: str) -> int | None:
+    """How many calls of a stage were answered from the cache; None where its manifest does not say."""
+    manifest = read_manifest(folder)
+    found: int | None = manifest.metrics.get(CACHED, {}).get(purpose) if manifest else None
+    return found

@@ -10,7 +10,7 @@ from aligndistill.processes.ranks import is_main_process
 from aligndistill.records import Candidate, Prompt, content_hash, group_by_prompt
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import CANDIDATES, PROMPTS, VERDICTS, read_verdicts
-from aligndistill.stages.verdicts import ask, judge_metrics, require_readable
+from aligndistill.stages.verdicts import CACHED, SECOND, ask_tasks, judge_metrics, require_readable, verdicts_of
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, together
 
@@ -36,12 +36,14 @@ def make(
     is_known = (verdicts / VERDICTS).is_file()  # not in a dry run before the judge was asked
     decided = {prompt: known.pairs for prompt, known in by_prompt(read_verdicts(verdicts)).items()} if is_known else None
     tasks = sampled_pairs(prompts, candidates, decided, sample)
-    judged = ask(context, judge, models, tasks, seed, "verdicts")
-    require_readable(context, judged, "verdicts")
+    judged = ask_tasks(context, judge, models, tasks, seed, "verdicts")
+    found = verdicts_of(judged)
+    require_readable(context, found, "verdicts")
     if not is_main_process():
         return StageResult()
-    write_jsonl(context.folder / VERDICTS, judged)
-    return StageResult(counts={"pairs": len(tasks), "verdicts": len(judged)}, metrics=judge_metrics(judged))
+    write_jsonl(context.folder / VERDICTS, found)
+    cached = {SECOND: sum(one.cached for one in judged)}
+    return StageResult(counts={"pairs": len(tasks), "verdicts": len(found)}, metrics={**judge_metrics(found), CACHED: cached})
 
 
 def sampled_pairs(prompts: Path, candidates: Path, decided: Mapping[str, list[tuple[str, str]]] | None, sample: int) -> list[Task]:

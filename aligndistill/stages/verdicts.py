@@ -4,12 +4,14 @@ from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from pydantic import Field
+
 from aligndistill.config.audit import AuditProbes
 from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.parsing import request_failed
-from aligndistill.judges.protocol import Task
+from aligndistill.judges.protocol import Judged, Task
 from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
@@ -28,11 +30,27 @@ TASKS_AT_ONCE = 4096
 its first verdicts after the last round or member."""
 
 
+CACHED = "cached"
+"""The metric of a stage that asks a judge: how many of its calls were answered from the cache, by purpose."""
+LABELLING, ASKED_AGAIN, KNOWN_BAD, SECOND, IN_EVALUATION = "labelling", "asked again", "canaries", "second judge", "evaluation"
+
+
 class JudgedTask(Record):
-    """All verdicts on one task, on one line, so that after a kill a task is either complete or missing."""
+    """All verdicts on one task, on one line, so that after a kill a task is either complete or missing.
+
+    Attributes:
+        cached: how many of its calls were answered from the cache.
+    """
 
     prompt_id: str
     verdicts: tuple[Verdict, ...]
+    cached: int = Field(default=0, exclude_if=lambda calls: not calls)
+
+    @staticmethod
+    def of(judged: Judged) -> "JudgedTask":
+        """What a judge found, as it is saved."""
+        cached = sum(verdict.usage.cached for verdict in judged.verdicts)
+        return JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts, cached=cached)
 
 
 @together
@@ -59,19 +77,22 @@ def make(
     require_readable(context, _verdicts(judged, judged), "verdicts")
     if not is_main_process():
         return StageResult()
-    metrics = _write(context.folder / VERDICTS, _verdicts(judged, asked.labelled))
+    cached = Counter[str]()
+
+    def counted(purpose: str, of: Mapping[str, JudgedTask], tasks: Iterable[str]) -> Iterator[JudgedTask]:
+        for task in tasks:
+            one = of[task]
+            cached[purpose] += one.cached
+            yield one
+
+    metrics = _write(context.folder / VERDICTS, counted(LABELLING, judged, asked.labelled))
+    bad = counted(KNOWN_BAD, judged, (canary.task.prompt_id for canary in asked.canaries))
     canaries = [
-        Canary(
-            prompt_id=canary.prompt_id,
-            kind=canary.kind,
-            bad=canary.bad,
-            reference=canary.reference,
-            verdicts=judged[canary.task.prompt_id].verdicts,
-        )
-        for canary in asked.canaries
+        Canary(prompt_id=canary.prompt_id, kind=canary.kind, bad=canary.bad, reference=canary.reference, verdicts=one.verdicts)
+        for canary, one in zip(asked.canaries, bad, strict=True)
     ]
     write_jsonl(context.folder / CANARIES, canaries)
-    of_repeats = _write(context.folder / REPEATS, _verdicts(repeated, asked.again))
+    of_repeats = _write(context.folder / REPEATS, counted(ASKED_AGAIN, repeated, asked.again))
     of_canaries = judge_metrics(verdict for canary in canaries for verdict in canary.verdicts)
     spent = {name: metrics[name] + of_canaries[name] + of_repeats[name] for name in ("calls", "prompt_tokens", "completion_tokens")}
     return StageResult(
@@ -81,18 +102,19 @@ def make(
             "canaries": len(asked.canaries),
             "asked twice": len(asked.again),
         },
-        metrics={**metrics, **spent},
+        metrics={**metrics, **spent, CACHED: {purpose: cached[purpose] for purpose in (LABELLING, ASKED_AGAIN, KNOWN_BAD)}},
     )
 
 
-def _write(path: Path, verdicts: Iterable[Verdict]) -> dict[str, int]:
-    """Write verdicts; returns their metrics."""
+def _write(path: Path, judged: Iterable[JudgedTask]) -> dict[str, int]:
+    """Write the verdicts on tasks; returns their metrics."""
     with writing_jsonl(path) as add:
 
         def written() -> Iterator[Verdict]:
-            for verdict in verdicts:
-                add(verdict)
-                yield verdict
+            for one in judged:
+                for verdict in one.verdicts:
+                    add(verdict)
+                    yield verdict
 
         return judge_metrics(written())
 
@@ -125,10 +147,22 @@ def require_readable(context: StageContext, verdicts: Iterable[Verdict], label: 
 def ask(
     context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
 ) -> list[Verdict]:
-    """The verdicts on tasks, in the tasks' order, on the main process; see `judged_tasks`."""
+    """The verdicts of `ask_tasks`."""
+    return verdicts_of(ask_tasks(context, judge, models, tasks, seed, label))
+
+
+def verdicts_of(judged: Iterable[JudgedTask]) -> list[Verdict]:
+    """All verdicts on these tasks."""
+    return [verdict for one in judged for verdict in one.verdicts]
+
+
+def ask_tasks(
+    context: StageContext, judge: Judge, models: Mapping[str, ModelSource], tasks: Sequence[Task], seed: int, label: str
+) -> list[JudgedTask]:
+    """The tasks with their verdicts, in order and in memory, on the main process; see `judged_tasks`."""
     by_id = {task.prompt_id: task for task in tasks}
     judged = judged_tasks(context, judge, models, by_id, seed, label)
-    return list(_verdicts(judged, by_id)) if is_main_process() else []
+    return [judged[task] for task in by_id] if is_main_process() else []
 
 
 def judged_tasks(
@@ -154,7 +188,7 @@ def judged_tasks(
             parts = (missing[start : start + TASKS_AT_ONCE] for start in range(0, len(missing), TASKS_AT_ONCE))
             judging = (one for part in parts for one in opened.judge([tasks[task] for task in part]))
             for judged in track(judging, label, len(ours), len(ours) - len(missing), spending):
-                appender.add([JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)])
+                appender.add([JudgedTask.of(judged)])
     if not on_server:
         wait_for_others(f"{context.folder.name} has its {label}")
         if not is_main_process():  # the main process may have finished and deleted the scratch folder

@@ -1,7 +1,8 @@
-"""The fenced blocks of a page, and the commands in them."""
+"""The fenced blocks of a page, and the commands in them. `python -m tests.docs.blocks` counts those that are run and checked."""
 
 import re
 import shlex
+from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -85,3 +86,19 @@ def _arguments(words: list[str]) -> list[str] | None:
     if words[0].startswith("launch/") and words[0].endswith(("local.sh", "multinode.sh", "judge_then_train.sh", "slurm.sbatch")):
         return ["run", *words[1:]] if words[1:] != ["--help"] else None
     return None
+
+
+CHECKED = {"bash", "console", "json", "python", "yaml"}
+"""Languages whose blocks a test of `test_blocks.py` reads; others are outputs and drawings."""
+
+
+def counts() -> dict[str, int]:
+    """How many blocks there are by what becomes of them: `yaml checked`, `console run`, `yaml not checked`, `text shown`."""
+    every = [block for page in PAGES for block in blocks(page)]
+    ends = (block.mark or ("checked" if block.language in CHECKED else "shown") for block in every)
+    return dict(sorted(Counter(f"{block.language or 'plain'} {end}" for block, end in zip(every, ends, strict=True)).items()))
+
+
+if __name__ == "__main__":
+    for name, count in counts().items():
+        print(f"{count:4} {name}")

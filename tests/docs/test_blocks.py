@@ -1,6 +1,7 @@
 """What pages show works: YAML loads, commands can be parsed, and cheap ones are run and print what the page says."""
 
 import ast
+import json
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,16 +15,17 @@ from aligndistill.cli.app import app
 from aligndistill.config.arguments import files_and_overrides
 from aligndistill.config.load import load_config
 from aligndistill.errors import ConfigError
-from tests.docs.blocks import PAGES, ROOT, Block, blocks, commands
+from tests.docs.blocks import CHECKED, PAGES, ROOT, Block, blocks, commands, counts
 
 if TYPE_CHECKING:
     from tests.e2e.command import ForkServer
 
-# What a part of a config is put on: nothing but a name, a run with a local teacher, one with a server, one without a judge.
+# What a part of a config is put on: nothing but a name, runs with a local teacher, one of them with
+# the start's tokenizer, one with a server, one without a judge.
 BASES = (
     "name: page",
     "name: page\nprompts: {source: {path: prompts.jsonl}}\njudge: {kind: likelihood, model: teacher}",
-    *((ROOT / f"configs/{name}.yaml").read_text() for name in ("quickstart", "hh", "one_gpu", "zephyr_dpo")),
+    *((ROOT / f"configs/{name}.yaml").read_text() for name in ("quickstart", "quickstart-distil", "hh", "one_gpu", "zephyr_dpo")),
 )
 
 
@@ -68,6 +70,22 @@ def test_python_can_be_parsed_and_takes_what_the_package_has(page: Path, block: 
     for node in ast.walk(ast.parse(block.text)):
         if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name) and node.value.id == "ad":
             assert hasattr(aligndistill, node.attr)
+
+
+@pytest.mark.parametrize(("page", "block"), found("json"))
+def test_json_can_be_read_whole_or_line_by_line(page: Path, block: Block) -> None:
+    try:
+        json.loads(block.text)
+    except json.JSONDecodeError:
+        assert [json.loads(line) for line in block.text.splitlines()]
+
+
+def test_every_block_is_read_by_a_test_or_is_an_output() -> None:
+    assert {name.split()[0] for name in counts()} == {*CHECKED, "plain", "text"}
+    languages = ("bash", "console", "json", "python", "yaml")
+    assert sum(len(found(one)) for one in languages) == sum(
+        count for name, count in counts().items() if name.split()[1] in ("checked", "run")
+    )
 
 
 def parse(arguments: list[str]) -> None:

@@ -51,13 +51,22 @@ def full_report() -> Report:
         judge=JudgeMetrics(
             kind="pairwise",
             calls=3112,
+            cached=1003,
             unparsed=14,
             verdicts=3112,
             prompt_tokens=9000,
             completion_tokens=3112,
             work=(
-                JudgeWork(purpose="labelling", verdicts=3072, unparsed=14, calls=3072, prompt_tokens=8900, completion_tokens=3072),
-                JudgeWork(purpose="canaries", verdicts=40, unparsed=0, calls=40, prompt_tokens=100, completion_tokens=40),
+                JudgeWork(
+                    purpose="labelling",
+                    verdicts=3072,
+                    unparsed=14,
+                    calls=3072,
+                    cached=1000,
+                    prompt_tokens=8900,
+                    completion_tokens=3072,
+                ),
+                JudgeWork(purpose="canaries", verdicts=40, unparsed=0, calls=40, cached=3, prompt_tokens=100, completion_tokens=40),
             ),
         ),
         audit=AuditMetrics(

@@ -1,9 +1,14 @@
 """The judge's work, counted by purpose; the sums are those of the table."""
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
+from aligndistill.config.audit import Audit
+from aligndistill.stages import verdicts
+from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS
 from aligndistill.stages.judge_work import judge_work
-from tests.stages.labelled import context_in, labelled
+from tests.stages.labelled import MODELS, context_in, judge_of, labelled, labelling_of, with_teacher
 
 
 def test_each_purpose_is_counted_and_summed(tmp_path: Path) -> None:
@@ -15,6 +20,29 @@ def test_each_purpose_is_counted_and_summed(tmp_path: Path) -> None:
     assert [(one.purpose, one.verdicts) for one in found.work] == [("labelling", 360), ("asked again", 30), ("canaries", 40)]
     assert (found.verdicts, found.calls, found.unparsed) == (430, 430, 0)
     assert found.completion_tokens == sum(one.completion_tokens for one in found.work)
+
+
+def test_calls_that_an_earlier_run_made_are_counted_apart(tmp_path: Path) -> None:
+    context = with_teacher(context_in(tmp_path), lambda prompt, first, second: "A")
+    given = labelling_of(context, judge_of(tmp_path), MODELS, Audit().probes).arguments
+    first = verdicts.make(context, **given)
+    assert first.metrics["cached"] == {"labelling": 0, "asked again": 0, "canaries": 0}
+    folder = tmp_path / "second"
+    folder.mkdir()
+    second = verdicts.make(replace(context, folder=folder), **given)
+    assert second.metrics["cached"] == {"labelling": 360, "asked again": 30, "canaries": 40}
+    for name in (VERDICTS, CANARIES, REPEATS):
+        assert (folder / name).read_bytes() == (tmp_path / name).read_bytes()
+
+    unknown = judge_work("pairwise", {"1": {"verdicts": folder}}, None)
+    assert unknown is not None
+    assert unknown.cached is None
+    assert {one.cached for one in unknown.work} == {None}
+    manifest = {"stage": "verdicts", "fingerprint": "x", "files": {}, "wall_seconds": 1.0, "metrics": dict(second.metrics)}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    found = judge_work("pairwise", {"1": {"verdicts": folder}}, None)
+    assert found is not None
+    assert found.cached == found.calls == sum(one.cached or 0 for one in found.work) == 430
 
 
 def test_rounds_are_told_apart(tmp_path: Path) -> None:

@@ -87,7 +87,8 @@ def write_run(
         "canaries.jsonl": made.canaries,
         "repeats.jsonl": made.labelled[:2],
     }
-    stage("verdicts", verdict_files, counts={"verdicts": len(made.labelled)})
+    cached = {"cached": {"labelling": 5, "asked again": 0, "canaries": 2}}
+    stage("verdicts", verdict_files, counts={"verdicts": len(made.labelled)}, metrics=cached)
     metrics = _audit(made, candidates) if measured else AuditMetrics(verdicts=0, prompts=0)
     warnings = [text("warning", "the longer answer wins in 71%")]
     audited = {"metrics": metrics.model_dump(mode="json"), "warnings": warnings, "stops": []}
@@ -98,7 +99,7 @@ def write_run(
         stage(f"student-{student}", {"metrics.jsonl": _log(student), **({"samples.jsonl": samples} if samples else {})})
     for model in MODELS:
         stage(f"answers-{model}", {"answers.jsonl": [one for one in made.written if one.author == model]})
-    stage("evaluation", {"scored.jsonl": made.answers, "verdicts.jsonl": made.verdicts})
+    stage("evaluation", {"scored.jsonl": made.answers, "verdicts.jsonl": made.verdicts}, metrics={"cached": {"evaluation": 7}})
     _run_folder(made.folder, folders, base, text, warnings)
     return made
 

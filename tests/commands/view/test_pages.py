@@ -71,6 +71,9 @@ def test_the_judges_figures_lead_to_the_rows_that_they_count(client: Client) -> 
     for address, count, _ in links:
         listed = client.get(address.replace("&amp;", "&"))
         assert f"<b>{count} prompts</b>" in listed
+    table = words(page).partition("calls answered from the cache")[2]
+    rows = dict(re.findall(r"(labelling|known-bad answers|evaluation|together) [\d,]+ \d+ (\d+)", table))
+    assert rows == {"labelling": "5", "known-bad answers": "2", "evaluation": "7", "together": "14"}
     assert re.search(r"known-bad answers preferred.*?\d(\.5)? of 4", words(page)), "below n = 20 the count is shown"
 
 

@@ -83,6 +83,7 @@ def _reported(run: RunFolder) -> list[dict[str, Any]]:
                 "verdicts": one.verdicts,
                 "unreadable": one.unparsed,
                 "model calls": one.calls,
+                **({} if judge.cached is None else {"of these cached": one.cached}),
                 "prompt tokens": one.prompt_tokens,
                 "completion tokens": one.completion_tokens,
             },
