@@ -47,7 +47,7 @@ def _machine() -> Iterator[Finding]:
     for name, version in library_versions().items():
         yield Finding(name, version)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cpu", f"{cpus} cores, {torch.get_num_threads()} torch threads")
+    yield Finding("cpu", f"{cpus} cores, torch threads: {torch.get_num_threads()}")
     if torch.cuda.is_available():
         for index in range(torch.cuda.device_count()):
             device = torch.cuda.get_device_properties(index)
