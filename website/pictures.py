@@ -30,10 +30,10 @@ TABLE = re.compile(r"(<!-- table -->\n```text\n).*?(```\n<!-- end of table -->)"
 HIDDEN = "best_of_n,rrhf,pro,ppo_teacher,dpo"
 """Models that the sample leaves out."""
 
-WIDTH, HEIGHT, SHOWN = 1320, 1060, 1600
+WIDTH, HEIGHT, SHOWN = 1400, 1124, 1600
 """Of the window that each half is taken in, and the width of the whole picture, pixels."""
 
-RESULTS_HEIGHT = 660
+RESULTS_HEIGHT = 666
 """Of the left half; the checks are below, pixels."""
 
 

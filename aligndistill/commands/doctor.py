@@ -48,7 +48,7 @@ def _machine(config: RunConfig | None) -> Iterator[Finding]:
     for name, version in library_versions().items():
         yield Finding(name, version)
     cpus = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    yield Finding("cpu", f"{cpus} cores, {torch.get_num_threads()} torch threads")
+    yield Finding("cpu", f"{cpus} cores, torch threads: {torch.get_num_threads()}")
     yield from gpu_findings(config)
     if importlib.util.find_spec("deepspeed") is None:
         yield Finding("deepspeed", "not installed: pip install deepspeed", passed=False)

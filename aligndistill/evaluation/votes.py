@@ -71,7 +71,7 @@ class VoteMetrics(Record):
         left: how often the left answer is chosen.
         win_rates: model -> how often people prefer its answer to the start's; ties count half.
         by_model: model -> the judge's agreement on its pairs.
-        more_votes: how many more headline votes would tell the agreement to 5 points.
+        more_votes: how many more headline votes would measure the agreement to within 5 percentage points.
     """
 
     votes: int

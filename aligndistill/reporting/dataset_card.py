@@ -170,7 +170,7 @@ def _part(part: DataPart) -> Iterator[str]:
     whole = sum(part.rows.values())
     yield f"## `{part.name}`\n"
     yield f"{', '.join(f'`{one}`' for one in part.files.values())}: {whole:,} rows ({rows}) in the format `{part.form}`.\n"
-    yield from table(("column", "is"), [(one, COLUMNS.get(one, "")) for one in part.columns])
+    yield from table(("column", "meaning"), [(one, COLUMNS.get(one, "")) for one in part.columns])
     yield f"One row:\n\n{fenced(part.example, 'json')}"
 
 

@@ -303,7 +303,7 @@ def test_a_student_is_pushed_privately_with_its_card(run: FinishedRun, hub: Hub)
     student = run.made("student-dpo") / "model"
     assert pushed.files["model.safetensors"] == (student / "model.safetensors").read_bytes()
     assert b"REPO = 'me/tiny'" in pushed.files["README.md"]
-    assert "It began as a new model, so it has no base model." in printed
+    assert "It began as a new model: the card names no base model." in printed
 
 
 def test_an_existing_readme_keeps_what_is_not_ours(run: FinishedRun, hub: Hub) -> None:

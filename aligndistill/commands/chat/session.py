@@ -18,12 +18,12 @@ SIDE_BY_SIDE_COLUMNS = 80
 """Two answers are beside each other on a terminal of at least this width."""
 
 HELP = """\
-/reset             begin the conversation again
-/system [TEXT]     set the system turn; without a text, remove it
+/reset             start a new conversation
+/system [TEXT]     set the system message; without a text, remove it
 /params [KEY=VALUE ...]  show or set temperature, max_new_tokens and seed
 /save FILE         add the conversation to a JSONL file
 /help              show this
-/quit              leave, as Ctrl-D does"""
+/quit              exit, as Ctrl-D does"""
 
 
 @dataclass
@@ -104,7 +104,7 @@ class Session:
     def _reset(self, _: str) -> str:
         for speaker in self.speakers:
             speaker.turns.clear()
-        return "The conversation begins again."
+        return "New conversation."
 
     def _system(self, text: str) -> str:
         for speaker in self.speakers:

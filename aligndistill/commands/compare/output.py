@@ -60,7 +60,7 @@ def table(found: RunComparison, other: int) -> Table:
     written = Table(title=Text(found.runs[other]), title_justify="left", caption_justify="left")
     written.box, written.padding, written.show_edge = SIMPLE_HEAD, (0, 1, 0, 0), False
     written.caption = Text(
-        "difference to the base, paired over shared prompts [95%]; same: the same answers; KL, length: base -> this run"
+        "difference from the base, paired over shared prompts [95%]; same: the same answers; KL, length: base -> this run"
     )
     for head, *_ in _columns(found, other):
         written.add_column(head, no_wrap=True)

@@ -80,7 +80,7 @@ def base_of(student: TrainedModel) -> Base:
     model = student.full_config.named_models[name]
     assert isinstance(model, LocalModel)
     if model.from_scratch is not None:
-        return Base(name, None, why_no_link="It began as a new model, so it has no base model.")
+        return Base(name, None, why_no_link="It began as a new model: the card names no base model.")
     if model.run is not None:
         return Base(
             name, None, why_no_link=f"Its base is the student '{model.student}' of another run, so no base model is linked."

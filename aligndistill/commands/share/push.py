@@ -69,7 +69,7 @@ def push(wanted: Push) -> None:
     if licensed.license is None:
         raise ConfigError(NO_LICENCE)
     if not wanted.yes and not can_ask():
-        raise ConfigError("push cannot ask here: give --yes to push without a question.")
+        raise ConfigError("push cannot ask without a terminal: give --yes to push without asking.")
     with tempfile.TemporaryDirectory(prefix="aligndistill-push-") as temporary:
         there = repository(wanted.repo, wanted.kind, Path(temporary, "cache"))
         if there.private is False and not wanted.public:

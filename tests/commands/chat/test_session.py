@@ -43,7 +43,7 @@ def shown(one: Session, *lines: str) -> str:
 
 
 def test_history_is_kept_and_reset() -> None:
-    assert shown(session("dpo"), "a", "b", "/reset", "c") == "dpo 0 1\ndpo 2 1\nThe conversation begins again.\ndpo 0 1\n"
+    assert shown(session("dpo"), "a", "b", "/reset", "c") == "dpo 0 1\ndpo 2 1\nNew conversation.\ndpo 0 1\n"
 
 
 def test_the_system_turn_comes_first_and_goes() -> None:
