@@ -16,17 +16,7 @@ from rich.console import Console
 from aligndistill.processes.log_format import is_json, json_line
 from aligndistill.processes.notebook import Output
 from aligndistill.processes.rate import Rate
-from aligndistill.processes.screen import (
-    CountTexts,
-    Screen,
-    can_change,
-    count_line,
-    count_text,
-    fitting,
-    label_columns,
-    rate_text,
-    rough_duration,
-)
+from aligndistill.processes.screen import CountTexts, Screen, can_change, count_line, count_text, rate_text, rough_duration, run_line
 
 T = TypeVar("T")
 
@@ -182,13 +172,8 @@ class RunProgress:
         if not self._number:
             return ""
         took = rough_duration(time.monotonic() - self._began)
-        parts = [
-            f"{'run':{label_columns(width)}}  stage {self._number}/{self._total} {self.name}",
-            took,
-            self._left_text(),
-            self._spent(),
-        ]
-        return fitting([part for part in parts if part], width, " · ")
+        parts = [f"stage {self._number}/{self._total} {self.name}", took, self._left_text(), self._spent()]
+        return run_line([part for part in parts if part], width)
 
     def _left_text(self) -> str:
         if self._left_seconds is None:

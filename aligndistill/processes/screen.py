@@ -55,6 +55,11 @@ def label_columns(width: int) -> int:
     return next(columns for least, columns in LABEL_COLUMNS.items() if width >= least)
 
 
+def run_line(parts: Sequence[str], width: int) -> str:
+    """`run       stage 5/24 verdicts · 3 min`: as many of the parts as fit."""
+    return fitting([f"{'run':{label_columns(width)}}  {parts[0]}", *parts[1:]], width, " · ")
+
+
 @dataclass(frozen=True)
 class CountTexts:
     """A running count with what is said about it.
