@@ -16,7 +16,16 @@ from rich.console import Console
 from aligndistill.processes.log_format import is_json, json_line
 from aligndistill.processes.notebook import Output
 from aligndistill.processes.rate import Rate
-from aligndistill.processes.screen import CountTexts, Screen, can_change, count_line, count_text, rate_text, rough_duration, run_line
+from aligndistill.processes.screen import (
+    CountTexts,
+    Screen,
+    can_change,
+    count_line,
+    count_text,
+    rate_text,
+    rough_duration,
+    run_line,
+)
 
 T = TypeVar("T")
 
