@@ -323,9 +323,4 @@ def plain_prompt(messages: Sequence[Message]) -> str:
 
 def total(*usages: Usage) -> Usage:
     """The sum of several usages."""
-    return Usage(
-        calls=sum(usage.calls for usage in usages),
-        prompt_tokens=sum(usage.prompt_tokens for usage in usages),
-        completion_tokens=sum(usage.completion_tokens for usage in usages),
-        cached=sum(usage.cached for usage in usages),
-    )
+    return Usage(**{name: sum(getattr(usage, name) for usage in usages) for name in Usage.model_fields})

@@ -106,11 +106,7 @@ class StudentMetrics(ModelMetrics):
 
 
 class JudgeWork(Record):
-    """What a judge did for one purpose: labelling, repeats, canaries, a second opinion or evaluation, each of one round.
-
-    Attributes:
-        cached: how many of the calls were answered from the cache; None where the stage's version did not count them.
-    """
+    """What a judge did for one purpose in one round. `cached` calls were answered from the cache; None where nothing counted them."""
 
     purpose: str
     verdicts: int
