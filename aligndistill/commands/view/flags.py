@@ -74,7 +74,7 @@ def _pair_flags(ours: tuple[Any, ...], theirs: tuple[Any, ...], asked: Asked) ->
     if same or not (forwards or backwards):  # grades have no order: the win says it
         if win == 0.0:
             found |= WORSE
-    elif None not in forwards and None not in backwards and max(forwards, default=0.0) < 0.5 < min(backwards, default=1.0):
+    elif all(p is not None and p < 0.5 for p in forwards) and all(p is not None and p > 0.5 for p in backwards):
         found |= WORSE
     if win is not None:
         if win < 0.5 and ours[5] > theirs[5]:
