@@ -85,7 +85,7 @@ def svg_of(figure: Figure) -> str:
     with warnings.catch_warnings():
         # The reader's browser has the glyphs; matplotlib's own font only measures.
         warnings.filterwarnings("ignore", message="Glyph .* missing from font")
-        figure.canvas.print_svg(buffer, metadata=_NO_METADATA)  # not `savefig`, which draws everything twice for a layout
+        FigureCanvasSVG(figure).print_svg(buffer, metadata=_NO_METADATA)  # not `savefig`, which draws everything twice for a layout
     svg = buffer.getvalue()
     svg = svg[svg.index("<svg ") :]
     svg = re.sub(r"<defs>\s*<style.*?</style>\s*</defs>", "", svg, count=1, flags=re.DOTALL)

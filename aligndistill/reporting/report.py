@@ -106,7 +106,7 @@ class StudentMetrics(ModelMetrics):
 
 
 class JudgeWork(Record):
-    """What a judge did for one purpose in one round. `cached` calls were answered from the cache; None where nothing counted them."""
+    """What a judge did for one purpose in one round. `cached`: calls answered from the cache; None where nothing counted them."""
 
     purpose: str
     verdicts: int
