@@ -15,6 +15,9 @@ from aligndistill.config.training import Training
 
 Pooling = Literal["last", "mean"]
 
+HEAD_LEARNING_RATE = 1e-3
+"""The default of a head alone, found on a real judge's scores (docs/objectives/reward_model.md)."""
+
 
 class RewardTraining(Training):
     """A reward model trained with the Bradley-Terry loss on the mean over each prompt's strictly ordered pairs.
@@ -22,6 +25,7 @@ class RewardTraining(Training):
     Attributes:
         model: the backbone; the start by default.
         lora: trains adapters and the head instead of all weights; independent of the start's `lora`.
+        trains: `head` trains the head alone, on a backbone that stays as it is.
         labels: `hard` trains on the order, `soft` on the teacher's probability. `auto`: soft where the verdicts are probabilities,
             else hard (docs/objectives/reward_model.md).
         margin: subtract the (logit-scale) score difference times this from the reward difference, as Llama 2 does.
@@ -35,6 +39,7 @@ class RewardTraining(Training):
 
     model: LocalModel | None = None
     lora: Lora | None = None
+    trains: Annotated[Literal["all", "head"], HashedIfSet] = "all"
     learning_rate: float = Field(default=1e-5, gt=0)
     labels: Literal["auto", "hard", "soft"] = "auto"
     margin: float = Field(default=0.0, ge=0)
@@ -50,8 +55,11 @@ class RewardTraining(Training):
 
     @model_validator(mode="after")
     def _default_learning_rate(self) -> "RewardTraining":
-        if self.lora is not None and self.has_default_rate:
-            object.__setattr__(self, "learning_rate", self.adapter_learning_rate)
+        if self.lora is not None and self.trains == "head":
+            raise ValueError("`lora` trains adapters, and `trains: head` nothing but the head: remove one of the two")
+        if self.has_default_rate and (self.lora is not None or self.trains == "head"):
+            rate = HEAD_LEARNING_RATE if self.lora is None else self.adapter_learning_rate
+            object.__setattr__(self, "learning_rate", rate)
         return self
 
 

@@ -79,6 +79,9 @@ def train_reward_model(
 
     kind = Collator if settings.ensemble == 1 else partial(BootstrapCollator, members=settings.ensemble, seed=job.seed)
     collator = kind(reward_model.conversation.pad_id, reward_model.shares, reward_model.shares_prompt)
+    if settings.trains == "head":
+        reward_model.model.requires_grad_(False)
+        reward_model.model.score.requires_grad_(True)
     model = with_adapters(reward_model.model, settings.lora, "SEQ_CLS", job.seed)
     return _train(model, reward_model.conversation.tokenizer, loss_of_batch, prompts, collator, examples, job)
 
