@@ -151,3 +151,11 @@ def test_a_layer_keeps_what_is_estimated(shape: str, lora: bool) -> None:
     one_layer = kept_bytes(shape, 3, lora) - kept_bytes(shape, 2, lora)
     values = shape_of(tiny_model(shape, **WIDER[shape]).config).values_per_token
     assert one_layer == pytest.approx(4 * values * 2 * 64, rel=0.1)
+
+
+def test_a_head_alone_has_a_gradient_of_a_row_and_saves_one_layer() -> None:
+    whole, alone = of(Sharding()), of(Sharding(), head_alone=True)
+    assert alone.gradients == SEVEN_B.hidden_size * 4
+    assert alone.optimizer == SEVEN_B.hidden_size * 8
+    assert alone.weights == (SEVEN_B.parameters + SEVEN_B.hidden_size) * 4
+    assert alone.activations < whole.activations / 8

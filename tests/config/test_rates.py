@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic import ValidationError
 
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.rates import adapter_rates_line
@@ -73,6 +74,16 @@ def test_a_reward_model_has_its_own_adapters() -> None:
     given = config(reward_model={"lora": LORA, "learning_rate": 3e-6}).reward_model
     assert given is not None
     assert given.learning_rate == 3e-6
+
+
+def test_a_head_alone_has_a_rate_of_its_own_and_no_adapters() -> None:
+    alone = config(reward_model={"trains": "head"}).reward_model
+    given = config(reward_model={"trains": "head", "learning_rate": 3e-6}).reward_model
+    assert alone is not None
+    assert given is not None
+    assert (alone.learning_rate, given.learning_rate) == (1e-3, 3e-6)
+    with pytest.raises(ValidationError, match="remove one of the two"):
+        config(reward_model={"trains": "head", "lora": LORA})
 
 
 def test_the_baseline_that_a_run_adds_learns_like_the_other_students() -> None:

@@ -8,7 +8,7 @@ Gradients of activations, fragmentation, the libraries' buffers and temporary co
 the memory free.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +128,7 @@ def estimate(
     online: OnPolicyMemory | None = None,
     teacher_parameters: int = 0,
     quantize: Quantize | None = None,
+    head_alone: bool = False,
 ) -> MemoryEstimate:
     """One process's memory in training.
 
@@ -137,15 +138,19 @@ def estimate(
         teacher_parameters: of the frozen model that is distilled; 0 if there is none.
         bf16: whether the machine computes in bfloat16 (GPUs); else everything is float32.
         quantize: of the policy under its adapters; a critic and a reward model are not quantised.
+        head_alone: a linear head is trained on a frozen backbone in float32, of which no layer saves anything for a backward pass.
     """
     trained = 2 if online and online.critic else 1
-    trainable = trained * (shape.adapter_parameters(lora) if lora else shape.parameters)
-    read_when_sampling = (trained * shape.parameters if lora else 0) + (online.frozen_parameters if online else 0)
+    whole = shape.hidden_size if head_alone else shape.parameters
+    trainable = trained * (shape.adapter_parameters(lora) if lora else whole)
+    is_frozen = lora is not None or head_alone
+    read_when_sampling = (trained * shape.parameters if is_frozen else 0) + (online.frozen_parameters if online else 0)
+    shape = replace(shape, layers=1) if head_alone else shape
     frozen = read_when_sampling + teacher_parameters
     # DeepSpeed's bfloat16 keeps 16-bit weights, a float32 copy and Adam's two moments; autocast keeps float32 weights.
     half_weights = bf16 and sharding.uses_deepspeed
     per_weight, per_state = (2, 12) if half_weights else (4, 8)
-    per_frozen = 2 if bf16 else 4
+    per_frozen = 2 if bf16 and not head_alone else 4
     saved = round(shape.linear_weights * (per_frozen - quantize.bytes_per_weight)) if quantize else 0
 
     def cut(size: int, from_stage: int) -> int:

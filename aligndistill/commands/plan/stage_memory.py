@@ -30,7 +30,10 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
         backbone = _shape(config.reward_model.model) if config.reward_model.model else start
         if backbone is not None:
             settings = _as_long_as_rankings(config, config.reward_model)
-            planned["reward_model"] = _of(config, backbone, settings, config.reward_model.lora, _responses(config))
+            head_alone = config.reward_model.trains == "head"
+            planned["reward_model"] = _of(
+                config, backbone, settings, config.reward_model.lora, _responses(config), head_alone=head_alone
+            )
     for name, student in config.students.items():
         seen = config.seen_by(name)
         shape = _shape(seen.start)
@@ -81,6 +84,7 @@ def _of(
     online: OnPolicyMemory | None = None,
     teacher: Shape | None = None,
     quantize: Quantize | None = None,
+    head_alone: bool = False,
 ) -> MemoryEstimate:
     gpus = find_gpus()
     processes = config.runtime.processes or (world_size() if world_size() > 1 else max(gpus.count, 1))
@@ -96,6 +100,7 @@ def _of(
         online=online,
         teacher_parameters=teacher.parameters if teacher else 0,
         quantize=quantize,
+        head_alone=head_alone,
     )
 
 

@@ -1,8 +1,9 @@
-"""The length term of a reward model's training, and that nothing of it is saved."""
+"""The length term of a reward model's training, of which nothing is saved, and training of the head alone."""
 
 from pathlib import Path
 
 import pytest
+import torch
 from safetensors.torch import load_file
 from transformers import AutoModelForSequenceClassification
 
@@ -48,3 +49,17 @@ def test_a_saved_reward_model_knows_nothing_of_the_term(lora: Lora | None, tmp_p
             assert scored.rewards == pytest.approx(before[scored.index], abs=1e-5)
     assert saved[8.0].keys() == saved[None].keys()
     assert abs(losses[8.0] - losses[None]) > 0.1
+
+
+def test_of_a_head_alone_nothing_else_changes_and_it_learns(tmp_path: Path) -> None:
+    backbone = ModelPointer(path=str(write_tiny_model(tmp_path / "backbone")), layout="chat")
+    reward_model = new_reward_model(backbone, seed=1, pooling="mean")
+    before = {name: weight.clone() for name, weight in reward_model.model.state_dict().items()}
+    examples = ranking_examples(reward_model.conversation, ragged_rankings())
+    job = tiny_job(tmp_path / "job", learning_rate=1e-2, max_steps=20, batch_size=8)
+    trained = train_reward_model(reward_model, RewardTraining(trains="head", pooling="mean"), examples, job)
+    save_model(trained, tmp_path / "model", backbone, False, AutoModelForSequenceClassification)
+    saved = load_file(tmp_path / "model" / "model.safetensors")
+    changed = {name for name, weight in saved.items() if not torch.equal(weight, before[name])}
+    assert changed == {"score.weight"}
+    assert trained.log[-1]["loss"] < trained.log[0]["loss"]
