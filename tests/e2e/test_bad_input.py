@@ -137,7 +137,7 @@ def test_a_prompt_longer_than_the_model_is_dropped_and_counted(folder: Path, run
     held_out = manifest(folder, "prompts")["counts"]["held_out"]
     answered = manifest(folder, "answers-pro")
     assert answered["counts"]["prompts"] + answered["dropped"].get("prompt too long", 0) == held_out
-    assert "10 prompt too long" in ended.errors
+    assert "prompt too long (10)" in ended.errors
 
 
 def test_only_prompts_that_are_too_long(run: Run, config: dict[str, Any]) -> None:

@@ -39,7 +39,7 @@ def test_what_filters_drop_is_planned_counted_and_shown(folder: Path, forked: Fo
     others = [row for row in dropped if row not in graded]  # such as the same question in capitals
     assert {row["reason"] for row in others} <= {"contains a held-out prompt"}
     assert requests == PROMPTS - len(others)
-    assert f"{len(graded)} low quality" in ended.errors + ended.output
+    assert f"low quality ({len(graded)})" in ended.errors + ended.output
     assert "prompts: low quality" in (folder / "runs/run/report.html").read_text()
     (candidates,) = (folder / "runs/store").glob("candidates-*/candidates.jsonl")
     assert {row["prompt_id"] for row in read_rows(candidates)} == {row["id"] for row in kept}

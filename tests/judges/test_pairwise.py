@@ -195,8 +195,10 @@ def test_nothing_is_asked_twice_and_the_verdicts_are_the_same(cache: Cache, logp
     assert script.calls == 8
     again = list(PairwiseJudge("j", script.chat, TEMPLATE, cache=cache).judge(tasks))
     assert script.calls == 8
-    assert again == judged
-    assert all(verdict.usage.calls == 1 for one in again for verdict in comparisons(one))
+    assert [verdict.model_dump() for one in again for verdict in one.verdicts] == [
+        verdict.model_dump() for one in judged for verdict in one.verdicts
+    ]
+    assert all((verdict.usage.calls, verdict.usage.cached) == (1, 1) for one in again for verdict in comparisons(one))
 
 
 def test_one_more_candidate_costs_its_own_comparisons_only(cache: Cache) -> None:

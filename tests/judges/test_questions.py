@@ -67,7 +67,8 @@ def test_what_was_answered_is_found_again_although_marks_are_random(tmp_path: Pa
     cache = Cache(tmp_path / "cache.sqlite")
     asked = Asked("A")
     first = comparisons(PairwiseJudge("j", asked.chat, GENERAL, cache=cache), "x", "y")
-    assert comparisons(PairwiseJudge("j", asked.chat, GENERAL, cache=cache), "x", "y") == first
+    again = comparisons(PairwiseJudge("j", asked.chat, GENERAL, cache=cache), "x", "y")
+    assert [verdict.model_dump() for verdict in again] == [verdict.model_dump() for verdict in first]
     assert len(asked.texts) == 2
     comparisons(PairwiseJudge("j", asked.chat, GENERAL, cache=cache, seed=1), "x", "y")
     assert len(asked.texts) == 4

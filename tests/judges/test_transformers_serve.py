@@ -65,7 +65,8 @@ def test_pairwise_verdicts_follow_the_marker_in_both_orders_and_are_cached(
             self.identity = chat.identity
 
     again = PairwiseJudge("teacher", NoCalls(), template, max_new_tokens=8, cache=Cache(tmp_path / "cache.sqlite"))
-    assert {one.prompt_id: one for one in again.judge(TASKS)} == judged
+    found = {one.prompt_id: [verdict.model_dump() for verdict in one.verdicts] for one in again.judge(TASKS)}
+    assert found == {prompt: [verdict.model_dump() for verdict in one.verdicts] for prompt, one in judged.items()}
     with pytest.raises(JudgeError):
         list(again.judge([task("where", "a door", "the hill")]))
 

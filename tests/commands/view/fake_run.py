@@ -87,8 +87,7 @@ def write_run(
         "canaries.jsonl": made.canaries,
         "repeats.jsonl": made.labelled[:2],
     }
-    cached = {"cached": {"labelling": 5, "asked again": 0, "canaries": 2}}
-    stage("verdicts", verdict_files, counts={"verdicts": len(made.labelled)}, metrics=cached)
+    stage("verdicts", verdict_files, counts={"verdicts": len(made.labelled)})
     metrics = _audit(made, candidates) if measured else AuditMetrics(verdicts=0, prompts=0)
     warnings = [text("warning", "the longer answer wins in 71%")]
     audited = {"metrics": metrics.model_dump(mode="json"), "warnings": warnings, "stops": []}
@@ -99,7 +98,7 @@ def write_run(
         stage(f"student-{student}", {"metrics.jsonl": _log(student), **({"samples.jsonl": samples} if samples else {})})
     for model in MODELS:
         stage(f"answers-{model}", {"answers.jsonl": [one for one in made.written if one.author == model]})
-    stage("evaluation", {"scored.jsonl": made.answers, "verdicts.jsonl": made.verdicts}, metrics={"cached": {"evaluation": 7}})
+    stage("evaluation", {"scored.jsonl": made.answers, "verdicts.jsonl": made.verdicts})
     _run_folder(made.folder, folders, base, text, warnings)
     return made
 

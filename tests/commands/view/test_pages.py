@@ -71,10 +71,24 @@ def test_the_judges_figures_lead_to_the_rows_that_they_count(client: Client) -> 
     for address, count, _ in links:
         listed = client.get(address.replace("&amp;", "&"))
         assert f"<b>{count} prompts</b>" in listed
-    table = words(page).partition("calls answered from the cache")[2]
-    rows = dict(re.findall(r"(labelling|known-bad answers|evaluation|together) [\d,]+ \d+ (\d+)", table))
-    assert rows == {"labelling": "5", "known-bad answers": "2", "evaluation": "7", "together": "14"}
     assert re.search(r"known-bad answers preferred.*?\d(\.5)? of 4", words(page)), "below n = 20 the count is shown"
+
+
+def test_the_judges_work_is_that_of_the_report_with_its_sums(tmp_path: Path) -> None:
+    write_run(tmp_path, prompts=3)
+    path = tmp_path / "runs/fake/report.json"
+    parts = {"labelling": (12, 1, 12, 5), "evaluation": (8, 0, 8, 7)}
+    work = [
+        {"purpose": name, "verdicts": v, "unparsed": u, "calls": c, "cached": k, "prompt_tokens": 1000, "completion_tokens": 10}
+        for name, (v, u, c, k) in parts.items()
+    ]
+    judge = {"kind": "pairwise", "calls": 20, "cached": 12, "unparsed": 1, "verdicts": 20, "work": work}
+    path.write_text(json.dumps({**json.loads(path.read_text()), "judge": judge}))
+    with served(tmp_path / "runs") as client:
+        shown = words(client.get("/r/fake/judge"))
+    assert "labelling 12 1 12 5 1,000 10" in shown
+    assert "evaluation 8 0 8 7 1,000 10" in shown
+    assert "sum 20 1 20 12 2,000 20" in shown
 
 
 def test_curves_are_drawn_for_every_stage_with_their_values(client: Client) -> None:
