@@ -16,7 +16,7 @@ from aligndistill.models.groups import GroupedBatch
 from aligndistill.models.load import ModelPointer
 from aligndistill.models.logprobs import at_tokens
 from aligndistill.models.policy_module import PolicyModule
-from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model, read_at_ends
+from aligndistill.models.reward import RewardModel, load_reward_model, new_reward_model, set_pooling
 
 
 class ActorCritic(PolicyModule):
@@ -79,7 +79,7 @@ def token_values(model: ActorCritic, batch: GroupedBatch, share: bool) -> Tensor
 def critic_from_reward_model(pointer: ModelPointer) -> RewardModel:
     """A critic initialised from the reward model: its score is the initial value, read at each token."""
     critic = load_reward_model(pointer)
-    read_at_ends(critic.model, True)
+    set_pooling(critic.model, "last")
     return critic
 
 

@@ -81,7 +81,7 @@ def new_reward_model(backbone: ModelPointer, seed: int, members: int = 1, poolin
     """
     tokenizer = load_tokenizer(backbone)
     model = from_pretrained(AutoModelForSequenceClassification, backbone, num_labels=members).to(local_device())
-    read_at_ends(model, pooling == "last")
+    set_pooling(model, pooling)
     give_padding_token(model, tokenizer)
     head = model.score.weight
     generator = torch.Generator().manual_seed(seed)
@@ -149,12 +149,11 @@ def use_reward_forward(model: Any) -> None:
     model.forward = forward
 
 
-def read_at_ends(model: Any, ends: bool) -> None:
-    """Have the head read the last token of a response, or the mean over the response."""
-    if ends:
-        model.config.__dict__.pop(POOLING, None)
-    else:
-        setattr(model.config, POOLING, "mean")
+def set_pooling(model: Any, pooling: Pooling) -> None:
+    """Have the head read the last token of a response, which needs no key in `config.json`, or the mean over the response."""
+    model.config.__dict__.pop(POOLING, None)
+    if pooling != "last":
+        setattr(model.config, POOLING, pooling)
 
 
 def reads_mean(model: Any) -> bool:

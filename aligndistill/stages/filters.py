@@ -19,7 +19,7 @@ from aligndistill.stages.context import ModelSource, StageContext, require_recor
 from aligndistill.stages.files import DEMONSTRATIONS, DROPPED, PROMPTS
 from aligndistill.stages.generated import known_lines, read_generated, write_generated
 from aligndistill.stages.opening import open_judge
-from aligndistill.stages.verdicts import JudgedTask, judge_metrics, require_readable
+from aligndistill.stages.verdicts import JudgedTask, judge_metrics, require_readable, verdicts_of
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 
@@ -224,12 +224,13 @@ class _Asking:
             if missing:
                 opened = open_judge(self._context, judge, self._models, self._seed)
                 for judged in track(opened.judge(missing), label, len(tasks), len(tasks) - len(missing), self._context.spending):
-                    done[judged.prompt_id] = JudgedTask(prompt_id=judged.prompt_id, verdicts=judged.verdicts)
+                    done[judged.prompt_id] = JudgedTask.of(judged)
                     appender.add([done[judged.prompt_id]])
         judged_tasks = [done[task.prompt_id] for task in tasks]
-        self.verdicts += [verdict for one in judged_tasks for verdict in one.verdicts]
+        found = verdicts_of(judged_tasks)
+        self.verdicts += found
         if not self._kept_for_now:
-            require_readable(self._context, [verdict for one in judged_tasks for verdict in one.verdicts], label)
+            require_readable(self._context, found, label)
         return [_value(one) for one in judged_tasks]
 
 

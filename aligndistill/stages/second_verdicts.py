@@ -56,8 +56,10 @@ def sampled_pairs(prompts: Path, candidates: Path, decided: Mapping[str, list[tu
     """
     texts = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
     held_out = [one for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "held_out"]
-    tasks = []
+    tasks: list[Task] = []
     for prompt in sorted(held_out, key=lambda one: content_hash("second judge", one.id)):
+        if len(tasks) == sample:
+            break
         of_prompt = texts[prompt.id]
         if decided is not None:
             pairs = decided.get(prompt.id, [])
@@ -66,4 +68,4 @@ def sampled_pairs(prompts: Path, candidates: Path, decided: Mapping[str, list[tu
         if pairs:
             chosen = min(pairs, key=lambda pair: content_hash("second judge", *pair))
             tasks.append(Task(prompt.id, prompt.messages, tuple(one for one in of_prompt if one.id in chosen)))
-    return tasks[:sample]
+    return tasks

@@ -74,7 +74,7 @@ def make(
     asked = labelling_tasks(judge, probes, prompts, candidates, least)
     judged = judged_tasks(context, judge, models, asked.tasks, seed, "verdicts")
     repeated = judged_tasks(context, judge, models, asked.again, seed + 1, "repeats")
-    require_readable(context, _verdicts(judged, judged), "verdicts")
+    require_readable(context, (verdict for one in judged.values() for verdict in one.verdicts), "verdicts")
     if not is_main_process():
         return StageResult()
     cached = Counter[str]()
@@ -117,10 +117,6 @@ def _write(path: Path, judged: Iterable[JudgedTask]) -> dict[str, int]:
                     yield verdict
 
         return judge_metrics(written())
-
-
-def _verdicts(judged: Mapping[str, JudgedTask], tasks: Iterable[str]) -> Iterator[Verdict]:
-    return (verdict for task in tasks for verdict in judged[task].verdicts)
 
 
 def require_readable(context: StageContext, verdicts: Iterable[Verdict], label: str) -> None:

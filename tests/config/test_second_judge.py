@@ -64,9 +64,9 @@ def test_an_inline_model_is_one_of_the_run() -> None:
     [
         ({"audit": {"second": {"judge": PAIRWISE}}}, ("audit", "second", "judge"), "a judge always agrees with itself"),
         (
-            {"audit": {"second": {"judge": {**RUBRIC, "model": "nobody"}}}},
+            {"audit": {"second": {"judge": {**RUBRIC, "model": "missing"}}}},
             ("audit", "second", "judge", "model"),
-            "there is no model 'nobody'",
+            "there is no model 'missing'",
         ),
         (
             {"audit": {"second": {"judge": {"kind": "likelihood", "model": SERVER}}}},
