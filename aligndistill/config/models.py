@@ -14,7 +14,7 @@ from aligndistill.config.plugins import plugin_file
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, PluginName, ReadsFile, Section, name_or_section
 from aligndistill.config.servers import KeyVariable, ServerUrls
-from aligndistill.config.training import Sft, with_adapter_rate
+from aligndistill.config.training import Sft
 
 # -------------------------------------------------------------------------------------------------------------- models
 
@@ -198,7 +198,7 @@ class OwnStart(StudentModel):
     @model_validator(mode="after")
     def _adapter_learning_rate(self) -> "OwnStart":
         if self.sft is not None and self.sft_trains_adapters:
-            object.__setattr__(self, "sft", with_adapter_rate(self.sft))
+            object.__setattr__(self, "sft", self.sft.for_adapters())
         return self
 
 

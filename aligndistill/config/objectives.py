@@ -6,7 +6,7 @@ from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.offline_objectives import Distil, Divergent, Kind, OfflineObjective
-from aligndistill.config.section import HashedIfSet, NotHashed, Section, name_or_section
+from aligndistill.config.section import HashedIfSet, NotHashed, Section, name_or_section, with_defaults
 from aligndistill.config.servers import KeyVariable, ServerUrl
 
 RewardSource = Annotated[
@@ -117,6 +117,7 @@ class RolloutServer(Section):
 
 class Ppo(Rewarded):
     """Proximal policy optimisation. An update samples `batch_size * minibatches` prompts and trains on them `ppo_epochs` times.
+    Where adapters are trained, `critic`, `ppo_epochs` and `gae_lambda` have other defaults (`for_adapters`).
 
     Attributes:
         critic: `separate` is its own model, initialised from the reward model if that has the start's backbone and from the start
@@ -168,6 +169,12 @@ class Ppo(Rewarded):
     def steps_per_update(self) -> int:
         """Optimiser steps per update."""
         return self.ppo_epochs * self.minibatches
+
+    def for_adapters(self) -> "Ppo":
+        """The settings where adapters are trained: what the config does not give is as measured on a real model
+        (docs/performance.md, "A real model and a known reward"). A learning rate for a separate critic asks for one."""
+        separate = "critic_learning_rate" in self.model_fields_set
+        return with_defaults(self, {"ppo_epochs": 2, "gae_lambda": 1.0, "critic": "separate" if separate else "shared"})
 
 
 class Grpo(Rewarded):

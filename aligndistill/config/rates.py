@@ -1,16 +1,30 @@
-"""Which learning rates of a config are the defaults for adapters, as one line for people."""
+"""Which settings of a config are the defaults for adapters, as one line for people."""
 
+from collections.abc import Iterator
+
+from aligndistill.config.objectives import Ppo
 from aligndistill.config.problems import show_key
 from aligndistill.config.run import RunConfig
+from aligndistill.config.students import Student
 
 
 def adapter_rates_line(config: RunConfig) -> str | None:
-    """The learning rates that are higher by default because adapters are trained; None if there are none.
+    """What has another default because adapters are trained: learning rates, and settings of PPO; None if there is nothing.
 
-    A config that was written out gives every rate, so the processes that a launcher starts do not repeat the line.
+    A config that was written out gives every value, so the processes that a launcher starts do not repeat the line.
     """
-    rates = {show_key(key): section.learning_rate for key, section in config.adapter_sections.items() if section.has_default_rate}
-    if not rates:
-        return None
-    listed = ", ".join(f"{rate:g} for {key}" for key, rate in rates.items())
-    return f"learning_rate: {listed} (higher by default, because lora trains adapters)"
+    sections = config.adapter_sections
+    rates = [f"{one.learning_rate:g} for {show_key(key)}" for key, one in sections.items() if one.has_default_rate]
+    found = [f"learning_rate: {', '.join(rates)} (higher by default, because lora trains adapters)"] if rates else []
+    for key, one in sections.items():
+        if isinstance(one, Student) and isinstance(one.objective, Ppo):
+            values = ", ".join(_other_defaults(one.objective))
+            found += [f"{show_key((*key, 'objective'))}: {values} (by default with lora)"] if values else []
+    return "; ".join(found) or None
+
+
+def _other_defaults(objective: Ppo) -> Iterator[str]:
+    for name, field in Ppo.model_fields.items():
+        value = getattr(objective, name)
+        if name not in objective.model_fields_set and value != field.default:
+            yield f"{name} {value}"

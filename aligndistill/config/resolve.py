@@ -11,7 +11,6 @@ from aligndistill.config.offline_objectives import BestOfN, Kto
 from aligndistill.config.run import Rankings, RunConfig
 from aligndistill.config.schema import with_named_models
 from aligndistill.config.students import RewardTraining, Student
-from aligndistill.config.training import with_adapter_rate
 
 
 def resolved(config: RunConfig) -> RunConfig:
@@ -102,7 +101,7 @@ def with_baseline(config: RunConfig) -> dict[str, Student]:
     if not students or not config.has_rankings or any(isinstance(one.objective, BestOfN) for one in students.values()):
         return dict(students)
     baseline = Student(objective=BestOfN(kind="best_of_n"))
-    return {"best_of_n": with_adapter_rate(baseline) if config.trains_adapters else baseline, **students}
+    return {"best_of_n": baseline.for_adapters() if config.trains_adapters else baseline, **students}
 
 
 def _student(student: Student, name: str, judge: Judge | None, named: dict[str, Any], tie_margin: float) -> Student:

@@ -29,6 +29,7 @@ def rewards(config: RunConfig) -> Iterator[Problem]:
                 yield Problem((*path, "samples_per_prompt"), text)
         if isinstance(objective, Ppo):
             yield from _evaluations(config, objective, path)
+            yield from _whole_updates(config, objective, path)
         elif objective.samples_per_prompt < 2:
             text = f"{objective.kind} compares the answers to a prompt: set this to 2 or more"
             yield Problem((*path, "samples_per_prompt"), text)
@@ -49,6 +50,13 @@ def _source(config: RunConfig, part: WeightedReward, path: KeyPath) -> Iterator[
         yield Problem(path, "this run has no 'reward_model': add that section, or use another reward")
     elif part.source == "judge" and config.judge is None and not part.pessimism:
         yield Problem(path, "this run has no 'judge': add that section, or give a judge here")
+
+
+def _whole_updates(config: RunConfig, objective: Ppo, path: KeyPath) -> Iterator[Problem]:
+    steps, each = config.students[str(path[1])].max_steps, objective.steps_per_update
+    if steps > 0 and steps % each:
+        text = f"this counts optimiser steps: make it a multiple of {each}, the steps of one update (ppo_epochs * minibatches)"
+        yield Problem((*path[:2], "max_steps"), text)
 
 
 def _pessimism(config: RunConfig, part: WeightedReward, path: KeyPath) -> Iterator[Problem]:

@@ -26,7 +26,7 @@ from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
 from aligndistill.config.students import RewardTraining, Student
-from aligndistill.config.training import Training, with_adapter_rate
+from aligndistill.config.training import Training
 
 # ------------------------------------------------------------------------------------------------------------ rankings
 
@@ -191,10 +191,10 @@ class RunConfig(Section):
     def _adapter_learning_rates(self) -> "RunConfig":
         """Where adapters of the start are trained, sections without a learning rate get that of adapters."""
         adapted = self.adapter_sections
-        rated = {name: with_adapter_rate(one) if ("students", name) in adapted else one for name, one in self.students.items()}
+        rated = {name: one.for_adapters() if ("students", name) in adapted else one for name, one in self.students.items()}
         object.__setattr__(self, "students", rated)
         if self.sft is not None and ("sft",) in adapted:
-            object.__setattr__(self, "sft", with_adapter_rate(self.sft))
+            object.__setattr__(self, "sft", self.sft.for_adapters())
         return self
 
     @property

@@ -1,8 +1,8 @@
 """The base class of all config sections, and the marks that fields carry in their annotations."""
 
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from enum import Enum
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -48,3 +48,14 @@ class Section(BaseModel):
     def hashed_by_content_alone(self) -> Container[str]:
         """The fields marked `ReadsFile` of which the content counts and the path does not."""
         return ()
+
+
+T = TypeVar("T", bound=Section)
+
+
+def with_defaults(section: T, defaults: Mapping[str, Any]) -> T:
+    """The section with these values in the place of those that were not given; they still count as not given."""
+    copy = section.model_copy()
+    for name in defaults.keys() - section.model_fields_set:
+        object.__setattr__(copy, name, defaults[name])  # `update` would mark it as given
+    return copy

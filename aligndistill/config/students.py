@@ -1,7 +1,7 @@
 """The schema of reward models and students."""
 
 from dataclasses import dataclass
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import Field, model_validator
 
@@ -100,6 +100,11 @@ class Student(Training):
         own = self.objective.default_adapter_rate
         return super().adapter_learning_rate if own is None else own
 
+    def for_adapters(self) -> Self:
+        """See `Training`; PPO's own settings have other defaults as well."""
+        rated = super().for_adapters()
+        return rated.model_copy(update={"objective": self.objective.for_adapters()}) if isinstance(self.objective, Ppo) else rated
+
     @property
     def teacher_tokens(self) -> TeacherTokens | None:
         """What is stored of the teacher before this student is distilled; None if nothing is."""
@@ -112,15 +117,6 @@ class Student(Training):
     def _published_learning_rate(self) -> "Student":
         if self.has_default_rate:  # a before-validator would lose the strictness of JSON
             object.__setattr__(self, "learning_rate", self.full_learning_rate)
-        return self
-
-    @model_validator(mode="after")
-    def _whole_updates(self) -> "Student":
-        if isinstance(self.objective, Ppo) and self.max_steps > 0 and self.max_steps % self.objective.steps_per_update:
-            raise ValueError(
-                f"'max_steps' counts optimiser steps: make it a multiple of {self.objective.steps_per_update}, "
-                "the steps of one update (ppo_epochs * minibatches)"
-            )
         return self
 
     def sampled_prompts(self, train_prompts: int) -> int:

@@ -1,13 +1,11 @@
 """The schema of training hyperparameters and of supervised fine-tuning."""
 
-from typing import TypeVar
+from typing import Self
 
 from pydantic import Field
 
 from aligndistill.config.data import Source
-from aligndistill.config.section import Section
-
-T = TypeVar("T", bound="Training")
+from aligndistill.config.section import Section, with_defaults
 
 ADAPTER_RATE_FACTOR = 10
 """Published learning rates for adapters are ten times those for all weights: TRL's `lora_without_regret` has 2e-4 for supervised
@@ -56,14 +54,9 @@ class Training(Section):
         """Whether the config gives no learning rate."""
         return "learning_rate" not in self.model_fields_set
 
-
-def with_adapter_rate(settings: T) -> T:
-    """The settings for training adapters: a default learning rate becomes that of adapters, a given one stays."""
-    if not settings.has_default_rate:
-        return settings
-    copy = settings.model_copy()
-    object.__setattr__(copy, "learning_rate", settings.adapter_learning_rate)  # `update` would mark it as given
-    return copy
+    def for_adapters(self) -> Self:
+        """The settings for training adapters: a default learning rate becomes that of adapters, a given one stays."""
+        return with_defaults(self, {"learning_rate": self.adapter_learning_rate})
 
 
 class Sft(Training):

@@ -6,7 +6,10 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aligndistill.config.checks import check
 from aligndistill.config.load import dump_config, load_config
+from aligndistill.config.objectives import Ppo
+from aligndistill.config.problems import show_key
 from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
@@ -57,6 +60,27 @@ def test_adapters_of_the_start_have_their_own_rates_unless_one_is_given() -> Non
     assert adapted.reward_model.learning_rate == 1e-5  # it has no adapters of its own
     given = config({"lora": LORA}, students={"dpo": {"objective": {"kind": "dpo"}, "learning_rate": 5e-7}})
     assert rates(given) == {"dpo": 5e-7}
+
+
+def test_ppo_of_adapters_has_defaults_of_its_own_unless_they_are_given() -> None:
+    def settings(start: dict[str, Any] | None, **objective: Any) -> tuple[str, int, float]:
+        found = config(start, students={"ppo": {"objective": {"kind": "ppo", **objective}}}).students["ppo"].objective
+        assert isinstance(found, Ppo)
+        return found.critic, found.ppo_epochs, found.gae_lambda
+
+    lora = {"lora": LORA}
+    assert settings(None) == ("separate", 4, 0.95)
+    assert settings(lora) == ("shared", 2, 1.0)
+    assert settings(lora, ppo_epochs=4, gae_lambda=0.95) == ("shared", 4, 0.95)
+    assert settings(lora, critic="separate") == ("separate", 2, 1.0)
+    assert settings(lora, critic_learning_rate=1e-5) == ("separate", 2, 1.0)  # a rate for a separate critic asks for one
+
+
+@pytest.mark.parametrize(("start", "problems"), [({}, ["students.ppo.max_steps"]), ({"lora": LORA}, [])])
+def test_the_steps_of_ppo_are_whole_updates_of_the_epochs_that_count(start: dict[str, Any], problems: list[str]) -> None:
+    """Six steps are one and a half updates of four epochs, and three of two."""
+    found = config(start, students={"ppo": {"objective": {"kind": "ppo"}, "max_steps": 6}})
+    assert [show_key(problem.path) for problem in check(found)] == problems
 
 
 def test_a_new_start_is_trained_whole_and_its_students_are_adapters() -> None:
@@ -115,6 +139,10 @@ def test_the_line_names_every_rate_that_is_higher_by_default() -> None:
     assert adapter_rates_line(config({"lora": LORA}, students=students, reward_model={"lora": LORA})) == (
         "learning_rate: 0.0002 for sft, 5e-06 for students.dpo, 0.0001 for reward_model "
         "(higher by default, because lora trains adapters)"
+    )
+    students = {"ppo": {"objective": {"kind": "ppo", "gae_lambda": 0.9}, "learning_rate": 1e-5}}
+    assert adapter_rates_line(config({"lora": LORA}, sft=None, students=students)) == (
+        "students.ppo.objective: critic shared, ppo_epochs 2 (by default with lora)"
     )
 
 
