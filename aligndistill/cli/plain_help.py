@@ -32,7 +32,7 @@ class PlainGroup(TyperGroup):
 
 
 def _plain(parameter: Any) -> Any:
-    """Replace what Typer 0.29 calls to show a parameter; older versions never ask for it and show less."""
+    """Replace what Typer calls to show a parameter."""
     shown: dict[str, Callable[..., str | None]] = {}
     if parameter.param_type_name == "argument":
         shown = {"display_type_rich": lambda ctx: None, "_usage_display_name": lambda: str(parameter.metavar or parameter.name)}
