@@ -120,7 +120,7 @@ def aligned(
     Args:
         left: the columns that are aligned to the left.
         leaves_out: headings of columns that go, the first one first, until the lines are at most `width` characters; a last line
-            names them.
+            names them. What is still too long goes on below its last column.
     """
     heads = rows[0]
     widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
@@ -132,9 +132,11 @@ def aligned(
         if heads.index(head) in shown:
             shown.remove(heads.index(head))
             hidden.append(head)
+    last = " " * sum(widths[column] + 2 for column in shown[:-1])
     for row in rows:
         cells = [row[column].ljust(widths[column]) if column in left else row[column].rjust(widths[column]) for column in shown]
-        yield "  ".join(cells).rstrip()
+        line = "  ".join(cells).rstrip()
+        yield from wrap(line, width, subsequent_indent=last) if width else [line]
     if hidden:
         note = f"{len(hidden)} column{'s' * (len(hidden) > 1)} hidden ({', '.join(hidden)}); see --json"
         yield from wrap(note, width or len(note))
