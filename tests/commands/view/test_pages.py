@@ -321,6 +321,8 @@ def test_the_graph_has_a_column_for_each_step() -> None:
     ]
     assert len({(x, y) for _, x, y in boxes}) == 5
     assert drawn.count('class="edge"') == 5
+    assert drawn.startswith('<svg class="graph" width="622" height="68" viewBox="0 0 622 68"'), "as large as it is drawn"
+    assert stage_graph([stage("0"), *(stage(str(n), str(n - 1)) for n in range(1, 7))]).startswith('<svg class="graph large"')
     assert stage_graph([stage("a"), stage("b")]) == "", "nothing to draw"
 
 
