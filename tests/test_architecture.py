@@ -347,7 +347,7 @@ REPLACED_WORDS = (
     *("passed over", "passes over", "what came of it", "at work in", "going on from", "only its echo", "our own mistakes"),
     *("fault of ours", "cannot be said", "takes it away", "take this section out", "say false", "rooms meet"),
 )
-"""Not in messages, docstrings and docs; `shared/house.md`, section 4, says what to say instead."""
+"""Not in messages, docstrings and docs."""
 
 REPLACED_NAMES = {
     *("RollCall", "Presence", "Made", "Work", "Manner", "PLAINLY", "Opinion", "Opinions", "Asking", "WorkedExample", "Standing"),

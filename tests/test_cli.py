@@ -2,10 +2,13 @@ import errno
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import typer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import aligndistill
@@ -122,6 +125,21 @@ def test_quiet_and_verbose_exclude_each_other() -> None:
     ended = CliRunner().invoke(cli.app, ["run", "none.yaml", "--quiet", "--verbose"])
     assert ended.exit_code == 2
     assert "give one of them" in ended.stderr
+
+
+def test_no_help_ends_in_a_full_stop_and_each_is_one_sentence() -> None:
+    """Those of our commands, of groups, and of the options that Typer adds."""
+
+    def helps(command: Any, name: str) -> Iterator[tuple[str, str]]:
+        yield name, command.help
+        context = command.context_class(command, info_name=name)
+        yield from ((f"{name} {one.name}", one.help) for one in command.get_params(context))
+        for inner, one in getattr(command, "commands", {}).items():
+            yield from helps(one, f"{name} {inner}")
+
+    found = dict(helps(get_command(cli.app), "aligndistill"))
+    assert len(found) > 80
+    assert not [name for name, text in found.items() if re.search(r"\.$|\.\n|[a-z]\. [A-Z]", text)]
 
 
 @pytest.mark.parametrize(

@@ -190,10 +190,10 @@ def _option_row(option: Any) -> str:
     described = getattr(getattr(option, "type_descriptor", None), "annotation", None)
     literals = [value for choice in alternatives(described) or (described,) for value in get_args(choice)]
     choices = getattr(getattr(option, "type", None), "choices", None) or [one for one in literals if isinstance(one, str)]
-    allowed = f" One of {', '.join(f'`{one}`' for one in choices)}." if choices else ""
-    help_text = " ".join((option.help or "").split()).rstrip(".")
+    allowed = f"; one of {', '.join(f'`{one}`' for one in choices)}" if choices else ""
+    help_text = " ".join((option.help or "").split())
     default = "required" if option.required else "" if option.default in (None, False, ()) else f"`{option.default}`"
-    return f"| `{names}` | {help_text}.{allowed} | {default} |"
+    return f"| `{names}` | {help_text}{allowed} | {default} |"
 
 
 def records_page() -> str:

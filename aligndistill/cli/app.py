@@ -43,9 +43,9 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def options(
-    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version.")] = False,
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version")] = False,
 ) -> None:
-    """Align a student model with a teacher model's judgments: sample, judge, train, evaluate.
+    """Align a student model with a teacher model's judgments: sample, judge, train, evaluate
 
     Examples:
 
@@ -60,29 +60,29 @@ def options(
 @app.command(cls=PlainCommand, rich_help_panel=START)
 def init(
     folder: Annotated[
-        Path, typer.Argument(metavar="[FOLDER]", show_default=False, help="Where to write. Default: the working directory.")
+        Path, typer.Argument(metavar="[FOLDER]", show_default=False, help="Where to write; default: the working directory")
     ] = Path(),
-    quickstart: Annotated[bool, typer.Option("--quickstart", help="Write the quickstart and its data; it runs offline.")] = False,
-    template: Annotated[str | None, typer.Option(metavar="NAME", help="Copy a shipped config, e.g. one-gpu or zephyr-dpo.")] = None,
-    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="A file of prompts.")] = None,
+    quickstart: Annotated[bool, typer.Option("--quickstart", help="Write the quickstart and its data; it runs offline")] = False,
+    template: Annotated[str | None, typer.Option(metavar="NAME", help="Copy a shipped config, e.g. one-gpu or zephyr-dpo")] = None,
+    prompts: Annotated[str | None, typer.Option(metavar="FILE", help="A file of prompts")] = None,
     preferences: Annotated[
-        str | None, typer.Option(metavar="FILE", help="A file of ready-made preferences, instead of prompts.")
+        str | None, typer.Option(metavar="FILE", help="A file of ready-made preferences, instead of prompts")
     ] = None,
-    toy: Annotated[bool, typer.Option("--toy", help="Write twenty prompts to start with.")] = False,
-    student: Annotated[str | None, typer.Option(metavar="MODEL", help="A Hub name or a folder.")] = None,
+    toy: Annotated[bool, typer.Option("--toy", help="Write twenty prompts to start with")] = False,
+    student: Annotated[str | None, typer.Option(metavar="MODEL", help="A Hub name or a folder")] = None,
     teacher: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A server's URL that ends in /v1, a Hub name, or a folder.")
+        str | None, typer.Option(metavar="MODEL", help="A server's URL that ends in /v1, a Hub name, or a folder")
     ] = None,
-    teacher_name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name on that server.")] = None,
-    judge: Annotated[str | None, typer.Option(metavar="KIND", help="pairwise, rubric, likelihood or none.")] = None,
+    teacher_name: Annotated[str | None, typer.Option(metavar="NAME", help="The model's name on that server")] = None,
+    judge: Annotated[str | None, typer.Option(metavar="KIND", help="pairwise, rubric, likelihood or none")] = None,
     objectives: Annotated[
-        str | None, typer.Option(metavar="NAMES", help="Objectives to train, with commas, e.g. dpo,simpo.")
+        str | None, typer.Option(metavar="NAMES", help="Objectives to train, with commas, e.g. dpo,simpo")
     ] = None,
-    gpus: Annotated[int | None, typer.Option(min=0, metavar="N", help="GPUs to train on. Default: those of this machine.")] = None,
-    yes: Annotated[bool, typer.Option("--yes", help="Use the defaults without asking.")] = False,
-    force: Annotated[bool, typer.Option("--force", help="Replace an existing config.")] = False,
+    gpus: Annotated[int | None, typer.Option(min=0, metavar="N", help="GPUs to train on; default: those of this machine")] = None,
+    yes: Annotated[bool, typer.Option("--yes", help="Use the defaults without asking")] = False,
+    force: Annotated[bool, typer.Option("--force", help="Replace an existing config")] = False,
 ) -> None:
-    """Write a config to start from, and check it. Asks for what the options leave open."""
+    """Write a config to start from, and check it; asks for what the options leave open."""
     with user_errors():
         from aligndistill.commands.init.choices import Given
         from aligndistill.commands.init.init import QUICKSTART, Target, initialise
@@ -98,17 +98,17 @@ def run(
         str | None,
         typer.Option(
             metavar="STAGE",
-            help="Stop after this stage, e.g. rankings; students and answers stand for all stages of that kind.",
+            help="Stop after this stage, e.g. rankings; students and answers stand for all stages of that kind",
             autocompletion=complete_stages,
         ),
     ] = None,
-    chain: Annotated[bool, typer.Option("--chain", help="Run each file as a separate config, in this order.")] = False,
+    chain: Annotated[bool, typer.Option("--chain", help="Run each file as a separate config, in this order")] = False,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_format: LogFormat = "text",
     as_json: AsJson = False,
 ) -> None:
-    """Run all stages of a config and write the report. Finished stages are skipped."""
+    """Run all stages of a config and write the report; finished stages are skipped."""
     with user_errors(resumable=True):
         set_progress(quiet, verbose, log_format)
         if chain:
@@ -128,10 +128,10 @@ def run(
 @app.command(cls=PlainCommand, rich_help_panel=START)
 def check(
     config: ConfigArguments,
-    show: Annotated[bool, typer.Option("--print", help="Print the config as a run reads it, with all defaults.")] = False,
+    show: Annotated[bool, typer.Option("--print", help="Print the config as a run reads it, with all defaults")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Find every mistake in a config, and in the files and variables that it names. Runs nothing."""
+    """Find every mistake in a config, and in the files and variables that it names; runs nothing."""
     with user_errors():
         if as_json:
             from aligndistill.commands.check.check import print_check_as_json
@@ -146,7 +146,7 @@ def check(
 
 @app.command(cls=PlainCommand, rich_help_panel=START)
 def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = False) -> None:
-    """Show which stages would run, with their requests, tokens, price, time and memory. Sends no requests."""
+    """Show which stages would run, with their requests, tokens, price, time and memory; sends no requests."""
     with user_errors():
         loaded = read(config)
         from aligndistill.commands.plan.plan import print_plan
@@ -156,13 +156,13 @@ def plan(config: ConfigArguments, verbose: Verbose = False, as_json: AsJson = Fa
 
 @app.command(cls=PlainCommand, rich_help_panel=RUN)
 def stage(
-    name: Annotated[str, typer.Argument(help="The stage, e.g. student-dpo.", autocompletion=complete_stages)],
+    name: Annotated[str, typer.Argument(metavar="STAGE", help="The stage, e.g. student-dpo", autocompletion=complete_stages)],
     config: ConfigArguments,
     quiet: Quiet = False,
     verbose: Verbose = False,
     log_format: LogFormat = "text",
 ) -> None:
-    """Run one stage and the stages that it needs. Launchers start this command."""
+    """Run one stage and the stages that it needs; launchers start this command."""
     with user_errors(resumable=True):
         set_progress(quiet, verbose, log_format)
         loaded = load(config)
@@ -175,13 +175,13 @@ def stage(
 def compare(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base.", autocompletion=complete_runs),
+        typer.Argument(metavar="RUN RUN...", help="Folders of runs; the first is the base", autocompletion=complete_runs),
     ],
     sort: Annotated[
-        str | None, typer.Option(metavar="MEASURE", help="Sort models by truth, win, kl, length or reward, largest gain first.")
+        str | None, typer.Option(metavar="MEASURE", help="Sort models by truth, win, kl, length or reward, largest gain first")
     ] = None,
-    worse: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N prompts that lost most.")] = 0,
-    markdown: Annotated[bool, typer.Option("--md", help="Print Markdown.")] = False,
+    worse: Annotated[int, typer.Option(min=0, metavar="N", help="Also show the N prompts that lost most")] = 0,
+    markdown: Annotated[bool, typer.Option("--md", help="Print Markdown")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Compare runs with the first one: settings, and the figures of each model, paired over shared prompts."""
@@ -196,18 +196,16 @@ def compare(
 def chat(
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="RUN[:STUDENT]", help="A run's model. Default: the leading student.", autocompletion=complete_models
-        ),
+        typer.Argument(metavar="RUN[:STUDENT]", help="A run's model; default: the leading student", autocompletion=complete_models),
     ],
     against: Annotated[
-        str | None, typer.Option(metavar="MODEL", help="A second model that answers as well, e.g. start, or RUN:STUDENT.")
+        str | None, typer.Option(metavar="MODEL", help="A second model that answers as well, e.g. start, or RUN:STUDENT")
     ] = None,
     prompt: Annotated[
         str | None,
-        typer.Option(metavar="TEXT", help="Print the answer to this prompt and exit; - reads the prompt from standard input."),
+        typer.Option(metavar="TEXT", help="Print the answer to this prompt and exit; - reads the prompt from standard input"),
     ] = None,
-    system: Annotated[str, typer.Option(metavar="TEXT", help="A system message before the conversation.")] = "",
+    system: Annotated[str, typer.Option(metavar="TEXT", help="A system message before the conversation")] = "",
 ) -> None:
     """Chat with a trained model, with its run's layout, template, stop tokens and sampling."""
     with user_errors(listens=False):  # Ctrl-C ends an answer
@@ -220,16 +218,16 @@ def chat(
 def view(
     run: Annotated[
         list[Path] | None,
-        typer.Argument(metavar="[RUN...]", help="Folders of runs. Default: all below --runs.", autocompletion=complete_runs),
+        typer.Argument(metavar="[RUN...]", help="Folders of runs; default: all below --runs", autocompletion=complete_runs),
     ] = None,
-    runs: Annotated[Path, typer.Option(metavar="DIR", help="The folder with the runs.")] = Path("runs"),
-    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port on 127.0.0.1; 0 takes a free one.")] = 0,
+    runs: Annotated[Path, typer.Option(metavar="DIR", help="The folder with the runs")] = Path("runs"),
+    port: Annotated[int, typer.Option(min=0, max=65535, metavar="PORT", help="The port on 127.0.0.1; 0 takes a free one")] = 0,
     voter: Annotated[
-        str | None, typer.Option(metavar="NAME", help="The name that your votes are stored under. Default: your user name.")
+        str | None, typer.Option(metavar="NAME", help="The name that your votes are stored under; default: your user name")
     ] = None,
-    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse votes.")] = False,
-    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening a browser.")] = False,
-    export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages as files to this folder and exit.")] = None,
+    read_only: Annotated[bool, typer.Option("--read-only", help="Refuse votes")] = False,
+    no_browser: Annotated[bool, typer.Option("--no-browser", help="Print the address without opening a browser")] = False,
+    export: Annotated[Path | None, typer.Option(metavar="DIR", help="Write the pages as files to this folder and exit")] = None,
 ) -> None:
     """Show runs in a browser: live progress, samples, verdicts, curves, comparison and blind votes."""
     with user_errors(listens=False):  # the server has its own way to stop
@@ -241,7 +239,7 @@ def view(
 @app.command(cls=PlainCommand, rich_help_panel=START)
 def doctor(
     config: Annotated[
-        list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge.")
+        list[str] | None, typer.Argument(metavar="[CONFIG...]", help="Also check this config's folders and judge")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -259,19 +257,17 @@ def doctor(
 def eval_rm(
     model: Annotated[
         str,
-        typer.Argument(
-            metavar="MODEL", help="The folder of a run or of a reward model, or any sequence classifier with one label."
-        ),
+        typer.Argument(metavar="MODEL", help="The folder of a run or of a reward model, or any sequence classifier with one label"),
     ],
     dataset: Annotated[
-        Path, typer.Option(metavar="FILE", help="A file with prompt, chosen, rejected and subset: RewardBench 1 or 2.")
+        Path, typer.Option(metavar="FILE", help="A file with prompt, chosen, rejected and subset: RewardBench 1 or 2")
     ],
-    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the metrics to this JSON file.")] = None,
+    output: Annotated[Path | None, typer.Option(metavar="FILE", help="Also write the metrics to this JSON file")] = None,
     layout: Annotated[
         Literal["chat", "transcript", "plain"] | None,
-        typer.Option(help="How the model reads conversations. Default: as its model.json says, or chat."),
+        typer.Option(help="How the model reads conversations; default: as its model.json says, or chat"),
     ] = None,
-    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Prompts per batch, each with all its answers.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, metavar="N", help="Prompts per batch, each with all its answers")] = 8,
     as_json: AsJson = False,
 ) -> None:
     """Measure how often a reward model scores the right answer highest, by subset."""
@@ -297,7 +293,7 @@ for shares in (sharing.export, sharing.push):
     app.command(cls=PlainCommand, rich_help_panel=SHARE)(user_errors()(shares))
 
 
-judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or use a batch API.", cls=PlainGroup, no_args_is_help=True)
+judge_app = typer.Typer(help="Audit a judge's verdicts, export them, or use a batch API", cls=PlainGroup, no_args_is_help=True)
 app.add_typer(judge_app, name="judge", rich_help_panel=LOOK)
 for about_judge in (judging.audit, judging.export, judging.export_batch, judging.import_batch):
     judge_app.command(cls=PlainCommand)(user_errors()(about_judge))

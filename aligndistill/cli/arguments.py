@@ -45,17 +45,17 @@ ConfigArguments = Annotated[
     list[str],
     typer.Argument(
         metavar="CONFIG... [section.key=value...]",
-        help="YAML files, merged from left to right, then overrides.",
+        help="YAML files, merged from left to right, then overrides",
         autocompletion=complete_config,
     ),
 ]
-Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show the folders of stages.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result are still printed.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Also show the folders of stages")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Hide progress; messages and the result are still printed")]
 LogFormat = Annotated[
     Literal["text", "json"],
-    typer.Option("--log-format", help="Write progress and messages as text, or as one JSON object per line."),
+    typer.Option("--log-format", help="Write progress and messages as text, or as one JSON object per line"),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else is written to standard error.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print one JSON object; everything else is written to standard error")]
 
 
 def set_progress(quiet: bool, verbose: bool, log_format: Literal["text", "json"]) -> None:

@@ -19,8 +19,10 @@ complete -o default -F _{NAME}_open {NAME}
 """For bash: no space behind what goes on, as `seed=` and `runs/` do."""
 
 
-def completion(shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(help="The shell.", show_default=False)]) -> None:
-    """Print the script with which a shell completes commands, runs, stages and config keys.
+def completion(
+    shell: Annotated[Literal["bash", "zsh", "fish"], typer.Argument(metavar="SHELL", help="The shell", show_default=False)],
+) -> None:
+    """Print the script with which a shell completes commands, runs, stages and config keys
 
     For bash: source <(aligndistill completion bash)
     """

@@ -1,4 +1,7 @@
-"""Help without Python's types: flags and arguments show none, and the usage line shows arguments as they are written."""
+"""Help without Python's types: flags and arguments show none, and the usage line shows arguments as they are written.
+
+No help ends in a full stop; docstrings and the texts of Typer do.
+"""
 
 from collections.abc import Callable
 from typing import Any
@@ -9,6 +12,9 @@ from typer.core import TyperCommand, TyperGroup
 class PlainCommand(TyperCommand):
     """A command with such a help."""
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{**values, "help": _without_stop(values.get("help"))})
+
     def get_params(self, ctx: Any) -> list[Any]:
         """See Typer: the parameters with `--help`."""
         return [_plain(one) for one in super().get_params(ctx)]
@@ -17,13 +23,16 @@ class PlainCommand(TyperCommand):
 class PlainGroup(TyperGroup):
     """The same for a group of commands."""
 
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{**values, "help": _without_stop(values.get("help"))})
+
     def get_params(self, ctx: Any) -> list[Any]:
         """See Typer: the parameters with `--help`."""
         return [_plain(one) for one in super().get_params(ctx)]
 
 
 def _plain(parameter: Any) -> Any:
-    """Replace what Typer 0.29 calls to show a parameter; older versions never ask for it and show less."""
+    """Replace what Typer calls to show a parameter."""
     shown: dict[str, Callable[..., str | None]] = {}
     if parameter.param_type_name == "argument":
         shown = {"display_type_rich": lambda ctx: None, "_usage_display_name": lambda: str(parameter.metavar or parameter.name)}
@@ -32,4 +41,10 @@ def _plain(parameter: Any) -> Any:
     for name, show in shown.items():
         if hasattr(parameter, name):
             setattr(parameter, name, show)
+    if parameter.param_type_name == "option":
+        parameter.help = _without_stop(parameter.help)
     return parameter
+
+
+def _without_stop(text: str | None) -> str | None:
+    return text and text.rstrip().removesuffix(".")

@@ -14,7 +14,7 @@ DataKinds = Annotated[
         "--data",
         metavar="KIND",
         help="Data of the run instead of a student: preferences, rankings, verdicts, votes, answers or prompts; "
-        "may be given several times.",
+        "may be given several times",
     ),
 ]
 DataFormat = Annotated[
@@ -22,30 +22,28 @@ DataFormat = Annotated[
     typer.Option(
         "--format",
         metavar="FORMAT",
-        help="Preferences: trl, openrlhf, rewardbench. Rankings: rankings, distilabel, ultrafeedback. "
-        "Answers: messages, easydistill, distilabel-sft. Votes: votes, trl. Default: the first one.",
+        help="Preferences: trl, openrlhf, rewardbench; rankings: rankings, distilabel, ultrafeedback; "
+        "answers: messages, easydistill, distilabel-sft; votes: votes, trl; default: the first one",
     ),
 ]
-Merge = Annotated[bool, typer.Option("--merge", help="Merge a student's adapters into its model.")]
-Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="bf16, fp16 or fp32. Default: as trained.")]
+Merge = Annotated[bool, typer.Option("--merge", help="Merge a student's adapters into its model")]
+Dtype = Annotated[str | None, typer.Option(metavar="DTYPE", help="bf16, fp16 or fp32; default: as trained")]
 License = Annotated[
-    str | None, typer.Option("--license", metavar="ID", help="The licence, e.g. apache-2.0. Default: card.license of the config.")
+    str | None, typer.Option("--license", metavar="ID", help="The licence, e.g. apache-2.0; default: card.license of the config")
 ]
-LicenseName = Annotated[
-    str | None, typer.Option("--license-name", metavar="NAME", help="The licence's name, with --license other.")
-]
+LicenseName = Annotated[str | None, typer.Option("--license-name", metavar="NAME", help="The licence's name, with --license other")]
 LicenseLink = Annotated[
-    str | None, typer.Option("--license-link", metavar="URL", help="The licence's address, with --license other.")
+    str | None, typer.Option("--license-link", metavar="URL", help="The licence's address, with --license other")
 ]
 Language = Annotated[
-    list[str] | None, typer.Option("--language", metavar="CODE", help="A language code such as en; may be given several times.")
+    list[str] | None, typer.Option("--language", metavar="CODE", help="A language code such as en; may be given several times")
 ]
-Name = Annotated[str, typer.Argument(metavar="RUN[:STUDENT]", help="A student, e.g. runs/quickstart:dpo, or with --data a run.")]
+Name = Annotated[str, typer.Argument(metavar="RUN[:STUDENT]", help="A student, e.g. runs/quickstart:dpo, or with --data a run")]
 
 
 def export(
     name: Name,
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must be new or empty.")],
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="The folder to write; it must be new or empty")],
     merge: Merge = False,
     dtype: Dtype = None,
     data: DataKinds = None,
@@ -79,7 +77,7 @@ def export(
 
 def push(
     name: Name,
-    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub, or on HF_ENDPOINT.")],
+    repo: Annotated[str, typer.Argument(metavar="REPO", help="OWNER/NAME on the Hugging Face Hub, or on HF_ENDPOINT")],
     merge: Merge = False,
     dtype: Dtype = None,
     data: DataKinds = None,
@@ -88,10 +86,10 @@ def push(
     license_name: LicenseName = None,
     license_link: LicenseLink = None,
     language: Language = None,
-    public: Annotated[bool, typer.Option("--public", help="Make it public. Default: private.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Push without asking.")] = False,
+    public: Annotated[bool, typer.Option("--public", help="Make it public; default: private")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Push without asking")] = False,
 ) -> None:
-    """Push a student, or a run's data, to the Hugging Face Hub. Private by default; shows the files and asks first."""
+    """Push a student, or a run's data, to the Hugging Face Hub, private by default; shows the files and asks first."""
     from aligndistill.commands.share.push import Push
     from aligndistill.commands.share.push import push as push_to_hub
     from aligndistill.commands.share.rows import data_kinds

@@ -31,6 +31,8 @@ def render_table(report: Report) -> Table:
         seconds = metrics.train_seconds if isinstance(metrics, StudentMetrics) else None
         training = _NOT_MEASURED if seconds is None else duration(seconds)
         _add_row(table, [shortened(name, 16)], [*_cells(metrics, shown), training], name in marked)
+    if any(cell == Text(_NOT_MEASURED) for column in table.columns for cell in column.cells):
+        table.caption = Text(f"{table.caption}\n{_NOT_MEASURED}: not measured, or has no meaning for this model")
     return table
 
 

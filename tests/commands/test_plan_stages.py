@@ -164,3 +164,11 @@ def test_columns_stay_aligned() -> None:
     lines = list(stage_lines(found, paths=False))
     place = lines[0].index("why")
     assert [line[place:] for line in lines[1:5]] == [one.reason for one in found]
+
+
+def test_a_narrow_terminal_has_the_reasons_but_not_the_disk() -> None:
+    found: list[Any] = list(planned(config(), pipeline(0.1), ("report", estimate())).values())
+    lines = list(stage_lines(found, paths=False, width=60))
+    assert [line for line in lines if len(line) > 60] == []
+    assert lines[0].split()[-1] == "why"
+    assert any(line.startswith("4 columns hidden (disk, USD, requests, time)") for line in lines)

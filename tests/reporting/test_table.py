@@ -60,6 +60,7 @@ def test_an_ascii_terminal():
 def test_what_was_not_measured_is_a_dash():
     lines = lines_of(render_table(Report(run="r", seed=0)))
     assert any(line.split() == ["start", "-", "-", "-", "-", "-", "-"] for line in lines)
+    assert lines[-1].rstrip() == "-: not measured, or has no meaning for this model"
 
 
 def test_all_that_are_not_distinguishable_from_the_leader_are_starred():

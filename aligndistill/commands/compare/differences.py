@@ -59,9 +59,14 @@ def differing(values: Sequence[Any], path: str = "") -> Iterator[tuple[str, list
     """The keys of configs whose values differ, with each one's value."""
     if all(isinstance(one, dict) for one in values):
         for key in dict.fromkeys(key for one in values for key in one):
-            yield from differing([one.get(key, NOT_SET) for one in values], f"{path}.{key}" if path else str(key))
+            yield from differing([_set(one.get(key)) for one in values], f"{path}.{key}" if path else str(key))
     elif any(one != values[0] for one in values):
         yield path, [_written(one) for one in values]
+
+
+def _set(value: Any) -> Any:
+    """A setting; null, an empty list and a key that an earlier version did not write are the same: not set."""
+    return NOT_SET if value is None or value == [] or value == {} else value
 
 
 def _written(value: Any) -> str:

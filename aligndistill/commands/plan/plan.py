@@ -1,7 +1,9 @@
 """`aligndistill plan`: the stages of a config, the requests that they would send, their cost and their memory."""
 
+import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from shutil import get_terminal_size
 from typing import Any
 
 import typer
@@ -92,7 +94,7 @@ def plan(config: RunConfig | ConfigFiles) -> Plan:
     return _plan(config, examine(config))
 
 
-def _plan(config: RunConfig, found: Findings, paths: bool = False) -> Plan:
+def _plan(config: RunConfig, found: Findings, paths: bool = False, width: int | None = None) -> Plan:
     stages = pipeline(config).stages
     spent = spent_so_far(config.runtime.runs / config.name)
     estimates: list[tuple[str, Estimate]] = []
@@ -105,13 +107,13 @@ def _plan(config: RunConfig, found: Findings, paths: bool = False) -> Plan:
     ended = not_run(stages, config.runtime.store)
     planned = planned_stages(config, stages, ended, estimates, spent)
     memory = planned_memory(with_models_of_runs(config))
-    lines = list(stage_lines(planned, paths))
+    lines = list(stage_lines(planned, paths, width))
     if no_estimate is not None:
         lines.append(f"\nNo estimate of the requests: {no_estimate}")
     if estimates:
-        lines += request_lines(estimates, config.budget, spent)
+        lines += request_lines(estimates, config.budget, spent, width)
     if memory:
-        lines += memory_lines(memory)
+        lines += memory_lines(memory, width)
     requests = tuple(_planned_requests(stage, one, config.budget, spent) for stage, one in estimates)
     return Plan(planned, requests, no_estimate, memory, found.errors, "\n".join(lines))
 
@@ -130,7 +132,7 @@ def print_plan(loaded: LoadedConfig, paths: bool = False, as_json: bool = False)
     found.show_warnings()
     try:
         with doing("counting what is left to do"):
-            planned = _plan(loaded.config, found, paths)
+            planned = _plan(loaded.config, found, paths, get_terminal_size().columns if sys.stdout.isatty() else None)
         if as_json:
             print_json("plan", as_values(planned))
         else:

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
+from textwrap import wrap
 from typing import Any, Literal
 
 import yaml
@@ -123,11 +124,12 @@ class Reasons:
         return reason
 
 
-def stage_lines(planned: Sequence[PlannedStage], paths: bool) -> Iterator[str]:
+def stage_lines(planned: Sequence[PlannedStage], paths: bool, width: int | None = None) -> Iterator[str]:
     """A line for each stage, then one for all that is left.
 
     Args:
-        paths: show the folders.
+        paths: show the folders, however wide the lines are.
+        width: of the terminal, characters; None for no limit.
     """
     asks = any(one.requests for one in planned)
     heads = ("stage", "state", "time", *(("requests", "USD") if asks else ()), "disk", "why", *(("folder",) if paths else ()))
@@ -143,9 +145,11 @@ def stage_lines(planned: Sequence[PlannedStage], paths: bool) -> Iterator[str]:
             cells = (time, *(requests if asks else ()), size)
         rows.append((one.name, one.state, *cells, one.reason, *((str(one.folder),) if paths else ())))
     last = ("why", "folder")
-    yield from aligned([heads, *rows], left=[0, 1, *(place for place, head in enumerate(heads) if head in last)])
+    left = [0, 1, *(place for place, head in enumerate(heads) if head in last)]
+    yield from aligned([heads, *rows], left, ("disk", *(("USD", "requests") if asks else ()), "time"), None if paths else width)
     yield ""
-    yield total_line(planned)
+    total = total_line(planned)
+    yield from wrap(total, width) if width else [total]
 
 
 def total_line(planned: Sequence[PlannedStage]) -> str:

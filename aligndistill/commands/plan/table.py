@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from textwrap import wrap
 
 from aligndistill.chat.http.adaptive import limit_of
 from aligndistill.chat.http.budget import Spending
@@ -17,21 +18,27 @@ SECONDS_PER_MINUTE = 60
 HEADINGS = ("stage", "model", "prompts", "verdicts", "cached", "requests", "prompt tokens", "answer tokens", "USD", "time")
 
 
-def request_lines(estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spending]) -> Iterator[str]:
+def request_lines(
+    estimates: Sequence[tuple[str, Estimate]], budget: Budget, spent: Iterable[Spending], width: int | None = None
+) -> Iterator[str]:
     """A line for each stage and model: requests, tokens, price and time; then the assumptions and the budget."""
     yield ""
-    yield from aligned([HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)])
+    rows = [HEADINGS, *(_row(name, one, budget, spent) for name, one in estimates)]
+    yield from aligned(rows, (0, 1), ("cached", "verdicts", "prompts", "prompt tokens", "answer tokens"), width)
     yield ""
-    yield from _remarks(budget, [one for _, one in estimates], spent)
+    for line in _remarks(budget, [one for _, one in estimates], spent):
+        yield from wrap(line, width) if width else [line]
 
 
-def memory_lines(planned: Mapping[str, MemoryEstimate]) -> Iterator[str]:
+def memory_lines(planned: Mapping[str, MemoryEstimate], width: int | None = None) -> Iterator[str]:
     """A line for each training stage."""
-    yield "\nestimated peak training memory per process, GiB (keep 20% free)"
-    yield f"{'':24} {'peak':>8} {'weights':>8} {'grads':>8} {'Adam':>8} {'activ.':>8} {'host':>8}"
-    for name, memory in planned.items():
-        parts = (memory.gpu, memory.weights, memory.gradients, memory.optimizer, memory.activations, memory.host)
-        yield f"{name:24} " + " ".join(f"{part / GIB:8.2f}" for part in parts)
+    yield ""
+    title = "estimated peak training memory per process, GiB (keep 20% free)"
+    yield from wrap(title, width) if width else [title]
+    heads = ("stage", "peak", "weights", "grads", "Adam", "activ.", "host")
+    parts = {name: (one.gpu, one.weights, one.gradients, one.optimizer, one.activations, one.host) for name, one in planned.items()}
+    rows = [(name, *(f"{part / GIB:.2f}" for part in some)) for name, some in parts.items()]
+    yield from aligned([heads, *rows], (0,), heads[:1:-1], width)
 
 
 # ---------------------------------------------------------------------------------------------------------- formatting
@@ -105,16 +112,31 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
             yield f"budget.{one.name}: {one.limit:,.10g}, spent {one.spent:,.10g}, planned {one.planned:,.10g}: {enough}."
 
 
-def aligned(rows: Sequence[tuple[str, ...]], left: Sequence[int] = (0, 1)) -> Iterator[str]:
-    """Rows as lines with aligned columns.
+def aligned(
+    rows: Sequence[tuple[str, ...]], left: Sequence[int], leaves_out: Sequence[str] = (), width: int | None = None
+) -> Iterator[str]:
+    """Rows as lines with aligned columns, the headings first. A column without a value is left out.
 
     Args:
         left: the columns that are aligned to the left.
+        leaves_out: headings of columns that go, the first one first, until the lines are at most `width` characters; a last line
+            names them. What is still too long goes on below its last column.
     """
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
+    heads = rows[0]
+    widths = [max(len(row[column]) for row in rows) for column in range(len(heads))]
+    shown = [column for column in range(len(heads)) if any(row[column] for row in rows[1:])]
+    hidden = []
+    for head in leaves_out:
+        if width is None or sum(widths[column] + 2 for column in shown) - 2 <= width:
+            break
+        if heads.index(head) in shown:
+            shown.remove(heads.index(head))
+            hidden.append(head)
+    last = " " * sum(widths[column] + 2 for column in shown[:-1])
     for row in rows:
-        cells = [
-            cell.ljust(width) if number in left else cell.rjust(width)
-            for number, (cell, width) in enumerate(zip(row, widths, strict=True))
-        ]
-        yield "  ".join(cells).rstrip()
+        cells = [row[column].ljust(widths[column]) if column in left else row[column].rjust(widths[column]) for column in shown]
+        line = "  ".join(cells).rstrip()
+        yield from wrap(line, width, subsequent_indent=last) if width else [line]
+    if hidden:
+        note = f"{len(hidden)} column{'s' * (len(hidden) > 1)} hidden ({', '.join(hidden)}); see --json"
+        yield from wrap(note, width or len(note))

@@ -1,7 +1,9 @@
 """The pages as files, without script: they open from a folder or any host."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
+from urllib.parse import parse_qsl
 
 from aligndistill.commands.view.links import FileLinks
 from aligndistill.commands.view.pages.curves import curves_page
@@ -16,10 +18,12 @@ from aligndistill.commands.view.site import Page, Site
 from aligndistill.errors import DataError
 
 MOST_ROWS = 500
+MOST_ROWS_OF_A_QUERY = 100
 
 
 def export_site(site: Site, folder: Path) -> int:
-    """Write every page, with the first 500 samples of each run; returns the number of pages.
+    """Write every page, with the first 500 samples of each run and the first 100 of each list that a page leads to; returns the
+    number of pages.
 
     Raises:
         DataError: the folder has other content, or cannot be written.
@@ -36,27 +40,33 @@ def _export(site: Site, folder: Path) -> int:
     folder.mkdir(parents=True, exist_ok=True)
     for name in ("view.css", "icon.svg"):
         shutil.copyfile(STATIC / name, folder / name)
-    lists = {run.id: samples_page(site, run, {}, rows=MOST_ROWS) for run in site.runs.values()}
-    shown = {identity: [row["id"] for row in page.values["rows"]] for identity, page in lists.items()}
-    exported = frozenset((identity, prompt) for identity, prompts in shown.items() for prompt in prompts)
+    links = FileLinks()
+    shown: set[tuple[str, str]] = set()
     written = 0
 
     def write(name: str, page: Page) -> None:
         nonlocal written
-        links = FileLinks(depth=name.count("/"), exported=exported)
+        here = replace(links, depth=name.count("/"), exported=shown)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(site.render(page, links).encode("utf-8", "replace"))
+        path.write_bytes(site.render(page, here).encode("utf-8", "replace"))
         written += 1
 
     write("index.html", runs_page(site))
     for run in site.runs.values():
         write(f"{run.id}/index.html", run_page(site, run))
-        write(f"{run.id}/samples.html", lists[run.id])
         write(f"{run.id}/judge.html", judge_page(site, run))
         write(f"{run.id}/curves.html", curves_page(site, run, {}))
-        write(f"{run.id}/data.html", data_page(site, run, {}))
         write(f"{run.id}/votes.html", votes_page(site, run))
-        for prompt in shown[run.id]:
+        lists = {"samples": samples_page(site, run, {}, rows=MOST_ROWS)}
+        for (identity, query), name in links.lists.items():
+            if identity == run.id:
+                lists[name] = samples_page(site, run, dict(parse_qsl(query)), rows=MOST_ROWS_OF_A_QUERY)
+        prompts = dict.fromkeys(row["id"] for page in lists.values() for row in page.values["rows"])
+        shown |= {(run.id, prompt) for prompt in prompts}
+        write(f"{run.id}/data.html", data_page(site, run, {}))
+        for name, page in lists.items():
+            write(f"{run.id}/{name}.html", page)
+        for prompt in prompts:
             write(f"{run.id}/p/{prompt}.html", sample_page(site, run, prompt, {}))
     return written

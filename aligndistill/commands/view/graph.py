@@ -11,6 +11,8 @@ from aligndistill.reporting.texts import visible
 WIDTH, HEIGHT = 132, 24
 ACROSS, DOWN = 162, 34
 LONGEST = 19
+LARGE = 960
+"""Units, which are pixels: a wider graph may be drawn smaller, down to this width; the others are never scaled."""
 
 
 def stage_graph(stages: Sequence[StageState]) -> Markup:
@@ -38,10 +40,12 @@ def stage_graph(stages: Sequence[StageState]) -> Markup:
         if name in place and not any(name in before.get(other, ()) for other in stage.inputs)
     ]
     parts += [_box(stage, *place[stage.name]) for stage in stages]
-    size = f"0 0 {(len(columns) - 1) * ACROSS + WIDTH + 4} {ceil(rows * DOWN)}"
+    width, height = (len(columns) - 1) * ACROSS + WIDTH + 4, ceil(rows * DOWN)
+    size = f'width="{width}" height="{height}" viewBox="0 0 {width} {height}"'
+    kind = "graph large" if width > LARGE else "graph"
     done = sum(stage.state == "done" for stage in stages)
     alt = f"{len(stages)} stages in {len(columns)} steps, {done} done"
-    return Markup(f'<svg class="graph" viewBox="{size}" role="img" aria-label="{alt}">{"".join(parts)}</svg>')
+    return Markup(f'<svg class="{kind}" {size} role="img" aria-label="{alt}">{"".join(parts)}</svg>')
 
 
 def _line(start: tuple[int, int], end: tuple[int, int]) -> str:

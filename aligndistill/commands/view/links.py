@@ -1,6 +1,7 @@
 """Addresses of pages: on the server, and as files of a static export."""
 
-from dataclasses import dataclass
+from collections.abc import Set
+from dataclasses import dataclass, field
 from urllib.parse import quote
 
 from aligndistill.commands.view.run_folder import RunFolder
@@ -32,6 +33,10 @@ class Links:
         """A prompt with all that was written and judged about it."""
         return self.page(run, f"p/{prompt}", query)
 
+    def has(self, run: RunFolder, prompt: str | None) -> bool:
+        """Whether a prompt has a page."""
+        return prompt is not None
+
     def compare(self, runs: list[str]) -> str:
         """Several runs beside each other."""
         return "/c?" + "&".join(f"r={quote(one, safe='')}" for one in runs)
@@ -39,11 +44,16 @@ class Links:
 
 @dataclass(frozen=True)
 class FileLinks(Links):
-    """Addresses of files, relative to a page `depth` folders below the export; filtered views lead to the whole list."""
+    """Addresses of files, relative to a page `depth` folders below the export.
+
+    Attributes:
+        exported: run ids and prompt ids that have a page.
+        lists: run ids and queries of the lists of samples that pages lead to, with the page of each; `page` adds to it.
+    """
 
     depth: int = 0
-    exported: frozenset[tuple[str, str]] = frozenset()
-    """Run ids and prompt ids that have a page."""
+    exported: Set[tuple[str, str]] = frozenset()
+    lists: dict[tuple[str, str], str] = field(default_factory=dict)
 
     static = True
 
@@ -64,9 +74,15 @@ class FileLinks(Links):
         return f"{self._up}{quote(run.id, safe='')}/index.html"
 
     def page(self, run: RunFolder, name: str, query: str = "") -> str:
-        """See `Links`."""
+        """See `Links`; a list of samples for a query is a file of its own."""
+        if name == "samples" and query:
+            name = self.lists.setdefault((run.id, query), f"samples-{len(self.lists) + 1}")
         return f"{self._up}{quote(run.id, safe='')}/{name}.html"
 
     def sample(self, run: RunFolder, prompt: str, query: str = "") -> str:
-        """See `Links`; the list of samples for a prompt that has no page."""
-        return self.page(run, f"p/{prompt}" if (run.id, prompt) in self.exported else "samples")
+        """See `Links`."""
+        return self.page(run, f"p/{prompt}")
+
+    def has(self, run: RunFolder, prompt: str | None) -> bool:
+        """See `Links`."""
+        return (run.id, prompt) in self.exported

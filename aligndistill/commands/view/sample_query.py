@@ -92,6 +92,12 @@ class SampleQuery:
         }
         return urlencode({name: value for name, value in values.items() if value not in ("", None)})
 
+    def in_words(self) -> str:
+        """The filters as their chips have them, and the model that they are about."""
+        labels = {name: label for name, (_, label, _) in {**CELL_FILTERS, **PROMPT_FILTERS}.items()} | HUMAN_FILTERS
+        found = ", ".join(labels[name] for name in self.filters)
+        return f"{self.model}: {found}" if found and self.model else found
+
     def toggled(self, name: str) -> str:
         """The query string with a filter switched."""
         rest = tuple(one for one in self.filters if one != name)

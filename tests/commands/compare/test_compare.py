@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 
 from aligndistill.cli import app as cli
 from aligndistill.commands.compare.compare import compare
-from aligndistill.commands.compare.differences import changed, difference
+from aligndistill.commands.compare.differences import changed, difference, differing
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.evaluation.intervals import paired_difference
 from tests.commands.view.fake_run import FakeRun, write_run
@@ -96,6 +96,13 @@ def test_differences_are_paired_over_the_records(two: tuple[FakeRun, FakeRun]) -
 def test_settings_that_differ_and_sections_that_are_missing(two: tuple[FakeRun, FakeRun]) -> None:
     found = compare([run.folder for run in two])
     assert found.settings == {"students.dpo.objective.beta": ["0.1", "0.5"], "students.ppo": ["set (ppo)", "not set"]}
+
+
+def test_null_an_empty_list_and_no_key_are_the_same_setting() -> None:
+    """An earlier version does not write the keys of a later one."""
+    earlier = {"start": {"model": "a"}, "prompts": {"limit": 3}, "seeds": None}
+    later = {"start": {"model": "a", "run": None}, "prompts": {"limit": None, "elicit": []}, "audit": {"second": 0}}
+    assert list(differing([earlier, later])) == [("prompts.limit", ["3", "not set"]), ("audit", ["not set", "set"])]
 
 
 def test_the_prompts_that_fell_most_with_both_answers(two: tuple[FakeRun, FakeRun]) -> None:

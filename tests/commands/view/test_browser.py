@@ -8,12 +8,15 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from aligndistill.commands.view.export import export_site
+from aligndistill.commands.view.run_folder import find_runs
+from aligndistill.commands.view.site import Site
 from tests.commands.view.fake_run import FakeRun, write_run
 from tests.commands.view.serving import Client, served
 
@@ -38,14 +41,14 @@ def browser() -> Iterator["Browser"]:
 
 
 class Tab:
-    """A tab that was let in, and what went wrong in it."""
+    """A tab that was let in by a viewer, or shows files of a folder, and what went wrong in it."""
 
-    def __init__(self, browser: "Browser", client: Client, width: int = 1400) -> None:
+    def __init__(self, browser: "Browser", shown: Client | str, width: int = 1400) -> None:
         self.context = browser.new_context(viewport={"width": width, "height": 900})
         self.page: Page = self.context.new_page()
         self.complaints: list[str] = []
         self.elsewhere: list[str] = []
-        self.base = f"http://{client.host}"
+        self.base = shown if isinstance(shown, str) else f"http://{shown.host}"
         self.page.on(
             "console", lambda message: self.complaints.append(message.text) if message.type in ("error", "warning") else None
         )
@@ -54,7 +57,8 @@ class Tab:
         self.page.add_init_script(
             "addEventListener('securitypolicyviolation', (event) => console.error('CSP ' + event.violatedDirective));"
         )
-        self.page.goto(self.base + client.path_with_token)
+        if isinstance(shown, Client):
+            self.page.goto(self.base + shown.path_with_token)
 
     def open(self, path: str) -> "Page":
         self.page.goto(self.base + path)
@@ -65,36 +69,78 @@ class Tab:
         return int(self.page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth"))
 
 
-def test_every_page_fits_and_no_page_complains(browser: "Browser", client: Client, fake: FakeRun) -> None:
-    """At three widths, light and dark."""
-    tab = Tab(browser, client)
-    held_out, trained = fake.held_out[0].id, next(prompt.id for prompt in fake.prompts if prompt.split == "train")
-    for path in (
-        "/",
-        "/r/fake",
-        "/r/fake/samples?f=worse&m=ppo",
-        f"/r/fake/p/{held_out}",
-        f"/r/fake/p/{trained}?split=all",
-        "/r/fake/judge",
-        "/r/fake/curves",
-        "/r/fake/data",
-        "/r/fake/votes",
-        "/r/fake/vote",
-    ):
-        page = tab.open(path)
+def looks_right(tab: Tab, addresses: Iterable[str]) -> None:
+    """Each page fits at three widths, light and dark, with all that it folds away opened."""
+    for address in addresses:
+        page = tab.open(address)
         page.evaluate("for (const one of document.querySelectorAll('details')) one.open = true")
-        assert page.locator("h1").count() == 1
+        assert page.locator("h1").count() == 1, address
         grounds = set()
         for width in (390, 768, 1400):
             page.set_viewport_size({"width": width, "height": 900})
             for scheme in ("light", "dark"):
                 page.emulate_media(color_scheme=scheme)
-                assert tab.overflow() <= 0, (path, width)
+                assert tab.overflow() <= 0, (address, width)
                 grounds.add(page.evaluate("getComputedStyle(document.body).backgroundColor"))
         assert len(grounds) == 2, "light and dark"
+    tab.context.close()
+
+
+def test_every_page_fits_and_no_page_complains(browser: "Browser", client: Client, fake: FakeRun) -> None:
+    tab = Tab(browser, client)
+    held_out, trained = fake.held_out[0].id, next(prompt.id for prompt in fake.prompts if prompt.split == "train")
+    looks_right(
+        tab,
+        [
+            "/",
+            "/r/fake",
+            "/r/fake/samples?f=worse&m=ppo",
+            "/r/fake/samples?split=all&hide=teacher&page=1",
+            "/r/fake/samples?q=nowhere",
+            f"/r/fake/p/{held_out}",
+            f"/r/fake/p/{trained}?split=all",
+            "/r/fake/judge",
+            "/r/fake/curves",
+            "/r/fake/curves?x=seconds",
+            "/r/fake/data",
+            "/r/fake/data?page=2",
+            "/r/fake/votes",
+            "/r/fake/vote",
+        ],
+    )
     assert tab.complaints == []
     assert tab.elsewhere == []
-    tab.context.close()
+
+
+def test_so_do_comparisons_of_runs_a_run_that_failed_and_a_page_that_is_not_there(browser: "Browser", tmp_path: Path) -> None:
+    for name, seed in (("one", 0), ("two", 1), ("three", 2)):
+        made = write_run(tmp_path, name, prompts=12, seed=seed, measured=False)
+    (made.folder / "events.jsonl").write_text(
+        '{"t": 1, "stage": null, "event": "begin", "note": "aligndistill run three.yaml"}\n'
+        f'{{"t": 2, "stage": "evaluation", "event": "fail", "note": "no answer from {"a" * 200}"}}\n'
+    )
+    (made.folder / "report.json").unlink()
+    shutil.rmtree(next((tmp_path / "runs/store").glob("evaluation-*2")))
+    with served(tmp_path / "runs", read_only=True) as client:
+        tab = Tab(browser, client)
+        looks_right(
+            tab, ["/", "/c?r=one&r=two", "/c?r=two&r=one&r=three&m=ppo&by=length", "/r/three", "/r/one/vote", "/r/one/votes"]
+        )
+        assert tab.complaints == []
+        assert tab.elsewhere == []
+        assert '<span class="state failed">failed</span>' in client.get("/r/three")
+        tab = Tab(browser, client)
+        looks_right(tab, ["/r/nope", "/r/one/p/nope", "/c?r=one"])
+        assert all("404" in text for text in tab.complaints)
+
+
+def test_exported_pages_look_the_same_from_a_folder(browser: "Browser", fake: FakeRun, tmp_path: Path) -> None:
+    export_site(Site(find_runs([], fake.folder.parent)), tmp_path)
+    pages = ("index", "samples", "samples-1", "judge", "curves", "data", "votes", f"p/{fake.held_out[0].id}")
+    tab = Tab(browser, tmp_path.as_uri())
+    looks_right(tab, ["/index.html", *(f"/fake/{page}.html" for page in pages)])
+    assert tab.complaints == []
+    assert tab.elsewhere == []
 
 
 def test_long_words_do_not_widen_a_page(browser: "Browser", tmp_path: Path) -> None:

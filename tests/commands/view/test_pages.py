@@ -1,5 +1,6 @@
 """What the pages of a run say, and the same as files."""
 
+import html
 import json
 import os
 import re
@@ -234,8 +235,9 @@ def test_the_index_holds_no_text_and_follows_the_stages(tmp_path: Path) -> None:
 def test_an_export_says_what_the_live_pages_say_without_script(fake: FakeRun, tmp_path: Path, client: Client) -> None:
     site = Site(find_runs([], fake.folder.parent))
     written = export_site(site, tmp_path / "out")
-    assert written == 1 + 6 + min(len(fake.held_out), MOST_ROWS)
-    prompt = fake.held_out[0].id
+    assert written == len(list((tmp_path / "out").rglob("*.html")))
+    assert len(fake.held_out) < MOST_ROWS
+    first, prompt = fake.held_out[0].id, fake.held_out[1].id
     for file, address in (
         ("fake/judge.html", "/r/fake/judge"),
         ("fake/data.html", "/r/fake/data"),
@@ -250,9 +252,30 @@ def test_an_export_says_what_the_live_pages_say_without_script(fake: FakeRun, tm
     for page in (tmp_path / "out").rglob("*.html"):
         text = page.read_text()
         assert "<script" not in text
-        assert "<form" not in text
+        assert not re.findall("<(?:form|button|input|select|kbd)", text), "controls need the server"
         for address in re.findall(r'(?:href|src)="([^"#]+)"', text):
             assert (page.parent / address).is_file(), (page, address)
+    sample = (tmp_path / "out/fake/p" / f"{prompt}.html").read_text()
+    assert f'<a rel="prev" href="../../fake/p/{first}.html">' in sample
+    assert "<dt>folder</dt><dd>runs/fake</dd>" in (tmp_path / "out/fake/index.html").read_text()
+
+
+def test_a_link_to_filtered_samples_leads_to_the_same_prompts_in_an_export(fake: FakeRun, tmp_path: Path, client: Client) -> None:
+    """On the server and in files, every such link of a run's page and of its judge's page."""
+    export_site(Site(find_runs([], fake.folder.parent)), tmp_path / "out")
+    found = 0
+    for file, address in (("index", "/r/fake"), ("judge", "/r/fake/judge")):
+        live = re.findall(r'href="(/r/fake/samples\?[^"]+)">([^<]*)<', client.get(address))
+        static = re.findall(r'href="(?:\.\./)*fake/(samples-\d+\.html)">([^<]*)<', (tmp_path / f"out/fake/{file}.html").read_text())
+        assert [text for _, text in live] == [text for _, text in static]
+        for (query, _), (name, _) in zip(live, static, strict=True):
+            shown = (tmp_path / "out/fake" / name).read_text()
+            prompts = re.findall(r"fake/p/(\w+)\.html", shown)
+            assert prompts
+            assert prompts == re.findall(r"/r/fake/p/(\w+)\?", client.get(html.unescape(query)))
+            assert "all samples" in shown
+            found += 1
+    assert found > 10
 
 
 def test_an_export_leaves_other_folders_alone(fake: FakeRun, tmp_path: Path) -> None:
@@ -298,6 +321,8 @@ def test_the_graph_has_a_column_for_each_step() -> None:
     ]
     assert len({(x, y) for _, x, y in boxes}) == 5
     assert drawn.count('class="edge"') == 5
+    assert drawn.startswith('<svg class="graph" width="622" height="68" viewBox="0 0 622 68"'), "as large as it is drawn"
+    assert stage_graph([stage("0"), *(stage(str(n), str(n - 1)) for n in range(1, 7))]).startswith('<svg class="graph large"')
     assert stage_graph([stage("a"), stage("b")]) == "", "nothing to draw"
 
 

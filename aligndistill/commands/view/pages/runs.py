@@ -136,15 +136,23 @@ def _samples(index: Index) -> list[dict[str, Any]]:
         if name in of_model
     ]
     for name, (_, label, meaning) in PROMPT_FILTERS.items():
-        query = SampleQuery(filters=(name,), split="all")
+        of_answers = name == "disagree"  # the others are about candidates
+        query = SampleQuery(filters=(name,), split="held_out" if of_answers else "all")
         if number := index.count(query):
-            found.append({"label": label, "meaning": meaning, "total": every, "found": [("", number, query.url())]})
+            total = held_out if of_answers else every
+            found.append({"label": label, "meaning": meaning, "total": total, "found": [("", number, query.url())]})
     return found
+
+
+def _place(run: RunFolder) -> str:
+    """Where a run is, from the folder that its command was given in: an export does not tell the rest."""
+    path = run.path.absolute()
+    return str(path.relative_to(run.base)) if path.is_relative_to(run.base) else run.name
 
 
 def _facts(run: RunFolder, report: Report | None) -> list[tuple[str, str]]:
     config = run.config
-    facts = [("folder", str(run.path)), ("judge", _judge(run)), ("seed", str(config.get("seed", "")))]
+    facts = [("folder", _place(run)), ("judge", _judge(run)), ("seed", str(config.get("seed", "")))]
     for role in ("start", "teacher"):
         model = config.get(role)
         if isinstance(model, dict):

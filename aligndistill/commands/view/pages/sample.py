@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aligndistill.commands.view.flags import CELL_FILTERS, PROMPT_FILTERS, flips
+from aligndistill.commands.view.flags import flips
 from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
 from aligndistill.commands.view.pages.samples import answers_of, prompt_text
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.rows import prompt_verdicts
 from aligndistill.commands.view.run_folder import RunFolder
-from aligndistill.commands.view.sample_query import HUMAN_FILTERS, SampleQuery
+from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site, UnknownPage
 from aligndistill.evaluation.votes import Vote
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
@@ -44,7 +44,7 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
             {
                 "run": run,
                 "query": query,
-                "searched": _searched(query),
+                "searched": query.in_words(),
                 "prompt": row,
                 "text": prompt_text(row["record"]),
                 "place": beside.place,
@@ -62,13 +62,6 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
                 "template": _template(run),
             },
         )
-
-
-def _searched(query: SampleQuery) -> str:
-    """The filters in words, as their chips have them."""
-    labels = {name: label for name, (_, label, _) in {**CELL_FILTERS, **PROMPT_FILTERS}.items()} | HUMAN_FILTERS
-    found = ", ".join(labels[name] for name in query.filters)
-    return f"{query.model}: {found}" if found and query.model else found
 
 
 def _side_by_side(answers: Sequence[dict[str, Any]], against: str) -> list[list[dict[str, Any]]]:

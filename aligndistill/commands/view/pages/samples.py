@@ -42,6 +42,7 @@ def samples_page(site: Site, run: RunFolder, values: Mapping[str, str], rows: in
             {
                 "run": run,
                 "query": query,
+                "searched": query.in_words(),
                 "total": total,
                 "rows": shown,
                 "rows_a_page": rows,
