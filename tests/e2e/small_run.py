@@ -1,6 +1,7 @@
 """A run of all stages that takes seconds: a few prompts of the quickstart world and models of about 20 thousand parameters."""
 
 import json
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -21,10 +22,16 @@ SIZES = {
 
 def write_data(folder: Path) -> None:
     """prompts.jsonl, and the demonstrations of start and teacher."""
-    files = quickstart_files()
+    files = _quickstart_files()
     write_rows(folder / "prompts.jsonl", files["prompts.jsonl"][:PROMPTS])
     for who in ("student", "teacher"):
         write_rows(folder / f"{who}_demonstrations.jsonl", files[f"{who}_demonstrations.jsonl"][:DEMONSTRATIONS])
+
+
+@cache
+def _quickstart_files() -> dict[str, list[dict[str, str]]]:
+    """Making them takes a second."""
+    return quickstart_files()
 
 
 def write_rows(path: Path, rows: list[Any]) -> None:
