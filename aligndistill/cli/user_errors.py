@@ -25,7 +25,8 @@ def user_errors(resumable: bool = False, listens: bool = True) -> Iterator[None]
     if listens:
         signals.listen()
     try:
-        yield
+        with signals.as_interrupt():
+            yield
     except UserError as error:
         _fail(str(error), error.exit_code, resumable)
     except Exception as error:

@@ -14,6 +14,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from aligndistill.errors import UserError
 from aligndistill.processes.log_format import print_error
 
 STOPPED_EXIT = 5
@@ -27,6 +28,7 @@ class _Asked:
 
     def __init__(self) -> None:
         self.by: str | None = None
+        self.raised = False
         self.deferred = False
         self.grace_seconds = GRACE_SECONDS
 
@@ -36,7 +38,7 @@ _asked = _Asked()
 
 def listen() -> None:
     """Take SIGINT and SIGTERM over, from the main thread."""
-    _asked.by, _asked.deferred = None, False
+    _asked.by, _asked.raised, _asked.deferred = None, False, False
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -68,7 +70,26 @@ def deferred() -> Iterator[None]:
     finally:
         _asked.deferred = False
     if _asked.by is not None:
+        _asked.raised = True
         raise KeyboardInterrupt(_asked.by)
+
+
+@contextmanager
+def as_interrupt() -> Iterator[None]:
+    """What a library made of the `KeyboardInterrupt` of a signal becomes one again: where the signal arrives in a serialiser that
+    is written in Python, pydantic raises an error of serialisation.
+
+    Raises:
+        KeyboardInterrupt: caused by the exception that was raised instead.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        if not _asked.raised:
+            raise
+        raise KeyboardInterrupt(_asked.by) from error
 
 
 def only_note() -> None:
@@ -80,6 +101,7 @@ def _ask(number: int, frame: object) -> None:
     first = _asked.by is None
     _asked.by = _asked.by or signal.Signals(number).name
     if first and not _asked.deferred:
+        _asked.raised = True
         raise KeyboardInterrupt(_asked.by)
 
 

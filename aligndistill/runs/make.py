@@ -9,6 +9,7 @@ from typing import Any
 
 from aligndistill.config.run import Runtime
 from aligndistill.errors import TrainingError
+from aligndistill.processes import signals
 from aligndistill.processes.memory_errors import is_out_of_memory
 from aligndistill.processes.monitor import announce, current_monitor
 from aligndistill.processes.progress import say
@@ -67,9 +68,10 @@ def run_stage(stage: Stage, runtime: Runtime, equip: Callable[[StageContext], St
     if manifest is not None:
         return manifest
     context = equip(context_of(stage, runtime))
-    if is_main_process() or (stage.together and _has_started(folder)):
-        return _make(stage, context)
-    return _wait_for(folder)
+    with signals.as_interrupt():
+        if is_main_process() or (stage.together and _has_started(folder)):
+            return _make(stage, context)
+        return _wait_for(folder)
 
 
 def context_of(stage: Stage, runtime: Runtime) -> StageContext:

@@ -35,6 +35,32 @@ except KeyboardInterrupt as stop:
     print("stopped by", stop, flush=True)
 """
 
+# A signal in a serialiser that is written in Python: pydantic raises an error of its own in the place of the interrupt.
+SERIALISING = """
+import time
+from pydantic import BaseModel, field_serializer
+from aligndistill.processes import signals
+
+class Slow(BaseModel):
+    number: int = 0
+
+    @field_serializer("number")
+    def slowly(self, number: int) -> int:
+        print("ready", flush=True)
+        while {waits}:
+            time.sleep(0.01)
+        raise OSError("of its own")
+
+signals.listen()
+try:
+    with signals.as_interrupt():
+        Slow().model_dump_json()
+except KeyboardInterrupt as stop:
+    print("stopped by", stop, "through", type(stop.__cause__).__name__, flush=True)
+except Exception as error:
+    print(type(error).__name__, flush=True)
+"""
+
 
 def started(program: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -48,6 +74,23 @@ def test_a_deferred_stop_comes_when_the_work_is_saved(number: signal.Signals) ->
     with started(LISTENING) as process:
         process.send_signal(number)
         assert process.communicate(timeout=10)[0] == f"saved\nstopped by {number.name}\n"
+
+
+def test_an_interrupt_that_a_library_turned_into_an_error_is_one_again() -> None:
+    with started(SERIALISING.format(waits=True)) as process:
+        process.send_signal(signal.SIGTERM)
+        assert process.communicate(timeout=10)[0] == "stopped by SIGTERM through PydanticSerializationError\n"
+
+
+@pytest.mark.parametrize("noted", ["False", "signals.only_note() or signals.asked() is None"])
+def test_an_error_without_an_interrupt_stays_an_error(noted: str) -> None:
+    """Where a signal was only noted, nothing was interrupted."""
+    with started(SERIALISING.format(waits=noted)) as process:
+        if noted != "False":
+            time.sleep(0.3)
+            process.send_signal(signal.SIGTERM)
+        assert process.stdout is not None
+        assert process.stdout.read() == "PydanticSerializationError\n"  # some of it may be read already, with the first line
 
 
 def test_a_stop_that_takes_too_long_is_cut_off() -> None:
