@@ -181,7 +181,6 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
 def main(folder: Path) -> None:
     watch_steps()
     torch.set_num_threads(1)
-    gc.freeze()  # accelerate collects at each training's beginning, and what is imported stays
     if is_main_process():
         write_tiny_model(folder / "new", seed=0)
         (folder / "new").rename(folder / "backbone")
@@ -189,6 +188,8 @@ def main(folder: Path) -> None:
         while not (folder / "backbone").is_dir():
             pass
     for order in json.loads((folder / "orders.json").read_text()):
+        gc.collect()
+        gc.freeze()  # accelerate collects garbage at the start of each training, which takes long with so many modules
         try:
             with damped_adam():
                 result = carry_out(folder, order)
