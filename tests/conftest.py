@@ -102,9 +102,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG), item.path not in processes))
 
 
+def pytest_collection() -> None:
+    """There is hardly any garbage while modules are imported."""
+    gc.disable()
+
+
 @pytest.hookimpl(trylast=True)
 def pytest_collection_finish() -> None:
     """Accelerate collects garbage at the start of each training, which takes a third of a second while it looks at all modules."""
+    gc.enable()
     _freeze()
 
 
