@@ -11,10 +11,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
+from aligndistill.config.adapter_defaults import adapter_defaults_line
 from aligndistill.config.load import ConfigFiles, as_config
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.problems import did_you_mean, in_columns
-from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError, UserError
 from aligndistill.pipeline import pipeline
@@ -60,7 +60,7 @@ def run(config: RunConfig | ConfigFiles, until: str | None = None) -> Run:
     stages = stages_until(whole, until)
     if is_main_process() and _missing(config, stages):
         _claim(config.runtime.store)
-        if line := adapter_rates_line(config):
+        if line := adapter_defaults_line(config):
             say(line)
     folder = config.runtime.runs / config.name
     if is_main_process():

@@ -11,9 +11,9 @@ from aligndistill.commands.check.licences import unlicensed
 from aligndistill.commands.check.recipes import doubts, impossible_batches
 from aligndistill.commands.check.rows import check_rows
 from aligndistill.commands.output import print_json
+from aligndistill.config.adapter_defaults import adapter_defaults_line
 from aligndistill.config.load import LoadedConfig, dump_config
 from aligndistill.config.problems import Problem, Where
-from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath
@@ -87,7 +87,7 @@ def print_check(loaded: LoadedConfig, as_config: bool = False) -> None:
     found.require_none()
     if as_config:
         return
-    if line := adapter_rates_line(loaded.config):
+    if line := adapter_defaults_line(loaded.config):
         typer.echo(line)
     typer.echo(f"{loaded.config.name}: the config is valid.")
 

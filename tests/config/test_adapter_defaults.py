@@ -1,4 +1,4 @@
-"""The default learning rates of adapters are higher than those of all weights, in settings, fingerprints and messages."""
+"""The defaults of settings for adapters: learning rates, and PPO's own; in settings, fingerprints and messages."""
 
 from pathlib import Path
 from typing import Any
@@ -6,11 +6,11 @@ from typing import Any
 import pytest
 from pydantic import ValidationError
 
+from aligndistill.config.adapter_defaults import adapter_defaults_line
 from aligndistill.config.checks import check
 from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.objectives import Ppo
 from aligndistill.config.problems import show_key
-from aligndistill.config.rates import adapter_rates_line
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.pipeline import pipeline
@@ -130,18 +130,18 @@ def test_a_config_that_was_written_out_reads_back_with_the_same_rates_and_withou
     again = load_config(tmp_path / "c.yaml")
     assert again == found
     assert rates(again) == ADAPTERS
-    assert adapter_rates_line(again) is None
+    assert adapter_defaults_line(again) is None
 
 
 def test_the_line_names_every_rate_that_is_higher_by_default() -> None:
-    assert adapter_rates_line(config()) is None
+    assert adapter_defaults_line(config()) is None
     students = {"dpo": {"objective": {"kind": "dpo"}}, "pro": {"objective": {"kind": "pro"}, "learning_rate": 1e-6}}
-    assert adapter_rates_line(config({"lora": LORA}, students=students, reward_model={"lora": LORA})) == (
+    assert adapter_defaults_line(config({"lora": LORA}, students=students, reward_model={"lora": LORA})) == (
         "learning_rate: 0.0002 for sft, 5e-06 for students.dpo, 0.0001 for reward_model "
         "(higher by default, because lora trains adapters)"
     )
     students = {"ppo": {"objective": {"kind": "ppo", "gae_lambda": 0.9}, "learning_rate": 1e-5}}
-    assert adapter_rates_line(config({"lora": LORA}, sft=None, students=students)) == (
+    assert adapter_defaults_line(config({"lora": LORA}, sft=None, students=students)) == (
         "students.ppo.objective: critic shared, ppo_epochs 2 (by default with lora)"
     )
 

@@ -8,7 +8,7 @@ from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 
 
-def adapter_rates_line(config: RunConfig) -> str | None:
+def adapter_defaults_line(config: RunConfig) -> str | None:
     """What has another default because adapters are trained: learning rates, and settings of PPO; None if there is nothing.
 
     A config that was written out gives every value, so the processes that a launcher starts do not repeat the line.
