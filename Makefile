@@ -21,12 +21,13 @@ check: $(INSTALLED)
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/mypy
 
+# Three workers, also on two cores: tests that start processes and servers wait for them.
 test: $(INSTALLED)
-	$(PYTHON) -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	$(PYTHON) -m pytest -n 3 --dist loadfile --no-loadscope-reorder
 
 # What starts no process and no server with a model; one that does is an error here, and needs the mark `process`.
 test-fast: $(INSTALLED)
-	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 2 --dist loadfile --no-loadscope-reorder
+	ALIGNDISTILL_TESTS_START_NO_PROCESS=1 $(PYTHON) -m pytest -m "not process" -n 3 --dist loadfile --no-loadscope-reorder
 
 # The same with the newest releases inside the ranges of pyproject.toml, and with their lower bounds; downloads both.
 test-versions: $(INSTALLED)
