@@ -102,6 +102,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: (LONG.index(item.path.stem) if item.path.stem in LONG else len(LONG), item.path not in processes))
 
 
+frozen = {"modules": 0}
+"""How many modules there were at the last freeze."""
+
+
 def pytest_collection() -> None:
     """There is hardly any garbage while modules are imported."""
     gc.disable()
@@ -119,9 +123,6 @@ def pytest_runtest_teardown(item: pytest.Item, nextitem: pytest.Item | None) -> 
     """The same for what tests imported, and for what pytest keeps of them."""
     if len(sys.modules) > frozen["modules"] + 20 or nextitem is None or nextitem.path != item.path:
         _freeze()
-
-
-frozen = {"modules": 0}
 
 
 def _freeze() -> None:

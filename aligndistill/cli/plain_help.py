@@ -9,26 +9,23 @@ from typing import Any
 from typer.core import TyperCommand, TyperGroup
 
 
-class PlainCommand(TyperCommand):
+class _Plain:
+    """What is different from Typer's classes, to be put before one of them."""
+
+    def __init__(self, **values: Any) -> None:
+        super().__init__(**{**values, "help": _without_stop(values.get("help"))})
+
+    def get_params(self, ctx: Any) -> list[Any]:
+        """See Typer: the parameters with `--help`."""
+        return [_plain(one) for one in super().get_params(ctx)]  # type: ignore[misc]
+
+
+class PlainCommand(_Plain, TyperCommand):
     """A command with such a help."""
 
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**{**values, "help": _without_stop(values.get("help"))})
 
-    def get_params(self, ctx: Any) -> list[Any]:
-        """See Typer: the parameters with `--help`."""
-        return [_plain(one) for one in super().get_params(ctx)]
-
-
-class PlainGroup(TyperGroup):
-    """The same for a group of commands."""
-
-    def __init__(self, **values: Any) -> None:
-        super().__init__(**{**values, "help": _without_stop(values.get("help"))})
-
-    def get_params(self, ctx: Any) -> list[Any]:
-        """See Typer: the parameters with `--help`."""
-        return [_plain(one) for one in super().get_params(ctx)]
+class PlainGroup(_Plain, TyperGroup):
+    """A group of commands with such a help."""
 
 
 def _plain(parameter: Any) -> Any:

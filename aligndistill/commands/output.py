@@ -1,8 +1,10 @@
 """Printing for commands."""
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from shutil import get_terminal_size
 from typing import TYPE_CHECKING, Any
 
 import aligndistill
@@ -20,6 +22,11 @@ JSON_SCHEMA = 1
 def print_json(command: str, values: Mapping[str, Any]) -> None:
     """Print the one object of `--json` on standard output, with the versions and the command's name first."""
     print(json.dumps({"schema": JSON_SCHEMA, "aligndistill": aligndistill.__version__, "command": command, **values}, default=str))
+
+
+def terminal_width() -> int | None:
+    """Of standard output, characters; None where that is not a terminal."""
+    return get_terminal_size().columns if sys.stdout.isatty() else None
 
 
 @dataclass(frozen=True)

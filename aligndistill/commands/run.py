@@ -1,14 +1,12 @@
 """`aligndistill run` and `aligndistill stage`: run the unfinished stages and print the result."""
 
-import shutil
-import sys
 import time
 from typing import Any
 
 import typer
 
 from aligndistill.commands.last_lines import last_lines
-from aligndistill.commands.output import print_json, print_table
+from aligndistill.commands.output import print_json, print_table, terminal_width
 from aligndistill.config.run import RunConfig
 from aligndistill.processes.ranks import is_main_process
 from aligndistill.reporting.report import leading_students
@@ -38,8 +36,7 @@ def run_and_print(config: RunConfig, until: str | None, as_json: bool = False) -
     if finished.complete:
         print_table(render_table(finished.report), LEAVES_OUT, str(finished.folder / "report.html"))
         typer.echo()
-        width = shutil.get_terminal_size().columns if sys.stdout.isatty() else None
-        for line in last_lines(finished, time.monotonic() - began, width):
+        for line in last_lines(finished, time.monotonic() - began, terminal_width()):
             typer.echo(line)
     else:
         typer.echo(f"Finished up to {until}. Next: aligndistill view {finished.folder}")

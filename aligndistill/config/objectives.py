@@ -1,12 +1,13 @@
 """The schema of the training objectives of students."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.judges import Judge
 from aligndistill.config.offline_objectives import Distil, Divergent, Kind, OfflineObjective
-from aligndistill.config.section import HashedIfSet, NotHashed, Section, name_or_section, with_defaults
+from aligndistill.config.section import HashedIfSet, NotHashed, Section, name_or_section
 from aligndistill.config.servers import KeyVariable, ServerUrl
 
 RewardSource = Annotated[
@@ -51,6 +52,11 @@ class OnPolicy(Section):
 
     samples_per_prompt: int = Field(default=4, gt=0)
     temperature: float = Field(default=1.0, gt=0)
+
+    @property
+    def adapter_defaults(self) -> Mapping[str, Any]:
+        """See `Offline`."""
+        return {}
 
     @property
     def reads(self) -> tuple[str, ...]:
@@ -117,7 +123,7 @@ class RolloutServer(Section):
 
 class Ppo(Rewarded):
     """Proximal policy optimisation. An update samples `batch_size * minibatches` prompts and trains on them `ppo_epochs` times.
-    Where adapters are trained, `critic`, `ppo_epochs` and `gae_lambda` have other defaults (`for_adapters`).
+    Where adapters are trained, `critic`, `ppo_epochs` and `gae_lambda` have other defaults (`adapter_defaults`).
 
     Attributes:
         critic: `separate` is its own model, initialised from the reward model if that has the start's backbone and from the start
@@ -170,11 +176,12 @@ class Ppo(Rewarded):
         """Optimiser steps per update."""
         return self.ppo_epochs * self.minibatches
 
-    def for_adapters(self) -> "Ppo":
-        """The settings where adapters are trained: what the config does not give is as measured on a real model
-        (docs/performance.md, "A real model and a known reward"). A learning rate for a separate critic asks for one."""
+    @property
+    def adapter_defaults(self) -> Mapping[str, Any]:
+        """See `Offline`; as measured on a real model (docs/performance.md, "A real model and a known reward"). A learning rate for
+        a separate critic asks for one."""
         separate = "critic_learning_rate" in self.model_fields_set
-        return with_defaults(self, {"ppo_epochs": 2, "gae_lambda": 1.0, "critic": "separate" if separate else "shared"})
+        return {"critic": "separate" if separate else "shared", "ppo_epochs": 2, "gae_lambda": 1.0}
 
 
 class Grpo(Rewarded):

@@ -1,6 +1,7 @@
 """The schema of the objectives that learn from rankings."""
 
-from typing import Annotated, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
@@ -38,6 +39,11 @@ class Offline(Section):
     reads: ClassVar[tuple[str, ...]] = ("rankings",)
     best_only: ClassVar[bool] = False
     needs_mismatched: ClassVar[bool] = False
+
+    @property
+    def adapter_defaults(self) -> Mapping[str, Any]:
+        """Its settings that have other defaults where adapters are trained."""
+        return {}
 
     @property
     def learns_ties(self) -> bool:

@@ -19,6 +19,7 @@ def judges(config: RunConfig) -> Iterator[tuple[KeyPath, Judge]]:
 
 def rewards(config: RunConfig) -> Iterator[Problem]:
     """Every reward of every student, and what the objectives themselves need."""
+    yield from _whole_updates(config)
     for path, objective in _rewarded(config):
         for number, part in enumerate(objective.rewards):
             yield from _source(config, part, _path_of(path, objective, number))
@@ -29,7 +30,6 @@ def rewards(config: RunConfig) -> Iterator[Problem]:
                 yield Problem((*path, "samples_per_prompt"), text)
         if isinstance(objective, Ppo):
             yield from _evaluations(config, objective, path)
-            yield from _whole_updates(config, objective, path)
         elif objective.samples_per_prompt < 2:
             text = f"{objective.kind} compares the answers to a prompt: set this to 2 or more"
             yield Problem((*path, "samples_per_prompt"), text)
@@ -52,11 +52,14 @@ def _source(config: RunConfig, part: WeightedReward, path: KeyPath) -> Iterator[
         yield Problem(path, "this run has no 'judge': add that section, or give a judge here")
 
 
-def _whole_updates(config: RunConfig, objective: Ppo, path: KeyPath) -> Iterator[Problem]:
-    steps, each = config.students[str(path[1])].max_steps, objective.steps_per_update
-    if steps > 0 and steps % each:
-        text = f"this counts optimiser steps: make it a multiple of {each}, the steps of one update (ppo_epochs * minibatches)"
-        yield Problem((*path[:2], "max_steps"), text)
+def _whole_updates(config: RunConfig) -> Iterator[Problem]:
+    for name, student in config.students.items():
+        if not isinstance(student.objective, Ppo):
+            continue
+        each = student.objective.steps_per_update
+        if student.max_steps > 0 and student.max_steps % each:
+            text = f"this counts optimiser steps: make it a multiple of {each}, the steps of one update (ppo_epochs * minibatches)"
+            yield Problem(("students", name, "max_steps"), text)
 
 
 def _pessimism(config: RunConfig, part: WeightedReward, path: KeyPath) -> Iterator[Problem]:

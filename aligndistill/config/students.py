@@ -8,7 +8,7 @@ from pydantic import Field, model_validator
 from aligndistill.config.models import LocalModel, Lora, OwnStart
 from aligndistill.config.objectives import Objective, Ppo
 from aligndistill.config.offline_objectives import Distil, Labels
-from aligndistill.config.section import HashedIfSet, NotHashed
+from aligndistill.config.section import HashedIfSet, NotHashed, with_defaults
 from aligndistill.config.training import Training
 
 # -------------------------------------------------------------------------------------------------------- reward model
@@ -101,9 +101,9 @@ class Student(Training):
         return super().adapter_learning_rate if own is None else own
 
     def for_adapters(self) -> Self:
-        """See `Training`; PPO's own settings have other defaults as well."""
-        rated = super().for_adapters()
-        return rated.model_copy(update={"objective": self.objective.for_adapters()}) if isinstance(self.objective, Ppo) else rated
+        """See `Training`; the same for the objective's settings."""
+        objective = with_defaults(self.objective, self.objective.adapter_defaults)
+        return super().for_adapters().model_copy(update={"objective": objective})
 
     @property
     def teacher_tokens(self) -> TeacherTokens | None:

@@ -13,6 +13,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import NoReturn
 
 from aligndistill.errors import UserError
 from aligndistill.processes.log_format import print_error
@@ -70,8 +71,7 @@ def deferred() -> Iterator[None]:
     finally:
         _asked.deferred = False
     if _asked.by is not None:
-        _asked.raised = True
-        raise KeyboardInterrupt(_asked.by)
+        _interrupt()
 
 
 @contextmanager
@@ -101,8 +101,12 @@ def _ask(number: int, frame: object) -> None:
     first = _asked.by is None
     _asked.by = _asked.by or signal.Signals(number).name
     if first and not _asked.deferred:
-        _asked.raised = True
-        raise KeyboardInterrupt(_asked.by)
+        _interrupt()
+
+
+def _interrupt() -> NoReturn:
+    _asked.raised = True
+    raise KeyboardInterrupt(_asked.by)
 
 
 def _keep_deadline(read_end: int) -> None:

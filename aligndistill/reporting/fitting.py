@@ -6,6 +6,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from aligndistill.reporting.writing import hidden_columns
+
 UNBOUNDED = 10_000
 
 
@@ -34,5 +36,4 @@ def fit(table: Table, width: int, leaves_out: Sequence[str], see: str) -> None:
     for column in table.columns:
         column.no_wrap, column.overflow = False, "fold"  # never cut
     if hidden:
-        text = f"{len(hidden)} column{'s' * (len(hidden) > 1)} hidden ({', '.join(hidden)}); see {see}"
-        table.caption = Text("\n".join(filter(None, [str(table.caption or ""), text])))
+        table.caption = Text("\n".join(filter(None, [str(table.caption or ""), hidden_columns(hidden, see)])))

@@ -1,5 +1,8 @@
 """Formatting of numbers and names, for the page and the terminal."""
 
+from collections.abc import Iterator, Sequence
+from textwrap import wrap
+
 from aligndistill.evaluation.intervals import Mean
 
 
@@ -77,3 +80,13 @@ def _decimals(size: float) -> int:
 def _written(value: float, decimals: int) -> str:
     written = f"{value:,.{decimals}f}"
     return written.lstrip("-") if float(value) > -0.5 * 10**-decimals else written  # no "-0.00"
+
+
+def hidden_columns(headings: Sequence[str], see: str) -> str:
+    """That a narrow terminal does not show these columns of a table, and where they are."""
+    return f"{len(headings)} column{'s' * (len(headings) > 1)} hidden ({', '.join(headings)}); see {see}"
+
+
+def wrapped(line: str, width: int | None, indent: str = "") -> Iterator[str]:
+    """A line as lines of at most `width` characters, as it is without a width; what goes on is indented."""
+    yield from wrap(line, width, subsequent_indent=indent) if width else [line]

@@ -1,16 +1,14 @@
 """`aligndistill plan`: the stages of a config, the requests that they would send, their cost and their memory."""
 
-import sys
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from shutil import get_terminal_size
 from typing import Any
 
 import typer
 
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.check.check import Findings, examine
-from aligndistill.commands.output import print_json
+from aligndistill.commands.output import print_json, terminal_width
 from aligndistill.commands.plan.chats import Estimate, KnowsLogprobs
 from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import planned_requests
@@ -132,7 +130,7 @@ def print_plan(loaded: LoadedConfig, paths: bool = False, as_json: bool = False)
     found.show_warnings()
     try:
         with doing("counting what is left to do"):
-            planned = _plan(loaded.config, found, paths, get_terminal_size().columns if sys.stdout.isatty() else None)
+            planned = _plan(loaded.config, found, paths, terminal_width())
         if as_json:
             print_json("plan", as_values(planned))
         else:

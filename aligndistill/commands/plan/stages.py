@@ -5,7 +5,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
-from textwrap import wrap
 from typing import Any, Literal
 
 import yaml
@@ -17,7 +16,7 @@ from aligndistill.commands.plan.table import aligned, price_usd, request_seconds
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.config.load import dump_config
 from aligndistill.config.run import RunConfig
-from aligndistill.reporting.writing import duration, size_text
+from aligndistill.reporting.writing import duration, size_text, wrapped
 from aligndistill.store.artifacts import Manifest, read_manifest
 from aligndistill.store.stage import Stage
 
@@ -148,8 +147,7 @@ def stage_lines(planned: Sequence[PlannedStage], paths: bool, width: int | None 
     left = [0, 1, *(place for place, head in enumerate(heads) if head in last)]
     yield from aligned([heads, *rows], left, ("disk", *(("USD", "requests") if asks else ()), "time"), None if paths else width)
     yield ""
-    total = total_line(planned)
-    yield from wrap(total, width) if width else [total]
+    yield from wrapped(total_line(planned), width)
 
 
 def total_line(planned: Sequence[PlannedStage]) -> str:

@@ -2,14 +2,13 @@
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from textwrap import wrap
 
 from aligndistill.chat.http.adaptive import limit_of
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.memory import GIB, MemoryEstimate
 from aligndistill.config.budget import Budget
-from aligndistill.reporting.writing import duration
+from aligndistill.reporting.writing import duration, hidden_columns, wrapped
 
 ASSUMED_SECONDS = 2.0
 """Seconds for one request, if none of this run has been timed."""
@@ -27,14 +26,13 @@ def request_lines(
     yield from aligned(rows, (0, 1), ("cached", "verdicts", "prompts", "prompt tokens", "answer tokens"), width)
     yield ""
     for line in _remarks(budget, [one for _, one in estimates], spent):
-        yield from wrap(line, width) if width else [line]
+        yield from wrapped(line, width)
 
 
 def memory_lines(planned: Mapping[str, MemoryEstimate], width: int | None = None) -> Iterator[str]:
     """A line for each training stage."""
     yield ""
-    title = "estimated peak training memory per process, GiB (keep 20% free)"
-    yield from wrap(title, width) if width else [title]
+    yield from wrapped("estimated peak training memory per process, GiB (keep 20% free)", width)
     heads = ("stage", "peak", "weights", "grads", "Adam", "activ.", "host")
     parts = {name: (one.gpu, one.weights, one.gradients, one.optimizer, one.activations, one.host) for name, one in planned.items()}
     rows = [(name, *(f"{part / GIB:.2f}" for part in some)) for name, some in parts.items()]
@@ -135,8 +133,6 @@ def aligned(
     last = " " * sum(widths[column] + 2 for column in shown[:-1])
     for row in rows:
         cells = [row[column].ljust(widths[column]) if column in left else row[column].rjust(widths[column]) for column in shown]
-        line = "  ".join(cells).rstrip()
-        yield from wrap(line, width, subsequent_indent=last) if width else [line]
+        yield from wrapped("  ".join(cells).rstrip(), width, last)
     if hidden:
-        note = f"{len(hidden)} column{'s' * (len(hidden) > 1)} hidden ({', '.join(hidden)}); see --json"
-        yield from wrap(note, width or len(note))
+        yield from wrapped(hidden_columns(hidden, "--json"), width)
