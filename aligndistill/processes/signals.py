@@ -9,9 +9,10 @@ partner is gone. So a thread of its own reads the signals' numbers as they arriv
 
 import os
 import signal
+import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import NoReturn
 
@@ -22,6 +23,7 @@ STOPPED_EXIT = 5
 AT_ONCE_EXIT = 130
 GRACE_SECONDS = 25.0
 """DeepSpeed's launcher and torchrun kill what is still there 30 s after their SIGTERM."""
+SECONDS_TO_LEAVE_A_FINALISER = 0.05
 
 
 class _Asked:
@@ -30,8 +32,10 @@ class _Asked:
     def __init__(self) -> None:
         self.by: str | None = None
         self.raised = False
+        self.lost = False
         self.deferred = False
         self.grace_seconds = GRACE_SECONDS
+        self.report: Callable[[sys.UnraisableHookArgs], object] = sys.__unraisablehook__
 
 
 _asked = _Asked()
@@ -39,7 +43,9 @@ _asked = _Asked()
 
 def listen() -> None:
     """Take SIGINT and SIGTERM over, from the main thread."""
-    _asked.by, _asked.raised, _asked.deferred = None, False, False
+    _asked.by, _asked.raised, _asked.lost, _asked.deferred = None, False, False, False
+    if sys.unraisablehook is not _raise_again:
+        _asked.report, sys.unraisablehook = sys.unraisablehook, _raise_again
     read_end, write_end = os.pipe()
     os.set_blocking(write_end, False)
     signal.set_wakeup_fd(write_end, warn_on_full_buffer=False)
@@ -98,7 +104,8 @@ def only_note() -> None:
 
 
 def _ask(number: int, frame: object) -> None:
-    first = _asked.by is None
+    first = _asked.by is None or _asked.lost
+    _asked.lost = False
     _asked.by = _asked.by or signal.Signals(number).name
     if first and not _asked.deferred:
         _interrupt()
@@ -107,6 +114,17 @@ def _ask(number: int, frame: object) -> None:
 def _interrupt() -> NoReturn:
     _asked.raised = True
     raise KeyboardInterrupt(_asked.by)
+
+
+def _raise_again(unraisable: "sys.UnraisableHookArgs") -> None:
+    """An exception in a finaliser is reported and lost. The interrupt of a signal is raised again when the finaliser has ended."""
+    if not (isinstance(unraisable.exc_value, KeyboardInterrupt) and _asked.raised):
+        _asked.report(unraisable)
+        return
+    _asked.lost = True
+    again = threading.Timer(SECONDS_TO_LEAVE_A_FINALISER, os.kill, (os.getpid(), signal.SIGTERM))
+    again.daemon = True
+    again.start()
 
 
 def _keep_deadline(read_end: int) -> None:

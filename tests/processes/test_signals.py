@@ -61,6 +61,24 @@ except Exception as error:
     print(type(error).__name__, flush=True)
 """
 
+FINALISING = """
+import time
+from aligndistill.processes import signals
+
+class Slow:
+    def __del__(self) -> None:
+        print("ready", flush=True)
+        while signals.asked() is None:
+            time.sleep(0.01)
+
+signals.listen()
+try:
+    Slow()
+    time.sleep(30)
+except KeyboardInterrupt as stop:
+    print("stopped by", stop, flush=True)
+"""
+
 
 def started(program: str) -> subprocess.Popen[str]:
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
@@ -91,6 +109,14 @@ def test_an_error_without_an_interrupt_stays_an_error(noted: str) -> None:
             process.send_signal(signal.SIGTERM)
         assert process.stdout is not None
         assert process.stdout.read() == "PydanticSerializationError\n"  # some of it may be read already, with the first line
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupt_in_a_finaliser_is_not_lost(number: signal.Signals) -> None:
+    """Python reports an exception there, and goes on."""
+    with started(FINALISING) as process:
+        process.send_signal(number)
+        assert process.communicate(timeout=10) == (f"stopped by {number.name}\n", "")
 
 
 def test_a_stop_that_takes_too_long_is_cut_off() -> None:
