@@ -35,6 +35,11 @@ class PromptVerdicts:
         asked = [*forwards, *backwards]
         return sum(asked) / len(asked) if asked else None
 
+    def disagrees_with(self, second: "PromptVerdicts") -> bool:
+        """Whether two judges prefer different answers of a pair; a tie of either is no difference."""
+        both = ((self.win_probability(*pair), second.win_probability(*pair)) for pair in second.pairs)
+        return any(ours is not None and theirs is not None and (ours - 0.5) * (theirs - 0.5) < 0 for ours, theirs in both)
+
 
 def by_prompt(verdicts: Iterable[Verdict]) -> dict[str, PromptVerdicts]:
     """Group verdicts by prompt; unparsed ones are skipped."""

@@ -14,6 +14,7 @@ MOST_PROMPTS = 2000
 SECTIONS = {
     "canaries-won": "Known-bad answers that the judge preferred",
     "order-flips": "The winner changes with the order",
+    "judges-differ": "The second judge prefers another answer",
     "unreadable": "Replies that could not be read",
     "canaries": "Known-bad answers that lost",
     "evaluation": "Answers to held-out prompts",
@@ -29,6 +30,7 @@ class JudgedPrompt:
     Attributes:
         canary: the kind of known-bad answer, which is the first of two candidates.
         held_out: whether these are the answers of the evaluation.
+        second: the second judge's verdicts on the same candidates.
         id: the prompt's.
     """
 
@@ -37,6 +39,7 @@ class JudgedPrompt:
     verdicts: tuple[Verdict, ...]
     canary: CanaryKind | None = None
     held_out: bool = False
+    second: tuple[Verdict, ...] = ()
     id: str = ""
 
 
@@ -86,6 +89,7 @@ def write_verdicts_pages(folder: Path, run: str, judged: Iterable[JudgedPrompt],
         section.page = section.page or (place // PROMPTS_A_PAGE + 1 if place < MOST_PROMPTS else 0)
     shown = entries[:MOST_PROMPTS]
     pages = [shown[start : start + PROMPTS_A_PAGE] for start in range(0, len(shown), PROMPTS_A_PAGE)] or [[]]
+    verdicts = [verdict for one in entries for verdict in (*one.judged.verdicts, *one.judged.second)]
     template = environment().get_template("verdicts.html.j2")
     written = []
     for number, some in enumerate(pages, 1):
@@ -98,8 +102,8 @@ def write_verdicts_pages(folder: Path, run: str, judged: Iterable[JudgedPrompt],
             entries={name: found for name, found in of_page.items() if found},
             titles=SECTIONS,
             left_out=len(entries) - len(shown),
-            verdicts=sum(len(one.judged.verdicts) for one in entries),
-            unparsed=sum(is_unparsed(verdict) for one in entries for verdict in one.judged.verdicts),
+            verdicts=len(verdicts),
+            unparsed=sum(map(is_unparsed, verdicts)),
         )
         path = folder / page_name(number)
         path.parent.mkdir(exist_ok=True)
@@ -118,18 +122,28 @@ def page_name(number: int) -> str:
 
 def _entry(judged: JudgedPrompt) -> _Entry:
     letters = dict(zip((candidate.id for candidate in judged.candidates), _letters(len(judged.candidates)), strict=True))
-    known = list(by_prompt(judged.verdicts).values())
-    pairs = known[0] if known else PromptVerdicts()
-    results = tuple(_results(judged, pairs, letters))
-    return _Entry(judged, _section(judged, pairs), letters, results, tuple(_lines(judged.verdicts, letters)))
+    pairs, second = _readable(judged.verdicts), _readable(judged.second)
+    results = [*_results(judged, pairs, letters)]
+    results += [f"Second judge: {_result(second, one, other, letters)}" for one, other in second.pairs]
+    lines = [*_lines(judged.verdicts, letters)]
+    lines += [replace(line, asked=f"second judge, {line.asked}") for line in _lines(judged.second, letters)]
+    return _Entry(judged, _section(judged, pairs, second), letters, tuple(results), tuple(lines))
 
 
-def _section(judged: JudgedPrompt, pairs: PromptVerdicts) -> str:
+def _readable(verdicts: Sequence[Verdict]) -> PromptVerdicts:
+    """The verdicts on one prompt."""
+    known = list(by_prompt(verdicts).values())
+    return known[0] if known else PromptVerdicts()
+
+
+def _section(judged: JudgedPrompt, pairs: PromptVerdicts, second: PromptVerdicts) -> str:
     if judged.canary and _canary_wins(judged, pairs):
         return "canaries-won"
     if any(_flips(pairs, one, other) for one, other in _pairs(pairs)):
         return "order-flips"
-    if any(map(is_unparsed, judged.verdicts)):
+    if pairs.disagrees_with(second):
+        return "judges-differ"
+    if any(map(is_unparsed, (*judged.verdicts, *judged.second))):
         return "unreadable"
     return "canaries" if judged.canary else "evaluation" if judged.held_out else "labelling"
 

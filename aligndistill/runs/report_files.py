@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from aligndistill.reporting.report import Report
     from aligndistill.reporting.verdicts_page import JudgedPrompt
 
-FORMAT = 1
+FORMAT = 2
 """To be increased when the same input gives other files."""
 
 
@@ -80,7 +80,9 @@ def link_students(folder: Path, folders: Mapping[str, Path]) -> None:
 
 def write_verdicts(run: str, folder: Path, folders: Mapping[str, Path]) -> None:
     """Write the pages of verdicts, unless they are up to date or nothing was judged."""
-    judged = {name: path for name, path in folders.items() if name.startswith(("audit", "verdicts", "evaluation"))}
+    judged = {
+        name: path for name, path in folders.items() if name.startswith(("audit", "verdicts", "second_verdicts", "evaluation"))
+    }
     if not judged:
         return
     made_of = _hash([FORMAT, run, *((name, path.name) for name, path in judged.items())], *(p / MANIFEST for p in judged.values()))
@@ -99,6 +101,7 @@ def _judged(folders: Mapping[str, Path]) -> "Iterator[JudgedPrompt]":
     of_rounds = {name.removeprefix(one) for one in ("verdicts", "audit") for name in folders if name.startswith(one)}
     for of_round in sorted(of_rounds):  # an audit that stopped the run is not finished, but the verdicts are
         known = {one: folders.get(f"{one}{of_round}", folders.get(one)) for one in ("candidates", "verdicts", "rankings")}
+        known["second_verdicts"] = folders.get(f"second_verdicts{of_round}")
         known["prompts"] = prompts_folder(folders)
         yield from judged_prompts(read_labelling({one: path for one, path in known.items() if path is not None}))
     if "evaluation" in folders:

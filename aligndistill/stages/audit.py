@@ -201,10 +201,13 @@ def _labels_by_truth(name: str, labelling: LabelledData) -> dict[str, dict[str, 
 def judged_prompts(labelling: LabelledData) -> Iterator[JudgedPrompt]:
     """Every prompt with all verdicts on it, canaries last."""
     candidates = group_by_prompt(labelling.candidates)
+    second = group_by_prompt(labelling.second)
     verdicts = group_by_prompt([*labelling.verdicts, *labelling.repeats])
     for prompt, messages in labelling.messages.items():
         if verdicts[prompt]:
-            yield JudgedPrompt(plain_prompt(messages), tuple(candidates[prompt]), tuple(verdicts[prompt]), id=prompt)
+            yield JudgedPrompt(
+                plain_prompt(messages), tuple(candidates[prompt]), tuple(verdicts[prompt]), second=tuple(second[prompt]), id=prompt
+            )
     for canary in labelling.canaries:
         prompt_text = plain_prompt(labelling.messages[canary.prompt_id])
         yield JudgedPrompt(prompt_text, (canary.bad, canary.reference), canary.verdicts, canary.kind, id=canary.prompt_id)

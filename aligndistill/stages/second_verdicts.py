@@ -54,10 +54,10 @@ def sampled_pairs(prompts: Path, candidates: Path, decided: Mapping[str, list[tu
     Args:
         decided: the pairs to choose from, by prompt; None for the first two candidates of each.
     """
-    texts = group_by_prompt(read_jsonl(candidates / CANDIDATES, Candidate))
-    held_out = [one for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "held_out"]
+    held_out = {one.id: one for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "held_out"}
+    texts = group_by_prompt(one for one in read_jsonl(candidates / CANDIDATES, Candidate) if one.prompt_id in held_out)
     tasks: list[Task] = []
-    for prompt in sorted(held_out, key=lambda one: content_hash("second judge", one.id)):
+    for prompt in sorted(held_out.values(), key=lambda one: content_hash("second judge", one.id)):
         if len(tasks) == sample:
             break
         of_prompt = texts[prompt.id]

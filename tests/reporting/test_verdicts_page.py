@@ -68,6 +68,28 @@ def test_failures_come_first_and_every_prompt_says_who_won(tmp_path: Path) -> No
     assert 'href="report.html#judge"' in (tmp_path / "verdicts.html").read_text()
 
 
+def test_the_second_judge_is_shown_beside_the_judge_and_differences_come_before_agreement(tmp_path: Path) -> None:
+    given = [
+        judged("agreed", comparison("x", "y", 0.9), second=(comparison("y", "x", 0.2),)),
+        judged("tied", comparison("x", "y", 0.9), second=(comparison("x", "y", 0.5),)),
+        judged("differed", comparison("x", "y", 0.9), second=(comparison("x", "y", 0.4), comparison("y", "x", 0.8))),
+        judged("unread", comparison("x", "y", 0.9), second=(comparison("x", "y", None),)),
+    ]
+    write_verdicts_pages(tmp_path, "run", given)
+    text = text_of(tmp_path / "verdicts.html")
+    sections = ["The second judge prefers another answer 1", "Replies that could not be read 1", "Candidates that label the data 2"]
+    assert sorted(sections, key=text.index) == sections
+    for shown in (
+        "A beats B, P(A) = 0.90 Second judge: B beats A, P(B) = 0.70",
+        "Second judge: A beats B, P(A) = 0.80",
+        "Second judge: A and B tie",
+        "second judge, B or A B wins, P(B) = 0.80",
+        "verdicts 9",
+        "unreadable replies 1",
+    ):
+        assert shown in text, shown
+
+
 def test_a_hundred_prompts_a_page_and_old_pages_go(tmp_path: Path) -> None:
     many = [judged(f"prompt {number}", comparison("x", "y", 0.8)) for number in range(205)]
     won = judged("fooled", comparison("x", "y", 0.8), canary="empty")

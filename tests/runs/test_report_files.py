@@ -152,7 +152,7 @@ def test_pages_of_labelling_and_evaluation_are_kept_until_the_verdicts_change(tm
     write_verdicts("fake", made.folder, folders)
     page = (made.folder / "verdicts.html").read_text()
     assert "Verdicts of fake" in page
-    for title in ("Known-bad answers that", "Answers to held-out prompts"):
+    for title in ("Known-bad answers that", "The second judge prefers another answer", "Answers to held-out prompts"):
         assert title in page
     stamp = (made.folder / "verdicts.html").stat().st_mtime_ns
     write_verdicts("fake", made.folder, folders)

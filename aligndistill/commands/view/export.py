@@ -22,8 +22,8 @@ MOST_ROWS_OF_A_QUERY = 100
 
 
 def export_site(site: Site, folder: Path) -> int:
-    """Write every page, with the first 500 samples of each run and the first 100 of each list that a page leads to; returns the
-    number of pages.
+    """Write every page, with the first 500 samples of each run and the first 100 of each list that a page leads to, and remove
+    pages of an earlier export; returns the number of pages.
 
     Raises:
         DataError: the folder has other content, or cannot be written.
@@ -42,15 +42,14 @@ def _export(site: Site, folder: Path) -> int:
         shutil.copyfile(STATIC / name, folder / name)
     links = FileLinks()
     shown: set[tuple[str, str]] = set()
-    written = 0
+    written: set[Path] = set()
 
     def write(name: str, page: Page) -> None:
-        nonlocal written
         here = replace(links, depth=name.count("/"), exported=shown)
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(site.render(page, here).encode("utf-8", "replace"))
-        written += 1
+        written.add(path)
 
     write("index.html", runs_page(site))
     for run in site.runs.values():
@@ -69,4 +68,6 @@ def _export(site: Site, folder: Path) -> int:
             write(f"{run.id}/{name}.html", page)
         for prompt in prompts:
             write(f"{run.id}/p/{prompt}.html", sample_page(site, run, prompt, {}))
-    return written
+    for path in {*folder.glob("*/*.html"), *folder.glob("*/p/*.html")} - written:
+        path.unlink()
+    return len(written)

@@ -3,10 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from aligndistill.commands.view.rows import prompt_verdicts
+
 # Of a model's answers to a prompt.
 WORSE, LONGER_LOST, FLIP, UNREADABLE, NEAR_TIE, TRUNCATED, IDENTICAL, REWARD_UP = (1 << bit for bit in range(8))
 # Of a prompt.
-CANARY_WON, DISAGREE, LABEL_FLIP, LABEL_UNREADABLE = (1 << bit for bit in range(4))
+CANARY_WON, DISAGREE, LABEL_FLIP, LABEL_UNREADABLE, JUDGES_DIFFER = (1 << bit for bit in range(5))
 
 NEAR_TIE_MARGIN = 0.1
 
@@ -33,6 +35,7 @@ PROMPT_FILTERS = {
     "disagree": (DISAGREE, "students disagree", "one student beats the start and another loses"),
     "label_flip": (LABEL_FLIP, "order flip in labelling", "a choice between candidates changes with their order"),
     "label_unreadable": (LABEL_UNREADABLE, "unreadable in labelling", "a verdict on candidates that could not be read"),
+    "judges_differ": (JUDGES_DIFFER, "judges differ", "the second judge prefers the other of two candidates"),
 }
 
 Asked = Mapping[tuple[str, str], Sequence[float | None]]
@@ -89,14 +92,22 @@ def _pair_flags(ours: tuple[Any, ...], theirs: tuple[Any, ...], asked: Asked) ->
     return found
 
 
-def prompt_flags(asked: Asked, canary_won: bool) -> int:
-    """The flags of a prompt, given the verdicts on its candidates."""
-    found = CANARY_WON if canary_won else 0
+def prompt_flags(asked: Asked, second: Asked) -> int:
+    """The flags of a prompt, given the verdicts on its candidates and the second judge's."""
+    found = JUDGES_DIFFER if _judges_differ(asked, second) else 0
     if any(first < second and flips(asked, first, second) for first, second in ((*sorted(pair),) for pair in asked if pair[1])):
         found |= LABEL_FLIP
     if any(p is None for values in asked.values() for p in values):
         found |= LABEL_UNREADABLE
     return found
+
+
+def _judges_differ(asked: Asked, second: Asked) -> bool:
+    ours, theirs = (
+        prompt_verdicts((one, other, value) for (one, other), values in verdicts.items() for value in values)
+        for verdicts in (asked, second)
+    )
+    return ours.disagrees_with(theirs)
 
 
 def flips(asked: Asked, one: str, other: str) -> bool:

@@ -15,7 +15,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any
 
-from aligndistill.commands.view.flags import DISAGREE, cell_flags, prompt_flags
+from aligndistill.commands.view.flags import CANARY_WON, DISAGREE, cell_flags, prompt_flags
 from aligndistill.commands.view.rows import Pair, prompt_verdicts, read_verdict, rows_of, storable
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.data.trl_pairs import joined_prompt
@@ -23,11 +23,11 @@ from aligndistill.records import content_hash
 from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
 from aligndistill.stages.scored_answers import answer_key
 
-VERSION = 3
+VERSION = 4
 IDENTITY = re.compile(r"[0-9a-f]{16}")
 """A prompt's id. It becomes part of addresses, and of file names in an export."""
 ROWS_AT_ONCE = 10_000
-LABELLING, REPEATED, CANARY, EVALUATION = range(4)
+LABELLING, REPEATED, CANARY, EVALUATION, SECOND = range(5)
 """What a verdict was asked for."""
 
 SCHEMA = """
@@ -105,8 +105,12 @@ class _Builder:
         for folder in self._stages("candidates"):
             self._read_candidates(folder)
         flags: defaultdict[int, int] = defaultdict(int)
+        second: defaultdict[int, dict[Pair, list[float | None]]] = defaultdict(dict)
+        for folder in self._stages("second_verdicts"):
+            for number, pairs in self._verdicts(folder / VERDICTS, SECOND, self._candidate_authors).items():
+                second[number] |= pairs  # of a round
         for folder in self._stages("verdicts"):
-            self._labelling(folder, flags)
+            self._labelling(folder, second, flags)
         for folder in self._stages("rankings"):
             self._read_rankings(folder)
         if "evaluation" in self._folders:
@@ -164,18 +168,21 @@ class _Builder:
                 pairs.append((prompt, file, offset, size))
         self._db.executemany("insert into pairs values (?, ?, ?, ?)", pairs)
 
-    def _labelling(self, folder: Path, flags: defaultdict[int, int]) -> None:
+    def _labelling(
+        self, folder: Path, second: Mapping[int, Mapping[Pair, list[float | None]]], flags: defaultdict[int, int]
+    ) -> None:
         asked = self._verdicts(folder / VERDICTS, LABELLING, self._candidate_authors)
         self._verdicts(folder / REPEATS, REPEATED, self._candidate_authors)
         for number, pairs in asked.items():
-            flags[number] |= prompt_flags(pairs, canary_won=False)
+            flags[number] |= prompt_flags(pairs, second.get(number, {}))
         file, rows = self._file(folder / CANARIES), []
         for offset, size, row in rows_of(folder / CANARIES):
             prompt = self._prompts.get(row["prompt_id"])
             if prompt is None:
                 continue
             won = _canary_probability(row)
-            flags[prompt] |= prompt_flags({}, canary_won=won is not None and won > 0.5)
+            if won is not None and won > 0.5:
+                flags[prompt] |= CANARY_WON
             key = (row["bad"]["id"], row["reference"]["id"])
             rows.append((prompt, CANARY, *key, won, won is None, None, file, offset, size))
         self._db.executemany("insert into verdicts values (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)", rows)

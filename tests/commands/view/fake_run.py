@@ -54,6 +54,7 @@ class FakeRun:
     verdicts: list[Comparison]
     labelled: list[Comparison]
     canaries: list[Canary]
+    second: list[Comparison]
 
     @property
     def held_out(self) -> list[Prompt]:
@@ -88,6 +89,7 @@ def write_run(
         "repeats.jsonl": made.labelled[:2],
     }
     stage("verdicts", verdict_files, counts={"verdicts": len(made.labelled)})
+    stage("second_verdicts", {"verdicts.jsonl": made.second}, counts={"verdicts": len(made.second)})
     metrics = _audit(made, candidates) if measured else AuditMetrics(verdicts=0, prompts=0)
     warnings = [text("warning", "the longer answer wins in 71%")]
     audited = {"metrics": metrics.model_dump(mode="json"), "warnings": warnings, "stops": []}
@@ -104,7 +106,7 @@ def write_run(
 
 
 def _records(draw: random.Random, count: int, text: Text, folder: Path) -> FakeRun:
-    prompts, answers, written, verdicts, labelled, canaries = [], [], [], [], [], []
+    prompts, answers, written, verdicts, labelled, canaries, second = [], [], [], [], [], [], []
     for number in range(count):
         messages = (Message(role="user", content=text("prompt", f"question {number} about {draw.choice(WORDS)}")),)
         if prompt_id(messages) in {one.id for one in prompts[-1:]}:
@@ -153,6 +155,7 @@ def _records(draw: random.Random, count: int, text: Text, folder: Path) -> FakeR
             written.append(Answer(prompt_id=prompt.id, author=model, text=said, finish=finish, length_tokens=length, kl_nats=0.5))
         one, other = (candidate_id(prompt.id, "start", f"{word} {number}") for word in ("first", "second"))
         labelled += _asked(draw, prompt.id, one, other, text)
+        second += _asked(random.Random(number), prompt.id, one, other, text) if held_out and number % 3 == 0 else []
         if number % 10 == 0:
             bad = Candidate(id=candidate_id(prompt.id, "canary", ""), prompt_id=prompt.id, text=text("canary", ""), author="canary")
             good = Candidate(id=one, prompt_id=prompt.id, text=text("reference", f"first {number}"), author="start")
@@ -160,7 +163,7 @@ def _records(draw: random.Random, count: int, text: Text, folder: Path) -> FakeR
             canaries.append(Canary(prompt_id=prompt.id, kind="empty", bad=bad, reference=good, verdicts=tuple[Verdict, ...](asked)))
     order = [text("model", model) for model in MODELS]
     answers.sort(key=lambda row: order.index(row.author))
-    return FakeRun(folder, prompts, answers, written, verdicts, labelled, canaries)
+    return FakeRun(folder, prompts, answers, written, verdicts, labelled, canaries, second)
 
 
 def _asked(draw: random.Random, prompt: str, one: str, other: str, text: Text) -> list[Comparison]:
@@ -212,7 +215,9 @@ def _training(made: FakeRun, text: Text) -> tuple[list[Candidate], list[Ranking]
 
 def _audit(made: FakeRun, candidates: list[Candidate]) -> AuditMetrics:
     verdicts: list[Verdict] = [*made.labelled]
-    return audit(Evidence(verdicts=verdicts, candidates=candidates, repeats=verdicts[:2], canaries=made.canaries))
+    return audit(
+        Evidence(verdicts=verdicts, candidates=candidates, repeats=verdicts[:2], canaries=made.canaries, second=made.second)
+    )
 
 
 def _log(student: str) -> list[dict[str, Any]]:

@@ -68,7 +68,10 @@ def test_flips_are_named_in_words(client: Client, fake: FakeRun) -> None:
 def test_the_judges_figures_lead_to_the_rows_that_they_count(client: Client) -> None:
     page = client.get("/r/fake/judge")
     links = re.findall(r'href="(/r/fake/samples\?[^"]+)">(\d+) ([^<]+)</a>', page)
-    assert {name for _, _, name in links} == {"prompts with one", "prompts with a flip", "prompts where one won"}
+    assert {name for _, _, name in links} == {
+        *("prompts with one", "prompts with a flip", "prompts where one won"),
+        "prompts where the two prefer different answers",
+    }
     for address, count, _ in links:
         listed = client.get(address.replace("&amp;", "&"))
         assert f"<b>{count} prompts</b>" in listed
@@ -155,7 +158,7 @@ def test_a_run_is_running_while_its_lock_is_held_and_stopped_after(tmp_path: Pat
     events.add("start")
     events.add("progress", n=3, total=9, rate=1.5, eta_s=4.0)
     state = run.state()
-    assert (state.state, state.note, state.done) == ("running", "", 11)
+    assert (state.state, state.note, state.done) == ("running", "", 12)
     assert state.running is not None
     assert (state.running.name, state.running.event["n"]) == ("evaluation", 3)
     events.close()
@@ -282,6 +285,20 @@ def test_an_export_leaves_other_folders_alone(fake: FakeRun, tmp_path: Path) -> 
     (tmp_path / "mine.txt").write_text("mine")
     with pytest.raises(DataError, match="not empty"):
         export_site(Site(find_runs([], fake.folder.parent)), tmp_path)
+
+
+def test_an_export_removes_the_pages_of_an_earlier_one_and_nothing_else(fake: FakeRun, tmp_path: Path) -> None:
+    write_run(tmp_path, name="other", prompts=8, seed=1)
+    out = tmp_path / "out"
+    export_site(Site(find_runs([], tmp_path / "runs")), out)
+    earlier = set(out.rglob("*.html"))
+    (out / "notes.html").write_text("mine")
+    written = export_site(Site(find_runs([], fake.folder.parent)), out)
+    kept = set(out.rglob("*.html"))
+    assert len(kept - {out / "notes.html"}) == written
+    assert not any("other" in path.relative_to(out).parts for path in kept)
+    assert len(earlier - kept) > 8
+    assert (out / "notes.html").read_text() == "mine"
 
 
 def test_a_sample_says_what_people_decided(tmp_path: Path) -> None:

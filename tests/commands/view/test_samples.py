@@ -115,6 +115,16 @@ def test_filters_of_prompts(client: Client, fake: FakeRun, table: pandas.DataFra
     assert shown_count(client, "f=disagree") == ((signs["min"] < 0) & (signs["max"] > 0)).sum() > 0
     unread = {one.prompt_id for one in fake.labelled if one.outcome == "unparsed"}
     assert shown_count(client, "f=label_unreadable&split=all") == len(unread) > 0
+    ours, theirs = by_prompt(fake.labelled), by_prompt(fake.second)
+    differ = []
+    for prompt, known in theirs.items():
+        for pair in known.pairs:  # one, or none that can be read
+            p, q = ours[prompt].win_probability(*pair), known.win_probability(*pair)
+            differ += [prompt] if p is not None and q is not None and (p - 0.5) * (q - 0.5) < 0 else []
+    assert shown_count(client, "f=judges_differ&split=all") == len(differ) > 0
+    shown = client.get(f"/r/fake/p/{differ[0]}")
+    assert "The two judges prefer different candidates." in shown
+    assert "Second judge (1)" in shown
 
 
 def test_filters_together_split_length_and_text(client: Client, fake: FakeRun, table: pandas.DataFrame) -> None:

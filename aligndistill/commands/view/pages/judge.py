@@ -5,7 +5,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from aligndistill.commands.view.ballots import human_metrics
-from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
+from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED, SECOND
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
@@ -19,9 +19,16 @@ ROWS_OF = {
     "unreadable verdicts": ("label_unreadable", "prompts with one"),
     "winner changes with the order": ("label_flip", "prompts with a flip"),
     "known-bad answers preferred": ("canary_won", "prompts where one won"),
+    "agrees with the second judge": ("judges_differ", "prompts where the two prefer different answers"),
 }
 SHOWN_FILTERS = {"flip": "order flips", "unreadable": "unreadable verdicts", "longer_lost": "longer answer lost"}
-SCOPES = {LABELLING: "labelling", REPEATED: "asked twice", CANARY: "known-bad answers", EVALUATION: "evaluation"}
+SCOPES = {
+    LABELLING: "labelling",
+    REPEATED: "asked twice",
+    CANARY: "known-bad answers",
+    SECOND: "second judge",
+    EVALUATION: "evaluation",
+}
 
 
 def judge_page(site: Site, run: RunFolder) -> Page:

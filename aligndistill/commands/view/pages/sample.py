@@ -4,8 +4,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from aligndistill.commands.view.flags import flips
-from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED
+from aligndistill.commands.view.flags import JUDGES_DIFFER, flips
+from aligndistill.commands.view.index import CANARY, EVALUATION, LABELLING, REPEATED, SECOND
 from aligndistill.commands.view.pages.samples import answers_of, prompt_text
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.rows import prompt_verdicts
@@ -39,6 +39,7 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
         (row,) = index.prompts([number])
         answers = answers_of(index, number, [name for name in index.models if name not in query.hidden])
         candidates = _candidates(index, number)
+        letters = {one["key"]: one["letter"] for one in candidates}
         return Page(
             "sample.html",
             {
@@ -56,8 +57,10 @@ def sample_page(site: Site, run: RunFolder, prompt: str, values: Mapping[str, st
                 "samples": _side_by_side(answers, against),
                 "decisions": _decisions(index, number, read_votes(run.path)),
                 "candidates": candidates,
-                "labelled": _pairs_of(index, number, LABELLING, {one["key"]: one["letter"] for one in candidates}),
-                "repeats": _pairs_of(index, number, REPEATED, {one["key"]: one["letter"] for one in candidates}),
+                "labelled": _pairs_of(index, number, LABELLING, letters),
+                "repeats": _pairs_of(index, number, REPEATED, letters),
+                "second": _pairs_of(index, number, SECOND, letters),
+                "judges_differ": bool(row["flags"] & JUDGES_DIFFER),
                 "canaries": _canaries(index, number),
                 "template": _template(run),
             },
