@@ -306,7 +306,9 @@ def test_a_sample_says_what_people_decided(tmp_path: Path) -> None:
     prompt = made.held_out[1].id
     keys = {row.author: candidate_id(prompt, "answer", row.text) for row in made.answers if row.prompt_id == prompt}
     with served(tmp_path / "runs") as client:
-        assert "People: not voted." in words(client.get(f"/r/fake/p/{prompt}"))
+        page = client.get(f"/r/fake/p/{prompt}")
+        assert "People: not voted." in words(page)
+        assert ".</span><span" not in page, "sentences are separated by a space"
         body = {"id": "1" * 32, "prompt": prompt, "left": keys["start"], "right": keys["dpo"], "vote": "right", "queue": "random"}
         assert client.post("/r/fake/vote", {**body, "milliseconds": 1}).status == 200
         page = words(client.get(f"/r/fake/p/{prompt}"))
