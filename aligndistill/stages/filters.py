@@ -1,7 +1,7 @@
 """Which rows are kept: prompts.jsonl or demonstrations.jsonl, and dropped.jsonl with the others and why."""
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from math import exp
 from pathlib import Path
 from typing import TypeVar
@@ -115,18 +115,14 @@ def decided(
             yield from ((one.source, prompt_text(one.messages)) for one in load_items(source))
 
     decisions = decide(map(row_of, read()), filters, items(), held_out_prompts, settled)
-    kept = [number for number, row in enumerate(map(row_of, read())) if row.id in settled] if settled else []
-    for number in kept:
-        decisions[number] = Drop("settled")  # until the models were asked
-    asking = _Asking(context, models, seed, kept_for_now=context.is_dry)
+    numbers = frozenset(number for number, row in enumerate(map(row_of, read())) if row.id in settled) if settled else frozenset()
+    asking = _Asking(context, models, seed, settled=numbers, kept_for_now=context.is_dry)
     if filters.quality is not None:
         asking.quality(read, decisions, filters.quality)
     if filters.ifd is not None:
         asking.difficulty(read, decisions, filters.ifd)
     if filters.perplexity is not None:
         asking.perplexity(read, decisions, filters.perplexity)
-    for number in kept:
-        decisions[number] = None
     if filters.balance is not None:
         balance(map(row_of, read()), decisions, filters.balance, settled)
     return decisions, judge_metrics(asking.verdicts) if filters.models else {}
@@ -167,20 +163,24 @@ class _Asking:
     """The filters that ask a model about the rows that are left.
 
     Args:
+        settled: numbers of rows about which no model is asked.
         kept_for_now: keep rows without a grade, in a dry run, which has none.
     """
 
-    def __init__(self, context: StageContext, models: Mapping[str, ModelSource], seed: int, *, kept_for_now: bool) -> None:
+    def __init__(
+        self, context: StageContext, models: Mapping[str, ModelSource], seed: int, *, settled: Set[int], kept_for_now: bool
+    ) -> None:
         self._context = context
         self._models = models
         self._seed = seed
+        self._settled = settled
         self._kept_for_now = kept_for_now
         self.verdicts: list[Verdict] = []
 
     def quality(self, read: Callable[[], Iterator[Filtered]], decisions: Decisions, wanted: Quality) -> None:
         """Drop rows with a lower grade, and those whose grade could not be read."""
-        grades = self._grades(wanted.judge, [_quality_task(*one) for one in _left(read(), decisions)], "quality")
-        for (number, _), grade in zip(_left(read(), list(decisions)), grades, strict=True):
+        grades = self._grades(wanted.judge, [_quality_task(*one) for one in self._left(read(), decisions)], "quality")
+        for (number, _), grade in zip(self._left(read(), list(decisions)), grades, strict=True):
             if grade is None:
                 self._drop(decisions, number, Drop("quality could not be read"))
             elif grade < wanted.at_least:
@@ -189,7 +189,7 @@ class _Asking:
     def difficulty(self, read: Callable[[], Iterator[Filtered]], decisions: Decisions, wanted: Within) -> None:
         """Instruction-following difficulty (arXiv:2308.12032): an answer's mean NLL per token with its prompt, by that without."""
         judge = Likelihood(model=wanted.model)
-        left = [(number, one) for number, one in _left(read(), decisions)]
+        left = list(self._left(read(), decisions))
         with_prompt = self._grades(judge, [_task(number, one.messages, _answer(one)) for number, one in left], "ifd")
         alone = self._grades(judge, [_task(number, NOTHING, _answer(one)) for number, one in left], "ifd-alone")
         for (number, _), given, free in zip(left, with_prompt, alone, strict=True):
@@ -198,11 +198,17 @@ class _Asking:
 
     def perplexity(self, read: Callable[[], Iterator[Filtered]], decisions: Decisions, wanted: Within) -> None:
         """exp(mean NLL per token) of a demonstration's answer after its prompt, or of a prompt by itself."""
-        left = [(number, one) for number, one in _left(read(), decisions)]
+        left = list(self._left(read(), decisions))
         tasks = [_task(number, one.messages if isinstance(one, Demonstration) else NOTHING, _answer(one)) for number, one in left]
         grades = self._grades(Likelihood(model=wanted.model), tasks, "perplexity")
         for (number, _), grade in zip(left, grades, strict=True):
             self._keep_within(decisions, number, exp(-grade) if grade is not None else None, wanted, "perplexity")
+
+    def _left(self, records: Iterable[Filtered], decisions: Decisions) -> Iterator[tuple[int, Filtered]]:
+        """The records that no filter has dropped yet and that are not settled, each with its number."""
+        for number, (record, drop) in enumerate(zip(records, decisions, strict=True)):
+            if drop is None and number not in self._settled:
+                yield number, record
 
     def _keep_within(self, decisions: Decisions, number: int, value: float | None, wanted: Within, name: str) -> None:
         low, high = wanted.between
@@ -235,11 +241,6 @@ class _Asking:
 
 
 NOTHING = (Message(role="user", content=""),)
-
-
-def _left(records: Iterable[Filtered], decisions: Decisions) -> Iterator[tuple[int, Filtered]]:
-    """The records that no filter has dropped yet, each with its number."""
-    return ((number, record) for number, (record, drop) in enumerate(zip(records, decisions, strict=True)) if drop is None)
 
 
 def _answer(record: Prompt | Demonstration | Ranking) -> str:
