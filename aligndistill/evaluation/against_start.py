@@ -1,6 +1,6 @@
 """A student's answers beside the start's to the same prompts: wins, ties and losses, and paired differences. Pure functions."""
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
 from statistics import fmean
@@ -29,7 +29,7 @@ class AgainstStart(Record):
 
     Attributes:
         wins, ties, losses: comparisons with the start's answer by the judge, which P(win) is above, at or below one half of.
-        unreadable: comparisons without a readable verdict.
+        unreadable: comparisons without a readable verdict; an answer without one of the start beside it is not compared.
         worse: share of prompts on which the student's answer has a lower truth than the start's, or, without truth, loses to it;
             Wilson interval.
         truth, reward, length_tokens: the student's minus the start's, mean over the prompts that both answered, paired.
@@ -60,8 +60,9 @@ def against_start(student: Iterable[ScoredText], start: Iterable[ScoredText], ju
     Args:
         judged: whether the judge was asked; without it no verdict is missing.
     """
-    answers = list(student)
-    ours, theirs = _values(answers), _values(start)
+    answers, starts = list(student), list(start)
+    ours, theirs = _values(answers), _values(starts)
+    pairs = Counter(one.prompt for one in answers) & Counter(one.prompt for one in starts)
     wins = [one.win for one in answers if one.win is not None]
     gains = [value - theirs["truth"][prompt] for prompt, value in ours["truth"].items() if prompt in theirs["truth"]]
     worse = [gain < 0 for gain in gains] if gains else [win < 0.5 for win in ours["win"].values()]
@@ -69,7 +70,7 @@ def against_start(student: Iterable[ScoredText], start: Iterable[ScoredText], ju
         wins=sum(win > 0.5 for win in wins),
         ties=sum(win == 0.5 for win in wins),
         losses=sum(win < 0.5 for win in wins),
-        unreadable=len(answers) - len(wins) if judged else 0,
+        unreadable=pairs.total() - len(wins) if judged else 0,
         worse=wilson(sum(worse), len(worse)) if worse else None,
         truth=paired_difference(theirs["truth"], ours["truth"]),
         reward=paired_difference(theirs["reward"], ours["reward"]),

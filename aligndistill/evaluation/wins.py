@@ -56,7 +56,7 @@ def by_prompt(verdicts: Iterable[Verdict]) -> dict[str, PromptVerdicts]:
 
 @dataclass(frozen=True)
 class Compared:
-    """One of our answers and one of theirs to a prompt, the number of the sample, and P(ours wins)."""
+    """One of our answers and one of theirs to a prompt, their place among its answers, and P(ours wins)."""
 
     prompt: str
     sample: int
@@ -69,14 +69,16 @@ def compared(
     """The comparisons with a parsed verdict, of prompts with answers from both.
 
     Args:
-        ours, theirs: prompt id -> answer ids, one per sample; samples are compared one to one.
+        ours, theirs: prompt id -> answer ids, one per sample; samples are compared one to one, by their place.
     """
     found = []
     for prompt, answers in ours.items():
         if prompt not in theirs:
             continue
         of_prompt = verdicts.get(prompt, PromptVerdicts())
-        for sample, (a, b) in enumerate(zip(answers, theirs[prompt], strict=True)):
+        # A server may have refused single samples, and later ones then move up: a prompt's samples are exchangeable, and the judge
+        # was asked about the same pairs (`answers_task`). What is left over has no opponent.
+        for sample, (a, b) in enumerate(zip(answers, theirs[prompt], strict=False)):
             if (probability := of_prompt.win_probability(a, b)) is not None:
                 found.append(Compared(prompt, sample, probability))
     return found

@@ -3,15 +3,17 @@ from aligndistill.evaluation.against_start import AgainstStart, ScoredText, agai
 
 def test_by_hand() -> None:
     start = [ScoredText("a", 10, truth=1.0, reward=0.0), ScoredText("b", 10, truth=0.0, reward=1.0), ScoredText("c", 10, truth=0.5)]
+    start += [ScoredText("c", 10, truth=0.5)]
     student = [
         ScoredText("a", 14, truth=0.0, reward=2.0, win=0.3),  # truth -1, reward +2
         ScoredText("b", 12, truth=1.0, reward=1.0, win=0.9),  # truth +1, reward 0
         ScoredText("c", 13, truth=0.5, win=0.5),  # truth 0
         ScoredText("c", 11, truth=0.5, win=None),  # a second sample of c, not readable
-        ScoredText("d", 99, truth=0.0, win=1.0),  # the start has no answer
+        ScoredText("c", 12, truth=0.5),  # a third sample of c: the start has two, so there is no comparison
+        ScoredText("d", 99, truth=0.0),  # the start has no answer
     ]
     found = against_start(student, start, judged=True)
-    assert (found.wins, found.ties, found.losses, found.unreadable, found.compared) == (2, 1, 1, 1, 4)
+    assert (found.wins, found.ties, found.losses, found.unreadable, found.compared) == (1, 1, 1, 1, 3)
     assert found.worse is not None
     assert (found.worse.mean, found.worse.n) == (1 / 3, 3)
     assert found.truth is not None
