@@ -44,7 +44,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown}
     about |= {"judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
-    return Pipeline(stage("report", report.make, version=2, **about, **measurements(config, models, data, built)))
+    return Pipeline(stage("report", report.make, version=3, **about, **measurements(config, models, data, built)))
 
 
 def one_round(config: RunConfig, each: Round, models: Given, data: Given, before: Sequence[RoundStages]) -> RoundStages:

@@ -13,8 +13,8 @@ from aligndistill.evaluation.intervals import FloatArray, Mean, bootstrap_totals
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import Canary, CanaryKind, Candidate, Comparison, Grade, Record, Verdict, group_by_prompt, is_unparsed
 
-Labels = Mapping[str, Mapping[str, float]]
-"""Prompt id -> candidate id -> score by a person or a truth function (higher is better)."""
+Labels = Mapping[str, Mapping[tuple[str, str], float]]
+"""Prompt id -> two candidates' ids, the lower one first -> P(the first is better) by people or a truth function; 1/2 is a tie."""
 
 SHUFFLES = 400
 
@@ -86,7 +86,7 @@ class Evidence:
         verdicts: the judge's verdicts on `candidates`.
         repeats: verdicts on some of the same questions, asked again.
         canaries: known-bad answers with their verdicts.
-        labels: labels by people or the truth function; None or empty without any.
+        labels: of pairs, by people or the truth function; None or empty without any.
         own_author: the author whose model is also the judge; None if there is none.
         second: another judge's verdicts on some of the same pairs.
     """
@@ -295,10 +295,9 @@ def _canaries(canaries: Sequence[Canary]) -> Mean | None:
 def _labelled(choices: Iterable[_Choice], labels: Labels) -> Iterator[tuple[_Choice, _Choice]]:
     """The judge's choices on labelled pairs, each with the label's choice."""
     for choice in choices:
-        of_prompt = labels.get(choice.prompt_id, {})
-        if choice.one in of_prompt and choice.other in of_prompt:
-            gap = of_prompt[choice.one] - of_prompt[choice.other]
-            yield choice, _Choice(choice.prompt_id, choice.one, choice.other, 0.5 if gap == 0 else float(gap > 0))
+        probability = labels.get(choice.prompt_id, {}).get((choice.one, choice.other))
+        if probability is not None:
+            yield choice, _Choice(choice.prompt_id, choice.one, choice.other, probability)
 
 
 def _label_metrics(labelled: Sequence[tuple[_Choice, _Choice]], text_of: Mapping[str, str]) -> LabelMetrics | None:

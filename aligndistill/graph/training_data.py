@@ -68,7 +68,7 @@ def preferences(
         judging: Given = {"judge": config.judge, "models": pick(roles, models_of(config.judge)), "seed": config.seed}
         judged["verdicts"] = stage(each.of("verdicts"), verdicts.make, **judging, **judged, probes=config.audit.probes)
     if judged:  # later stages wait for the audit without depending on it: a new limit rebuilds none of them
-        auditing: Given = {"settings": config.audit_settings, "not_hashed": {"ends_rounds": bool(before)}}
+        auditing: Given = {"settings": config.audit_settings, "version": 2, "not_hashed": {"ends_rounds": bool(before)}}
         second = second_opinion(config, each, models, judged) if "verdicts" in judged else {}
         data = data | second | {"audit": stage(each.of("audit"), audit.make, **auditing, **judged, **second)}
     if "verdicts" in judged:

@@ -3,14 +3,16 @@
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, permutations
 from pathlib import Path
+from statistics import fmean
 
 from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
 from aligndistill.config.plugins import load_plugin
 from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
-from aligndistill.evaluation.audit import AuditMetrics, Evidence, audit
+from aligndistill.evaluation.audit import AuditMetrics, Evidence, Labels, audit
 from aligndistill.evaluation.limits import exceeded
 from aligndistill.records import Canary, Candidate, Grade, Message, Prompt, Ranking, Record, Verdict, group_by_prompt, plain_prompt
 from aligndistill.reporting.verdicts_page import JudgedPrompt
@@ -165,37 +167,46 @@ def audit_labelling(labelling: LabelledData, settings: AuditSettings) -> AuditRe
     return AuditResult(metrics=metrics, warnings=warnings, stops=stops)
 
 
-def _labels_from(source: Source, labelling: LabelledData) -> dict[str, dict[str, float]]:
-    """The human labels, joined by prompt and text."""
-    labels_of: dict[tuple[Message, ...], dict[str, float]] = defaultdict(dict)
+def _labels_from(source: Source, labelling: LabelledData) -> Labels:
+    """The human labels of pairs, joined by prompt and texts: the mean over the rows that have both answers.
+
+    Rows are not joined with each other: scores of different rows may be on different scales, and those of a preference only say
+    which of its two answers is better.
+    """
+    given: dict[tuple[Message, ...], dict[tuple[str, str], list[float]]] = defaultdict(lambda: defaultdict(list))
     for ranking in load_judgments(source):
-        labels_of[ranking.messages] |= {response.text: response.score for response in ranking.responses}
-    labels: dict[str, dict[str, float]] = defaultdict(dict)
-    for candidate in labelling.candidates:
-        of_prompt = labels_of.get(labelling.messages[candidate.prompt_id], {})
-        if candidate.text in of_prompt:
-            labels[candidate.prompt_id][candidate.id] = of_prompt[candidate.text]
-    if not any(len(of_prompt) > 1 for of_prompt in labels.values()):
+        of_messages = given[ranking.messages]
+        for one, other in permutations(ranking.responses, 2):
+            of_messages[one.text, other.text].append(_preference(one.score, other.score))
+    labels: dict[str, dict[tuple[str, str], float]] = {}
+    for prompt, some in group_by_prompt(labelling.candidates).items():
+        known = given.get(labelling.messages[prompt], {})
+        pairs = combinations(sorted(some, key=lambda one: one.id), 2)
+        found = {(one.id, other.id): fmean(known[texts]) for one, other in pairs if (texts := (one.text, other.text)) in known}
+        labels |= {prompt: found} if found else {}
+    if not labels:
         raise DataError(
             f"{source.path}: none of its labels are for two answers that were judged here. Labels are joined by the exact text of "
             "prompt and answer: label the file that `aligndistill judge export` wrote."
         )
-    return dict(labels)
+    return labels
 
 
-def _labels_by_truth(name: str, labelling: LabelledData) -> dict[str, dict[str, float]]:
+def _labels_by_truth(name: str, labelling: LabelledData) -> Labels:
     truth = load_plugin(name)
     of_prompt = group_by_prompt(candidate for candidate in labelling.candidates if candidate.prompt_id in labelling.held_out)
-    return {
-        prompt: dict(
-            zip(
-                (one.id for one in some),
-                map(float, truth(plain_prompt(labelling.messages[prompt]), [one.text for one in some])),
-                strict=True,
-            )
-        )
-        for prompt, some in of_prompt.items()
-    }
+    labels = {}
+    for prompt, some in of_prompt.items():
+        values = map(float, truth(plain_prompt(labelling.messages[prompt]), [one.text for one in some]))
+        score_of = dict(zip((one.id for one in some), values, strict=True))
+        pairs = combinations(sorted(score_of), 2)
+        labels[prompt] = {(one, other): _preference(score_of[one], score_of[other]) for one, other in pairs}
+    return labels
+
+
+def _preference(one: float, other: float) -> float:
+    """P(the first is better) by two scores: 1, 1/2 or 0."""
+    return 0.5 if one == other else float(one > other)
 
 
 def judged_prompts(labelling: LabelledData) -> Iterator[JudgedPrompt]:

@@ -125,7 +125,10 @@ def test_its_own_answers() -> None:
     """The judge takes its own answer in either position; by the labels it is better on every second prompt."""
     some = candidates(20, ("mine", "yours", "theirs"), ("teacher", "start", "start"))
     verdicts = compared(some, lambda a, b: "first" if a == "mine" else "second" if b == "mine" else "tie")
-    labels = {str(n): {f"{n}-mine": float(n % 2), f"{n}-yours": 0.5, f"{n}-theirs": 0.5} for n in range(20)}
+    labels = {
+        str(n): {(f"{n}-mine", f"{n}-yours"): n % 2, (f"{n}-mine", f"{n}-theirs"): n % 2, (f"{n}-theirs", f"{n}-yours"): 0.5}
+        for n in range(20)
+    }
     metrics = audit(Evidence(verdicts, some, labels=labels, own_author="teacher"))
     assert metrics.own_answers_win is not None
     assert metrics.own_answers_win.mean == 1
@@ -144,7 +147,7 @@ def test_agreement_and_kappa_by_hand() -> None:
         Comparison(prompt_id=str(n), first=f"{n}-a", second=f"{n}-bb", probability_first=None, outcome=outcome[n], judge="j")
         for n in range(11)
     ]
-    labels = {str(n): {f"{n}-a": 0.0, f"{n}-bb": 0.0 if n == 10 else 1.0} for n in range(11)}
+    labels = {str(n): {(f"{n}-a", f"{n}-bb"): 0.5 if n == 10 else 0.25 if n == 9 else 0.0} for n in range(11)}
     found = audit(Evidence(verdicts, some, labels=labels)).labels
     assert found is not None
     assert found.agreement.mean == pytest.approx(0.7)  # 6 + 2 / 2 of 10
@@ -156,11 +159,12 @@ def test_agreement_and_kappa_by_hand() -> None:
 def test_a_coin_has_no_kappa_and_a_copy_has_one() -> None:
     generator = random.Random(1)
     some = candidates(300, ("a", "bb"))
-    labels = {str(n): {f"{n}-a": generator.random(), f"{n}-bb": generator.random()} for n in range(300)}
+    scores = {one.id: generator.random() for one in some}
+    labels = {str(n): {(f"{n}-a", f"{n}-bb"): float(scores[f"{n}-a"] > scores[f"{n}-bb"])} for n in range(300)}
     coin = audit(Evidence(compared(some, lambda a, b: generator.choice(["first", "second"]), False), some, labels=labels)).labels
     assert coin is not None
     assert coin.kappa.low < 0 < coin.kappa.high
-    copies = [Grade(prompt_id=one.prompt_id, candidate=one.id, value=labels[one.prompt_id][one.id], judge="j") for one in some]
+    copies = [Grade(prompt_id=one.prompt_id, candidate=one.id, value=scores[one.id], judge="j") for one in some]
     copied = audit(Evidence(copies, some, labels=labels)).labels
     assert copied is not None
     assert (copied.agreement.mean, copied.kappa.mean) == (1, 1)

@@ -3,14 +3,16 @@
 import hashlib
 import json
 from collections.abc import Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from aligndistill.config.audit import Audit
+from aligndistill.config.audit import Audit, AuditSettings
 from aligndistill.config.data import Source
 from aligndistill.config.run import Rankings
+from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.judges.canaries import CONSTANT_ANSWER
@@ -18,7 +20,7 @@ from aligndistill.preferences.agreement import order_bias
 from aligndistill.preferences.rankings import rank_responses
 from aligndistill.records import Candidate, Comparison, Prompt
 from aligndistill.runs.report_files import write_verdicts
-from aligndistill.stages.audit import read_labelling
+from aligndistill.stages.audit import audit_labelling, read_labelling, recorded
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import read_verdicts
 from aligndistill.store.jsonl import read_jsonl
@@ -188,6 +190,66 @@ def test_labels_are_joined_by_prompt_and_text(tmp_path: Path) -> None:
     path.write_text(json.dumps({"prompt": "Another?", "responses": ["a", "b"], "scores": [0, 1]}) + "\n")
     with pytest.raises(DataError, match="none of its labels are for two answers that were judged here"):
         audit_of(context, settings)
+
+
+def pairs_file(path: Path, *rows: tuple[str, str, float]) -> Source:
+    """Preferences on each of two prompts: the better answer, the other, and by how much."""
+    given = [
+        {"prompt": f"Question {n}?", "chosen": one, "rejected": other, "score_chosen": by, "score_rejected": 0}
+        for n in range(2)
+        for one, other, by in rows
+    ]
+    path.write_text("".join(json.dumps(row) + "\n" for row in given))
+    return Source(path=str(path))
+
+
+def test_pairs_of_a_file_agree_with_themselves(tmp_path: Path) -> None:
+    """Several of one prompt, whose answers are chosen in one and rejected in another."""
+    source = pairs_file(tmp_path / "pairs.jsonl", ("a", "b", 1), ("c", "a", 1), ("b", "d", 1), ("d", "c", 1))
+    metrics = audit_labelling(recorded(load_judgments(source)), AuditSettings(labels=source)).metrics
+    assert metrics.labels is not None
+    assert (metrics.labels.agreement.mean, metrics.labels.kappa.mean) == (1, 1)
+
+
+def test_labels_of_pairs_by_hand(tmp_path: Path) -> None:
+    judged = tmp_path / "judged.jsonl"
+    rows = [{"prompt": f"Question {n}?", "responses": ["a", "b", "c", "d"], "scores": [4, 3, 2, 1]} for n in range(2)]
+    judged.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    labels = pairs_file(
+        tmp_path / "labels.jsonl",
+        *[("a", "b", 1), ("d", "b", 1)],  # one as the judge, one not
+        *[("c", "a", 1), ("a", "c", 1)],  # as many for one as for the other: a tie, which is not counted
+        *[("c", "d", 1), ("d", "c", 5), ("c", "d", 2)],  # two of three as the judge, whatever the scores
+    )
+    metrics = audit_labelling(recorded(load_judgments(Source(path=str(judged)))), AuditSettings(labels=labels)).metrics
+    assert metrics.labels is not None
+    assert metrics.labels.agreement.mean == pytest.approx(2 / 3)
+    assert metrics.labels.kappa.mean == pytest.approx((2 / 3 - 1 / 2) / (1 - 1 / 2))
+
+
+def worths(prompt: str, responses: list[str]) -> list[float]:
+    return [round(worth(prompt, response), 1) for response in responses]
+
+
+def test_labels_by_the_truth_are_of_held_out_pairs(tmp_path: Path) -> None:
+    """Honest, except that it is wrong about every pair of one prompt; the truth calls some pairs ties."""
+
+    def wrong_once(prompt: str, first: str, second: str) -> str:
+        return honest(prompt, second, first) if prompt == "What is question 5?" else honest(prompt, first, second)
+
+    context = labelled(context_in(tmp_path), wrong_once)
+    labelling = read_labelling({**inputs_of(context), "verdicts": context.folder})
+    metrics = audit_labelling(labelling, AuditSettings(truth=f"{__name__}:worths")).metrics
+    texts = {
+        prompt.messages[0].content: [one.text for one in candidates_of(context) if one.prompt_id == prompt.id]
+        for prompt in prompts_of(context)
+        if prompt.split == "held_out"
+    }
+    decided = {prompt: sum(one != other for one, other in combinations(worths(prompt, some), 2)) for prompt, some in texts.items()}
+    assert len(decided) == 12
+    assert sum(decided.values()) < 12 * 3
+    assert metrics.labels is not None
+    assert metrics.labels.agreement.mean == pytest.approx(1 - decided["What is question 5?"] / sum(decided.values()))
 
 
 def test_the_page_shows_every_reply_and_trusts_none(tmp_path: Path) -> None:
