@@ -69,7 +69,8 @@ class Evaluation(Section):
 
     Attributes:
         judge: `same` for the judge that labelled the training data, another judge, or null for none.
-        truth: a ground-truth scorer, a function `(prompt: str, responses: list[str]) -> list[float]`.
+        truth: a ground-truth scorer, a function `(prompt: str, responses: list[str]) -> list[float]` that gives one finite number
+            per response.
         temperature: 1.0 samples from the policy itself, which the KL estimate needs.
         samples_per_prompt: answers per held-out prompt; metrics are averaged per prompt.
         prompts: evaluate at most this many held-out prompts.

@@ -1,11 +1,11 @@
 """Grades computed by a user's function."""
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence, Set
 from typing import Any
 
 from aligndistill.config.plugins import shown
-from aligndistill.errors import JudgeError
+from aligndistill.errors import JudgeError, UserError
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.records import Grade, Usage, plain_prompt
 
@@ -40,20 +40,34 @@ class FunctionJudge:
             yield Judged(task.prompt_id, grades)
 
     def _values(self, task: Task) -> list[float]:
-        prompt = plain_prompt(task.messages)
         texts = [candidate.text for candidate in task.candidates]
-        where = f"the judge function {_name(self._function)}, on the prompt {shown(prompt)},"
-        try:
-            returned: Any = self._function(prompt, texts)
-        except Exception as error:
-            raise JudgeError(f"{where} raised {type(error).__name__}: {error}") from error
+        return scores_of(
+            f"the judge function {_name(self._function)}", self._function, plain_prompt(task.messages), texts, JudgeError
+        )
+
+
+def scores_of(who: str, function: GradingFunction, prompt: str, responses: Sequence[str], error: type[UserError]) -> list[float]:
+    """What the function returns for a prompt: one finite number per response, numbers of numpy and torch and booleans included.
+
+    Args:
+        who: names the function in the message.
+
+    Raises:
+        UserError: of the type `error`: the function raised, or returned something else.
+    """
+    where = f"{who}, on the prompt {shown(prompt)},"
+    try:
+        returned: Any = function(prompt, list(responses))
         values = returned.tolist() if hasattr(returned, "tolist") else returned  # arrays and tensors
-        grades = [_number(value) for value in values] if isinstance(values, list | tuple) else []
-        if len(grades) != len(texts) or not all(map(math.isfinite, grades)):
-            raise JudgeError(
-                f"{where} returned {shown(returned)}. It must return a list of {len(texts)} finite numbers, one per response."
-            )
-        return grades
+        is_ordered = isinstance(values, Iterable) and not isinstance(values, Mapping | Set)
+        scores = [_number(value) for value in values] if is_ordered else []
+    except Exception as raised:
+        raise error(f"{where} raised {type(raised).__name__}: {raised}") from raised
+    if len(scores) != len(responses) or not all(map(math.isfinite, scores)):
+        raise error(
+            f"{where} returned {shown(returned)}. It must return a list of {len(responses)} finite numbers, one per response."
+        )
+    return scores
 
 
 def _number(value: Any) -> float:

@@ -9,7 +9,6 @@ from statistics import fmean
 
 from aligndistill.config.audit import AuditSettings
 from aligndistill.config.data import Source
-from aligndistill.config.plugins import load_plugin
 from aligndistill.data.loading import load_judgments
 from aligndistill.errors import DataError, JudgeError
 from aligndistill.evaluation.audit import AuditMetrics, Evidence, Labels, audit
@@ -28,6 +27,7 @@ from aligndistill.stages.files import (
     prompts_folder,
     read_verdicts,
 )
+from aligndistill.stages.truths import truths_of
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 
@@ -193,15 +193,11 @@ def _labels_from(source: Source, labelling: LabelledData) -> Labels:
 
 
 def _labels_by_truth(name: str, labelling: LabelledData) -> Labels:
-    truth = load_plugin(name)
     of_prompt = group_by_prompt(candidate for candidate in labelling.candidates if candidate.prompt_id in labelling.held_out)
-    labels = {}
-    for prompt, some in of_prompt.items():
-        values = map(float, truth(plain_prompt(labelling.messages[prompt]), [one.text for one in some]))
-        score_of = dict(zip((one.id for one in some), values, strict=True))
-        pairs = combinations(sorted(score_of), 2)
-        labels[prompt] = {(one, other): _preference(score_of[one], score_of[other]) for one, other in pairs}
-    return labels
+    return {
+        prompt: {(one, other): _preference(truth[one], truth[other]) for one, other in combinations(sorted(truth), 2)}
+        for prompt, truth in truths_of(name, labelling.messages, of_prompt).items()
+    }
 
 
 def _preference(one: float, other: float) -> float:

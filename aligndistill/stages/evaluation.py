@@ -9,9 +9,7 @@ from pathlib import Path
 from statistics import fmean
 from types import MappingProxyType
 
-from aligndistill.config.plugins import load_plugin
 from aligndistill.config.run import Evaluation
-from aligndistill.errors import DataError
 from aligndistill.evaluation.intervals import Mean, bootstrap_mean
 from aligndistill.evaluation.leading import Leading, Measure, Measured, leading_by_first
 from aligndistill.evaluation.length_control import Controlled, controlled_win_rate, style_differences
@@ -19,11 +17,12 @@ from aligndistill.evaluation.text_metrics import distinct_n, repetition
 from aligndistill.evaluation.wins import Compared, by_prompt, compared, win_rates
 from aligndistill.judges.protocol import Task
 from aligndistill.processes.ranks import is_main_process
-from aligndistill.records import Answer, Candidate, Grade, Message, Record, plain_prompt
+from aligndistill.records import Answer, Candidate, Grade, Message, Record
 from aligndistill.stages.context import ModelSource, StageContext
 from aligndistill.stages.files import ANSWERS, EVALUATION, MODEL_OUTPUTS, SCORED, VERDICTS, held_out_prompts
 from aligndistill.stages.opening import cached_grades
 from aligndistill.stages.scored_answers import Scores, answer_id, scored_answers, write_model_outputs
+from aligndistill.stages.truths import truths_of
 from aligndistill.stages.verdicts import CACHED, IN_EVALUATION, ask_tasks, judge_metrics, require_readable, verdicts_of
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult, collects, together
@@ -93,11 +92,12 @@ def make(
     require_readable(context, verdicts, "comparisons")
     if not is_main_process():
         return StageResult()
-    truths = _truths(settings.truth, tasks) if settings.truth else {}
+    truths = truths_of(settings.truth, messages, {task.prompt_id: task.candidates for task in tasks}) if settings.truth else {}
     rewards = _rewards(context, reward_model, tasks) if reward_model else {}
     write_jsonl(context.folder / VERDICTS, verdicts)
 
-    scores = Scores(truths, rewards, by_prompt(verdicts))
+    truth_of = {identity: score for of_prompt in truths.values() for identity, score in of_prompt.items()}
+    scores = Scores(truth_of, rewards, by_prompt(verdicts))
     result = EvaluationResult(
         authors={author: _metrics(author, by_author, scores, settings, own.get(author)) for author in by_author},
         judge=judge_metrics(verdicts) if judge else None,
@@ -148,19 +148,6 @@ def answers_task(
             if a != b:
                 pairs[min(a, b), max(a, b)] = None
     return Task(prompt, messages, tuple(candidates.values()), tuple(pairs))
-
-
-def _truths(name: str, tasks: Sequence[Task]) -> dict[str, float]:
-    truth: Callable[[str, list[str]], Sequence[float]] = load_plugin(name)
-    scores: dict[str, float] = {}
-    for task in tasks:
-        values = list(truth(plain_prompt(task.messages), [candidate.text for candidate in task.candidates]))
-        if len(values) != len(task.candidates):
-            raise DataError(
-                f"evaluation.truth '{name}' gave {len(values)} scores for {len(task.candidates)} answers; give one each."
-            )
-        scores.update(zip((candidate.id for candidate in task.candidates), map(float, values), strict=True))
-    return scores
 
 
 def _rewards(context: StageContext, folder: Path, tasks: Sequence[Task]) -> dict[str, float]:

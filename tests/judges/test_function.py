@@ -35,7 +35,16 @@ def test_one_call_per_task_with_the_plain_prompt_and_the_texts_in_order() -> Non
 
 @pytest.mark.parametrize(
     "returned",
-    [[0.5, 1], (0.5, 1), np.array([0.5, 1.0]), torch.tensor([0.5, 1.0]), [np.float32(0.5), torch.tensor(1)], [0.5, True]],
+    [
+        [0.5, 1],
+        (0.5, 1),
+        np.array([0.5, 1.0]),
+        torch.tensor([0.5, 1.0]),
+        [np.float32(0.5), torch.tensor(1)],
+        [0.5, True],
+        [np.float64(0.5), np.bool_(True)],
+        (value for value in (0.5, 1)),
+    ],
 )
 def test_numbers_in_their_many_forms(returned: object) -> None:
     (judged,) = judge(lambda prompt, responses: returned, "a", "b")
