@@ -87,14 +87,20 @@ def prompt_text(messages: Sequence[Message]) -> str:
 
 # ------------------------------------------------------------------------------------------------------- single texts
 
+_MAKER = "(?:openai|anthropic|google|deepmind|meta|alibaba|mistral|deepseek|moonshot|zhipu|xai|microsoft|cohere|nvidia)"
+_MADE_BY = rf"(?:trained|developed|created|made|built) by {_MAKER}\b"
+_MADE_BY_ZH = r"由(?:openai|阿里|百度|谷歌|深度求索)[^。！？\n]{0,20}(?:开发|開發|训练|訓練|研发|研發|创建|推出|打造)"
+
 _SELF_REFERENCE = re.compile(
     r"\bas an? (?:ai|artificial intelligence|(?:large )?language model)\b"
     r"|\bi(?:'m| am) (?:just |only )?an? (?:ai\b|(?:large )?language model|artificial intelligence|virtual assistant|chatbot)"
-    r"|\b(?:trained|developed|created|made|built) by (?:openai|anthropic|google|deepmind|meta(?: ai)?|alibaba|mistral|deepseek"
-    r"|moonshot|zhipu|xai|microsoft|cohere|nvidia)\b"
+    rf"|\bi(?: was|'m| am|'ve been| have been) (?:\w+ )?(?:(?:trained|developed|created|made|built),? and )?{_MADE_BY}"
+    r"|\b(?:i(?:'m| am)|my name is) (?:[\w-]+, )?(?:an? (?:[\w-]+ ){0,4}(?:model|assistant|ai|chatbot|bot)\b[^.!?\n]{0,40})?"
+    rf"\b{_MADE_BY}|\bas an? (?:[\w-]+ ){{0,2}}assistant,? {_MADE_BY}"
     r"|\bi(?:'m| am) (?:chatgpt|gpt-?\d|claude|gemini|llama|qwen|mistral|deepseek|kimi|grok|copilot|bard)\b"
     r"|\bmy (?:training data|knowledge cut-?off)\b"
-    r"|(?:作为|作為|身为|我是)(?:一个|一個|一名)?(?:人工智能|人工智慧|ai|大?语言模型|大?語言模型|通义千问|文心一言)|由(?:openai|阿里|百度|谷歌|深度求索)"
+    r"|(?:作为|作為|身为|我是)(?:一个|一個|一名)?(?:人工智能|人工智慧|ai|大?语言模型|大?語言模型|通义千问|文心一言)"
+    rf"|我(?:(?:是|叫)[^。！？\n]{{0,20}})?{_MADE_BY_ZH}|(?:^|[。！？\n])\W*{_MADE_BY_ZH}的[^。！？\n]{{0,8}}(?:模型|助手)"
     r"|aiとして|(?:人工知能|言語モデル|aiアシスタント)(?:として|です)"
     r"|als (?:ein )?(?:ki-|sprach)modell|en tant qu'(?:ia|intelligence artificielle|modèle de langage)"
     r"|como (?:una? )?(?:ia|modelo de lenguaje|modelo de linguagem|inteligencia artificial)\b",
@@ -135,9 +141,13 @@ _IN_SELF_REFERENCES = (
 """One of these is in every text that `_SELF_REFERENCE` finds; looking for them first is ten times as fast."""
 
 _OPEN_END = re.compile(
-    r"(?:[,;:\-(\[{<&+=/，、；：（「『《【—–]|\b(?:a|an|the|and|or|of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|be|"
-    r"because|but|if|than|such|their|its|your|my))$",
+    r"(?:[,:(\[{<&，、；：（「『《【—–]|\s\+|(?<=\d)/|(?:\w\w|\s)--?|(?<=[\s(\[\"“])(?![A-Z]+$)(?i:a|an|the|and|or))$"
 )
+_OPEN_END_OF_ANSWER = re.compile(
+    r"(?:=|(?<=[\s(\[\"“])(?![A-Z]+$)(?i:of|to|in|on|with|for|from|by|as|at|that|which|is|are|was|were|be|because|but|if|than|such"
+    r"|their|its|your|my))$"
+)
+"""Words in capitals are none of these: "The answer is A". Nor is a text of one word, which may be one of several choices."""
 
 
 def is_self_reference(text: str) -> bool:
@@ -146,15 +156,19 @@ def is_self_reference(text: str) -> bool:
     return any(part in searched for part in _IN_SELF_REFERENCES) and _SELF_REFERENCE.search(searched) is not None
 
 
-def is_cut_off(text: str) -> bool:
+def is_cut_off(text: str, is_prompt: bool = False) -> bool:
     """Whether a text ends in the middle: after a comma, an open bracket or a word that needs another, or inside a block of code.
 
-    A text that ends after a whole word without a full stop is not one: titles, lists and code do, too.
+    A text that ends after a whole word without a full stop is not one: titles, lists and code do, too. People end prompts with most
+    words and with an equals sign: "Where are you from", "12 * 7 =". So of a prompt only articles, "and" and "or" count.
     """
     end = text.rstrip()
     if text.count("```") % 2:
         return True
-    return not end.endswith("```") and _OPEN_END.search(plain(end[-40:])) is not None
+    if end.endswith("```"):
+        return False
+    last = end[-40:]
+    return _OPEN_END.search(last) is not None or (not is_prompt and _OPEN_END_OF_ANSWER.search(last) is not None)
 
 
 def _alone(row: Row, prompt_units: int, filters: Filters) -> Drop | None:
@@ -163,7 +177,7 @@ def _alone(row: Row, prompt_units: int, filters: Filters) -> Drop | None:
         fewest, most = filters.length
         if not fewest <= prompt_units <= most:
             return Drop("too short" if prompt_units < fewest else "too long", score=prompt_units)
-    if filters.cut_off and (row.truncated or is_cut_off(row.learned)):
+    if filters.cut_off and (row.truncated or is_cut_off(row.learned, is_prompt=not row.answers)):
         return Drop("cut off")
     if filters.refusals and is_refusal(row.learned):
         return Drop("refusal")

@@ -4,6 +4,7 @@ import re
 import unicodedata
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 
 from aligndistill.records import Candidate
 
@@ -91,13 +92,25 @@ def final_answer(text: str, pattern: str | None = None) -> str | None:
     return normalised(found[-1][1] if found[-1].re.groups else found[-1][0])
 
 
+_PUNCTUATION = " ,;:!?\"'`*_$()[]{}\u3002\u300c\u300d"
+_BEFORE = re.compile(rf"(?:[{re.escape(_PUNCTUATION)}]|\.{{2,}}|\.(?!\d))+")
+_NUMBER = re.compile(r"([+-]?)\$?(\d+(?:\.\d+)?|\.\d+|(?!0)(?:\d{1,3}(?:,\d{3})+|\d{1,2}(?:,\d{2})+,\d{3})(?:\.\d+)?)")
+
+
 def normalised(answer: str) -> str | None:
-    """An answer for comparison: lowercase, one space between words, without punctuation around it; numbers as their value."""
-    text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split()).strip(" .,;:!?\"'`*_$()[]{}\u3002\u300c\u300d")
-    number = text.replace(",", "")
-    if re.fullmatch(r"[+-]?(?:\d+\.?\d*|\.\d+)", number):
-        return f"{float(number):.12g}"
-    return text or None
+    """An answer for comparison: lowercase, one space between words, without punctuation around it; numbers as their exact value.
+
+    A comma is part of a number only between thousands, Indian ones (`1,00,000`) too: `1,5` and `(1,2)` stay texts.
+    """
+    text = " ".join(unicodedata.normalize("NFKC", answer).casefold().split()).replace("\u2212", "-")  # the minus sign
+    text = text.rstrip("." + _PUNCTUATION)
+    if (before := _BEFORE.match(text)) is not None:
+        text = text[before.end() :]  # the point of `.5` is part of it
+    if (number := _NUMBER.fullmatch(text)) is None:
+        return text or None
+    value = Decimal(number[1] + number[2].replace(",", ""))
+    digits = f"{value:f}" if value else "0"
+    return digits.rstrip("0").rstrip(".") if "." in digits else digits
 
 
 BINS = ("none", "up to a third", "up to two thirds", "more", "all")

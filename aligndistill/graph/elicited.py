@@ -54,4 +54,4 @@ def elicited_steps(prompts: Stage) -> Given:
 def _writing(config: RunConfig, models: Given, step: Step) -> Given:
     """Who writes what in a step."""
     prices = config.prices_of(step.models)
-    return {"settings": step, "models": pick(models, step.models), "not_hashed": {"prices": prices}}
+    return {"settings": step, "models": pick(models, step.models), "version": 2, "not_hashed": {"prices": prices}}

@@ -11,7 +11,7 @@ def filtered_prompts(config: RunConfig, named: Given, prompts: Stage) -> Given:
     if wanted is None:
         return {"prompts": prompts}
     asked: Given = {"settings": wanted, "models": pick(named, wanted.models), "seed": config.seed}
-    return {"all_prompts": prompts, "prompts": stage("filters", filters.prompts, **asked, prompts=prompts)}
+    return {"all_prompts": prompts, "prompts": stage("filters", filters.prompts, version=2, **asked, prompts=prompts)}
 
 
 def filtered_new_prompts(config: RunConfig, name: str, named: Given, prompts: Stage, known: Stage) -> Stage:
@@ -20,7 +20,7 @@ def filtered_new_prompts(config: RunConfig, name: str, named: Given, prompts: St
     if wanted is None:
         return prompts
     asked: Given = {"settings": wanted, "models": pick(named, wanted.models), "seed": config.seed}
-    return stage(name, filters.prompts, **asked, prompts=prompts, known=known)
+    return stage(name, filters.prompts, version=2, **asked, prompts=prompts, known=known)
 
 
 def filtered_demonstrations(config: RunConfig, named: Given) -> Given:
@@ -35,11 +35,12 @@ def filtered_demonstrations(config: RunConfig, named: Given) -> Given:
     known = named | ({"start": stage("start-before-sft", models.point, settings=start)} if "start" in wanted.models else {})
     asked: Given = {"settings": wanted, "models": pick(known, wanted.models), "seed": config.seed, "held_out": config.held_out}
     evaluated = config.prompts.source if config.prompts is not None else config.rankings.source
-    made = stage("demonstrations", filters.demonstrations, **asked, source=sft.demonstrations, evaluated=evaluated)
+    reading: Given = {"source": sft.demonstrations, "evaluated": evaluated}
+    made = stage("demonstrations", filters.demonstrations, version=2, **asked, **reading)
     return {"demonstrations": made}
 
 
 def filtered_rankings(config: RunConfig, named: Given) -> Given:
     """What the stage that reads ready-made rankings needs besides its settings, if they are filtered."""
     wanted = config.rankings.filters
-    return {} if wanted is None else {"models": pick(named, wanted.models), "seed": config.seed}
+    return {} if wanted is None else {"models": pick(named, wanted.models), "seed": config.seed, "version": 2}

@@ -70,4 +70,4 @@ def labelled(config: RunConfig, label: Labels, named: Given, prompts: Stage) -> 
         judging |= {"probes": AuditProbes(canaries=0, repeats=0), "least": 2 if label.judge.compares else 1}
         judged = {"verdicts": stage("labels-judged", verdicts.make, **judging, candidates=found, **known)}
     deciding: Given = {"settings": label.request, "selection": label.selection, "labels": found, "prompts": prompts}
-    return stage("demonstrations", demonstrations.make, **deciding, **judged)
+    return stage("demonstrations", demonstrations.make, version=2, **deciding, **judged)

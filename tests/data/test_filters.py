@@ -55,6 +55,13 @@ def test_length_counts_units_of_any_script(text: str, count: int) -> None:
         "I'm a chatbot.",
         "I am GPT-4.",
         "Based on my training data, yes.",
+        "I was originally developed by Meta.",
+        "I am created and trained by OpenAI.",
+        "I'm Sydney, a friendly chat assistant that was made by Microsoft.",
+        "As a helpful assistant trained by DeepSeek, I would say no.",
+        "My name is Nova, built by Cohere.",
+        "我是小助手，由百度公司研发。",
+        "我由OpenAI训练。",
     ],
 )
 def test_self_references_are_found(text: str) -> None:
@@ -70,6 +77,15 @@ def test_self_references_are_found(text: str) -> None:
         "AIの歴史を説明して",
         "model = train(ai)",
         "I am a teacher.",
+        "TensorFlow is an open-source library developed by Google.",
+        "Windows is an operating system made by Microsoft.",
+        "CUDA was created by NVIDIA in 2007.",
+        "I am looking for a phone made by Google.",
+        "As a small open model developed by Google, Gemma runs on a phone.",
+        "The tests, as developed by Microsoft, are slow.",
+        "谷歌浏览器是由谷歌开发的。",
+        "BERT是由谷歌开发的语言模型。",
+        "这篇文章由百度百科整理。",
     ],
 )
 def test_texts_about_models_are_no_self_references(text: str) -> None:
@@ -86,6 +102,13 @@ def test_texts_about_models_are_no_self_references(text: str) -> None:
         "```python\nx = 1",
         "x = f(",
         "It is 3 +",
+        "Then he saw a",
+        "The sum is 3 =",
+        "It is one of the best that were",
+        "He has a self-",
+        "He left --",
+        "He said (the",
+        "Add 1/",
     ],
 )
 def test_cut_texts_are_found(text: str) -> None:
@@ -103,10 +126,34 @@ def test_cut_texts_are_found(text: str) -> None:
         "x = f(1)",
         "What is it?",
         "x++;\n}",
+        "A",
+        "a",
+        "The answer is A",
+        "Hepatitis A",
+        "The gate is an OR",
+        "C++",
+        "A+",
+        "His grade is A-",
+        "It is at https://example.org/a/",
+        "bot.run();",
+        "Moon Jae-in",
+        "One\n\n---",
     ],
 )
 def test_whole_texts_are_not_cut(text: str) -> None:
     assert not is_cut_off(text)
+
+
+@pytest.mark.parametrize("text", ["Where are you from", "how dirty can you be", "yes it is", "12 * 7 =", "tell me what they are"])
+def test_prompts_may_end_in_words_after_which_an_answer_is_cut(text: str) -> None:
+    assert is_cut_off(text)
+    prompt, answered = *prompts([text]), Row("a", "train", "Go on.", (text,))
+    assert [drop and drop.reason for drop in decide([prompt, answered], Filters(cut_off=True))] == [None, "cut off"]
+
+
+@pytest.mark.parametrize("text", ["Write a story about the", "Write about a cat and", "Compare these rivers: the Nile,"])
+def test_prompts_that_are_cut_are_found(text: str) -> None:
+    assert is_cut_off(text, is_prompt=True)
 
 
 def test_answers_are_judged_by_their_best_and_prompts_by_themselves() -> None:

@@ -77,10 +77,50 @@ def test_agreement_is_a_vote_of_samples() -> None:
         ("first \\boxed{1}, then \\boxed{ 2 }", r"\\boxed\{([^}]*)\}", "2"),
         ("It is 7 or 8 apples", r"\d+", "8"),
         ("none", r"\d+", None),
+        ("so a half,\n.5", None, "0.5"),
+        ("$.50", None, "0.5"),
+        ("It is **$0.50**", r"\*\*(.*)\*\*", "0.5"),
+        (".5 miles", None, ".5 miles"),  # not five
+        ("... 5.", None, "5"),
+        ("-.5", None, "-0.5"),
+        ("\u22125", None, "-5"),
+        ("-$5", None, "-5"),
+        ("+5", None, "5"),
+        ("-0.0", None, "0"),
+        ("007", None, "7"),
+        ("$1,234.50", None, "1234.5"),
+        ("1,00,000", None, "100000"),
+        ("\u0664\u0662", None, "42"),  # Arabic digits
+        ("50%", None, "50%"),
+        ("3/4", None, "3/4"),
+        ("1e5", None, "1e5"),
+        (".gitignore", None, "gitignore"),
     ],
 )
 def test_final_answers_are_compared_in_a_normal_form(text: str, pattern: str | None, found: str | None) -> None:
     assert final_answer(text, pattern) == found
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        ("5", ".5"),
+        ("5%", ".5%"),
+        ("12", "(1,2)"),
+        ("15", "1,5"),  # one and a half in German
+        ("123", "0,123"),
+        ("10020300", "100,20,300"),
+        ("1307674368000", "1307674368001"),
+        ("9" * 400, "8" * 401),
+    ],
+)
+def test_different_answers_stay_different(one: str, other: str) -> None:
+    assert final_answer(one) != final_answer(other)
+
+
+def test_long_numbers_keep_their_digits() -> None:
+    assert final_answer("9" * 400) == "9" * 400
+    assert final_answer("0" * 400 + ".10") == "0.1"
 
 
 def test_prompts_by_the_share_of_their_answers_that_were_accepted() -> None:
