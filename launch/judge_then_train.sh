@@ -8,7 +8,7 @@ usage: JUDGE="vllm serve MODEL ..." launch/judge_then_train.sh CONFIG [CONFIG ..
 
 Runs a config whose judge is a server on this machine, with all GPUs for whatever is being done:
 
-  1. sample the candidates on all GPUs (launch/local.sh); not if a server writes some of them
+  1. sample the candidates on all GPUs (launch/local.sh); not if a server is asked for them or for anything before them
   2. start the server, run to the rankings, stop it (launch/with_judge.sh)
   3. train the reward model and all students on all GPUs, and let them answer the held-out prompts (launch/local.sh)
   4. start the server again, evaluate, write the report, stop it
@@ -49,16 +49,19 @@ is_finished() {
   planned "any(one['name'] == '$stage' and one['state'] == 'finished' for one in stages)" "$@"
 }
 
-# Whether the candidates that are still to be sampled are all by models of this machine.
+# Whether the candidates that are still to be sampled are all by models of this machine, and nothing before them asks a server.
 samples_here() {
-  planned "[one['server'] for one in requests if one['stage'] == 'candidates'] and
-    all(one['server'] is None for one in requests if one['stage'] == 'candidates')" "$@"
+  local names="[one['name'] for one in stages]"
+  planned "any(one['stage'] == 'candidates' for one in requests) and
+    all(one['server'] is None for one in requests if $names.index(one['stage']) <= $names.index('candidates'))" "$@"
 }
 
 if ! is_finished rankings "$@"; then
-  aligndistill run "$@" --until prompts
-  if samples_here "$@"; then
-    "$here/local.sh" "$@" --until candidates
+  if planned "any(one['name'] == 'candidates' and one['state'] != 'finished' for one in stages)" "$@"; then
+    aligndistill run "$@" --until prompts   # data of the Hub is here before its requests are counted
+    if samples_here "$@"; then
+      "$here/local.sh" "$@" --until candidates
+    fi
   fi
   "$here/with_judge.sh" aligndistill run "$@" --until rankings
 fi

@@ -414,6 +414,21 @@ def test_new_prompts_join_the_part_of_their_round(folder: Path) -> None:
     assert "prompts-round" not in built
 
 
+@pytest.mark.parametrize("rounds", [{}, {"weak": 0.5}], ids=["in order", "weak"])
+def test_one_more_round_of_sized_prompts_leaves_the_rounds_before_as_they_are(folder: Path, rounds: dict[str, Any]) -> None:
+    sized = {"prompts": {"per_round": 5, "repeats": 2}, **rounds}
+    three, four = (stages(rounds_with(**sized, count=count)) for count in (3, 4))
+    assert {name for name in three if three[name].fingerprint != four[name].fingerprint} == REPORTED
+    assert {"prompts-part", "prompts-part-r3", "answers-dpo-r3"} <= three.keys()
+    larger = stages(rounds_with(**{**sized, "prompts": {"per_round": 6, "repeats": 2}}, count=3))
+    assert three["prompts-part"].fingerprint != larger["prompts-part"].fingerprint
+
+
+def test_prompts_that_may_be_used_once_more_leave_the_parts_in_order_as_they_are(folder: Path) -> None:
+    once, twice = (stages(rounds_with(prompts={"per_round": 5, "repeats": repeats}, count=3)) for repeats in (1, 2))
+    assert {name for name in once if once[name].fingerprint != twice[name].fingerprint} == {"report"}
+
+
 def test_a_step_changes_what_comes_after_it_alone(folder: Path) -> None:
     def eliciting(*steps: dict[str, Any], **sections: Any) -> dict[str, str]:
         config = {**small_config(), **sections, "prompts": {**small_config()["prompts"], "elicit": list(steps)}}

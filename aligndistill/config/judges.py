@@ -1,11 +1,18 @@
 """The schema of the judges."""
 
+from collections.abc import Container
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.models import ModelRef
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, ReadsFile, Section
+
+TEMPLATES = ("general", "harmless", "helpful", "listwise", "rubric")
+"""The built-in templates of judges. Files with these names are not read."""
+
+DOMAINS = ("code", "finance", "general", "law", "medicine")
+"""The built-in domains. Folders with these names are not read."""
 
 COMPARISONS_PATTERN = r"^(all|sort|swiss|random\([1-9]\d*\))$"
 
@@ -73,6 +80,11 @@ class ChatJudge(JudgeSection):
     examples: tuple[JudgeExample, ...] = ()
     max_answer_characters: int = Field(default=20_000, gt=0)
     domain: Annotated[str | None, ReadsFile, HashedIfSet] = None
+
+    def hashed_by_name_alone(self) -> Container[str]:
+        """See `Section`."""
+        built_in = {"domain": DOMAINS, "template": TEMPLATES}
+        return {field for field, names in built_in.items() if getattr(self, field, None) in names}
 
     @property
     def reply_tokens(self) -> int:

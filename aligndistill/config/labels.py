@@ -1,13 +1,14 @@
 """The schema of labels and revisions: answers that a model writes to train the student on, and answers that it improves."""
 
 import re
+from collections.abc import Container
 from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from aligndistill.config.data import Source
 from aligndistill.config.filters import Filters
-from aligndistill.config.judges import Judge
+from aligndistill.config.judges import DOMAINS, Judge
 from aligndistill.config.models import ModelRef
 from aligndistill.config.section import NotHashed, PluginName, ReadsFile, Section
 from aligndistill.config.training import Training
@@ -41,6 +42,10 @@ class Revise(Section):
         if isinstance(value, tuple) and not any(one.strip() for one in value):
             raise ValueError("there are no principles: write one, or remove this key")
         return value
+
+    def hashed_by_name_alone(self) -> Container[str]:
+        """See `Section`."""
+        return ("domain",) if self.domain in DOMAINS else ()
 
 
 class LabelExamples(Source):
@@ -78,6 +83,10 @@ class LabelRequest(Section):
     max_new_tokens: int = Field(default=512, gt=0)
     max_prompt_tokens: int = Field(default=4096, gt=0)
     refusals: Literal["drop", "keep"] = "drop"
+
+    def hashed_by_name_alone(self) -> Container[str]:
+        """See `Section`."""
+        return ("domain",) if self.domain in DOMAINS else ()
 
 
 class Selection(Section):

@@ -49,6 +49,10 @@ class Section(BaseModel):
         """The fields marked `ReadsFile` of which the content counts and the path does not."""
         return ()
 
+    def hashed_by_name_alone(self) -> Container[str]:
+        """The fields marked `ReadsFile` that name something built in: a file or folder with that name is not what is read."""
+        return ()
+
 
 T = TypeVar("T", bound=Section)
 

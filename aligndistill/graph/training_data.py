@@ -120,13 +120,15 @@ def part_of_prompts(
         *_, previous = before.values()
         known["rankings"] = previous["rankings"]
         drawing: Given = {"settings": each.part_size, "share": each.weak, "seed": config.seed, "waits_for": stop}
+        drawing["not_hashed"] = {"parts": each.parts}
         return stage(each.of("prompts-part"), weak_prompts.part, prompts=whole, **known, **drawing)
-    which: Given = {"prompts": whole, "part": part, "parts": each.parts}
+    which: Given = {"prompts": whole, "part": part}
     if each.part_size is not None:
         weak = config.rounds is not None and config.rounds.weak is not None
-        not_hashed = {"weak": weak}
-        return stage(each.of("prompts-part"), prompts.sized_part, settings=each.part_size, not_hashed=not_hashed, **which)
-    return stage(each.of("prompts-part"), prompts.part, **which)
+        which["per_round"] = each.part_size.per_round
+        which["not_hashed"] = {"parts": each.parts, "repeats": each.part_size.repeats, "weak": weak}
+        return stage(each.of("prompts-part"), prompts.sized_part, **which)
+    return stage(each.of("prompts-part"), prompts.part, parts=each.parts, **which)
 
 
 def with_earlier(config: RunConfig, each: Round, latest: Stage, before: Mapping[str, Given]) -> Given:

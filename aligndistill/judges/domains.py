@@ -6,6 +6,7 @@
 
 from pathlib import Path
 
+from aligndistill.config.judges import DOMAINS
 from aligndistill.errors import ConfigError
 
 RUBRIC, PRINCIPLES, INSTRUCTION, EXAMPLES = "rubric.txt", "principles.txt", "instruction.txt", "examples.jsonl"
@@ -21,11 +22,9 @@ def domain_file(domain: str, name: str) -> Path:
     Raises:
         ConfigError: there is no such domain, or its folder lacks the file.
     """
-    built_in = {path.name: path for path in sorted(_FOLDER.iterdir()) if path.is_dir()}
-    folder = built_in.get(domain, Path(domain).expanduser())
+    folder = _FOLDER / domain if domain in DOMAINS else Path(domain).expanduser()
     if not folder.is_dir():
-        known = ", ".join(built_in)
-        raise ConfigError(f"there is no domain '{domain}': give the path of a folder, or one of {known}.")
+        raise ConfigError(f"there is no domain '{domain}': give the path of a folder, or one of {', '.join(DOMAINS)}.")
     if not (folder / name).is_file():
         raise ConfigError(f"the domain's folder '{domain}' has no file {name}: add it. The built-in domains show its form.")
     return folder / name

@@ -5,6 +5,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from aligndistill.config.judges import TEMPLATES
 from aligndistill.errors import ConfigError
 from aligndistill.judges import domains
 
@@ -48,7 +49,7 @@ class Template:
 
 def template_text(name: str) -> str:
     """The text of a built-in template by its name, or of one in a file; empty if there is none."""
-    path = next((path for path in _FOLDER.glob("*.txt") if path.stem == name), Path(name))
+    path = _path(name)
     return path.read_text(encoding="utf-8") if path.is_file() else ""
 
 
@@ -62,9 +63,8 @@ def load_template(name: str, fields: frozenset[str], domain: str | None = None) 
     Raises:
         ConfigError: there is no such template or domain, or the fields are not exactly these and, optionally, `OPTIONAL_FIELDS`.
     """
-    built_in = {path.stem: path for path in sorted(_FOLDER.glob("*.txt"))}
-    path = built_in.get(name, Path(name))
-    if domain is not None and name in built_in:
+    path = _path(name)
+    if domain is not None and name in TEMPLATES:
         if (name, fields) not in _OF_DOMAINS:
             raise ConfigError(f"the judge template '{name}' has its own criteria: remove 'template' or 'domain'.")
         path = _FOLDER / "domains" / f"{_OF_DOMAINS[name, fields]}.txt"
@@ -72,7 +72,7 @@ def load_template(name: str, fields: frozenset[str], domain: str | None = None) 
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(
-            f"cannot read the judge template '{name}': {error}. Give the path of a text file, or one of {', '.join(built_in)}."
+            f"cannot read the judge template '{name}': {error}. Give the path of a text file, or one of {', '.join(TEMPLATES)}."
         ) from None
     needed = fields if domain is None else fields | {CRITERIA}
     found = set(_FIELD.findall(text))
@@ -87,6 +87,10 @@ def load_template(name: str, fields: frozenset[str], domain: str | None = None) 
             f"A template of this kind needs {_braced(needed)}, each at least once, and may have {_braced(OPTIONAL_FIELDS)}."
         )
     return Template(text, domains.criteria(domain) if domain is not None else "")
+
+
+def _path(name: str) -> Path:
+    return _FOLDER / f"{name}.txt" if name in TEMPLATES else Path(name)
 
 
 def _braced(fields: Iterable[str]) -> str:

@@ -52,23 +52,33 @@ def part(context: StageContext, *, prompts: Path, part: int, parts: int) -> Stag
 
 
 def sized_part(
-    context: StageContext, *, prompts: Path, settings: FreshPrompts, part: int, parts: int, weak: bool = False
+    context: StageContext, *, prompts: Path, per_round: int, part: int, parts: int, repeats: int, weak: bool = False
 ) -> StageResult:
     """The next training prompts in the order of a hash, from the first again after the last, and all held-out prompts.
 
+    A part is the same however many others there are, so that more rounds leave those before as they are.
+
     Args:
+        per_round: the size of each part.
+        part: which one, from 0.
+        parts, repeats: there must be enough prompts for so many parts, each of them used again so often.
         weak: later parts are drawn by `weak_prompts.part`, which may need more prompts.
 
     Raises:
         DataError: there are too few for all parts.
     """
     order = sorted((content_hash("round", one.id), one.id) for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "train")
-    if shortage := settings.shortage(parts, len(order), weak=weak):
-        raise DataError(f"rounds.prompts: {shortage}.")
-    first = part * settings.per_round
-    chosen = {order[place % len(order)][1] for place in range(first, first + settings.per_round)}
+    require_enough(FreshPrompts(per_round=per_round, repeats=repeats), parts, len(order), weak=weak)
+    first = part * per_round
+    chosen = {order[place % len(order)][1] for place in range(first, first + per_round)}
     found = read_jsonl(prompts / PROMPTS, Prompt)
     return StageResult(counts=write_prompts(context, (one for one in found if one.split == "held_out" or one.id in chosen)))
+
+
+def require_enough(settings: FreshPrompts, parts: int, prompts: int, *, weak: bool) -> None:
+    """Raise a `DataError` if so many training prompts are too few for all parts."""
+    if shortage := settings.shortage(parts, prompts, weak=weak):
+        raise DataError(f"rounds.prompts: {shortage}.")
 
 
 def with_new(context: StageContext, *, prompts: Path, known: Path, written: Path) -> StageResult:

@@ -12,7 +12,7 @@ from aligndistill.preferences.difficulty import Difficulty, difficulties, drawn,
 from aligndistill.records import Prompt, Ranking, Record, content_hash
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import PROMPTS, RANKINGS, TIES
-from aligndistill.stages.prompts import write_prompts
+from aligndistill.stages.prompts import require_enough, write_prompts
 from aligndistill.store.jsonl import read_jsonl
 from aligndistill.store.stage import StageResult
 
@@ -31,6 +31,7 @@ def part(
     prompts: Path,
     settings: FreshPrompts,
     share: float,
+    parts: int,
     earlier: Mapping[str, Path],
     rankings: Path,
     seed: int,
@@ -41,12 +42,17 @@ def part(
     fewer of them have a difficulty and may be used again. The others are those used least so far, in the order of a hash.
 
     Args:
+        parts: how many rounds there are.
         earlier: the prompts of the rounds before.
         rankings: of the round before.
+
+    Raises:
+        DataError: there are too few prompts for all rounds.
     """
     used = Counter(one.id for folder in earlier.values() for one in read_jsonl(folder / PROMPTS, Prompt) if one.split == "train")
-    found = read_jsonl(prompts / PROMPTS, Prompt)
-    usable = {one.id for one in found if one.split == "train" and used[one.id] <= settings.repeats}
+    train = [one.id for one in read_jsonl(prompts / PROMPTS, Prompt) if one.split == "train"]
+    require_enough(settings, parts, len(train), weak=True)
+    usable = {name for name in train if used[name] <= settings.repeats}
     # A dry run has no rankings yet; as many other prompts take the place of the weak ones.
     known = {} if context.is_dry else training_difficulties(rankings)
     hard = {name: one.difficulty for name, one in known.items() if name in usable}

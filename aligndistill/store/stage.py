@@ -5,7 +5,7 @@ The fingerprint hashes all of them by keyword:
 
 - a stage by its own fingerprint, a mapping key by key;
 - a section field by field: fields marked `NotHashed` are excluded, and so are those marked `HashedIfSet` that have their default;
-  fields marked `ReadsFile` or `ReadsCode` add the content of the file (see `config/section.py`).
+  fields marked `ReadsFile` or `ReadsCode` add the content of the file, unless it is built in (see `config/section.py`).
 """
 
 import hashlib
@@ -230,7 +230,7 @@ def _hashed_section(section: Section) -> dict[str, Any]:
         if name not in section.hashed_by_content_alone():
             found[name] = hashed(value)
         if ReadsFile in of_field:
-            found[f"{name} content"] = _content(value)
+            found[f"{name} content"] = "" if name in section.hashed_by_name_alone() else _content(value)
         if ReadsCode in of_field:
             file = plugin_file(value) if value else None
             found[f"{name} content"] = _content(str(file)) if file else ""

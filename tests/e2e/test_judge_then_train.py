@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from tests.e2e.command import ENVIRONMENT, REPOSITORY, ForkServer
-from tests.e2e.small_run import write_config
+from tests.e2e.small_run import write_config, write_rows
 
 SCRIPT = REPOSITORY / "launch" / "judge_then_train.sh"
 
@@ -23,7 +23,9 @@ def port() -> int:
         return int(free.getsockname()[1])
 
 
-def run_script(python: str, folder: Path, port: int, judge: str, **variables: str) -> subprocess.CompletedProcess[str]:
+def run_script(
+    python: str, folder: Path, port: int, judge: str, script: Path = SCRIPT, **variables: str
+) -> subprocess.CompletedProcess[str]:
     """The script with `aligndistill` and `deepspeed` of this environment, run by a Python, on CPUs."""
     programs = folder / "bin"
     if not programs.exists():
@@ -40,7 +42,7 @@ def run_script(python: str, folder: Path, port: int, judge: str, **variables: st
         **variables,
     }
     return subprocess.run(
-        [str(SCRIPT), "run.yaml"], cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
+        [str(script), "run.yaml"], cwd=folder, env=environment, capture_output=True, text=True, timeout=400, check=False
     )
 
 
@@ -84,6 +86,43 @@ def test_server_and_training_take_turns(folder: Path, config: dict[str, Any], po
     assert again.returncode == 0, again.stderr
     assert "judge: starting" not in again.stdout
     assert "Nothing to do" in again.stdout
+
+
+SOURCE = {"path": "prompts.jsonl"}
+ELICITED = {"name": "more", "kind": "expand", "target": 5, "model": "teacher"}
+GRADED = {"quality": {"judge": {"kind": "rubric", "model": "teacher"}, "at_least": 5}}
+LABELLED = {"demonstrations": {"label": {"model": "teacher"}}, "batch_size": 16, "max_steps": 4}
+READY = {"rankings": {"source": {"path": "rankings.jsonl"}, "filters": GRADED}, "prompts": None, "candidates": None, "judge": None}
+
+
+@pytest.mark.parametrize(
+    ("first", "sections"),
+    [
+        ("local.sh", {}),
+        ("with_judge.sh", {"prompts": {"source": SOURCE, "elicit": [ELICITED]}}),
+        ("with_judge.sh", {"prompts": {"source": SOURCE, "filters": GRADED}}),
+        ("with_judge.sh", {"sft": LABELLED}),
+        ("with_judge.sh", {"candidates": {"from": ["start", "teacher"]}}),
+        ("with_judge.sh", READY),
+    ],
+    ids=["judge", "prompts", "filters", "labels", "candidates", "filters of rankings"],
+)
+def test_nothing_that_a_server_is_asked_for_is_made_without_it(
+    first: str, sections: dict[str, Any], folder: Path, config: dict[str, Any], port: int, forked: ForkServer
+) -> None:
+    """The two scripts that it calls say which was called, and end it."""
+    write_rows(folder / "rankings.jsonl", [{"prompt": f"{n}", "chosen": "a b c", "rejected": "a"} for n in range(20)])
+    whole = served(config, port)
+    whole |= {"teacher": whole["judge"]["model"], **sections}
+    write_config(folder / "run.yaml", whole)
+    script = Path(shutil.copy(SCRIPT, folder))
+    for name in ("local.sh", "with_judge.sh"):
+        (folder / name).write_text(f"#!/bin/sh\necho called {name} $*\nexit 7\n")
+        (folder / name).chmod(0o755)
+    ended = run_script(forked.python, folder, port, "no server", script)
+    assert ended.returncode == 7, ended.stderr
+    until = {"local.sh": "run.yaml --until candidates", "with_judge.sh": "aligndistill run run.yaml --until rankings"}
+    assert [line for line in ended.stdout.splitlines() if line.startswith("called")] == [f"called {first} {until[first]}"]
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")

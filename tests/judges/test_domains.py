@@ -6,13 +6,20 @@ from pathlib import Path
 import pytest
 
 from aligndistill.config.data import Source
+from aligndistill.config.judges import DOMAINS, TEMPLATES
 from aligndistill.data.loading import load_demonstrations
 from aligndistill.errors import ConfigError
 from aligndistill.judges.domains import EXAMPLES, INSTRUCTION, PRINCIPLES, RUBRIC, criteria, domain_file, lines_of, text_of
 from aligndistill.judges.templates import LISTWISE_FIELDS, PAIRWISE_FIELDS, RUBRIC_FIELDS, load_template
 
-DOMAINS = ("general", "finance", "law", "code", "medicine")
 DEFAULTS = [("general", PAIRWISE_FIELDS), ("listwise", LISTWISE_FIELDS), ("rubric", RUBRIC_FIELDS)]
+
+
+def test_all_that_are_built_in_are_listed() -> None:
+    """Those that are not would be read from the working directory, and hashed."""
+    folder = domain_file("general", RUBRIC).parent.parent
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == set(DOMAINS)
+    assert {path.stem for path in folder.parent.glob("*.txt")} == set(TEMPLATES)
 
 
 @pytest.mark.parametrize("domain", DOMAINS)

@@ -160,11 +160,11 @@ def whole_prompts(folder: Path, train: int) -> list[str]:
 
 def test_sized_parts_use_every_prompt_before_one_is_used_again(tmp_path: Path) -> None:
     train = whole_prompts(tmp_path / "whole", 10)
-    settings = FreshPrompts(per_round=4, repeats=1)
+    sizes = {"per_round": 4, "repeats": 1}
     parts = []
     for part in range(5):
         made = context(tmp_path / str(part))
-        prompts.sized_part(made, prompts=tmp_path / "whole", settings=settings, part=part, parts=5)
+        prompts.sized_part(made, prompts=tmp_path / "whole", part=part, parts=5, **sizes)
         rows = list(read_jsonl(made.folder / "prompts.jsonl", Prompt))
         assert sum(one.split == "held_out" for one in rows) == 3
         parts.append([one.id for one in rows if one.split == "train"])
@@ -172,7 +172,19 @@ def test_sized_parts_use_every_prompt_before_one_is_used_again(tmp_path: Path) -
     assert len({*parts[0], *parts[1]}) == 8
     assert Counter(name for part in parts for name in part) == dict.fromkeys(train, 2)  # 5 rounds of 4, twice 10
     with pytest.raises(DataError, match=r"rounds\.prompts: 6 rounds of 4 prompts need more than the 10 training prompts"):
-        prompts.sized_part(context(tmp_path / "more"), prompts=tmp_path / "whole", settings=settings, part=0, parts=6)
+        prompts.sized_part(context(tmp_path / "more"), prompts=tmp_path / "whole", part=0, parts=6, **sizes)
+
+
+def test_a_sized_part_is_the_same_however_many_rounds_follow(tmp_path: Path) -> None:
+    """They are no part of its fingerprint."""
+    whole_prompts(tmp_path / "whole", 16)
+    for part in range(3):
+        written = set()
+        for parts, repeats, weak in [(3, 0, False), (4, 0, False), (3, 1, False), (8, 1, False), (5, 2, True)]:
+            made = context(tmp_path / f"{part}-{parts}-{repeats}")
+            prompts.sized_part(made, prompts=tmp_path / "whole", per_round=4, part=part, parts=parts, repeats=repeats, weak=weak)
+            written.add((made.folder / "prompts.jsonl").read_bytes())
+        assert len(written) == 1
 
 
 def write_order(folder: Path, prompts: list[str], split: str = "train") -> None:
@@ -201,11 +213,11 @@ def test_half_of_a_round_is_drawn_from_the_hard_prompts_of_the_round_before(tmp_
     for part in range(5):  # 5 + 1 rounds of 4 are 12 prompts twice
         made = context(tmp_path / str(part))
         if part == 0:
-            prompts.sized_part(made, prompts=tmp_path / "whole", settings=settings, part=0, parts=5, weak=True)
+            prompts.sized_part(made, prompts=tmp_path / "whole", part=0, parts=5, weak=True, per_round=4, repeats=1)
         else:
             order = tmp_path / f"order-{part}"
             write_order(order, of_round[str(part - 1)])
-            given = {"settings": settings, "share": 0.5, "earlier": dict(earlier), "rankings": order, "seed": 3}
+            given = {"settings": settings, "share": 0.5, "parts": 5, "earlier": dict(earlier), "rankings": order, "seed": 3}
             counts = weak_prompts.part(made, prompts=tmp_path / "whole", **given).counts
             before = {one for one in of_round[str(part - 1)] if sum(one in names for names in of_round.values()) < 2}
             weak = before & {one.id for one in read_jsonl(made.folder / "prompts.jsonl", Prompt)}
@@ -230,7 +242,18 @@ def test_weak_prompts_that_may_run_out_are_an_error_of_the_first_round(tmp_path:
     settings = FreshPrompts(per_round=4, repeats=1)
     assert settings.shortage(5, 11) is None
     with pytest.raises(DataError, match=r"of which 'weak' uses some early, may use up the 11 training prompts, each 2 times"):
-        prompts.sized_part(context(tmp_path / "x"), prompts=tmp_path / "whole", settings=settings, part=0, parts=5, weak=True)
+        prompts.sized_part(context(tmp_path / "x"), prompts=tmp_path / "whole", part=0, parts=5, weak=True, per_round=4, repeats=1)
+
+
+def test_one_more_round_of_weak_prompts_that_may_run_out_is_an_error_of_that_round(tmp_path: Path) -> None:
+    """The first round is made already."""
+    whole_prompts(tmp_path / "whole", 11)
+    write_order(tmp_path / "order", [])
+    given = {"share": 0.5, "parts": 5, "earlier": {}, "rankings": tmp_path / "order", "seed": 3}
+    with pytest.raises(DataError, match=r"of which 'weak' uses some early, may use up the 11 training prompts, each 2 times"):
+        weak_prompts.part(
+            context(tmp_path / "x"), prompts=tmp_path / "whole", settings=FreshPrompts(per_round=4, repeats=1), **given
+        )
 
 
 def test_an_empty_part_is_an_error_of_the_first_round(tmp_path: Path) -> None:

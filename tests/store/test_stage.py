@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 from aligndistill.config.data import Source
-from aligndistill.config.judges import Function, Pairwise
+from aligndistill.config.judges import DOMAINS, TEMPLATES, Function, Listwise, Pairwise, Rubric
+from aligndistill.config.labels import Labels, Revise
 from aligndistill.config.models import EndpointModel, LocalModel
 from aligndistill.config.objectives import Ppo, RolloutServer
 from aligndistill.config.offline_objectives import Dpo
@@ -161,6 +162,52 @@ def test_a_file_that_a_section_names_counts_by_its_content(tmp_path: Path) -> No
     template.write_text("{prompt}!")
     after = of(source=source), of(judge=judge), of(judge=Pairwise(kind="pairwise", template="general"))
     assert [one == other for one, other in zip(before, after, strict=True)] == [False, False, True]
+
+
+BUILT_IN = [
+    *(Pairwise(kind="pairwise", template=name) for name in TEMPLATES),
+    *(Rubric(kind="rubric", domain=name) for name in DOMAINS),
+    Listwise(kind="listwise", domain="law"),
+    *(Labels(domain=name) for name in DOMAINS),
+    Labels(domain="code").request,
+    *(Revise(domain=name) for name in DOMAINS),
+]
+OF_ONES_OWN = [
+    Pairwise(kind="pairwise", template="mine"),
+    Rubric(kind="rubric", domain="mine"),
+    Labels(domain="mine"),
+    Labels(domain="mine").request,
+    Labels(instruction="code", domain="code"),
+    Revise(domain="mine"),
+    Revise(principles="code", domain="code"),
+]
+
+
+def prints_with_files(settings: Section) -> list[str]:
+    """Without, and with two contents of, files in the working directory that have the names of all that is built in."""
+    found = [of(settings=settings)]
+    for content in ("a", "b"):
+        for name in ("mine", *TEMPLATES, *DOMAINS):
+            Path(name).write_text(content)
+        found.append(of(settings=settings))
+    return found
+
+
+@pytest.mark.parametrize("settings", BUILT_IN, ids=lambda settings: type(settings).__name__)
+def test_a_file_with_the_name_of_something_built_in_does_not_count(
+    settings: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`domain: code` beside one's own code/: the built-in one is read."""
+    monkeypatch.chdir(tmp_path)
+    assert len(set(prints_with_files(settings))) == 1
+
+
+@pytest.mark.parametrize("settings", OF_ONES_OWN, ids=lambda settings: type(settings).__name__)
+def test_a_file_of_ones_own_counts_beside_what_is_built_in(
+    settings: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert len(set(prints_with_files(settings))) == 3
 
 
 def test_the_module_of_a_function_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
