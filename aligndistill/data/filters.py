@@ -14,7 +14,7 @@ from typing import Literal
 from aligndistill.config.filters import Balance, Filters
 from aligndistill.data.duplicates import UnitTable, contained_items, near_duplicates
 from aligndistill.data.language import language_of
-from aligndistill.data.overlap import units
+from aligndistill.data.overlap import NGRAM, units
 from aligndistill.data.refusals import is_refusal, plain
 from aligndistill.records import Demonstration, Message, Prompt, Ranking, Split, content_hash
 
@@ -198,6 +198,7 @@ def decide(
     ids: list[str] = []
     table = UnitTable()
     texts, items, owners = array("q"), array("q"), array("q")  # rows of the table; the number of the row that each belongs to
+    short_prompts = array("q")  # rows of the table: a prompt of fewer units than an n-gram is compared whole, so without its answers
     held_out: set[int] = set()
     for number, row in enumerate(rows):
         prompt = units(row.prompt)
@@ -215,6 +216,10 @@ def decide(
             table.add(units(row.whole) if row.answers else prompt)
         elif drop is None:  # a held-out prompt is its own text
             texts.append(items[-1])
+        if drop is None and row.split == "train" and row.answers and len(prompt) < NGRAM:
+            short_prompts.append(len(owners))
+            owners.append(number)
+            table.add(prompt)
     for identity, item in held_out_prompts:
         held_out.add(len(ids))
         items.append(len(owners))
@@ -227,7 +232,8 @@ def decide(
         ids.append(identity)
         table.add(units(item))
 
-    learned = [text for text in texts if owners[text] not in held_out and ids[owners[text]] not in settled]
+    compared = [*texts, *short_prompts]
+    learned = [text for text in compared if owners[text] not in held_out and ids[owners[text]] not in settled]
     for text, found in contained_items(table, items, learned).items():
         reason = "contains a held-out prompt" if owners[found.row] in held_out else "contains an evaluation item"
         decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
