@@ -1,7 +1,8 @@
 """Candidates that are criticised and revised by a scripted model: what is dropped, what joins, and how the judge sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -27,7 +28,7 @@ Reviser = Callable[[str, str], tuple[str, str]]
 """(answer, principle) -> critique and revision."""
 
 
-def write_inputs(folder: Path, samples: dict[str, int] = {}, **answers: list[str]) -> None:
+def write_inputs(folder: Path, samples: Mapping[str, int] = MappingProxyType({}), **answers: list[str]) -> None:
     """Prompts named by a word, each with its candidates. `samples` is by text, 1 for all others."""
     prompts = [Prompt(id=prompt_id(user(f"{name}?")), messages=user(f"{name}?"), source="x", split="train") for name in answers]
     (folder / "in").mkdir()
