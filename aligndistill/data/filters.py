@@ -198,7 +198,9 @@ def decide(
     ids: list[str] = []
     table = UnitTable()
     texts, items, owners = array("q"), array("q"), array("q")  # rows of the table; the number of the row that each belongs to
-    short_prompts = array("q")  # rows of the table: a prompt of fewer units than an n-gram is compared whole, so without its answers
+    short_prompts = array(
+        "q"
+    )  # rows of the table: a prompt of fewer units than an n-gram is compared whole, so without its answers
     held_out: set[int] = set()
     for number, row in enumerate(rows):
         prompt = units(row.prompt)
