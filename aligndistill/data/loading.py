@@ -141,8 +141,8 @@ def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstratio
 def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
     """Existing preferences: pairs and rankings, best first, scores on the data's own scale (1 and 0 for a pair without scores).
 
-    Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped. Prompts with a lineage
-    are in the split of their root, see `load_prompts`.
+    Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped. A prompt's
+    split is that of its root, as in `load_prompts`.
 
     Args:
         source: where to read.
