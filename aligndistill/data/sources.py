@@ -115,15 +115,27 @@ def _folder(folder: Path, split: str) -> Iterator[SourceRow]:
     return (row for file in _of_split(files, split) for row in read_file(file))
 
 
+SPLITS = frozenset({"train", "validation", "test"})
+
+
 def _of_split(files: list[Path], split: str) -> list[Path]:
-    """The files named after the split (`train.jsonl`, `train-00000-of-00002.parquet`); all files if none is named after a split."""
-    named = {file: re.split(r"[-.]", file.name)[0] for file in files}
-    if not {"train", "validation", "test", split} & set(named.values()):
-        return files
-    chosen = [file for file in files if named[file] == split]
-    if not chosen:
-        raise DataError(f"{files[0].parent}: no file of split '{split}'. The files are {_listed(split, set(named.values()))}")
-    return chosen
+    """The files named after the split, much as the Hub has it; all files if none is named after any.
+
+    `train_prefs-00000-of-00002.parquet` is of `train_prefs` alone. Other names are the split or begin with it (`train.jsonl`,
+    `train-1.jsonl`), or else have it among their words (`hh-train.jsonl`, `train_a.jsonl`).
+
+    Raises:
+        DataError: files are named after splits, and none after this one.
+    """
+    shards = {file: re.match(r"(.+?)-\d{5}-of-\d{5}", file.name) for file in files}
+    names = {file: shard[1] if shard else Path(file.name.removesuffix(".gz")).stem for file, shard in shards.items()}
+    words = {file: SPLITS.intersection(re.split(r"[-_. ]", name.lower())) for file, name in names.items()}
+    chosen = [file for file in files if split in (names[file], re.split(r"[-.]", file.name)[0])]
+    chosen = chosen or [file for file in files if split in words[file] and shards[file] is None]
+    if not chosen and any(words.values()):
+        listed = _listed(split, set(names.values()))
+        raise DataError(f"{files[0].parent}: no file of split '{split}'. The files are {listed} Set `split:` to one of them.")
+    return chosen or files
 
 
 def _saved_to_disk(folder: Path, split: str) -> Iterator[SourceRow]:

@@ -107,6 +107,53 @@ def test_in_a_folder_with_splits_only_the_one_asked_for_is_read(tmp_path: Path) 
         values_of(path=str(tmp_path), split="validation")
 
 
+H4 = ["train_prefs-00000-of-00001.jsonl", "train_sft-00000-of-00001.jsonl", "test_prefs-00000-of-00001.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "read"),
+    [
+        (H4, "train_prefs", H4[:1]),
+        (H4, "test_prefs", H4[2:]),
+        (["hh-train.jsonl", "hh-test.jsonl"], "train", ["hh-train.jsonl"]),
+        (["hh-train.jsonl", "hh-test.jsonl"], "hh-test", ["hh-test.jsonl"]),
+        (["Train.jsonl", "TEST.jsonl"], "test", ["TEST.jsonl"]),
+        (["train_a.jsonl", "train_b.jsonl", "test_a.jsonl"], "train", ["train_a.jsonl", "train_b.jsonl"]),
+        (["train.jsonl", "train-1.jsonl", "train_more.jsonl"], "train", ["train-1.jsonl", "train.jsonl"]),
+        (["c4-train.00000-of-00002.jsonl", "c4-validation.00000-of-00002.jsonl"], "train", ["c4-train.00000-of-00002.jsonl"]),
+        (["prefs.jsonl", "sft.jsonl"], "prefs", ["prefs.jsonl"]),
+        (["a.jsonl", "b.jsonl"], "train", ["a.jsonl", "b.jsonl"]),
+        (
+            ["part-00000-of-00002.jsonl", "part-00001-of-00002.jsonl"],
+            "train",
+            ["part-00000-of-00002.jsonl", "part-00001-of-00002.jsonl"],
+        ),
+        (["trains.jsonl", "latest.jsonl"], "train", ["latest.jsonl", "trains.jsonl"]),
+    ],
+)
+def test_files_of_a_split(tmp_path: Path, files: list[str], split: str, read: list[str]) -> None:
+    for name in files:
+        write(tmp_path / name, {"file": name})
+    assert [row["file"] for row in values_of(path=str(tmp_path), split=split)] == read
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "listed"),
+    [
+        (H4, "train", "test_prefs, train_prefs, train_sft. Did you mean 'train_sft'?"),
+        (H4, "train_pref", "test_prefs, train_prefs, train_sft. Did you mean 'train_prefs'?"),
+        (["hh-test.jsonl"], "train", "hh-test."),
+        (["hh-train.jsonl", "hh-test.jsonl"], "validation", "hh-test, hh-train."),
+    ],
+)
+def test_test_files_are_not_read_for_training(tmp_path: Path, files: list[str], split: str, listed: str) -> None:
+    for name in files:
+        write(tmp_path / name, {"file": name})
+    with pytest.raises(DataError) as caught:
+        values_of(path=str(tmp_path), split=split)
+    assert str(caught.value) == f"{tmp_path}: no file of split '{split}'. The files are {listed} Set `split:` to one of them."
+
+
 def test_a_folder_without_data(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no data files in this folder"):
         read_rows(Source(path=str(tmp_path)))
