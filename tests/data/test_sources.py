@@ -51,6 +51,23 @@ def test_a_later_row_may_lack_a_mapped_column(tmp_path: Path) -> None:
     assert values_of(path=str(path), columns={"prompt": "q"}) == [{"prompt": "1"}, {"other": "2"}]
 
 
+@pytest.mark.parametrize("more", [{}, {"limit": 2}])
+def test_the_first_row_may_lack_a_mapped_column_that_another_has(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Such as `context`, which not every prompt has."""
+    rows = [{"q": "1"}, {"q": "2", "z": ""}, {"q": "3", "passages": ["p"]}]
+    path = write(tmp_path / "folder" / "a.jsonl", *rows)
+    read = [{"prompt": "1"}, {"prompt": "2", "z": ""}, {"prompt": "3", "context": ["p"]}]
+    columns = {"prompt": "q", "context": "passages"}
+    for source in (path, path.parent):
+        assert values_of(path=str(source), columns=columns, **more) == read[: more.get("limit")]
+    with pytest.raises(ConfigError) as caught:
+        values_of(path=str(path), columns={"prompt": "q", "context": "pasages"}, **more)
+    assert str(caught.value) == (
+        f"{path} row 1: `columns` maps context to 'pasages', which does not exist. "
+        "The columns are passages, q, z. Did you mean 'passages'?"
+    )
+
+
 def test_mapping_to_a_name_that_no_format_has(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"question": "q"})
     with pytest.raises(ConfigError, match=r"unknown column 'promt'.*Did you mean 'prompt'\?"):
