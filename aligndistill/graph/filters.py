@@ -35,11 +35,11 @@ def filtered_demonstrations(config: RunConfig, named: Given) -> Given:
     known = named | ({"start": stage("start-before-sft", models.point, settings=start)} if "start" in wanted.models else {})
     asked: Given = {"settings": wanted, "models": pick(known, wanted.models), "seed": config.seed, "held_out": config.held_out}
     evaluated = config.prompts.source if config.prompts is not None else config.rankings.source
-    made = stage("demonstrations", filters.demonstrations, **asked, source=sft.demonstrations, evaluated=evaluated)
+    made = stage("demonstrations", filters.demonstrations, version=2, **asked, source=sft.demonstrations, evaluated=evaluated)
     return {"demonstrations": made}
 
 
 def filtered_rankings(config: RunConfig, named: Given) -> Given:
     """What the stage that reads ready-made rankings needs besides its settings, if they are filtered."""
     wanted = config.rankings.filters
-    return {} if wanted is None else {"models": pick(named, wanted.models), "seed": config.seed}
+    return {} if wanted is None else {"models": pick(named, wanted.models), "seed": config.seed, "version": 2}
