@@ -1,10 +1,10 @@
 """Prompts with one answer as rows for other tools: TRL's `messages`, EasyDistill, and distilabel's generation steps."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from aligndistill.records import Demonstration, Message, Ranking, as_dicts, content_hash
+from aligndistill.records import Demonstration, Lineage, Message, Prompt, Ranking, as_dicts, content_hash
 
 
 @dataclass(frozen=True)
@@ -82,3 +82,17 @@ def distilabel_answer_row(answer: WrittenAnswer) -> dict[str, Any]:
             "statistics_chat_generation_0": {"input_tokens": read, "output_tokens": wrote},
         },
     }
+
+
+def lineage_columns(prompts: Iterable[Prompt]) -> Callable[[str], dict[str, Any]]:
+    """For the id of each prompt its column `lineage`, by which another run splits the prompt and its answers as this one did.
+
+    No column if no prompt has a lineage. Else every row has all parts as texts, empty ones where the prompt has none: loaders take
+    the type of a column from a file's first rows.
+    """
+    known = {one.id: one.lineage for one in prompts if one.lineage is not None}
+    if not known:
+        return lambda prompt: {}
+    none = dict.fromkeys(Lineage.model_fields, "")
+    parts = {prompt: {name: getattr(one, name) or "" for name in none} for prompt, one in known.items()}
+    return lambda prompt: {"lineage": parts.get(prompt, none)}

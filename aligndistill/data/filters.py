@@ -14,7 +14,7 @@ from typing import Literal
 from aligndistill.config.filters import Balance, Filters
 from aligndistill.data.duplicates import UnitTable, contained_items, near_duplicates
 from aligndistill.data.language import language_of
-from aligndistill.data.overlap import units
+from aligndistill.data.overlap import NGRAM, units
 from aligndistill.data.refusals import is_refusal, plain
 from aligndistill.records import Demonstration, Message, Prompt, Ranking, Split, content_hash
 
@@ -210,8 +210,8 @@ def decide(
     """
     decisions: Decisions = []
     ids: list[str] = []
-    table = UnitTable()
-    texts, items, owners = array("q"), array("q"), array("q")  # rows of the table; the number of the row that each belongs to
+    compared = _Compared()
+    texts, items, short_prompts = array("q"), array("q"), array("q")  # rows of the table
     held_out: set[int] = set()
     for number, row in enumerate(rows):
         prompt = units(row.prompt)
@@ -220,28 +220,23 @@ def decide(
         ids.append(row.id)
         if row.split == "held_out":
             held_out.add(number)
-            items.append(len(owners))
-            owners.append(number)
-            table.add(prompt)
+            items.append(compared.add(number, prompt))
         if drop is None and (row.split == "train" or row.answers):
-            texts.append(len(owners))
-            owners.append(number)
-            table.add(units(row.whole) if row.answers else prompt)
+            texts.append(compared.add(number, units(row.whole) if row.answers else prompt))
         elif drop is None:  # a held-out prompt is its own text
             texts.append(items[-1])
+        if drop is None and row.split == "train" and row.answers and len(prompt) < NGRAM:  # compared whole, so without its answers
+            short_prompts.append(compared.add(number, prompt))
     for identity, item in held_out_prompts:
         held_out.add(len(ids))
-        items.append(len(owners))
-        owners.append(len(ids))
+        items.append(compared.add(len(ids), units(item)))
         ids.append(identity)
-        table.add(units(item))
     for identity, item in evaluation:
-        items.append(len(owners))
-        owners.append(len(ids))
+        items.append(compared.add(len(ids), units(item)))
         ids.append(identity)
-        table.add(units(item))
 
-    learned = [text for text in texts if owners[text] not in held_out and ids[owners[text]] not in settled]
+    table, owners = compared.table, compared.owners
+    learned = [one for one in (*texts, *short_prompts) if owners[one] not in held_out and ids[owners[one]] not in settled]
     for text, found in contained_items(table, items, learned).items():
         reason = "contains a held-out prompt" if owners[found.row] in held_out else "contains an evaluation item"
         decisions[owners[text]] = Drop(reason, ids[owners[found.row]], found.score)
@@ -254,6 +249,24 @@ def decide(
             drop = Drop(reason, ids[owners[found.row]], found.score)
             decisions[owners[text]] = drop if ids[owners[text]] not in settled else None
     return decisions
+
+
+class _Compared:
+    """The texts that are compared.
+
+    Attributes:
+        owners: of each row of the table, the number of what it is of.
+    """
+
+    def __init__(self) -> None:
+        self.table = UnitTable()
+        self.owners = array("q")
+
+    def add(self, owner: int, text: Sequence[str]) -> int:
+        """Add a text, given as its units; returns its row of the table."""
+        self.owners.append(owner)
+        self.table.add(text)
+        return len(self.owners) - 1
 
 
 def balance(rows: Iterable[Row], decisions: Decisions, limit: Balance, settled: Container[str] = ()) -> None:

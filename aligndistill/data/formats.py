@@ -106,14 +106,16 @@ def read_prompt(values: Mapping[str, Any], row_format: Format) -> Messages:
 def lineage_of(values: Mapping[str, Any]) -> Lineage | None:
     """Where a prompt that a model wrote comes from, if the row says so in our own form.
 
+    Tables give every row every column: what a prompt does not have is null or empty there.
+
     Raises:
         BadRow: a column `lineage` with a `root` that is otherwise not in our form: its split could not be known.
     """
     given = values.get("lineage")
-    if not isinstance(given, Mapping) or "root" not in given:
+    if not isinstance(given, Mapping) or not given.get("root"):
         return None
     try:
-        return Lineage.model_validate(given)
+        return Lineage.model_validate({name: part or None for name, part in given.items() if part or name != "topic"})
     except ValidationError as error:
         raise BadRow("lineage cannot be read", ", ".join(str(one["loc"][0]) for one in error.errors())) from None
 

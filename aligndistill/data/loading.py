@@ -141,7 +141,8 @@ def load_demonstrations(source: Source, held_out: float) -> Loading[Demonstratio
 def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
     """Existing preferences: pairs and rankings, best first, scores on the data's own scale (1 and 0 for a pair without scores).
 
-    Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped.
+    Rows with the same prompt stay separate rankings; a row that repeats both prompt and responses is dropped. A prompt's
+    split is that of its root, as in `load_prompts`.
 
     Args:
         source: where to read.
@@ -154,7 +155,8 @@ def load_rankings(source: Source, held_out: float) -> Loading[Ranking]:
 
     def read(row: SourceRow, row_format: Format) -> Ranking:
         _require_preferences(row, row_format)
-        return _ranking(read_judged(row.values, row_format), held_out)
+        judged = read_judged(row.values, row_format)
+        return _ranking(judged, _split_of_root(prompt_id(judged.prompt), lineage_of(row.values), held_out))
 
     def records(loading: Loading[Ranking]) -> Iterator[Ranking]:
         different = _without_repeats(loading, _read(loading, source, read), "duplicate row", _row_key)
@@ -173,7 +175,7 @@ def load_judgments(source: Source) -> Loading[Ranking]:
 
     def read(row: SourceRow, row_format: Format) -> Ranking:
         _require_preferences(row, row_format)
-        return _ranking(read_judged(row.values, row_format), held_out=0.0)
+        return _ranking(read_judged(row.values, row_format), "train")
 
     return Loading(lambda loading: _without_repeats(loading, _read(loading, source, read), "duplicate row", _row_key))
 
@@ -200,7 +202,7 @@ def _require_preferences(row: SourceRow, row_format: Format) -> None:
         )
 
 
-def _ranking(judged: RankedRow, held_out: float) -> Ranking:
+def _ranking(judged: RankedRow, split: Split) -> Ranking:
     identity = prompt_id(judged.prompt)
     responses = tuple(
         Response(
@@ -211,7 +213,7 @@ def _ranking(judged: RankedRow, held_out: float) -> Ranking:
         )
         for answer in sorted(judged.answers, key=lambda answer: -answer.score)
     )
-    return Ranking(prompt_id=identity, split=split_of(identity, held_out), messages=judged.prompt, responses=responses)
+    return Ranking(prompt_id=identity, split=split, messages=judged.prompt, responses=responses)
 
 
 def _read(loading: Loading[T], source: Source, read: Callable[[SourceRow, Format], T]) -> Iterator[T]:

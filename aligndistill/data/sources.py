@@ -1,7 +1,7 @@
 """Reads rows from a file, a folder or a data set on the Hub, and renames their columns."""
 
 import re
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from itertools import islice
 from pathlib import Path
@@ -25,15 +25,18 @@ def read_rows(source: Source) -> Iterator[SourceRow]:
     A row that cannot be read has an `error`; the caller decides whether to stop.
 
     Raises:
-        ConfigError: `columns` names a column that does not exist, or a Hub data set has no `revision`.
+        ConfigError: `columns` names a column that no row has, or a Hub data set has no `revision`.
         DataError: no such file, a file that cannot be read, or the Hub cannot be reached.
     """
     for ours in source.columns:
         if ours not in COLUMNS:
             raise ConfigError(f"`columns`: unknown column '{ours}'; the columns to map to are {_listed(ours, COLUMNS)}")
+    return islice(_renamed(_rows(source), source), source.limit)
+
+
+def _rows(source: Source) -> Iterator[SourceRow]:
     path = Path(source.path).expanduser()
-    rows = _hub(source) if on_hub(source) else _folder(path, source.split) if path.is_dir() else read_file(path)
-    return islice(_renamed(rows, source.columns), source.limit)
+    return _hub(source) if on_hub(source) else _folder(path, source.split) if path.is_dir() else read_file(path)
 
 
 def on_hub(source: Source) -> bool:
@@ -85,22 +88,31 @@ def _listed(wanted: str, known: Iterable[str]) -> str:
     return ", ".join(names) + (f". Did you mean '{close[0]}'?" if close else ".")
 
 
-def _renamed(rows: Iterator[SourceRow], columns: Mapping[str, str]) -> Iterator[SourceRow]:
+def _renamed(rows: Iterator[SourceRow], source: Source) -> Iterator[SourceRow]:
+    columns = source.columns
     checked = False
     for row in rows:
         if row.error is None and not checked:
-            _check_columns(row, columns)
+            _check_columns(row, source)
             checked = True
         others = {name: value for name, value in row.values.items() if name not in columns.values()}
         mapped = {ours: row.values[theirs] for ours, theirs in columns.items() if theirs in row.values}
         yield SourceRow(row.where, others | mapped, row.error)
 
 
-def _check_columns(row: SourceRow, columns: Mapping[str, str]) -> None:
-    for ours, theirs in columns.items():
-        if theirs not in row.values:
-            known = _listed(theirs, row.values)
-            raise ConfigError(f"{row.where}: `columns` maps {ours} to '{theirs}', which does not exist. The columns are {known}")
+def _check_columns(first: SourceRow, source: Source) -> None:
+    """Each column must be in some row: one of JSON may lack what others have, so all are read before it is an error."""
+    wanted, known = set(source.columns.values()), set(first.values)
+    path = Path(source.path).expanduser()
+    if wanted <= known:
+        return
+    for row in _rows(source) if path.exists() and not saved_to_disk(path) else ():  # rows of a data set have the same columns
+        known.update(row.values)
+        if wanted <= known:
+            return
+    ours, theirs = next(one for one in source.columns.items() if one[1] not in known)
+    listed = _listed(theirs, known)
+    raise ConfigError(f"{first.where}: `columns` maps {ours} to '{theirs}', which does not exist. The columns are {listed}")
 
 
 # ------------------------------------------------------------------------------------------------------------- folders
@@ -115,15 +127,27 @@ def _folder(folder: Path, split: str) -> Iterator[SourceRow]:
     return (row for file in _of_split(files, split) for row in read_file(file))
 
 
+SPLITS = frozenset({"train", "validation", "test"})
+
+
 def _of_split(files: list[Path], split: str) -> list[Path]:
-    """The files named after the split (`train.jsonl`, `train-00000-of-00002.parquet`); all files if none is named after a split."""
-    named = {file: re.split(r"[-.]", file.name)[0] for file in files}
-    if not {"train", "validation", "test", split} & set(named.values()):
-        return files
-    chosen = [file for file in files if named[file] == split]
-    if not chosen:
-        raise DataError(f"{files[0].parent}: no file of split '{split}'. The files are {_listed(split, set(named.values()))}")
-    return chosen
+    """The files named after the split, much as the Hub has it; all files if none is named after any.
+
+    `train_prefs-00000-of-00002.parquet` is of `train_prefs` alone. Other names are the split or begin with it (`train.jsonl`,
+    `train-1.jsonl`), or else have it among their words (`hh-train.jsonl`, `train_a.jsonl`).
+
+    Raises:
+        DataError: files are named after splits, and none after this one.
+    """
+    shards = {file: re.match(r"(.+?)-\d{5}-of-\d{5}", file.name) for file in files}
+    names = {file: shard[1] if shard else Path(file.name.removesuffix(".gz")).stem for file, shard in shards.items()}
+    words = {file: SPLITS.intersection(re.split(r"[-_. ]", name.lower())) for file, name in names.items()}
+    chosen = [file for file in files if split in (names[file], re.split(r"[-.]", file.name)[0])]
+    chosen = chosen or [file for file in files if split in words[file] and shards[file] is None]
+    if not chosen and any(words.values()):
+        listed = _listed(split, set(names.values()))
+        raise DataError(f"{files[0].parent}: no file of split '{split}'. The files are {listed} Set `split:` to one of them.")
+    return chosen or files
 
 
 def _saved_to_disk(folder: Path, split: str) -> Iterator[SourceRow]:

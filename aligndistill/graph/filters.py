@@ -35,8 +35,7 @@ def filtered_demonstrations(config: RunConfig, named: Given) -> Given:
     known = named | ({"start": stage("start-before-sft", models.point, settings=start)} if "start" in wanted.models else {})
     asked: Given = {"settings": wanted, "models": pick(known, wanted.models), "seed": config.seed, "held_out": config.held_out}
     evaluated = config.prompts.source if config.prompts is not None else config.rankings.source
-    reading: Given = {"source": sft.demonstrations, "evaluated": evaluated}
-    made = stage("demonstrations", filters.demonstrations, version=2, **asked, **reading)
+    made = stage("demonstrations", filters.demonstrations, version=2, **asked, source=sft.demonstrations, evaluated=evaluated)
     return {"demonstrations": made}
 
 

@@ -62,8 +62,8 @@ def labelled(config: RunConfig, label: Labels, named: Given, prompts: Stage) -> 
     if label.revise is not None:
         revising: Given = {"settings": label.revise, "replaces": label.revisions_replace, "rationale": label.rationale}
         revising["not_hashed"] = {"prices": config.prices_of(models_of(label.revise))}
-        revisers = pick(named, models_of(label.revise))
-        found = stage("labels-revised", revisions.make, authors=revisers, candidates=found, **revising, **known)
+        revising |= {"authors": pick(named, models_of(label.revise)), "version": 2 if label.revisions_replace else 1}
+        found = stage("labels-revised", revisions.make, candidates=found, **revising, **known)
     judged: Given = {}
     if label.judge is not None:
         judging: Given = {"judge": label.judge, "models": pick(named, models_of(label.judge))}

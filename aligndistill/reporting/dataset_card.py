@@ -36,6 +36,7 @@ COLUMNS: Mapping[str, str] = {
     "vote": "what a person chose, blind",
     "named": "an answer names a model, so the vote may not have been blind",
     "messages": "the conversation with its answer",
+    "lineage": "of a prompt that a model wrote: what it was made from and by whom, ids being hashes; empty texts for other prompts",
 }
 
 

@@ -161,12 +161,22 @@ def _tokenizer(
 ) -> Path | tuple[int, Source | Labelled | None]:
     """A folder or name with the tokenizer, or the size of a new one and the data that it is trained on."""
     if model.run is not None:
-        of_run = find(Path(model.run))
-        assert of_run.start is not None, "students have a start"
-        return _tokenizer(of_run.start, of_run.sft, find)
+        start, trained_on = _start_of(find(Path(model.run)), str(model.student))
+        return _tokenizer(start, trained_on, find)
     if model.from_scratch is not None:
         return model.from_scratch.vocab_size, model.from_scratch.tokenizer_data or (sft.demonstrations if sft else None)
     return Path(str(model.model))
+
+
+def _start_of(config: RunConfig, student: str) -> tuple[LocalModel, Sft | StartSft | None]:
+    """The start of one of a run's students, which may be of a later round or another seed, and what it was fine-tuned on first."""
+    all_of = resolved(config)
+    names = {each.of(name): name for each in all_of.all_rounds for name in each.students}
+    own = all_of.students[names[student]].start if student in names else None
+    if own is not None:
+        return own, own.sft
+    assert config.start is not None, "students have a start"
+    return config.start, config.sft
 
 
 # ------------------------------------------------------------------------------------------- models of a chain

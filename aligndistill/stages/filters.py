@@ -10,8 +10,7 @@ from aligndistill.config.data import Source
 from aligndistill.config.filters import Filters, Quality, Within
 from aligndistill.config.judges import Judge, Likelihood
 from aligndistill.data.filters import Decisions, Drop, balance, decide, prompt_text, row_of
-from aligndistill.data.loading import load_demonstrations, load_items
-from aligndistill.data.split import split_of
+from aligndistill.data.loading import load_demonstrations, load_items, load_prompts
 from aligndistill.judges.protocol import Task
 from aligndistill.processes.progress import track
 from aligndistill.records import Candidate, Demonstration, Dropped, Grade, Message, Prompt, Ranking, Verdict
@@ -76,8 +75,8 @@ def demonstrations(
     """
     held_out_items = (
         (one.id, prompt_text(one.messages))
-        for one in (load_items(evaluated) if evaluated is not None else ())
-        if split_of(one.id, held_out) == "held_out"
+        for one in (load_prompts(evaluated, held_out) if evaluated is not None else ())
+        if one.split == "held_out"
     )
     loading = load_demonstrations(source, held_out)
 

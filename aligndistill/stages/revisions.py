@@ -170,6 +170,7 @@ def _write(
     of_prompt: dict[str, list[Candidate]] = {}
     texts = {(one.prompt.id, one.original.text) for one in drafts if not (replaces and one.revised)}
     dropped = Counter(draft.failed for draft in drafts if draft.failed is not None)
+    more: Counter[tuple[str, str]] = Counter()
     revised = 0
     lines = read_generated(candidates)
     for draft in drafts:
@@ -180,13 +181,19 @@ def _write(
             continue
         if (draft.prompt.id, draft.text) in texts:
             dropped["duplicate"] += 1
+            if replaces:  # its original is gone, too: its samples are votes for the text that they are now
+                more[draft.prompt.id, draft.text] += draft.original.samples
             continue
         texts.add((draft.prompt.id, draft.text))
         known.append(revision_of(draft.original, draft.text, reviser))
         revised += 1
         if draft.line is not None:
             lines[draft.line.id] = draft.line
-    everyone = [one for many in of_prompt.values() for one in many]
+    everyone = [
+        one.model_copy(update={"samples": one.samples + more.pop((one.prompt_id, one.text), 0)})
+        for many in of_prompt.values()
+        for one in many
+    ]
     write_jsonl(context.folder / CANDIDATES, everyone)
     write_generated(context.folder, known_lines(lines, (one.id for one in everyone)))
     return StageResult(

@@ -211,6 +211,45 @@ def test_benchmark_items_are_found_and_named() -> None:
     assert drops == [Drop("contains an evaluation item", "benchmark row 7", 1.0), None]
 
 
+def ranked(prompt: str, *answers: str) -> Row:
+    responses = tuple(Response(text=text, score=-n, candidate_id=text) for n, text in enumerate(answers))
+    return row_of(Ranking(prompt_id="x", split="train", messages=(Message(role="user", content=prompt),), responses=responses))
+
+
+def answered(prompt: str, response: str, split: Split = "train") -> Row:
+    messages = (Message(role="user", content=prompt),)
+    return row_of(Demonstration(prompt_id=prompt_id(messages), split=split, messages=messages, response=response))
+
+
+def test_short_items_are_compared_with_the_prompts_of_answered_rows() -> None:
+    """Of fewer than 8 units, so the whole prompt must be the item; the answers behind it are none of it."""
+    items = [("bench row 1", "What is the capital of France?"), ("bench row 2", "Who wrote the novel War and Peace?")]
+    rows = [
+        answered("What is the capital of France?", "Paris."),
+        ranked("Who wrote the novel War and Peace?", "Leo Tolstoy.", "Anton Chekhov, in the year after he had been to sea."),
+        answered("what is the capital of france", "It is Paris, a city of two million people on the Seine."),
+        answered("What is the capital of France, and of Spain?", "Paris and Madrid."),
+        answered("Who wrote the novel?", "Nobody."),
+    ]
+    found = [drop and (drop.reason, drop.nearest, drop.score) for drop in decide(rows, Filters(), items)]
+    of_france, of_tolstoy = (("contains an evaluation item", f"bench row {row}", 1.0) for row in (1, 2))
+    assert found == [of_france, of_tolstoy, of_france, None, None]
+    settled = frozenset({rows[0].id})
+    assert decide(rows, Filters(), items, settled=settled)[0] is None
+
+
+@pytest.mark.parametrize("among_rows", [True, False])
+def test_short_held_out_prompts_are_compared_with_the_prompts_of_answered_rows(among_rows: bool) -> None:
+    held_out, leak = answered("What is 6 plus 7?", "13", "held_out"), answered("what is 6 plus 7", "13.")
+    others = [answered("What is 6 plus 8?", "14."), answered("Ask me.", "What is 6 plus 7?")]
+    if among_rows:
+        drops = decide([held_out, leak, *others], Filters())
+        assert drops == [None, Drop("contains a held-out prompt", held_out.id, 1.0), None, None]
+    else:
+        drops = decide([leak, *others], Filters(), (), [("6+7", held_out.prompt)])
+        assert drops[0] == Drop("contains a held-out prompt", "6+7", 1.0)
+
+
 def test_held_out_rows_stay_where_training_rows_repeat_them() -> None:
     """Whichever comes first, and whichever hash is smaller."""
     draw = random.Random(0)

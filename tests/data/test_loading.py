@@ -386,6 +386,41 @@ def test_a_line_of_prompts_is_in_one_split(tmp_path: Path) -> None:
         assert read[child.id].lineage == child.lineage
 
 
+PARTS = ["root", "parent", "operation", "author", "topic"]
+
+
+@pytest.mark.parametrize("nothing", [None, dict.fromkeys(PARTS), dict.fromkeys(PARTS, "")])
+def test_a_table_has_null_where_a_prompt_has_no_lineage_or_topic(tmp_path: Path, nothing: Any) -> None:
+    """Of a struct in Parquet every row has all fields."""
+    with_topic = {"root": "0f", "parent": None, "operation": "curate", "author": "teacher", "topic": "seas"}
+    without = {"root": "0f", "parent": "0e", "operation": "expand", "author": "teacher", "topic": None}
+    rows = [("curated", with_topic), ("expanded", without), *((f"own {n}", nothing) for n in NUMBERS)]
+    table = {"prompt": [text for text, _ in rows], "lineage": [lineage for _, lineage in rows]}
+    pyarrow.parquet.write_table(pyarrow.table(table), tmp_path / "p.parquet")
+    read = {one.messages[0].content: one.lineage for one in load_prompts(Source(path=str(tmp_path / "p.parquet")), 0.5)}
+    assert read["curated"] == Lineage(root="0f", parent=None, operation="curate", author="teacher", topic="seas")
+    assert read["expanded"] == Lineage(root="0f", parent="0e", operation="expand", author="teacher")
+    assert all(read[f"own {n}"] is None for n in NUMBERS)
+
+
+@pytest.mark.parametrize(
+    ("load", "answers"),
+    [
+        (load_prompts, {}),
+        (load_demonstrations, {"completion": "yes"}),
+        (load_rankings, {"chosen": "yes", "rejected": "no"}),
+        (load_rankings, {"responses": ["yes", "no"], "scores": [1, 0]}),
+    ],
+)
+def test_prompts_and_answers_are_in_the_split_of_the_root(tmp_path: Path, load: Load, answers: Row) -> None:
+    roots = [prompt_id(lone(f"seed {n}")) for n in NUMBERS]
+    lines = [{"root": root, "parent": root, "operation": "expand", "author": "teacher"} for root in roots]
+    write_jsonl(tmp_path / "x.jsonl", [{"prompt": f"child {n}", "lineage": line, **answers} for n, line in enumerate(lines)])
+    splits = [one.split for one in load(Source(path=str(tmp_path / "x.jsonl")), 0.5)]
+    assert splits == [split_of(root, 0.5) for root in roots]
+    assert splits != [split_of(prompt_id(lone(f"child {n}")), 0.5) for n in range(len(roots))]
+
+
 def test_a_lineage_without_its_parts_is_a_bad_row(tmp_path: Path) -> None:
     file = tmp_path / "prompts.jsonl"
     write_jsonl(file, [{"prompt": f"p {n}"} for n in NUMBERS] + [{"prompt": "q", "lineage": {"root": "0f"}}])

@@ -51,6 +51,23 @@ def test_a_later_row_may_lack_a_mapped_column(tmp_path: Path) -> None:
     assert values_of(path=str(path), columns={"prompt": "q"}) == [{"prompt": "1"}, {"other": "2"}]
 
 
+@pytest.mark.parametrize("more", [{}, {"limit": 2}])
+def test_the_first_row_may_lack_a_mapped_column_that_another_has(tmp_path: Path, more: dict[str, Any]) -> None:
+    """Such as `context`, which not every prompt has."""
+    rows = [{"q": "1"}, {"q": "2", "z": ""}, {"q": "3", "passages": ["p"]}]
+    path = write(tmp_path / "folder" / "a.jsonl", *rows)
+    read = [{"prompt": "1"}, {"prompt": "2", "z": ""}, {"prompt": "3", "context": ["p"]}]
+    columns = {"prompt": "q", "context": "passages"}
+    for source in (path, path.parent):
+        assert values_of(path=str(source), columns=columns, **more) == read[: more.get("limit")]
+    with pytest.raises(ConfigError) as caught:
+        values_of(path=str(path), columns={"prompt": "q", "context": "pasages"}, **more)
+    assert str(caught.value) == (
+        f"{path} row 1: `columns` maps context to 'pasages', which does not exist. "
+        "The columns are passages, q, z. Did you mean 'passages'?"
+    )
+
+
 def test_mapping_to_a_name_that_no_format_has(tmp_path: Path) -> None:
     path = write(tmp_path / "x.jsonl", {"question": "q"})
     with pytest.raises(ConfigError, match=r"unknown column 'promt'.*Did you mean 'prompt'\?"):
@@ -105,6 +122,53 @@ def test_in_a_folder_with_splits_only_the_one_asked_for_is_read(tmp_path: Path) 
     assert values_of(path=str(tmp_path), split="test") == [{"n": 3}]
     with pytest.raises(DataError, match=r"no file of split 'validation'\. The files are test, train"):
         values_of(path=str(tmp_path), split="validation")
+
+
+H4 = ["train_prefs-00000-of-00001.jsonl", "train_sft-00000-of-00001.jsonl", "test_prefs-00000-of-00001.jsonl"]
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "read"),
+    [
+        (H4, "train_prefs", H4[:1]),
+        (H4, "test_prefs", H4[2:]),
+        (["hh-train.jsonl", "hh-test.jsonl"], "train", ["hh-train.jsonl"]),
+        (["hh-train.jsonl", "hh-test.jsonl"], "hh-test", ["hh-test.jsonl"]),
+        (["Train.jsonl", "TEST.jsonl"], "test", ["TEST.jsonl"]),
+        (["train_a.jsonl", "train_b.jsonl", "test_a.jsonl"], "train", ["train_a.jsonl", "train_b.jsonl"]),
+        (["train.jsonl", "train-1.jsonl", "train_more.jsonl"], "train", ["train-1.jsonl", "train.jsonl"]),
+        (["c4-train.00000-of-00002.jsonl", "c4-validation.00000-of-00002.jsonl"], "train", ["c4-train.00000-of-00002.jsonl"]),
+        (["prefs.jsonl", "sft.jsonl"], "prefs", ["prefs.jsonl"]),
+        (["a.jsonl", "b.jsonl"], "train", ["a.jsonl", "b.jsonl"]),
+        (
+            ["part-00000-of-00002.jsonl", "part-00001-of-00002.jsonl"],
+            "train",
+            ["part-00000-of-00002.jsonl", "part-00001-of-00002.jsonl"],
+        ),
+        (["trains.jsonl", "latest.jsonl"], "train", ["latest.jsonl", "trains.jsonl"]),
+    ],
+)
+def test_files_of_a_split(tmp_path: Path, files: list[str], split: str, read: list[str]) -> None:
+    for name in files:
+        write(tmp_path / name, {"file": name})
+    assert [row["file"] for row in values_of(path=str(tmp_path), split=split)] == read
+
+
+@pytest.mark.parametrize(
+    ("files", "split", "listed"),
+    [
+        (H4, "train", "test_prefs, train_prefs, train_sft. Did you mean 'train_sft'?"),
+        (H4, "train_pref", "test_prefs, train_prefs, train_sft. Did you mean 'train_prefs'?"),
+        (["hh-test.jsonl"], "train", "hh-test."),
+        (["hh-train.jsonl", "hh-test.jsonl"], "validation", "hh-test, hh-train."),
+    ],
+)
+def test_test_files_are_not_read_for_training(tmp_path: Path, files: list[str], split: str, listed: str) -> None:
+    for name in files:
+        write(tmp_path / name, {"file": name})
+    with pytest.raises(DataError) as caught:
+        values_of(path=str(tmp_path), split=split)
+    assert str(caught.value) == f"{tmp_path}: no file of split '{split}'. The files are {listed} Set `split:` to one of them."
 
 
 def test_a_folder_without_data(tmp_path: Path) -> None:

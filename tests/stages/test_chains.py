@@ -137,6 +137,28 @@ def test_new_models_of_a_chain_have_one_tokenizer_by_their_settings(
     require_one_tokenizer(by_text)  # which judges, and is not distilled token by token
 
 
+@pytest.mark.parametrize(
+    ("more", "student", "vocab_size"),
+    [
+        ({}, "kd", 400),
+        ({}, "other", 320),
+        ({}, "best_of_n", 320),
+        ({"seeds": [3, 4]}, "kd-s4", 400),
+        ({"seeds": [3, 4]}, "other-s3", 320),
+    ],
+)
+def test_a_student_with_a_start_of_its_own_has_that_ones_tokenizer(more: dict[str, Any], student: str, vocab_size: int) -> None:
+    own = {"from_scratch": {**SIZES, "vocab_size": 400}, "sft": SFT}
+    students = {"kd": {"objective": {"kind": "dpo"}, "start": own}, "other": {"objective": {"kind": "dpo"}}}
+    write_run(config_of("medium", start={"from_scratch": SIZES}, sft=SFT, students=students, **more), **SAVED)
+    teacher = {"run": "runs/medium", "student": student}
+    sizes = {size: {"from_scratch": {**SIZES, "vocab_size": size}} for size in (320, 400)}
+    require_one_tokenizer(config_of("small", teacher=teacher, start=sizes.pop(vocab_size), sft=SFT))
+    (other,) = sizes.values()
+    with pytest.raises(ConfigError, match="one 'vocab_size' and one 'tokenizer_data'"):
+        require_one_tokenizer(config_of("small", teacher=teacher, start=other, sft=SFT))
+
+
 # ------------------------------------------------------------------------------------------------------------ chain_models
 
 

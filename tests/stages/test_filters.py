@@ -243,6 +243,22 @@ def test_demonstrations_that_contain_a_held_out_prompt_are_dropped(context: Stag
     assert made.dropped == {"self-reference": 1, "contains a held-out prompt": len(rows) - 1 - len(answers)}
 
 
+def test_held_out_prompts_are_those_of_the_run_also_where_a_model_wrote_them(context: StageContext, tmp_path: Path) -> None:
+    """The prompts of another run: the split of each is its root's, not its own."""
+    questions = [" ".join(f"{topic}{number}" for number in range(12)) for topic in TOPICS]
+    roots = [prompt_id(user(f"Seed about {topic}.")) for topic in TOPICS]
+    lines = [{"root": root, "parent": root, "operation": "expand", "author": "teacher"} for root in roots]
+    rows = [{"prompt": text, "lineage": line} for text, line in zip(questions, lines, strict=True)]
+    (tmp_path / "p.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    source = demonstrations(tmp_path, [(f"Answer this: {text}", text.split()[0]) for text in questions])
+    filtered(context, {}, source, evaluated=Source(path=str(tmp_path / "p.jsonl")), held_out=0.5)
+    leaked = {found.text.split()[-1] for found in dropped(context).values() if found.reason == "contains a held-out prompt"}
+    trained = {text.split()[0] for text in questions if _split(f"Answer this: {text}") == "train"}
+    held_out = {text.split()[0] for text, root in zip(questions, roots, strict=True) if split_of(root, 0.5) == "held_out"}
+    assert leaked == trained & held_out
+    assert leaked != {text.split()[0] for text in questions if _split(text) == "held_out"} & trained
+
+
 def _split(text: str) -> str:
     return split_of(prompt_id(user(text)), 0.5)
 

@@ -1,7 +1,8 @@
 """Candidates that are criticised and revised by a scripted model: what is dropped, what joins, and how the judge sees it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import pytest
 
@@ -11,6 +12,7 @@ from aligndistill.config.judges import Function, Judge, Pairwise
 from aligndistill.config.labels import Revise
 from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import Rankings, Runtime
+from aligndistill.elicitation.selection import agreeing, final_answer
 from aligndistill.errors import ConfigError
 from aligndistill.records import Candidate, Message, Prompt, Ranking, prompt_id
 from aligndistill.stages import audit, rankings, revisions, verdicts
@@ -26,15 +28,15 @@ Reviser = Callable[[str, str], tuple[str, str]]
 """(answer, principle) -> critique and revision."""
 
 
-def write_inputs(folder: Path, **answers: list[str]) -> None:
-    """Prompts named by a word, each with its candidates."""
+def write_inputs(folder: Path, samples: Mapping[str, int] = MappingProxyType({}), **answers: list[str]) -> None:
+    """Prompts named by a word, each with its candidates. `samples` is by text, 1 for all others."""
     prompts = [Prompt(id=prompt_id(user(f"{name}?")), messages=user(f"{name}?"), source="x", split="train") for name in answers]
     (folder / "in").mkdir()
     write_jsonl(folder / "in" / PROMPTS, prompts)
     write_jsonl(
         folder / "in" / CANDIDATES,
         [
-            Candidate(id=f"{name}-{n}", prompt_id=prompt.id, text=text, author="start")
+            Candidate(id=f"{name}-{n}", prompt_id=prompt.id, text=text, author="start", samples=samples.get(text, 1))
             for prompt, (name, texts) in zip(prompts, answers.items(), strict=True)
             for n, text in enumerate(texts)
         ],
@@ -135,6 +137,34 @@ def test_the_last_good_revision_of_several_counts(tmp_path: Path) -> None:
     assert texts(tmp_path) == [("start+teacher-revision", "2"), ("start", "stays")]  # the third step failed
     assert result.counts == {"originals": 2, "revisions": 1, "candidates": 2}
     assert result.dropped == {"revision: revision is a refusal": 1, "revision: unreadable critique": 1}
+
+
+@pytest.mark.parametrize("replaces", [False, True])
+def test_revisions_that_become_equal_keep_all_votes(tmp_path: Path, replaces: bool) -> None:
+    """Three samples say 11, two say 12: whoever revises the three into one text must not make them one vote."""
+    write_inputs(tmp_path, samples={"Hm\n12": 2}, A=["I add.\n11", "So it is\n11", "Hm\n12", "Thus\n11"], B=["Thus\n11"])
+    before = list(read_jsonl(tmp_path / "in" / CANDIDATES, Candidate))
+
+    def reviser(answer: str, principle: str) -> tuple[str, str]:
+        return "It is too long.", "7 + 4 =\n" + answer.splitlines()[-1]
+
+    result = revise(tmp_path, reviser, replaces=replaces)
+    assert result.dropped == {"revision: duplicate": 2}
+    after = list(read_jsonl(tmp_path / "revised" / CANDIDATES, Candidate))
+    if not replaces:  # the originals are there: no revision has more votes than its own original
+        assert [one.samples for one in after if one.revises] == [1, 2, 1]
+        return
+    assert [(one.text, one.samples) for one in after] == [("7 + 4 =\n11", 3), ("7 + 4 =\n12", 2), ("7 + 4 =\n11", 1)]
+    assert sum(one.samples for one in after) == sum(one.samples for one in before)
+    kept = agreeing([one for one in after if one.prompt_id == before[0].prompt_id], lambda one: final_answer(one.text), 0.5)
+    assert [one.text for one in kept.candidates] == ["7 + 4 =\n11"]
+    assert kept.accepted == 3 / 5
+
+
+def test_a_revision_that_is_the_text_of_an_unrevised_original_is_its_vote(tmp_path: Path) -> None:
+    write_inputs(tmp_path, samples={"wordy": 2}, A=["wordy", "plain"])
+    revise(tmp_path, lambda answer, _: ("It is too long.", "plain") if answer == "wordy" else ("...", ""), replaces=True)
+    assert [(one.text, one.samples) for one in read_jsonl(tmp_path / "revised" / CANDIDATES, Candidate)] == [("plain", 3)]
 
 
 def test_a_revision_must_keep_the_form_of_reasons_and_an_answer(tmp_path: Path) -> None:

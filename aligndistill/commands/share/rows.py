@@ -5,7 +5,14 @@ from pathlib import Path
 from typing import Any, Literal, get_args
 
 from aligndistill.config.problems import did_you_mean
-from aligndistill.data.answer_exports import answer_of, distilabel_answer_row, easydistill_row, messages_row, prompt_row
+from aligndistill.data.answer_exports import (
+    answer_of,
+    distilabel_answer_row,
+    easydistill_row,
+    lineage_columns,
+    messages_row,
+    prompt_row,
+)
 from aligndistill.data.exports import distilabel_row, rankings_row, rewardbench_rows, ultrafeedback_row
 from aligndistill.data.preference_exports import openrlhf_rows, verdict_row
 from aligndistill.data.trl_pairs import pairs_of
@@ -71,7 +78,8 @@ def rows_of(run: Path, data: Data, form: str) -> Rows:
     folders = finished_stages(run)
     match data:
         case "prompts":
-            return ((one.split, prompt_row(one.messages)) for one in _prompts(run, folders))
+            lineage = _lineage(run, folders)
+            return ((one.split, prompt_row(one.messages) | lineage(one.id)) for one in _prompts(run, folders))
         case "answers":
             return _answers(run, folders, form)
         case "verdicts":
@@ -89,6 +97,11 @@ def _prompts(run: Path, folders: dict[str, Path]) -> Iterator[Prompt]:
     return read_jsonl(found / PROMPTS, Prompt)
 
 
+def _lineage(run: Path, folders: dict[str, Path]) -> Callable[[str], Row]:
+    """See `lineage_columns`. A run of ready-made data has no prompts."""
+    return lineage_columns(_prompts(run, folders) if prompts_folder(folders) is not None else ())
+
+
 def _ranked(run: Path, folders: dict[str, Path], form: str) -> Rows:
     if "rankings" not in folders:
         raise DataError(f"{run}: this run has no rankings yet. Run it at least `--until rankings`.")
@@ -102,7 +115,9 @@ def _ranked(run: Path, folders: dict[str, Path], form: str) -> Rows:
         "openrlhf": openrlhf_rows,
         "rewardbench": rewardbench_rows,
     }
-    return ((one.split, row) for one in read_jsonl(folders["rankings"] / RANKINGS, Ranking) for row in rows[form](one))
+    lineage = _lineage(run, folders)
+    rankings = read_jsonl(folders["rankings"] / RANKINGS, Ranking)
+    return ((one.split, row | lineage(one.prompt_id)) for one in rankings for row in rows[form](one))
 
 
 def _answers(run: Path, folders: dict[str, Path], form: str) -> Rows:
@@ -121,8 +136,8 @@ def _answers(run: Path, folders: dict[str, Path], form: str) -> Rows:
     models = {one.name: (one.model, one.server or "local") for one in (known.origins.models if known else ())}
     row = {"messages": messages_row, "easydistill": easydistill_row, "distilabel-sft": distilabel_answer_row}[form]
     answered = (one for one in records if getattr(one, "task", "answer") == "answer")
-    source = f"aligndistill {run.name}"
-    return ((one.split, row(answer_of(one, models, source, _tokens(one, generated)))) for one in answered)
+    source, lineage = f"aligndistill {run.name}", _lineage(run, folders)
+    return ((one.split, row(answer_of(one, models, source, _tokens(one, generated))) | lineage(one.prompt_id)) for one in answered)
 
 
 def _tokens(record: Demonstration | Ranking, generated: Mapping[str, Generated]) -> tuple[int, int] | None:
