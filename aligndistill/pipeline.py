@@ -21,7 +21,7 @@ from aligndistill.config.schema import models_of
 from aligndistill.config.students import Student
 from aligndistill.config.yaml import dump_yaml
 from aligndistill.graph.elicited import prompts_so_far
-from aligndistill.graph.measurements import held_out_answers, measurements, progress
+from aligndistill.graph.measurements import held_out_answers, judge_kinds, measurements, progress
 from aligndistill.graph.models import named_models, with_labelled_start
 from aligndistill.graph.round_stages import RoundStages
 from aligndistill.graph.training_data import learned_rankings, preferences, prompt_set, ready
@@ -42,7 +42,7 @@ def pipeline(config: RunConfig) -> Pipeline:
     for each in config.all_rounds:
         built.append(one_round(config, each, models, data, built))
     about: Given = {"run": config.name, "seed": config.seed, "shown": shown}
-    about |= {"judge": config.judge.kind if config.judge else None, "origins": origins(config).model_dump()}
+    about |= {**judge_kinds(config), "origins": origins(config).model_dump()}
     about["chain"] = chain_models(config)
     return Pipeline(stage("report", report.make, version=3, **about, **measurements(config, models, data, built)))
 

@@ -307,6 +307,23 @@ def test_ready_made_rankings_need_neither_candidates_nor_judge(folder: Path) -> 
     assert {needed.name for needed in built["answers-dpo"].inputs} == {"prompts", "start", "student-dpo"}
 
 
+def test_the_report_knows_the_judges_of_labelling_and_of_the_evaluation(folder: Path) -> None:
+    def kinds(config: dict[str, Any]) -> tuple[str | None, str | None]:
+        given = stages(config)["report"].given
+        return given["judge"], given["evaluation_judge"]
+
+    config, by_length = small_config(), {"judge": {"kind": "function", "function": "lengths:score"}}
+    (folder / "lengths.py").write_text("")
+    own = config["judge"]["kind"]
+    assert kinds(config) == (own, own)
+    assert kinds({**config, "evaluation": by_length}) == (own, "function")
+    assert kinds({**config, "evaluation": {"judge": None}}) == (own, None)
+    (folder / "pairs.jsonl").write_text("")
+    ready = {key: one for key, one in config.items() if key not in ("prompts", "candidates", "judge", "teacher")}
+    ready["rankings"] = {"source": {"path": "pairs.jsonl"}}
+    assert kinds({**ready, "evaluation": by_length}) == (None, "function")
+
+
 def test_training_sampling_and_judging_take_all_processes(folder: Path) -> None:
     built = stages(small_config())
     together = {name for name, stage in built.items() if stage.together}

@@ -19,7 +19,7 @@ from aligndistill.processes.progress import doing
 from aligndistill.reporting.audit_rows import audit_table
 from aligndistill.reporting.vote_rows import vote_rows
 from aligndistill.stages.audit import AuditResult, audit_labelling, read_labelling, recorded
-from aligndistill.store.run_folder import judged_stages
+from aligndistill.store.run_folder import judged_stages, last_round
 
 
 def print_audit(path: Path, labels: Path | None, as_json: bool = False) -> None:
@@ -76,7 +76,7 @@ def vote_table(metrics: VoteMetrics) -> Table:
 
 
 def audit_run(path: Path, labels: Path | None) -> AuditResult:
-    """Audit a run, or a file of recorded verdicts (preferences or rankings of any format).
+    """Audit a run (of its rounds the last finished one), or a file of recorded verdicts (preferences or rankings of any format).
 
     Args:
         labels: a file of labels that replaces the config's labels.
@@ -88,6 +88,6 @@ def audit_run(path: Path, labels: Path | None) -> AuditResult:
     if path.is_file():
         judgments = load_judgments(Source(path=str(path)))
         return audit_labelling(recorded(judgments.all().records), AuditSettings(labels=given))
-    folders = judged_stages(path)
+    folders = last_round(judged_stages(path))
     settings = resolved(load_config([path / "config.yaml"])).audit_settings
     return audit_labelling(read_labelling(folders), settings.model_copy(update={"labels": given}) if given else settings)

@@ -33,6 +33,15 @@ def measurements(config: RunConfig, models: Given, data: Given, built: Sequence[
     return results | ({"promoted": {each.name: each.promoted for each in built}} if results["progress"] else {})
 
 
+def judge_kinds(config: RunConfig) -> Given:
+    """The kinds of the judge that labels and of the one that compares held-out answers, as arguments of the report's stage."""
+    comparing = config.evaluation.judge
+    return {
+        "judge": config.judge.kind if config.judge is not None else None,
+        "evaluation_judge": comparing.kind if comparing is not None and comparing != "same" else None,
+    }
+
+
 def scored(config: RunConfig, models: Given, prompts: Stage, answers: Given, built: Sequence[RoundStages], ends: Given) -> Stage:
     """All answers, scored by truth, reward model and judge. What may end the rounds decides which answers there are."""
     judging: Given = {"settings": config.evaluation, "models": pick(models, models_of(config.evaluation)), "seed": config.seed}

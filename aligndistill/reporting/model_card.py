@@ -148,7 +148,8 @@ def _results(facts: ModelFacts) -> Iterator[dict[str, Any]]:
 
 
 def _judge_name(facts: ModelFacts) -> str:
-    judge = facts.report.judge.kind if facts.report is not None and facts.report.judge is not None else "none"
+    judges = facts.report.judge if facts.report is not None else None
+    judge = "none" if judges is None else judges.evaluation_kind or judges.kind
     models = [one.model for one in _evaluating(facts)]
     return f"{judge} ({', '.join(models)})" if models else judge
 
@@ -240,10 +241,8 @@ def _judge(facts: ModelFacts) -> Iterator[str]:
     yield from table(("stage", "models", "requests", "tokens", "USD", "from", "to"), costs)
     judge = facts.report.judge if facts.report is not None else None
     if judge is not None:
-        yield (
-            f"Judge: {judge.kind}. {judge.verdicts or 0:,} verdicts, {judge.unparsed:,} of them unreadable. {facts.orders}".rstrip()
-            + "\n"
-        )
+        read = f"{judge.verdicts or 0:,} verdicts, {judge.unparsed:,} of them unreadable."
+        yield f"Judge: {judge.kinds}. {read} {facts.orders}".rstrip() + "\n"
     for name, text in facts.templates.items():
         yield f"Prompt template `{plain(name)}`:\n"
         yield fenced(text, "text")

@@ -16,6 +16,7 @@ from aligndistill.evaluation.preference_metrics import PreferenceMetrics
 from aligndistill.evaluation.votes import VoteMetrics
 from aligndistill.records import Record
 from aligndistill.reporting.about import About
+from aligndistill.reporting.judge_metrics import JudgeMetrics
 from aligndistill.reporting.provenance import Origins
 from aligndistill.reporting.written_data import DemonstrationMetrics, ElicitationMetrics
 
@@ -103,31 +104,6 @@ class StudentMetrics(ModelMetrics):
     quantized: QuantizedMetrics | None = None
     train_seconds: FiniteFloat | None = None
     against_start: AgainstStart | None = None
-
-
-class JudgeWork(Record):
-    """What a judge did for one purpose in one round. `cached`: calls answered from the cache; None where nothing counted them."""
-
-    purpose: str
-    verdicts: int
-    unparsed: int
-    calls: int
-    cached: int | None = None
-    prompt_tokens: int
-    completion_tokens: int
-
-
-class JudgeMetrics(Record):
-    """The judge's kind, and its numbers of calls, cached calls, verdicts, unreadable replies and tokens: the sums over `work`."""
-
-    kind: str
-    calls: int
-    cached: int | None = None
-    unparsed: int
-    verdicts: int | None = None
-    prompt_tokens: int | None = None
-    completion_tokens: int | None = None
-    work: tuple[JudgeWork, ...] = ()
 
 
 class EnsembleMetrics(Record):

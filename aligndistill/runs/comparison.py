@@ -1,7 +1,7 @@
 """Two runs compared for a notebook: each model's figures, paired over the held-out prompts that both runs have."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean
@@ -18,33 +18,6 @@ if TYPE_CHECKING:
     from pandas import DataFrame
 
 COMPARED = ("truth", "win", "reward", "length_tokens")
-
-
-@dataclass(frozen=True)
-class Yardsticks:
-    """What a run is measured by.
-
-    Attributes:
-        judge: the settings of the evaluation's judge.
-        truth: the function that scores answers.
-        reward_model: the fingerprint of its stage; None without one.
-    """
-
-    judge: object
-    truth: object
-    reward_model: str | None
-
-
-def incomparable(runs: Sequence[Yardsticks]) -> dict[str, str]:
-    """The measures whose values mean something else in one of the runs, and why."""
-    found = {}
-    if any(run.judge != runs[0].judge for run in runs):
-        found["win"] = "The judges differ: win rates of these runs are not comparable."
-    if any(run.truth != runs[0].truth for run in runs):
-        found["truth"] = "The truth functions differ: the truth of these runs is not comparable."
-    if any(run.reward_model != runs[0].reward_model for run in runs):
-        found["reward"] = "The reward models differ: rewards of these runs are not comparable."
-    return found
 
 
 @dataclass(frozen=True)

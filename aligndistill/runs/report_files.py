@@ -23,6 +23,7 @@ from aligndistill.stages.report import MACHINE, STUDENTS
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.store.artifacts import MANIFEST, read_manifest
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.run_folder import of_rounds
 
 if TYPE_CHECKING:
     from aligndistill.config.run import RunConfig
@@ -98,10 +99,10 @@ def write_verdicts(run: str, folder: Path, folders: Mapping[str, Path]) -> None:
 
 def _judged(folders: Mapping[str, Path]) -> "Iterator[JudgedPrompt]":
     """Every prompt with the verdicts on it: of each round's labelling, and of the evaluation."""
-    of_rounds = {name.removeprefix(one) for one in ("verdicts", "audit") for name in folders if name.startswith(one)}
-    for of_round in sorted(of_rounds):  # an audit that stopped the run is not finished, but the verdicts are
-        known = {one: folders.get(f"{one}{of_round}", folders.get(one)) for one in ("candidates", "verdicts", "rankings")}
-        known["second_verdicts"] = folders.get(f"second_verdicts{of_round}")
+    rounds = sorted({*of_rounds(folders, "verdicts"), *of_rounds(folders, "audit")})
+    for number in rounds:  # an audit that stopped the run is not finished, but the verdicts are
+        known = {one: of_rounds(folders, one).get(number, folders.get(one)) for one in ("candidates", "verdicts", "rankings")}
+        known["second_verdicts"] = of_rounds(folders, "second_verdicts").get(number)
         known["prompts"] = prompts_folder(folders)
         yield from judged_prompts(read_labelling({one: path for one, path in known.items() if path is not None}))
     if "evaluation" in folders:

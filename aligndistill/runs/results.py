@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from aligndistill.reporting.report import Report, StudentMetrics
-    from aligndistill.runs.comparison import ComparedRuns, Yardsticks
+    from aligndistill.runs.comparison import ComparedRuns
     from aligndistill.runs.samples import Samples, Which
 
 MODEL = "model"
@@ -138,18 +138,12 @@ class Run:
         Raises:
             DataError: one of them has no evaluation yet, or they share no held-out prompts.
         """
-        from aligndistill.runs.comparison import comparison, incomparable
+        from aligndistill.runs.comparison import comparison
+        from aligndistill.runs.yardsticks import incomparable, yardsticks
 
         second = other if isinstance(other, Run) else open_run(other)
-        excluded = incomparable((self._yardsticks, second._yardsticks))
+        excluded = incomparable([yardsticks(run.config, run.stages) for run in (self, second)])
         return comparison(f"{self.folder} -> {second.folder}", self._evaluation, second._evaluation, excluded)
-
-    @property
-    def _yardsticks(self) -> "Yardsticks":
-        from aligndistill.runs.comparison import Yardsticks
-
-        evaluation, model = resolved(self.config).evaluation, self.reward_model
-        return Yardsticks(evaluation.judge, evaluation.truth, model.parent.name.rpartition("-")[2] if model is not None else None)
 
     @property
     def _evaluation(self) -> Path:

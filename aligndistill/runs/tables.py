@@ -12,6 +12,7 @@ from aligndistill.stages.demonstrations import read_labels
 from aligndistill.stages.files import CANDIDATES, METRICS, PROMPTS, RANKINGS, SCORED, read_verdicts
 from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.store.jsonl import read_jsonl
+from aligndistill.store.run_folder import of_rounds
 
 if TYPE_CHECKING:
     from pandas import DataFrame
@@ -20,7 +21,7 @@ Rows = Iterator[dict[str, Any]]
 
 
 def read_table(name: str, run_folder: Path, stages: Mapping[str, Path]) -> "DataFrame":
-    """A table of a run with these finished stages.
+    """A table of a run with these finished stages; of every round, if it has several.
 
     Raises:
         DataError: there is no such table, or its stage is not finished.
@@ -32,12 +33,14 @@ def read_table(name: str, run_folder: Path, stages: Mapping[str, Path]) -> "Data
     if name not in TABLES:
         raise DataError(f"there is no table '{name}'. The tables of a run are: {', '.join((*TABLES, 'metrics'))}.")
     table = TABLES[name]
-    if table.stage not in stages:
+    folders = of_rounds(stages, table.stage)
+    if not folders:
         raise DataError(
             f"{run_folder} has no table '{name}': its stage '{table.stage}' is not finished, or not part of this config. "
             f"Finished stages: {', '.join(stages) or 'none'}."
         )
-    return pandas.DataFrame(table.rows(stages[table.stage]), columns=list(table.columns))
+    rows = ({**row, "round": number} for number, folder in folders.items() for row in table.rows(folder))
+    return pandas.DataFrame(rows, columns=list(table.columns))
 
 
 def _prompts(folder: Path) -> Rows:
@@ -88,17 +91,19 @@ TABLES = {
     "demonstrations": _Table(
         "demonstrations", _demonstrations, ("prompt_id", "prompt", "response", "rationale", "task", "author", "messages")
     ),
-    "candidates": _Table("candidates", _candidates, ("prompt_id", "candidate_id", "author", "text", "finish", "revises")),
+    "candidates": _Table("candidates", _candidates, ("prompt_id", "candidate_id", "author", "text", "finish", "revises", "round")),
     "verdicts": _Table(
         "verdicts",
         _verdicts,
         (
             *("prompt_id", "kind", "judge", "first", "second", "outcome", "probability_first", "candidate", "value", "reply"),
-            *("calls", "prompt_tokens", "completion_tokens"),
+            *("calls", "prompt_tokens", "completion_tokens", "round"),
         ),
     ),
     "rankings": _Table(
-        "rankings", _rankings, ("prompt_id", "split", "prompt", "rank", "score", "text", "author", "candidate_id", "finish")
+        "rankings",
+        _rankings,
+        ("prompt_id", "split", "prompt", "rank", "score", "text", "author", "candidate_id", "finish", "round"),
     ),
     "answers": _Table("evaluation", _answers, ("prompt_id", "prompt", "author", "text", "length_tokens", "truth", "reward", "win")),
 }

@@ -4,28 +4,34 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from aligndistill.records import Canary
-from aligndistill.reporting.report import JudgeMetrics, JudgeWork
+from aligndistill.reporting.judge_metrics import JudgeMetrics, JudgeWork
 from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS, read_verdicts
 from aligndistill.stages.verdicts import ASKED_AGAIN, CACHED, IN_EVALUATION, KNOWN_BAD, LABELLING, SECOND, judge_metrics
 from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.jsonl import read_jsonl
 
 
-def judge_work(kind: str | None, rounds: Mapping[str, Mapping[str, Path]], evaluation: Path | None) -> JudgeMetrics | None:
+def judge_work(
+    labelling: str | None, comparing: str | None, rounds: Mapping[str, Mapping[str, Path]], evaluation: Path | None
+) -> JudgeMetrics | None:
     """The work with its sums; None if nothing was judged.
 
     Args:
-        kind: the judge's kind; None without one.
+        labelling, comparing: the kinds of the judge that labels, and of the one that compares held-out answers; None without one.
         rounds: the stages of each round by name; those without `verdicts` are skipped.
         evaluation: the folder of the evaluation, if there is one.
     """
     work = [one for one in _work(rounds, evaluation) if one.verdicts]
-    if kind is None or not work:
+    if not work:
         return None
+    compared = work[-1].purpose == IN_EVALUATION
+    kind = comparing if compared and len(work) == 1 else labelling
+    assert kind is not None, "verdicts without a judge"
     names = ("calls", "unparsed", "verdicts", "prompt_tokens", "completion_tokens")
     sums = {name: sum(getattr(one, name) for one in work) for name in names}
     known = [one.cached for one in work if one.cached is not None]
-    return JudgeMetrics(kind=kind, work=tuple(work), cached=sum(known) if len(known) == len(work) else None, **sums)
+    sums["cached"] = sum(known) if len(known) == len(work) else None
+    return JudgeMetrics(kind=kind, evaluation_kind=comparing if compared else None, work=tuple(work), **sums)
 
 
 def _work(rounds: Mapping[str, Mapping[str, Path]], evaluation: Path | None) -> Iterator[JudgeWork]:

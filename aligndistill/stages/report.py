@@ -60,6 +60,7 @@ def make(
     seed: int,
     settings: Mapping[str, Student],
     judge: str | None,
+    evaluation_judge: str | None,
     chain: Sequence[RunModel],
     shown: str,
     origins: Mapping[str, Any],
@@ -76,7 +77,7 @@ def make(
     """Collect the metrics of the other stages.
 
     Args:
-        judge: its kind.
+        judge, evaluation_judge: the kinds of the judge that labels, and of the one that compares held-out answers.
         chain, origins: the models of the run and of the runs that they come from; the fields of `Origins`.
         shown: the config, as shown on the page.
         rounds: the stages from prompts to reward model by name, of each round.
@@ -95,7 +96,7 @@ def make(
         start=StartMetrics(**_metrics(evaluated, "start", StartMetrics)),
         starts={f"start-{name}": _own_start(evaluated, name) for name, one in settings.items() if one.start is not None},
         teacher=ModelMetrics(**teacher) if teacher else None,
-        judge=judge_work(judge, rounds, evaluation),
+        judge=judge_work(judge, evaluation_judge, rounds, evaluation),
         audit=audit.metrics if audit else None,
         demonstrations=_demonstrations(manifests),
         reward_model=_reward_model(manifests),

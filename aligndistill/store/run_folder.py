@@ -1,11 +1,17 @@
 """The list of finished stages in the folder of a run, and how one of its models is named."""
 
 import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 
 from aligndistill.errors import DataError
 
 ARTIFACTS = "artifacts.json"
+OF_ROUND = r"(?:-r(\d+))?"
+"""What the name of a stage ends in that belongs to a round after the first."""
+REPEATED = r"candidates|verdicts|second_verdicts|audit|rankings|reward_model(-s\d+)?"
+"""The stages of the first round that every later one repeats, and that its students or the report read."""
 
 
 def finished_stages(run_folder: Path) -> dict[str, Path]:
@@ -27,6 +33,29 @@ def finished_stages(run_folder: Path) -> dict[str, Path]:
         f"{gone} does not exist (searched from {bases[0]} and from the parent folders of {run_folder}). "
         "Change to the folder where the run was started, or run its config again."
     )
+
+
+def of_rounds(folders: Mapping[str, Path], name: str) -> dict[int, Path]:
+    """A stage's folder in each round that has finished it, by the round's number, in order: `NAME`, `NAME-r2` ...
+
+    Args:
+        folders: of the finished stages of a run, by name.
+    """
+    found = ((re.fullmatch(re.escape(name) + OF_ROUND, stage), folder) for stage, folder in folders.items())
+    return dict(sorted((int(match[1] or 1), folder) for match, folder in found if match))
+
+
+def last_round(folders: Mapping[str, Path]) -> dict[str, Path]:
+    """The stages of the last round that has finished what the first has, each under its name in the first; the report shows that
+    round. Without rounds, the stages themselves.
+
+    Args:
+        folders: of the finished stages of a run, by name.
+    """
+    repeated = {name: of_rounds(folders, name) for name in folders if re.fullmatch(REPEATED, name)}
+    finished = [set(rounds) for rounds in repeated.values()]
+    last = max(set.intersection(*finished), default=1) if finished else 1
+    return {**folders, **{name: rounds[last] for name, rounds in repeated.items()}}
 
 
 def judged_stages(run_folder: Path) -> dict[str, Path]:

@@ -1,4 +1,4 @@
-"""Preferences that came with the data: no candidates, no judge, the same students and report."""
+"""Preferences that came with the data: no candidates, no judge of them, the same students and report."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ def test_students_and_reward_model_learn_from_them(
         "rankings": {"source": {"path": "ranked.jsonl"}, "held_out": 0.3},
         "reward_model": {"max_steps": 8, "batch_size": 16, "learning_rate": 1e-2},
         "students": config["students"],
-        "evaluation": {"truth": truth, "max_new_tokens": 8},
+        "evaluation": {"truth": truth, "max_new_tokens": 8, "judge": {"kind": "function", "function": truth} if truth else "same"},
         "runtime": config["runtime"],
     }
     write_config(folder / "run.yaml", ready_made)
@@ -44,12 +44,16 @@ def test_students_and_reward_model_learn_from_them(
     assert not made & {"candidates", "verdicts"}
 
     report = json.loads((folder / "runs/run/report.json").read_text())
-    assert report["judge"] is None
+    judge = report["judge"]
+    assert (judge is None) == (truth is None)
+    if judge is not None:  # that of the evaluation alone
+        assert (judge["kind"], judge["evaluation_kind"]) == ("function", "function")
+        assert [(one["purpose"], one["verdicts"]) for one in judge["work"]] == [("evaluation", judge["verdicts"])]
     assert report["teacher"] is None
     assert report["reward_model"]["accuracy"]["mean"] > 0.9  # the same two answers are right and wrong everywhere
     assert list(report["students"]) == ["best_of_n", "pro"]
     for student in report["students"].values():
-        assert student["win_rate"] is None
+        assert (student["win_rate"] is None) == (truth is None)
         assert (student["truth"] is None) == (truth is None)
         assert student["kl_nats"]["n"] == report["start"]["length_tokens"]["n"]
     pairs = read_rows(next((folder / "runs/store").glob("rankings-*/pairs.jsonl")))

@@ -69,6 +69,8 @@ def test_a_rule_ends_the_rounds_a_new_limit_goes_on_and_a_kill_loses_nothing(
     found = report(folder)
     assert set(found["students"]) == {"best_of_n", "dpo", "dpo-r2"}
     assert [(one["round"], one["ended"]) for one in found["rounds"]] == [("1", None), ("2", None)]
+    audited = forked.run(folder, "judge", "audit", f"runs/{found['run']}", "--json")
+    assert json.loads(audited.output)["metrics"] == found["audit"]
     assert found["rounds"][1]["kl_nats"]["mean"] > found["rounds"][0]["kl_nats"]["mean"] > 0
 
     def kill(pid: int) -> None:

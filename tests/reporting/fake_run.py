@@ -5,11 +5,10 @@ from aligndistill.evaluation.audit import AuditMetrics, LabelMetrics
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.leading import Leading
 from aligndistill.evaluation.preference_metrics import LengthGapBin, ReliabilityBin
+from aligndistill.reporting.judge_metrics import JudgeMetrics, JudgeWork
 from aligndistill.reporting.page import DataCounts, PageData
 from aligndistill.reporting.report import (
     Check,
-    JudgeMetrics,
-    JudgeWork,
     ModelMetrics,
     Report,
     RewardModelMetrics,

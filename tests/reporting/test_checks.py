@@ -5,7 +5,8 @@ from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.evaluation.intervals import Mean
 from aligndistill.evaluation.leading import Leading
 from aligndistill.reporting.checks import by_kind, checks_of
-from aligndistill.reporting.report import JudgeMetrics, Report, StartMetrics, StudentMetrics
+from aligndistill.reporting.judge_metrics import JudgeMetrics
+from aligndistill.reporting.report import Report, StartMetrics, StudentMetrics
 
 
 def mean(value: float, half: float, n: int = 251) -> Mean:

@@ -55,6 +55,17 @@ FACTS = ModelFacts(
 )
 
 
+def test_win_rates_are_by_the_judge_of_the_evaluation() -> None:
+    report = full_report()
+    assert report.judge is not None
+    report = report.model_copy(update={"judge": report.judge.model_copy(update={"evaluation_kind": "rubric"})})
+    card = model_card(replace(FACTS, report=report))
+    (win,) = [one for one in ModelCard(card).data.eval_results or () if one.metric_type == "win_rate"]
+    assert "judge: rubric (big-judge)" in str(win.metric_name)
+    assert "Judge: pairwise (in the evaluation rubric). 3,112 verdicts, 14 of them unreadable." in card
+    assert "Judge: rubric (big-judge)." in card
+
+
 def test_the_hub_reads_its_front_matter() -> None:
     data = ModelCard(model_card(FACTS)).data
     values = data.to_dict()

@@ -7,8 +7,9 @@ from html.parser import HTMLParser
 import pytest
 
 from aligndistill.evaluation.intervals import Mean
+from aligndistill.reporting.judge_metrics import JudgeMetrics, JudgeWork
 from aligndistill.reporting.page import DataCounts, PageData, render_page, write_page
-from aligndistill.reporting.report import Check, JudgeMetrics, NewPrompts, Report, RoundMetrics, StudentMetrics
+from aligndistill.reporting.report import Check, NewPrompts, Report, RoundMetrics, StudentMetrics
 from aligndistill.reporting.samples import SampleAnswer, SamplePrompt
 from aligndistill.reporting.writing import with_interval
 from tests.reporting.fake_run import full_page, full_report, student
@@ -116,6 +117,19 @@ def test_the_policy_forbids_everything_that_is_not_here(full_html):
     digest = base64.b64encode(hashlib.sha256(css.encode()).digest()).decode()
     assert policies == [f"default-src 'none'; style-src 'sha256-{digest}'; img-src data:"]
     assert_self_contained(page)
+
+
+def test_a_judge_of_the_evaluation_alone_is_measured(full_html):
+    assert "The judge's kind is pairwise. A comparison" in Page(full_html).text
+    work = JudgeWork(purpose="evaluation", verdicts=60, unparsed=1, calls=70, prompt_tokens=900, completion_tokens=60)
+    sums = work.model_dump(exclude={"purpose", "cached"})
+    alone = JudgeMetrics(kind="rubric", evaluation_kind="rubric", work=(work,), **sums)
+    for judge, kinds in ((alone, "rubric"), (alone.model_copy(update={"kind": "listwise"}), "listwise (in the evaluation rubric)")):
+        page = Page(render_page(PageData(report=full_report().model_copy(update={"judge": judge}))))
+        assert f"judge {kinds}" in page.text
+        assert f"The judge's kind is {kinds}. A comparison" in page.text
+        assert "evaluation 60 1 70 900 60" in page.text
+        assert not [line for line in re.findall("not measured.{0,60}", page.text) if "judge" in line]
 
 
 def test_full_page_shows_every_metric(full_html):

@@ -6,7 +6,7 @@ import pytest
 
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.records import Message
-from aligndistill.runs.comparison import Yardsticks, comparison, incomparable
+from aligndistill.runs.comparison import comparison
 from aligndistill.runs.samples import samples
 from aligndistill.stages.scored_answers import ScoredAnswer
 from aligndistill.store.jsonl import write_jsonl
@@ -96,12 +96,3 @@ def test_runs_without_shared_prompts_are_refused(one: Path, tmp_path: Path) -> N
     other = evaluation(tmp_path / "strange", answer("z", "dpo", "x", 1, 0.0))
     with pytest.raises(DataError, match="share no held-out prompts"):
         comparison("one -> strange", one, other, {})
-
-
-def test_each_yardstick_that_differs_excludes_its_measure() -> None:
-    one = Yardsticks({"kind": "author"}, "facts:score", "0123")
-    assert incomparable((one, one)) == {}
-    assert incomparable((one, Yardsticks(None, None, None))).keys() == {"win", "truth", "reward"}
-    assert incomparable((one, Yardsticks({"kind": "author"}, "facts:other", "0123"))) == {
-        "truth": "The truth functions differ: the truth of these runs is not comparable."
-    }

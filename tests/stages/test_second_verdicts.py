@@ -91,7 +91,7 @@ def test_the_audit_measures_the_agreement_and_stops_the_run(tmp_path: Path, teac
 def test_its_work_is_counted_apart(tmp_path: Path) -> None:
     context = labelled(context_in(tmp_path), honest)
     second = asked_second(context, honest, sample=4)
-    work = judge_work("pairwise", {"1": {"verdicts": context.folder, "second_verdicts": second.folder}}, None)
+    work = judge_work("pairwise", None, {"1": {"verdicts": context.folder, "second_verdicts": second.folder}}, None)
     assert work is not None
     assert [(one.purpose, one.verdicts, one.calls) for one in work.work][-1] == ("second judge", 8, 8)
     assert (second.folder / VERDICTS).is_file()

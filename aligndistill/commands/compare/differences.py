@@ -9,8 +9,10 @@ from typing import Any
 
 from aligndistill.commands.view.query import Index
 from aligndistill.commands.view.run_folder import RunFolder
+from aligndistill.config.load import load_config
+from aligndistill.errors import ConfigError
 from aligndistill.evaluation.intervals import Mean, paired_difference
-from aligndistill.runs.comparison import Yardsticks, incomparable
+from aligndistill.runs.yardsticks import Yardsticks, fingerprint_of, incomparable, yardsticks
 
 COMPARED = ("truth", "win", "kl", "length", "reward")
 """Columns of the index: score by the truth function, win rate over the start, KL from the start (nats), tokens, reward."""
@@ -23,21 +25,35 @@ Figures = Mapping[str, Mapping[str, float | None]]
 
 
 def excluded_measures(runs: Sequence[RunFolder]) -> dict[str, str]:
-    """The measures whose values mean something else in one of the runs, and why."""
-    return incomparable([_yardsticks(run) for run in runs])
+    """The measures whose values mean something else in one of the runs, or may do so, and why."""
+    read = [_yardsticks(run) for run in runs]
+    excluded = incomparable([one or _without_judge(run) for run, one in zip(runs, read, strict=True)])
+    if unread := [run.id for run, one in zip(runs, read, strict=True) if one is None]:
+        excluded["win"] = (
+            f"This version cannot read the config of {', '.join(unread)}, and so not who judged: win rates are not compared. "
+            "`aligndistill check` says why."
+        )
+    return excluded
 
 
-def _yardsticks(run: RunFolder) -> Yardsticks:
-    evaluation = run.config.get("evaluation") or {}
-    judge = evaluation.get("judge", "same")
-    judge = run.config.get("judge") if judge == "same" else judge
-    return Yardsticks(judge, evaluation.get("truth"), _artifact(run, "reward_model"))
+def _yardsticks(run: RunFolder) -> Yardsticks | None:
+    """None if this version cannot read the run's config, which another version may have written."""
+    try:
+        config = load_config(run.path / "config.yaml")
+    except ConfigError:
+        return None
+    return yardsticks(config, run.folders)
+
+
+def _without_judge(run: RunFolder) -> Yardsticks:
+    truth = (run.config.get("evaluation") or {}).get("truth")
+    return Yardsticks(None, truth, fingerprint_of(run.folders, "reward_model"))
 
 
 def notes(runs: Sequence[RunFolder], indexes: Sequence[Index]) -> Iterator[str]:
     """What cannot be compared, or only with care."""
     yield from excluded_measures(runs).values()
-    if len({_artifact(run, "start") for run in runs}) > 1:
+    if len({fingerprint_of(run.folders, "start") for run in runs}) > 1:
         yield "The starts differ: win rate and KL are each over the run's own start."
     held_out = [{row[0] for row in index.db.execute("select id from prompts where held_out")} for index in indexes]
     for run, prompts in zip(runs[1:], held_out[1:], strict=True):
@@ -111,11 +127,5 @@ def shared_models(base: Index, others: Sequence[Index]) -> list[str]:
 
 def same_answers(model: str, one: RunFolder, other: RunFolder) -> bool:
     """Whether the model's answers are one artifact: the same model, asked the same."""
-    found = _artifact(one, f"answers-{model}")
-    return found is not None and found == _artifact(other, f"answers-{model}")
-
-
-def _artifact(run: RunFolder, stage: str) -> str | None:
-    """The fingerprint of a finished stage."""
-    folder = run.folders.get(stage)
-    return None if folder is None else folder.name.rpartition("-")[2]
+    found = fingerprint_of(one.folders, f"answers-{model}")
+    return found is not None and found == fingerprint_of(other.folders, f"answers-{model}")

@@ -4,6 +4,7 @@ import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from itertools import chain
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -22,7 +23,7 @@ from aligndistill.runs.provenance import PROVENANCE
 from aligndistill.stages.audit import AuditResult
 from aligndistill.stages.files import AUDIT, RANKINGS
 from aligndistill.store.jsonl import read_jsonl
-from aligndistill.store.run_folder import finished_stages
+from aligndistill.store.run_folder import finished_stages, last_round, of_rounds
 
 
 def export_data(run: Path, folder: Path, kinds: Sequence[Data], form: str | None, given: Terms) -> DataFacts:
@@ -82,6 +83,7 @@ def data_facts(run: Path, parts: Sequence[DataPart], given: Terms) -> DataFacts:
         DataError: the run has no provenance.
     """
     provenance, config, folders = read_provenance(run / PROVENANCE), load_config(run / "config.yaml"), finished_stages(run)
+    audit = last_round(folders).get("audit")
     if provenance is None:
         raise DataError(f"{run} has no {PROVENANCE}. Run its config again to write it; finished stages are skipped.")
     card, published = config.card, terms(config.card, given)
@@ -91,7 +93,7 @@ def data_facts(run: Path, parts: Sequence[DataPart], given: Terms) -> DataFacts:
         terms=published,
         parts=parts,
         pretty_name=card.pretty_name if card is not None else None,
-        audit=AuditResult.model_validate_json((folders["audit"] / AUDIT).read_bytes()).metrics if "audit" in folders else None,
+        audit=AuditResult.model_validate_json((audit / AUDIT).read_bytes()).metrics if audit is not None else None,
         authors=authors,
         shared=shared,
         templates=dict(judge_templates(config)),
@@ -102,11 +104,12 @@ def data_facts(run: Path, parts: Sequence[DataPart], given: Terms) -> DataFacts:
 
 def _authors(folders: Mapping[str, Path]) -> tuple[Mapping[str, int], int | None]:
     """How many ranked answers each model wrote, and how many prompts are both in the training and in the held-out rankings."""
-    if "rankings" not in folders:
+    rounds = of_rounds(folders, "rankings").values()
+    if not rounds:
         return {}, None
     authors: Counter[str] = Counter()
     prompts: dict[str, set[str]] = {"train": set(), "held_out": set()}
-    for ranking in read_jsonl(folders["rankings"] / RANKINGS, Ranking):
+    for ranking in chain.from_iterable(read_jsonl(folder / RANKINGS, Ranking) for folder in rounds):
         authors.update(one.author for one in ranking.responses)
         prompts[ranking.split].add(ranking.prompt_id)
     return dict(authors.most_common()), len(prompts["train"] & prompts["held_out"])

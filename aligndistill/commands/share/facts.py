@@ -163,7 +163,8 @@ def judge_templates(config: RunConfig) -> Iterator[tuple[str, str]]:
 
 
 def _orders(student: TrainedModel) -> str:
-    judge = student.full_config.judge
+    config = student.full_config
+    judge = config.judge or config.evaluation.judge
     members = [one.judge for one in judge.members.values()] if isinstance(judge, Panel) else [judge]
     said = []
     for one in members:

@@ -1,6 +1,8 @@
 """A run's records as rows of other tools, by kind of data and format; every row with its split."""
 
+from collections import ChainMap
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any, Literal, get_args
 
@@ -25,7 +27,7 @@ from aligndistill.stages.files import CANDIDATES, DEMONSTRATIONS, PROMPTS, RANKI
 from aligndistill.stages.generated import Generated, demonstration_id, read_generated
 from aligndistill.stages.scored_answers import ScoredAnswer, answer_key
 from aligndistill.store.jsonl import read_jsonl
-from aligndistill.store.run_folder import finished_stages
+from aligndistill.store.run_folder import finished_stages, of_rounds
 
 Data = Literal["preferences", "rankings", "verdicts", "votes", "answers", "prompts"]
 KINDS: tuple[Data, ...] = get_args(Data)
@@ -72,6 +74,8 @@ def format_of(data: Data, form: str | None) -> str:
 def rows_of(run: Path, data: Data, form: str) -> Rows:
     """The rows of one kind of data.
 
+    With rounds, those that each round made, in order; the sets that students learn from, of several rounds, are not repeated.
+
     Raises:
         DataError: the run does not have it yet.
     """
@@ -103,10 +107,17 @@ def _lineage(run: Path, folders: dict[str, Path]) -> Callable[[str], Row]:
 
 
 def _ranked(run: Path, folders: dict[str, Path], form: str) -> Rows:
-    if "rankings" not in folders:
+    rounds, judged = of_rounds(folders, "rankings"), of_rounds(folders, "verdicts")
+    if not rounds:
         raise DataError(f"{run}: this run has no rankings yet. Run it at least `--until rankings`.")
-    with_verdicts = form in ("distilabel", "ultrafeedback") and "verdicts" in folders
-    verdicts = group_by_prompt(read_verdicts(folders["verdicts"]) if with_verdicts else ())
+    lineage = _lineage(run, folders)
+    return chain.from_iterable(_ranked_in(folder, judged.get(number), form, lineage) for number, folder in rounds.items())
+
+
+def _ranked_in(rankings: Path, judged: Path | None, form: str, lineage: Callable[[str], Row]) -> Rows:
+    """The rows of the rankings of one round, and of the verdicts that they were made from."""
+    shown = judged if form in ("distilabel", "ultrafeedback") else None
+    verdicts = group_by_prompt(read_verdicts(shown) if shown is not None else ())
     rows: dict[str, Callable[[Ranking], Iterator[Row]]] = {
         "rankings": lambda one: iter([rankings_row(one)]),
         "distilabel": lambda one: iter([distilabel_row(one, verdicts[one.prompt_id])]),
@@ -115,21 +126,21 @@ def _ranked(run: Path, folders: dict[str, Path], form: str) -> Rows:
         "openrlhf": openrlhf_rows,
         "rewardbench": rewardbench_rows,
     }
-    lineage = _lineage(run, folders)
-    rankings = read_jsonl(folders["rankings"] / RANKINGS, Ranking)
-    return ((one.split, row | lineage(one.prompt_id)) for one in rankings for row in rows[form](one))
+    found = read_jsonl(rankings / RANKINGS, Ranking)
+    return ((one.split, row | lineage(one.prompt_id)) for one in found for row in rows[form](one))
 
 
 def _answers(run: Path, folders: dict[str, Path], form: str) -> Rows:
     """The run's demonstrations if it has made some, else the best answer of each ranking."""
     records: Iterator[Demonstration | Ranking]
+    generated: Mapping[str, Generated]
     made = [folder for folder in folders.values() if (folder / DEMONSTRATIONS).is_file()]
     if made:
         records = read_jsonl(made[-1] / DEMONSTRATIONS, Demonstration)
         generated = read_generated(made[-1])
-    elif "rankings" in folders:
-        records = read_jsonl(folders["rankings"] / RANKINGS, Ranking)
-        generated = read_generated(folders["candidates"]) if "candidates" in folders else {}
+    elif rounds := of_rounds(folders, "rankings"):
+        records = chain.from_iterable(read_jsonl(folder / RANKINGS, Ranking) for folder in rounds.values())
+        generated = ChainMap(*(read_generated(folder) for folder in of_rounds(folders, "candidates").values()))
     else:
         raise DataError(f"{run}: this run has neither demonstrations nor rankings yet. Run it at least `--until rankings`.")
     known = read_provenance(run / PROVENANCE)
@@ -149,14 +160,16 @@ def _tokens(record: Demonstration | Ranking, generated: Mapping[str, Generated])
 
 
 def _verdicts(run: Path, folders: dict[str, Path]) -> Rows:
-    if "verdicts" not in folders or "candidates" not in folders:
+    rounds, written = of_rounds(folders, "verdicts"), of_rounds(folders, "candidates")
+    if not rounds:
         raise DataError(f"{run}: this run has no verdicts of its own. Run it at least `--until verdicts`.")
     prompts = {one.id: one for one in _prompts(run, folders)}
-    candidates = {one.id: one for one in read_jsonl(folders["candidates"] / CANDIDATES, Candidate)}
-    for verdict in read_verdicts(folders["verdicts"]):
-        prompt = prompts.get(verdict.prompt_id)
-        if prompt is not None:
-            yield prompt.split, verdict_row(verdict, prompt.messages, prompt.split, candidates)
+    for number, folder in rounds.items():
+        candidates = {one.id: one for one in read_jsonl(written[number] / CANDIDATES, Candidate)}
+        for verdict in read_verdicts(folder):
+            prompt = prompts.get(verdict.prompt_id)
+            if prompt is not None:
+                yield prompt.split, verdict_row(verdict, prompt.messages, prompt.split, candidates)
 
 
 def _votes(run: Path, folders: dict[str, Path], form: str) -> Rows:

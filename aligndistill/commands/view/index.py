@@ -22,6 +22,7 @@ from aligndistill.data.trl_pairs import joined_prompt
 from aligndistill.records import content_hash
 from aligndistill.stages.files import ANSWERS, CANARIES, CANDIDATES, PAIRS, PROMPTS, RANKINGS, REPEATS, SCORED, VERDICTS
 from aligndistill.stages.scored_answers import answer_key
+from aligndistill.store.run_folder import of_rounds
 
 VERSION = 4
 IDENTITY = re.compile(r"[0-9a-f]{16}")
@@ -102,25 +103,21 @@ class _Builder:
         for stage, folder in self._folders.items():
             if stage == "prompts" or stage.startswith("prompts-"):  # those that models wrote, too
                 self._read_prompts(folder)
-        for folder in self._stages("candidates"):
+        for folder in of_rounds(self._folders, "candidates").values():
             self._read_candidates(folder)
         flags: defaultdict[int, int] = defaultdict(int)
         second: defaultdict[int, dict[Pair, list[float | None]]] = defaultdict(dict)
-        for folder in self._stages("second_verdicts"):
+        for folder in of_rounds(self._folders, "second_verdicts").values():
             for number, pairs in self._verdicts(folder / VERDICTS, SECOND, self._candidate_authors).items():
                 second[number] |= pairs  # of a round
-        for folder in self._stages("verdicts"):
+        for folder in of_rounds(self._folders, "verdicts").values():
             self._labelling(folder, second, flags)
-        for folder in self._stages("rankings"):
+        for folder in of_rounds(self._folders, "rankings").values():
             self._read_rankings(folder)
         if "evaluation" in self._folders:
             self._evaluation(self._folders["evaluation"], flags)
         self._db.executemany("update prompts set flags = ? where n = ?", [(flag, n) for n, flag in flags.items()])
         self._db.executemany("insert into authors values (?, ?)", [(number, name) for name, number in self._authors.items()])
-
-    def _stages(self, name: str) -> list[Path]:
-        """The stage of this name, and those of later rounds, `NAME-r2` ..."""
-        return [folder for stage, folder in self._folders.items() if stage == name or stage.startswith(f"{name}-r")]
 
     def _file(self, path: Path) -> int:
         return int(self._db.execute("insert into files (path) values (?)", (str(path),)).lastrowid or 0)

@@ -141,6 +141,23 @@ def test_another_judge_makes_win_rates_incomparable(two: tuple[FakeRun, FakeRun]
     assert found.models["dpo"]["truth"][1].difference is not None
 
 
+def test_another_teacher_that_judges_makes_win_rates_incomparable(two: tuple[FakeRun, FakeRun]) -> None:
+    path = two[1].folder / "config.yaml"
+    path.write_text(path.read_text().replace("some/teacher", "another/teacher"))
+    found = compare([run.folder for run in two])
+    assert found.notes[0] == "The judges differ: win rates of these runs are not comparable."
+    assert found.models["dpo"]["win"][1].why == "not comparable"
+
+
+def test_who_judged_is_not_known_without_a_config_that_can_be_read(two: tuple[FakeRun, FakeRun]) -> None:
+    path = two[1].folder / "config.yaml"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "of_another_version": 1}))
+    found = compare([run.folder for run in two])
+    assert found.notes[0].startswith("This version cannot read the config of two, and so not who judged")
+    assert found.models["dpo"]["win"][1].why == "not comparable"
+    assert found.models["dpo"]["truth"][1].difference is not None
+
+
 def test_models_are_ordered_by_their_gain(two: tuple[FakeRun, FakeRun]) -> None:
     found = compare([run.folder for run in two], sort="truth")
     assert next(iter(found.models)) == "dpo"  # the others have the same answers

@@ -1,107 +1,115 @@
-"""Exported rows of a run whose prompts a model wrote: another run splits them as that run's own prompts."""
+"""What exports, tables and the audit read of a run with two rounds, beside each of them alone as a run."""
 
 import json
+import shutil
+from dataclasses import dataclass
 from pathlib import Path
 
-import datasets
 import pytest
 
+from aligndistill.commands.audit import audit_run
+from aligndistill.commands.share.data import data_facts
 from aligndistill.commands.share.rows import Data, rows_of
-from aligndistill.config.data import Source
-from aligndistill.data.loading import load_demonstrations, load_prompts, load_rankings
-from aligndistill.records import Lineage, Prompt, Ranking, Response, prompt_id
-from aligndistill.stages.files import PROMPTS, RANKINGS
-from aligndistill.store.jsonl import write_jsonl
-from tests.tiny_models import user
+from aligndistill.evaluation.audit import AuditMetrics
+from aligndistill.reporting.card_text import Terms
+from aligndistill.reporting.provenance import Origins, Provenance
+from aligndistill.runs.provenance import PROVENANCE
+from aligndistill.runs.tables import read_table
+from aligndistill.store.run_folder import finished_stages, last_round, of_rounds
+from tests.commands.view.fake_run import write_run
 
-HELD_OUT = 0.25
-ANSWERS = ("messages", "easydistill", "distilabel-sft")
-RANKED: tuple[tuple[Data, str], ...] = (
-    ("rankings", "rankings"),
-    ("rankings", "distilabel"),
-    ("rankings", "ultrafeedback"),
-    ("preferences", "trl"),
+REPEATED = ("candidates", "verdicts", "second_verdicts", "audit", "rankings")
+
+
+@dataclass(frozen=True)
+class Runs:
+    """A run with two rounds, and runs that have one of them as their only round."""
+
+    both: Path
+    first: Path
+    second: Path
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory: pytest.TempPathFactory) -> Runs:
+    """The second round has the first ten prompts of the first, and its judge changed its mind on all of them."""
+    base = tmp_path_factory.mktemp("rounds")
+    made = write_run(base, "first", prompts=16)
+    prompts = {one.id for one in made.prompts[:10]}
+    artifacts = json.loads((made.folder / "artifacts.json").read_text())
+    second = {}
+    for name in REPEATED:
+        second[name] = artifacts[name].replace(name, f"{name}-r2")
+        folder = base / second[name]
+        shutil.copytree(base / artifacts[name], folder)
+        for file in folder.glob("*.jsonl"):
+            rows = [row for row in map(json.loads, file.read_text().splitlines()) if row.get("prompt_id") in prompts]
+            for row in rows:
+                if name == "verdicts" and row.get("probability_first") is not None:
+                    row["probability_first"] = 1 - row["probability_first"]
+                    row["outcome"] = {"first": "second", "second": "first"}.get(row["outcome"], row["outcome"])
+            file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    alone = artifacts | second
+    both = artifacts | {f"{name}-r2": folder for name, folder in second.items()}
+    for name, stages in (("second", alone), ("both", both)):
+        shutil.copytree(made.folder, made.folder.parent / name)
+        (made.folder.parent / name / "artifacts.json").write_text(json.dumps(stages))
+    found = Runs(*(made.folder.parent / name for name in ("both", "first", "second")))
+    audit = base / second["audit"] / "audit.json"
+    audit.write_text(
+        json.dumps({"metrics": audit_run(found.second, None).metrics.model_dump(mode="json"), "warnings": [], "stops": []})
+    )
+    return found
+
+
+@pytest.mark.parametrize(
+    ("data", "form"),
+    [
+        ("preferences", "trl"),
+        ("rankings", "rankings"),
+        ("rankings", "distilabel"),
+        ("rankings", "ultrafeedback"),
+        ("verdicts", "verdicts"),
+        ("answers", "messages"),
+    ],
 )
+def test_exports_have_the_rows_of_every_round(runs: Runs, data: Data, form: str) -> None:
+    first, second = (list(rows_of(run, data, form)) for run in (runs.first, runs.second))
+    assert 0 < len(second) < len(first)
+    assert list(rows_of(runs.both, data, form)) == first + second
 
 
-def prompts(elicited: bool) -> list[Prompt]:
-    """40 of the user's own; then 3 that a model made from each."""
-    own = [Prompt(id=prompt_id(user(text)), messages=user(text), source="x", split="train") for text in map(str, range(40))]
-    new = [
-        Prompt(
-            id=prompt_id(user(f"from {root.id} {number}")),
-            messages=user(f"from {root.id} {number}"),
-            source="w",
-            split="train",
-            lineage=Lineage(root=root.id, parent=root.id if number else None, operation="expand", author="teacher"),
-        )
-        for root in own
-        for number in range(3)
-    ]
-    return [*own, *new] if elicited else own
+@pytest.mark.parametrize("name", ["candidates", "verdicts", "rankings"])
+def test_tables_have_the_rows_of_every_round(runs: Runs, name: str) -> None:
+    both, first, second = (read_table(name, run, finished_stages(run)) for run in (runs.both, runs.first, runs.second))
+    assert list(both["round"]) == [1] * len(first) + [2] * len(second)
+    of_second = both[both["round"] == 2].drop(columns="round").reset_index(drop=True)
+    assert of_second.to_json() == second.drop(columns="round").to_json()
 
 
-def finished_run(folder: Path, elicited: bool = True) -> Path:
-    """A run with prompts and rankings."""
-    (folder / "run").mkdir()
-    folders = {"prompts": folder / "prompts", "rankings": folder / "rankings"}
-    for one in folders.values():
-        one.mkdir()
-    rows = prompts(elicited)
-    write_jsonl(folders["prompts"] / PROMPTS, rows)
-    responses = tuple(Response(text=text, score=score, candidate_id=text) for text, score in (("good", 1.0), ("bad", 0.0)))
-    rankings = [Ranking(prompt_id=one.id, split="train", messages=one.messages, responses=responses) for one in rows]
-    write_jsonl(folders["rankings"] / RANKINGS, rankings)
-    (folder / "run" / "artifacts.json").write_text(json.dumps({name: str(path) for name, path in folders.items()}))
-    return folder / "run"
+def test_a_table_of_something_else_has_no_rounds(runs: Runs) -> None:
+    assert "round" not in read_table("answers", runs.both, finished_stages(runs.both)).columns
 
 
-def exported(run: Path, data: Data, form: str) -> Path:
-    path = run / f"{data}.jsonl"
-    path.write_text("".join(json.dumps(row) + "\n" for _, row in rows_of(run, data, form)))
-    return path
+def test_the_audit_is_that_of_the_last_round(runs: Runs) -> None:
+    both, first, second = (audit_run(run, None).metrics for run in (runs.both, runs.first, runs.second))
+    assert both == second != first
+    assert both.verdicts == sum(1 for _ in (finished_stages(runs.both)["verdicts-r2"] / "verdicts.jsonl").open())
 
 
-def splits(run: Path) -> dict[str, str]:
-    """By prompt, in a second run with this run's prompts as its source."""
-    found = {one.id: one.split for one in load_prompts(Source(path=str(run.parent / "prompts" / PROMPTS)), HELD_OUT)}
-    assert len(found) == 160
-    assert set(found.values()) == {"train", "held_out"}
-    return dict(found)
+def test_so_is_that_of_the_card_and_its_counts_are_of_all_rounds(runs: Runs) -> None:
+    (runs.both / PROVENANCE).write_text(Provenance(run="both", origins=Origins(models=(), data=()), stages=()).model_dump_json())
+    facts = data_facts(runs.both, [], Terms())
+    assert facts.audit == audit_run(runs.second, None).metrics
+    assert isinstance(facts.audit, AuditMetrics)
+    assert facts.authors == {"start": 2 * (16 + 10)}
 
 
-@pytest.mark.parametrize("form", ANSWERS)
-def test_no_answer_to_a_held_out_prompt_is_trained_on(tmp_path: Path, form: str) -> None:
-    run = finished_run(tmp_path)
-    answers = list(load_demonstrations(Source(path=str(exported(run, "answers", form))), HELD_OUT))
-    held_out = {prompt for prompt, split in splits(run).items() if split == "held_out"}
-    assert not held_out & {one.prompt_id for one in answers if one.split == "train"}
-    assert {one.prompt_id: one.split for one in answers} == splits(run)
-
-
-@pytest.mark.parametrize(("data", "form"), RANKED)
-def test_rankings_are_split_as_their_prompts(tmp_path: Path, data: Data, form: str) -> None:
-    run = finished_run(tmp_path)
-    found = load_rankings(Source(path=str(exported(run, data, form))), HELD_OUT)
-    assert {one.prompt_id: one.split for one in found} == splits(run)
-
-
-def test_prompts_come_back_with_their_lineage(tmp_path: Path) -> None:
-    run = finished_run(tmp_path)
-    found = list(load_prompts(Source(path=str(exported(run, "prompts", "prompts"))), HELD_OUT))
-    assert {one.id: one.split for one in found} == splits(run)
-    assert [one.lineage for one in found] == [one.lineage for one in prompts(elicited=True)]
-
-
-@pytest.mark.parametrize(("data", "form"), [("prompts", "prompts"), *(("answers", form) for form in ANSWERS), *RANKED])
-def test_datasets_reads_a_file_that_begins_with_prompts_of_the_user(tmp_path: Path, data: Data, form: str) -> None:
-    """The type of a column is that of a file's first block, so every row must have all parts of the lineage."""
-    path = exported(finished_run(tmp_path), data, form)
-    read = datasets.load_dataset("json", data_files=str(path), split="train", chunksize=2000, cache_dir=str(tmp_path / "cache"))
-    assert path.stat().st_size > 10 * 2000
-    assert list(read["lineage"]) == [json.loads(line)["lineage"] for line in path.read_text().splitlines()]
-
-
-@pytest.mark.parametrize(("data", "form"), [("prompts", "prompts"), *(("answers", form) for form in ANSWERS), *RANKED])
-def test_rows_of_a_run_with_prompts_of_the_user_alone_have_no_such_column(tmp_path: Path, data: Data, form: str) -> None:
-    assert not any("lineage" in row for _, row in rows_of(finished_run(tmp_path, elicited=False), data, form))
+def test_an_unfinished_round_is_not_the_last(tmp_path: Path) -> None:
+    """As in the report: the last one that has every stage of the first."""
+    names = ("prompts", "candidates", "verdicts", "audit", "rankings", "reward_model", "candidates-r2", "verdicts-r2", "audit-r2")
+    folders = {name: tmp_path / name for name in (*names, "rankings-r2", "candidates-r10", "student-r2")}
+    assert last_round(folders)["verdicts"] == tmp_path / "verdicts"
+    assert last_round(folders | {"reward_model-r2": tmp_path})["verdicts"] == tmp_path / "verdicts-r2"
+    assert list(of_rounds(folders, "candidates")) == [1, 2, 10]
+    assert of_rounds(folders, "student") == {2: tmp_path / "student-r2"}

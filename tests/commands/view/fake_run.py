@@ -248,8 +248,11 @@ def _run_folder(folder: Path, folders: dict[str, Path], base: Path, text: Text, 
     config = {
         "name": folder.name,
         "seed": 0,
+        "prompts": {"source": {"path": "data.jsonl"}},
         "start": {"model": text("config", "some/start")},
+        "teacher": {"model": "some/teacher"},
         "judge": judge,
+        "reward_model": {},
         "evaluation": {"judge": judge},
         "students": {"dpo": {"objective": {"kind": "dpo", "beta": 0.1}}, "ppo": {"objective": {"kind": "ppo"}}},
     }

@@ -1,5 +1,6 @@
 """The judge: its audit, each figure with a link to the rows that it counts, its work in numbers, and people beside it."""
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
@@ -11,9 +12,12 @@ from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import SampleQuery
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.evaluation.audit import AuditMetrics
+from aligndistill.models.folder import read_json
 from aligndistill.reporting.audit_rows import audit_rows
 from aligndistill.reporting.vote_rows import VOTES_SHOWN
 from aligndistill.reporting.writing import share
+from aligndistill.store.artifacts import MANIFEST
+from aligndistill.store.run_folder import last_round
 
 ROWS_OF = {
     "unreadable verdicts": ("label_unreadable", "prompts with one"),
@@ -51,7 +55,7 @@ def judge_page(site: Site, run: RunFolder) -> Page:
                 "run": run,
                 "metrics": metrics,
                 "rows": rows,
-                "warnings": run.manifest("audit").get("metrics", {}).get("warnings", []),
+                "warnings": _audit(run).get("warnings", []),
                 "evaluation": in_evaluation,
                 "held_out": index.count(SampleQuery(split="held_out")),
                 "evaluated": bool(_reported(run)),
@@ -62,9 +66,16 @@ def judge_page(site: Site, run: RunFolder) -> Page:
         )
 
 
+def _audit(run: RunFolder) -> Mapping[str, Any]:
+    """What the audit says; with rounds that of the last one, as in the report."""
+    folder = last_round(run.folders).get("audit")
+    found: Mapping[str, Any] = read_json(folder / MANIFEST).get("metrics", {}) if folder is not None else {}
+    return found
+
+
 def _metrics(run: RunFolder) -> AuditMetrics | None:
     try:
-        return AuditMetrics.model_validate(run.manifest("audit").get("metrics", {}).get("metrics"))
+        return AuditMetrics.model_validate(_audit(run).get("metrics"))
     except ValidationError:
         return None
 
