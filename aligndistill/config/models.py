@@ -16,7 +16,8 @@ from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, Plug
 from aligndistill.config.servers import KeyVariable, ServerUrls
 from aligndistill.config.training import Sft
 
-# -------------------------------------------------------------------------------------------------------------- models
+BROUGHT = ("layout", "dtype", "attn_implementation", "thinking")
+"""What the `model.json` of another run's student says, if the config does not."""
 
 
 class Lora(Section):
