@@ -11,6 +11,7 @@ from pydantic import ValidationError
 
 from aligndistill.config.checks import check
 from aligndistill.config.models import BROUGHT, LocalModel
+from aligndistill.config.paths import at_home
 from aligndistill.config.problems import Problem, Where, explain
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
@@ -78,7 +79,7 @@ def read_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> Load
     Raises:
         ConfigError: see `load_config`.
     """
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    files = [at_home(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
     documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
     for document in documents:
