@@ -11,6 +11,7 @@ The fingerprint hashes all of them by keyword:
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
@@ -240,7 +241,7 @@ def _hashed_section(section: Section) -> dict[str, Any]:
 
 def _content(path: object) -> str:
     """The content hash of a path; empty if it is none (a list of texts) or does not exist (a Hub name, a built-in template)."""
-    if not isinstance(path, str) or not at_home(path).exists():
+    if not isinstance(path, str) or not os.path.exists(at_home(path)):
         return ""
     return content_fingerprint(at_home(path))
 

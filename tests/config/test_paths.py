@@ -71,3 +71,27 @@ def test_the_home_of_nobody_is_a_path_where_nothing_is() -> None:
         domain_file("~no-such-user/d", RUBRIC)
     write(Path("c.yaml"), "~no-such-user", models={})
     pipeline(load_config("c.yaml"))
+
+
+@pytest.mark.parametrize("many", [64, 2000])
+def test_a_text_in_the_place_of_a_path_is_named(many: int) -> None:
+    """Longer than a file's name can be, or with slashes longer than a path."""
+    text = " and/or "[: 8 if many > 64 else 4] * many
+    label = {"model": "teacher", "instruction": text, "domain": text}
+    judge = {"kind": "pairwise", "template": text, "domain": text}
+    write(Path("c.yaml"), "~", judge=judge, sft={"demonstrations": {"label": label}}, start={"model": text, "layout": "plain"})
+    with pytest.raises(ConfigError) as caught:
+        load_config("c.yaml")
+    found = {line.split(": ")[1] for line in str(caught.value).splitlines() if f"a name of {len(text)} characters" in line}
+    of_label = {f"sft.demonstrations.label.{key}" for key in ("instruction", "domain")}
+    assert found == {"start.model", "judge.template", "judge.domain", *of_label}
+
+
+def test_the_longest_name_of_a_file_is_read(home: Path) -> None:
+    name = "ä" * 125 + "t.txt"  # 255 bytes
+    (home / "t.txt").rename(home / name)
+    write(Path("c.yaml"), "~", judge={"kind": "pairwise", "template": f"~/{name}"})
+    config = load_config("c.yaml")
+    assert isinstance(config.judge, Pairwise)
+    assert hashed(config.judge)["template content"] != ""
+    assert hashed(config.judge.model_copy(update={"template": 2 * name}))["template content"] == ""
