@@ -13,6 +13,7 @@ from typer.testing import CliRunner
 
 import aligndistill
 from aligndistill.cli import app as cli
+from aligndistill.commands import audit
 from aligndistill.errors import ConfigError, DataError, Interrupted, JudgeError, TrainingError, UserError
 from aligndistill.processes.full_disk import is_full_disk
 
@@ -148,3 +149,13 @@ def test_no_help_ends_in_a_full_stop_and_each_is_one_sentence() -> None:
 def test_help_shows_no_types_of_python(words: list[str]) -> None:
     ended = CliRunner().invoke(cli.app, words, env={"COLUMNS": "80"})
     assert not re.search(r"<\w+(\[\w+\])?>|\{|\}", ended.stdout), "flags and arguments show their names alone"
+
+
+def test_an_options_path_may_begin_at_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Shells expand `--export ~/pages`, and leave `--export=~/pages` as it is."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    got: list[Path | None] = []
+    monkeypatch.setattr(audit, "print_audit", lambda run, labels, as_json: got.append(labels))
+    for words in (["judge", "audit", "run", "--labels=~/labels.jsonl"], ["judge", "audit", "run", "--labels=votes"]):
+        assert CliRunner().invoke(cli.app, words).exit_code == 0
+    assert got == [tmp_path / "labels.jsonl", Path("votes")]

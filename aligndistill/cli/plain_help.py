@@ -3,7 +3,9 @@
 No help ends in a full stop; docstrings and the texts of Typer do.
 """
 
+import os
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 from typer.core import TyperCommand, TyperGroup
@@ -21,7 +23,15 @@ class _Plain:
 
 
 class PlainCommand(_Plain, TyperCommand):
-    """A command with such a help."""
+    """A command with such a help, that reads `~` in paths which a shell leaves as they are: `--labels=~/labels.jsonl`."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """See Typer."""
+        left = super().parse_args(ctx, args)
+        for name, value in ctx.params.items():
+            if isinstance(value, Path):
+                ctx.params[name] = Path(os.path.expanduser(value))
+        return left
 
 
 class PlainGroup(_Plain, TyperGroup):

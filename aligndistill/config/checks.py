@@ -19,11 +19,14 @@ from aligndistill.config.objectives import OnPolicy, Ppo
 from aligndistill.config.offline_objectives import LEAST_PROMPTS, BestOfN, Kto
 from aligndistill.config.problems import Problem, no_such_model
 from aligndistill.config.run import RunConfig
-from aligndistill.config.schema import KeyPath, model_uses
-from aligndistill.config.section import NAME_PATTERN
+from aligndistill.config.schema import KeyPath, marks, model_uses, sections_in
+from aligndistill.config.section import NAME_PATTERN, ReadsFile
 
 _RESERVED = {"models": ("prompts", "rankings", "reference"), "students": ("prompts", "rankings")}
 """Names of the inputs of stages: `reference` is the model that a student's objective compares it with."""
+
+_NAME_BYTES, _PATH_BYTES = 255, 4095
+"""The longest name of a file, and the longest path."""
 
 _SCRATCH_ADVICE = "its tokenizer is trained on the demonstrations"
 
@@ -36,6 +39,7 @@ def check(config: RunConfig) -> Iterator[Problem]:
         yield from _judge(config, judge, path)
     yield from _kto(config)
     yield from _names(config)
+    yield from _file_names(config)
     yield from _start(config)
     yield from _from_scratch(config)
     yield from _own_starts(config)
@@ -114,6 +118,19 @@ def _kto(config: RunConfig) -> Iterator[Problem]:
         if objective.split == "margin" and objective.margin is None and not config.rankings.tie_margin:
             text = "there is no margin around the mean score: set 'margin' beside this key, or rankings.tie_margin"
             yield Problem(("students", name, "objective", "split"), text)
+
+
+def _file_names(config: RunConfig) -> Iterator[Problem]:
+    """A text in the place of a file with it: looking for a file of such a name is an error of the system."""
+    for path, section in sections_in(config):
+        for name, of_field in marks(type(section)).items():
+            value = getattr(section, name)
+            if ReadsFile not in of_field or not isinstance(value, str):
+                continue
+            written = value.encode("utf-8", "surrogatepass")
+            if len(written) > _PATH_BYTES or max(map(len, written.split(b"/"))) > _NAME_BYTES:
+                text = f"no file has a name of {len(value)} characters: write the text to a file, and give its path"
+                yield Problem((*path, name), text)
 
 
 def _names(config: RunConfig) -> Iterator[Problem]:

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.models import ModelRef
+from aligndistill.config.paths import HomeText
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, ReadsFile, Section
 
 TEMPLATES = ("general", "harmless", "helpful", "listwise", "rubric")
@@ -111,7 +112,7 @@ class Pairwise(ChatJudge):
     compares: ClassVar[bool] = True
 
     kind: Literal["pairwise"]
-    template: Annotated[str, ReadsFile] = "general"
+    template: Annotated[HomeText, ReadsFile] = "general"
     both_orders: bool = True
     comparisons: str = Field(default="all", pattern=COMPARISONS_PATTERN)
 
@@ -131,7 +132,7 @@ class Listwise(ChatJudge):
     compares: ClassVar[bool] = True
 
     kind: Literal["listwise"]
-    template: Annotated[str, ReadsFile] = "listwise"
+    template: Annotated[HomeText, ReadsFile] = "listwise"
     both_orders: bool = True
 
 
@@ -143,7 +144,7 @@ class Rubric(ChatJudge):
     """
 
     kind: Literal["rubric"]
-    template: Annotated[str, ReadsFile] = "rubric"
+    template: Annotated[HomeText, ReadsFile] = "rubric"
     lowest: int = 1
     highest: int = 10
 
@@ -173,7 +174,7 @@ class RewardScore(JudgeSection):
     computes: ClassVar[bool] = True
 
     kind: Literal["reward_model"]
-    model: Annotated[str, ReadsFile]
+    model: Annotated[HomeText, ReadsFile]
     revision: str | None = None
     layout: Literal["chat", "transcript", "plain"] = "chat"
     trust_remote_code: bool = False

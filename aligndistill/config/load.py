@@ -10,9 +10,11 @@ from typing import Any, TypeAlias
 from pydantic import ValidationError
 
 from aligndistill.config.checks import check
+from aligndistill.config.models import BROUGHT, LocalModel
+from aligndistill.config.paths import at_home
 from aligndistill.config.problems import Problem, Where, explain
 from aligndistill.config.run import RunConfig
-from aligndistill.config.schema import KeyPath
+from aligndistill.config.schema import KeyPath, sections_in
 from aligndistill.config.secrets import redact
 from aligndistill.config.yaml import Document, dump_yaml, read_yaml, read_yaml_file
 from aligndistill.errors import ConfigError
@@ -77,7 +79,7 @@ def read_config(paths: ConfigFiles, overrides: str | Sequence[str] = ()) -> Load
     Raises:
         ConfigError: see `load_config`.
     """
-    files = [Path(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
+    files = [at_home(path) for path in ([paths] if isinstance(paths, str | Path) else paths)]
     documents = [read_yaml_file(path, index) for index, path in enumerate(files)]
     documents.append(_read_overrides([overrides] if isinstance(overrides, str) else overrides, len(files)))
     for document in documents:
@@ -109,8 +111,23 @@ def as_config(config: RunConfig | ConfigFiles) -> RunConfig:
 
 
 def dump_config(config: RunConfig) -> str:
-    """The config as YAML with every default written out; `load_config` reads an equal config from it."""
-    return dump_yaml(config.model_dump(mode="json", by_alias=True))
+    """`written_out` as YAML; `load_config` reads an equal config from it."""
+    return dump_yaml(written_out(config))
+
+
+def written_out(config: RunConfig) -> dict[str, Any]:
+    """The config as a file says it, with every default, except where a student of another run is used: what that brings is
+    not written, because a default in a file counts as given and would replace it.
+    """
+    data = config.model_dump(mode="json", by_alias=True)
+    for path, section in sections_in(config):
+        if isinstance(section, LocalModel) and section.run is not None:
+            written: Any = data
+            for key in path:
+                written = written[key]
+            for name in set(BROUGHT) - section.model_fields_set:
+                del written[name]
+    return data
 
 
 def _read_overrides(overrides: Sequence[str], first_index: int) -> Document:

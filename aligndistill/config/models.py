@@ -10,13 +10,15 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Priv
 
 from aligndistill.config.data import MayTrain
 from aligndistill.config.from_scratch import FromScratch
+from aligndistill.config.paths import HomeText
 from aligndistill.config.plugins import plugin_file
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, PluginName, ReadsFile, Section, name_or_section
 from aligndistill.config.servers import KeyVariable, ServerUrls
 from aligndistill.config.training import Sft
 
-# -------------------------------------------------------------------------------------------------------------- models
+BROUGHT = ("layout", "dtype", "attn_implementation", "thinking")
+"""What the `model.json` of another run's student says, if the config does not."""
 
 
 class Lora(Section):
@@ -118,8 +120,8 @@ class LocalModel(Section):
     """
 
     kind: Literal["local"] = "local"
-    model: Annotated[str | None, ReadsFile] = None
-    run: Annotated[str | None, NotHashed] = None
+    model: Annotated[HomeText | None, ReadsFile] = None
+    run: Annotated[HomeText | None, NotHashed] = None
     student: Annotated[str | None, NotHashed] = None
     revision: str | None = None
     from_scratch: FromScratch | None = None
@@ -159,15 +161,11 @@ class LocalModel(Section):
 
     @model_validator(mode="after")
     def _template_is_used(self) -> "LocalModel":
-        given = {
-            "thinking": self.thinking != "auto",
-            "template_arguments": self.template_arguments,
-            "chat_template": self.chat_template,
-        }
-        for name, value in given.items():
-            if value and self.layout != "chat":
+        for name in ("thinking", "template_arguments", "chat_template"):
+            given = getattr(self, name) != type(self).model_fields[name].default
+            if given and self.layout != "chat":
                 raise ValueError(f"'{name}' has no effect with layout '{self.layout}', which uses no template: remove it")
-            if value and self.from_scratch is not None:
+            if given and self.from_scratch is not None:
                 raise ValueError(f"'{name}' has no effect on a model from scratch, which has a template of its own: remove it")
         return self
 
@@ -237,7 +235,7 @@ class EndpointModel(Section):
     max_retries: Annotated[int, NotHashed] = Field(default=5, ge=0)
     requests_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
     tokens_per_minute: Annotated[int | None, NotHashed] = Field(default=None, gt=0)
-    tokenizer: str | None = None
+    tokenizer: HomeText | None = None
     context_tokens: int | None = Field(default=None, gt=0)
     thinking: Annotated[Thinking, HashedIfSet] = "auto"
     thinking_tokens: Annotated[int, NotHashed] = Field(default=4096, gt=0)

@@ -22,6 +22,7 @@ from aligndistill.config.judges import Judge
 from aligndistill.config.labels import StartSft
 from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Model, OwnStart, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
+from aligndistill.config.paths import HomePath
 from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section
@@ -127,8 +128,8 @@ class Runtime(Section):
         report_to: trackers for transformers' Trainer (`tensorboard`, `wandb`, ...); `metrics.jsonl` is always written.
     """
 
-    store: Path = Path("runs/store")
-    runs: Path = Path("runs")
+    store: HomePath = Path("runs/store")
+    runs: HomePath = Path("runs")
     per_device_train_batch_size: int = Field(default=8, gt=0)
     per_device_eval_batch_size: int = Field(default=32, gt=0)
     max_tokens_per_batch: int | None = Field(default=None, gt=0)
@@ -138,7 +139,7 @@ class Runtime(Section):
     save_steps: int = Field(default=100, gt=0)
     save_total_limit: int = Field(default=2, gt=0)
     logging_steps: int = Field(default=5, gt=0)
-    deepspeed: ZeroName | Path | None = None
+    deepspeed: ZeroName | HomePath | None = None
     grace_seconds: float = Field(default=25.0, gt=0)
     heartbeat_timeout_seconds: float = Field(default=180.0, gt=0)
     collective_minutes: float = Field(default=30.0, gt=0)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from aligndistill.config.data import Source
+from aligndistill.config.paths import at_home
 from aligndistill.data.files import KINDS, SourceRow, data_suffix, read_file
 from aligndistill.errors import ConfigError, DataError
 
@@ -35,7 +36,7 @@ def read_rows(source: Source) -> Iterator[SourceRow]:
 
 
 def _rows(source: Source) -> Iterator[SourceRow]:
-    path = Path(source.path).expanduser()
+    path = at_home(source.path)
     return _hub(source) if on_hub(source) else _folder(path, source.split) if path.is_dir() else read_file(path)
 
 
@@ -46,7 +47,7 @@ def on_hub(source: Source) -> bool:
         ConfigError: a data set on the Hub without `revision`.
         DataError: a path where nothing is.
     """
-    path = Path(source.path).expanduser()
+    path = at_home(source.path)
     if path.exists():
         return False
     if _looks_like_a_path(source.path):

@@ -7,11 +7,11 @@ As UltraChat (arXiv:2305.14233) and GLAN (arXiv:2402.13064) go from topics to pr
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TypeVar
 
 from aligndistill.chat.protocol import Reply
 from aligndistill.config.elicitation import Curate, GeneratedTopics
+from aligndistill.config.paths import at_home
 from aligndistill.elicitation import rules
 from aligndistill.elicitation.asking import Ask, AuthorRequest, user
 from aligndistill.elicitation.collecting import Collected, Proposal, items_of, requests_for, shown_text, training, whole_items
@@ -90,7 +90,7 @@ def read_personas(path: str) -> list[str]:
 
 def _lines(path: str, what: str) -> list[str]:
     try:
-        text = Path(path).expanduser().read_text(encoding="utf-8-sig")
+        text = at_home(path).read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         reason = error.strerror if isinstance(error, OSError) else "it is not UTF-8"
         raise DataError(f"cannot read the {what} in '{path}': {reason}. Give a text file with one a line.") from None

@@ -7,6 +7,7 @@
 from pathlib import Path
 
 from aligndistill.config.judges import DOMAINS
+from aligndistill.config.paths import at_home
 from aligndistill.errors import ConfigError
 
 RUBRIC, PRINCIPLES, INSTRUCTION, EXAMPLES = "rubric.txt", "principles.txt", "instruction.txt", "examples.jsonl"
@@ -22,7 +23,7 @@ def domain_file(domain: str, name: str) -> Path:
     Raises:
         ConfigError: there is no such domain, or its folder lacks the file.
     """
-    folder = _FOLDER / domain if domain in DOMAINS else Path(domain).expanduser()
+    folder = _FOLDER / domain if domain in DOMAINS else at_home(domain)
     if not folder.is_dir():
         raise ConfigError(f"there is no domain '{domain}': give the path of a folder, or one of {', '.join(DOMAINS)}.")
     if not (folder / name).is_file():
@@ -49,7 +50,7 @@ def text_of(path: Path, what: str) -> str:
         ConfigError: it cannot be read, or is empty.
     """
     try:
-        text = path.expanduser().read_text(encoding="utf-8").strip()
+        text = at_home(path).read_text(encoding="utf-8").strip()
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"cannot read the {what} in '{path}': {error}.") from None
     if not text:

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+from aligndistill.config.paths import at_home
 from aligndistill.errors import ConfigError, DataError
 
 PICKLES = {".bin", ".pt", ".pth", ".pkl"}
@@ -107,7 +108,7 @@ def read_template(path: str) -> str:
         ConfigError: it cannot be read.
     """
     try:
-        return Path(path).expanduser().read_text(encoding="utf-8")
+        return at_home(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigError(f"'{path}' cannot be read: {error}. Give a file with a Jinja template.") from None
 

@@ -81,7 +81,7 @@ class ProcessMonitor:
         """Let the others know."""
         with self._lock:
             self._me.announced.append(event)
-        self._write()
+        self._beat()
 
     def has_announced(self, other: int, event: str) -> bool:
         """Whether another process has announced this, as far as is known here."""
@@ -118,7 +118,7 @@ class ProcessMonitor:
         """
         with self._lock:
             self._me.exit_code = exit_code
-        self._write()
+        self._beat()
         deadline = time.monotonic() + SHUTDOWN_SECONDS
         while time.monotonic() < deadline:
             self._look()
@@ -140,7 +140,7 @@ class ProcessMonitor:
         while not self._ended.wait(HEARTBEAT_SECONDS):
             with self._lock:
                 self._me.count += 1
-            self._write()
+            self._beat()
             self._look()
             if self._me.exit_code is None:
                 self._exit_with_the_others()
@@ -167,10 +167,19 @@ class ProcessMonitor:
         for other, seen in self._others.items():
             try:
                 heartbeat = Heartbeat(**json.loads((self._folder / f"{other}.json").read_text()))
-            except (FileNotFoundError, json.JSONDecodeError):  # not written yet, or a network disk between two versions
+            except (OSError, json.JSONDecodeError):
+                # Not written yet, or a network disk that fails for a moment or is between two versions: the next look tries
+                # again. A failure that lasts is a process without a heartbeat.
                 continue
             if seen is None or heartbeat != seen.heartbeat:
                 self._others[other] = _Seen(heartbeat, time.monotonic())
+
+    def _beat(self) -> None:
+        """Write the heartbeat if that works now: a full or network disk may fail for a moment, and the next beat tries again. If it
+        fails for the timeout, the other processes end the run.
+        """
+        with suppress(OSError):
+            self._write()
 
     def _write(self) -> None:
         with self._lock:
@@ -280,7 +289,7 @@ def _name(other: int, heartbeat: Heartbeat) -> str:
 def _alive(pid: int) -> bool:
     try:
         state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
-    except FileNotFoundError:
+    except (FileNotFoundError, ProcessLookupError):  # ended before it was opened, or before it was read
         return False
     return state != "Z"
 

@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from aligndistill.config.paths import at_home
 from aligndistill.processes.progress import say
 from aligndistill.records import Candidate, Verdict, group_by_prompt, plain_prompt
 from aligndistill.runs.files import EVENTS, SPENT
@@ -161,7 +162,7 @@ def _about(config: "RunConfig", report: "Report", folder: Path, folders: Mapping
 
 def _size(name: str, model: str | None, folders: Mapping[str, Path]) -> int | None:
     made = parameters_of(folders[name]) if name in folders else None
-    return made if made is not None or model is None else parameters_in(Path(model).expanduser())
+    return made if made is not None or model is None else parameters_in(at_home(model))
 
 
 def _command(events: Path) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from aligndistill.config.load import load_config
+from aligndistill.config.paths import at_home
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import DataError
@@ -166,5 +167,6 @@ def open_run(folder: str | Path) -> Run:
         DataError: there is no run, or its results do not exist.
         ConfigError: this version cannot read its config.
     """
-    stages = finished_stages(Path(folder))
-    return Run(Path(folder), load_config(Path(folder) / "config.yaml"), complete="report" in stages)
+    folder = at_home(folder)
+    stages = finished_stages(folder)
+    return Run(folder, load_config(folder / "config.yaml"), complete="report" in stages)

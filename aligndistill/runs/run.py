@@ -92,7 +92,7 @@ def _prepare_and_run(
         hide_library_warnings()
         if config.runtime.deterministic:
             use_deterministic_kernels()
-    launched = _launched(config, stages, until if until in GROUPS else None)
+    launched = _launched(config, stages, until)
     with monitored(config.runtime), _progress(config, stages, events, endpoints) as shown:
         if world_size() > 1:
             if is_main_process():
@@ -143,21 +143,21 @@ def _missing(config: RunConfig, stages: tuple[Stage, ...]) -> list[Stage]:
     return [one for one in stages if read_manifest(one.folder(store)) is None and one not in ended]
 
 
-def _launched(config: RunConfig, stages: tuple[Stage, ...], group: str | None) -> list[str]:
+def _launched(config: RunConfig, stages: tuple[Stage, ...], until: str | None) -> list[str]:
     """Start the launcher, if the config names one, for the stages that several processes can share; returns the names of those it
-    ran.
+    ran: these, and what they need.
 
-    Args:
-        group: one of `GROUPS`, if the stages end with it.
+    The launcher is given one name: that of the first stage that needs them all or is the last of them. A group of stages may have
+    none; then it is the group's.
     """
     if config.runtime.launcher is None or world_size() > 1:
         return []
     missing = _missing(config, stages)
-    shared = [stage for stage in missing if stage.together]
+    shared = {stage for stage in missing if stage.together}
     if not shared:
         return []
-    launch(config, group or shared[-1].name)
-    return [one.name for one in missing[: missing.index(shared[-1]) + 1] if read_manifest(one.folder(config.runtime.store))]
+    launch(config, next((one.name for one in stages if shared <= {*one.upstream, one}), until or "report"))
+    return [one.name for one in missing if read_manifest(one.folder(config.runtime.store))]
 
 
 def _run(

@@ -8,7 +8,7 @@ from typing import TypeVar
 from aligndistill.config.data import Source
 from aligndistill.config.labels import Labelled, StartSft
 from aligndistill.config.load import load_config
-from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Teacher
+from aligndistill.config.models import BROUGHT, EndpointModel, FunctionModel, LocalModel, Teacher
 from aligndistill.config.objectives import OnPolicyDistil
 from aligndistill.config.offline_objectives import Distil
 from aligndistill.config.problems import did_you_mean
@@ -23,8 +23,6 @@ from aligndistill.store.artifacts import read_manifest
 from aligndistill.store.run_folder import finished_stage
 
 M = TypeVar("M", bound=LocalModel)
-SAVED = ("layout", "dtype", "attn_implementation", "thinking")
-"""What a student's `model.json` says of it besides the folder."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +94,7 @@ def with_folder(model: M) -> M:
     if saved.get("adapter") is not None:
         text = f"the student '{model.student}' of '{run}' was saved as adapters on a model in few bits"
         raise DataError(f"{text}: set start.quantize.export to 'merged' in its config, and run it again.")
-    settings = {name: saved[name] for name in SAVED if name not in model.model_fields_set}
+    settings = {name: saved[name] for name in BROUGHT if name not in model.model_fields_set}
     return model.with_model_of_run(str(folder / "model"), **settings)
 
 

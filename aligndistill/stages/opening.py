@@ -20,6 +20,7 @@ from aligndistill.config.judges import (
     Rubric,
 )
 from aligndistill.config.models import EndpointModel, FunctionModel
+from aligndistill.config.paths import at_home
 from aligndistill.config.plugins import load_plugin
 from aligndistill.judges import author, function, listwise, pairwise, panel, protocol, rubric
 from aligndistill.judges.questions import JudgeOptions
@@ -176,7 +177,7 @@ def cached_grades(context: StageContext, model: str) -> "GradeCache":
 
 def fingerprint_of(pointer: "ModelPointer") -> str:
     """A fingerprint of the folder's content, or of the Hub name and revision."""
-    folder = Path(pointer.path).expanduser()
+    folder = at_home(pointer.path)
     return content_fingerprint(folder) if folder.is_dir() else f"{pointer.path} {pointer.revision}"
 
 

@@ -8,6 +8,7 @@ from statistics import fmean
 from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Ppo
+from aligndistill.config.paths import at_home
 from aligndistill.config.run import AnswerSampling, Evaluation
 from aligndistill.config.students import Student
 from aligndistill.errors import ConfigError
@@ -112,7 +113,7 @@ def _served(context: StageContext, objective: Ppo) -> ServedRollouts | None:
     server = RolloutServerClient(objective.server)
     server.require_ready()
     between = objective.server.weights
-    weights = (Path(between).expanduser() / context.folder.name if between else context.scratch / "weights").absolute()
+    weights = (at_home(between) / context.folder.name if between else context.scratch / "weights").absolute()
     try:
         weights.mkdir(parents=True, exist_ok=True)
     except OSError as error:

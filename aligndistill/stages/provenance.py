@@ -12,6 +12,7 @@ import yaml
 
 from aligndistill.config.data import Source
 from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel
+from aligndistill.config.paths import at_home
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.config.section import Section
@@ -37,7 +38,7 @@ def origins(config: RunConfig) -> Origins:
 
 def licence_of(model: EndpointModel | FunctionModel | LocalModel) -> str | None:
     """The licence that the config gives for a model, or else its folder's README.md; None if neither does."""
-    folder = Path(model.model).expanduser() if isinstance(model, LocalModel) and model.model is not None else None
+    folder = at_home(model.model) if isinstance(model, LocalModel) and model.model is not None else None
     return model.licence or (licence_in(folder / "README.md") if folder is not None else None)
 
 
@@ -64,14 +65,14 @@ def _model(name: str, model: EndpointModel | FunctionModel | LocalModel) -> Mode
         return ModelOrigin(name=name, model=model.function, revision=code, licence=licence, outputs_may_train=train)
     if model.model is None:
         return ModelOrigin(name=name, model="from scratch", licence="none: trained in this run", outputs_may_train="yes")
-    folder = Path(model.model).expanduser()
+    folder = at_home(model.model)
     revision = content_fingerprint(folder) if folder.is_dir() else model.revision
     shown = folder.name if folder.is_dir() else model.model
     return ModelOrigin(name=name, model=shown, revision=revision, licence=licence, outputs_may_train=train)
 
 
 def _data(key: str, source: Source) -> DataOrigin:
-    path = Path(source.path).expanduser()
+    path = at_home(source.path)
     if not path.exists():
         return DataOrigin(key=key, data=source.path, revision=source.revision, licence=source.licence or UNKNOWN)
     card = (path if path.is_dir() else path.parent) / "README.md"

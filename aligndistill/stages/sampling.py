@@ -18,7 +18,7 @@ from aligndistill.stages.context import ModelSource, StageContext, naming_row
 from aligndistill.stages.generated import utc_now
 from aligndistill.stages.opening import OpenChat, open_chat
 from aligndistill.stages.shards import shard, shards
-from aligndistill.store.jsonl import Appender, read_jsonl
+from aligndistill.store.jsonl import Appender, read_growing
 from aligndistill.store.stored_records import StoredRecords
 
 if TYPE_CHECKING:
@@ -136,7 +136,7 @@ def _missing(partial: Path, name: str, job: SamplingJob) -> dict[str, tuple[int,
     """The samples that are not stored yet, by prompt."""
     done: dict[str, set[int]] = {}
     for file in shards(partial):
-        for one in read_jsonl(file, StoredSample):
+        for one in read_growing(file, StoredSample):
             if one.author == name:
                 done.setdefault(one.prompt_id, set()).add(one.sample)
     every = tuple(range(job.samples))
@@ -209,7 +209,7 @@ def _answered(partial: Path, name: str, new_tokens: int) -> StoredRecords[tuple[
             without_answer.add(known_by)
         return known_by
 
-    samples = StoredRecords(shards(partial), StoredSample, key)
+    samples = StoredRecords(shards(partial), StoredSample, key, growing=True)
     if without_answer and len(without_answer) >= MAX_UNANSWERED * len(samples):
         raise _unanswered(name, len(without_answer), len(samples), new_tokens)
     return samples

@@ -21,7 +21,7 @@ from aligndistill.stages.files import CANARIES, REPEATS, VERDICTS
 from aligndistill.stages.labelling import labelling_tasks
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.shards import shard, shards
-from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl, writing_jsonl
+from aligndistill.store.jsonl import Appender, read_growing, write_jsonl, writing_jsonl
 from aligndistill.store.stage import StageResult, together
 from aligndistill.store.stored_records import StoredRecords
 
@@ -174,7 +174,7 @@ def judged_tasks(
         return {}
     partial = context.scratch / f"{label}.jsonl"
     with Appender(shard(partial)) as appender:
-        before = (one for file in shards(partial) for one in read_jsonl(file, JudgedTask))
+        before = (one for file in shards(partial) for one in read_growing(file, JudgedTask))
         done = {one.prompt_id for one in before if not _is_asked_again(one.verdicts)}
         ours = list(tasks) if on_server else our_share(list(tasks))
         missing = [task for task in ours if task not in done]
@@ -189,7 +189,7 @@ def judged_tasks(
         wait_for_others(f"{context.folder.name} has its {label}")
         if not is_main_process():  # the main process may have finished and deleted the scratch folder
             return {}
-    return StoredRecords(shards(partial), JudgedTask, lambda one: one.prompt_id)
+    return StoredRecords(shards(partial), JudgedTask, lambda one: one.prompt_id, growing=True)
 
 
 def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO, TypeVar
@@ -91,18 +92,34 @@ def read_jsonl(path: Path, record_type: type[R]) -> Iterator[R]:
     return _read(path, TypeAdapter(record_type))
 
 
+def read_growing(path: Path, record_type: type[R]) -> Iterator[R]:
+    """Read the records of a file that a process appends to, or did when it was killed: an incomplete last line is left out.
+
+    An `Appender` removes it from the file of its own process alone, and each process reads the files of all.
+
+    Raises:
+        DataError: a line that is not such a record, with its number.
+    """
+    return _read(path, TypeAdapter(record_type), growing=True)
+
+
 def read_union(path: Path, adapter: TypeAdapter[R]) -> Iterator[R]:
     """Read records of a union type."""
     return _read(path, adapter)
 
 
-def _read(path: Path, adapter: TypeAdapter[R]) -> Iterator[R]:
+def _read(path: Path, adapter: TypeAdapter[R], growing: bool = False) -> Iterator[R]:
     with path.open("rb") as file:
-        for number, line in enumerate(file, start=1):
+        for number, line in enumerate(raw_lines(file, growing), start=1):
             try:
                 yield adapter.validate_json(line)
             except ValidationError:
                 raise damaged_line(path, str(number)) from None
+
+
+def raw_lines(file: BinaryIO, growing: bool) -> Iterator[bytes]:
+    """The lines of a file; of a growing one up to the last newline that it has now."""
+    return takewhile(lambda line: line.endswith(b"\n"), file) if growing else iter(file)
 
 
 def damaged_line(path: Path, where: str) -> DataError:

@@ -11,12 +11,14 @@ The fingerprint hashes all of them by keyword:
 import hashlib
 import inspect
 import json
+import os
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, fields, is_dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
+from aligndistill.config.paths import at_home
 from aligndistill.config.plugins import plugin_file
 from aligndistill.config.schema import marks
 from aligndistill.config.section import HashedIfSet, NotHashed, ReadsCode, ReadsFile, Section
@@ -239,9 +241,9 @@ def _hashed_section(section: Section) -> dict[str, Any]:
 
 def _content(path: object) -> str:
     """The content hash of a path; empty if it is none (a list of texts) or does not exist (a Hub name, a built-in template)."""
-    if not isinstance(path, str) or not Path(path).expanduser().exists():
+    if not isinstance(path, str) or not os.path.exists(at_home(path)):
         return ""
-    return content_fingerprint(Path(path).expanduser())
+    return content_fingerprint(at_home(path))
 
 
 def _stages_in(value: Any) -> Iterator[Stage]:

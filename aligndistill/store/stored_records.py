@@ -8,17 +8,22 @@ from typing import Generic, TypeVar
 
 from pydantic import BaseModel, TypeAdapter, ValidationError
 
-from aligndistill.store.jsonl import damaged_line
+from aligndistill.store.jsonl import damaged_line, raw_lines
 
 K = TypeVar("K")
 R = TypeVar("R", bound=BaseModel)
 
 
 class Lines(Generic[R]):
-    """A finished file of JSON lines. A record's place is the offset of its line, bytes. Threads may share it."""
+    """A file of JSON lines. A record's place is the offset of its line, bytes. Threads may share it.
 
-    def __init__(self, path: Path, record_type: type[R]) -> None:
+    Args:
+        growing: processes append to it; see `read_growing`.
+    """
+
+    def __init__(self, path: Path, record_type: type[R], growing: bool = False) -> None:
         self._path = path
+        self._growing = growing
         self._adapter = TypeAdapter(record_type)
         self._file = path.open("rb")
         self._lock = Lock()
@@ -32,7 +37,7 @@ class Lines(Generic[R]):
         """
         place = 0
         with self._path.open("rb") as file:
-            for number, line in enumerate(file, start=1):
+            for number, line in enumerate(raw_lines(file, self._growing), start=1):
                 yield place, self._read(line, f"{number}")
                 place += len(line)
 
@@ -59,12 +64,13 @@ class StoredRecords(Mapping[K, R]):
 
     Args:
         key: a record's key; None for records that are left out.
+        growing: processes append to the files; see `read_growing`.
     """
 
-    def __init__(self, files: Iterable[Path], record_type: type[R], key: Callable[[R], K | None]) -> None:
+    def __init__(self, files: Iterable[Path], record_type: type[R], key: Callable[[R], K | None], growing: bool = False) -> None:
         self._places: dict[K, tuple[Lines[R], int]] = {}
         for path in files:
-            lines = Lines(path, record_type)
+            lines = Lines(path, record_type, growing)
             for place, record in lines:
                 known_by = key(record)
                 if known_by is not None:

@@ -3,16 +3,19 @@
 The test acts as the other process, by a heartbeat file.
 """
 
+import errno
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -156,3 +159,43 @@ def test_a_process_killed_before_its_first_heartbeat_was_read_is_named(tmp_path:
     missing = of_two.missing()
     assert missing is not None
     assert missing.startswith("process 1 (pid ")
+
+
+@pytest.mark.parametrize(("owner", "function"), [(Path, "read_text"), (os, "replace")])
+def test_it_beats_and_watches_on_after_a_read_or_a_write_that_failed(
+    of_two: ProcessMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, owner: type | ModuleType, function: str
+) -> None:
+    """As on a network disk whose server was started again."""
+    works, watcher, failed = getattr(owner, function), of_two._thread, threading.Event()
+
+    def fails_once(*given: Any, **named: Any) -> Any:
+        if threading.current_thread() is watcher and not failed.is_set():
+            failed.set()
+            raise OSError(errno.ESTALE, os.strerror(errno.ESTALE))
+        return works(*given, **named)
+
+    monkeypatch.setattr(monitor, "HEARTBEAT_SECONDS", 0.01)
+    monkeypatch.setattr(owner, function, fails_once)
+    of_two.start()
+    assert failed.wait(60)
+    before = of_two._me.count
+    wait_until(lambda: of_two._me.count > before + 2 or not watcher.is_alive())
+    assert watcher.is_alive()
+    write_heartbeat(tmp_path, 1, Heartbeat(socket.gethostname(), os.getpid(), announced=["a stage"]))
+    wait_until(lambda: of_two.has_announced(1, "a stage"))
+    of_two.finish()
+    watcher.join()
+    assert json.loads((tmp_path / "0.json").read_text())["count"] == of_two._me.count
+
+
+def test_a_heartbeat_that_cannot_be_written_does_not_take_the_place_of_the_cause(
+    of_two: ProcessMonitor, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a failure on a full disk, say."""
+
+    def fails(*given: Any) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    write_heartbeat(tmp_path, 1, Heartbeat(socket.gethostname(), os.getpid(), finished=True))
+    monkeypatch.setattr(os, "replace", fails)
+    of_two.fail(3)

@@ -198,6 +198,45 @@ def test_answers_are_all_that_is_trained_and_written_here(tmp_path: Path, monkey
     }
 
 
+@pytest.mark.parametrize("until", [None, "students", "answers", "evaluation"])
+@pytest.mark.parametrize(
+    "more",
+    [
+        {},
+        {"evaluation": {"fidelity": True}},
+        {"evaluation": {"quantized": "int8"}},
+        {"rounds": {"count": 2, "promotes": "dpo"}, "reward_model": {}},
+    ],
+)
+def test_the_launcher_makes_every_stage_that_processes_share(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, more: dict[str, Any], until: str | None
+) -> None:
+    """Also those that the last one does not need."""
+    monkeypatch.chdir(tmp_path)
+    Path("prompts.jsonl").write_text('{"prompt": "one"}\n')
+    launched: list[str] = []
+    monkeypatch.setattr(runs, "launch", lambda config, name: launched.append(name))
+    objective: dict[str, Any] = {"objective": {"kind": "dpo"}}
+    values: dict[str, Any] = {
+        "name": "run",
+        "prompts": {"source": {"path": "prompts.jsonl"}},
+        "start": {"model": "./start"},
+        "teacher": {"model": "./teacher"},
+        "judge": {"kind": "pairwise", "model": "teacher"},
+        "students": {"dpo": objective, "simpo": {"objective": {"kind": "simpo"}}},
+        "runtime": {"launcher": "deepspeed"},
+        **more,
+    }
+    config = RunConfig.model_validate(values)
+    whole = pipeline(config)
+    stages = runs.stages_until(whole, until)
+    assert runs._launched(config, stages, until) == []  # nothing was made
+    (name,) = launched
+    made = set(runs.stages_until(whole, name))
+    assert {stage.name for stage in stages if stage.together and stage not in made} == set()
+    assert made <= set(stages)
+
+
 def test_the_default_rates_of_adapters_are_said_once_before_anything_is_made(
     config: RunConfig, capsys: pytest.CaptureFixture[str]
 ) -> None:

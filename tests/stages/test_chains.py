@@ -6,10 +6,13 @@ from typing import Any
 
 import pytest
 
+from aligndistill.commands.check.check import as_read
+from aligndistill.config.load import dump_config, load_config
 from aligndistill.config.models import LocalModel, Teacher
+from aligndistill.config.run import RunConfig
 from aligndistill.errors import ConfigError, DataError
 from aligndistill.pipeline import pipeline
-from aligndistill.stages.chains import chain_models, require_one_tokenizer, with_folder, with_models_of_runs
+from aligndistill.stages.chains import chain_models, models_of_runs, require_one_tokenizer, with_folder, with_models_of_runs
 from tests.stages.finished_runs import config_of, write_model, write_run
 
 KD = {"run": "runs/medium", "student": "kd"}
@@ -73,7 +76,47 @@ def test_what_a_student_brings_cannot_be_set(more: dict[str, Any]) -> None:
 
 
 def fingerprints(**sections: Any) -> dict[str, str]:
-    return {stage.name: stage.fingerprint for stage in pipeline(config_of("small", **sections)).stages}
+    return fingerprints_of(config_of("small", **sections))
+
+
+def fingerprints_of(config: RunConfig) -> dict[str, str]:
+    return {stage.name: stage.fingerprint for stage in pipeline(config).stages}
+
+
+OWN = {"objective": {"kind": "dpo"}, "start": KD}
+INLINE = {"kind": "pairwise", "model": KD}
+
+
+@pytest.mark.parametrize(
+    "sections",
+    [
+        {"start": KD},
+        {"start": {**KD, "dtype": "auto", "attn_implementation": "eager"}},
+        {"teacher": KD},
+        {"models": {"judge": KD}, "judge": {"kind": "likelihood", "model": "judge"}},
+        {"students": {"dpo": OWN}},
+        {
+            "judge": {
+                "kind": "panel",
+                "members": {"one": {"judge": INLINE}, "two": {"judge": {"kind": "pairwise", "model": "start"}}},
+            }
+        },
+        {"reward_model": {"model": KD}},
+    ],
+)
+def test_a_config_that_was_written_out_uses_what_the_student_brings(sections: dict[str, Any]) -> None:
+    """The processes of a launcher read one, and so does who runs the config of a run's folder again."""
+    write_run(config_of("medium"), **{**SAVED, "layout": "transcript", "thinking": "auto"})
+    config = config_of("small", **sections)
+    (folder := Path("written")).mkdir()
+    for name, one in (("config", config), ("as_read", as_read(config))):
+        (folder / f"{name}.yaml").write_text(dump_config(one))
+        again = load_config(folder / f"{name}.yaml")
+        assert again == one
+        stages, now = fingerprints_of(one), fingerprints_of(again)
+        assert now == stages
+    for _, model in models_of_runs(with_models_of_runs(config)):
+        assert model.layout == "transcript"
 
 
 def test_the_content_of_the_model_decides_and_not_its_path() -> None:

@@ -8,7 +8,7 @@ from pydantic import TypeAdapter
 
 from aligndistill.errors import DataError
 from aligndistill.records import Comparison, Grade, Message, Verdict
-from aligndistill.store.jsonl import Appender, read_jsonl, read_union, write_jsonl
+from aligndistill.store.jsonl import Appender, raw_lines, read_growing, read_jsonl, read_union, write_jsonl
 
 TEXT = st.text(st.characters(exclude_categories=["Cs"]))
 MESSAGES = st.lists(st.builds(Message, role=st.sampled_from(["user", "assistant"]), content=TEXT), max_size=5)
@@ -87,6 +87,24 @@ def test_a_damaged_line_is_named(tmp_path: Path) -> None:
     path.write_text("\n".join(lines) + "\n")
     with pytest.raises(DataError, match=rf"{path.name}:3: .*{tmp_path}"):
         list(read_jsonl(path, Message))
+
+
+def test_a_line_that_is_being_written_while_a_growing_file_is_read_is_left_out_whole(tmp_path: Path) -> None:
+    """Its end, which comes while the reader is at it, is no record."""
+    path = tmp_path / "messages.jsonl"
+    messages = [Message(role="user", content=text) for text in ("a", "b")]
+    write_jsonl(path, messages)
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-3])
+    assert list(read_growing(path, Message)) == messages[:1]
+    with pytest.raises(DataError, match=rf"{path.name}:2: "):
+        list(read_jsonl(path, Message))
+    with path.open("rb") as file:
+        found = raw_lines(file, growing=True)
+        read = [next(found), *found]
+        with path.open("ab") as writer:
+            writer.write(whole[-3:])
+        assert [*read, *found] == whole.splitlines(keepends=True)[:1]
 
 
 def test_records_of_several_kinds_come_back_as_what_they_were(tmp_path: Path) -> None:

@@ -4,13 +4,13 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import closing
 from dataclasses import asdict, dataclass
-from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
 from aligndistill.commands.chat.speaker import Params, Speaker
+from aligndistill.config.paths import at_home
 from aligndistill.errors import ConfigError, UserError
 from aligndistill.reporting.texts import visible
 
@@ -119,7 +119,7 @@ class Session:
         if not file:
             raise ConfigError("give a file: /save FILE")
         try:
-            with Path(file).expanduser().open("a", encoding="utf-8") as lines:
+            with at_home(file).open("a", encoding="utf-8") as lines:
                 for speaker in self.speakers:
                     turns = [message.model_dump() for message in speaker.messages]
                     lines.write(

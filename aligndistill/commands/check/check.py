@@ -12,7 +12,7 @@ from aligndistill.commands.check.recipes import doubts, impossible_batches
 from aligndistill.commands.check.rows import check_rows
 from aligndistill.commands.output import print_json
 from aligndistill.config.adapter_defaults import adapter_defaults_line
-from aligndistill.config.load import LoadedConfig, dump_config
+from aligndistill.config.load import LoadedConfig, dump_config, written_out
 from aligndistill.config.problems import Problem, Where
 from aligndistill.config.resolve import resolved
 from aligndistill.config.run import RunConfig
@@ -108,7 +108,7 @@ def print_check_as_json(read: Callable[[], LoadedConfig], with_config: bool = Fa
         print_json("check", {"valid": False, "errors": str(error).splitlines(), "warnings": []})
         raise
     values = {"valid": not found.errors, "errors": found.errors, "warnings": found.warnings, "name": loaded.config.name}
-    config = {"config": as_read(loaded.config).model_dump(mode="json", by_alias=True)} if with_config else {}
+    config = {"config": written_out(as_read(loaded.config))} if with_config else {}
     print_json("check", {**values, **config})
     found.require_none()
 
@@ -116,9 +116,12 @@ def print_check_as_json(read: Callable[[], LoadedConfig], with_config: bool = Fa
 def as_read(config: RunConfig) -> RunConfig:
     """The config as a run reads it: references replaced by what they refer to, and the best-of-n baseline added.
 
-    `seeds` stays instead of a student for each of them, so that the config can be run like the original.
+    `seeds` stays instead of a student for each of them, and a student's own start stays with it alone, so that the config can be
+    run like the original.
     """
-    return resolved(config.model_copy(update={"seeds": ()})).model_copy(update={"seeds": config.seeds})
+    found = resolved(config.model_copy(update={"seeds": ()}))
+    models = {name: model for name, model in found.models.items() if name not in config.own_starts}
+    return found.model_copy(update={"seeds": config.seeds, "models": models})
 
 
 def _line(problem: Problem, where: Callable[[KeyPath], Where] | None) -> str:

@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from aligndistill.config.data import Source
+from aligndistill.config.paths import at_home
 from aligndistill.config.rounds import FreshPrompts
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import KeyPath, sections_in
@@ -45,7 +45,7 @@ def check_rows(config: RunConfig) -> Iterator[CheckedSource]:
 
 def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
     key = (*path, "path")
-    if on_hub(source) or saved_to_disk(Path(source.path).expanduser()):
+    if on_hub(source) or saved_to_disk(at_home(source.path)):
         return CheckedSource(key)
     limit = min(source.limit or MAX_ROWS, MAX_ROWS)
     loading = _loading(config, path, source.model_copy(update={"on_bad_row": "drop", "limit": limit}))

@@ -2,11 +2,11 @@
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 
 import yaml
 
 from aligndistill.commands.init.choices import Choices
+from aligndistill.config.paths import at_home
 from aligndistill.models.folder import has_chat_template
 
 
@@ -86,7 +86,7 @@ def _teacher(answers: Choices) -> Iterator[str]:
 
 def _layout(model: str) -> str:
     """`chat`, but for a folder here whose tokenizer has no chat template, as those of base models."""
-    folder = Path(model).expanduser()
+    folder = at_home(model)
     return "transcript" if folder.is_dir() and not has_chat_template(folder) else "chat"
 
 

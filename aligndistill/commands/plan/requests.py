@@ -34,7 +34,7 @@ from aligndistill.stages.opening import open_judge
 from aligndistill.stages.shards import shards
 from aligndistill.stages.verdicts import JudgedTask
 from aligndistill.store.artifacts import SCRATCH, read_manifest
-from aligndistill.store.jsonl import read_jsonl, write_jsonl
+from aligndistill.store.jsonl import read_growing, read_jsonl, write_jsonl
 from aligndistill.store.stage import Stage, with_folders
 
 MAX_PLACEHOLDERS = 200
@@ -226,7 +226,7 @@ def _verdicts(context: StageContext, labels: Iterable[str] = ("verdicts", "repea
     """The verdicts of a judging stage: those of an interrupted run, cached ones and placeholders."""
     for label in labels:
         files = shards(context.scratch / f"{label}.jsonl")
-        tasks = {one.prompt_id: one for file in files for one in read_jsonl(file, JudgedTask)}
+        tasks = {one.prompt_id: one for file in files for one in read_growing(file, JudgedTask)}
         yield from (verdict for one in tasks.values() for verdict in one.verdicts)
 
 

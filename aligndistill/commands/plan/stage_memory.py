@@ -8,6 +8,7 @@ from aligndistill.commands.plan.memory import MemoryEstimate, OnPolicyMemory, Sh
 from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Lora, Quantize
 from aligndistill.config.objectives import OnPolicyDistil, Ppo
 from aligndistill.config.offline_objectives import BestOfN, Distil
+from aligndistill.config.paths import at_home
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.config.training import Training
@@ -128,7 +129,7 @@ def _responses(config: RunConfig) -> int:
 def _shape(model: LocalModel | None) -> Shape | None:
     if model is None:
         return None
-    folder = Path(model.model).expanduser() if model.model else Path()
+    folder = at_home(model.model) if model.model else Path()
     if model.from_scratch is not None:
         numbers = model.from_scratch.model_dump(exclude={"architecture"}, exclude_none=True)
         numbers |= {"model_type": model.from_scratch.architecture}

@@ -9,6 +9,7 @@ from aligndistill.commands.share.weights import Exported
 from aligndistill.config.judges import ChatJudge, Listwise, Pairwise, Panel
 from aligndistill.config.load import dump_config
 from aligndistill.config.models import LocalModel
+from aligndistill.config.paths import at_home
 from aligndistill.config.run import RunConfig
 from aligndistill.config.schema import sections_in
 from aligndistill.errors import DataError
@@ -85,7 +86,7 @@ def base_of(student: TrainedModel) -> Base:
         return Base(
             name, None, why_no_link=f"Its base is the student '{model.student}' of another run, so no base model is linked."
         )
-    folder = Path(str(model.model)).expanduser()
+    folder = at_home(str(model.model))
     if folder.is_dir() or str(model.model).startswith((".", "/", "~")):
         return Base(name, None, why_no_link=f"Its base is a local folder ('{folder.name}'), so no base model is linked.")
     return Base(name, model.model, model.revision)
