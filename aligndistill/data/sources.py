@@ -104,7 +104,7 @@ def _renamed(rows: Iterator[SourceRow], source: Source) -> Iterator[SourceRow]:
 def _check_columns(first: SourceRow, source: Source) -> None:
     """Each column must be in some row: one of JSON may lack what others have, so all are read before it is an error."""
     wanted, known = set(source.columns.values()), set(first.values)
-    path = Path(source.path).expanduser()
+    path = at_home(source.path)
     if wanted <= known:
         return
     for row in _rows(source) if path.exists() and not saved_to_disk(path) else ():  # rows of a data set have the same columns
