@@ -32,6 +32,7 @@ from tests.chat.fault_server import (
 
 SAMPLING = SamplingParams(temperature=0.7, max_new_tokens=16, seed=3)
 KEY = "sk-canary-7f3a9"
+BROKEN_OFF = ("abort", "error", "insufficient_system_resource")
 
 
 def say(text: str) -> tuple[Message, ...]:
@@ -82,7 +83,7 @@ def test_the_seed_names_the_answer_whatever_is_asked_beside_it() -> None:
 @pytest.mark.parametrize(
     ("act", "text", "finish"),
     [
-        (completion("cut of", finish="length"), "cut of", "length"),
+        *((completion("cut of", finish=reason), "cut of", "length") for reason in ("length", "max_tokens", "model_length")),
         (send(200, {"choices": [{"message": {"content": "bare"}}]}), "bare", "stop"),
         (send(200, {"choices": [{"message": {"content": "t"}}]}, content_type="text/plain"), "t", "stop"),
         (send(200, {"model": "another", "choices": [{"message": {"content": "t"}}]}), "t", "stop"),
@@ -202,6 +203,7 @@ def test_failures_that_pass_are_tried_again() -> None:
         (error(503, "overloaded"), "overloaded"),
         (html(200), "Welcome to the gateway"),
         (reset, "the connection failed"),
+        *((completion("x", reason), rf"the server broke off \(finish_reason: {reason}\)") for reason in BROKEN_OFF),
         (after(3, completion("late")), r"no reply within 0\.3 s"),
     ],
 )
