@@ -197,9 +197,7 @@ def _stored_sample(prompt: str, author: str, number: int, reply: Reply, thoughts
     )
 
 
-def _answered(
-    partial: Path, name: str, author: ModelSource, new_tokens: int
-) -> StoredRecords[tuple[str, int], StoredSample]:
+def _answered(partial: Path, name: str, author: ModelSource, new_tokens: int) -> StoredRecords[tuple[str, int], StoredSample]:
     """The author's stored samples.
 
     Raises:

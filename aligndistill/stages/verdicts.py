@@ -198,7 +198,9 @@ def judged_tasks(
 
 def judges_read(judged: JudgedTask) -> Iterator[str]:
     """The judge's name, of a panel its member's, for each verdict that could be read."""
-    given = {one for verdict in judged.verdicts for one in getattr(verdict, "members", ()) or (verdict,)}  # a grade is in many pairs
+    given = {
+        one for verdict in judged.verdicts for one in getattr(verdict, "members", ()) or (verdict,)
+    }  # a grade is in many pairs
     return (one.judge for one in given if not is_unparsed(one))
 
 

@@ -64,7 +64,9 @@ def test_questions_that_the_server_rejects_have_no_verdict_and_the_others_have(l
     tasks: dict[str, Task] = {one.prompt_id: one for one in made}
     with FaultServer(behave) as server:
         for run in range(2):
-            judged = judged_tasks(context_in(tmp_path), Pairwise(kind="pairwise"), {"teacher": server.config()}, tasks, 0, "verdicts")
+            judged = judged_tasks(
+                context_in(tmp_path), Pairwise(kind="pairwise"), {"teacher": server.config()}, tasks, 0, "verdicts"
+            )
             unread = [one.prompt_id for one in judged.values() if all(map(is_unparsed, one.verdicts))]
             readable = [one.prompt_id for one in judged.values() if not any(map(is_unparsed, one.verdicts))]
             assert (len(unread), len(readable)) == (2, 8), run
