@@ -31,7 +31,8 @@ class Answers:
 
 
 def read_answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
-    """The answers in these rows. A row with an error, a status other than 200, or an invalid body counts as failed."""
+    """The answers in these rows. A row with an error, a status other than 200, an invalid body or an answer that the server broke
+    off counts as failed."""
     completions: dict[str, Completion] = {}
     failed = 0
     for row in rows:
@@ -39,7 +40,10 @@ def read_answers(rows: Iterable[Mapping[str, Any]]) -> Answers:
         try:
             if row.get("error") or not isinstance(response, Mapping) or response.get("status_code", 200) != 200:
                 raise ValueError
-            completions[str(row["custom_id"])] = Completion.model_validate(response.get("body"))
+            completion = Completion.model_validate(response.get("body"))
+            if completion.broken_off:
+                raise ValueError
+            completions[str(row["custom_id"])] = completion
         except (ValidationError, ValueError, KeyError):
             failed += 1
     return Answers(completions, failed)
@@ -95,7 +99,8 @@ class BatchChat:
                     yield Answered(index, sample, completion.reply())
 
     def _id(self, messages: Sequence[Message], sample: int) -> str:
-        return content_hash(self.endpoint.name, prompt_id(messages), str(sample), str(self.seed))
+        settings = self.endpoint.identity.removeprefix(f"endpoint {self.endpoint.server}")  # empty without any
+        return content_hash(self.endpoint.name + settings, prompt_id(messages), str(sample), str(self.seed))
 
     def _request(self, identity: str, messages: Sequence[Message], sampling: SamplingParams) -> dict[str, Any]:
         thinks = self.endpoint.thinking == "on"

@@ -173,12 +173,10 @@ class EndpointChat:
             **({"n": n} if n > 1 else {}),
         }
         try:
-            completion = await self._in_format(session, item.messages, fields, sampling.answer_schema)
+            completion = await self._with_or_without_n(session, item.messages, fields, sampling.answer_schema)
         except RequestRejected as refusal:
-            if n > 1:  # possibly only because of `n`
-                self._capabilities.update(several=False)
-                return []
-            return [await self._server.refused(session, item.request, item.messages, str(refusal))]
+            refused = await self._server.refused(session, item.request, item.messages, str(refusal))
+            return [refused, *[replace(refused, usage=Usage())] * (n - 1)]
         except RetriesExhausted as failure:
             await self._server.given_up(session, failure)
             cost = Usage(calls=1), *[Usage()] * (n - 1)
@@ -220,6 +218,17 @@ class EndpointChat:
         second = completion.reply()
         better = not second.problem and (sampling.readable is None or _is_readable(second, item, sampling))
         return replace(second if better or cut_in_thoughts else reply, usage=total(reply.usage, second.usage))
+
+    async def _with_or_without_n(
+        self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None
+    ) -> Completion:
+        """As `_in_format`. A request that is rejected with `n` is sent without it, which shows whether `n` is why."""
+        try:
+            return await self._in_format(session, messages, fields, schema)
+        except RequestRejected:
+            if "n" not in fields:
+                raise
+        return await self._in_format(session, messages, {name: value for name, value in fields.items() if name != "n"}, schema)
 
     async def _in_format(
         self, session: OpenSession, messages: Sequence[Message], fields: Mapping[str, Any], schema: Mapping[str, Any] | None

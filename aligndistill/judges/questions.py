@@ -44,6 +44,7 @@ class JudgeOptions:
         max_answer_characters: longer answers are truncated, with a note.
         control_tokens: of the judge's tokenizer, if known; they are broken up in texts.
         unreadable_limit: see `ReadabilityWatch`.
+        read_before: how many replies with a verdict are known of this judge, which is not asked for them again.
     """
 
     reasoning: bool = False
@@ -52,6 +53,7 @@ class JudgeOptions:
     max_answer_characters: int = 20_000
     control_tokens: frozenset[str] = frozenset()
     unreadable_limit: float | None = None
+    read_before: int = 0
 
 
 DEFAULT_OPTIONS = JudgeOptions()
@@ -153,7 +155,7 @@ class JudgeClient:
 
     @cached_property
     def _watch(self) -> ReadabilityWatch:
-        return ReadabilityWatch(self.options.unreadable_limit)
+        return ReadabilityWatch(self.options.unreadable_limit, self.options.read_before)
 
     def ask(self, questions: Sequence[Question]) -> Iterator[tuple[Question, JudgeReplies]]:
         """Every question with its replies, in any order: cached ones first, then the others as they arrive.
@@ -164,6 +166,7 @@ class JudgeClient:
         keys = {question: self._keys(question) for question in questions}
         assert len(keys) == len(questions), "a task holds the same candidate twice"
         replies = self._cached(keys)
+        self._watch.read += sum(map(len, replies.values()))
         unasked: list[Question] = []
         for question in keys:
             if self._complete(replies[question]):

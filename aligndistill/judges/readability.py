@@ -22,6 +22,7 @@ class ReadabilityWatch:
 
     Attributes:
         limit: stop if the share of unreadable replies is above it with its whole 95 % interval (Wilson's); None never stops.
+        read: replies with a verdict, those of earlier runs included: a resumed run asks first what could not be read.
     """
 
     limit: float | None

@@ -12,7 +12,7 @@ from aligndistill.config.models import EndpointModel
 from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.processes.progress import Bar, say
 from aligndistill.records import Finish, Record, Usage, total
-from aligndistill.stages.context import ModelSource, StageContext
+from aligndistill.stages.context import ModelSource, StageContext, thinking_tokens
 from aligndistill.stages.generated import utc_now
 from aligndistill.stages.opening import OpenChat, UserTurnWriter, open_chat, open_user_turns
 from aligndistill.store.cache import Cache, cache_key
@@ -25,6 +25,7 @@ class CachedReply(Record):
 
     Attributes:
         time: when it was received, UTC; None in caches of versions that kept no times.
+        thinking_tokens: of the server's config when it was received.
     """
 
     text: str
@@ -32,6 +33,7 @@ class CachedReply(Record):
     usage: Usage
     problem: str = ""
     time: str | None = None
+    thinking_tokens: int = 0
 
 
 class CachingAsk:
@@ -79,7 +81,9 @@ class CachingAsk:
         identity = self._identity(author)
         keys = {number: _key(identity, question, sampling) for number, question in questions.items()}
         first = {key: number for number, key in reversed(keys.items())}
-        replies = {key: reply for key, value in self._cache.get_many(list(first)).items() if (reply := _reply(value)) is not None}
+        thoughts = thinking_tokens(self._models[author])
+        cached = self._cache.get_many(list(first)).items()
+        replies = {key: reply for key, value in cached if (reply := _reply(value, thoughts)) is not None}
         self.cached += len(replies)
         self._advance(sum(key in replies for key in keys.values()), author, note)
         missing = [key for key in first if key not in replies and self._fits(author, questions[first[key]], sampling)]
@@ -91,8 +95,15 @@ class CachingAsk:
             key, reply = missing[answered.request], replace(answered.reply, time=utc_now())
             replies[key] = reply
             if not self._context.is_dry and (not reply.problem or reply.problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER))):
-                known = {name: getattr(reply, name) for name in CachedReply.model_fields}
-                self._cache.put(key, CachedReply(**known).model_dump())
+                stored = CachedReply(
+                    text=reply.text,
+                    finish=reply.finish,
+                    usage=reply.usage,
+                    problem=reply.problem,
+                    time=reply.time,
+                    thinking_tokens=thoughts,
+                )
+                self._cache.put(key, stored.model_dump())
             self._advance(1, author, note)
         too_long = Reply("", "stop", Usage(), "the request is too long for the model")
         found = {number: replies.get(key, too_long) for number, key in keys.items()}
@@ -139,10 +150,13 @@ def _key(model: str, question: AuthorRequest, sampling: SamplingParams) -> str:
     )
 
 
-def _reply(value: Any) -> Reply | None:
-    """The reply in a cache entry; None if there is no entry, or not a valid one."""
+def _reply(value: Any, thoughts: int) -> Reply | None:
+    """The reply in a cache entry; None if there is no entry, not a valid one, or one that a lower limit than `thoughts` cut off
+    inside its thoughts."""
     try:
         found = CachedReply.model_validate(value)
     except ValidationError:
+        return None
+    if found.problem.startswith(CUT_IN_THOUGHTS) and found.thinking_tokens < thoughts:
         return None
     return Reply(found.text, found.finish, found.usage, found.problem, time=found.time)

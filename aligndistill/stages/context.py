@@ -55,6 +55,12 @@ class StageContext:
         return path
 
 
+def thinking_tokens(model: ModelSource) -> int:
+    """The most tokens of thoughts that a server's config allows. They change no key: replies that a lower limit cut off inside
+    their thoughts are asked for again. 0 for a model that is not on a server."""
+    return model.thinking_tokens if isinstance(model, EndpointModel) else 0
+
+
 @contextmanager
 def naming_row(source: str) -> Iterator[None]:
     """Name the row of the data in the error for a conversation that a model's template refuses."""

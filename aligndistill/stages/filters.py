@@ -18,7 +18,7 @@ from aligndistill.stages.context import ModelSource, StageContext, require_recor
 from aligndistill.stages.files import DEMONSTRATIONS, DROPPED, PROMPTS
 from aligndistill.stages.generated import known_lines, read_generated, write_generated
 from aligndistill.stages.opening import open_judge
-from aligndistill.stages.verdicts import JudgedTask, judge_metrics, require_readable, verdicts_of
+from aligndistill.stages.verdicts import JudgedTask, judge_metrics, judges_read, require_readable, verdicts_of
 from aligndistill.store.jsonl import Appender, read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
 
@@ -227,7 +227,8 @@ class _Asking:
             done = {one.prompt_id: one for one in read_jsonl(partial, JudgedTask)}
             missing = [task for task in tasks if _value(done.get(task.prompt_id)) is None]
             if missing:
-                opened = open_judge(self._context, judge, self._models, self._seed)
+                read_before = Counter(name for one in done.values() for name in judges_read(one))
+                opened = open_judge(self._context, judge, self._models, self._seed, read_before=read_before)
                 for judged in track(opened.judge(missing), label, len(tasks), len(tasks) - len(missing), self._context.spending):
                     done[judged.prompt_id] = JudgedTask.of(judged)
                     appender.add([done[judged.prompt_id]])

@@ -113,13 +113,19 @@ def open_answer_logprobs(context: StageContext, model: EndpointModel) -> "Answer
 
 
 def open_judge(
-    context: StageContext, settings: Judge, models: Mapping[str, ModelSource], seed: int, member: str = ""
+    context: StageContext,
+    settings: Judge,
+    models: Mapping[str, ModelSource],
+    seed: int,
+    member: str = "",
+    read_before: Mapping[str, int] = {},
 ) -> protocol.Judge:
     """The configured judge.
 
     Args:
         models: the models that the judge names.
         member: the name of a panel member; it becomes the judge's name.
+        read_before: how many verdicts are stored, by the judge's or the member's name; see `JudgeOptions`.
     """
     batch_size = context.runtime.per_device_eval_batch_size
     name = member or settings.kind
@@ -135,7 +141,8 @@ def open_judge(
             cache = cached_grades(context, f"likelihood {context.identities[model]}")
             return likelihood.LikelihoodJudge(name, load_language_model(read_pointer(model)), batch_size, cache)
         case Pairwise() | Listwise() | Rubric():
-            return _chat_judge(context, name, open_chat(context, models[_name(settings.model)]), settings, seed)
+            opened = open_chat(context, models[_name(settings.model)])
+            return _chat_judge(context, name, opened, settings, seed, read_before.get(name, 0))
         case ByAuthor():
             return author.AuthorJudge(name, settings.best)
         case Function():
@@ -157,7 +164,7 @@ def open_judge(
             return reward_model.RewardModelJudge(name, loaded, batch_size, cached_grades(context, identity), lowered)
         case Panel():
             members = [
-                panel.Member(open_judge(context, one.judge, models, seed, member_name), one.weight, one.temperature)
+                panel.Member(open_judge(context, one.judge, models, seed, member_name, read_before), one.weight, one.temperature)
                 for member_name, one in settings.members.items()
             ]
             return panel.PanelJudge(name, members, settings.combine)
@@ -182,7 +189,7 @@ def fingerprint_of(pointer: "ModelPointer") -> str:
 
 
 def _chat_judge(
-    context: StageContext, name: str, opened: OpenChat, settings: Pairwise | Listwise | Rubric, seed: int
+    context: StageContext, name: str, opened: OpenChat, settings: Pairwise | Listwise | Rubric, seed: int, read_before: int
 ) -> protocol.Judge:
     options = JudgeOptions(
         reasoning=settings.reasoning,
@@ -190,6 +197,7 @@ def _chat_judge(
         examples=settings.examples,
         max_answer_characters=settings.max_answer_characters,
         unreadable_limit=context.unreadable_limit,
+        read_before=read_before,
         control_tokens=control_tokens(opened.local.conversation.tokenizer) if opened.local is not None else frozenset(),
     )
     cache = Cache(context.caches / "verdicts.sqlite")

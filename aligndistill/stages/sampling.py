@@ -14,7 +14,7 @@ from aligndistill.processes.monitor import wait_for_others
 from aligndistill.processes.progress import track
 from aligndistill.processes.ranks import is_main_process, our_share
 from aligndistill.records import Finish, Prompt, Record, Usage
-from aligndistill.stages.context import ModelSource, StageContext, naming_row
+from aligndistill.stages.context import ModelSource, StageContext, naming_row, thinking_tokens
 from aligndistill.stages.generated import utc_now
 from aligndistill.stages.opening import OpenChat, open_chat
 from aligndistill.stages.shards import shard, shards
@@ -37,6 +37,7 @@ class StoredSample(Record):
 
     Attributes:
         time: when it was received, UTC; None in files of versions that kept no times.
+        cut_by: the `thinking_tokens` of the server's config that a reply without an answer reached; else 0.
     """
 
     prompt_id: str
@@ -47,6 +48,7 @@ class StoredSample(Record):
     usage: Usage
     thoughts: str = Field(default="", exclude_if=lambda text: not text)
     time: str | None = None
+    cut_by: int = Field(default=0, exclude_if=lambda tokens: not tokens)
 
     @property
     def unanswered(self) -> bool:
@@ -101,7 +103,7 @@ def sample_answers(
         return SampleResult({}, 0, 0, None)
     too_long, refused, local = 0, 0, None
     with Appender(shard(partial)) as appender:
-        missing = _missing(partial, name, job)
+        missing = _missing(partial, name, job, thinking_tokens(author))
         if missing:
             chat = open_chat(context, author)
             local = chat.local
@@ -119,25 +121,26 @@ def sample_answers(
                 if problem and not problem.startswith((CUT_IN_THOUGHTS, NO_ANSWER)):
                     refused += 1
                     continue
-                sample = _stored_sample(requests.wanted[answered.request][0], name, answered.sample, answered.reply)
+                prompt = requests.wanted[answered.request][0]
+                sample = _stored_sample(prompt, name, answered.sample, answered.reply, thinking_tokens(author))
                 appender.add([sample])
                 arrived += 1
                 unanswered += sample.unanswered
                 if arrived >= ENOUGH_TO_STOP and unanswered > arrived / 2:
-                    raise _unanswered(name, unanswered, arrived, job.sampling.max_new_tokens)
+                    raise _unanswered(name, author, unanswered, arrived, job.sampling.max_new_tokens)
     if not on_server:
         wait_for_others(f"{context.folder.name} has the answers of {name}")
         if not (everywhere or is_main_process()):  # the main process may have finished and deleted the scratch folder
             return SampleResult({}, too_long, refused, local)
-    return SampleResult(_answered(partial, name, job.sampling.max_new_tokens), too_long, refused, local)
+    return SampleResult(_answered(partial, name, author, job.sampling.max_new_tokens), too_long, refused, local)
 
 
-def _missing(partial: Path, name: str, job: SamplingJob) -> dict[str, tuple[int, ...]]:
-    """The samples that are not stored yet, by prompt."""
+def _missing(partial: Path, name: str, job: SamplingJob, thoughts: int) -> dict[str, tuple[int, ...]]:
+    """The samples that are not stored yet, or were cut off inside their thoughts by a lower limit than `thoughts`, by prompt."""
     done: dict[str, set[int]] = {}
     for file in shards(partial):
         for one in read_growing(file, StoredSample):
-            if one.author == name:
+            if one.author == name and not (one.unanswered and one.finish == "length" and one.cut_by < thoughts):
                 done.setdefault(one.prompt_id, set()).add(one.sample)
     every = tuple(range(job.samples))
     left = {prompt: tuple(n for n in every if n not in done[prompt]) if prompt in done else every for prompt in job.prompts}
@@ -180,7 +183,7 @@ class _Requests(Sequence[Request]):
         return Request(self._prompts[prompt].messages, samples)
 
 
-def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> StoredSample:
+def _stored_sample(prompt: str, author: str, number: int, reply: Reply, thoughts: int) -> StoredSample:
     return StoredSample(
         prompt_id=prompt,
         author=author,
@@ -190,10 +193,11 @@ def _stored_sample(prompt: str, author: str, number: int, reply: Reply) -> Store
         usage=reply.usage,
         thoughts=reply.thoughts,
         time=utc_now(),
+        cut_by=thoughts if reply.problem.startswith(CUT_IN_THOUGHTS) else 0,
     )
 
 
-def _answered(partial: Path, name: str, new_tokens: int) -> StoredRecords[tuple[str, int], StoredSample]:
+def _answered(partial: Path, name: str, author: ModelSource, new_tokens: int) -> StoredRecords[tuple[str, int], StoredSample]:
     """The author's stored samples.
 
     Raises:
@@ -205,18 +209,19 @@ def _answered(partial: Path, name: str, new_tokens: int) -> StoredRecords[tuple[
         if one.author != name:
             return None
         known_by = one.prompt_id, one.sample
-        if one.unanswered:
-            without_answer.add(known_by)
+        (without_answer.add if one.unanswered else without_answer.discard)(known_by)  # of several records the last one counts
         return known_by
 
     samples = StoredRecords(shards(partial), StoredSample, key, growing=True)
     if without_answer and len(without_answer) >= MAX_UNANSWERED * len(samples):
-        raise _unanswered(name, len(without_answer), len(samples), new_tokens)
+        raise _unanswered(name, author, len(without_answer), len(samples), new_tokens)
     return samples
 
 
-def _unanswered(name: str, unanswered: int, replies: int, new_tokens: int) -> DataError:
+def _unanswered(name: str, author: ModelSource, unanswered: int, replies: int, new_tokens: int) -> DataError:
+    thoughts = thinking_tokens(author)
+    limit = f"thinking_tokens ({thoughts}) beside it" if thoughts else f"max_new_tokens ({new_tokens})"
     return DataError(
         f"{name} thinks before it answers, and {unanswered} of {replies} replies ended inside the thoughts, without an answer "
-        f"(fewer than {MAX_UNANSWERED:.0%} may). Set thinking: off for this model, or raise max_new_tokens ({new_tokens})."
+        f"(fewer than {MAX_UNANSWERED:.0%} may). Set thinking: off for this model, or raise {limit}."
     )

@@ -175,11 +175,15 @@ def judged_tasks(
     partial = context.scratch / f"{label}.jsonl"
     with Appender(shard(partial)) as appender:
         before = (one for file in shards(partial) for one in read_growing(file, JudgedTask))
-        done = {one.prompt_id for one in before if not _is_asked_again(one.verdicts)}
+        done, read_before = set(), Counter[str]()
+        for one in before:
+            read_before.update(judges_read(one))
+            if not _is_asked_again(one.verdicts):
+                done.add(one.prompt_id)
         ours = list(tasks) if on_server else our_share(list(tasks))
         missing = [task for task in ours if task not in done]
         if missing:
-            opened = open_judge(context, judge, models, seed)
+            opened = open_judge(context, judge, models, seed, read_before=read_before)
             spending = context.spending if on_server else None
             parts = (missing[start : start + TASKS_AT_ONCE] for start in range(0, len(missing), TASKS_AT_ONCE))
             judging = (one for part in parts for one in opened.judge([tasks[task] for task in part]))
@@ -190,6 +194,14 @@ def judged_tasks(
         if not is_main_process():  # the main process may have finished and deleted the scratch folder
             return {}
     return StoredRecords(shards(partial), JudgedTask, lambda one: one.prompt_id, growing=True)
+
+
+def judges_read(judged: JudgedTask) -> Iterator[str]:
+    """The judge's name, of a panel its member's, for each verdict that could be read."""
+    given = {
+        one for verdict in judged.verdicts for one in getattr(verdict, "members", ()) or (verdict,)
+    }  # a grade is in many pairs
+    return (one.judge for one in given if not is_unparsed(one))
 
 
 def _is_asked_again(verdicts: Sequence[Verdict]) -> bool:

@@ -32,6 +32,7 @@ from tests.chat.fault_server import (
 
 SAMPLING = SamplingParams(temperature=0.7, max_new_tokens=16, seed=3)
 KEY = "sk-canary-7f3a9"
+BROKEN_OFF = ("abort", "error", "insufficient_system_resource")
 
 
 def say(text: str) -> tuple[Message, ...]:
@@ -82,7 +83,7 @@ def test_the_seed_names_the_answer_whatever_is_asked_beside_it() -> None:
 @pytest.mark.parametrize(
     ("act", "text", "finish"),
     [
-        (completion("cut of", finish="length"), "cut of", "length"),
+        *((completion("cut of", finish=reason), "cut of", "length") for reason in ("length", "max_tokens", "model_length")),
         (send(200, {"choices": [{"message": {"content": "bare"}}]}), "bare", "stop"),
         (send(200, {"choices": [{"message": {"content": "t"}}]}, content_type="text/plain"), "t", "stop"),
         (send(200, {"model": "another", "choices": [{"message": {"content": "t"}}]}), "t", "stop"),
@@ -202,6 +203,7 @@ def test_failures_that_pass_are_tried_again() -> None:
         (error(503, "overloaded"), "overloaded"),
         (html(200), "Welcome to the gateway"),
         (reset, "the connection failed"),
+        *((completion("x", reason), rf"the server broke off \(finish_reason: {reason}\)") for reason in BROKEN_OFF),
         (after(3, completion("late")), r"no reply within 0\.3 s"),
     ],
 )
@@ -264,11 +266,35 @@ def test_a_rejected_request_is_logged_and_the_others_are_answered(act, caplog: p
     assert "rejected request 0 (3 characters)" in caplog.text
 
 
-def test_many_refusals_in_a_row_end_the_run() -> None:
+def test_many_refusals_in_a_row_end_the_run_if_the_server_refuses_the_health_check_too() -> None:
     server = FaultServer(lambda _, number: completion("x") if number == 0 else error(400, "not for you"))
     with server, pytest.raises(JudgeError, match="The last 20 requests were rejected or failed"):
         ask(server, [Request(say(str(n))) for n in range(100)], concurrency=1)
-    assert len(server.bodies) == 21
+    assert [body["messages"][0]["content"] for body in server.bodies] == [*map(str, range(21)), "Say yes."]
+
+
+@pytest.mark.parametrize("concurrency", [1, 32])
+def test_many_refusals_in_a_row_cost_a_health_check_each_20_and_nothing_else(concurrency: int) -> None:
+    def behave(body: dict, _: int):
+        return completion("x") if body["messages"][0]["content"] == "Say yes." else error(400, "not for you")
+
+    with FaultServer(behave) as server:
+        answers = ask(server, [Request(say(str(n))) for n in range(100)], concurrency=concurrency)
+    assert len(answers) == 100
+    assert all("not for you" in answered.reply.problem for answered in answers)
+    assert sum(body["messages"][0]["content"] == "Say yes." for body in server.bodies) == 1 + 100 // 20
+
+
+def test_a_server_that_stops_to_honour_n_is_asked_one_by_one_from_then_on() -> None:
+    def behave(body: dict, number: int):
+        if "n" in body and number > 1:
+            return error(400, "n must be 1")
+        return send(200, {"choices": [{"message": {"content": "x"}, "finish_reason": "stop"}] * body.get("n", 1)})
+
+    with FaultServer(behave) as server:
+        answers = ask(server, [Request(say(str(n)), (0, 1, 2)) for n in range(9)], concurrency=1)
+    assert [answered.reply.text for answered in answers] == ["x"] * 27
+    assert sum("n" in body for body in server.bodies) <= 4  # two are honoured, and the fourth was under way
 
 
 def test_answers_that_came_before_a_refusal_are_not_lost() -> None:

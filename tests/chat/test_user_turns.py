@@ -61,8 +61,8 @@ def test_a_turn_that_does_not_end_is_cut_off() -> None:
     assert all(reply.finish == "stop" or reply.usage.completion_tokens == 8 for reply in replies)
 
 
-def served(server: FaultServer) -> ServedUserTurns:
-    config = EndpointModel(kind="endpoint", base_url=server.base_url, name="m", max_retries=0)
+def served(server: FaultServer, max_retries: int = 0) -> ServedUserTurns:
+    config = EndpointModel(kind="endpoint", base_url=server.base_url, name="m", max_retries=max_retries)
     return ServedUserTurns(EndpointChat(config).server, Conversation(tokenizer_of("qwen3"), "chat"), config.identity)
 
 
@@ -80,6 +80,18 @@ def test_a_server_gets_token_ids_and_continues_them() -> None:
     assert len({reply.text for reply in replies}) == len(REQUESTS)  # each sample has its own seed
     assert sorted(reply.finish for reply in replies) == ["length", "stop", "stop", "stop", "stop"]
     assert {(reply.usage.prompt_tokens, reply.usage.completion_tokens) for reply in replies} == {(4, 3)}
+
+
+@pytest.mark.parametrize("reason", ["abort", "error", "insufficient_system_resource"])
+def test_a_continuation_that_the_server_broke_off_is_asked_for_again(reason: str) -> None:
+    def behave(body: dict[str, Any], number: int) -> Act:
+        text, finish = ("Quest", reason) if number == 0 else ("Question?", "model_length")
+        return send(200, {"choices": [{"index": 0, "text": text, "finish_reason": finish}], "usage": {"prompt_tokens": 4}})
+
+    with FaultServer(behave) as server:
+        replies = [one.reply for one in served(server, max_retries=1).answer(REQUESTS, SAMPLING)]
+        assert len(server.bodies) == len(replies) + 1
+    assert {(reply.text, reply.finish, reply.problem) for reply in replies} == {("Question?", "length", "")}
 
 
 def test_a_server_of_chats_alone_is_an_error_that_says_so() -> None:

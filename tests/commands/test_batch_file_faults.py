@@ -53,6 +53,7 @@ FAILED: list[dict[str, Any]] = [
     {"response": {"status_code": 200, "body": {"no": "choices"}}},
     {"response": {"status_code": 200, "body": None}},
     {"response": "text"},
+    {"response": {"status_code": 200, "body": {"choices": [{"message": {"content": "[[A]]"}, "finish_reason": "abort"}]}}},
 ]
 
 
@@ -81,9 +82,9 @@ FAULTS: dict[str, tuple[Callable[[list[Row]], Files], tuple[int, int, int, int]]
         lambda r: [lines([*({**row(one), "custom_id": None} for one in r[:4]), {"id": "x"}, *map(row, r[4:])])],
         (QUESTIONS - 4, 1, 1, 4),
     ),
-    "failed rows": (lambda r: [lines([*failed(r), *map(row, r[5:])])], (QUESTIONS - 5, 5, 0, 5)),
-    "failed, then answered": (lambda r: [lines([*failed(r), *map(row, r)])], (QUESTIONS, 5, 0, 0)),
-    "answered, then failed": (lambda r: [lines(list(map(row, r))), lines(failed(r))], (QUESTIONS, 5, 0, 0)),
+    "failed rows": (lambda r: [lines([*failed(r), *map(row, r[6:])])], (QUESTIONS - 6, 6, 0, 6)),
+    "failed, then answered": (lambda r: [lines([*failed(r), *map(row, r)])], (QUESTIONS, 6, 0, 0)),
+    "answered, then failed": (lambda r: [lines(list(map(row, r))), lines(failed(r))], (QUESTIONS, 6, 0, 0)),
     "last line cut short": (lambda r: [cut(lines([row(one) for one in r]))], (QUESTIONS - 1, 1, 0, 1)),
     "last line of two files cut short": (
         lambda r: [cut(lines([row(one) for one in r[:9]])), cut(lines([row(one) for one in r[9:]]))],

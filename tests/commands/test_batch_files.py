@@ -1,6 +1,7 @@
 """A batch from its export to the verdicts: joined by id, partial, out of order, in several files."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -8,10 +9,13 @@ import pytest
 
 from aligndistill.chat.batch import BatchChat, read_answers
 from aligndistill.chat.endpoint import EndpointChat
+from aligndistill.chat.protocol import Request, SamplingParams
 from aligndistill.commands.batch_files import import_answers, open_questions
 from aligndistill.config.audit import Audit, AuditProbes
+from aligndistill.config.judges import Panel
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import ConfigError
+from aligndistill.records import Comparison, Message, content_hash, prompt_id
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import read_verdicts
 from tests.stages.labelled import MODELS, SERVER, context_in, judge_of, label, labelled, labelling_of, shown, with_teacher
@@ -115,6 +119,42 @@ def test_log_probabilities_in_a_batch_become_soft_verdicts(tmp_path: Path) -> No
 
 def test_a_batch_is_kept_under_the_servers_own_name() -> None:
     assert BatchChat(ENDPOINT, 0, False, {}).identity == EndpointChat(ENDPOINT).identity
+
+
+def test_two_settings_of_one_model_are_two_members_with_requests_of_their_own(tmp_path: Path) -> None:
+    context = context_in(tmp_path, prompts=10)
+    judge = judge_of(context.folder).model_dump()
+    panel = Panel.model_validate(
+        {"kind": "panel", "members": {name: {"judge": {**judge, "model": name}} for name in ("quick", "slow")}}
+    )
+    models = {
+        "quick": EndpointModel.model_validate({**SERVER, "thinking": "off"}),
+        "slow": EndpointModel.model_validate({**SERVER, "thinking": "on"}),
+    }
+    labelling = labelling_of(context, panel, models, PROBES)
+    requests = open_questions(labelling, logprobs=False)
+    assert len({request["custom_id"] for request in requests}) == len(requests) == 2 * QUESTIONS
+
+    def of_mode(request: dict[str, Any]) -> str:
+        return "[[A]]" if request["body"]["max_tokens"] == 64 else "[[B]]"  # `slow` has room for thoughts
+
+    found = import_answers(labelling, read_answers(answered(request, of_mode(request)) for request in requests))
+    assert (found.read, found.missing) == (2 * QUESTIONS, 0)
+    label(replace(context, open_endpoint=lambda model: BatchChat(model, 0, False, {})), panel, models, PROBES)
+    replies = {
+        (member.judge, member.reply)
+        for verdict in read_verdicts(context.folder)
+        if isinstance(verdict, Comparison)
+        for member in verdict.members
+    }
+    assert replies == {("quick", "[[A]]"), ("slow", "[[B]]")}
+
+
+def test_the_id_of_a_model_without_settings_is_that_of_earlier_versions() -> None:
+    asked = (Message(role="user", content="A or B?"),)
+    chat = BatchChat(ENDPOINT, 3, False, {})
+    assert not list(chat.answer([Request(asked)], SamplingParams(0.0, 64)))
+    assert list(chat.missing) == [content_hash("teacher", prompt_id(asked), "0", "3")]
 
 
 def test_a_local_judge_has_no_batches(tmp_path: Path) -> None:

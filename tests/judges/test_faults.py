@@ -27,6 +27,7 @@ import tenacity
 
 from aligndistill.chat.endpoint import EndpointChat
 from aligndistill.chat.http import retries
+from aligndistill.chat.http.wire import BROKEN_OFF
 from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.judges.pairwise import PairwiseJudge
@@ -181,6 +182,12 @@ FAULTS: dict[str, tuple[Act, Expected]] = {
     "13 no choices": (send(200, {"choices": []}), "unparsed"),
     "13 cut off": (choice({"content": "A"}, finish_reason="length"), "unparsed"),
     "13 cut off JSON": (choice({"content": '{"winner": "A"}'}, finish_reason="length"), "unparsed"),
+    "13 cut off by the context": (choice({"content": "A"}, finish_reason="model_length"), "unparsed"),
+    "13 cut off, in other words": (choice({"content": "A"}, finish_reason="max_tokens"), "unparsed"),
+    **{
+        f"13 broken off: {reason}": (choice({"content": "A. But wait, it"}, finish_reason=reason), "verdict")
+        for reason in sorted(BROKEN_OFF)
+    },
     "13 content filter": (choice({"content": "A"}, finish_reason="content_filter"), "unparsed"),
     "13 refusal": (choice({"content": None, "refusal": "A"}), "unparsed"),
     "13 refusal with content": (choice({"content": "A", "refusal": "I cannot"}), "unparsed"),
@@ -255,6 +262,7 @@ STAYING: dict[str, Act] = {
     "closed silently": raw(b""),
     "HTML": html(200),
     "cut JSON": send(200, b'{"choices": ['),
+    **{f"broken off: {reason}": choice({"content": "A"}, finish_reason=reason) for reason in sorted(BROKEN_OFF)},
 }
 
 

@@ -4,6 +4,7 @@ import json
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -11,15 +12,20 @@ from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Answered, Rep
 from aligndistill.chat.scripted import ScriptedChat
 from aligndistill.config.candidates import Candidates
 from aligndistill.config.run import AnswerSampling, Runtime
+from aligndistill.elicitation.asking import AuthorRequest
 from aligndistill.errors import DataError
 from aligndistill.models.chat_template import fix_template
 from aligndistill.models.load import ModelPointer
+from aligndistill.processes.progress import bar
 from aligndistill.records import Answer, Candidate, Message, Prompt, Usage, prompt_id
 from aligndistill.stages import answers, candidates
+from aligndistill.stages.asking import CachingAsk
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import ANSWERS, CANDIDATES, PROMPTS
+from aligndistill.stages.sampling import SamplingJob, sample_answers
 from aligndistill.store.jsonl import read_jsonl, write_jsonl
 from aligndistill.store.stage import StageResult
+from tests.chat.fault_server import Act, FaultServer, send
 from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import tiny_model, user
 
@@ -155,3 +161,50 @@ def test_a_row_that_a_template_refuses_is_named(tmp_path: Path) -> None:
     context = StageContext("candidates", tmp_path / "stage", tmp_path / "caches", Runtime(), identities={model: "m"})
     with pytest.raises(DataError, match=r"^mine.jsonl row 1: the chat template of .* System role not supported"):
         candidates.make(context, settings=Candidates(), authors={"start": model}, prompts=prompts, seed=0)
+
+
+def thinking_server() -> FaultServer:
+    """Long questions take 3,000 tokens of thoughts, and are cut off by lower limits."""
+
+    def behave(body: dict[str, Any], _: int) -> Act:
+        cut = "long" in body["messages"][0]["content"] and body["max_tokens"] < 3000
+        message = {"content": None if cut else "fine", "reasoning": "Hm. "}
+        return send(200, {"choices": [{"message": message, "finish_reason": "length" if cut else "stop"}]})
+
+    return FaultServer(behave)
+
+
+QUESTIONS = [f"{'long' if number % 3 == 0 else 'short'} {number}" for number in range(12)]
+
+
+def asked_of(server: FaultServer, since: int) -> list[str]:
+    return sorted(text for body in server.bodies[since:] if (text := body["messages"][0]["content"]) in QUESTIONS)
+
+
+def test_more_thinking_tokens_ask_again_for_exactly_the_answers_that_were_cut_off(tmp_path: Path) -> None:
+    context = StageContext("candidates", tmp_path, tmp_path / "caches", Runtime())
+    prompts = [Prompt(id=prompt_id(one), messages=one, source="x", split="train") for one in map(user, QUESTIONS)]
+    job = SamplingJob({one.id: one for one in prompts}, 1, 999, SamplingParams(1.0, 16))
+    with thinking_server() as server:
+        for limit, expected in ((1000, QUESTIONS), (1000, []), (8000, QUESTIONS[::3]), (9000, [])):
+            since, author = len(server.bodies), server.config(thinking="on", thinking_tokens=limit)
+            partial = context.scratch / "sampled.jsonl"
+            if limit == 1000:
+                with pytest.raises(DataError, match=r"4 of 12 .* thinking: off .* raise thinking_tokens \(1000\)"):
+                    sample_answers(context, "teacher", author, job, partial)
+            else:
+                found = sample_answers(context, "teacher", author, job, partial)
+                assert [one.text for one in found.samples.values()] == ["fine"] * 12
+            assert asked_of(server, since) == sorted(expected)
+
+
+def test_more_thinking_tokens_ask_again_for_exactly_the_cached_replies_that_were_cut_off(tmp_path: Path) -> None:
+    context = StageContext("prompts", tmp_path, tmp_path / "caches", Runtime())
+    requests = [AuthorRequest("teacher", user(text)) for text in QUESTIONS]
+    with thinking_server() as server:
+        for limit, expected in ((1000, QUESTIONS), (1000, []), (8000, QUESTIONS[::3]), (9000, [])):
+            since, author = len(server.bodies), server.config(thinking="on", thinking_tokens=limit)
+            with bar("x") as running:
+                replies = CachingAsk(context, {"teacher": author}, 0, running)(requests, temperature=1.0, max_new_tokens=16)
+            assert sum(one.problem.startswith(CUT_IN_THOUGHTS) for one in replies) == (4 if limit == 1000 else 0)
+            assert asked_of(server, since) == sorted(expected)

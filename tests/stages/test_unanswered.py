@@ -1,6 +1,7 @@
 """Questions that a server does not answer: counted, told apart from unreadable replies, and asked again. Real sockets."""
 
 import json
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -10,13 +11,16 @@ import tenacity
 
 from aligndistill.chat.http import retries
 from aligndistill.config.audit import Audit, AuditProbes
+from aligndistill.config.judges import Judge, Panel
 from aligndistill.errors import JudgeError
 from aligndistill.evaluation.audit import AuditMetrics
 from aligndistill.judges.parsing import request_failed
-from aligndistill.records import Comparison
+from aligndistill.records import Comparison, is_unparsed
 from aligndistill.stages.context import StageContext
 from aligndistill.stages.files import read_verdicts
+from aligndistill.stages.verdicts import judged_tasks
 from tests.chat.fault_server import Act, FaultServer, completion, error
+from tests.judges.tasks import task
 from tests.stages.labelled import audit_of, context_in, judge_of, label, shown
 
 PROBES = AuditProbes(canaries=0, repeats=0)
@@ -126,3 +130,47 @@ def test_what_went_unanswered_is_found_among_samples_and_in_a_panel() -> None:
     assert not request_failed(compared(None, compared("A"), compared(None)))
     assert not request_failed(compared('[no verdict: cut off at max_new_tokens] "A"'))
     assert not request_failed(compared("there was no reply after it"))
+
+
+def panel_of(folder: Path) -> Panel:
+    members = {model: {"judge": {**judge_of(folder).model_dump(), "model": model}} for model in ("judge", "other")}
+    return Panel.model_validate({"kind": "panel", "members": members})
+
+
+@pytest.mark.parametrize("judge_in", [judge_of, panel_of])
+def test_what_could_be_read_before_an_interruption_counts_for_what_could_not(
+    judge_in: Callable[[Path], Judge], tmp_path: Path
+) -> None:
+    """5 % of the replies cannot be read. A resumed run asks for them first, and stops only where too many of all cannot be read."""
+    unreadable, tasks = set(range(5, 85, 10)), 100
+    credit = 180 if judge_in is judge_of else 380
+
+    def behave(body: dict[str, Any], number: int) -> Act:
+        if number >= credit and not refilled:
+            return error(401, "no credit")
+        prompt, _, _ = shown(body["messages"][0]["content"])
+        return completion("I cannot help with this." if prompt.startswith("odd") else "A")
+
+    made = [task(f"{'odd' if number in unreadable else 'even'} {number}", "x", "y") for number in range(tasks)]
+    by_id = {one.prompt_id: one for one in made}
+    refilled = False
+    context = replace(context_in(tmp_path), unreadable_limit=0.2)
+    with FaultServer(behave) as server:
+        models = {"judge": server.config(), "other": server.config(template_arguments={"style": "brief"})}
+        arguments = judge_in(tmp_path), models, by_id, 0, "verdicts"
+        with pytest.raises(JudgeError, match="no credit"):
+            judged_tasks(context, *arguments)
+        refilled = True
+        for run in range(2):
+            judged = judged_tasks(context, *arguments)
+            unread = [one.prompt_id for one in judged.values() if all(map(is_unparsed, one.verdicts))]
+            assert (len(judged), len(unread)) == (tasks, len(unreadable)), run
+
+
+def test_a_resumed_run_of_a_judge_that_never_could_be_read_is_stopped_as_early(tmp_path: Path) -> None:
+    by_id = {one.prompt_id: one for one in (task(f"why {number}", "x", "y") for number in range(20))}
+    context = replace(context_in(tmp_path), unreadable_limit=0.2)
+    with FaultServer(lambda *_: completion("I cannot help with this.")) as server:
+        for _ in range(2):
+            with pytest.raises(JudgeError, match="none of the judge's first 8 verdicts"):
+                judged_tasks(context, judge_of(tmp_path), {"judge": server.config()}, by_id, 0, "verdicts")

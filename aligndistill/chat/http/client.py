@@ -175,25 +175,24 @@ class ServerClient:
         """A reply with a `problem` for a rejected request, unless the server rejects all requests.
 
         Raises:
-            JudgeError: the server rejects the health check too, has rejected many requests in a row, or rejects a field that every
-                request has.
+            JudgeError: the server rejects the health check too, or rejects a field that every request has. The check is sent before
+                the server's first answer and after many failures in a row: those may be what earlier runs left, all too long, say.
         """
         if advice := field_advice(reason):  # every request has this field
             raise JudgeError(f"{self.name} rejected the request: {reason}. {advice}")
-        async with session.health_check:
-            if not self._capabilities.found.answers:
-                try:
-                    await self.complete(session, HEALTH_CHECK, temperature=0.0, max_tokens=1)
-                except (RetriesExhausted, RequestRejected):
-                    raise JudgeError(f"{self.name} rejected the request: {reason}. Check base_url and the model's name.") from None
         length = sum(len(message.content) for message in messages)
-        session.failures_in_a_row += 1
         message = (
             f"{self.name} rejected request {request} ({length} characters): {reason}. "
             "Shorten the prompts or the candidates if it is too long for the model."
         )
-        if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
-            raise JudgeError(f"{message} The last {session.failures_in_a_row} requests were rejected or failed.")
+        async with session.health_check:
+            if not self._capabilities.found.answers and not await self._is_healthy(session):
+                raise JudgeError(f"{self.name} rejected the request: {reason}. Check base_url and the model's name.")
+            session.failures_in_a_row += 1
+            if session.failures_in_a_row >= MOST_FAILURES_IN_A_ROW:
+                if not await self._is_healthy(session):
+                    raise JudgeError(f"{message} The last {session.failures_in_a_row} requests were rejected or failed.")
+                session.failures_in_a_row = 0
         _log.warning("%s", message)
         return Reply("", "stop", Usage(calls=1), reason)
 
@@ -205,12 +204,9 @@ class ServerClient:
         """
         message = f"{self.name}: {failure}."
         async with session.health_check:
-            if session.unreachable is None:
-                try:
-                    await self.complete(session, HEALTH_CHECK, HEALTH_CHECK_RETRIES, temperature=0.0, max_tokens=1)
-                except (RetriesExhausted, RequestRejected):
-                    advice = "Check that the server is running and that base_url is correct. Answers received so far are saved."
-                    session.unreachable = JudgeError(f"{message} {advice}")
+            if session.unreachable is None and not await self._is_healthy(session, HEALTH_CHECK_RETRIES):
+                advice = "Check that the server is running and that base_url is correct. Answers received so far are saved."
+                session.unreachable = JudgeError(f"{message} {advice}")
             if session.unreachable is not None:
                 raise session.unreachable
         session.failures_in_a_row += 1
@@ -220,6 +216,14 @@ class ServerClient:
                 "Answers received so far are saved."
             )
         _log.warning("%s Continuing without a reply to this request.", message)
+
+    async def _is_healthy(self, session: OpenSession, max_retries: int | None = None) -> bool:
+        """Whether the server answers the simplest request."""
+        try:
+            await self.complete(session, HEALTH_CHECK, max_retries, temperature=0.0, max_tokens=1)
+        except (RetriesExhausted, RequestRejected):
+            return False
+        return True
 
     def room_for_thoughts(self, messages: Sequence[Message], new_tokens: int) -> int:
         """The most tokens of thoughts: `thinking_tokens`, or what the server's context leaves."""

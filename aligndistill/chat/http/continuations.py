@@ -5,6 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from aligndistill.chat.http.retries import TransientError
+from aligndistill.chat.http.wire import CUT_OFF, failure_in
 from aligndistill.chat.protocol import Reply
 from aligndistill.config.models import EndpointModel
 from aligndistill.records import Usage
@@ -45,4 +47,17 @@ class Continuation(BaseModel):
         if not self.choices:
             return Reply("", "stop", usage, "no text")
         (choice, *_) = self.choices
-        return Reply(choice.text.strip(), "length" if choice.finish_reason == "length" else "stop", usage)
+        return Reply(choice.text.strip(), "length" if choice.finish_reason in CUT_OFF else "stop", usage)
+
+
+def read_continuation(content: bytes) -> Continuation:
+    """The continuation in a body.
+
+    Raises:
+        ValidationError: it is none.
+        TransientError: the server broke off.
+    """
+    continuation = Continuation.model_validate_json(content)
+    if failure := failure_in(choice.finish_reason for choice in continuation.choices):
+        raise TransientError(failure)
+    return continuation

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
 from aligndistill.chat.http.connection import Connection, Session, decode
-from aligndistill.chat.http.continuations import Continuation
+from aligndistill.chat.http.continuations import Continuation, read_continuation
 from aligndistill.chat.http.prompt_logprobs import ScoredPrompt
 from aligndistill.chat.http.replicas import Replicas
 from aligndistill.chat.http.retries import AccessDenied, TransientError
@@ -37,7 +37,7 @@ class Api(Generic[Answer]):
     Attributes:
         path: behind the URL of the config.
         what: it answers with, for messages.
-        read: the answer in a body; raises `ValueError` if it is none.
+        read: the answer in a body; raises `ValueError` if it is none, and `TransientError` if the server broke off.
     """
 
     path: str
@@ -46,7 +46,7 @@ class Api(Generic[Answer]):
 
 
 CHAT: Api[Completion] = Api("chat/completions", "a chat completion", read_completion)
-CONTINUATIONS: Api[Continuation] = Api("completions", "a completion", Continuation.model_validate_json)
+CONTINUATIONS: Api[Continuation] = Api("completions", "a completion", read_continuation)
 SCORES: Api[ScoredPrompt] = Api("completions", "a completion", ScoredPrompt.model_validate_json)
 
 

@@ -46,6 +46,7 @@ def by_length(messages: Sequence[Message]) -> int:
 def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] | None:
     if not must and not is_local(name):
         return None
+    from jinja2 import TemplateError
     from transformers import AutoTokenizer  # imported late: it takes seconds
 
     try:
@@ -55,11 +56,16 @@ def _by_tokenizer(name: str, must: bool) -> Callable[[Sequence[Message]], int] |
             raise ConfigError(f"the tokenizer '{name}' cannot be loaded: {error}. Give a folder or a Hub name.") from None
         return None
 
+    def of_texts(messages: Sequence[Message]) -> int:
+        return sum(len(tokenizer.encode(message.content)) + TOKENS_PER_MESSAGE for message in messages)
+
     def count(messages: Sequence[Message]) -> int:
-        turns = as_dicts(messages)
         if tokenizer.chat_template is None:
-            return sum(len(tokenizer.encode(message.content)) + TOKENS_PER_MESSAGE for message in messages)
-        return len(tokenizer.apply_chat_template(turns, add_generation_prompt=True, return_dict=False))
+            return of_texts(messages)
+        try:
+            return len(tokenizer.apply_chat_template(as_dicts(messages), add_generation_prompt=True, return_dict=False))
+        except TemplateError:  # it refuses the conversation: the server says so, and of this request alone
+            return of_texts(messages)
 
     return count
 

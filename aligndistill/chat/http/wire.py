@@ -6,17 +6,24 @@ them in the text, between markers of the model's family.
 
 import json
 import math
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
 
+from aligndistill.chat.http.retries import TransientError
 from aligndistill.chat.http.token_counts import by_length
 from aligndistill.chat.protocol import CUT_IN_THOUGHTS, NO_ANSWER, Reply
 from aligndistill.chat.thoughts import split_thoughts
 from aligndistill.records import Finish, Message, Usage
 
 NEGLIGIBLE_SHARE = 1e-3
+
+CUT_OFF = frozenset({"length", "max_tokens", "model_length"})
+"""The finish reasons of texts that reached a limit; `model_length` is Mistral's for the context."""
+
+BROKEN_OFF = frozenset({"abort", "error", "insufficient_system_resource"})
+"""The finish reasons of texts that a failure of the server ended: vLLM and SGLang, OpenRouter and Mistral, DeepSeek."""
 
 
 class TokenLogprob(BaseModel):
@@ -73,7 +80,7 @@ class _Choice(BaseModel):
     def reply(self, usage: Usage) -> Reply:
         inside, text, unfinished = split_thoughts(self.message.content or "")
         thoughts = "\n".join(part for part in (self.message.thoughts, inside) if part)
-        finish: Finish = "length" if self.finish_reason == "length" else "stop"
+        finish: Finish = "length" if self.finish_reason in CUT_OFF else "stop"
         problem = self._problem(text, thoughts, unfinished, usage)
         return Reply(text, finish, usage, problem, thoughts)
 
@@ -87,7 +94,7 @@ class _Choice(BaseModel):
             return ""
         if self.message.tool_calls:
             return "a tool call instead of a text"
-        if self.finish_reason == "length" and thoughts:
+        if self.finish_reason in CUT_OFF and thoughts:
             return f"{CUT_IN_THOUGHTS} ({usage.completion_tokens} tokens)" if usage.completion_tokens else CUT_IN_THOUGHTS
         if unfinished:
             return NO_ANSWER
@@ -131,6 +138,11 @@ class Completion(BaseModel):
             return reported
         written = sum(by_length([Message(role="assistant", content=reply.text)]) for reply in self.replies())
         return Usage(calls=1, prompt_tokens=at_most.prompt_tokens, completion_tokens=min(written, at_most.completion_tokens))
+
+    @property
+    def broken_off(self) -> str:
+        """Which failure of the server ended one of the choices; empty if none did."""
+        return failure_in(choice.finish_reason for choice in self.choices)
 
     def reply(self) -> Reply:
         """The first choice, or an empty text with a `problem` if there is none."""
@@ -204,19 +216,28 @@ def _begins_with(text: str, position: _Position) -> bool:
     return any(token.strip() and text.lstrip().startswith(token.strip()) for token in tokens)
 
 
+def failure_in(finish_reasons: Iterable[str | None]) -> str:
+    """The first of these that is a failure of the server, in words; empty if none is."""
+    return next((f"the server broke off (finish_reason: {one})" for one in finish_reasons if one in BROKEN_OFF), "")
+
+
 def read_completion(content: bytes) -> Completion:
     """The completion in a body. Lone surrogates in its texts are replaced.
 
     Raises:
         ValidationError: it is not a completion.
+        TransientError: the server broke off.
     """
     try:
-        return Completion.model_validate_json(content)
+        completion = Completion.model_validate_json(content)
     except ValidationError:
         if b"\\ud" not in content.lower():
             raise
         whole = json.dumps(json.loads(content), ensure_ascii=False)
-        return Completion.model_validate_json(whole.encode("utf-8", "replace"))
+        completion = Completion.model_validate_json(whole.encode("utf-8", "replace"))
+    if completion.broken_off:
+        raise TransientError(completion.broken_off)
+    return completion
 
 
 class ModelCard(BaseModel):
