@@ -142,7 +142,7 @@ def use_reward_forward(model: Any) -> None:
         assert ends_S is not None, "grouped rows come with the ends of their responses"
         hidden_NTH = hidden_states(model, kwargs["input_ids"], kwargs["position_ids"], segments_NT, share)
         head = causal_lm(model).score
-        if reads_mean(model):
+        if pooling_of(model.config) == "mean":
             return response_means(head(hidden_NTH).float(), segments_NT, ends_S).squeeze(-1)
         return head(places(hidden_NTH, ends_S)).squeeze(-1).float()
 
@@ -156,9 +156,10 @@ def set_pooling(model: Any, pooling: Pooling) -> None:
         setattr(model.config, POOLING, pooling)
 
 
-def reads_mean(model: Any) -> bool:
-    """Whether a reward model reads the mean over a response."""
-    return getattr(model.config, POOLING, "last") == "mean"
+def pooling_of(config: Any) -> Pooling:
+    """What the head of a reward model with this config reads."""
+    found: Pooling = getattr(config, POOLING, "last")
+    return found
 
 
 def response_means(values_NTE: Tensor, segments_NT: Tensor, ends_S: Tensor) -> Tensor:

@@ -9,6 +9,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from aligndistill.models.load import ModelPointer, from_pretrained
 from aligndistill.models.quantised import dequantised_weights
+from aligndistill.models.reward import pooling_of, set_pooling
 from aligndistill.training.fit import Trained
 
 
@@ -34,8 +35,8 @@ def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: 
         assert base is not None
         policy = getattr(trainer.model, "policy", trainer.model)  # PPO trains a policy and its critic as one module
         base_weights = dequantised_weights(policy) if base.quantize is not None else {}
-        labels = {"num_labels": policy.config.num_labels} if "SequenceClassification" in auto_class.__name__ else {}
-        _merge(target, folder, base.unquantised(), base_weights, trainer.processing_class, auto_class, labels)
+        classifier = policy.config if "SequenceClassification" in auto_class.__name__ else None
+        _merge(target, folder, base.unquantised(), base_weights, trainer.processing_class, auto_class, classifier)
     trainer.processing_class.save_pretrained(folder)
 
 
@@ -46,11 +47,13 @@ def _merge(
     base_weights: Mapping[str, Tensor],
     tokenizer: Any,
     auto_class: Any,
-    extra: dict[str, int],
+    classifier: Any | None,
 ) -> None:
-    model = from_pretrained(auto_class, base, **extra)
-    if extra and tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model = from_pretrained(auto_class, base, **({} if classifier is None else {"num_labels": classifier.num_labels}))
+    if classifier is not None:
+        set_pooling(model, pooling_of(classifier))
+        if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
     merged_model(model, adapter, base_weights).save_pretrained(folder)
 
