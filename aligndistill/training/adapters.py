@@ -47,3 +47,22 @@ def train_in_float32(model: Any) -> None:
     for parameter in model.parameters():
         if parameter.requires_grad:
             parameter.data = parameter.data.float()
+
+
+def adapts_tied_weights(model: Any) -> bool:
+    """Whether a transformers model's head and embeddings are one weight, which adapters on one of them make two when merged."""
+    from peft.tuners.lora import LoraLayer  # only here: importing peft takes a second
+
+    head, embeddings = model.get_output_embeddings(), model.get_input_embeddings()
+    if head is None or head.weight is not embeddings.weight:
+        return False
+    return isinstance(head, LoraLayer) or isinstance(embeddings, LoraLayer)
+
+
+def untie_head(model: Any) -> None:
+    """Give a transformers model's head a copy of its weight, so that it shares none with the embeddings."""
+    head = model.get_output_embeddings()
+    layer = getattr(head, "base_layer", head)
+    layer.weight = torch.nn.Parameter(layer.weight.detach().clone(), requires_grad=False)
+    for config in (model.config, model.config.get_text_config()):
+        config.tie_word_embeddings = False

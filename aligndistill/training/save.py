@@ -10,6 +10,7 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 from aligndistill.models.load import ModelPointer, from_pretrained
 from aligndistill.models.quantised import dequantised_weights
 from aligndistill.models.reward import pooling_of, set_pooling
+from aligndistill.training.adapters import adapts_tied_weights, untie_head
 from aligndistill.training.fit import Trained
 
 
@@ -61,6 +62,9 @@ def _merge(
 def merged_model(model: Any, adapter: Path, base_weights: Mapping[str, Tensor]) -> Any:
     """A model with adapters added to its weights.
 
+    If the adapters are on a head or embeddings that share one weight, the merged model has a weight for each: it would be added to
+    both otherwise, and the trained model added it to one.
+
     Args:
         base_weights: weights that replace the model's own first, by layer: those that the adapters were trained on.
     """
@@ -68,4 +72,7 @@ def merged_model(model: Any, adapter: Path, base_weights: Mapping[str, Tensor]) 
 
     for layer, weight in base_weights.items():
         model.get_submodule(layer).weight.data.copy_(weight)
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    adapted = PeftModel.from_pretrained(model, str(adapter))
+    if adapts_tied_weights(model):
+        untie_head(model)
+    return adapted.merge_and_unload()
