@@ -88,6 +88,20 @@ def number_of_layers(path: str) -> int | None:
     return next((text[name] for name in LAYERS if isinstance(text.get(name), int)), None)
 
 
+def ties_head(path: str) -> bool:
+    """Whether the model in a folder says in its config that its head and its embeddings are one weight."""
+    config = read_json(Path(path) / "config.json")
+    return config.get("tie_word_embeddings", config.get("text_config", {}).get("tie_word_embeddings")) is True
+
+
+def tied_weight_on_a_server() -> ConfigError:
+    """The error for adapters on a tied weight, with a rollout server."""
+    return ConfigError(
+        "start.lora.target_modules names the head or the embeddings, which are one weight in this model and two after training: "
+        "a rollout server cannot load the second. Leave them out, as all-linear does, or remove objective.server."
+    )
+
+
 def names_a_folder(name: str) -> bool:
     """Whether a name cannot be one on the Hub, which is `name` or `owner/name`."""
     return Path(name).is_absolute() or name.startswith(".") or name.count("/") > 1

@@ -150,8 +150,9 @@ def use_grouped_forward(model: Any) -> Backbone:
         else:
             hidden_SH = places(hidden_states(model, **rows, share=share), predictors_S)
             outputs = head_outputs(causal_lm(model).get_output_embeddings(), hidden_SH, targets_S, temperature, entropy, beside)
-        if value_head is not None:
-            outputs = (*outputs, value_head(hidden_SH).squeeze(-1).float())
+        if value_head is not None and hidden_SH is not None:
+            values_S1 = value_head(hidden_SH.to(next(value_head.parameters()).dtype))  # trained in float32 on any backbone
+            outputs = (*outputs, values_S1.squeeze(-1).float())
         return outputs if len(outputs) > 1 else outputs[0]
 
     model.forward = forward

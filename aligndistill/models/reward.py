@@ -142,11 +142,18 @@ def use_reward_forward(model: Any) -> None:
         assert ends_S is not None, "grouped rows come with the ends of their responses"
         hidden_NTH = hidden_states(model, kwargs["input_ids"], kwargs["position_ids"], segments_NT, share)
         head = causal_lm(model).score
-        if reads_mean(model):
-            return response_means(head(hidden_NTH).float(), segments_NT, ends_S).squeeze(-1)
-        return head(places(hidden_NTH, ends_S)).squeeze(-1).float()
+        dtype = head_dtype(head)
+        if pooling_of(model.config) == "mean":
+            return response_means(head(hidden_NTH.to(dtype)).float(), segments_NT, ends_S).squeeze(-1)
+        return head(places(hidden_NTH, ends_S).to(dtype)).squeeze(-1).float()
 
     model.forward = forward
+
+
+def head_dtype(head: Any) -> torch.dtype:
+    """The dtype that a head computes in. Under adapters the head is a wrapper: a copy is trained beside the original one."""
+    found: torch.dtype = next(one.dtype for name, one in head.named_parameters() if not name.startswith("original_module."))
+    return found
 
 
 def set_pooling(model: Any, pooling: Pooling) -> None:
@@ -156,9 +163,10 @@ def set_pooling(model: Any, pooling: Pooling) -> None:
         setattr(model.config, POOLING, pooling)
 
 
-def reads_mean(model: Any) -> bool:
-    """Whether a reward model reads the mean over a response."""
-    return getattr(model.config, POOLING, "last") == "mean"
+def pooling_of(config: Any) -> Pooling:
+    """What the head of a reward model with this config reads."""
+    found: Pooling = getattr(config, POOLING, "last")
+    return found
 
 
 def response_means(values_NTE: Tensor, segments_NT: Tensor, ends_S: Tensor) -> Tensor:

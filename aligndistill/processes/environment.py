@@ -34,5 +34,7 @@ def hide_library_warnings() -> None:
     warnings.filterwarnings("ignore", r"`\w*gradient_checkpointing\w*` is deprecated", FutureWarning)
     # DeepSpeed calls functions that torch has renamed, which warns once per call in every process.
     warnings.filterwarnings("ignore", r"`torch\.distributed\.\w+` is deprecated", FutureWarning)
+    # peft warns about merging adapters on a tied head, which `training.save` does.
+    warnings.filterwarnings("ignore", "Model has `tie_word_embeddings=True` and a tied layer is part of the adapter", UserWarning)
     # peft imports bitsandbytes, which advises on some CPUs to install a package that downloads code.
     logging.getLogger("bitsandbytes.backends.cpu.ops").setLevel(logging.ERROR)

@@ -9,6 +9,8 @@ from transformers.integrations.deepspeed import unset_hf_deepspeed_config
 
 from aligndistill.models.load import ModelPointer, from_pretrained
 from aligndistill.models.quantised import dequantised_weights
+from aligndistill.models.reward import pooling_of, set_pooling
+from aligndistill.training.adapters import adapts_tied_weights, untie_head
 from aligndistill.training.fit import Trained
 
 
@@ -34,8 +36,8 @@ def save_model(trained: Trained, folder: Path, base: ModelPointer | None, lora: 
         assert base is not None
         policy = getattr(trainer.model, "policy", trainer.model)  # PPO trains a policy and its critic as one module
         base_weights = dequantised_weights(policy) if base.quantize is not None else {}
-        labels = {"num_labels": policy.config.num_labels} if "SequenceClassification" in auto_class.__name__ else {}
-        _merge(target, folder, base.unquantised(), base_weights, trainer.processing_class, auto_class, labels)
+        classifier = policy.config if "SequenceClassification" in auto_class.__name__ else None
+        _merge(target, folder, base.unquantised(), base_weights, trainer.processing_class, auto_class, classifier)
     trainer.processing_class.save_pretrained(folder)
 
 
@@ -46,17 +48,22 @@ def _merge(
     base_weights: Mapping[str, Tensor],
     tokenizer: Any,
     auto_class: Any,
-    extra: dict[str, int],
+    classifier: Any | None,
 ) -> None:
-    model = from_pretrained(auto_class, base, **extra)
-    if extra and tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
-        model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
+    model = from_pretrained(auto_class, base, **({} if classifier is None else {"num_labels": classifier.num_labels}))
+    if classifier is not None:
+        set_pooling(model, pooling_of(classifier))
+        if tokenizer.pad_token_id >= model.get_input_embeddings().num_embeddings:  # as `give_padding_token` did
+            model.resize_token_embeddings(len(tokenizer), mean_resizing=False)
     model.config.pad_token_id = tokenizer.pad_token_id
     merged_model(model, adapter, base_weights).save_pretrained(folder)
 
 
 def merged_model(model: Any, adapter: Path, base_weights: Mapping[str, Tensor]) -> Any:
     """A model with adapters added to its weights.
+
+    If the adapters are on a head or embeddings that share one weight, the merged model has a weight for each: it would be added to
+    both otherwise, and the trained model added it to one.
 
     Args:
         base_weights: weights that replace the model's own first, by layer: those that the adapters were trained on.
@@ -65,4 +72,7 @@ def merged_model(model: Any, adapter: Path, base_weights: Mapping[str, Tensor]) 
 
     for layer, weight in base_weights.items():
         model.get_submodule(layer).weight.data.copy_(weight)
-    return PeftModel.from_pretrained(model, str(adapter)).merge_and_unload()
+    adapted = PeftModel.from_pretrained(model, str(adapter))
+    if adapts_tied_weights(model):
+        untie_head(model)
+    return adapted.merge_and_unload()

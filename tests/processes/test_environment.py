@@ -19,6 +19,18 @@ def test_what_peft_reads_from_transformers_warns_nobody() -> None:
         assert not [one for one in shown[before:] if "gradient_checkpointing" in str(one.message)]
 
 
+def test_a_tied_head_warns_nobody() -> None:
+    lora = Lora(r=2, target_modules=("lm_head",))
+    with warnings.catch_warnings(record=True) as shown:
+        warnings.simplefilter("always")
+        with_adapters(tiny_model(), lora, "CAUSAL_LM", seed=0)
+        assert any("tie_word_embeddings" in str(one.message) for one in shown), "peft has changed: remove the filter"
+        before = len(shown)
+        hide_library_warnings()
+        with_adapters(tiny_model(), lora, "CAUSAL_LM", seed=0)
+        assert not [one for one in shown[before:] if "tie_word_embeddings" in str(one.message)]
+
+
 def test_other_warnings_are_shown() -> None:
     with warnings.catch_warnings(record=True) as shown:
         warnings.simplefilter("always")

@@ -2,6 +2,7 @@
 
 import ast
 import os
+import re
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
@@ -11,8 +12,8 @@ from aligndistill.commands.plan.memory import read_sharding
 from aligndistill.config.elicitation import Curate
 from aligndistill.config.judges import Function, Listwise, Pairwise, RewardScore, Rubric
 from aligndistill.config.labels import LabelRequest, Revise, Selection
-from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, StudentModel
-from aligndistill.config.objectives import OnPolicyDistil, RolloutServer
+from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Lora, StudentModel
+from aligndistill.config.objectives import OnPolicyDistil, Ppo, RolloutServer
 from aligndistill.config.offline_objectives import Distil, HiddenStates
 from aligndistill.config.plugins import no_such_module, no_such_name, plugin_file
 from aligndistill.config.run import Evaluation, RunConfig
@@ -32,6 +33,8 @@ from aligndistill.models.folder import (
     require_heads,
     require_model,
     require_unquantised,
+    tied_weight_on_a_server,
+    ties_head,
 )
 from aligndistill.models.vocabulary import shared_vocabulary, tokens_in
 from aligndistill.stages.chains import models_of_runs, require_one_tokenizer, with_folder
@@ -49,7 +52,13 @@ def missing(config: RunConfig) -> Iterator[tuple[KeyPath, UserError]]:
                 require()
             except UserError as error:
                 yield (*path, *key), error
-    for key, require in (*_of_runtime(config), *_of_distilled(config), *_of_quantized(config), *_of_chains(config)):
+    for key, require in (
+        *_of_runtime(config),
+        *_of_distilled(config),
+        *_of_served(config),
+        *_of_quantized(config),
+        *_of_chains(config),
+    ):
         try:
             require()
         except UserError as error:
@@ -86,6 +95,8 @@ def _requirements(section: Section) -> Iterator[Requirement]:
             yield ("function",), partial(_require_function, section.function)
         case Evaluation(truth=str(truth)):
             yield ("truth",), partial(_require_function, truth)
+    if isinstance(section, Lora):
+        yield ("target_modules",), partial(_is_targeted, section, "")
     if isinstance(section, LabelRequest):
         yield from _of_labels(section)
     if isinstance(section, Selection) and section.function is not None:
@@ -127,6 +138,18 @@ def _of_distilled(config: RunConfig) -> Iterator[Requirement]:
             yield (*path, "hidden", "layers"), partial(_require_layers, objective.hidden, start.model, taught_by)
 
 
+def _of_served(config: RunConfig) -> Iterator[Requirement]:
+    for name, student in config.students.items():
+        own = config.seen_by(name)
+        if (
+            isinstance(student.objective, Ppo)
+            and student.objective.server is not None
+            and own.start is not None
+            and own.sft is None
+        ):
+            yield ("students", name, "objective", "server"), partial(_require_servable, own.start)
+
+
 def _of_chains(config: RunConfig) -> Iterator[Requirement]:
     """Only where all runs exist: what is missing of them is an error of its own."""
     if all((Path(str(model.run)) / "config.yaml").is_file() for _, model in models_of_runs(config)):
@@ -153,6 +176,30 @@ def _require_layers(hidden: HiddenStates, start: str, teacher: str) -> None:
 def _require_topics(step: Curate) -> None:
     if isinstance(step.topics, str):
         quotas(step, read_topics(step.topics))
+
+
+def _require_servable(start: StudentModel) -> None:
+    """By the names of most models; training looks at the model itself."""
+    if start.model is None or start.lora is None or not ties_head(start.model):
+        return
+    if any(_is_targeted(start.lora, layer) for layer in ("lm_head", "model.embed_tokens")):
+        raise tied_weight_on_a_server()
+
+
+def _is_targeted(lora: Lora, layer: str) -> bool:
+    """Whether a layer gets adapters, by peft's rule: a pattern matches all of its path, a name in a list is the end of it.
+
+    Raises:
+        ConfigError: the pattern is none.
+    """
+    targets = lora.target_modules
+    if not isinstance(targets, str):
+        return any(layer == name or layer.endswith(f".{name}") for name in targets)
+    try:
+        return re.fullmatch(targets, layer) is not None
+    except re.error as error:
+        advice = "Give the names of layers as a list, a pattern, or all-linear."
+        raise ConfigError(f"'{targets}' is no regular expression: {error}. {advice}") from None
 
 
 def _require_chat_template(folder: Path) -> None:

@@ -12,6 +12,7 @@ from aligndistill.training.on_policy.collecting import PpoWork
 from aligndistill.training.on_policy.kl_budget import BudgetSpent, inside_the_budget, keeping_checkpoints
 from aligndistill.training.on_policy.rollouts import longest_row, rollout_settings
 from aligndistill.training.on_policy.trainer import PpoTrainer
+from aligndistill.training.on_policy.weight_sync import require_servable
 
 ADAM_EPSILON = 1e-5
 """The value in released PPO implementations for language models ("The N+ Implementation Details of RLHF with PPO")."""
@@ -26,6 +27,7 @@ def train_ppo(
         critic: the initial critic; None for a value head on the policy's backbone.
 
     Raises:
+        ConfigError: a rollout server cannot load what is trained.
         InvariantError: an invariant was violated.
         TrainingError: `kl_budget` was exceeded before the first checkpoint.
     """
@@ -34,6 +36,8 @@ def train_ppo(
         with_adapters(policy.model, lora, "CAUSAL_LM", job.seed),
         with_adapters(critic.model, lora, "SEQ_CLS", job.seed) if critic else None,
     )
+    if work.served is not None:
+        require_servable(model.policy)
     policy = LanguageModel(model.policy, policy.conversation, policy.shares_prompt and (critic is None or critic.shares_prompt))
     row = longest_row(work.prompts, settings, job, policy.shares_prompt)
     arguments = training_arguments(job.settings, within_tokens(job.runtime, row), job.folder, job.name, job.seed)

@@ -11,7 +11,9 @@ import torch
 from torch import Tensor
 
 from aligndistill.errors import TrainingError
+from aligndistill.models.folder import tied_weight_on_a_server
 from aligndistill.models.sampling import Sampled
+from aligndistill.training.adapters import adapts_tied_weights
 from aligndistill.training.on_policy.rollouts import Sampler
 
 LARGEST_GAP_NATS = 0.5
@@ -59,6 +61,16 @@ class ServedRollouts:
     def clear(self) -> None:
         """Delete the weights that were sent."""
         shutil.rmtree(self.weights, ignore_errors=True)
+
+
+def require_servable(policy: Any) -> None:
+    """Refuse adapters that cannot be merged into the weights of a running server.
+
+    Raises:
+        ConfigError: they are on a head or embeddings that share one weight; merged, these are two, and the server has one.
+    """
+    if hasattr(policy, "peft_config") and adapts_tied_weights(policy.get_base_model()):
+        raise tied_weight_on_a_server()
 
 
 def save_merged(policy: Any, folder: Path) -> None:

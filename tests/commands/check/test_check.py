@@ -259,6 +259,38 @@ def test_layers_whose_states_are_compared_exist(check: Check, key: str) -> None:
     assert "the student has no layer 2: its layers are 0 (the embeddings) to 1 (the last one)" in only
 
 
+@pytest.mark.parametrize(
+    ("targets", "refused"),
+    [
+        (["q_proj", "lm_head"], True),
+        (["embed_tokens"], True),
+        (".*(q_proj|embed_tokens)", True),
+        (["q_proj"], False),
+        (".*_proj", False),
+        ("all-linear", False),
+    ],
+)
+def test_adapters_on_a_tied_weight_are_not_for_a_rollout_server(targets: Any, refused: bool, check: Check) -> None:
+    """As the model's config says, if it does; after `sft` the weight is no longer tied."""
+    objective = {"kind": "ppo", "reward": "judge", "server": {"base_url": "http://h/v1", "name": "m"}}
+    sections = {
+        "start": {"model": "./start", "lora": {"target_modules": targets}},
+        "students": {"ppo": {"objective": objective}},
+    }
+    fine_tuned = whole()["sft"]
+    assert check(**sections, sft=None).errors == ()
+    for tied in ({"tie_word_embeddings": True}, {"text_config": {"tie_word_embeddings": True}}):
+        (Path("start") / "config.json").write_text(json.dumps({"model_type": "llama", **tied}))
+        errors = check(**sections, sft=None).errors
+        assert ["students.ppo.objective.server: start.lora.target_modules names" in line for line in errors] == [True] * refused
+        assert check(**sections, sft=fine_tuned).errors == ()
+
+
+def test_a_pattern_of_layers_that_is_none(check: Check) -> None:
+    (line,) = check(start={"model": "./start", "lora": {"target_modules": "[q"}}).errors
+    assert "start.lora.target_modules: '[q' is no regular expression: unterminated character set" in line
+
+
 def test_the_teachers_answers_are_read_where_it_is_the_first_author(check: Check) -> None:
     write_model(Path("teacher"))
     distilled = {"teacher": {"model": "./teacher", "licence": "mit"}, "students": {"kd": {"objective": {"kind": "distil"}}}}

@@ -17,6 +17,7 @@ from transformers import AutoModelForCausalLM, AutoModelForSequenceClassificatio
 from aligndistill.config.models import Lora
 from aligndistill.config.offline_objectives import Dpo, Pro
 from aligndistill.config.run import Runtime
+from aligndistill.config.students import Pooling
 from aligndistill.config.students import RewardTraining as RewardModelSettings
 from aligndistill.errors import ConfigError, TrainingError
 from aligndistill.models import reward
@@ -109,9 +110,9 @@ def test_adapters_leave_the_base_alone_and_are_merged_when_saved(pads: bool, tmp
 
 
 @pytest.mark.parametrize("pad_is_eos", [False, True])
-@pytest.mark.parametrize("lora", [None, LORA])
+@pytest.mark.parametrize(("lora", "pooling"), [(None, "last"), (LORA, "last"), (LORA, "mean")])
 def test_a_saved_reward_model_scores_as_the_trained_one(
-    lora: Lora | None, pad_is_eos: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    lora: Lora | None, pooling: Pooling, pad_is_eos: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     backbone = write_tiny_model(tmp_path / "backbone")
     if pad_is_eos:  # then a padding token is added, and the embeddings grow
@@ -119,12 +120,12 @@ def test_a_saved_reward_model_scores_as_the_trained_one(
         tokenizer = train_tokenizer(TEXTS, 320, 64)
         tokenizer.pad_token = tokenizer.eos_token
         tokenizer.save_pretrained(backbone)
-    reward_model = new_reward_model(pointer(backbone), seed=1)
+    reward_model = new_reward_model(pointer(backbone), seed=1, pooling=pooling)
     assert reward_model.model.get_input_embeddings().num_embeddings == 320 + pad_is_eos
     examples = ranking_examples(reward_model.conversation, ragged_rankings())
     groups = [example.group for example in examples]
     before = {one.index: one.rewards for one in score_rewards(reward_model, groups, 4)}
-    settings = RewardModelSettings(lora=lora)
+    settings = RewardModelSettings(lora=lora, pooling=pooling)
     trained = train_reward_model(reward_model, settings, examples, tiny_job(tmp_path / "job", learning_rate=1e-2))
     after = {one.index: one.rewards for one in score_rewards(reward_model, groups, 4)}
     assert all(after[n] != pytest.approx(before[n], abs=1e-2) for n in after)

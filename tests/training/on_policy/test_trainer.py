@@ -14,7 +14,7 @@ from aligndistill.config.models import Lora
 from aligndistill.errors import TrainingError
 from aligndistill.models.actor_critic import ActorCritic
 from aligndistill.models.groups import TokenGroup
-from aligndistill.models.load import LanguageModel, ModelPointer, wrap_language_model
+from aligndistill.models.load import LanguageModel, ModelPointer, load_language_model, wrap_language_model
 from aligndistill.training.checkpoints import all_checkpoints
 from aligndistill.training.on_policy.rollouts import (
     Rollout,
@@ -256,6 +256,16 @@ def _in_adapters(name: str) -> str:
     """A linear layer's weight is one level deeper when there is an adapter beside it."""
     adapted = name.endswith("proj.weight")
     return name.replace(".weight", ".base_layer.weight") if adapted else name
+
+
+@pytest.mark.parametrize("critic", ["shared", "separate"])
+def test_a_critic_learns_on_weights_in_half_precision_without_autocast(critic: str, tmp_path: Path) -> None:
+    backbone = write_tiny_model(tmp_path / "backbone")
+    policy = load_language_model(ModelPointer(path=str(backbone), layout="chat", dtype="bfloat16"))
+    ran = tiny_ppo(tmp_path, updates=1, policy=policy, lora=Lora(r=2), critic=critic, backbone=backbone, critic_dtype="bfloat16")
+    assert {weight.dtype for weight in ran.weights.values()} == {torch.float32}
+    (head,) = [weight for name, weight in ran.weights.items() if "value_head.weight" in name or "score" in name]
+    assert head.abs().min() > 0, "it begins at zero"
 
 
 @pytest.mark.parametrize("lora", [None, Lora(r=2)])

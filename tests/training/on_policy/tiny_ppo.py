@@ -51,6 +51,7 @@ def tiny_ppo(
     lora: Lora | None = None,
     policy: LanguageModel | None = None,
     backbone: Path | None = None,
+    critic_dtype: str = "float32",
     reference: LanguageModel | None = None,
     win_rate: Callable[[LanguageModel], float] | None = None,
     served: ServedRollouts | None = None,
@@ -64,7 +65,7 @@ def tiny_ppo(
     critic = None
     if objective.critic == "separate":
         backbone = backbone or write_tiny_model(folder / f"backbone-{os.environ.get('RANK', 0)}")
-        critic = critic_from_backbone(ModelPointer(path=str(backbone), layout="chat"), seed=0)
+        critic = critic_from_backbone(ModelPointer(path=str(backbone), layout="chat", dtype=critic_dtype), seed=0)
     rollouts: list[list[Rollout]] = []
     work = PpoWork(
         prompts=policy_prompts(policy),
