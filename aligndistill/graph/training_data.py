@@ -82,7 +82,8 @@ def preferences(
         data |= with_earlier(config, each, data["rankings"], before)
     if config.reward_model is not None:
         backbone = {} if config.reward_model.model else pick(roles, ("start",))
-        learning = backbone | {"settings": config.reward_model, "version": 2, "waits_for": ready(data)}
+        learning = backbone | {"settings": config.reward_model, "waits_for": ready(data)}
+        learning["version"] = 2 if config.reward_model.lora is None else 3
         learning["rankings"] = learned_rankings(data)
         seeds = {f"reward_model-s{seed}": seed for seed in config.seeds} or {"reward_model": config.seed}
         trained = {name: stage(each.of(name), reward_model.make, seed=seed, **learning) for name, seed in seeds.items()}
