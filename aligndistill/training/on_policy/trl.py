@@ -9,12 +9,14 @@ from datasets import Dataset
 from aligndistill.chat.local import split_answer
 from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Grpo, Rewarded
+from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.processes.deepspeed import connect_processes
 from aligndistill.training.adapters import train_in_float32, with_adapters
 from aligndistill.training.arguments import training_keywords
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.fit import Trained, TrainingJob, fit
+from aligndistill.training.on_policy.prompt_order import prompts_in_turn
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples
 
 
@@ -29,21 +31,35 @@ def train_by_trl(
 ) -> Trained:
     """Train a policy by TRL's `GRPOTrainer` or `RLOOTrainer`; other settings are TRL's defaults.
 
+    A step has `batch_size` prompts, and `num_train_epochs` are as many steps as updates in PPO: no prompt is left out, and the last
+    step is filled up with prompts of another pass.
+
     Args:
         model: a causal language model loaded by transformers.
+
+    Raises:
+        DataError: there are fewer prompts than a step has.
     """
+    settings = job.settings
+    if len(prompts) < settings.batch_size:
+        text = f"{job.name}: there are only {len(prompts)} training prompts for a step of batch_size {settings.batch_size}"
+        raise DataError(f"{text}: lower the student's batch_size to {len(prompts)} or less, or add prompts.")
     from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # only here: importing them takes seconds
 
     trainer_class, config_class = (GRPOTrainer, GRPOConfig) if isinstance(objective, Grpo) else (RLOOTrainer, RLOOConfig)
-    watched = type(f"Watched{trainer_class.__name__}", (CheckpointedTrainer, trainer_class), {})
-    keywords = training_keywords(job.settings, job.runtime, job.folder, job.name, job.seed)
+    watched = type(f"Watched{trainer_class.__name__}", (_Watched, trainer_class), {})
+    keywords = training_keywords(settings, job.runtime, job.folder, job.name, job.seed)
     keywords["per_device_train_batch_size"] *= objective.samples_per_prompt  # TRL counts answers
+    if settings.max_steps <= 0:
+        keywords["max_steps"] = settings.whole_updates(len(prompts))
+    order = prompts_in_turn(len(prompts), job.seed, 0, keywords["max_steps"] * settings.batch_size)
     arguments = config_class(
         **keywords,
         num_generations=objective.samples_per_prompt,
         temperature=objective.temperature,
         beta=objective.kl_coefficient,
-        max_completion_length=job.settings.max_response_tokens,
+        max_completion_length=settings.max_response_tokens,
+        shuffle_dataset=False,  # TRL would leave out the rest of a pass that makes no whole step
         disable_dropout=True,
     )
     if job.runtime.deepspeed is not None:
@@ -57,15 +73,33 @@ def train_by_trl(
         "place": list(range(len(prompts))),
     }
     trainer = watched(
+        settings.batch_size / len(prompts),
         model=with_adapters(model, lora, "CAUSAL_LM", job.seed),
         reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty),
         args=arguments,
-        train_dataset=Dataset.from_dict(rows),
+        train_dataset=Dataset.from_dict(rows).select(order),
         processing_class=conversation.tokenizer,
     )
     if getattr(model, "is_quantized", False):
         train_in_float32(trainer.model)
     return fit(trainer, job)
+
+
+class _Watched(CheckpointedTrainer):
+    """What is done otherwise than by TRL's trainers.
+
+    Args:
+        passes_per_step: passes over the prompts, for the log: to TRL all steps are one epoch.
+    """
+
+    def __init__(self, passes_per_step: float, **kwargs: Any) -> None:
+        self._passes_per_step = passes_per_step
+        super().__init__(**kwargs)
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Log under the number of passes over the prompts."""
+        self.state.epoch = self.state.global_step * self._passes_per_step
+        super().log(logs, start_time)
 
 
 def reward_function(

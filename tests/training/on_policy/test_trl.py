@@ -1,13 +1,16 @@
-"""What TRL's trainers make of answers that have no score."""
+"""What TRL's trainers are given: prompts as the policy reads them, answers up to their end, rewards, a reference."""
 
 import math
 from collections.abc import Sequence
 from pathlib import Path
 from statistics import fmean, stdev
+from typing import Any
 
 import pytest
 
 from aligndistill.config.objectives import Grpo, Rewarded, Rloo
+from aligndistill.config.students import Student
+from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import reward_function, train_by_trl
@@ -15,6 +18,8 @@ from tests.models.chat_families import tokenizer_of
 from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user
 
 PENALTY = 3.0
+GRPO = Grpo(kind="grpo", samples_per_prompt=2, kl_coefficient=0.0)
+RLOO = Rloo(kind="rloo", samples_per_prompt=2, kl_coefficient=0.0)
 
 
 def some_prompts(count: int) -> list[PolicyPrompt]:
@@ -73,3 +78,50 @@ def test_a_missing_score_is_no_advantage_and_moves_no_other(objective: Rewarded,
                 assert advantage == pytest.approx((one - fmean(known)) / (stdev(known) + 1e-4), rel=1e-4)
             else:
                 assert advantage == pytest.approx(one - (sum(known) - one) / (len(known) - 1), rel=1e-4)
+
+
+# ------------------------------------------------------------------------------------------------------------- prompts
+
+
+def seen_prompts(objective: Rewarded, folder: Path, count: int, **settings: Any) -> tuple[list[list[str]], Any]:
+    """The prompts of each update, and the result of training."""
+    updates: list[list[str]] = []
+
+    def score(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
+        updates.append([one.prompt_id for one in asked for _ in range(len(one.texts) // objective.samples_per_prompt)])
+        return [[float(n % 2) for n in range(len(one.texts))] for one in asked]
+
+    policy = tiny_language_model()
+    job = tiny_job(folder, max_response_tokens=4, **settings)
+    trained = train_by_trl(policy.model, policy.conversation, objective, None, some_prompts(count), score, job)
+    return updates, trained
+
+
+@pytest.mark.parametrize("objective", [GRPO, RLOO])
+def test_no_prompt_is_left_out_and_the_last_step_is_filled_up(objective: Rewarded, tmp_path: Path) -> None:
+    updates, trained = seen_prompts(objective, tmp_path / "job", 7, max_steps=-1, batch_size=4)
+    assert [len(one) for one in updates] == [4, 4]  # 7 / 4, rounded
+    assert {prompt for one in updates for prompt in one} == set("0123456")
+    assert trained.steps == 2
+    assert [entry["epoch"] for entry in trained.log] == pytest.approx([4 / 7, 8 / 7])
+
+
+def test_every_pass_has_every_prompt_once(tmp_path: Path) -> None:
+    updates, _ = seen_prompts(GRPO, tmp_path / "job", 6, max_steps=3, batch_size=4)
+    places = [prompt for one in updates for prompt in one]
+    assert sorted(places[:6]) == sorted(places[6:]) == list("012345")
+    assert places[:6] != places[6:]
+
+
+@pytest.mark.parametrize("max_steps", [-1, 2])
+def test_fewer_prompts_than_a_step_has_are_refused(max_steps: int, tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="tiny: there are only 3 training prompts for a step of batch_size 8: lower"):
+        seen_prompts(GRPO, tmp_path / "job", 3, max_steps=max_steps, batch_size=8)
+
+
+@pytest.mark.parametrize(
+    ("objective", "sampled"), [({"kind": "grpo"}, 12), ({"kind": "rloo"}, 12), ({"kind": "ppo", "minibatches": 2}, 8)]
+)
+def test_a_plan_counts_the_prompts_of_whole_updates(objective: dict[str, Any], sampled: int) -> None:
+    student = Student.model_validate({"objective": objective, "batch_size": 4, "num_train_epochs": 1.5})
+    assert student.sampled_prompts(7) == sampled  # 10.5 prompts: 2.6 updates of 4, or 1.3 of 8
