@@ -1,7 +1,8 @@
 """GRPO and RLOO with TRL's trainers: their loop and loss, with this package's rewards, checkpoints and log."""
 
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 from datasets import Dataset
@@ -17,7 +18,7 @@ from aligndistill.training.arguments import training_keywords
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.on_policy.prompt_order import prompts_in_turn
-from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples, length_to_stop
 
 
 def train_by_trl(
@@ -72,17 +73,28 @@ def train_by_trl(
         ],
         "place": list(range(len(prompts))),
     }
-    trainer = watched(
-        settings.batch_size / len(prompts),
-        model=with_adapters(model, lora, "CAUSAL_LM", job.seed),
-        reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty),
-        args=arguments,
-        train_dataset=Dataset.from_dict(rows).select(order),
-        processing_class=conversation.tokenizer,
-    )
+    with _ending_at(model, conversation.eos_ids):
+        trainer = watched(
+            conversation,
+            settings.batch_size / len(prompts),
+            model=with_adapters(model, lora, "CAUSAL_LM", job.seed),
+            reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty),
+            args=arguments,
+            train_dataset=Dataset.from_dict(rows).select(order),
+            processing_class=conversation.tokenizer,
+        )
     if getattr(model, "is_quantized", False):
         train_in_float32(trainer.model)
     return fit(trainer, job)
+
+
+@contextmanager
+def _ending_at(model: Any, eos_ids: frozenset[int]) -> Iterator[None]:
+    """Inside the block these ids are the model's end ids, which TRL's trainers copy; they are not saved with the student."""
+    own = model.generation_config.eos_token_id
+    model.generation_config.eos_token_id = sorted(eos_ids)
+    yield
+    model.generation_config.eos_token_id = own
 
 
 class _Watched(CheckpointedTrainer):
@@ -92,9 +104,17 @@ class _Watched(CheckpointedTrainer):
         passes_per_step: passes over the prompts, for the log: to TRL all steps are one epoch.
     """
 
-    def __init__(self, passes_per_step: float, **kwargs: Any) -> None:
+    def __init__(self, conversation: Conversation, passes_per_step: float, **kwargs: Any) -> None:
+        self._conversation = conversation
         self._passes_per_step = passes_per_step
         super().__init__(**kwargs)
+
+    def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
+        # GRPO's has the answers and their log-probs, which are None without vLLM; RLOO's the answers.
+        found = super()._generate_single_turn(*args, **kwargs)  # type: ignore[misc]
+        answers = found[0] if isinstance(found, tuple) else found
+        cut = [ids[: length_to_stop(self._conversation, ids)] for ids in answers]
+        return (cut, *found[1:]) if isinstance(found, tuple) else cut
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Log under the number of passes over the prompts."""
@@ -116,7 +136,10 @@ def reward_function(
         rows: dict[int, list[int]] = defaultdict(list)
         for row, number in enumerate(place):
             rows[number].append(row)
-        ended = [any(token in conversation.eos_ids for token in ids) for ids in completion_ids]
+        ended = [
+            any(token in conversation.eos_ids for token in ids) or length_to_stop(conversation, ids) is not None
+            for ids in completion_ids
+        ]
         asked = [
             SampledPrompt(
                 prompts[number].id,

@@ -2,24 +2,33 @@
 
 import math
 from collections.abc import Sequence
+from copy import deepcopy
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
 
 import pytest
+import torch
+from torch import Tensor
 
 from aligndistill.config.objectives import Grpo, Rewarded, Rloo
 from aligndistill.config.students import Student
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
+from aligndistill.models.load import generation_eos_ids
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import reward_function, train_by_trl
 from tests.models.chat_families import tokenizer_of
-from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, user
+from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, tiny_model, tiny_tokenizer, user
 
 PENALTY = 3.0
 GRPO = Grpo(kind="grpo", samples_per_prompt=2, kl_coefficient=0.0)
 RLOO = Rloo(kind="rloo", samples_per_prompt=2, kl_coefficient=0.0)
+
+
+def given_two(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
+    """1 for the first answer to each prompt, 2 for the second."""
+    return [[1.0, 2.0] for _ in asked]
 
 
 def some_prompts(count: int) -> list[PolicyPrompt]:
@@ -125,3 +134,60 @@ def test_fewer_prompts_than_a_step_has_are_refused(max_steps: int, tmp_path: Pat
 def test_a_plan_counts_the_prompts_of_whole_updates(objective: dict[str, Any], sampled: int) -> None:
     student = Student.model_validate({"objective": objective, "batch_size": 4, "num_train_epochs": 1.5})
     assert student.sampled_prompts(7) == sampled  # 10.5 prompts: 2.6 updates of 4, or 1.3 of 8
+
+
+# ------------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize("objective", [GRPO, RLOO])
+def test_an_answer_ends_at_every_end_token_of_the_conversation(
+    objective: Rewarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Not only at those that the model's generation config names: some models end turns with another one."""
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    conversation = Conversation(tokenizer, "chat", frozenset(range(200, 240)))
+    answers: list[list[int]] = []
+
+    def recorded(*arguments: Any) -> Any:
+        reward = reward_function(*arguments)
+
+        def record(completion_ids: list[list[int]], **columns: Any) -> list[float | None]:
+            answers.extend(completion_ids)
+            return reward(completion_ids=completion_ids, **columns)
+
+        return record
+
+    monkeypatch.setattr("aligndistill.training.on_policy.trl.reward_function", recorded)
+    job = tiny_job(tmp_path / "job", max_steps=1, batch_size=4, max_response_tokens=12)
+    before = deepcopy(model.generation_config.eos_token_id)
+    train_by_trl(model, conversation, objective, None, some_prompts(4), given_two, job)
+    ends = [[place for place, token in enumerate(ids) if token in conversation.eos_ids] for ids in answers]
+    assert any(ends)
+    assert all(found in ([], [len(ids) - 1]) for found, ids in zip(ends, answers, strict=True))
+    assert model.generation_config.eos_token_id in (before, [before])  # what is saved with the student
+
+
+@pytest.mark.parametrize("objective", [GRPO, RLOO])
+def test_an_answer_of_a_transcript_ends_where_the_next_human_turn_starts(objective: Rewarded, tmp_path: Path) -> None:
+    model, tokenizer = tiny_model(), tiny_tokenizer()
+    conversation = Conversation(tokenizer, "transcript", generation_eos_ids(model))
+    written = tokenizer(" No.\n\nHuman: What?", add_special_tokens=False).input_ids
+    kept = tokenizer(" No.\n\nHuman:", add_special_tokens=False).input_ids
+    assert written[: len(kept)] == kept
+
+    def generate(input_ids: Tensor, **settings: Any) -> Tensor:
+        return torch.cat([input_ids, torch.tensor(written).expand(len(input_ids), -1)], 1)
+
+    model.generate = generate
+    asked: list[SampledPrompt] = []
+
+    def score(given: Sequence[SampledPrompt]) -> list[list[float | None]]:
+        asked.extend(given)
+        return given_two(given)
+
+    prompts = [PolicyPrompt(str(n), user(text), conversation.prompt_ids(user(text))) for n, text in enumerate(QUESTIONS[:2])]
+    job = tiny_job(tmp_path / "job", max_steps=1, batch_size=2, max_response_tokens=40)
+    trained = train_by_trl(model, conversation, objective, None, prompts, score, job)
+    assert [(one.texts, one.finishes) for one in asked] == [(("No.", "No."), ("stop", "stop"))] * 2
+    assert trained.log[0]["completions/max_length"] == len(kept)
+    assert trained.log[0]["reward"] == 1.5  # no penalty
