@@ -13,6 +13,7 @@ from aligndistill.config.objectives import Grpo, Rewarded
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
 from aligndistill.processes.deepspeed import connect_processes
+from aligndistill.records import Message, as_dicts
 from aligndistill.training.adapters import train_in_float32, with_adapters
 from aligndistill.training.arguments import training_keywords
 from aligndistill.training.checkpointing import CheckpointedTrainer
@@ -65,14 +66,7 @@ def train_by_trl(
     )
     if job.runtime.deepspeed is not None:
         connect_processes()  # under ZeRO-3 TRL loads the reference sharded, in its constructor
-    text = conversation.layout != "chat"
-    rows = {
-        "prompt": [
-            conversation.prompt_text(one.messages) if text else [message.model_dump() for message in one.messages]
-            for one in prompts
-        ],
-        "place": list(range(len(prompts))),
-    }
+    rows = {"prompt": [as_dicts(one.messages) for one in prompts], "place": list(range(len(prompts)))}
     with _ending_at(model, conversation.eos_ids):
         trainer = watched(
             conversation,
@@ -108,6 +102,10 @@ class _Watched(CheckpointedTrainer):
         self._conversation = conversation
         self._passes_per_step = passes_per_step
         super().__init__(**kwargs)
+
+    def _tokenize_prompts(self, prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], None, dict[str, Any]]:
+        # TRL's would read control tokens out of a message's text. The others are images and what processors say of them.
+        return [self._conversation.prompt_ids([Message(**turn) for turn in turns]) for turns in prompts], None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         # GRPO's has the answers and their log-probs, which are None without vLLM; RLOO's the answers.
