@@ -15,11 +15,11 @@ from aligndistill.models.conversation import Conversation
 from aligndistill.processes.deepspeed import connect_processes
 from aligndistill.records import Message, as_dicts
 from aligndistill.training.adapters import train_in_float32, with_adapters
-from aligndistill.training.arguments import training_keywords
+from aligndistill.training.arguments import training_keywords, within_tokens
 from aligndistill.training.checkpointing import CheckpointedTrainer
 from aligndistill.training.fit import Trained, TrainingJob, fit
 from aligndistill.training.on_policy.prompt_order import prompts_in_turn
-from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples, length_to_stop
+from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt, ScoreSamples, length_to_stop, longest_row
 
 
 def train_by_trl(
@@ -50,7 +50,8 @@ def train_by_trl(
 
     trainer_class, config_class = (GRPOTrainer, GRPOConfig) if isinstance(objective, Grpo) else (RLOOTrainer, RLOOConfig)
     watched = type(f"Watched{trainer_class.__name__}", (_Watched, trainer_class), {})
-    keywords = training_keywords(settings, job.runtime, job.folder, job.name, job.seed)
+    runtime = within_tokens(job.runtime, longest_row(prompts, objective, job, shares_prompt=False))
+    keywords = training_keywords(settings, runtime, job.folder, job.name, job.seed)
     keywords["per_device_train_batch_size"] *= objective.samples_per_prompt  # TRL counts answers
     if settings.max_steps <= 0:
         keywords["max_steps"] = settings.whole_updates(len(prompts))

@@ -149,6 +149,16 @@ def test_fewer_prompts_than_a_step_has_are_refused(max_steps: int, tmp_path: Pat
         seen_prompts(GRPO, tmp_path / "job", 3, max_steps=max_steps, batch_size=8)
 
 
+@pytest.mark.parametrize("objective", [GRPO, RLOO])
+def test_a_token_budget_makes_micro_batches_smaller(objective: Rewarded, tmp_path: Path) -> None:
+    longest = max(len(prompt.ids) for prompt in some_prompts(8))
+    for budget, prompts in ((1, 1), (2 * 2 * (longest + 4), 2), (2 * 2 * (longest + 4) - 1, 1), (None, 8)):
+        runtime = {"max_tokens_per_batch": budget}
+        _, trained = seen_prompts(objective, tmp_path / str(budget), 8, max_steps=1, runtime=runtime)
+        assert trained.trainer.args.per_device_train_batch_size == prompts * 2  # answers
+        assert trained.steps == 1
+
+
 @pytest.mark.parametrize(
     ("objective", "sampled"), [({"kind": "grpo"}, 12), ({"kind": "rloo"}, 12), ({"kind": "ppo", "minibatches": 2}, 8)]
 )
