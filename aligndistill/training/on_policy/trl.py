@@ -1,5 +1,6 @@
 """GRPO and RLOO with TRL's trainers: their loop and loss, with this package's rewards, checkpoints and log."""
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -12,6 +13,7 @@ from aligndistill.config.models import Lora
 from aligndistill.config.objectives import Grpo, Rewarded
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation
+from aligndistill.models.load import ModelPointer, loading_keywords
 from aligndistill.processes.deepspeed import connect_processes
 from aligndistill.records import Message, as_dicts
 from aligndistill.training.adapters import train_in_float32, with_adapters
@@ -30,6 +32,7 @@ def train_by_trl(
     prompts: Sequence[PolicyPrompt],
     score: ScoreSamples,
     job: TrainingJob,
+    start: ModelPointer | None = None,
 ) -> Trained:
     """Train a policy by TRL's `GRPOTrainer` or `RLOOTrainer`; other settings are TRL's defaults.
 
@@ -38,6 +41,7 @@ def train_by_trl(
 
     Args:
         model: a causal language model loaded by transformers.
+        start: what it was loaded from: TRL loads the reference from its path again, at the same revision.
 
     Raises:
         DataError: there are fewer prompts than a step has.
@@ -46,29 +50,16 @@ def train_by_trl(
     if len(prompts) < settings.batch_size:
         text = f"{job.name}: there are only {len(prompts)} training prompts for a step of batch_size {settings.batch_size}"
         raise DataError(f"{text}: lower the student's batch_size to {len(prompts)} or less, or add prompts.")
-    from trl import GRPOConfig, GRPOTrainer, RLOOConfig, RLOOTrainer  # only here: importing them takes seconds
+    from trl import GRPOTrainer, RLOOTrainer  # only here: importing them takes seconds
 
-    trainer_class, config_class = (GRPOTrainer, GRPOConfig) if isinstance(objective, Grpo) else (RLOOTrainer, RLOOConfig)
+    trainer_class = GRPOTrainer if isinstance(objective, Grpo) else RLOOTrainer
     watched = type(f"Watched{trainer_class.__name__}", (_Watched, trainer_class), {})
-    runtime = within_tokens(job.runtime, longest_row(prompts, objective, job, shares_prompt=False))
-    keywords = training_keywords(settings, runtime, job.folder, job.name, job.seed)
-    keywords["per_device_train_batch_size"] *= objective.samples_per_prompt  # TRL counts answers
-    if settings.max_steps <= 0:
-        keywords["max_steps"] = settings.whole_updates(len(prompts))
-    order = prompts_in_turn(len(prompts), job.seed, 0, keywords["max_steps"] * settings.batch_size)
-    arguments = config_class(
-        **keywords,
-        num_generations=objective.samples_per_prompt,
-        temperature=objective.temperature,
-        beta=objective.kl_coefficient,
-        max_completion_length=settings.max_response_tokens,
-        shuffle_dataset=False,  # TRL would leave out the rest of a pass that makes no whole step
-        disable_dropout=True,
-    )
+    arguments = _arguments(objective, prompts, job, start)
+    order = prompts_in_turn(len(prompts), job.seed, 0, arguments.max_steps * settings.batch_size)
+    rows = {"prompt": [as_dicts(one.messages) for one in prompts], "place": list(range(len(prompts)))}
     if job.runtime.deepspeed is not None:
         connect_processes()  # under ZeRO-3 TRL loads the reference sharded, in its constructor
-    rows = {"prompt": [as_dicts(one.messages) for one in prompts], "place": list(range(len(prompts)))}
-    with _ending_at(model, conversation.eos_ids):
+    with _ending_at(model, conversation.eos_ids), _without_false_warning(trainer_class.__module__):
         trainer = watched(
             conversation,
             settings.batch_size / len(prompts),
@@ -81,6 +72,41 @@ def train_by_trl(
     if getattr(model, "is_quantized", False):
         train_in_float32(trainer.model)
     return fit(trainer, job)
+
+
+def _arguments(objective: Rewarded, prompts: Sequence[PolicyPrompt], job: TrainingJob, start: ModelPointer | None) -> Any:
+    """A `GRPOConfig` or an `RLOOConfig`."""
+    from trl import GRPOConfig, RLOOConfig
+
+    settings = job.settings
+    runtime = within_tokens(job.runtime, longest_row(prompts, objective, job, shares_prompt=False))
+    keywords = training_keywords(settings, runtime, job.folder, job.name, job.seed)
+    keywords["per_device_train_batch_size"] *= objective.samples_per_prompt  # TRL counts answers
+    if settings.max_steps <= 0:
+        keywords["max_steps"] = settings.whole_updates(len(prompts))
+    if start is not None:
+        keywords["model_init_kwargs"] = loading_keywords(start)
+    return (GRPOConfig if isinstance(objective, Grpo) else RLOOConfig)(
+        **keywords,
+        num_generations=objective.samples_per_prompt,
+        temperature=objective.temperature,
+        beta=objective.kl_coefficient,
+        max_completion_length=settings.max_response_tokens,
+        shuffle_dataset=False,  # TRL would leave out the rest of a pass that makes no whole step
+        disable_dropout=True,
+    )
+
+
+@contextmanager
+def _without_false_warning(logger: str) -> Iterator[None]:
+    """Inside the block TRL does not say that it ignores `model_init_kwargs`: the reference is loaded with them."""
+
+    def is_other(record: logging.LogRecord) -> bool:
+        return "`model_init_kwargs` will be ignored" not in record.getMessage()
+
+    logging.getLogger(logger).addFilter(is_other)
+    yield
+    logging.getLogger(logger).removeFilter(is_other)
 
 
 @contextmanager
@@ -106,7 +132,7 @@ class _Watched(CheckpointedTrainer):
 
     def _tokenize_prompts(self, prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], None, dict[str, Any]]:
         # TRL's would read control tokens out of a message's text. The others are images and what processors say of them.
-        return [self._conversation.prompt_ids([Message(**turn) for turn in turns]) for turns in prompts], None, {}
+        return [self._conversation.prompt_ids([Message.model_validate(turn) for turn in turns]) for turns in prompts], None, {}
 
     def _generate_single_turn(self, *args: Any, **kwargs: Any) -> Any:
         # GRPO's has the answers and their log-probs, which are None without vLLM; RLOO's the answers.

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from copy import deepcopy
+from importlib import import_module
 from pathlib import Path
 from statistics import fmean, stdev
 from typing import Any
@@ -10,16 +11,17 @@ from typing import Any
 import pytest
 import torch
 from torch import Tensor
+from transformers import AutoModelForCausalLM
 
 from aligndistill.config.objectives import Grpo, Rewarded, Rloo
 from aligndistill.config.students import Student
 from aligndistill.errors import DataError
 from aligndistill.models.conversation import Conversation, Layout
-from aligndistill.models.load import generation_eos_ids
+from aligndistill.models.load import ModelPointer, from_pretrained, generation_eos_ids
 from aligndistill.training.on_policy.rollouts import PolicyPrompt, SampledPrompt
 from aligndistill.training.on_policy.trl import reward_function, train_by_trl
 from tests.models.chat_families import tokenizer_of
-from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, tiny_model, tiny_tokenizer, user
+from tests.tiny_models import QUESTIONS, tiny_job, tiny_language_model, tiny_model, tiny_tokenizer, user, write_tiny_model
 
 PENALTY = 3.0
 GRPO = Grpo(kind="grpo", samples_per_prompt=2, kl_coefficient=0.0)
@@ -222,3 +224,30 @@ def test_an_answer_of_a_transcript_ends_where_the_next_human_turn_starts(objecti
     assert [(one.texts, one.finishes) for one in asked] == [(("No.", "No."), ("stop", "stop"))] * 2
     assert trained.log[0]["completions/max_length"] == len(kept)
     assert trained.log[0]["reward"] == 1.5  # no penalty
+
+
+# ----------------------------------------------------------------------------------------------------------- reference
+
+
+@pytest.mark.parametrize("objective", [Grpo(kind="grpo", samples_per_prompt=2), Rloo(kind="rloo", samples_per_prompt=2)])
+def test_the_reference_is_the_revision_that_is_trained(
+    objective: Rewarded, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    module = import_module(f"trl.trainer.{objective.kind}_trainer")
+    load = module.create_model_from_path
+    loaded: list[tuple[str, dict[str, Any]]] = []
+
+    def create(path: str, **keywords: Any) -> Any:
+        loaded.append((path, keywords))
+        return load(path, **keywords)
+
+    monkeypatch.setattr(module, "create_model_from_path", create)
+    folder = write_tiny_model(tmp_path / "start")
+    start = ModelPointer(path=str(folder), revision="abc123", layout="chat", trust_remote_code=True)
+    model = from_pretrained(AutoModelForCausalLM, start.for_training(adapters=False))
+    conversation = Conversation(tiny_tokenizer(), "chat", generation_eos_ids(model))
+    job = tiny_job(tmp_path / "job", max_steps=1, batch_size=2, max_response_tokens=4)
+    train_by_trl(model, conversation, objective, None, some_prompts(2), given_two, job, start)
+    ((path, keywords),) = loaded
+    assert (path, keywords["revision"], keywords["trust_remote_code"]) == (str(folder), "abc123", True)
+    assert "model_init_kwargs" not in caplog.text  # TRL says that it ignores them, and does not
