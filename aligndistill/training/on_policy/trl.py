@@ -1,7 +1,7 @@
 """GRPO and RLOO with TRL's trainers: their loop and loss, with this package's rewards, checkpoints and log."""
 
 import logging
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -64,7 +64,7 @@ def train_by_trl(
             conversation,
             settings.batch_size / len(prompts),
             model=with_adapters(model, lora, "CAUSAL_LM", job.seed),
-            reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty),
+            reward_funcs=reward_function(conversation, prompts, score, objective.missing_eos_penalty, objective.samples_per_prompt),
             args=arguments,
             train_dataset=Dataset.from_dict(rows).select(order),
             processing_class=conversation.tokenizer,
@@ -122,12 +122,12 @@ class _Watched(CheckpointedTrainer):
     """What is done otherwise than by TRL's trainers.
 
     Args:
-        passes_per_step: passes over the prompts, for the log: to TRL all steps are one epoch.
+        epochs_per_step: the part of all prompts that a step has, for the log: to TRL all steps are one epoch.
     """
 
-    def __init__(self, conversation: Conversation, passes_per_step: float, **kwargs: Any) -> None:
+    def __init__(self, conversation: Conversation, epochs_per_step: float, **kwargs: Any) -> None:
         self._conversation = conversation
-        self._passes_per_step = passes_per_step
+        self._epochs_per_step = epochs_per_step
         super().__init__(**kwargs)
 
     def _tokenize_prompts(self, prompts: list[list[dict[str, str]]]) -> tuple[list[list[int]], None, dict[str, Any]]:
@@ -142,25 +142,30 @@ class _Watched(CheckpointedTrainer):
         return (cut, *found[1:]) if isinstance(found, tuple) else cut
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Log under the number of passes over the prompts."""
-        self.state.epoch = self.state.global_step * self._passes_per_step
+        """Log under the number of epochs: how often every prompt was used."""
+        self.state.epoch = self.state.global_step * self._epochs_per_step
         super().log(logs, start_time)
 
 
 def reward_function(
-    conversation: Conversation, prompts: Sequence[PolicyPrompt], score: ScoreSamples, missing_eos_penalty: float
+    conversation: Conversation, prompts: Sequence[PolicyPrompt], score: ScoreSamples, missing_eos_penalty: float, samples: int
 ) -> Callable[..., list[float | None]]:
     """A reward source as a TRL reward function: takes the columns of a batch, returns one number per answer.
 
     An answer without a score is not penalised: TRL ignores None in its group's mean, deviation and leave-one-out baselines, and
     gives it the advantage 0, as it does for every answer of a group with fewer than two scores. Such an answer contributes only
     GRPO's KL term, and its tokens count in the mean of the loss.
+
+    Args:
+        samples: answers in a group: a prompt that is twice in a step, in two passes, has two groups.
     """
 
     def reward(completion_ids: list[list[int]], place: list[int], **columns: Any) -> list[float | None]:
-        rows: dict[int, list[int]] = defaultdict(list)
+        rows: dict[tuple[int, int], list[int]] = defaultdict(list)
+        seen: Counter[int] = Counter()
         for row, number in enumerate(place):
-            rows[number].append(row)
+            rows[number, seen[number] // samples].append(row)
+            seen[number] += 1
         ended = [
             any(token in conversation.eos_ids for token in ids) or length_to_stop(conversation, ids) is not None
             for ids in completion_ids
@@ -172,7 +177,7 @@ def reward_function(
                 tuple(split_answer(conversation, prompts[number].ids, completion_ids[row]).answer for row in of_prompt),
                 tuple("stop" if ended[row] else "length" for row in of_prompt),
             )
-            for number, of_prompt in rows.items()
+            for (number, _), of_prompt in rows.items()
         ]
         rewards: list[float | None] = [None] * len(place)
         for of_prompt, scores in zip(rows.values(), score(asked), strict=True):

@@ -42,9 +42,21 @@ def test_an_answer_without_a_score_gets_neither_a_reward_nor_the_penalty() -> No
     conversation = tiny_language_model().conversation
     (end, *_) = conversation.eos_ids
     scores: list[list[float | None]] = [[1.0, 3.0, None], [None, None]]
-    reward = reward_function(conversation, some_prompts(2), lambda asked: scores, PENALTY)
+    reward = reward_function(conversation, some_prompts(2), lambda asked: scores, PENALTY, 3)
     found = reward(completion_ids=[[5, end], [5, 6], [5, 6], [5, 6], [5, end]], place=[0, 0, 0, 1, 1])
     assert found == [1.0, 0.0, None, None, None]
+
+
+def test_a_prompt_that_is_twice_in_a_step_has_two_groups() -> None:
+    asked: list[SampledPrompt] = []
+
+    def score(given: Sequence[SampledPrompt]) -> list[list[float | None]]:
+        asked.extend(given)
+        return [[1.0, 2.0], [3.0, 4.0], [5.0, 6.0]]
+
+    reward = reward_function(tiny_language_model().conversation, some_prompts(2), score, 0.0, 2)
+    assert reward(completion_ids=[[5]] * 6, place=[0, 0, 1, 1, 0, 0]) == [1.0, 2.0, 3.0, 4.0, 5.0, 6.0]
+    assert [(one.prompt_id, len(one.texts)) for one in asked] == [("0", 2), ("1", 2), ("0", 2)]
 
 
 def test_what_is_rewarded_is_the_answer_and_not_the_thoughts_in_front_of_it() -> None:
@@ -59,7 +71,7 @@ def test_what_is_rewarded_is_the_answer_and_not_the_thoughts_in_front_of_it() ->
         return [[1.0, 1.0, 1.0]]
 
     prompts = [PolicyPrompt("0", user("Hi"), conversation.prompt_ids(user("Hi")))]
-    assert reward_function(conversation, prompts, score, PENALTY)(completion_ids=ids, place=[0, 0, 0]) == [1.0, 1.0, -2.0]
+    assert reward_function(conversation, prompts, score, PENALTY, 3)(completion_ids=ids, place=[0, 0, 0]) == [1.0, 1.0, -2.0]
     assert asked[0].texts == ("No.", "No.", "")
 
 
@@ -99,8 +111,9 @@ def seen_prompts(objective: Rewarded, folder: Path, count: int, **settings: Any)
     updates: list[list[str]] = []
 
     def score(asked: Sequence[SampledPrompt]) -> list[list[float | None]]:
-        updates.append([one.prompt_id for one in asked for _ in range(len(one.texts) // objective.samples_per_prompt)])
-        return [[float(n % 2) for n in range(len(one.texts))] for one in asked]
+        assert {len(one.texts) for one in asked} == {objective.samples_per_prompt}
+        updates.append([one.prompt_id for one in asked])
+        return given_two(asked)
 
     policy = tiny_language_model()
     job = tiny_job(folder, max_response_tokens=4, **settings)
@@ -118,10 +131,11 @@ def test_no_prompt_is_left_out_and_the_last_step_is_filled_up(objective: Rewarde
 
 
 def test_every_pass_has_every_prompt_once(tmp_path: Path) -> None:
-    updates, _ = seen_prompts(GRPO, tmp_path / "job", 6, max_steps=3, batch_size=4)
+    updates, _ = seen_prompts(GRPO, tmp_path / "job", 5, max_steps=5, batch_size=4)
     places = [prompt for one in updates for prompt in one]
-    assert sorted(places[:6]) == sorted(places[6:]) == list("012345")
-    assert places[:6] != places[6:]
+    passes = [places[start : start + 5] for start in range(0, 20, 5)]
+    assert [sorted(one) for one in passes] == [list("01234")] * 4
+    assert len({tuple(one) for one in passes}) > 1
 
 
 @pytest.mark.parametrize("objective", [GRPO, RLOO])
