@@ -100,4 +100,5 @@ def student(config: RunConfig, name: str, settings: Student, roles: Given, data:
     learning: Given = {"settings": settings, "lora": start.lora if start else None}
     learning["seed"] = config.seed if settings.seed is None else settings.seed
     models_of_judges = pick(roles, judges)  # a model of the user's may have the name of one of our stages
+    learning["version"] = 2 if objective.trainer == "trl" else 1
     return stage(f"student-{name}", students.make, **learning, **inputs, models=models_of_judges, waits_for=ready(data))

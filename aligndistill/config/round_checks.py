@@ -3,6 +3,7 @@
 import re
 from collections.abc import Iterator
 
+from aligndistill.config.objectives import Grpo, Rloo
 from aligndistill.config.problems import Problem, did_you_mean
 from aligndistill.config.rounds import Rounds
 from aligndistill.config.run import RunConfig
@@ -28,6 +29,19 @@ def rounds(config: RunConfig, rounds: Rounds) -> Iterator[Problem]:
     if config.start is not None and config.start.quantize is not None and config.start.quantize.export == "adapter":
         text = "the next round cannot train new adapters on a model saved as adapters: set export to 'merged'"
         yield Problem(("start", "quantize", "export"), text)
+    yield from _held_to_another_reference(config, rounds)
     for name in config.students:
         if re.search(r"-r\d+$", name):
             yield Problem(("students", name), "names that end in -r and a number are those of later rounds: choose another")
+
+
+def _held_to_another_reference(config: RunConfig, rounds: Rounds) -> Iterator[Problem]:
+    """TRL's trainers measure KL from the model that they train, as it was: the round's own start."""
+    if rounds.reference != "start":
+        return
+    for name, student in config.students.items():
+        objective = student.objective
+        if isinstance(objective, Grpo | Rloo) and objective.kl_coefficient > 0:
+            text = f"{objective.kind} is held to the round's own start, and rounds.reference is 'start'"
+            advice = "set this to 0, set rounds.reference to 'previous', or use ppo"
+            yield Problem(("students", name, "objective", "kl_coefficient"), f"{text}: {advice}")

@@ -6,7 +6,7 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from aligndistill.config.models import LocalModel, Lora, OwnStart
-from aligndistill.config.objectives import Objective, Ppo
+from aligndistill.config.objectives import Objective, Ppo, Rewarded
 from aligndistill.config.offline_objectives import Distil, Labels
 from aligndistill.config.section import HashedIfSet, NotHashed, with_defaults
 from aligndistill.config.training import Training
@@ -121,7 +121,10 @@ class Student(Training):
 
     def sampled_prompts(self, train_prompts: int) -> int:
         """How many prompts an on-policy student samples answers to, counting repeats."""
-        if self.max_steps <= 0:
-            return round(train_prompts * self.num_train_epochs)
-        passes = self.objective.ppo_epochs if isinstance(self.objective, Ppo) else 1
-        return self.max_steps // passes * self.batch_size
+        objective = self.objective
+        passes, minibatches = (objective.ppo_epochs, objective.minibatches) if isinstance(objective, Ppo) else (1, 1)
+        if self.max_steps > 0:
+            return self.max_steps // passes * self.batch_size
+        if isinstance(objective, Rewarded):  # they sample for whole updates
+            return self.whole_updates(train_prompts, minibatches) * self.batch_size * minibatches
+        return round(train_prompts * self.num_train_epochs)

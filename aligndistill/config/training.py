@@ -54,6 +54,10 @@ class Training(Section):
         """Whether the config gives no learning rate."""
         return "learning_rate" not in self.model_fields_set
 
+    def whole_updates(self, prompts: int, minibatches: int = 1) -> int:
+        """How many updates of `minibatches` batches `num_train_epochs` over this many prompts are: rounded, and at least one."""
+        return max(round(prompts * self.num_train_epochs / (self.batch_size * minibatches)), 1)
+
     def for_adapters(self) -> Self:
         """The settings for training adapters: a default learning rate becomes that of adapters, a given one stays."""
         return with_defaults(self, {"learning_rate": self.adapter_learning_rate})

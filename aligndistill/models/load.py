@@ -197,7 +197,7 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
     """
     require_model(pointer.path)
     _require_attention(pointer)
-    common = {"revision": pointer.revision or "main", "trust_remote_code": pointer.trust_remote_code}
+    common = loading_keywords(pointer)
     try:
         config = AutoConfig.from_pretrained(pointer.path, **common, **{k: kwargs.pop(k) for k in ("num_labels",) if k in kwargs})
         switch_dropout_off(config)
@@ -219,6 +219,11 @@ def from_pretrained(auto_class: Any, pointer: ModelPointer, **kwargs: Any) -> An
     if pointer.quantize is not None:
         use_same_numbers(model, pointer.path)
     return model if pointer.adapter is None else _with_adapter(model, pointer.adapter)
+
+
+def loading_keywords(pointer: ModelPointer) -> dict[str, Any]:
+    """Which version of a model `from_pretrained` loads, and whether it may run the code in its folder."""
+    return {"revision": pointer.revision or "main", "trust_remote_code": pointer.trust_remote_code}
 
 
 def _with_adapter(model: Any, folder: str) -> Any:

@@ -40,7 +40,7 @@ def train_with_trl(
     prompts, dropped = policy_prompts(prompts_folder, conversation, positions, settings)
     job = TrainingJob(context.name.removeprefix("student-"), settings, context.runtime, context.scratch, seed)
     rewards = open_rewards(context, objective.rewards, models, reward_model, seed)
-    trained = train_by_trl(model, conversation, objective, lora, prompts, rewards, job)
+    trained = train_by_trl(model, conversation, objective, lora, prompts, rewards, job, start)
     save_student(context, start, lora, trained)
     if not is_main_process():
         return StageResult()

@@ -53,6 +53,7 @@ def test_a_promoted_baseline_is_trained_in_every_round() -> None:
 
 ROUNDS = {"count": 2, "promotes": "dpo"}
 FUNCTION = [{"source": {"kind": "function", "function": "a:b"}}]
+GRPO = {"objective": {"kind": "grpo", "reward": "judge"}}
 PPO = {"objective": {"kind": "ppo", "reward": FUNCTION}}
 SERVED = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}
 
@@ -71,12 +72,28 @@ SERVED = {"kind": "endpoint", "base_url": "http://localhost:1/v1", "name": "m"}
          ("start", "quantize", "export"), "set export to 'merged'"),
         ({"rounds": {**ROUNDS, "stop": {"length_growth": 64}}, "evaluation": {"max_new_tokens": 64}},
          ("rounds", "stop", "length_growth"), "answers have 1 to 64 tokens"),
+        ({"rounds": {**ROUNDS, "reference": "start"}, "students": {"dpo": GRPO}},
+         ("students", "dpo", "objective", "kl_coefficient"), "set this to 0, set rounds.reference to 'previous', or use ppo"),
     ],
 )  # fmt: skip
 def test_rounds_that_cannot_be_are_refused(sections: dict[str, Any], key: tuple[str, ...], said: str) -> None:
     found = [one for one in check(config(**{"rounds": ROUNDS, **sections})) if one.path == key]
     assert len(found) == 1
     assert said in found[0].text
+
+
+@pytest.mark.parametrize(
+    ("reference", "objective"),
+    [
+        ("start", {"kind": "rloo", "reward": "judge", "kl_coefficient": 0.0}),
+        ("start", {"kind": "ppo", "reward": "judge"}),
+        ("previous", {"kind": "rloo", "reward": "judge"}),
+    ],
+)
+def test_rounds_whose_reference_is_held(reference: str, objective: dict[str, Any]) -> None:
+    rounds = {**ROUNDS, "promotes": "a", "reference": reference}
+    found = check(config(rounds=rounds, students={"a": {"objective": objective}}))
+    assert [one for one in found if one.path[-1] == "kl_coefficient"] == []
 
 
 def test_good_rounds_have_no_problem() -> None:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from aligndistill.config.data import Source
+from aligndistill.config.objectives import Grpo, Rloo
 from aligndistill.config.paths import at_home
 from aligndistill.config.rounds import FreshPrompts
 from aligndistill.config.run import RunConfig
@@ -64,8 +65,9 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
         error = DataError(f"{bad}. Fix the rows, or set `on_bad_row: drop` to drop and count such rows.")
     if error is not None:
         return CheckedSource(key, error)
-    if path == ("prompts", "source") and (loading.rows < limit or limit == source.limit) and (few := _few(config, trained)):
-        return CheckedSource(("rounds", "prompts"), DataError(few))
+    if path == ("prompts", "source") and (loading.rows < limit or limit == source.limit):
+        for place, few in _few(config, trained):
+            return CheckedSource(place, DataError(few))
     if bad:
         return CheckedSource(key, warning=f"rows that would be dropped: {bad}")
     if loading.rows == MAX_ROWS and source.limit != MAX_ROWS:
@@ -73,12 +75,19 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
     return CheckedSource(key)
 
 
-def _few(config: RunConfig, training_prompts: int) -> str | None:
-    """Why the training prompts are too few for the rounds; None if they are enough."""
+def _few(config: RunConfig, training_prompts: int) -> Iterator[tuple[KeyPath, str]]:
+    """For what the training prompts are too few, and why."""
     asked = config.rounds.prompts if config.rounds is not None else None
-    if config.rounds is None or not isinstance(asked, FreshPrompts):
-        return None
-    return asked.shortage(config.rounds.count, training_prompts, weak=config.rounds.weak is not None)
+    if config.rounds is not None and isinstance(asked, FreshPrompts):
+        short = asked.shortage(config.rounds.count, training_prompts, weak=config.rounds.weak is not None)
+        if short is not None:
+            yield ("rounds", "prompts"), short
+    if config.prompts is not None and config.prompts.elicit:
+        return  # models write more
+    for name, student in config.students.items():
+        if isinstance(student.objective, Grpo | Rloo) and student.batch_size > training_prompts:
+            text = f"there are {training_prompts} training prompts, fewer than the {student.batch_size} of one step"
+            yield ("students", name, "batch_size"), f"{text} of {student.objective.kind}: lower batch_size, or add prompts"
 
 
 def _loading(config: RunConfig, path: KeyPath, source: Source) -> Loading[Any]:

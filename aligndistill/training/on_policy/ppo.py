@@ -43,8 +43,7 @@ def train_ppo(
     arguments = training_arguments(job.settings, within_tokens(job.runtime, row), job.folder, job.name, job.seed)
     steps = settings.steps_per_update
     if arguments.max_steps <= 0:
-        passes = len(work.prompts) * job.settings.num_train_epochs
-        arguments.max_steps = max(round(passes / (job.settings.batch_size * settings.minibatches)), 1) * steps
+        arguments.max_steps = job.settings.whole_updates(len(work.prompts), settings.minibatches) * steps
     arguments.logging_steps = steps
     if settings.kl_budget is not None:
         job = keeping_checkpoints(job, arguments.max_steps)

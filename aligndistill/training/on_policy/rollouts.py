@@ -168,11 +168,16 @@ def sample_rollouts(
 
 def _cut_at_stop(conversation: Conversation, sampled: Sampled) -> Sampled:
     """End an answer where the next human turn starts, as at an end token."""
+    length = length_to_stop(conversation, sampled.ids)
+    return sampled if length is None else Sampled(sampled.ids[:length], sampled.logprobs[:length], "stop")
+
+
+def length_to_stop(conversation: Conversation, ids: Sequence[int]) -> int | None:
+    """How many of an answer's tokens there are up to the start of the next human turn, with it; None if it has none."""
     decode = conversation.tokenizer.decode
-    if not conversation.stops_inside(decode(sampled.ids)):
-        return sampled
-    length = next(n for n in range(1, len(sampled.ids) + 1) if conversation.stops_inside(decode(sampled.ids[:n])))
-    return Sampled(sampled.ids[:length], sampled.logprobs[:length], "stop")
+    if not conversation.stops_inside(decode(ids)):
+        return None
+    return next(n for n in range(1, len(ids) + 1) if conversation.stops_inside(decode(ids[:n])))
 
 
 def groups_of(prompts: Sequence[PolicyPrompt], drawn: Sequence[Sequence[Sampled]]) -> list[TokenGroup]:

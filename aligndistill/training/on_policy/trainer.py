@@ -7,7 +7,6 @@ KL coefficient and the moments of the scores.
 An update: sample, score, compute advantages, then `ppo_epochs` passes of `minibatches` optimiser steps each.
 """
 
-import hashlib
 import json
 import time
 from collections.abc import Iterator, Sequence
@@ -34,6 +33,7 @@ from aligndistill.training.on_policy.experience import Experience, RunningMoment
 from aligndistill.training.on_policy.health import new_warnings
 from aligndistill.training.on_policy.invariants import require_masks_of_lengths, require_ratio_of_one, require_valid_metrics
 from aligndistill.training.on_policy.kl_budget import BudgetSpent
+from aligndistill.training.on_policy.prompt_order import prompts_in_turn, shuffled
 from aligndistill.training.on_policy.rollouts import RolloutSettings, gathered_weights
 from aligndistill.training.policy_module import PolicyModuleTrainer
 
@@ -101,7 +101,7 @@ class PpoTrainer(PolicyModuleTrainer, Trainer):  # type: ignore[misc]
         for update in range(self.state.global_step // settings.steps_per_update, self.updates):
             experience = self._experience(update)
             for epoch in range(settings.ppo_epochs):
-                order = _shuffled(self.prompts_per_update, self.args.seed, "order", update, epoch)
+                order = shuffled(self.prompts_per_update, self.args.seed, "order", update, epoch)
                 for minibatch in _split(order, settings.minibatches):
                     mine = minibatch[process::processes]
                     lengths = [experience.groups[p].tokens(self._policy.shares_prompt) for p in mine]
@@ -115,13 +115,8 @@ class PpoTrainer(PolicyModuleTrainer, Trainer):  # type: ignore[misc]
 
     def prompts_of(self, update: int) -> list[int]:
         """The indices of an update's prompts: all prompts repeatedly, each time in a new order."""
-        count = len(self._work.prompts)
-        found: list[int] = []
-        for place in range(update * self.prompts_per_update, (update + 1) * self.prompts_per_update):
-            if not found or place % count == 0:
-                order = _shuffled(count, self.args.seed, "prompts", place // count)
-            found.append(order[place % count])
-        return found
+        size = self.prompts_per_update
+        return prompts_in_turn(len(self._work.prompts), self.args.seed, update * size, (update + 1) * size)
 
     # ----------------------------------------------------------------------------------------------------- rollouts
 
@@ -266,14 +261,6 @@ class _MicroBatches:
 
     def __iter__(self) -> Iterator[MicroBatch]:
         return self._trainer.micro_batches()
-
-
-def _shuffled(count: int, *seed: Any) -> list[int]:
-    """A permutation that depends on the seed alone."""
-    digest = hashlib.sha256(":".join(map(str, seed)).encode()).digest()
-    generator = torch.Generator().manual_seed(int.from_bytes(digest[:8], "big") >> 1)
-    order: list[int] = torch.randperm(count, generator=generator).tolist()
-    return order
 
 
 def _split(items: Sequence[int], parts: int) -> list[list[int]]:

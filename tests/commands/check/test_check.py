@@ -321,6 +321,17 @@ def test_all_is_told_at_once_in_the_order_of_the_file(check: Check) -> None:
 # --------------------------------------------------------------------------------------------------------------- rows
 
 
+def test_a_step_that_needs_more_prompts_than_there_are(check: Check) -> None:
+    """Of TRL's trainers; the others repeat prompts or have a smaller step."""
+    students = {
+        kind: {"objective": {"kind": kind, "reward": "judge"}, "batch_size": size}
+        for kind, size in {"grpo": 64, "rloo": 8, "ppo": 64}.items()
+    }
+    (line,) = check(students=students).errors
+    assert "students.grpo.batch_size: there are " in line
+    assert "training prompts, fewer than the 64 of one step of grpo: lower batch_size, or add prompts" in line
+
+
 def test_rounds_that_need_more_prompts_than_there_are(check: Check) -> None:
     """The 40 questions are the 40 prompts, of which about 28 are for training."""
     rounds = {"count": 3, "promotes": "dpo"}
