@@ -105,8 +105,10 @@ def _without_false_warning(logger: str) -> Iterator[None]:
         return "`model_init_kwargs` will be ignored" not in record.getMessage()
 
     logging.getLogger(logger).addFilter(is_other)
-    yield
-    logging.getLogger(logger).removeFilter(is_other)
+    try:
+        yield
+    finally:
+        logging.getLogger(logger).removeFilter(is_other)
 
 
 @contextmanager
@@ -114,8 +116,10 @@ def _ending_at(model: Any, eos_ids: frozenset[int]) -> Iterator[None]:
     """Inside the block these ids are the model's end ids, which TRL's trainers copy; they are not saved with the student."""
     own = model.generation_config.eos_token_id
     model.generation_config.eos_token_id = sorted(eos_ids)
-    yield
-    model.generation_config.eos_token_id = own
+    try:
+        yield
+    finally:
+        model.generation_config.eos_token_id = own
 
 
 class _Watched(CheckpointedTrainer):
