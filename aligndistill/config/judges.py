@@ -6,7 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from aligndistill.config.models import ModelRef
-from aligndistill.config.paths import HomeText
+from aligndistill.config.path_fields import HomeText
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, PluginName, ReadsFile, Section
 
 TEMPLATES = ("general", "harmless", "helpful", "listwise", "rubric")

@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Priv
 
 from aligndistill.config.data import MayTrain
 from aligndistill.config.from_scratch import FromScratch
-from aligndistill.config.paths import HomeText
+from aligndistill.config.path_fields import HomeText
 from aligndistill.config.plugins import plugin_file
 from aligndistill.config.secrets import redact
 from aligndistill.config.section import HashedIfSet, NamesModel, NotHashed, PluginName, ReadsFile, Section, name_or_section

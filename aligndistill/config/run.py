@@ -22,7 +22,7 @@ from aligndistill.config.judges import Judge
 from aligndistill.config.labels import StartSft
 from aligndistill.config.models import EndpointModel, FunctionModel, LocalModel, Model, OwnStart, StudentModel
 from aligndistill.config.offline_objectives import BestOfN, Offline
-from aligndistill.config.paths import HomePath
+from aligndistill.config.path_fields import HomePath
 from aligndistill.config.rounds import Round, Rounds, unrolled
 from aligndistill.config.schema import KeyPath, models_of
 from aligndistill.config.section import NAME_PATTERN, HashedIfSet, NotHashed, PluginName, Section, name_or_section

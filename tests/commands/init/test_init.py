@@ -1,6 +1,7 @@
 """`aligndistill init`: what is written can be run, and nothing is overwritten."""
 
 import json
+import os
 import tomllib
 from pathlib import Path
 
@@ -104,7 +105,7 @@ def test_any_name_is_read_back_as_it_was_given(value: str, tmp_path: Path) -> No
     (tmp_path / "c.yaml").write_text(config_text(answers, "run"))
     start = load_config(tmp_path / "c.yaml").start
     assert start is not None
-    assert start.model == value
+    assert start.model == os.path.expanduser(value)
 
 
 def test_missing_answers_name_the_option() -> None:
