@@ -27,7 +27,7 @@ ASKED = Usage(calls=600, prompt_tokens=300_000, completion_tokens=60_000)
 
 def estimate(**settings: Any) -> Estimate:
     server = EndpointModel(kind="endpoint", base_url="http://localhost/v1", name="m", concurrency=10, **settings)
-    return Estimate("m", server, 100, 1200, 600, ASKED, exact_tokens=True, certain=False)
+    return Estimate("m", server, 100, 1200, 600, ASKED, exact_tokens=True, certain=False, possible_thought_tokens=4096)
 
 
 def test_the_price_is_that_of_both_kinds_of_tokens() -> None:

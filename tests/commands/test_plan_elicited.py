@@ -40,7 +40,7 @@ def config(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Any:
 
 def planned(config: RunConfig) -> dict[str, Estimate]:
     """What is planned up to the candidates."""
-    return dict(planned_requests(config, pipeline(config).upstream_of("candidates"), lambda _: False))
+    return dict(planned_requests(config, pipeline(config).upstream_of("candidates"), {}))
 
 
 class Counted(ScriptedChat):
@@ -126,7 +126,7 @@ def test_rounds_are_planned_with_the_prompts_that_are_written_for_them_and_with_
         "evaluation": {"judge": "same"},
     }
     whole = RunConfig.model_validate({**plain.model_dump(by_alias=True, mode="json"), **changes})
-    found = dict(planned_requests(whole, pipeline(whole).stages, lambda _: False))
+    found = dict(planned_requests(whole, pipeline(whole).stages, {}))
     assert "prompts-weak" not in found
     assert [found[f"prompts-weak-r{number}"].asked.calls for number in (2, 3)] == [12, 12]
     first = found["candidates"].prompts  # 10, and those that are held out

@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from aligndistill.chat.http.capabilities import ServerCapabilities
+from aligndistill.chat.http.thinking import thinks
 from aligndistill.chat.http.token_counts import TokenCount, by_length, token_count
 from aligndistill.commands.plan.counting_chat import CountingChat
 from aligndistill.config.judges import Judge, Panel
@@ -13,8 +15,6 @@ from aligndistill.config.schema import models_of
 from aligndistill.judges.protocol import Judged, Task
 from aligndistill.records import Grade, Usage, Verdict, is_unparsed
 from aligndistill.stages.context import ModelSource
-
-KnowsLogprobs = Callable[[EndpointModel], bool]
 
 
 @dataclass(frozen=True)
@@ -27,6 +27,8 @@ class Estimate:
         cached: verdicts whose answer is cached.
         exact_tokens: whether tokens were counted with the model's tokenizer.
         certain: whether the stage's inputs exist, so that only the lengths of answers are assumed.
+        possible_thought_tokens: the most tokens of thoughts that each answer may have and that are not counted: those of
+            `thinking: auto` on a server that has not been asked yet whether it thinks.
     """
 
     model: str
@@ -37,6 +39,7 @@ class Estimate:
     asked: Usage
     exact_tokens: bool
     certain: bool
+    possible_thought_tokens: int = 0
 
 
 @dataclass
@@ -44,10 +47,11 @@ class CountedChats:
     """Replaces every model that a stage sends requests to.
 
     Attributes:
+        known: what servers are known to do, by `EndpointModel.identity`.
         fingerprint_of: of the stage whose folder a model of this run is in.
     """
 
-    gives_logprobs: KnowsLogprobs
+    known: Mapping[str, ServerCapabilities]
     fingerprint_of: Callable[[Path], str]
     opened: dict[str, CountingChat] = field(default_factory=dict)
 
@@ -56,8 +60,10 @@ class CountedChats:
         key = _key(model)
         if key not in self.opened:
             if isinstance(model, EndpointModel):
-                thoughts = model.thinking_tokens if model.thinking == "on" else 0
-                chat = CountingChat(model.name, model.identity, token_count(model), self.gives_logprobs(model), thoughts)
+                found = self._found(model)
+                thinking = thinks(model, found)
+                labels, thoughts = bool(found.top_logprobs) and not thinking, model.thinking_tokens if thinking else 0
+                chat = CountingChat(model.name, model.identity, token_count(model), labels, thoughts)
             elif isinstance(model, FunctionModel):
                 chat = CountingChat(model.function, model.identity, TokenCount(by_length, exact=False), label_logprobs=False)
             else:
@@ -98,7 +104,14 @@ class CountedChats:
                 asked=usage,
                 exact_tokens=chat.tokens.exact if chat else True,
                 certain=certain,
+                possible_thought_tokens=self._possible_thought_tokens(server) if server else 0,
             )
+
+    def _found(self, server: EndpointModel) -> ServerCapabilities:
+        return self.known.get(server.identity, ServerCapabilities())
+
+    def _possible_thought_tokens(self, server: EndpointModel) -> int:
+        return server.thinking_tokens if server.thinking == "auto" and self._found(server).thinks is None else 0
 
 
 @dataclass

@@ -9,7 +9,7 @@ import typer
 from aligndistill.chat.http.budget import Spending
 from aligndistill.commands.check.check import Findings, examine
 from aligndistill.commands.output import print_json, terminal_width
-from aligndistill.commands.plan.chats import Estimate, KnowsLogprobs
+from aligndistill.commands.plan.chats import Estimate
 from aligndistill.commands.plan.memory import MemoryEstimate
 from aligndistill.commands.plan.requests import planned_requests
 from aligndistill.commands.plan.stage_memory import planned_memory
@@ -17,7 +17,6 @@ from aligndistill.commands.plan.stages import PlannedStage, planned_stages, stag
 from aligndistill.commands.plan.table import memory_lines, price_usd, request_lines, request_seconds
 from aligndistill.config.budget import Budget
 from aligndistill.config.load import ConfigFiles, LoadedConfig, as_config
-from aligndistill.config.models import EndpointModel
 from aligndistill.config.run import RunConfig
 from aligndistill.errors import UserError
 from aligndistill.pipeline import pipeline
@@ -99,7 +98,7 @@ def _plan(config: RunConfig, found: Findings, paths: bool = False, width: int | 
     no_estimate = None
     try:
         with hidden():
-            estimates = planned_requests(config, stages, _knows_logprobs(config))
+            estimates = planned_requests(config, stages, known_servers(config.runtime.runs / config.name))
     except UserError as error:
         no_estimate = str(error)
     ended = not_run(stages, config.runtime.store)
@@ -164,13 +163,3 @@ def _planned_requests(stage: str, one: Estimate, budget: Budget, spent: list[Spe
         usd=price_usd(one, budget),
         seconds=request_seconds(one, spent) if one.server else None,
     )
-
-
-def _knows_logprobs(config: RunConfig) -> KnowsLogprobs:
-    servers = known_servers(config.runtime.runs / config.name)
-
-    def gives_logprobs(endpoint: EndpointModel) -> bool:
-        found = servers.get(endpoint.identity)
-        return found is not None and bool(found.top_logprobs) and endpoint.thinking != "on"
-
-    return gives_logprobs

@@ -14,8 +14,9 @@ from math import ceil
 from pathlib import Path
 from typing import Any
 
+from aligndistill.chat.http.capabilities import ServerCapabilities
 from aligndistill.chat.http.token_counts import token_count
-from aligndistill.commands.plan.chats import CountedChats, Estimate, KnowsLogprobs, Ungraded
+from aligndistill.commands.plan.chats import CountedChats, Estimate, Ungraded
 from aligndistill.commands.plan.counting_chat import placeholder
 from aligndistill.commands.plan.elicited import placeholder_prompts, share_of_requests
 from aligndistill.config.elicitation import Evolve
@@ -56,10 +57,16 @@ LABELS = "labels"
 """The names of the stages that ask about training prompts alone begin with this."""
 
 
-def planned_requests(config: RunConfig, stages: Sequence[Stage], gives_logprobs: KnowsLogprobs) -> list[tuple[str, Estimate]]:
-    """For each unfinished stage that sends requests: its name, and its requests to each model."""
+def planned_requests(
+    config: RunConfig, stages: Sequence[Stage], known: Mapping[str, ServerCapabilities]
+) -> list[tuple[str, Estimate]]:
+    """For each unfinished stage that sends requests: its name, and its requests to each model.
+
+    Args:
+        known: what servers are known to do, by `EndpointModel.identity`.
+    """
     with tempfile.TemporaryDirectory() as store:
-        dry = _DryRun(config, Path(store), gives_logprobs, not_run(stages, config.runtime.store))
+        dry = _DryRun(config, Path(store), known, not_run(stages, config.runtime.store))
         return [(stage.name, estimate) for stage in stages for estimate in dry.of_stage(stage)]
 
 
@@ -67,7 +74,7 @@ def planned_requests(config: RunConfig, stages: Sequence[Stage], gives_logprobs:
 class _DryRun:
     config: RunConfig
     store: Path
-    gives_logprobs: KnowsLogprobs
+    known: Mapping[str, ServerCapabilities]
     not_run: Container[Stage]
     folders: dict[Stage, Path] = field(default_factory=dict)
     """The folder of each stage's result, in the real or in the temporary store, if it has one."""
@@ -185,7 +192,7 @@ class _DryRun:
         yield Estimate(server.name, server, sampled, 0, 0, asked, tokens.exact, certain=False)
 
     def _chats(self) -> CountedChats:
-        return CountedChats(self.gives_logprobs, self._fingerprint_of)
+        return CountedChats(self.known, self._fingerprint_of)
 
     def _fingerprint_of(self, folder: Path) -> str:
         """That of the stage whose result is in a folder."""

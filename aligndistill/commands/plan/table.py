@@ -89,7 +89,11 @@ def _remarks(budget: Budget, estimates: Iterable[Estimate], spent: Iterable[Spen
         yield "Prompt tokens are counted with the model's tokenizer if the model runs here or `tokenizer` is set."
     if any(not one.exact_tokens for one in asked):
         yield "Without a tokenizer, prompt tokens are estimated as one per three bytes, which is usually too many."
-    yield "Answer tokens are an upper bound: max_new_tokens each. `<=`: if no candidate is dropped and all are that long."
+    yield "Answer tokens are an upper bound: max_new_tokens each, and thinking_tokens if the model is known to think."
+    yield "`<=`: if no candidate is dropped and all are that long."
+    for name, tokens in sorted({(one.model, one.possible_thought_tokens) for one in asked if one.asked.calls}):
+        if tokens:
+            yield f"If {name} turns out to think, and nothing switches that off, each answer may take up to {tokens:,} tokens more."
     untimed = {one.server.name for one in asked if one.server} - {entry.model for entry in spent if entry.seconds > 0}
     if untimed:
         yield f"Time assumes {ASSUMED_SECONDS:g} s per request for {', '.join(sorted(untimed))}; measured once the run has started."
