@@ -85,3 +85,51 @@ def test_thoughts_are_counted_where_a_run_leaves_room_for_them(
     assert (verdicts.requests, verdicts.answer_tokens) == (2 * (TRAIN + HELD_OUT), 2 * (TRAIN + HELD_OUT) * tokens_each)
     remark = "If m turns out to think, and nothing switches that off, each answer may take up to 4,096 tokens more."
     assert (remark in whole.text) == (thinking == "auto" and found is None)
+
+
+# ----------------------------------------------------------------------------------------------------------- students
+
+GRADED = {"kind": "rubric", "model": "teacher"}
+PAIRS = {"kind": "pairwise", "model": "teacher"}
+
+
+@pytest.mark.parametrize(
+    ("objective", "student", "evaluation", "updates", "watched"),
+    [
+        ({"evaluate_every": None}, {}, {}, 15, 0),
+        ({"evaluate_every": 2}, {}, {}, 15, 8 * 4),  # before updates 0, 2, ... 14
+        ({"evaluate_every": 5}, {}, {}, 15, 3 * 4),  # before updates 0, 5 and 10, and not after the last
+        ({"evaluate_every": 5, "evaluate_prompts": 64}, {}, {}, 15, 3 * HELD_OUT),
+        ({"evaluate_every": 5}, {}, {"prompts": 3}, 15, 3 * 3),
+        ({"evaluate_every": 4, "minibatches": 2}, {}, {}, 16, 2 * 4),  # 7.5 updates of 8 prompts are 8: 16 batches
+        ({"evaluate_every": 4}, {"max_steps": 20}, {}, 5, 2 * 4),  # four passes are one update
+    ],
+)
+def test_win_rates_during_ppo_are_counted_beside_its_rewards(
+    objective: dict[str, Any], student: dict[str, Any], evaluation: dict[str, Any], updates: int, watched: int
+) -> None:
+    """`updates` counts batches of 4 prompts: 3 passes over 20 are 15. `watched` counts pairs, which are shown in both orders."""
+    ppo = {"kind": "ppo", "reward": GRADED, "samples_per_prompt": 3, "evaluate_prompts": 4, **objective}
+    students = {"ppo": {"objective": ppo, "batch_size": 4, "num_train_epochs": 3, "max_response_tokens": 8, **student}}
+    found = planned(students=students, evaluation={"judge": PAIRS, "max_new_tokens": 8, **evaluation})["student-ppo"]
+    rewards, *watching = found
+    assert (rewards.prompts, rewards.requests) == (4 * updates, 4 * updates * 3)
+    assert [(one.model, one.prompts, one.requests) for one in watching] == ([("m", watched, 2 * watched)] if watched else [])
+    assert all(one.answer_tokens == one.requests * REPLY and one.prompt_tokens > 0 for one in found)
+
+
+@pytest.mark.parametrize("kind", ["ppo", "on_policy_distil"])
+@pytest.mark.parametrize(("given", "of_rounds"), [("same", [TRAIN, TRAIN, TRAIN]), ({"per_round": 5}, [5, 5, 5]), ("fresh", None)])
+def test_a_student_of_a_round_samples_for_the_prompts_of_its_round(kind: str, given: Any, of_rounds: list[int] | None) -> None:
+    objective = {"kind": kind, "samples_per_prompt": 2, **({"reward": GRADED} if kind == "ppo" else {"form": "sampled"})}
+    students = {"own": {"objective": objective, "batch_size": 1, "max_response_tokens": 8}}
+    rounds = {"count": 3, "promotes": "own", "prompts": given, "stop": None}
+    stages = planned(students=students, rounds=rounds, evaluation={"judge": GRADED})
+    found = [one for stage in ("student-own", "student-own-r2", "student-own-r3") for one in stages[stage]]
+    assert [one.requests for one in found] == [2 * one.prompts for one in found]
+    prompts = [one.prompts for one in found]
+    if of_rounds is not None:
+        assert prompts == of_rounds
+    else:  # parts by a hash, each prompt in one of them
+        assert sum(prompts) == TRAIN
+        assert all(0 < count < TRAIN for count in prompts)

@@ -21,8 +21,9 @@ from aligndistill.commands.plan.counting_chat import placeholder
 from aligndistill.commands.plan.elicited import placeholder_prompts, share_of_requests
 from aligndistill.config.elicitation import Evolve
 from aligndistill.config.filters import Filters
+from aligndistill.config.judges import Judge
 from aligndistill.config.models import EndpointModel
-from aligndistill.config.objectives import OnPolicyDistil, Rewarded
+from aligndistill.config.objectives import OnPolicyDistil, Ppo, Rewarded
 from aligndistill.config.run import RunConfig
 from aligndistill.config.students import Student
 from aligndistill.errors import JudgeError
@@ -30,7 +31,7 @@ from aligndistill.judges.protocol import Task
 from aligndistill.records import Candidate, Prompt, Usage, Verdict
 from aligndistill.runs.make import context_of, not_run
 from aligndistill.stages.context import StageContext
-from aligndistill.stages.files import PROMPTS
+from aligndistill.stages.files import PROMPTS, held_out_prompts
 from aligndistill.stages.opening import open_judge
 from aligndistill.stages.shards import shards
 from aligndistill.stages.verdicts import JudgedTask
@@ -90,6 +91,7 @@ class _DryRun:
             settings = stage.given.get("settings")
             if isinstance(settings, Student):
                 yield from self._rewards(stage, settings)
+                yield from self._watching(stage, settings)
                 yield from self._readings(stage, settings)
             elif stage.kind in DATA_KINDS:
                 yield from self._reading(stage)
@@ -164,25 +166,40 @@ class _DryRun:
         objective = settings.objective
         if not isinstance(objective, Rewarded):
             return
-        train = [prompt for prompt in self.prompts if prompt.split == "train"]
-        some = spread(train, MAX_PLACEHOLDERS)
-        tasks = [_placeholder_task(prompt, objective.samples_per_prompt, settings.max_response_tokens) for prompt in some]
-        sampled = settings.sampled_prompts(len(train))
-        given = self._arguments(stage)
+        train = self._trained_on(stage)
+        tasks = _placeholder_tasks(train, objective.samples_per_prompt, settings.max_response_tokens)
         for part in objective.rewards:
             if not isinstance(part.source, str):
-                chats = self._chats()
-                judge = open_judge(self._context(stage, chats), part.source, given["models"], given["seed"])
-                verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
-                share = sampled / len(some) if some else 0.0
-                yield from chats.estimates(given["models"], part.source, verdicts, sampled, share, certain=False)
+                yield from self._judging(stage, part.source, tasks, settings.sampled_prompts(len(train)))
+
+    def _watching(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
+        """The requests to the judge of PPO's win rates during training: a pair for each prompt."""
+        objective = settings.objective
+        if not isinstance(objective, Ppo) or objective.evaluate_every is None:
+            return
+        given = self._arguments(stage)
+        sampling, judge = given["sampling"], given["evaluation"].judge
+        prompts = held_out_prompts(given["prompts"], sampling.prompts)[: objective.evaluate_prompts]
+        sampled = settings.sampled_prompts(len(self._trained_on(stage)))
+        updates = sampled // (settings.batch_size * objective.minibatches)
+        evaluations = ceil(updates / objective.evaluate_every)  # before the first update, and none after the last
+        tasks = _placeholder_tasks(prompts, 2, sampling.max_new_tokens)
+        yield from self._judging(stage, judge, tasks, evaluations * len(prompts))
+
+    def _judging(self, stage: Stage, settings: Judge, tasks: Sequence[Task], prompts: int) -> Iterator[Estimate]:
+        """The requests of a judge about some tasks, scaled to so many prompts."""
+        chats, given = self._chats(), self._arguments(stage)
+        judge = open_judge(self._context(stage, chats), settings, given["models"], given["seed"])
+        verdicts = [verdict for judged in judge.judge(tasks) for verdict in judged.verdicts]
+        share = prompts / len(tasks) if tasks else 0.0
+        yield from chats.estimates(given["models"], settings, verdicts, prompts, share, certain=False)
 
     def _readings(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
         """The requests to a teacher on a server that reads what a student writes: one for each answer, with its prompt."""
         objective, server = settings.objective, stage.given.get("teacher")
         if not isinstance(objective, OnPolicyDistil) or not isinstance(server, EndpointModel):
             return
-        train = [prompt for prompt in self.prompts if prompt.split == "train"]
+        train = self._trained_on(stage)
         tokens, sampled = token_count(server), settings.sampled_prompts(len(train))
         calls, some = sampled * objective.samples_per_prompt, spread(train, MAX_PLACEHOLDERS)
         prompt_tokens = sum(tokens.count(prompt.messages) for prompt in some) / max(len(some), 1)
@@ -190,6 +207,10 @@ class _DryRun:
             calls=calls, prompt_tokens=round(calls * (prompt_tokens + settings.max_response_tokens)), completion_tokens=calls
         )
         yield Estimate(server.name, server, sampled, 0, 0, asked, tokens.exact, certain=False)
+
+    def _trained_on(self, stage: Stage) -> list[Prompt]:
+        """The prompts that an on-policy student samples answers to: those of its round."""
+        return trained_on(read_jsonl(self._arguments(stage)["prompts"] / PROMPTS, Prompt))
 
     def _chats(self) -> CountedChats:
         return CountedChats(self.known, self._fingerprint_of)
@@ -249,13 +270,18 @@ def held_out(prompts: Iterable[Prompt], limit: int | None) -> list[Prompt]:
 
 
 def trained_on(prompts: Iterable[Prompt]) -> list[Prompt]:
-    """The prompts that are labelled."""
+    """The training prompts."""
     return [prompt for prompt in prompts if prompt.split == "train"]
 
 
 def spread(prompts: Sequence[Prompt], most: int) -> list[Prompt]:
     """At most `most` prompts, spread evenly, so that the finished part of an interrupted run is represented proportionally."""
     return list(prompts[:: ceil(len(prompts) / most)]) if prompts else []
+
+
+def _placeholder_tasks(prompts: Sequence[Prompt], texts: int, tokens: int) -> list[Task]:
+    """Of some of the prompts, so many answers of so many tokens each."""
+    return [_placeholder_task(prompt, texts, tokens) for prompt in spread(prompts, MAX_PLACEHOLDERS)]
 
 
 def _placeholder_task(prompt: Prompt, texts: int, tokens: int) -> Task:
