@@ -1,5 +1,6 @@
 """Whose limits bound the rows that a plan counts, against sums worked out by hand."""
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -144,3 +145,39 @@ def test_students_have_the_starts_quantised_weights_and_a_reward_model_has_not(t
         "student-ppo": 3 * linear,
         "student-best": 3 * linear,
     }
+
+
+def test_ppo_has_the_reward_model_that_it_reads_beside_it_and_no_other(tmp_path: Path) -> None:
+    def folder(name: str, hidden: int) -> dict[str, str]:
+        (tmp_path / name).mkdir()
+        numbers = {**SIZES, "model_type": "llama", "vocab_size": 320, "hidden_size": hidden, "num_key_value_heads": 2}
+        (tmp_path / name / "config.json").write_text(json.dumps(numbers))
+        return {"model": str(tmp_path / name)}
+
+    def parameters(hidden: int) -> int:
+        """Embeddings and output layer, two layers (attention, feed-forward of width 16, two norms), and the last norm."""
+        return 2 * 320 * hidden + 2 * (4 * hidden * hidden + 3 * 16 * hidden + 2 * hidden) + hidden
+
+    def weights(reward: Any, **changes: Any) -> int | None:
+        """Of a policy, a critic and a reference of the student's start, and what gives the reward."""
+        config = {
+            "name": "plan",
+            "prompts": {"source": {"path": "prompts.jsonl"}},
+            "start": models["small"],
+            "judge": {"kind": "rubric", "model": "start"},
+            "reward_model": {"model": changes.pop("scored_by", None)},
+            "students": {"ppo": {"objective": {"kind": "ppo", "reward": reward}, **changes}},
+        }
+        found = planned_memory(RunConfig.model_validate(config)).get("student-ppo")
+        return found and found.weights
+
+    models = {"small": folder("small", 8), "big": folder("big", 32)}
+    small, big = 4 * parameters(8), 4 * parameters(32)
+    assert weights("reward_model") == 3 * small + small
+    assert weights("reward_model", scored_by=models["big"]) == 3 * small + big
+    assert weights("judge", scored_by=models["big"]) == 3 * small
+    assert weights([{"source": "judge"}, {"source": "reward_model"}], scored_by=models["big"]) == 3 * small + big
+    assert weights("reward_model", start=models["big"]) == 3 * big + small
+    downloaded_first = {"model": "some/model"}
+    assert weights("reward_model", scored_by=downloaded_first) is None
+    assert weights("judge", scored_by=downloaded_first) == 3 * small

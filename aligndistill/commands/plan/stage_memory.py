@@ -27,6 +27,7 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
     if start is not None and config.sft is not None:
         adapters = None if config.start and config.start.from_scratch else lora
         planned["start"] = _of(config, start, config.sft, adapters, 1)
+    backbone = None
     if config.reward_model is not None:
         backbone = _shape(config.reward_model.model) if config.reward_model.model else start
         if backbone is not None:
@@ -38,18 +39,30 @@ def planned_memory(config: RunConfig) -> dict[str, MemoryEstimate]:
     for name, student in config.students.items():
         seen = config.seen_by(name)
         shape = _shape(seen.start)
-        if shape is not None and (memory := _of_student(seen, shape, student, seen.start.lora if seen.start else None)) is not None:
+        own = seen.start.lora if seen.start else None
+        if shape is not None and (memory := _of_student(seen, shape, student, own, backbone)) is not None:
             planned[f"student-{name}"] = memory
     return planned
 
 
-def _of_student(config: RunConfig, start: Shape, student: Student, lora: Lora | None) -> MemoryEstimate | None:
+def _of_student(
+    config: RunConfig, start: Shape, student: Student, lora: Lora | None, reward_model: Shape | None
+) -> MemoryEstimate | None:
+    """One process's memory; None if a model beside the student must be downloaded first.
+
+    Args:
+        config: with the student's start.
+        reward_model: the run's, if there is one and its shape is known.
+    """
     quantize = config.start.quantize if config.start else None
     match student.objective:
         case Ppo() as objective:
-            # The reference, unless it is the policy without its adapters; and a reward model of the start's size.
-            frozen = (lora is None) + (config.reward_model is not None)
-            beside = OnPolicyMemory(objective.critic == "separate", frozen * start.parameters)
+            frozen = start.parameters if lora is None else 0  # the reference, unless it is the policy without its adapters
+            if "reward_model" in objective.reads:
+                if reward_model is None:
+                    return None
+                frozen += reward_model.parameters
+            beside = OnPolicyMemory(objective.critic == "separate", frozen)
             return _of(config, start, student, lora, objective.samples_per_prompt, beside, quantize=quantize)
         case OnPolicyDistil() as objective:
             teacher = _teacher_shape(config)
