@@ -94,7 +94,7 @@ def complete(given: Given, found_gpus: int, asks: bool | None = None) -> Choices
         name = ask("The teacher's name on that server", f"--teacher-name NAME (most servers list theirs at {teacher}/models)", None)
     objectives = given.objectives or ask(f"Objectives, with commas, of {', '.join(OBJECTIVES)}", "--objectives dpo,...", "dpo")
     gpus = given.gpus if given.gpus is not None else _count(ask("GPUs on this machine", "--gpus N", str(found_gpus)))
-    chosen = tuple(_one_of(OBJECTIVES, part.strip(), "--objectives") for part in objectives.split(","))
+    chosen = tuple(dict.fromkeys(_one_of(OBJECTIVES, part.strip(), "--objectives") for part in objectives.split(",")))
     judge = _one_of(JUDGES, judge, "--judge")
     if judge == "none" and preferences is None:
         raise ConfigError("--judge none: prompts alone teach nothing. Name a judge, or give --preferences.")
