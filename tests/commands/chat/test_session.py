@@ -27,7 +27,7 @@ class Scripted(Speaker):
         if text == "hostile":
             said = "red \x1b[31m"
         if text == "colons":
-            said = "a :x: b [b]c[/b]"
+            said = ":x: b [b]c[/b]"
         yield from (said[:3], said[3:])
         self.turns += [Message(role="user", content=text), Message(role="assistant", content=said)]
 
@@ -97,8 +97,8 @@ def test_control_characters_of_an_answer_do_nothing_to_the_terminal() -> None:
 
 
 def test_words_between_colons_are_no_emoji() -> None:
-    assert "a :x: b [b]c[/b]" in shown(session("dpo"), "colons")
-    assert shown(session("dpo", "start"), "colons").count("a :x: b [b]c[/b]") == 2
+    assert ":x: b [b]c[/b]" in shown(session("dpo"), "colons")
+    assert shown(session("dpo", "start"), "colons").count(":x: b [b]c[/b]") == 2
 
 
 def test_a_saved_conversation_has_a_line_for_each_model(tmp_path: Path) -> None:
