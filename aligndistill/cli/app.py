@@ -23,7 +23,7 @@ from aligndistill.cli.arguments import (
     read,
     set_progress,
 )
-from aligndistill.cli.completion import ASKED, completion, keep_texts
+from aligndistill.cli.completion import ASKED, WRITES, completion, extend_bash, keep_texts
 from aligndistill.cli.plain_help import PlainCommand, PlainGroup
 from aligndistill.cli.user_errors import user_errors
 from aligndistill.errors import ConfigError
@@ -285,6 +285,8 @@ def main() -> None:
     sys.argv[1:] = [argument for argument in sys.argv[1:] if not argument.startswith("--local_rank=")]
     if ASKED in os.environ:
         keep_texts()
+    if not WRITES.isdisjoint(sys.argv):
+        extend_bash()
     app()
 
 

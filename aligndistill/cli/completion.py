@@ -8,15 +8,35 @@ from typer.core import TyperArgument, TyperOption
 NAME = "aligndistill"
 ASKED = f"_{NAME}_COMPLETE".upper()
 """The variable in which a shell says that it asks what to complete."""
-NO_SPACE = f"""
-_{NAME}_open() {{
-    _{NAME}_completion "$@"
-    [[ ${{#COMPREPLY[@]}} == 1 && ${{COMPREPLY[0]}} == *[=./] ]] && compopt -o nospace 2>/dev/null
+WRITES = {"--install-completion", "--show-completion"}
+"""Typer's options that write a script."""
+OWN_BASH = """
+%(complete_func)s_open() {
+    local number last=-1 prefix=
+    local -a words
+    for ((number = 0; number <= COMP_CWORD; number++)); do
+        if ((number > 1)) && [[ ${COMP_WORDS[number]} == : || ${COMP_WORDS[number - 1]} == : ]]; then
+            words[last]=${words[last]}${COMP_WORDS[number]}
+        else
+            last=$((last + 1))
+            words[last]=${COMP_WORDS[number]}
+        fi
+    done
+    [[ $COMP_WORDBREAKS == *:* && ${words[last]} != [\\"\\']* ]] && prefix=${words[last]%%"${words[last]##*:}"}
+    COMP_WORDS=("${words[@]}")
+    COMP_CWORD=$last
+    %(complete_func)s "$@"
+    COMPREPLY=("${COMPREPLY[@]#"$prefix"}")
+    [[ ${#COMPREPLY[@]} == 1 && ${COMPREPLY[0]} == *[=./] ]] && compopt -o nospace 2>/dev/null
     return 0
-}}
-complete -o default -F _{NAME}_open {NAME}
+}
+complete -o default -F %(complete_func)s_open %(prog_name)s
 """
-"""For bash: no space behind what goes on, as `seed=` and `runs/` do."""
+"""What typer's script for bash lacks, written for bash 3.2, which macOS has.
+
+`RUN:STUDENT`, which bash splits at the colon, is one word again; bash gets what follows its last colon, or if quoted all.
+No space follows what goes on, as `seed=` and `runs/` do.
+"""
 
 
 def completion(
@@ -28,8 +48,15 @@ def completion(
     """
     from typer.completion import get_completion_script  # type: ignore[attr-defined]
 
-    script = get_completion_script(prog_name=NAME, complete_var=ASKED, shell=shell)
-    typer.echo(script + (NO_SPACE if shell == "bash" else ""))
+    extend_bash()
+    typer.echo(get_completion_script(prog_name=NAME, complete_var=ASKED, shell=shell))
+
+
+def extend_bash() -> None:
+    """Add to the script that typer writes for bash, here and by its own options."""
+    from typer._completion_shared import COMPLETION_SCRIPT_BASH, _completion_scripts
+
+    _completion_scripts["bash"] = COMPLETION_SCRIPT_BASH + OWN_BASH
 
 
 def keep_texts() -> None:

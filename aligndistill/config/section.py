@@ -6,7 +6,7 @@ from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field
 
-PLUGIN_PATTERN = r"^[\w.]+:[\w.]+$"
+PLUGIN_PATTERN = r"^\w+(\.\w+)*:\w+(\.\w+)*$"
 NAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._-]*$"
 """A name that is safe to use as a folder name."""
 

@@ -89,24 +89,44 @@ def test_the_script_of_each_shell(shell: str) -> None:
 
 @pytest.mark.process
 @pytest.mark.skipif(shutil.which("bash") is None, reason="no bash")
-def test_bash_completes_config_keys_by_the_script(here: Path) -> None:
-    """As a person does: source the script, type, press Tab."""
+@pytest.mark.parametrize(
+    "script",
+    [
+        "source <(aligndistill completion bash)",
+        "aligndistill --install-completion bash > /dev/null; source ~/.bash_completions/aligndistill.sh",
+    ],
+)
+def test_bash_completes_by_the_script(script: str, here: Path) -> None:
+    """As a person does: source the script, type, press Tab. Words are as bash splits them: at colons, too."""
     command = here / "aligndistill"
     command.write_text(f"#!{sys.executable}\nfrom aligndistill.cli.app import main\nmain()\n")
     command.chmod(0o755)
-    typed = """
-        source <(aligndistill completion bash)
-        COMP_WORDS=(aligndistill run c.yaml students.dpo.objective.cr); COMP_CWORD=3
-        $(complete -p aligndistill | sed 's/.*-F \\([^ ]*\\).*/\\1/') aligndistill
-        printf '%s\n' "${COMPREPLY[@]}"
+    expected = {
+        "run c.yaml students.dpo.objective.cr": config_keys("students.dpo.objective.cr"),
+        "chat runs/q": ["runs/quick", "runs/quick:quick", "runs/quick:start"],
+        "chat runs/quick : s": ["start"],
+        "chat runs/quick :": ["quick", "start"],
+        "chat runs/quick : quick --agai": ["--against"],
+        'chat "runs/quick:s': ["runs/quick:start"],
+        "chat runs/quick:s": ["start"],  # as bash 3.2 has it
+        "chat runs/none : s": [],
+    }
+    typed = f"""
+        {script}
+        COMP_WORDBREAKS=$' \\t\\n"\\'><=;|&(:'
+        for words in {" ".join(f"'{words}'" for words in expected)}; do
+            COMP_WORDS=(aligndistill $words); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1))
+            $(complete -p aligndistill | sed 's/.*-F \\([^ ]*\\).*/\\1/') aligndistill
+            echo "${{COMPREPLY[@]}}"
+        done
     """
-    environment = {**os.environ, **ENVIRONMENT, "PATH": f"{here}:{os.environ['PATH']}"}
+    told = {"PATH": f"{here}:{os.environ['PATH']}", "HOME": str(here), "_TYPER_COMPLETE_TEST_DISABLE_SHELL_DETECTION": "1"}
+    environment = {**os.environ, **ENVIRONMENT, **told}
     ended = subprocess.run(
         ["bash", "-c", typed], env=environment, cwd=here, capture_output=True, text=True, timeout=120, check=False
     )
-    expected = config_keys("students.dpo.objective.cr")
-    assert expected
-    assert ended.stdout.split() == expected, ended.stderr
+    assert all(list(expected.values())[:-1])
+    assert [line.split() for line in ended.stdout.splitlines()] == list(expected.values()), ended.stderr
 
 
 @pytest.mark.process

@@ -99,7 +99,7 @@ class Session:
         return self.params.cut_text(self.takes_lines)
 
     def _say(self, text: str, end: str = "\n") -> None:
-        self.console.print(text, end=end, markup=False, highlight=False, soft_wrap=True)
+        self.console.print(text, end=end, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def _reset(self, _: str) -> str:
         for speaker in self.speakers:

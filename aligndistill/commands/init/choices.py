@@ -93,8 +93,8 @@ def complete(given: Given, found_gpus: int, asks: bool | None = None) -> Choices
     if teacher is not None and "://" in teacher and name is None:
         name = ask("The teacher's name on that server", f"--teacher-name NAME (most servers list theirs at {teacher}/models)", None)
     objectives = given.objectives or ask(f"Objectives, with commas, of {', '.join(OBJECTIVES)}", "--objectives dpo,...", "dpo")
-    gpus = given.gpus if given.gpus is not None else int(ask("GPUs on this machine", "--gpus N", str(found_gpus)))
-    chosen = tuple(_one_of(OBJECTIVES, part.strip(), "--objectives") for part in objectives.split(","))
+    gpus = given.gpus if given.gpus is not None else _count(ask("GPUs on this machine", "--gpus N", str(found_gpus)))
+    chosen = tuple(dict.fromkeys(_one_of(OBJECTIVES, part.strip(), "--objectives") for part in objectives.split(",")))
     judge = _one_of(JUDGES, judge, "--judge")
     if judge == "none" and preferences is None:
         raise ConfigError("--judge none: prompts alone teach nothing. Name a judge, or give --preferences.")
@@ -117,6 +117,12 @@ def _asker(asks: bool) -> Callable[[str, str, str | None], str]:
         return default
 
     return ask
+
+
+def _count(text: str) -> int:
+    if not (text.strip().isascii() and text.strip().isdecimal()):
+        raise ConfigError(f"'{text}' GPUs: expected a whole number, 0 for training on the CPU.")
+    return int(text)
 
 
 def _one_of(allowed: tuple[str, ...], value: str, option: str) -> str:

@@ -252,8 +252,9 @@ def rows_with(path: Path, text: str) -> Iterator[dict[str, Any]]:
 
 @contextmanager
 def opened(path: Path, votes: Votes = NO_VOTES) -> Iterator[Index]:
-    """Open an index for reading."""
-    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True)
+    """Open an index for reading, by one thread at a time."""
+    # A download is a generator that the server advances in any of its threads, one after the other.
+    database = sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro&immutable=1", uri=True, check_same_thread=False)
     try:
         yield Index(database, votes)
     finally:

@@ -205,7 +205,9 @@ def is_run(path: Path) -> bool:
 def is_held(path: Path) -> bool:
     """Whether a process holds the lock on a run's events: it is alive."""
     try:
-        with path.open("rb") as file:
+        # Runs hold a shared lock, so only an exclusive one finds them. One reader at a time, or one would take another for a run.
+        with (path.parent / "config.yaml").open("rb") as turn, path.open("rb") as file:
+            fcntl.flock(turn, fcntl.LOCK_EX)
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return True

@@ -23,6 +23,8 @@ HUMAN_FILTERS = {
     "unvoted": "unvoted",
 }
 SPLITS = ("held_out", "train", "all")
+NARROWS = ("f", "m", "split", "source", "q", "min", "max")
+"""The fields of an address that decide which samples are found, not how they are shown."""
 
 
 @dataclass(frozen=True)
@@ -72,6 +74,11 @@ class SampleQuery:
             page=min(max(_number(values.get("page")) or 1, 1), 1_000_000),
             hidden=tuple(name for name in dict.fromkeys(values.get("hide", "").split(",")) if name in models),
         )
+
+    @property
+    def narrows(self) -> bool:
+        """Whether there may be held-out answers that it does not find."""
+        return bool(self.filters or self.model or self.source or self.text) or (self.at_least, self.at_most) != (None, None)
 
     def url(self, **changes: Any) -> str:
         """The query string, with changes; a new filter or order begins at the first page."""

@@ -26,6 +26,8 @@ class Scripted(Speaker):
             raise KeyboardInterrupt
         if text == "hostile":
             said = "red \x1b[31m"
+        if text == "colons":
+            said = ":x: b [b]c[/b]"
         yield from (said[:3], said[3:])
         self.turns += [Message(role="user", content=text), Message(role="assistant", content=said)]
 
@@ -92,6 +94,11 @@ def test_two_answers_are_beside_each_other_where_there_is_room() -> None:
 def test_control_characters_of_an_answer_do_nothing_to_the_terminal() -> None:
     assert shown(session("dpo"), "hostile") == "red ⟨U+001B⟩[31m\n"
     assert "\x1b" not in shown(session("dpo", "start"), "hostile")
+
+
+def test_words_between_colons_are_no_emoji() -> None:
+    assert ":x: b [b]c[/b]" in shown(session("dpo"), "colons")
+    assert shown(session("dpo", "start"), "colons").count(":x: b [b]c[/b]") == 2
 
 
 def test_a_saved_conversation_has_a_line_for_each_model(tmp_path: Path) -> None:

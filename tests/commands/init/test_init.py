@@ -148,6 +148,20 @@ def test_on_a_terminal_missing_answers_are_asked_for(monkeypatch: pytest.MonkeyP
     assert len(asked) == 7
 
 
+@pytest.mark.parametrize("answer", ["two", "-1", "1.5", "²"])
+def test_a_number_of_gpus_that_is_none_is_refused_in_words(answer: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("p.jsonl").write_text('{"prompt": "a"}\n')
+    monkeypatch.setattr("typer.prompt", lambda question, default: answer)
+    given = Given("p.jsonl", student="s", teacher="t", judge="rubric", objectives="dpo")
+    with pytest.raises(ConfigError, match=f"'{answer}' GPUs: expected a whole number, 0 for training on the CPU."):
+        complete(given, found_gpus=0, asks=True)
+
+
+def test_an_objective_that_is_named_twice_is_one_student(tmp_path: Path) -> None:
+    init("--toy", "--student", "s", "--teacher", "t", "--objectives", "dpo, kto,dpo", "--gpus", "0", "--yes")
+    assert list(load_config(tmp_path / "config.yaml").students) == ["dpo", "kto"]
+
+
 def test_a_file_of_pairs_is_recognised_as_preferences(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("p.jsonl").write_text('{"prompt": "a", "chosen": "b", "rejected": "c"}\n' * 300)
     replies = iter(["p.jsonl", "some/student", "dpo", "0"])

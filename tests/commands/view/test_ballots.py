@@ -1,9 +1,12 @@
 """Which pairs are voted on, and how votes are kept."""
 
 import json
+import re
 from collections import Counter
+from html import unescape
 from pathlib import Path
 from types import SimpleNamespace
+from urllib.parse import parse_qs
 
 import pytest
 
@@ -21,7 +24,7 @@ from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
 from aligndistill.runs.votes import read_votes
 from tests.commands.view.fake_run import FakeRun, write_run
-from tests.commands.view.serving import served
+from tests.commands.view.serving import Client, served
 
 
 def cast(shown: list, choice: str = "left", first: int = 0) -> list[Vote]:  # type: ignore[type-arg]
@@ -94,6 +97,31 @@ def test_half_of_a_batch_comes_from_a_filter(index: Index) -> None:
     assert Counter(one.queue for one in batch)["filter"] == (BATCH - 2) // 2
     found = {index.prompt_id(number) for number in index.numbers(query, None)}
     assert {one.prompt for one in batch if one.queue == "filter"} <= found
+
+
+@pytest.mark.parametrize("query", ["f=worse&m=ppo", "q=river", "min=4&max=5&m=dpo", "m=ppo", "f=worse&q=river&max=3"])
+def test_votes_on_these_are_on_what_the_page_shows(client: Client, fake: FakeRun, query: str) -> None:
+    pages = [client.get(f"/r/fake/samples?{query}&page={page}") for page in (1, 2)]
+    these = set(re.findall(r"/r/fake/p/(\w{16})", "".join(pages)))
+    (link,) = re.findall(r'href="([^"]*)">vote on these', pages[0])
+    (asked,) = re.findall(r'data-pairs="([^"]*)"', client.get(unescape(link)))
+    chosen = [one for one in client.send("GET", unescape(asked)).value["pairs"] if one["queue"] == "filter"]
+    assert 0 < len(chosen) <= (BATCH - 2) // 2
+    assert {one["prompt"] for one in chosen} <= these
+    if "m=" in query:
+        model = parse_qs(query)["m"][0]
+        keys = {candidate_id(row.prompt_id, "answer", row.text) for row in fake.answers if row.author == model}
+        assert all({one["left"], one["right"]} & keys for one in chosen)
+
+
+@pytest.mark.parametrize("query", ["", "split=held_out", "sort=-length&hide=ppo"])
+def test_what_narrows_nothing_gives_random_pairs(client: Client, query: str) -> None:
+    assert {one["queue"] for one in client.send("GET", f"/r/fake/pairs?{query}").value["pairs"]} == {"random", "repeat"}
+
+
+def test_training_prompts_have_no_answers_to_vote_on(client: Client) -> None:
+    assert "vote on these" in client.get("/r/fake/samples?split=all")
+    assert "vote on these" not in client.get("/r/fake/samples?split=train")
 
 
 def test_votes_are_stored_once_undone_and_read_past_a_torn_line(tmp_path: Path) -> None:

@@ -1,12 +1,15 @@
 """What the pages of a run say, and the same as files."""
 
+import fcntl
 import html
 import json
 import os
 import re
 import shutil
+import threading
 import time
 from pathlib import Path
+from typing import IO
 
 import pytest
 
@@ -14,7 +17,7 @@ from aligndistill.commands.view.event_tail import SHOWN_EVENTS, EventTail
 from aligndistill.commands.view.export import MOST_ROWS, export_site
 from aligndistill.commands.view.graph import stage_graph
 from aligndistill.commands.view.index import index_of
-from aligndistill.commands.view.run_folder import RunFolder, StageState, find_runs
+from aligndistill.commands.view.run_folder import RunFolder, StageState, find_runs, is_held
 from aligndistill.commands.view.site import Site
 from aligndistill.data.trl_pairs import pairs_of
 from aligndistill.errors import DataError
@@ -168,6 +171,24 @@ def test_a_run_is_running_while_its_lock_is_held_and_stopped_after(tmp_path: Pat
         file.write(json.dumps({"t": 1, "stage": "evaluation", "event": "fail", "note": "out of memory"}) + "\n" + '{"t": 2, "sta')
     state = run.state()
     assert (state.state, state.note) == ("failed", "evaluation: out of memory")
+
+
+def test_readers_at_the_same_time_do_not_take_each_other_for_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    events = write_run(tmp_path, prompts=8).folder / "events.jsonl"
+    events.touch()
+    lock, found = fcntl.flock, list[bool]()
+    other = threading.Thread(target=lambda: found.append(is_held(events)))
+
+    def then_another_reads(file: IO[bytes], kind: int) -> None:
+        lock(file, kind)
+        if kind & fcntl.LOCK_NB and other.ident is None:
+            other.start()
+            other.join(0.2)  # it ends, or waits for this one
+
+    monkeypatch.setattr("aligndistill.commands.view.run_folder.fcntl.flock", then_another_reads)
+    found.append(is_held(events))
+    other.join()
+    assert found == [False, False]
 
 
 def test_a_silent_run_is_said_to_be_silent(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ import io
 import json
 import re
 import sqlite3
+import threading
 from contextlib import closing
 from pathlib import Path
 
@@ -14,8 +15,10 @@ import pytest
 from aligndistill.commands.view.flags import CELL_FILTERS as FLAGS
 from aligndistill.commands.view.flags import NEAR_TIE_MARGIN
 from aligndistill.commands.view.index import index_of
+from aligndistill.commands.view.pages.samples import exported
 from aligndistill.commands.view.run_folder import RunFolder
 from aligndistill.commands.view.sample_query import PAGE_ROWS
+from aligndistill.commands.view.site import Site
 from aligndistill.evaluation.wins import by_prompt
 from aligndistill.records import candidate_id
 from aligndistill.reporting.checks import VIEWER_FILTERS
@@ -197,6 +200,21 @@ def test_downloads_hold_what_the_page_counts(client: Client, fake: FakeRun) -> N
     assert pairs[0].keys() >= {"prompt", "chosen", "rejected"}
     heads = client.send("GET", "/r/fake/export/csv").headers
     assert heads["content-disposition"] == 'attachment; filename="fake.csv"'
+
+
+@pytest.mark.parametrize("form", ["jsonl", "csv", "pairs"])
+def test_a_download_goes_on_in_another_thread(fake: FakeRun, form: str) -> None:
+    """As a server with several threads sends it while other pages are opened."""
+    run = RunFolder(fake.folder, "fake")
+    site, query = Site({"fake": run}), {"split": "all"}
+    whole = list(exported(site, run, query, form))
+    lines = exported(site, run, query, form)
+    begun, rest = [next(lines), next(lines)], list[str]()
+    other = threading.Thread(target=lambda: rest.extend(lines))
+    other.start()
+    other.join()
+    assert begun + rest == whole
+    assert len(rest) > 1
 
 
 def test_a_spreadsheet_runs_no_formula_of_a_model(tmp_path_factory: pytest.TempPathFactory) -> None:

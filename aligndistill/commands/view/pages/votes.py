@@ -17,7 +17,7 @@ from aligndistill.commands.view.ballots import (
 from aligndistill.commands.view.flags import CELL_FILTERS
 from aligndistill.commands.view.pages.samples import prompt_text
 from aligndistill.commands.view.run_folder import RunFolder
-from aligndistill.commands.view.sample_query import SampleQuery
+from aligndistill.commands.view.sample_query import NARROWS, SampleQuery
 from aligndistill.commands.view.site import Page, Site
 from aligndistill.reporting.vote_rows import VOTES_SHOWN
 from aligndistill.runs.votes import read_votes
@@ -25,7 +25,7 @@ from aligndistill.runs.votes import read_votes
 
 def vote_page(site: Site, run: RunFolder, values: Mapping[str, str]) -> Page:
     """The page without pairs: the script asks for them, so that nothing in it tells which is which."""
-    chosen = {name: values[name] for name in ("f", "m") if values.get(name)}
+    chosen = {name: values[name] for name in NARROWS if values.get(name)}
     return Page("vote.html", {"run": run, "query": urlencode(chosen, errors="replace"), "batch": BATCH, "voter": site.voter})
 
 
@@ -35,7 +35,7 @@ def next_pairs(site: Site, run: RunFolder, values: Mapping[str, str]) -> dict[st
         query = SampleQuery.read(values, index.models)
         votes = read_votes(run.path).get(site.voter, [])
         pairs = []
-        for shown in next_batch(index, site.voter, votes, query if query.filters else None):
+        for shown in next_batch(index, site.voter, votes, query if query.narrows else None):
             texts = answer_texts(index, shown.prompt, (shown.left, shown.right))
             number = index.number_of(shown.prompt)
             if texts is None or number is None:
