@@ -46,7 +46,7 @@ RAGGED = [
     ("on_policy_distil", None, 1),
     ("on_policy_distil", "zero3", 4),
 ]
-"""Eleven rows in steps of 8. Of the last 3 the second process has none in micro-batches of 4, and one for two passes in those of 1."""
+"""Eleven rows in steps of 8. Of the last 3 the second process has none in micro-batches of 4, and one in two passes of 1."""
 SERVED = [(zero, lora) for zero in (None, "zero2", "zero3") for lora in (False, True)]
 PPO_METRICS = {"score", "kl_k1_nats", "policy_loss", "value_loss", "explained_variance", "length_tokens"}
 DISTIL_METRICS = {
