@@ -3,7 +3,7 @@
 An order: name, what (an objective, `supervised` or `reward_model`), and optionally zero (a file of configs/deepspeed/), per_device,
 lora, save_steps, critic (of ppo; a shared one goes with minibatches and an adaptive KL penalty), folder (checkpoints; its own by
 default), served (of ppo: the address of a server that samples), stop_at (the last rank gets SIGTERM in that step), uneven (the
-head reads its positions in more chunks on the first rank than on the others).
+head reads its positions in more chunks on the first rank than on the others), rows (of the data; 16, or 8 prompts).
 The result is NAME.json: log, the saved model's weights (and those of projections beside it), the micro-batches each process saw,
 how much of a teacher it kept at the end, or the error.
 """
@@ -156,7 +156,9 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
             "vocabulary": SharedVocabulary(frozenset({7})),
         }
         budget = {"kl_budget": 1e6, "reference": None if lora else tiny_language_model(seed=2)}
-        trained = tiny_distillation(job.folder, student=policy, teacher=teacher, updates=4, **where, **budget).trained
+        trained = tiny_distillation(
+            job.folder, student=policy, teacher=teacher, updates=4, prompts=order.get("rows", 8), **where, **budget
+        ).trained
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     else:
         policy = load_language_model(backbone)
@@ -164,7 +166,7 @@ def carry_out(folder: Path, order: dict[str, Any]) -> dict[str, Any]:
             rankings = [ranking(question, answer) for question in QUESTIONS for answer in ANSWERS[:2]]
         seeds = {"dpo": 0, "kto": 1}  # KTO's is another model: its baseline is above 0, and other in each process's share
         reference = tiny_language_model(seed=seeds[what]) if what in seeds else None
-        examples = ranking_examples(policy.conversation, rankings, reference, mismatched=what == "kto")
+        examples = ranking_examples(policy.conversation, rankings[: order.get("rows")], reference, mismatched=what == "kto")
         trained = train_policy(policy, OBJECTIVES[what], lora, examples, job)
         save_model(trained, saved, backbone, lora is not None, AutoModelForCausalLM)
     result: dict[str, Any] = {"log": trained.log, "steps": trained.steps, "seen": list(seen), "kept": kept}

@@ -102,21 +102,24 @@ def in_whole_steps(count: int, batch_size: int) -> int:
 def baseline_of_step(pad_id: int) -> MeanOfStep:
     """A function that measures a process's part of a step's baseline, in the examples' mismatched pairs."""
 
-    def measure(model: Any, examples: Sequence[Example], parts: int, device: torch.device) -> Tensor:
+    def measure(model: Any, examples: Sequence[Example], counted: int, parts: int, device: torch.device) -> Tensor:
         pairs = [example.mismatched for example in examples if example.mismatched is not None]
         assert len(pairs) == len(examples), "each example has a mismatched pair"
-        return summed_log_ratios(model, pairs, parts, pad_id, device)
+        return summed_log_ratios(model, pairs, counted, parts, pad_id, device)
 
     return measure
 
 
 @torch.no_grad()
-def summed_log_ratios(model: Any, pairs: Sequence[Mismatched], parts: int, pad_id: int, device: torch.device) -> Tensor:
-    """The sum of log(policy / reference) over the pairs, nats, and their number: (2,), float64.
+def summed_log_ratios(
+    model: Any, pairs: Sequence[Mismatched], counted: int, parts: int, pad_id: int, device: torch.device
+) -> Tensor:
+    """The sum of log(policy / reference) over the pairs that count, nats, and their number: (2,), float64.
 
     The model is left in evaluation mode; the trainer switches training mode on before each micro-batch.
 
     Args:
+        counted: the first ones count. There are others only where there is one pair for each pass.
         parts: forward passes, in each process the same number: under ZeRO-3 a pass is a collective call.
     """
     model.eval()
@@ -126,8 +129,9 @@ def summed_log_ratios(model: Any, pairs: Sequence[Mismatched], parts: int, pad_i
         batch = to_device(collate([one.group for one in chosen], pad_id, share=False), device)
         policy_B = token_logprobs(model, batch, share=False).sum(dim=(1, 2))
         reference_B = torch.tensor([one.reference for one in chosen], device=device)
-        total += (policy_B - reference_B).double().sum()
-    return torch.stack([total, torch.full_like(total, len(pairs))])
+        if indices[0] < counted:
+            total += (policy_B - reference_B).double().sum()
+    return torch.stack([total, torch.full_like(total, counted)])
 
 
 def with_weights(objective: Kto, examples: Sequence[Example]) -> Kto:

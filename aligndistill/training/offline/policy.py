@@ -80,9 +80,9 @@ def train_policy(
     return _train(model, policy.conversation.tokenizer, loss_of_batch, weight, collator, examples, job, mean_of_step)
 
 
-def rationale_share(model: Any, examples: Sequence[Example], batches: int, device: torch.device) -> Tensor:
+def rationale_share(model: Any, examples: Sequence[Example], counted: int, batches: int, device: torch.device) -> Tensor:
     """(tokens of rationales, all response tokens) of a process's examples of an optimiser step: see `MeanOfStep`."""
-    lengths = [(len(one.group.responses[0]), one.scores[0]) for one in examples]
+    lengths = [(len(one.group.responses[0]), one.scores[0]) for one in examples[:counted]]
     of_rationales = sum(length * score for length, score in lengths)
     return torch.tensor([of_rationales, sum(length for length, _ in lengths)], dtype=torch.float64, device=device)
 

@@ -135,12 +135,12 @@ class OnPolicyDistilTrainer(GroupedTrainer):
         if budget is not None:
             budget.shard(self.accelerator)
 
-    def examples_of_step(self, given: list[Any]) -> list[Example]:
+    def examples_of_step(self, given: list[Any], counts: bool) -> list[Example]:
         """The prompts of a step with the student's answers, each up to the first token that the teacher cannot read."""
         started, update = time.monotonic(), self.state.global_step
         drawn, kl_nats = self._answers(given, update)
         if self._budget is not None:
-            self._budget.require(update, kl_nats)
+            self._budget.require(update, kl_nats if counts else [])
         if self.accelerator.is_main_process:
             self._keep_samples(update, given, drawn)
         written = time.monotonic()
@@ -162,7 +162,7 @@ class OnPolicyDistilTrainer(GroupedTrainer):
         if isinstance(self._taught_by, ServedTeacher):
             examples = self._taught_by.read(examples)
             seen["teacher_seconds"] = [time.monotonic() - written]
-        self.count_metrics({name: torch.tensor(values, device=self.args.device).float() for name, values in seen.items()})
+        self.count_metrics({name: torch.tensor(of if counts else [], device=self.args.device).float() for name, of in seen.items()})
         return examples
 
     def require_budget(self, prompts: Sequence[PolicyPrompt]) -> None:

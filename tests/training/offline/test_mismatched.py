@@ -112,13 +112,16 @@ def test_parts_of_the_sum_and_the_gradient_do_not_depend_on_the_split() -> None:
     model = tiny_model(seed=1)
     policy = tiny_language_model(seed=1)
     found = [one.mismatched for one in kto_examples() if one.mismatched is not None]
-    whole = summed_log_ratios(policy.model, found, 1, policy.conversation.pad_id, policy.device)
+    whole = summed_log_ratios(policy.model, found, 8, 1, policy.conversation.pad_id, policy.device)
     assert whole[1] == 8
     assert not whole.requires_grad
     assert float(whole[0]) == pytest.approx(sum(log_ratio(model, one) for one in found), abs=1e-3)
     for parts in (2, 5, 8):
-        split = summed_log_ratios(policy.model, found, parts, policy.conversation.pad_id, policy.device)
+        split = summed_log_ratios(policy.model, found, 8, parts, policy.conversation.pad_id, policy.device)
         torch.testing.assert_close(split, whole, rtol=1e-5, atol=1e-4)
+    some = summed_log_ratios(policy.model, found, 3, 8, policy.conversation.pad_id, policy.device)
+    assert some[1] == 3
+    assert float(some[0]) == pytest.approx(sum(log_ratio(model, one) for one in found[:3]), abs=1e-3)
 
 
 def test_it_starts_at_zero_is_logged_uncut_and_every_step_has_both_kinds(tmp_path: Path) -> None:

@@ -51,11 +51,12 @@ def tiny_distillation(
     reference: LanguageModel | None = None,
     lora: Lora | None = None,
     updates: int = 2,
+    prompts: int = 8,
     runtime: dict[str, Any] | None = None,
     job: dict[str, Any] | None = None,
     **objective: Any,
 ) -> Distilled:
-    """Eight questions, three answers of up to eight tokens each."""
+    """Eight questions (more repeat the first), three answers of up to eight tokens each."""
     settings = OnPolicyDistil(**{"kind": "on_policy_distil", "samples_per_prompt": 3, **objective})
     student, teacher = student or tiny_language_model(seed=0), teacher or tiny_language_model(seed=1)
     answers: list[list[tuple[PolicyPrompt, Sequence[Sampled]]]] = []
@@ -64,7 +65,7 @@ def tiny_distillation(
         LiveTeacher(teacher, vocabulary) if isinstance(teacher, LanguageModel) else teacher,
         settings,
         lora,
-        policy_prompts(student),
+        (policy_prompts(student) * 2)[:prompts],
         lambda update, prompts, drawn: answers.append(list(zip(prompts, drawn, strict=True))),
         tiny_job(folder, runtime=runtime, **{"max_steps": updates, "max_response_tokens": 8, **(job or {})}),
         reference,
