@@ -35,12 +35,14 @@ here="$(dirname "$0")"
 trap 'exit 143' TERM   # once the command that runs has ended, and stopped its server
 
 # Whether something holds of the plan: a condition in Python about `stages` and `requests`, as `aligndistill plan --json` has them.
+# Ends the script where there is no plan: bash ignores `set -e` in a function that is called as a condition.
 planned() {
-  local condition="$1" plan
+  local condition="$1" plan holds
   shift
-  plan="$(aligndistill plan "$@" --json)"
-  python3 -c "import json, sys; plan = json.load(sys.stdin); stages, requests = plan['stages'], plan['requests']; sys.exit(not ($condition))" \
-    <<<"$plan"
+  plan="$(aligndistill plan "$@" --json)" || exit
+  holds="$(python3 -c "import json, sys; plan = json.load(sys.stdin); stages, requests = plan['stages'], plan['requests']; print(bool($condition))" \
+    <<<"$plan")" || exit
+  [[ "$holds" == True ]]
 }
 
 is_finished() {

@@ -16,6 +16,7 @@ from transformers import (
     Gemma2Config,
     GemmaConfig,
     GPT2Config,
+    GPTNeoConfig,
     GPTNeoXConfig,
     LlamaConfig,
     MistralConfig,
@@ -66,6 +67,10 @@ SHAPES: dict[str, Callable[..., PretrainedConfig]] = {
     "qwen2": lambda **more: Qwen2Config(**{**ROPE, **more}),
     "qwen3": lambda **more: Qwen3Config(**{**ROPE, "head_dim": 8, **more}),
     "gpt2": lambda **more: GPT2Config(**{"n_embd": 16, "n_layer": 2, "n_head": 4, "n_positions": 64, **more}),
+    "gpt_neo": lambda **more: GPTNeoConfig(
+        **{"hidden_size": 16, "num_layers": 2, "attention_types": [[["global", "local"], 1]], "num_heads": 4}
+        | {"window_size": 32, "max_position_embeddings": 64, **more}
+    ),
     "gpt_neox": lambda **more: GPTNeoXConfig(**{**ROPE, **more}),
     "gemma": lambda **more: GemmaConfig(**{**ROPE, "head_dim": 4, **more}),
     "mistral": lambda **more: MistralConfig(**{**ROPE, "sliding_window": None, **more}),

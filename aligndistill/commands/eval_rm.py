@@ -111,5 +111,7 @@ def _pointer(model: str, layout: Layout | None) -> ModelPointer:
         folder = Path(made["reward_model"])
     if (folder / MODEL_JSON).is_file():
         pointer = read_pointer(folder)
+        if folder == Path(model):  # it may come from elsewhere; what a run's config allowed is in the run
+            pointer = pointer.model_copy(update={"trust_remote_code": False})
         return pointer.model_copy(update={"layout": layout}) if layout else pointer
     return ModelPointer(path=str(folder.absolute()) if folder.is_dir() else model, layout=layout or "chat")

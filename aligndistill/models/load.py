@@ -38,6 +38,7 @@ class ModelPointer(BaseModel):
         thinking, template_arguments: as in the config.
         chat_template: the text of a template that replaces the tokenizer's.
         quantize: as in the config.
+        trust_remote_code: as in the config, and taken from there alone: no folder of a model says it.
         adapter: the folder of peft adapters on the model, absolute or relative to the pointer's file.
     """
 
@@ -75,13 +76,14 @@ class ModelPointer(BaseModel):
         return self if adapters else self.model_copy(update={"dtype": "float32"})
 
     def trained(self) -> "ModelPointer":
-        """The pointer to the model that was trained from this one and saved in `model`. Its template has the settings in it."""
+        """The pointer to the model that was trained from this one and saved in `model`. Its template has the settings in it, and
+        code that came with the model is saved there with it.
+        """
         if self.exports_adapter:
             return self.model_copy(update={"adapter": "model"})
         own: dict[str, Any] = {
             "path": "model",
             "revision": None,
-            "trust_remote_code": False,
             "template_arguments": {},
             "chat_template": None,
             "quantize": None,

@@ -2,7 +2,8 @@
 
 True for every transformer that uses the given attention mask and positions, and has a plain head. Sliding-window attention, scaled
 logits or positions computed inside the model can break it, so it is measured once on the actual model. A window wider than the
-measured rows breaks it only for rows longer than the window, which is checked for every batch.
+measured rows breaks it only for rows longer than the window, which is checked for every batch. Most windows are of positions, so
+that a prompt with one response must fit; GPT-Neo's is of places in the row, so that the prompt with all of them must.
 """
 
 from collections.abc import Callable, Sequence
@@ -59,8 +60,10 @@ def best_shared(config: Any, groups: Sequence[TokenGroup]) -> bool:
     cheaper.
     """
     longest = max(len(group.prompt) + len(response) for group in groups for response in group.responses)
+    widest = max(group.tokens(share=True) for group in groups)
     grouped = config._attn_implementation in (GROUPED, FLEX)
-    return sees_all_of(config, longest) and sharing_pays(groups, config.get_text_config().hidden_size, grouped)
+    exact = sees_all_of(config, longest) and has_places_for(config, widest)
+    return exact and sharing_pays(groups, config.get_text_config().hidden_size, grouped)
 
 
 def sees_all_of(config: Any, length: int) -> bool:
@@ -68,6 +71,15 @@ def sees_all_of(config: Any, length: int) -> bool:
     text = config.get_text_config()
     windows = [getattr(text, name, None) for name in ("sliding_window", "attention_chunk_size")]
     return all(window is None or length <= window for window in windows)
+
+
+def has_places_for(config: Any, width: int) -> bool:
+    """Whether a model whose mask is by place in the row, not by position, covers a whole row of this width. That is GPT-Neo: its
+    window is `window_size`, and its causal mask has `max_position_embeddings` places. True for all others.
+    """
+    text = config.get_text_config()
+    window = getattr(text, "window_size", None)
+    return window is None or width <= min(window, text.max_position_embeddings)
 
 
 def to_device(batch: GroupedBatch, device: torch.device) -> GroupedBatch:

@@ -185,9 +185,9 @@ def set_heads(model: Any, heads_EH: Tensor) -> None:
     model.num_labels = model.config.num_labels = len(heads_EH)
 
 
-def separate_heads(folder: Path) -> None:
+def separate_heads(folder: Path, trust_remote_code: bool = False) -> None:
     """Give a saved ensemble one head, the mean of its members', which other tools load; the members' go into a file beside it."""
-    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto")
+    model = AutoModelForSequenceClassification.from_pretrained(folder, dtype="auto", trust_remote_code=trust_remote_code)
     heads_EH = model.score.weight.detach().float().clone()
     set_heads(model, heads_EH.mean(0, keepdim=True))
     model.save_pretrained(folder)

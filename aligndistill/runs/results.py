@@ -43,11 +43,12 @@ class TrainedStudent:
 
     def load(self, **options: Any) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         """The model, in evaluation mode, and its tokenizer. Options (`device_map`, `dtype`) are passed to the model's
-        `from_pretrained`.
+        `from_pretrained`, and `trust_remote_code` to both: a student of a start with code of its own needs it.
         """
         from transformers import AutoModelForCausalLM, AutoTokenizer  # only here: importing it takes seconds
 
-        return AutoModelForCausalLM.from_pretrained(self.path, **options), AutoTokenizer.from_pretrained(self.path)
+        trusted = {name: value for name, value in options.items() if name == "trust_remote_code"}
+        return AutoModelForCausalLM.from_pretrained(self.path, **options), AutoTokenizer.from_pretrained(self.path, **trusted)
 
 
 @dataclass(frozen=True, eq=False)

@@ -113,6 +113,7 @@ def fine_tune(
         layout=settings.layout,
         dtype=settings.dtype,
         attn_implementation=settings.attn_implementation,
+        trust_remote_code=settings.trust_remote_code,
         thinking=settings.thinking,
     )
     pointer.write(context.folder)

@@ -56,9 +56,10 @@ def make(context: StageContext, *, settings: RewardTraining, rankings: Path, see
     save_model(trained, context.folder / "model", backbone, settings.lora is not None, AutoModelForSequenceClassification)
     if not is_main_process():
         return StageResult()
+    allowed = backbone.trust_remote_code
     if settings.ensemble > 1:
-        separate_heads(context.folder / "model")
-    ModelPointer(path="model", layout=backbone.layout, thinking=backbone.thinking).write(context.folder)
+        separate_heads(context.folder / "model", allowed)
+    ModelPointer(path="model", layout=backbone.layout, thinking=backbone.thinking, trust_remote_code=allowed).write(context.folder)
     write_log(context.folder, trained.log)
     held_out = _rankings(rankings, "held_out")
     # The saved model is measured.

@@ -35,8 +35,8 @@ class CheckpointedTrainer:
     accelerator: Any
     _tr_loss: Tensor
     _globalstep_last_logged: int
-    stops_after_any_step = False
-    """Whether training can be resumed after any step, or only from the regular checkpoints."""
+    stops_every: int = 1
+    """Training can be resumed after every so many steps, and ends there when it is asked to stop."""
 
     def watch(self, bar: Bar, keep_checkpoints: int) -> None:
         """Report progress to this bar, and keep this many checkpoints."""
@@ -113,7 +113,7 @@ class CheckpointedTrainer:
 
     def stop_is_due(self) -> bool:
         """Whether any process was asked to stop, and training can be resumed from this step."""
-        if not (self.stops_after_any_step or self.control.should_save):
+        if self.state.global_step % self.stops_every:
             return False
         asked = torch.tensor(int(signals.asked() is not None), device=self.args.device)
         return bool(self.accelerator.gather(asked).max())

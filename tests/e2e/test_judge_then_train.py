@@ -114,6 +114,7 @@ def test_nothing_that_a_server_is_asked_for_is_made_without_it(
     write_rows(folder / "rankings.jsonl", [{"prompt": f"{n}", "chosen": "a b c", "rejected": "a"} for n in range(20)])
     whole = served(config, port)
     whole |= {"teacher": whole["judge"]["model"], **sections}
+    whole = {name: section for name, section in whole.items() if section is not None}
     write_config(folder / "run.yaml", whole)
     script = Path(shutil.copy(SCRIPT, folder))
     for name in ("local.sh", "with_judge.sh"):
@@ -123,6 +124,17 @@ def test_nothing_that_a_server_is_asked_for_is_made_without_it(
     assert ended.returncode == 7, ended.stderr
     until = {"local.sh": "run.yaml --until candidates", "with_judge.sh": "aligndistill run run.yaml --until rankings"}
     assert [line for line in ended.stdout.splitlines() if line.startswith("called")] == [f"called {first} {until[first]}"]
+
+
+def test_a_config_that_cannot_be_planned_starts_no_server(
+    folder: Path, config: dict[str, Any], port: int, forked: ForkServer
+) -> None:
+    write_config(folder / "run.yaml", served(config, port) | {"studnets": {}})
+    ended = run_script(forked.python, folder, port, "touch started")
+    assert ended.returncode == 2
+    assert "studnets" in ended.stderr
+    assert "Traceback" not in ended.stderr
+    assert not (folder / "started").exists()
 
 
 @pytest.mark.skipif(shutil.which("curl") is None, reason="the script needs curl")

@@ -152,6 +152,33 @@ def test_a_window_wider_than_the_measured_rows_is_asked_of_every_batch() -> None
     assert not close(packed_BKR, plain(lm.model, longer), tolerance=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("sizes", "fits"),
+    # The second is two tokens wider than the window, of which the last one predicts nothing; of the third, so are separate rows.
+    [((12, [6, 7, 7]), True), ((12, [6, 7, 9]), False), ((60, [20, 20, 20]), False)],
+)
+def test_a_window_of_places_is_asked_for_the_whole_row(sizes: tuple[int, list[int]], fits: bool) -> None:
+    """GPT-Neo's window of 32 tokens knows nothing of the positions in a shared row."""
+    lm = tiny_language_model("gpt_neo", max_position_embeddings=512)
+    assert lm.shares_prompt  # the measured rows fit
+    groups = random_groups([sizes])
+    expected = plain(lm.model, groups)
+    assert lm.shares(groups) == fits
+    assert close(token_logprobs(lm.model, collate(groups, 0, share=False), share=False), expected)
+    assert close(token_logprobs(lm.model, collate(groups, 0, share=True), share=True), expected) == fits
+
+
+def test_a_mask_of_places_is_asked_for_the_whole_row() -> None:
+    """GPT-Neo's causal mask has as many places as the model has positions."""
+    lm = tiny_language_model("gpt_neo", max_position_embeddings=24)
+    groups = random_groups([(10, [8, 8])])
+    assert lm.shares_prompt
+    assert not lm.shares(groups)
+    assert close(token_logprobs(lm.model, collate(groups, 0, share=False), share=False), plain(lm.model, groups))
+    with pytest.raises(RuntimeError, match="size"):
+        token_logprobs(lm.model, collate(groups, 0, share=True), share=True)
+
+
 @pytest.mark.parametrize("share", [True, False])
 def test_chunks_of_the_head_change_nothing(share: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     lm = tiny_language_model("qwen2")

@@ -35,8 +35,9 @@ def largest_difference(student: TrainedModel, pointer: "ModelPointer", folder: P
     from aligndistill.models.conversation import Conversation
     from aligndistill.models.load import from_pretrained
 
+    trusted = {"trust_remote_code": pointer.trust_remote_code}
     own, exported = (
-        Conversation(AutoTokenizer.from_pretrained(one), pointer.layout, frozenset()).prompt_ids(prompt)
+        Conversation(AutoTokenizer.from_pretrained(one, **trusted), pointer.layout, frozenset()).prompt_ids(prompt)
         for one in (student.folder / "model", folder)
     )
     if own != exported:
@@ -61,7 +62,8 @@ def _as_others_load_it(student: TrainedModel, pointer: "ModelPointer", folder: P
 
     adapters = read_json(folder / ADAPTER_CONFIG)
     if not adapters:
-        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True).eval()
+        trusted = {"trust_remote_code": pointer.trust_remote_code}
+        return AutoModelForCausalLM.from_pretrained(folder, dtype="auto", use_safetensors=True, **trusted).eval()
     from peft import PeftModel  # only here: importing peft takes a second
 
     start = student.full_config.seen_by(student.name).start

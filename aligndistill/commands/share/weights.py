@@ -116,7 +116,7 @@ def write_weights(student: TrainedModel, folder: Path, merge: bool, dtype: str |
     elif dtype is None:
         _copy(source, folder)
     else:
-        _cast(source, folder, dtype)
+        _cast(source, folder, dtype, pointer.trust_remote_code)
     difference = largest_difference(student, pointer, folder, prompt)
     parameters, written = weights_in(folder)
     if not difference <= TOLERANCE[written]:
@@ -143,11 +143,12 @@ def _copy_missing(source: Path, folder: Path) -> None:
             shutil.copyfile(file, folder / file.name)
 
 
-def _cast(source: Path, folder: Path, dtype: str) -> None:
+def _cast(source: Path, folder: Path, dtype: str, trust_remote_code: bool) -> None:
     import torch
     from transformers import AutoModelForCausalLM
 
-    model = AutoModelForCausalLM.from_pretrained(source, dtype=getattr(torch, dtype), use_safetensors=True)
+    how = {"dtype": getattr(torch, dtype), "use_safetensors": True, "trust_remote_code": trust_remote_code}
+    model = AutoModelForCausalLM.from_pretrained(source, **how)
     model.save_pretrained(folder)
     _copy_missing(source, folder)
 

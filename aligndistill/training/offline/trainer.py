@@ -57,8 +57,6 @@ class GroupedTrainer(CheckpointedTrainer, Trainer):  # type: ignore[misc]
         teacher: a frozen causal language model that the loss reads once per micro-batch; ZeRO-3 shards its layers.
     """
 
-    stops_after_any_step = True
-
     def __init__(
         self,
         loss_of_batch: LossOfBatch,

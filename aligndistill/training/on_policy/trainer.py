@@ -67,6 +67,7 @@ class PpoTrainer(PolicyModuleTrainer, Trainer):  # type: ignore[misc]
         super().__init__(**kwargs)
         self.loss_is_scaled_for_ga = True
         self.state_of_ppo = PpoState(settings.kl_coefficient, RunningMoments())
+        self.stops_every = settings.steps_per_update
         self._settings = settings
         self._policy = policy
         self._work = work

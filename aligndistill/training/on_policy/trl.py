@@ -129,6 +129,8 @@ class _Watched(CheckpointedTrainer):
         epochs_per_step: the part of all prompts that a step has, for the log: to TRL all steps are one epoch.
     """
 
+    _metrics: dict[str, Any]  # TRL's: the values of each step since the last log entry
+
     def __init__(self, conversation: Conversation, epochs_per_step: float, **kwargs: Any) -> None:
         self._conversation = conversation
         self._epochs_per_step = epochs_per_step
@@ -149,6 +151,13 @@ class _Watched(CheckpointedTrainer):
         """Log under the number of epochs: how often every prompt was used."""
         self.state.epoch = self.state.global_step * self._epochs_per_step
         super().log(logs, start_time)
+
+    def _unlogged(self) -> dict[str, Any]:
+        return {**super()._unlogged(), "trl": self._metrics["train"]}
+
+    def _resume_log(self, unlogged: dict[str, Any]) -> None:
+        super()._resume_log(unlogged)
+        self._metrics["train"].update(unlogged.get("trl", {}))  # older checkpoints have none
 
 
 def reward_function(
