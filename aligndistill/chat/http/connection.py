@@ -5,6 +5,7 @@ import time
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -27,7 +28,28 @@ LONGEST_SILENT_WAIT_SECONDS = 5.0  # longer waits requested by the server are lo
 
 _log = logging.getLogger(__name__)
 
-Session = aiohttp.ClientSession
+KEPT_OPEN_SECONDS = 15.0  # connections without a request
+
+
+@dataclass
+class Session:
+    """Connections to one server.
+
+    Attributes:
+        reused: are kept open.
+        new: are closed after a request.
+        distrusted_until: monotonic. After a failed connection the server may have closed the others that are kept open,
+            too; until the last of them is dropped, requests open new ones.
+    """
+
+    reused: aiohttp.ClientSession
+    new: aiohttp.ClientSession
+    distrusted_until: float = 0.0
+
+    @property
+    def current(self) -> aiohttp.ClientSession:
+        """The connections to use now."""
+        return self.new if time.monotonic() < self.distrusted_until else self.reused
 
 
 class Connection:
@@ -52,15 +74,18 @@ class Connection:
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Session]:
         """Connections that are kept open and reused. Of the environment, only the key and the proxy are used."""
-        headers = {"Authorization": f"Bearer {self._key}"} if self._key is not None else {}
-        async with aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=0),  # the caller limits how many are open
+        reused = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_OPEN_SECONDS)  # the caller limits how many are open
+        async with self._open(reused) as kept, self._open(aiohttp.TCPConnector(limit=0, force_close=True)) as new:
+            yield Session(kept, new)
+
+    def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=connector,
             timeout=aiohttp.ClientTimeout(total=self._timeout_seconds),
             cookie_jar=aiohttp.DummyCookieJar(),
-            headers=headers,
+            headers={"Authorization": f"Bearer {self._key}"} if self._key is not None else {},
             proxy=_proxy_of(self._url),
-        ) as session:
-            yield session
+        )
 
     async def post(self, session: Session, url: str, body: Mapping[str, Any]) -> bytes:
         """The response body of one attempt.
@@ -71,12 +96,13 @@ class Connection:
             AccessDenied: the server rejects all requests.
         """
         try:
-            async with session.post(url, json=body, allow_redirects=False) as response:
+            async with session.current.post(url, json=body, allow_redirects=False) as response:
                 status, retry_after = response.status, response.headers.get("retry-after")
                 content = await response.read()
         except TimeoutError:
             raise TransientError(f"no reply within {self._timeout_seconds:g} s", overloaded=True) from None
         except (aiohttp.ClientError, OSError) as error:
+            session.distrusted_until = time.monotonic() + KEPT_OPEN_SECONDS
             # These errors contain the request with its headers, so only their message is kept.
             message = self.quote(f"{error or type(error).__name__}")
         else:
@@ -88,7 +114,7 @@ class Connection:
     async def get(self, session: Session, url: str) -> bytes | None:
         """The body of a page; None if the server does not have it, or does not answer. It is never needed."""
         try:
-            async with session.get(
+            async with session.current.get(
                 url, allow_redirects=False, timeout=aiohttp.ClientTimeout(total=LONGEST_GET_SECONDS)
             ) as response:
                 content = await response.read()  # of an error as well: a connection with an unread body is not reused but reset

@@ -3,12 +3,14 @@
 import asyncio
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 import pytest
 
 from aligndistill.chat.http.connection import Connection
+from aligndistill.chat.http.retries import TransientError
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -38,29 +40,74 @@ class Handler(BaseHTTPRequestHandler):
 class Server(ThreadingHTTPServer):
     """Notes the client's port of each request."""
 
+    handler = Handler
+    all_open: threading.Barrier
+
     def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(("127.0.0.1", 0), self.handler)
         self.client_ports: list[int] = []
 
 
-@pytest.fixture
-def server() -> Iterator[Server]:
-    with Server() as running:
-        thread = threading.Thread(target=running.serve_forever)
+@contextmanager
+def running(server: Server) -> Iterator[Server]:
+    with server:
+        thread = threading.Thread(target=server.serve_forever)
         thread.start()
-        yield running
-        running.shutdown()
+        yield server
+        server.shutdown()
         thread.join()
 
 
-def test_a_connection_is_reused_after_an_error_page(server: Server) -> None:
-    url = f"http://127.0.0.1:{server.server_port}"
-    connection = Connection(url, None, 30.0)
+def test_a_connection_is_reused_after_an_error_page() -> None:
+    with running(Server()) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        connection = Connection(url, None, 30.0)
 
-    async def requests() -> tuple[bytes | None, bytes]:
-        async with connection.session() as session:
-            return await connection.get(session, f"{url}/props"), await connection.post(session, f"{url}/chat", {})
+        async def requests() -> tuple[bytes | None, bytes]:
+            async with connection.session() as session:
+                return await connection.get(session, f"{url}/props"), await connection.post(session, f"{url}/chat", {})
 
-    assert asyncio.run(requests()) == (None, b"{}")
+        assert asyncio.run(requests()) == (None, b"{}")
     assert len(server.client_ports) == 2
     assert len(set(server.client_ports)) == 1
+
+
+class ClosingHandler(Handler):
+    """Closes a connection when its second request arrives, without a reply."""
+
+    requests = 0
+
+    def do_POST(self) -> None:
+        self.requests += 1
+        if self.requests > 1:
+            self.close_connection = True
+            return
+        self.server.all_open.wait()
+        super().do_POST()
+
+
+class ClosingServer(Server):
+    """Answers the first three requests when it has all of them, so that there are three connections."""
+
+    handler = ClosingHandler
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.all_open = threading.Barrier(3, timeout=30)
+
+
+def test_after_a_failed_connection_others_that_were_kept_open_are_not_used() -> None:
+    with running(ClosingServer()) as server:
+        url = f"http://127.0.0.1:{server.server_port}"
+        connection = Connection(url, None, 30.0)
+
+        async def requests() -> bytes:
+            async with connection.session() as session:
+                await asyncio.gather(*(connection.post(session, url, {}) for _ in range(3)))
+                server.all_open = threading.Barrier(1)
+                with pytest.raises(TransientError):
+                    await connection.post(session, url, {})
+                return await connection.post(session, url, {})
+
+        assert asyncio.run(requests()) == b"{}"
+        assert len(set(server.client_ports)) == 4
