@@ -32,7 +32,7 @@ KEPT_OPEN_SECONDS = 15.0  # connections without a request
 
 
 @dataclass
-class Session:
+class Connections:
     """Connections to one server.
 
     Attributes:
@@ -72,11 +72,11 @@ class Connection:
         self._logged_until = 0.0  # on the monotonic clock: the end of the wait logged last
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[Session]:
+    async def session(self) -> AsyncIterator[Connections]:
         """Connections that are kept open and reused. Of the environment, only the key and the proxy are used."""
         reused = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_OPEN_SECONDS)  # the caller limits how many are open
         async with self._open(reused) as kept, self._open(aiohttp.TCPConnector(limit=0, force_close=True)) as new:
-            yield Session(kept, new)
+            yield Connections(kept, new)
 
     def _open(self, connector: aiohttp.TCPConnector) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -87,7 +87,7 @@ class Connection:
             proxy=_proxy_of(self._url),
         )
 
-    async def post(self, session: Session, url: str, body: Mapping[str, Any]) -> bytes:
+    async def post(self, session: Connections, url: str, body: Mapping[str, Any]) -> bytes:
         """The response body of one attempt.
 
         Raises:
@@ -111,7 +111,7 @@ class Connection:
             raise self._failure(status, decode(content), retry_after)
         raise TransientError(f"the connection failed: {message}")
 
-    async def get(self, session: Session, url: str) -> bytes | None:
+    async def get(self, session: Connections, url: str) -> bytes | None:
         """The body of a page; None if the server does not have it, or does not answer. It is never needed."""
         try:
             async with session.current.get(

@@ -5,7 +5,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Generic, Protocol, TypeVar
 
-from aligndistill.chat.http.connection import Connection, Session, decode
+from aligndistill.chat.http.connection import Connection, Connections, decode
 from aligndistill.chat.http.continuations import Continuation, read_continuation
 from aligndistill.chat.http.prompt_logprobs import ScoredPrompt
 from aligndistill.chat.http.replicas import Replicas
@@ -15,7 +15,7 @@ from aligndistill.config.models import EndpointModel
 from aligndistill.errors import JudgeError
 from aligndistill.records import Usage
 
-Sessions = tuple[Session, ...]
+Sessions = tuple[Connections, ...]
 """One for each URL of a config."""
 
 
@@ -92,7 +92,7 @@ class ServerApi:
             self._replicas.end(number, failed)
         raise TransientError(message, 0.0 if self._replicas.another() else None, overloaded)
 
-    async def _post(self, number: int, session: Session, api: Api[Answer], body: Mapping[str, Any]) -> Answer:
+    async def _post(self, number: int, session: Connections, api: Api[Answer], body: Mapping[str, Any]) -> Answer:
         connection, url = self._connections[number], self._urls[number]
         try:
             content = await connection.post(session, f"{url}/{api.path}", body)

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from pydantic import BaseModel
 
 from aligndistill.chat.http.concurrency import run_concurrently
-from aligndistill.chat.http.connection import Connection, Session, decode
+from aligndistill.chat.http.connection import Connection, Connections, decode
 from aligndistill.chat.http.retries import AccessDenied, RequestRejected, TransientError, retrying
 from aligndistill.chat.protocol import seed_of
 from aligndistill.config.objectives import RolloutServer
@@ -69,7 +69,7 @@ class RolloutServerClient:
         """
         body = self._body([0], 1, temperature=1.0, max_new_tokens=1, seed=0, end_ids=())
 
-        async def ask(session: Session, body: Mapping[str, Any]) -> None:
+        async def ask(session: Connections, body: Mapping[str, Any]) -> None:
             await self._posted(session, RESET, {}, _ignored, GREETING_RETRIES)
             completion = await self._posted(session, COMPLETIONS, body, _Completion.model_validate_json, GREETING_RETRIES)
             self._require_tokens(self._choices(completion, 1)[0])
@@ -84,7 +84,7 @@ class RolloutServerClient:
         """
         kwargs = {"weights_path": str(folder), "is_checkpoint_format": True}
 
-        async def ask(session: Session, body: Mapping[str, Any]) -> None:
+        async def ask(session: Connections, body: Mapping[str, Any]) -> None:
             await self._posted(session, RELOAD, body, _ignored, self._config.max_retries, folder)
             await self._posted(session, RESET, {}, _ignored, self._config.max_retries)
 
@@ -107,7 +107,7 @@ class RolloutServerClient:
         end_ids = language_model.conversation.eos_ids
         vocabulary = int(language_model.model.config.get_text_config().vocab_size)
 
-        async def ask(session: Session, number: int) -> tuple[int, list[Sampled]]:
+        async def ask(session: Connections, number: int) -> tuple[int, list[Sampled]]:
             request = requests[number]
             body = self._body(
                 request.prompt,
@@ -143,12 +143,12 @@ class RolloutServerClient:
             "skip_special_tokens": False,
         }
 
-    def _in_flight(self, ask: Callable[[Session, Item], Any], items: Iterable[Item]) -> list[Any]:
+    def _in_flight(self, ask: Callable[[Connections, Item], Any], items: Iterable[Item]) -> list[Any]:
         return list(run_concurrently(self._connection.session(), ask, items, self._config.concurrency))
 
     async def _posted(
         self,
-        session: Session,
+        session: Connections,
         path: str,
         body: Mapping[str, Any],
         read: Callable[[bytes], Result],
