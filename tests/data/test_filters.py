@@ -229,7 +229,7 @@ def test_short_items_are_compared_with_the_prompts_of_answered_rows() -> None:
         ranked("Who wrote the novel War and Peace?", "Leo Tolstoy.", "Anton Chekhov, in the year after he had been to sea."),
         answered("what is the capital of france", "It is Paris, a city of two million people on the Seine."),
         answered("What is the capital of France, and of Spain?", "Paris and Madrid."),
-        answered("Who wrote the novel?", "Nobody."),
+        answered("Who wrote the novel?", "No one."),
     ]
     found = [drop and (drop.reason, drop.nearest, drop.score) for drop in decide(rows, Filters(), items)]
     of_france, of_tolstoy = (("contains an evaluation item", f"bench row {row}", 1.0) for row in (1, 2))

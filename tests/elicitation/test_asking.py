@@ -42,8 +42,8 @@ def test_items_of_a_reply(reply: str, items: list[str]) -> None:
         ("1. one\n2. two\n\nLet me know if you need more!", ["one", "two"]),
         ("1. one\n\n---\n\n2. two\n\n---\n\nEnjoy!", ["one", "two"]),
         ("1. one\n2. two:\n   - a\n\n   - b\n\n**Note:** all are new.", ["one", "two:\n   - a\n\n   - b"]),
-        ("1. one\n2. Mend this:\n\nx = 1\n\nEnjoy!", ["one", "Mend this:\n\nx = 1"]),
-        ("1. one\n2. Mend this.\n```\nx = 1\n\ny = 2\n```\n\nEnjoy!", ["one", "Mend this.\n```\nx = 1\n\ny = 2\n```"]),
+        ("1. one\n2. Repair this:\n\nx = 1\n\nEnjoy!", ["one", "Repair this:\n\nx = 1"]),
+        ("1. one\n2. Repair this.\n```\nx = 1\n\ny = 2\n```\n\nEnjoy!", ["one", "Repair this.\n```\nx = 1\n\ny = 2\n```"]),
         ("1. one\n2. Choose one.\n\n- a\n- b", ["one", "Choose one.\n\n- a\n- b"]),
         ("1. one\n\nText: a\n\n2. two\n\nText: b", ["one\n\nText: a", "two\n\nText: b"]),
         ("1. one\n\nText: a", ["one\n\nText: a"]),  # whether that is the prompt's cannot be told

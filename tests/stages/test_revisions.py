@@ -141,7 +141,7 @@ def test_the_last_good_revision_of_several_counts(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("replaces", [False, True])
 def test_revisions_that_become_equal_keep_all_votes(tmp_path: Path, replaces: bool) -> None:
-    """Three samples say 11, two say 12: whoever revises the three into one text must not make them one vote."""
+    """Three samples say 11, two say 12: a reviser that makes one text of the three must not make them one vote."""
     write_inputs(tmp_path, samples={"Hm\n12": 2}, A=["I add.\n11", "So it is\n11", "Hm\n12", "Thus\n11"], B=["Thus\n11"])
     before = list(read_jsonl(tmp_path / "in" / CANDIDATES, Candidate))
 

@@ -193,21 +193,13 @@ def prints_with_files(settings: Section) -> list[str]:
     return found
 
 
-@pytest.mark.parametrize("settings", BUILT_IN, ids=lambda settings: type(settings).__name__)
-def test_a_file_with_the_name_of_something_built_in_does_not_count(
-    settings: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("settings", "different"), [*((one, 1) for one in BUILT_IN), *((one, 3) for one in OF_ONES_OWN)])
+def test_a_file_counts_unless_its_name_is_that_of_something_built_in(
+    settings: Section, different: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`domain: code` beside one's own code/: the built-in one is read."""
     monkeypatch.chdir(tmp_path)
-    assert len(set(prints_with_files(settings))) == 1
-
-
-@pytest.mark.parametrize("settings", OF_ONES_OWN, ids=lambda settings: type(settings).__name__)
-def test_a_file_of_ones_own_counts_beside_what_is_built_in(
-    settings: Section, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    assert len(set(prints_with_files(settings))) == 3
+    assert len(set(prints_with_files(settings))) == different
 
 
 def test_the_module_of_a_function_counts_by_its_content(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -73,7 +73,7 @@ class Connection:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Connections]:
-        """Connections that are kept open and reused. Of the environment, only the key and the proxy are used."""
+        """Connections until the block ends. Of the environment, only the key and the proxy are used."""
         reused = aiohttp.TCPConnector(limit=0, keepalive_timeout=KEPT_OPEN_SECONDS)  # the caller limits how many are open
         async with self._open(reused) as kept, self._open(aiohttp.TCPConnector(limit=0, force_close=True)) as new:
             yield Connections(kept, new)

@@ -66,7 +66,7 @@ class ServerApi:
 
     @asynccontextmanager
     async def session(self) -> AsyncIterator[Sessions]:
-        """Connections that are kept open and reused."""
+        """Connections to each server until the block ends."""
         async with AsyncExitStack() as stack:
             yield tuple([await stack.enter_async_context(connection.session()) for connection in self._connections])
 

@@ -66,7 +66,8 @@ def _checked(config: RunConfig, path: KeyPath, source: Source) -> CheckedSource:
     if error is not None:
         return CheckedSource(key, error)
     if path == ("prompts", "source") and (loading.rows < limit or limit == source.limit):
-        for place, few in _few(config, trained):
+        place, few = next(_few(config, trained), (key, None))
+        if few is not None:
             return CheckedSource(place, DataError(few))
     if bad:
         return CheckedSource(key, warning=f"rows that would be dropped: {bad}")

@@ -81,6 +81,8 @@ class _DryRun:
     """The folder of each stage's result, in the real or in the temporary store, if it has one."""
 
     prompts: list[Prompt] = field(default_factory=list)
+    trained: dict[Path, list[Prompt]] = field(default_factory=dict)
+    """The training prompts in a folder, read once for all students."""
 
     def of_stage(self, stage: Stage) -> Iterator[Estimate]:
         """The requests of a stage; its result is written where later stages find it."""
@@ -166,11 +168,13 @@ class _DryRun:
         objective = settings.objective
         if not isinstance(objective, Rewarded):
             return
+        judges = [one.source for one in objective.rewards if not isinstance(one.source, str)]
+        if not judges:
+            return
         train = self._trained_on(stage)
         tasks = _placeholder_tasks(train, objective.samples_per_prompt, settings.max_response_tokens)
-        for part in objective.rewards:
-            if not isinstance(part.source, str):
-                yield from self._judging(stage, part.source, tasks, settings.sampled_prompts(len(train)))
+        for judge in judges:
+            yield from self._judging(stage, judge, tasks, settings.sampled_prompts(len(train)))
 
     def _watching(self, stage: Stage, settings: Student) -> Iterator[Estimate]:
         """The requests to the judge of PPO's win rates during training: a pair for each prompt."""
@@ -210,7 +214,10 @@ class _DryRun:
 
     def _trained_on(self, stage: Stage) -> list[Prompt]:
         """The prompts that an on-policy student samples answers to: those of its round."""
-        return trained_on(read_jsonl(self._arguments(stage)["prompts"] / PROMPTS, Prompt))
+        folder = self._arguments(stage)["prompts"]
+        if folder not in self.trained:
+            self.trained[folder] = trained_on(read_jsonl(folder / PROMPTS, Prompt))
+        return self.trained[folder]
 
     def _chats(self) -> CountedChats:
         return CountedChats(self.known, self._fingerprint_of)

@@ -94,7 +94,7 @@ def _pair_flags(ours: tuple[Any, ...], theirs: tuple[Any, ...], asked: Asked) ->
 
 def prompt_flags(asked: Asked, second: Asked) -> int:
     """The flags of a prompt, given the verdicts on its candidates and the second judge's."""
-    found = JUDGES_DIFFER if _judges_differ(asked, second) else 0
+    found = JUDGES_DIFFER if second and _judges_differ(asked, second) else 0  # few prompts have a second judge's
     if any(first < second and flips(asked, first, second) for first, second in ((*sorted(pair),) for pair in asked if pair[1])):
         found |= LABEL_FLIP
     if any(p is None for values in asked.values() for p in values):
